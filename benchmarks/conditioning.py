@@ -1,0 +1,156 @@
+"""What conditioning costs: ratios of a DuPLUS network to stock nnU-Net's with as many classes.
+
+Both are built from the same plans (a plain U-Net as nnU-Net plans it), both are measured in one run, in turn, and the
+medians are compared. Peak memory is that of a training step, measured in a process of its own for each network.
+
+Example: python benchmarks/conditioning.py --json
+"""
+
+import argparse
+import json
+import multiprocessing
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import nn
+
+from duplus_nnunet.networks import Prompts, condition
+from duplus_nnunet.trainers.loss import TargetLoss
+
+FEATURES = (32, 64, 128, 256, 320)
+E = 384
+
+
+def build_unet(classes: int) -> nn.Module:
+    """Build the network nnU-Net plans for 3D images, with deep supervision."""
+    unet = PlainConvUNet(
+        1, len(FEATURES), list(FEATURES), nn.Conv3d, 3, [1, 2, 2, 2, 2], 2, classes, 2, True, nn.InstanceNorm3d,
+        {"eps": 1e-5, "affine": True}, None, None, nn.LeakyReLU, {"inplace": True}, True,
+    )  # fmt: skip
+    unet.apply(unet.initialize)
+    return unet
+
+
+def build(kind: str, targets: int) -> tuple[nn.Module, nn.Module]:
+    """Build a network and its loss: stock (background + targets, softmax) or ours (a sigmoid a target)."""
+    weights = [1, 0.5, 0.25, 0]
+    if kind == "stock":
+        loss: nn.Module = DC_and_CE_loss(
+            {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {},
+            dice_class=MemoryEfficientSoftDiceLoss,
+        )  # fmt: skip
+        return build_unet(targets + 1), DeepSupervisionWrapper(loss, weights)
+    network = condition(build_unet(1), (E, 2 * E))
+    network.bind(Prompts(torch.randn(1, E), torch.randn(targets, 2 * E)))
+    return network, DeepSupervisionWrapper(TargetLoss(list(range(1, targets + 1)), False), weights)
+
+
+class Case:
+    """One network with data of one patch size, ready to be timed."""
+
+    def __init__(self, kind: str, targets: int, patch: int, batch: int) -> None:
+        self.network, self.loss = build(kind, targets)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.01, momentum=0.99, nesterov=True)
+        self.image = torch.randn(batch, 1, patch, patch, patch)
+        sizes = [patch // 2**level for level in range(len(FEATURES) - 1)]
+        self.labels = [torch.randint(0, targets + 1, (batch, 1, s, s, s), dtype=torch.int16) for s in sizes]
+
+    def train(self) -> None:
+        """Run a training step."""
+        self.network.train()
+        self.network.decoder.deep_supervision = True
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.network(self.image), self.labels).backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+
+    def infer(self) -> None:
+        """Run one forward pass of one patch."""
+        self.network.eval()
+        self.network.decoder.deep_supervision = False
+        with torch.inference_mode():
+            self.network(self.image[:1])
+
+
+def time_once(call: Callable[[], None]) -> float:
+    """Return seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def alternate(ours: Callable[[], None], stock: Callable[[], None], repeats: int) -> dict[str, float]:
+    """Time two calls in turn; return the medians in seconds and their ratio."""
+    ours(), stock()
+    pairs = [(time_once(ours), time_once(stock)) for _ in range(repeats)]
+    first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {"duplus_s": round(first, 4), "stock_s": round(second, 4), "ratio": round(first / second, 3)}
+
+
+def read_peak_memory() -> float:
+    """Return the most memory this process has held so far, in MiB (Linux; the parent's does not count)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def measure_memory(kind: str, targets: int, patch: int, batch: int) -> float:
+    """Return the peak memory, in MiB, that two training steps add to a fresh process."""
+    torch.manual_seed(0)
+    before = read_peak_memory()
+    case = Case(kind, targets, patch, batch)
+    case.train(), case.train()
+    return read_peak_memory() - before
+
+
+def run(targets: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one number of targets."""
+    torch.manual_seed(0)
+    ours, stock = Case("duplus", targets, args.patch, args.batch), Case("stock", targets, args.patch, args.batch)
+    result = {
+        "targets": targets,
+        "inference": alternate(ours.infer, stock.infer, args.repeats),
+        "training_step": alternate(ours.train, stock.train, args.repeats),
+    }
+    del ours, stock
+    peaks = {}
+    for kind in ("duplus", "stock"):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks[kind] = pool.apply(measure_memory, (kind, targets, args.patch, args.batch))
+    result["peak_memory"] = {
+        **{f"{kind}_mib": round(peak) for kind, peak in peaks.items()},
+        "ratio": round(peaks["duplus"] / peaks["stock"], 3),
+    }
+    return result
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", type=int, nargs="+", default=[2, 15, 60])
+    parser.add_argument("--patch", type=int, default=64, help="edge of a cubic patch, voxels")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    results = [run(targets, args) for targets in args.targets]
+    if args.json:
+        print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "results": results}, indent=1))
+        return 0
+    for row in results:
+        cells = [f"{name} {row[name]['ratio']:.3f}" for name in ("inference", "training_step", "peak_memory")]
+        print(f"{row['targets']:3d} targets, DuPLUS / stock: {', '.join(cells)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

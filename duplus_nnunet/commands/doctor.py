@@ -1,0 +1,75 @@
+"""`duplus doctor`: is everything installed, and if not, what is to be done."""
+
+import argparse
+import contextlib
+import itertools
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duplus_nnunet.doctor import Finding
+
+EXAMPLE = """\
+examples:
+  duplus doctor                  a report to read; exit code 1 if something that is needed is missing
+  duplus doctor --json           the same for programs: {"ok": ..., "folders": {"nnUNet_raw": {"ok": ..., ...}}, ...}
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check the installation",
+        description="Say whether the start-up hook is live, which nnU-Net it found, where each class comes from, and "
+        "whether nnU-Net's folders, the texts' embeddings and a device are there.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report and return 1 if something that is needed is missing."""
+    from duplus_nnunet.doctor import examine
+
+    # What other packages print or warn of when they are imported is no part of the report.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        findings = examine()
+    print(json.dumps(to_json(findings), indent=2) if args.json else to_text(findings))
+    return 1 if any(finding.is_fault for finding in findings) else 0
+
+
+def to_json(findings: "Sequence[Finding]") -> dict[str, Any]:
+    """Order the findings by topic and name."""
+    report: dict[str, Any] = {"ok": not any(finding.is_fault for finding in findings)}
+    for finding in findings:
+        entry = {"ok": finding.ok, "needed": finding.needed, "found": finding.found, "remedy": finding.remedy}
+        report.setdefault(finding.topic, {})[finding.name] = entry
+    return report
+
+
+def to_text(findings: "Sequence[Finding]") -> str:
+    """Write the findings a topic at a time, each fault with its remedy, and a closing line."""
+    lines = []
+    for topic, group in itertools.groupby(findings, key=lambda finding: finding.topic):
+        lines.append(topic)
+        for finding in group:
+            lines.append(f"  {mark(finding):7} {finding.name}: {finding.found}")
+            if not finding.ok:
+                lines.append(f"          -> {finding.remedy}")
+    faults = [finding.name for finding in findings if finding.is_fault]
+    lines.append(f"Not ready; wrong or missing: {', '.join(faults)}." if faults else "Ready.")
+    return "\n".join(lines)
+
+
+def mark(finding: "Finding") -> str:
+    """Give a finding's state in a word."""
+    if finding.ok:
+        return "ok"
+    return "WRONG" if finding.needed else "absent"

@@ -1,0 +1,48 @@
+"""`duplus predict`: nnU-Net's prediction commands under one name, with the choice of targets."""
+
+import argparse
+import sys
+from typing import Any
+
+_EPILOG = """\
+example:
+  duplus predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
+  duplus predict -i IN -o OUT -m MODEL_FOLDER -f 0 --targets spleen --context amos_ct
+  duplus predict -m MODEL_FOLDER --list-targets
+
+All options of nnUNetv2_predict are taken (with -m, those of nnUNetv2_predict_from_modelfolder):
+`duplus predict --help-all` shows them.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the sub-command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="predict with a trained model, all targets or a few",
+        description="Predict with nnU-Net's own predictor. Options are handed on to it unchanged.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prefix_chars="+",
+        add_help=False,
+    )
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of nnUNetv2_predict, and ours")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hand the options on to nnU-Net's command."""
+    options = list(args.options)
+    if not options or options[0] in ("-h", "--help"):
+        sys.stdout.write(args.parser.format_help())
+        return 0
+    from nnunetv2.inference import predict_from_raw_data
+
+    name = "predict_entry_point_modelfolder" if "-m" in options else "predict_entry_point"
+    before = sys.argv
+    sys.argv = ["duplus predict", *(["--help"] if options == ["--help-all"] else options)]
+    try:
+        getattr(predict_from_raw_data, name)()
+    finally:
+        sys.argv = before
+    return 0

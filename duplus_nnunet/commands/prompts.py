@@ -1,0 +1,282 @@
+"""`duplus prompts`: draft, check, list, show, compare, embed and locate the prompts of datasets."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duplus_nnunet.prompt_registry.entries import Entry
+
+_WIDEST_TABLE = 30
+_DATASET = "raw dataset: its folder, or its name or number in nnUNet_raw"
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "prompts",
+        help="list, check and embed the texts of datasets and labels",
+        description="The prompt registry: which texts stand for a dataset's contexts and targets.",
+        epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501 and say what to review",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where):
+        add(commands)
+
+
+def run_draft(args: argparse.Namespace) -> int:
+    """Write a commented prompts.yaml from a dataset's dataset.json."""
+    from duplus_nnunet.errors import RegistryError
+    from duplus_nnunet.prompt_registry import find_entry
+    from duplus_nnunet.prompt_registry.draft_file import write_draft
+    from duplus_nnunet.prompt_registry.finding import FILE_NAME
+    from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+
+    dataset = open_raw_dataset(args.dataset)
+    text = write_draft(find_entry(dataset.name, dataset.dataset_json))
+    if args.stdout:
+        print(text, end="")
+        return 0
+    path = Path(args.output) if args.output else dataset.folder / FILE_NAME
+    if path.exists() and not args.force:
+        message = f"{path} exists already. Edit it, choose another file by --output, or replace it by --force."
+        raise RegistryError(message)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        message = f"{path} cannot be written ({error.strerror}). Choose another file by --output."
+        raise RegistryError(message) from error
+    print(f"Wrote {path}. To review:")
+    _print_lines(f"{path}:{at}: {line.strip()}" for at, line in enumerate(text.splitlines(), 1) if "# review" in line)
+    print(f"Then run: duplus prompts check {args.dataset}")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Check a dataset's prompts, one file, or the whole registry; report all problems at once."""
+    from duplus_nnunet.prompt_registry.checking import check_files, check_raw_dataset
+    from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER, registry_folders
+    from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+
+    if args.what is None:
+        checked = check_files(sorted(SHIPPED_FOLDER.glob("*.yaml")), registry_folders())
+    elif args.what.endswith((".yaml", ".yml")):
+        checked = check_files([Path(args.what)])
+    else:
+        checked = check_raw_dataset(open_raw_dataset(args.what))
+    _print_lines(checked.problems or checked.notes)
+    subject = checked.files[0] if len(checked.files) == 1 else f"{len(checked.files)} files"
+    print(f"{subject}: {len(checked.problems) or 'no'} problem{'' if len(checked.problems) == 1 else 's'}.")
+    return 1 if checked.problems else 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """List the datasets, contexts and targets of the registry."""
+    from duplus_nnunet.commands.prompts_text import summarise
+    from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
+
+    summary = summarise((*users_registry(), *shipped_files()))
+    if args.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return 0
+    for dataset in summary["datasets"]:
+        print(f"{dataset['dataset']:<24}{len(dataset['targets']):>4} targets   {', '.join(dataset['contexts'])}")
+    counts = summary["counts"]
+    print(
+        f"{counts['datasets']} datasets, {counts['contexts']} contexts, {counts['distinct_targets']} distinct targets"
+    )
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Show a dataset's prompts, or in which datasets a target occurs."""
+    from duplus_nnunet.commands.prompts_text import describe_entry, describe_target
+    from duplus_nnunet.prompt_registry.finding import find_targets
+
+    entry = _find_entry(args.name)
+    if entry is not None:
+        _print_lines(describe_entry(entry, args.paraphrases))
+        return 0
+    for file, target in find_targets(args.name):
+        _print_lines(describe_target(file, target))
+    return 0
+
+
+def run_similar(args: argparse.Namespace) -> int:
+    """Compare a dataset's target prompts: a table, a PNG, and the pairs too alike to steer by."""
+    from duplus_nnunet.prompt_registry.similarity import compare_targets, draw_similarity, format_table
+
+    entry = _require_entry(args.name)
+    similarity = compare_targets(entry, args.encoder, args.pooling)
+    if len(similarity.names) <= _WIDEST_TABLE:
+        _print_lines(format_table(similarity))
+    else:
+        print(f"{len(similarity.names)} targets: the table is too wide to print, see the picture.")
+    path = Path(args.png or f"similar_{entry.dataset.replace(' ', '_')}.png")
+    draw_similarity(similarity, path)
+    print(f"Wrote {path}.")
+    alike = similarity.too_alike(args.threshold)
+    _print_lines(f"too alike to steer by: {first!r} and {second!r} ({cosine:.3f})" for cosine, first, second in alike)
+    print(f"{len(alike) or 'No'} pair{'' if len(alike) == 1 else 's'} at or above {args.threshold}.")
+    return 0
+
+
+def run_embed(args: argparse.Namespace) -> int:
+    """Embed texts into a store, so that using them needs no encoder."""
+    from tqdm import tqdm
+
+    from duplus_nnunet.prompt_registry import entry_texts
+    from duplus_nnunet.prompt_registry.encoder import TextEncoder
+    from duplus_nnunet.prompt_registry.finding import users_registry
+    from duplus_nnunet.prompt_registry.registry_file import file_entry
+    from duplus_nnunet.prompt_registry.shipped_texts import shipped_texts
+    from duplus_nnunet.prompt_registry.store import user_folder
+    from duplus_nnunet.prompt_registry.store_filling import fill_store
+
+    texts = [text for name in args.names for text in entry_texts(_require_entry(name))]
+    if not args.names:
+        texts = [*shipped_texts(), *(text for file in users_registry() for text in entry_texts(file_entry(file)))]
+    model = TextEncoder(args.encoder, args.pooling)
+    folder = Path(args.output) if args.output else user_folder()
+    with tqdm(total=len(set(texts)), desc="embedding", unit="text", disable=None) as bar:
+        done = fill_store(texts, model, folder, args.overwrite, bar.update)
+    identity = done.identity
+    print(f"{done.path}: {done.added} texts added to the {done.known} it held.")
+    print(f"encoder {identity.name}, pooling {identity.pooling}, dimension {identity.dimension}")
+    print(f"weights {identity.sha256}")
+    return 0
+
+
+def run_where(args: argparse.Namespace) -> int:
+    """Say which file a dataset's prompts come from, or where files are looked for."""
+    from duplus_nnunet.prompt_registry import search_entry
+    from duplus_nnunet.prompt_registry.finding import FILE_NAME, FOLDERS_VARIABLE, SHIPPED_FOLDER, registry_folders
+    from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+
+    if args.dataset is None:
+        folders = ", ".join(str(folder) for folder in registry_folders())
+        print(f"1. {FILE_NAME} beside the raw dataset's dataset.json")
+        print(f"2. folders of {FOLDERS_VARIABLE}: {folders or 'not set'}")
+        print(f"3. shipped files: {SHIPPED_FOLDER}")
+        print("4. else a draft from dataset.json")
+        return 0
+    dataset = open_raw_dataset(args.dataset)
+    search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
+    _print_lines(search.steps)
+    print(f"{dataset.name}: {len(search.entry.targets)} targets, {search.entry.origin}")
+    return 0
+
+
+def _find_entry(name: str) -> "Entry | None":
+    """Find an entry by file, by raw dataset, or by a name that a registry file goes by."""
+    from duplus_nnunet.prompt_registry import find_entry
+    from duplus_nnunet.prompt_registry.finding import find_by_name
+    from duplus_nnunet.prompt_registry.raw_dataset import has_raw_dataset, open_raw_dataset
+    from duplus_nnunet.prompt_registry.registry_file import file_entry, load_registry_file
+
+    if name.endswith((".yaml", ".yml")):
+        return file_entry(load_registry_file(name))
+    file = find_by_name(name)
+    if file is not None and not Path(name).is_dir():
+        return file_entry(file)
+    if not has_raw_dataset(name):
+        return None
+    dataset = open_raw_dataset(name)
+    return find_entry(dataset.name, dataset.dataset_json, dataset.folder)
+
+
+def _require_entry(name: str) -> "Entry":
+    from duplus_nnunet.errors import PromptError, say_unknown
+    from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
+
+    entry = _find_entry(name)
+    if entry is None:
+        known = [file.form.dataset for file in (*users_registry(), *shipped_files())]
+        raise PromptError(say_unknown("dataset", name, known))
+    return entry
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    example: str,
+) -> argparse.ArgumentParser:
+    summary = (run.__doc__ or "").splitlines()[0]
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  duplus prompts {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_draft(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "draft", run_draft, "draft 501")
+    parser.add_argument("dataset", metavar="DATASET", help=_DATASET)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write (default: prompts.yaml beside dataset.json)"
+    )
+    parser.add_argument("--stdout", action="store_true", help="print it instead of writing a file")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "check", run_check, "check 501")
+    parser.add_argument("what", nargs="?", metavar="DATASET|FILE", help=f"a YAML file, or a {_DATASET} (default: all)")
+
+
+def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "list", run_list, "list --json")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "show", run_show, "show BTCV --paraphrases")
+    parser.add_argument(
+        "name", metavar="NAME", help="a dataset of the registry, a raw dataset, a YAML file or a target"
+    )
+    parser.add_argument("--paraphrases", action="store_true", help="show every wording")
+
+
+def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from duplus_nnunet.prompt_registry.similarity import TOO_ALIKE
+
+    parser = _add(commands, "similar", run_similar, "similar BTCV --png btcv.png")
+    parser.add_argument("name", metavar="NAME", help="a dataset of the registry, a raw dataset or a YAML file")
+    parser.add_argument("--png", metavar="FILE", help="picture to write (default: similar_NAME.png)")
+    parser.add_argument("--threshold", type=float, default=TOO_ALIKE, help="cosine, -1 to 1 (default: %(default)s)")
+    _add_encoder(parser)
+
+
+def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "embed", run_embed, "embed --encoder ./my_encoder --pooling cls 501")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets or YAML files (default: the whole registry)")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", help="store folder (default: DUPLUS_EMBEDDINGS or the cache)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="discard what other weights of that name have left")
+    _add_encoder(parser)
+
+
+def _add_where(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(commands, "where", run_where, "where 501")
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help=f"{_DATASET} (default: where files are looked for)"
+    )
+
+
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", metavar="NAME|FOLDER", help="text encoder: hub name or folder (default: embedded)")
+    parser.add_argument("--pooling", choices=("mean", "cls", "eos"), help="default: the encoder's own")

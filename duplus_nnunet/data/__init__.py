@@ -1,0 +1,1 @@
+"""Generated data: bodies with known truth, for demonstrations and tests."""

@@ -1,0 +1,200 @@
+"""Random abdominal anatomies, drawn as numbers only: which solid lies where, how large, how it is bent.
+
+In: a seeded generator. Out: an `Anatomy`. Nothing here knows a voxel, an intensity or a file.
+
+Coordinates are the patient's, in mm, from the middle of the volume: x to the patient's right, y to the front, z to the head
+(RAS, NIfTI's world). The patient's left is negative x, whichever way an image stores it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Triple = tuple[float, float, float]
+
+LABELS = {
+    "liver": 1,
+    "spleen": 2,
+    "left kidney": 3,
+    "right kidney": 4,
+    "stomach": 5,
+    "aorta": 6,
+    "spine": 7,
+}
+
+_ENDLESS = float("inf")
+_TALLEST_BEND = 6.0
+_BENDS = 6
+
+
+@dataclass(frozen=True)
+class Solid:
+    """An ellipsoid of one tissue; a radius of infinity makes it a tube.
+
+    Attributes:
+        tissue: A label, or an unlabelled tissue such as `muscle`.
+        centre: Middle, in mm.
+        radii: Half axes before turning, in mm.
+        angles: Turns about x, y and z, in degrees.
+        gap: Width of the fat that is cleared of other tissues around it, in mm, so that neighbours stay apart.
+    """
+
+    tissue: str
+    centre: Triple
+    radii: Triple
+    angles: Triple = (0.0, 0.0, 0.0)
+    gap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bend:
+    """One plane wave of a smooth displacement.
+
+    Attributes:
+        amplitude: Displacement along x, y and z, in mm.
+        frequency: Waves a mm along x, y and z.
+        phase: In radians.
+    """
+
+    amplitude: Triple
+    frequency: Triple
+    phase: float
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One patient: solids in the order in which they are painted (later ones on top), and how space is bent."""
+
+    solids: tuple[Solid, ...]
+    bends: tuple[Bend, ...] = ()
+
+
+_BODY = (
+    Solid("fat", (0.0, 0.0, 0.0), (119.0, 94.0, _ENDLESS)),
+    Solid("muscle", (0.0, 0.0, 0.0), (109.0, 84.0, _ENDLESS)),
+    Solid("fat", (0.0, 3.0, 0.0), (100.0, 74.0, _ENDLESS)),
+)
+_BACK_MUSCLES = (
+    Solid("muscle", (32.0, -58.0, -30.0), (15.0, 17.0, _ENDLESS)),
+    Solid("muscle", (-32.0, -58.0, -30.0), (15.0, 17.0, _ENDLESS)),
+)
+_KIDNEY = Solid("kidney", (57.0, -32.0, -36.0), (23.0, 21.0, 42.0), (0.0, 12.0, 0.0), gap=5.0)
+_ORGANS = (
+    Solid("liver", (53.0, 6.0, 38.0), (41.0, 54.0, 48.0), (0.0, 15.0, 0.0), gap=5.0),
+    Solid("liver", (20.0, 38.0, 56.0), (52.0, 26.0, 24.0), (0.0, 20.0, -15.0), gap=5.0),
+    Solid("stomach", (-42.0, 34.0, 24.0), (34.0, 27.0, 42.0), (0.0, -25.0, 15.0), gap=4.0),
+    Solid("spleen", (-69.0, -16.0, 48.0), (24.0, 38.0, 34.0), (0.0, 0.0, -20.0), gap=5.0),
+)
+_MIDLINE = (
+    Solid("aorta", (-12.0, -26.0, 0.0), (13.0, 13.0, _ENDLESS), gap=3.0),
+    Solid("spine", (0.0, -60.0, 0.0), (23.0, 20.0, _ENDLESS)),
+)
+
+
+def mirror(solid: Solid) -> Solid:
+    """Reflect a solid at the body's midline, so that right becomes left."""
+    x, y, z = solid.centre
+    about_x, about_y, about_z = solid.angles
+    return replace(solid, centre=(-x, y, z), angles=(about_x, -about_y, -about_z))
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a patient: a size of body, and for each organ a place, a size and a turn of its own."""
+    size = rng.uniform(0.92, 1.05)
+    right = replace(_KIDNEY, tissue="right kidney")
+    left = replace(mirror(_KIDNEY), tissue="left kidney")
+    organs = (*_ORGANS, right, left, *_MIDLINE)
+    solids = (
+        *(_scale(solid, size) for solid in (*_BODY, *_BACK_MUSCLES)),
+        *(_scale(solid, size) for solid in _draw_bowel(rng)),
+        *(_vary(_scale(solid, size), rng) for solid in organs),
+    )
+    return Anatomy(solids, tuple(_draw_bend(rng) for _ in range(_BENDS)))
+
+
+def measure_depth(solid: Solid, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Estimate how far points lie outside a solid.
+
+    Args:
+        solid: What to measure from.
+        points: Coordinates in mm, shape (3, ...).
+
+    Returns:
+        Distance in mm to first order, negative inside, shape (...).
+    """
+    # The columns of the rotation are the solid's own axes.
+    turned = np.tensordot(rotation(solid.angles).T, points - _column(solid.centre, points), axes=1)
+    inverse = (1.0 / _column(solid.radii, points)).astype(np.float32)
+    scaled = turned * inverse
+    level = np.sqrt((scaled**2).sum(axis=0))
+    slope = np.sqrt(((scaled * inverse) ** 2).sum(axis=0))
+    distance: NDArray[np.float32] = level * (level - 1.0) / np.maximum(slope, 1e-6)
+    return distance
+
+
+def bend_points(points: NDArray[np.float32], bends: tuple[Bend, ...]) -> NDArray[np.float32]:
+    """Displace points smoothly by the sum of all bends; shapes (3, ...), mm."""
+    moved = points.copy()
+    for bend in bends:
+        angle = 2.0 * np.pi * (points * _column(bend.frequency, points)).sum(axis=0) + bend.phase
+        moved += _column(bend.amplitude, points) * np.sin(angle)
+    return moved
+
+
+def rotation(angles: Triple) -> NDArray[np.float32]:
+    """Build the matrix that turns about x, then y, then z, by degrees; shape (3, 3)."""
+    matrix = np.eye(3)
+    for axis, degrees in enumerate(angles):
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turn = np.eye(3)
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn[first, first] = turn[second, second] = cosine
+        turn[first, second], turn[second, first] = -sine, sine
+        matrix = turn @ matrix
+    return matrix.astype(np.float32)
+
+
+def _vary(solid: Solid, rng: np.random.Generator) -> Solid:
+    tube = np.isinf(solid.radii[2])
+    shift = rng.normal(0.0, 2.5 if tube else 5.0, 3)
+    stretch = rng.uniform(0.86, 1.14, 3)
+    turn = rng.normal(0.0, 2.0 if tube else 8.0, 3)
+    return replace(
+        solid,
+        centre=_add(solid.centre, shift),
+        radii=_multiply(solid.radii, stretch),
+        angles=_add(solid.angles, turn),
+    )
+
+
+def _draw_bowel(rng: np.random.Generator) -> tuple[Solid, ...]:
+    loops = []
+    for _ in range(int(rng.integers(7, 11))):
+        x, y, z = rng.uniform((-70.0, -5.0, -95.0), (70.0, 58.0, -25.0))
+        radii = rng.uniform(9.0, 22.0, 3)
+        loops.append(Solid("bowel", (x, y, z), _multiply((1.0, 1.0, 1.0), radii), gap=4.0))
+    return tuple(loops)
+
+
+def _draw_bend(rng: np.random.Generator) -> Bend:
+    amplitude = rng.uniform(-1.0, 1.0, 3) * _TALLEST_BEND / np.sqrt(_BENDS / 2)
+    frequency = rng.uniform(-1.0, 1.0, 3) / 80.0
+    return Bend(_add((0.0, 0.0, 0.0), amplitude), _add((0.0, 0.0, 0.0), frequency), float(rng.uniform(0.0, 2.0 * np.pi)))
+
+
+def _scale(solid: Solid, size: float) -> Solid:
+    sizes = np.full(3, size)
+    return replace(solid, centre=_multiply(solid.centre, sizes), radii=_multiply(solid.radii, sizes))
+
+
+def _add(values: Triple, others: NDArray[np.float64]) -> Triple:
+    return (float(values[0] + others[0]), float(values[1] + others[1]), float(values[2] + others[2]))
+
+
+def _multiply(values: Triple, others: NDArray[np.float64]) -> Triple:
+    return (float(values[0] * others[0]), float(values[1] * others[1]), float(values[2] * others[2]))
+
+
+def _column(values: Triple, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(values, dtype=np.float32).reshape((3,) + (1,) * (points.ndim - 1))

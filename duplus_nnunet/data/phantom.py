@@ -1,0 +1,244 @@
+"""Phantom datasets: abdomens with known truth, written as an nnU-Net raw dataset.
+
+In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
+
+Liver, spleen and both kidneys share one intensity, and the kidneys also share one shape: what tells them apart is where they lie,
+and which of them is meant only the target prompt can say.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from duplus_nnunet.data.anatomy import LABELS, Anatomy, bend_points, draw_anatomy, measure_depth
+from duplus_nnunet.errors import DataError
+
+_FINER = 2
+_TISSUES = ("air", "fat", "muscle", "bowel", *LABELS)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How an anatomy is turned into an image.
+
+    Attributes:
+        channel: Channel name in dataset.json, such as `CT`.
+        intensities: Mean value of each tissue (in HU for CT).
+        noise: Standard deviation of the noise, in the unit of the intensities.
+        blur: Standard deviation of the point spread, in mm.
+        shape: Voxels along left-right, front-back, head-foot.
+        spacing: Size of a voxel along the same axes, in mm.
+        shading: Relative strength of a smooth change of brightness across the image, 0 for none.
+        orientation: Directions in which the stored axes run, such as `LPS` (first axis to the patient's left).
+    """
+
+    channel: str
+    intensities: Mapping[str, float]
+    noise: float
+    blur: float
+    shape: tuple[int, int, int] = (48, 48, 40)
+    spacing: tuple[float, float, float] = (5.5, 5.5, 5.5)
+    shading: float = 0.0
+    orientation: str = "LPS"
+
+
+_ALIKE = ("liver", "spleen", "left kidney", "right kidney")
+
+CT = Scan(
+    channel="CT",
+    intensities={
+        "air": -1000.0,
+        "fat": -100.0,
+        "muscle": 55.0,
+        "bowel": 15.0,
+        **dict.fromkeys(_ALIKE, 120.0),
+        "stomach": 35.0,
+        "aorta": 210.0,
+        "spine": 340.0,
+    },
+    noise=22.0,
+    blur=3.0,
+)
+MR = Scan(
+    channel="MRI",
+    intensities={
+        "air": 0.0,
+        "fat": 620.0,
+        "muscle": 190.0,
+        "bowel": 330.0,
+        **dict.fromkeys(_ALIKE, 420.0),
+        "stomach": 260.0,
+        "aorta": 60.0,
+        "spine": 520.0,
+    },
+    noise=30.0,
+    blur=3.0,
+    shading=0.3,
+)
+PET = Scan(
+    channel="PET",
+    intensities={
+        "air": 0.0,
+        "fat": 0.3,
+        "muscle": 0.7,
+        "bowel": 1.2,
+        **dict.fromkeys(_ALIKE, 2.6),
+        "stomach": 1.6,
+        "aorta": 2.0,
+        "spine": 1.4,
+    },
+    noise=0.15,
+    blur=5.0,
+)
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A scanned anatomy and its truth, on one grid.
+
+    Attributes:
+        image: Intensities, float32, axes as stored.
+        labels: Label values of `LABELS`, 0 for background, uint8, same shape.
+        affine: From voxel indices to mm in NIfTI's world (RAS), shape (4, 4).
+    """
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+
+
+def scan_anatomy(anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> Phantom:
+    """Image an anatomy: the same one may be scanned again in another way.
+
+    Args:
+        anatomy: Who is scanned.
+        scan: How.
+        rng: Source of the noise and the shading.
+    """
+    tissues = _paint_tissues(anatomy, scan)
+    image = _take_image(tissues, scan, rng)
+    affine = np.diag([*scan.spacing, 1.0])
+    affine[:3, 3] = [-(voxels - 1) / 2 * width for voxels, width in zip(scan.shape, scan.spacing, strict=True)]
+    return _orient(Phantom(image, _take_labels(tissues), affine), scan.orientation)
+
+
+def write_phantom_dataset(folder: Path, training_cases: int, test_cases: int, seed: int, scan: Scan = CT) -> list[str]:
+    """Write an nnU-Net raw dataset of phantoms, each case with an anatomy of its own.
+
+    Args:
+        folder: The dataset's folder, such as `nnUNet_raw/Dataset999_Phantom`; must not exist.
+        training_cases: Number of cases in imagesTr and labelsTr.
+        test_cases: Number of cases in imagesTs and labelsTs.
+        seed: The same seed gives the same cases, whatever their number.
+        scan: How all cases are scanned.
+
+    Returns:
+        The case identifiers of the test cases.
+
+    Raises:
+        DataError: The folder exists already.
+    """
+    if folder.exists():
+        raise DataError(
+            f"{folder} exists already; expected a new folder to write {training_cases} phantoms to. "
+            "Delete it or name another."
+        )
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (partial / part).mkdir(parents=True)
+    for number in range(training_cases):
+        _write_case(partial, "Tr", f"train_{number:03d}", make_phantom(seed, 0, number, scan))
+    tests = [f"test_{number:03d}" for number in range(test_cases)]
+    for number, case in enumerate(tests):
+        _write_case(partial, "Ts", case, make_phantom(seed, 1, number, scan))
+    (partial / "dataset.json").write_text(json.dumps(_describe(scan, training_cases), indent=2), encoding="utf-8")
+    partial.rename(folder)
+    return tests
+
+
+def make_phantom(seed: int, group: int, number: int, scan: Scan) -> Phantom:
+    """Draw and scan one anatomy; it depends on the three numbers and the scan, and on nothing else."""
+    anatomy = draw_anatomy(np.random.default_rng([seed, group, number, 0]))
+    return scan_anatomy(anatomy, scan, np.random.default_rng([seed, group, number, 1]))
+
+
+def _paint_tissues(anatomy: Anatomy, scan: Scan) -> NDArray[np.uint8]:
+    points = bend_points(_fine_grid(scan), anatomy.bends)
+    tissues = np.zeros(points.shape[1:], dtype=np.uint8)
+    for solid in anatomy.solids:
+        depth, tissue = measure_depth(solid, points), _TISSUES.index(solid.tissue)
+        if solid.gap:
+            # A gap grows no fat into the air, and does not cut a second lobe off the first.
+            tissues[(depth < solid.gap) & (tissues > 0) & (tissues != tissue)] = _TISSUES.index("fat")
+        tissues[depth < 0] = tissue
+    return tissues
+
+
+def _fine_grid(scan: Scan) -> NDArray[np.float32]:
+    axes = []
+    for voxels, width in zip(scan.shape, scan.spacing, strict=True):
+        steps = np.arange(voxels * _FINER, dtype=np.float32)
+        axes.append((steps - (voxels * _FINER - 1) / 2) * width / _FINER)
+    return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+
+
+def _take_image(tissues: NDArray[np.uint8], scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
+    table = np.array([scan.intensities[tissue] for tissue in _TISSUES], dtype=np.float32)
+    fine = gaussian_filter(table[tissues], [scan.blur * _FINER / width for width in scan.spacing], mode="nearest")
+    image = _average_blocks(fine) * _draw_shading(scan, rng)
+    return (image + rng.normal(0.0, scan.noise, image.shape)).astype(np.float32)
+
+
+def _draw_shading(scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    slopes = [np.linspace(-1.0, 1.0, voxels) * part for voxels, part in zip(scan.shape, direction, strict=True)]
+    ramp = slopes[0][:, None, None] + slopes[1][None, :, None] + slopes[2][None, None, :]
+    return (1.0 + scan.shading * ramp).astype(np.float32)
+
+
+def _take_labels(tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    first = _TISSUES.index(next(iter(LABELS)))
+    fine = np.where(tissues >= first, tissues - first + 1, 0)
+    shares = np.stack([_average_blocks((fine == value).astype(np.float32)) for value in range(len(LABELS) + 1)])
+    return shares.argmax(axis=0).astype(np.uint8)
+
+
+def _average_blocks(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    x, y, z = (size // _FINER for size in fine.shape)
+    means: NDArray[np.float32] = fine.reshape(x, _FINER, y, _FINER, z, _FINER).mean(axis=(1, 3, 5))
+    return means
+
+
+def _orient(phantom: Phantom, orientation: str) -> Phantom:
+    turn = ornt_transform(io_orientation(phantom.affine), axcodes2ornt(orientation))
+    image = nibabel.Nifti1Image(phantom.image, phantom.affine).as_reoriented(turn)
+    labels = nibabel.Nifti1Image(phantom.labels, phantom.affine).as_reoriented(turn)
+    return Phantom(np.asarray(image.dataobj), np.asarray(labels.dataobj), image.affine)
+
+
+def _write_case(folder: Path, part: str, case: str, phantom: Phantom) -> None:
+    image = nibabel.Nifti1Image(phantom.image, phantom.affine)
+    labels = nibabel.Nifti1Image(phantom.labels, phantom.affine)
+    nibabel.save(image, folder / f"images{part}" / f"{case}_0000.nii.gz")
+    nibabel.save(labels, folder / f"labels{part}" / f"{case}.nii.gz")
+
+
+def _describe(scan: Scan, training_cases: int) -> dict[str, object]:
+    return {
+        "name": "Phantom",
+        "description": "Generated abdomens with known truth",
+        "channel_names": {"0": scan.channel},
+        "labels": {"background": 0, **LABELS},
+        "numTraining": training_cases,
+        "file_ending": ".nii.gz",
+    }

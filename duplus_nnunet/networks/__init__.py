@@ -1,0 +1,6 @@
+"""Tensors only: FiLM, the dynamic head, and their injection into a U-Net; no files and no nnU-Net here."""
+
+from duplus_nnunet.networks.conditioned_unet import ConditionedUNet, condition
+from duplus_nnunet.networks.prompts import Prompts
+
+__all__ = ["ConditionedUNet", "Prompts", "condition"]

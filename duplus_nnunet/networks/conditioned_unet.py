@@ -1,0 +1,203 @@
+"""The two prompts in nnU-Net's own network: FiLM replaces norms, the dynamic head replaces segmentation layers.
+
+In comes a PlainConvUNet or ResidualEncoderUNet as nnU-Net builds it from its plans, out comes the same network,
+steered: bind prompts, then call it like any network of nnU-Net's. No U-Net is written here.
+Source: Saeed et al. 2025, arXiv 2510.03483.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from duplus_nnunet.errors import ModelError, PlansError, PromptError
+from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm
+from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
+from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.settings import NetworkSettings
+
+# nnU-Net sums up to 27 overlapping windows, each weighted by up to 10, in float16 (largest number 65504).
+LARGEST_LOGIT = 100.0
+_ADDED = ("film.", "generator.", "decoder.seg_layers.")
+
+
+class ConditionedUNet(nn.Module):
+    """A U-Net that segments what its prompts name.
+
+    The number of output channels is the number of bound targets; no weight depends on it. The keys of the state
+    dictionary are nnU-Net's for all that is nnU-Net's.
+
+    Args:
+        unet: PlainConvUNet or ResidualEncoderUNet for 3D images.
+        embedding: Lengths (E, F) of a context and of a target embedding.
+        settings: Sizes of the conditioning.
+
+    Raises:
+        PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
+    """
+
+    def __init__(self, unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings) -> None:
+        super().__init__()
+        self.encoder: Any = unet.encoder
+        self.decoder: Any = unet.decoder
+        self._conditioned = _replace_norms(_conditioned_blocks(self.encoder, self.decoder))
+        self.film = FiLMGenerator(embedding[0], [norm.num_features for norm in self._conditioned], settings.film_hidden)
+        self.generator = HeadGenerator(
+            embedding[1], self.encoder.output_channels[-1], settings.head_hidden, settings.head_features
+        )
+        self.decoder.seg_layers = nn.ModuleList(
+            _make_projection(layer, settings.head_features) for layer in self.decoder.seg_layers
+        )
+        self.decoder.num_classes = settings.head_features
+        self._bound: Prompts | None = None
+
+    def bind(self, prompts: Prompts) -> None:
+        """Choose the prompts of all calls to come. They are in no checkpoint and are not shared between ranks.
+
+        Raises:
+            PromptError: The embeddings have another length than the network was built for.
+        """
+        expected = self.film.hidden.in_features, self.generator.from_target.in_features
+        found = prompts.context.shape[1], prompts.targets.shape[1]
+        if found != expected:
+            raise PromptError(
+                f"The prompts have embeddings of length {found}, the network takes {expected}. They were made by "
+                "another text encoder than the model's; embed them again with the model's own."
+            )
+        self._bound = prompts
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts bound last.
+
+        Raises:
+            PromptError: None were bound.
+        """
+        if self._bound is None:
+            raise PromptError("No prompts are bound: call bind(prompts) before the network.")
+        return self._bound
+
+    def forward(self, x: torch.Tensor, prompts: Prompts | None = None) -> Any:
+        """Segment images.
+
+        Args:
+            x: Images, shape (B, C, D, H, W).
+            prompts: Prompts of this call alone; without them, the bound ones.
+
+        Returns:
+            Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are bounded.
+        """
+        chosen = (self.prompts if prompts is None else prompts).to(x.device)
+        try:
+            for norm, (gamma, beta) in zip(self._conditioned, self.film(chosen.context), strict=True):
+                norm.modulate(gamma, beta)
+            skips = self.encoder(x)
+            maps = self.decoder(skips)
+        finally:
+            for norm in self._conditioned:
+                norm.modulate(None, None)
+        weights = self.generator(chosen.targets, pool_bottleneck(skips))
+        if self.decoder.deep_supervision:
+            return [self._finish(apply_heads(level, weights)) for level in maps]
+        return self._finish(apply_heads(maps, weights))
+
+    def _finish(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.training else logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
+
+    def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
+        """Count the values of all feature maps, as nnU-Net's planner does; FiLM adds none, the head its logits."""
+        voxels = 1
+        for length in input_size:
+            voxels *= int(length)
+        targets = 0 if self._bound is None else len(self._bound.targets)
+        size = self.encoder.compute_conv_feature_map_size(input_size)
+        return int(size + self.decoder.compute_conv_feature_map_size(input_size)) + targets * voxels
+
+    def load_pretrained(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
+        """Take over the weights of another model: ours, or a stock nnU-Net's of the same architecture.
+
+        Args:
+            weights: `network_weights` of its checkpoint.
+
+        Returns:
+            Names that keep their fresh values because the other model does not have them.
+
+        Raises:
+            ModelError: A weight of nnU-Net's own part is missing or has another shape; nothing was loaded.
+        """
+        ours = self.state_dict()
+        conditioned = any(name.startswith("generator.") for name in weights)
+        fresh, wrong = [], []
+        for name, value in ours.items():
+            fits = name in weights and weights[name].shape == value.shape
+            if name.startswith(_ADDED) and not (conditioned and fits):
+                fresh.append(name)
+            elif not fits:
+                found = tuple(weights[name].shape) if name in weights else "missing"
+                wrong.append(f"{name}: {found}, expected {tuple(value.shape)}")
+        if wrong:
+            raise ModelError(
+                f"The pretrained weights do not fit this network; {len(wrong)} of {len(ours)} differ, first: "
+                f"{'; '.join(wrong[:3])}. Plan the new dataset with the architecture of the pretrained model."
+            )
+        self.load_state_dict({name: ours[name] if name in fresh else weights[name] for name in ours})
+        return fresh
+
+
+def condition(unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings | None = None) -> ConditionedUNet:
+    """Put both prompts into a U-Net; see ConditionedUNet."""
+    return ConditionedUNet(unet, embedding, settings or NetworkSettings())
+
+
+def pool_bottleneck(skips: list[torch.Tensor]) -> torch.Tensor:
+    """Return F_dense (B, C): the encoder's last feature map, averaged over space."""
+    return skips[-1].mean(dim=(2, 3, 4), dtype=torch.float32)
+
+
+def _conditioned_blocks(encoder: Any, decoder: Any) -> Iterator[nn.Module]:
+    """Walk the blocks that FiLM steers: every encoder stage but the stem, every decoder stage but the last."""
+    has_own_stem = getattr(encoder, "stem", None) is not None
+    for stage in list(encoder.stages)[0 if has_own_stem else 1 :]:
+        yield _last_conv_block(stage)
+    for stage in list(decoder.stages)[:-1]:
+        yield _last_conv_block(stage)
+
+
+def _last_conv_block(stage: Any) -> nn.Module:
+    """Find the conv-norm-nonlinearity block that ends a stage; of a residual block, the end of its branch."""
+    if isinstance(stage, nn.Sequential):
+        return _last_conv_block(stage[-1])
+    if hasattr(stage, "blocks"):
+        block = stage.blocks[-1]
+        last: nn.Module = block.conv3 if hasattr(block, "conv3") else block.conv2
+        return last
+    return _last_conv_block(stage.convs[-1]) if hasattr(stage, "convs") else stage
+
+
+def _replace_norms(blocks: Iterator[nn.Module]) -> list[FiLMInstanceNorm]:
+    """Swap each block's norm for a conditioned one, in both places where the block registers it."""
+    replaced = []
+    for block in blocks:
+        norm: Any = getattr(block, "norm", None)
+        if not isinstance(norm, nn.InstanceNorm3d) or not norm.affine:
+            raise PlansError(
+                f"A conditioned stage ends in {type(norm).__name__}; FiLM is folded into an affine InstanceNorm3d. "
+                "Set norm_op to torch.nn.modules.instancenorm.InstanceNorm3d with affine true in the plans."
+            )
+        made = FiLMInstanceNorm.replace(norm)
+        sequence: Any = block.all_modules
+        for index, module in enumerate(sequence):
+            if module is norm:
+                sequence[index] = made
+        block.norm = made
+        replaced.append(made)
+    return replaced
+
+
+def _make_projection(layer: nn.Module, features: int) -> nn.Conv3d:
+    """Make the 1x1x1 projection that stands where nnU-Net has a segmentation layer."""
+    projection = nn.Conv3d(layer.in_channels, features, 1)  # type: ignore[arg-type]
+    nn.init.kaiming_normal_(projection.weight, a=SLOPE)
+    nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+    return projection

@@ -1,0 +1,186 @@
+"""The dynamic head: T2 and the pooled bottleneck make the weights that turn a decoder map into targets.
+
+In come a projected decoder map (B, F, V voxels) and generated weights (B, K, P), out come logits (B, K, V).
+All voxels see the same few weights, so voxels and targets are walked in blocks that stay in the cache, and the
+backward pass recomputes the hidden layers instead of keeping them: memory grows with K only by the logits.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+SLOPE = 0.01
+_VOXELS = {"cpu": 4096}
+_TARGETS = {"cpu": 16}
+_VOXELS_DEVICE = 1 << 20
+_TARGETS_DEVICE = 16
+
+Layers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def count_weights(features: int) -> int:
+    """Return P, the number of weights of one target's head F -> F -> F -> 1, biases included."""
+    return 2 * (features * features + features) + features + 1
+
+
+def _split_layers(weights: torch.Tensor, features: int) -> Layers:
+    """Split weights (K, P) into (K, F, F), (K, F, 1), (K, F, F), (K, F, 1), (K, 1, F), (K, 1, 1)."""
+    square = features * features
+    w1, b1, w2, b2, w3, b3 = weights.split([square, features, square, features, features, 1], dim=1)
+    shape = (-1, features, features)
+    return (
+        w1.reshape(shape),
+        b1.unsqueeze(-1),
+        w2.reshape(shape),
+        b2.unsqueeze(-1),
+        w3.unsqueeze(1),
+        b3.unsqueeze(-1),
+    )
+
+
+def _blocks(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _hidden(z: torch.Tensor, layers: Layers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute both hidden layers (k, F, n) of a block z (F, n)."""
+    w1, b1, w2, b2 = layers[:4]
+    h1 = torch.baddbmm(b1, w1, z.expand(w1.shape[0], -1, -1))
+    functional.leaky_relu_(h1, SLOPE)
+    h2 = torch.baddbmm(b2, w2, h1)
+    functional.leaky_relu_(h2, SLOPE)
+    return h1, h2
+
+
+def _block_sizes(device: torch.device) -> tuple[int, int]:
+    return _VOXELS.get(device.type, _VOXELS_DEVICE), _TARGETS.get(device.type, _TARGETS_DEVICE)
+
+
+@torch.library.custom_op("duplus::target_heads", mutates_args=())
+def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    batch, features, voxels = maps.shape
+    out = maps.new_empty(batch, weights.shape[1], voxels)
+    size, group = _block_sizes(maps.device)
+    for b in range(batch):
+        for targets in _blocks(weights.shape[1], group):
+            layers = _split_layers(weights[b, targets], features)
+            for block in _blocks(voxels, size):
+                _, h2 = _hidden(maps[b, :, block], layers)
+                out[b, targets, block] = torch.baddbmm(layers[5], layers[4], h2).squeeze(1)
+    return out
+
+
+@_target_heads.register_fake
+def _(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return maps.new_empty(maps.shape[0], weights.shape[1], maps.shape[2])
+
+
+def _step_back(h: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """Multiply a gradient by LeakyReLU's derivative, read off its output h; in place."""
+    return torch.where(h > 0, grad, grad.mul_(SLOPE)) if h.is_cuda else grad.mul_((h > 0).to(h).mul_(1 - SLOPE).add_(SLOPE))
+
+
+def _block_gradients(z: torch.Tensor, layers: Layers, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of a block with regard to z (F, n) and to the weights (k, P)."""
+    h1, h2 = _hidden(z, layers)
+    grad = grad.unsqueeze(1)
+    d2 = _step_back(h2, layers[4].transpose(1, 2) * grad)
+    d1 = _step_back(h1, torch.bmm(layers[2].transpose(1, 2), d2))
+    parts = (
+        torch.matmul(d1, z.t()),
+        d1.sum(2),
+        torch.bmm(d2, h1.transpose(1, 2)),
+        d2.sum(2),
+        torch.bmm(grad, h2.transpose(1, 2)),
+        grad.sum(2),
+    )
+    k, features, voxels = d1.shape
+    d0 = torch.mm(layers[0].reshape(k * features, features).t(), d1.reshape(k * features, voxels))
+    return d0, torch.cat([part.reshape(k, -1) for part in parts], dim=1)
+
+
+@torch.library.custom_op("duplus::target_heads_backward", mutates_args=())
+def _target_heads_backward(
+    maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    maps_grad, weights_grad = torch.zeros_like(maps), torch.zeros_like(weights)
+    size, group = _block_sizes(maps.device)
+    for b in range(maps.shape[0]):
+        for targets in _blocks(weights.shape[1], group):
+            layers = _split_layers(weights[b, targets], maps.shape[1])
+            for block in _blocks(maps.shape[2], size):
+                d0, dw = _block_gradients(maps[b, :, block], layers, grad[b, targets, block])
+                maps_grad[b, :, block] += d0
+                weights_grad[b, targets] += dw
+    return maps_grad, weights_grad
+
+
+@_target_heads_backward.register_fake
+def _(maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(maps), torch.empty_like(weights)
+
+
+def _save_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    return torch.ops.duplus.target_heads_backward(*ctx.saved_tensors, grad.contiguous())
+
+
+_target_heads.register_autograd(_backward, setup_context=_save_inputs)
+
+
+def apply_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Run every target's head on a projected decoder map.
+
+    Args:
+        maps: Shape (B, F, D, H, W).
+        weights: Shape (B, K, P), P = count_weights(F).
+
+    Returns:
+        Logits, shape (B, K, D, H, W), of the type of `maps`; computed in float32 also under autocast.
+    """
+    flat = maps.flatten(2).contiguous().float()
+    logits: torch.Tensor = torch.ops.duplus.target_heads(flat, weights.contiguous().float())
+    return logits.view(maps.shape[0], -1, *maps.shape[2:]).to(maps.dtype)
+
+
+class HeadGenerator(nn.Module):
+    """MLP_Pred: from target embeddings and the pooled bottleneck to the weights of each target's head.
+
+    Weights are a learned base, the same for all targets, plus a generated difference: training starts as fast as
+    with a fixed head. The first layer acts on both inputs joined; written as a sum, T2's part is computed once.
+
+    Args:
+        target: F, length of a target embedding.
+        dense: Channels of the pooled bottleneck.
+        hidden: Width of the hidden layers.
+        features: Channels of the projected map.
+    """
+
+    def __init__(self, target: int, dense: int, hidden: int, features: int) -> None:
+        super().__init__()
+        self.from_target = nn.Linear(target, hidden)
+        self.from_dense = nn.Linear(dense, hidden, bias=False)
+        self.mix = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, count_weights(features))
+        self.nonlin = nn.LeakyReLU(SLOPE)
+        self.base = nn.Parameter(self._initialise_base(features))
+        nn.init.normal_(self.out.weight, std=0.0125)
+        nn.init.zeros_(self.out.bias)
+
+    @staticmethod
+    def _initialise_base(features: int) -> torch.Tensor:
+        """Draw a base (P) as He et al. 2015 (arXiv 1502.01852) initialise layers; biases are 0."""
+        parts = []
+        for rows in (features, features, 1):
+            weight = torch.empty(rows, features)
+            nn.init.kaiming_normal_(weight, a=SLOPE)
+            parts += [weight.flatten(), torch.zeros(rows)]
+        return torch.cat(parts)
+
+    def forward(self, targets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """Map targets (K, F) and the pooled bottleneck (B, C) to weights (B, K, P)."""
+        hidden = self.from_target(targets).unsqueeze(0) + self.from_dense(dense).unsqueeze(1)
+        return self.base + self.out(self.nonlin(self.mix(self.nonlin(hidden)))).float()

@@ -1,0 +1,116 @@
+"""Settings of a run: in comes the part `duplus` of a plans file, out comes one frozen dataclass."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from duplus_nnunet.errors import PlansError, say_unknown
+
+PLANS_KEY = "duplus"
+PLANS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Sizes of the parts that the two prompts add to nnU-Net's network.
+
+    Attributes:
+        film_hidden: Width of MLP_FiLM's hidden layer.
+        head_features: Channels of the projected decoder map and of the dynamic head's hidden layers.
+        head_hidden: Width of MLP_Pred's hidden layers.
+    """
+
+    film_hidden: int = 128
+    head_features: int = 8
+    head_hidden: int = 128
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check_at_least(f"settings.network.{item.name}", getattr(self, item.name), 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user changes in the plans to change a run; the defaults are nnU-Net's but for `save_every`.
+
+    Attributes:
+        epochs: Number of epochs.
+        iterations_per_epoch: Training iterations in an epoch.
+        validation_iterations: Validation iterations in an epoch.
+        initial_learning_rate: Learning rate of the first epoch; nnU-Net's polynomial schedule follows.
+        save_every: Epochs between two writings of checkpoint_latest.pth (nnU-Net: 50).
+        paraphrase_probability: Share of training steps, 0 to 1, in which a paraphrase stands in for a prompt.
+        network: Sizes of the conditioning.
+    """
+
+    epochs: int = 1000
+    iterations_per_epoch: int = 250
+    validation_iterations: int = 50
+    initial_learning_rate: float = 1e-2
+    save_every: int = 1
+    paraphrase_probability: float = 0.5
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
+            _check_at_least(f"settings.{name}", getattr(self, name), 1)
+        if not 0 <= self.paraphrase_probability <= 1:
+            raise PlansError(
+                f"settings.paraphrase_probability is {self.paraphrase_probability!r} in the plans; "
+                "it is a share and lies between 0 and 1."
+            )
+        if not self.initial_learning_rate > 0:
+            raise PlansError(
+                f"settings.initial_learning_rate is {self.initial_learning_rate!r} in the plans; it must be above 0."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they stand in a plans file."""
+        return asdict(self)
+
+
+def _check_at_least(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise PlansError(f"{name} is {value!r} in the plans; it must be a whole number of {least} or more.")
+
+
+def _check_keys(name: str, given: object, known: type) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise PlansError(f"{name} in the plans is {type(given).__name__}; expected a mapping of names to values.")
+    names = [item.name for item in fields(known)]
+    for key in given:
+        if key not in names:
+            raise PlansError(f"In the plans, {name}: {say_unknown('setting', str(key), names)}")
+    return given
+
+
+def find_section(plans: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part `duplus` of plans.
+
+    Raises:
+        PlansError: The plans are not DuPLUS plans, or of a newer version.
+    """
+    section = plans.get(PLANS_KEY)
+    if not isinstance(section, Mapping):
+        raise PlansError(
+            f"The plans {plans.get('plans_name')!r} have no part {PLANS_KEY!r}, so no prompts. DuPLUS needs plans made "
+            "by a DuPLUS planner: run `nnUNetv2_plan_and_preprocess -d DATASET -pl DuPLUSPlanner -c 3d_fullres` and "
+            "train and predict with `-p DuPLUSPlans`."
+        )
+    if section.get("version") != PLANS_VERSION:
+        raise PlansError(
+            f"The plans {plans.get('plans_name')!r} hold DuPLUS version {section.get('version')!r}; this package reads "
+            f"version {PLANS_VERSION}. Plan again, or install the package version that wrote them."
+        )
+    return section
+
+
+def read_settings(plans: Mapping[str, Any]) -> Settings:
+    """Read the settings from plans; names left out have their defaults.
+
+    Raises:
+        PlansError: A name is unknown or a value is out of range.
+    """
+    given = dict(_check_keys("duplus.settings", find_section(plans).get("settings", {}), Settings))
+    network = _check_keys("duplus.settings.network", given.pop("network", {}), NetworkSettings)
+    return Settings(**given, network=NetworkSettings(**network))

@@ -1,0 +1,84 @@
+"""Labels as independent targets: in comes dataset.json's label dictionary, out comes nnU-Net's region mode."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from duplus_nnunet.errors import DataError
+
+Maps = np.ndarray[Any, Any] | torch.Tensor
+
+
+def list_targets(labels: dict[str, Any]) -> dict[str, Any]:
+    """Return the labels that are targets: neither background nor the ignore label, as nnU-Net counts them."""
+
+    def is_background(value: Any) -> bool:
+        return all(int(v) == 0 for v in value) if isinstance(value, (list, tuple)) else int(value) == 0
+
+    return {name: value for name, value in labels.items() if name != "ignore" and not is_background(value)}
+
+
+class DuPLUSLabelManager(LabelManager):  # type: ignore[misc]
+    """nnU-Net's label manager in region mode always: one sigmoid a target.
+
+    Where dataset.json declares regions, overlaps are settled by its regions_class_order, as in nnU-Net. Where it does
+    not, targets exclude one another and a voxel belongs to the most probable one, if that has more than one half.
+
+    Raises:
+        DataError: A label has several values but regions_class_order is missing.
+    """
+
+    def __init__(
+        self,
+        label_dict: dict[str, Any],
+        regions_class_order: list[int] | None,
+        force_use_labels: bool = False,
+        inference_nonlin: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        targets = list_targets(label_dict)
+        self.exclusive = regions_class_order is None
+        if regions_class_order is None:
+            several = [name for name, value in targets.items() if isinstance(value, (list, tuple)) and len(value) > 1]
+            if several:
+                raise DataError(
+                    f"dataset.json gives {several[0]!r} several label values but has no 'regions_class_order'. Add it: "
+                    "one label value a target, in the order in which they are written over one another."
+                )
+            regions_class_order = [int(np.ravel(value)[0]) for value in targets.values()]
+        super().__init__(label_dict, regions_class_order, force_use_labels, inference_nonlin)
+
+    def _get_regions(self) -> list[int | tuple[int, ...]] | None:
+        """Differs from nnU-Net: region mode does not wait for a label with several values."""
+        self._has_regions = not self._force_use_labels
+        regions: list[int | tuple[int, ...]] | None = super()._get_regions()
+        return regions
+
+    def convert_probabilities_to_segmentation(self, predicted_probabilities: Maps) -> Maps:
+        """Differs from nnU-Net: exclusive targets are settled by the highest probability. Shape (K, D, H, W)."""
+        if not self.exclusive:
+            settled: Maps = super().convert_probabilities_to_segmentation(predicted_probabilities)
+            return settled
+        return self._settle(predicted_probabilities, 0.5)
+
+    def convert_logits_to_segmentation(self, predicted_logits: Maps) -> Maps:
+        """Differs from nnU-Net: exclusive targets need no sigmoid, which keeps the order. Shape (K, D, H, W)."""
+        if not self.exclusive:
+            settled: Maps = super().convert_logits_to_segmentation(predicted_logits)
+            return settled
+        return self._settle(predicted_logits, 0.0)
+
+    def _settle(self, maps: Maps, threshold: float) -> Maps:
+        """Write each voxel's most likely target where it is above the threshold; background elsewhere."""
+        tensor = torch.as_tensor(maps)
+        if tensor.shape[0] != self.num_segmentation_heads:
+            raise DataError(
+                f"The prediction has {tensor.shape[0]} channels; the labels {list(self.label_dict)} make "
+                f"{self.num_segmentation_heads} targets."
+            )
+        best, index = tensor.max(0)
+        values = torch.tensor(self.regions_class_order, dtype=torch.int16, device=tensor.device)
+        segmentation = torch.where(best > threshold, values[index], 0)
+        return segmentation if isinstance(maps, torch.Tensor) else segmentation.numpy().astype(np.uint16)

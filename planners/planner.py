@@ -1,0 +1,122 @@
+"""nnU-Net's planners, with the two prompts: in comes a raw dataset and its fingerprint, out comes a plans file.
+
+nnU-Net decides spacing, patch, batch and network; these planners add the part `duplus` and leave out what a
+text-steered 3D network cannot be.
+"""
+
+from typing import Any
+
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
+from duplus_nnunet.planners.orientation import find_left_right_axis
+from duplus_nnunet.planners.prompt_section import build_section
+from duplus_nnunet.prompt_registry import Entry, find_entry
+from duplus_nnunet.settings import PLANS_KEY, NetworkSettings
+
+UNSUPPORTED = {
+    "2d": "the prompts steer a 3D network",
+    "3d_cascade_fullres": "a cascade feeds every label map to its second stage, so a new target would need new weights",
+}
+
+
+class _Prompted:
+    """What every DuPLUS planner adds to one of nnU-Net's. To be mixed in before it."""
+
+    plans_name = "DuPLUSPlans"
+    gpu_memory_gib: float = 8
+
+    def __init__(  # noqa: PLR0913
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float | None = None,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str | None = None,
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,
+    ) -> None:
+        """Differs from nnU-Net: the default plans name is ours."""
+        super().__init__(  # type: ignore[call-arg]
+            dataset_name_or_id,
+            gpu_memory_target_in_gb=self.gpu_memory_gib if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb,
+            preprocessor_name=preprocessor_name,
+            plans_name=plans_name or self.plans_name,
+            overwrite_target_spacing=overwrite_target_spacing,
+            suppress_transpose=suppress_transpose,
+        )
+
+    def plan_experiment(self: Any) -> dict[str, Any]:
+        """Differs from nnU-Net: labels and prompts are checked first, so that nothing is written on an error."""
+        labels = self.dataset_json["labels"]
+        self._entry: Entry = find_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
+        DuPLUSLabelManager(labels, self.dataset_json.get("regions_class_order"))
+        self._section = build_section(self._entry, labels)
+        plans: dict[str, Any] = super().plan_experiment()  # type: ignore[misc]
+        return plans
+
+    def static_estimate_VRAM_usage(  # noqa: N802, PLR0913
+        self: Any,
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> int:
+        """Differs from nnU-Net: the last layer is the projection and a logit a target; FiLM needs no memory."""
+        outputs = NetworkSettings().head_features + len(self._entry.targets) if len(patch_size) == 3 else output_channels
+        estimate: int = super().static_estimate_VRAM_usage(  # type: ignore[misc]
+            patch_size, input_channels, outputs, arch_class_name, arch_kwargs, arch_kwargs_req_import
+        )
+        return estimate
+
+    def save_plans(self: Any, plans: dict[str, Any]) -> None:
+        """Differs from nnU-Net: unsupported configurations are dropped, labels and prompts are ours.
+
+        Raises:
+            DataError: The images are 2D.
+        """
+        if "3d_fullres" not in plans["configurations"]:
+            raise DataError(
+                f"The images of {self.dataset_name} are two-dimensional; the prompts steer a 3D network. Use nnU-Net's "
+                "own planner and trainer for them."
+            )
+        for name in UNSUPPORTED:
+            plans["configurations"].pop(name, None)
+        for configuration in plans["configurations"].values():
+            configuration.pop("next_stage", None)
+        axis = find_left_right_axis(self.dataset, plans["image_reader_writer"])
+        self._section["left_right_axis"] = None if axis is None else plans["transpose_forward"].index(axis)
+        plans["label_manager"] = DuPLUSLabelManager.__name__
+        plans[PLANS_KEY] = self._section
+        super().save_plans(plans)  # type: ignore[misc]
+
+
+class DuPLUSPlanner(_Prompted, ExperimentPlanner):  # type: ignore[misc]
+    """nnU-Net's default planner (plain U-Net), with prompts."""
+
+
+class DuPLUSPlannerResEncM(_Prompted, nnUNetPlannerResEncM):  # type: ignore[misc]
+    """nnU-Net's residual-encoder preset M (8 GiB), with prompts."""
+
+    plans_name = "DuPLUSResEncUNetMPlans"
+
+
+class DuPLUSPlannerResEncL(_Prompted, nnUNetPlannerResEncL):  # type: ignore[misc]
+    """nnU-Net's residual-encoder preset L (24 GiB), with prompts."""
+
+    plans_name = "DuPLUSResEncUNetLPlans"
+    gpu_memory_gib = 24
+
+
+class DuPLUSPlannerResEncXL(_Prompted, nnUNetPlannerResEncXL):  # type: ignore[misc]
+    """nnU-Net's residual-encoder preset XL (40 GiB), with prompts."""
+
+    plans_name = "DuPLUSResEncUNetXLPlans"
+    gpu_memory_gib = 40

@@ -1,0 +1,81 @@
+"""The part `duplus` of a plans file: in comes a registry entry, out comes everything a model knows of its prompts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.planners.label_manager import list_targets
+from duplus_nnunet.prompt_bank import encode_vector, measure_centre
+from duplus_nnunet.prompt_registry import Entry, Target, context_sentences, embed, target_sentences
+from duplus_nnunet.settings import PLANS_VERSION, Settings
+
+
+def _order_targets(entry: Entry, labels: Mapping[str, Any]) -> list[Target]:
+    """Put targets into the order of dataset.json, which is that of nnU-Net's output channels."""
+    by_label = {target.label: target for target in entry.targets}
+    wanted = list_targets(dict(labels))
+    if not wanted:
+        raise DataError(f"{entry.dataset} has no foreground label in dataset.json, so nothing can be segmented.")
+    missing = [label for label in wanted if label not in by_label]
+    if missing:
+        raise DataError(f"{entry.origin} has no target for the labels {missing} of dataset.json; add one for each.")
+    return [by_label[label] for label in wanted]
+
+
+def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect prompts, embeddings and default settings of a dataset.
+
+    Args:
+        entry: The dataset's registry entry.
+        labels: dataset.json's labels.
+
+    Returns:
+        What stands in the plans under `duplus`, of plain types alone.
+
+    Raises:
+        DataError: There is no foreground label, or one without a target.
+        EncoderError: A prompt is in no store and no text encoder is there to embed it.
+    """
+    targets = _order_targets(entry, labels)
+    contexts = {
+        name: {
+            "modality": context.modality,
+            "region": context.region,
+            "sentences": list(context_sentences(context)),
+            "target_prompts": {target.name: list(target_sentences(context, target)) for target in targets},
+        }
+        for name, context in entry.contexts.items()
+    }
+    sentences = {
+        "context": [text for found in contexts.values() for text in found["sentences"]],
+        "sentence": [text for found in contexts.values() for many in found["target_prompts"].values() for text in many],
+        "name": [target.name for target in targets],
+    }
+    texts = list(dict.fromkeys(text for many in sentences.values() for text in many))
+    vectors, encoder = embed(texts)
+    by_text = dict(zip(texts, vectors, strict=True))
+    prompts = {
+        "context": [found["sentences"][0] for found in contexts.values()],
+        "sentence": [many[0] for found in contexts.values() for many in found["target_prompts"].values()],
+        "name": sentences["name"],
+    }
+    return {
+        "version": PLANS_VERSION,
+        "registry": entry.origin,
+        "settings": Settings().to_dict(),
+        "default_context": entry.default_context,
+        "contexts": contexts,
+        "targets": [
+            {
+                "name": target.name,
+                "label": target.label,
+                "synonyms": list(target.synonyms),
+                "partner": target.partner,
+                "missing": target.missing,
+            }
+            for target in targets
+        ],
+        "encoder": encoder.to_dict(),
+        "centres": {kind: measure_centre([by_text[text] for text in many]) for kind, many in prompts.items()},
+        "embeddings": {text: encode_vector(by_text[text]) for text in texts},
+    }

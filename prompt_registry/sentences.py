@@ -1,0 +1,60 @@
+"""Prompts in words: a context or a target becomes its sentence and its paraphrases.
+
+T1 and T2 are worded as in the paper. Paraphrases come from templates: the same entry always gives the same texts.
+
+Source: DuPLUS, arXiv 2510.03483, section on dual prompts.
+"""
+
+from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
+
+_CONTEXT_TEMPLATES = (
+    "{region} in {modality}",
+    "{modality} of the {region}",
+    "an image of the {region} made by {modality}",
+    "the modality is {modality} and the body region is {region}",
+    "{region}, {modality}",
+)
+_TARGET_TEMPLATES = (
+    "{name} in {modality}",
+    "{modality} showing the {name}",
+    "the {name} in this {modality}",
+    "segment the {name} in {modality}",
+    "outline of the {name} on {modality}",
+)
+
+
+def compose_prompt(modality: str, subject: str) -> str:
+    """Write a prompt as the paper does: "A computed tomography of abdomen"."""
+    article = "An" if modality[:1].casefold() in "aeiou" else "A"
+    return f"{article} {modality} of {subject}"
+
+
+def context_sentences(context: Context) -> tuple[str, ...]:
+    """List the wordings of a context: T1 first, then its paraphrases, hand-written ones before templates."""
+    filled = [template.format(modality=context.modality, region=context.region) for template in _CONTEXT_TEMPLATES]
+    return _unique(context.prompt, *context.paraphrases, *filled)
+
+
+def target_sentences(context: Context, target: Target) -> tuple[str, ...]:
+    """List the wordings of a target in a context: T2 first, then paraphrases by hand, by template and by synonym."""
+    by_hand = [
+        text.replace("{modality}", context.modality).replace("{region}", context.region) for text in target.paraphrases
+    ]
+    filled = [template.format(modality=context.modality, name=target.name) for template in _TARGET_TEMPLATES]
+    synonyms = [compose_prompt(context.modality, synonym) for synonym in target.synonyms]
+    return _unique(compose_prompt(context.modality, target.name), *by_hand, *filled, *synonyms)
+
+
+def entry_texts(entry: Entry) -> tuple[str, ...]:
+    """List every text that an entry can ask an encoder for: names and all wordings, each once."""
+    contexts = tuple(entry.contexts.values())
+    names = [target.name for target in entry.targets]
+    about_contexts = [text for context in contexts for text in context_sentences(context)]
+    about_targets = [
+        text for context in contexts for target in entry.targets for text in target_sentences(context, target)
+    ]
+    return _unique(*names, *about_contexts, *about_targets)
+
+
+def _unique(*texts: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))

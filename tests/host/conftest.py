@@ -1,0 +1,121 @@
+"""Fresh processes and fresh installs: what nnU-Net does with this package is looked at from outside."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+NOT_SOURCE = shutil.ignore_patterns(
+    ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "demo", "*.egg-info", "benchmarks"
+)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A virtual environment that holds this package, and links to what it depends on."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        return next((self.folder / "lib").glob("python*")) / "site-packages"
+
+    def run(self, code: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return run_command([self.python, *options, "-c", code], self.folder, variables)
+
+
+def run_command(
+    command: list[str | Path], cwd: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    ours = ("DUPLUS_", "PYTHONPATH", "PYTHONWARNINGS")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return subprocess.run(command, cwd=cwd, env=clean | variables, capture_output=True, text=True, timeout=300)
+
+
+def pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code as a script in a fresh process of this interpreter, outside the repository."""
+
+    def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / "script.py"
+        script.write_text(code, encoding="utf-8")
+        return run_command([sys.executable, script, *arguments], tmp_path, variables)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository, so that builds leave nothing behind in it."""
+    return shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("source") / "copy", ignore=NOT_SOURCE)
+
+
+@pytest.fixture(scope="session")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a plain install."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def make_installation(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Installation]:
+    """Make virtual environments without this package, that borrow everything else from this one by links."""
+
+    def make(*replaced: str) -> Installation:
+        folder = tmp_path_factory.mktemp("installation")
+        venv.create(folder / "venv", with_pip=False, symlinks=True)
+        links = folder / "links"
+        links.mkdir()
+        for path in Path(sysconfig.get_path("purelib")).iterdir():
+            if not path.name.startswith(("duplus", "__", *replaced)) and path.suffix != ".pth":
+                (links / path.name).symlink_to(path)
+        installation = Installation(folder / "venv")
+        (installation.site_packages / "links.pth").write_text(f"{links}\n", encoding="utf-8")
+        return installation
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_install(wheel: Path, make_installation: Callable[..., Installation]) -> Installation:
+    """An environment after `pip install .`."""
+    installation = make_installation()
+    pip("--python", installation.python, "install", "--no-deps", wheel)
+    return installation
+
+
+@pytest.fixture(scope="session")
+def editable_install(source: Path, make_installation: Callable[..., Installation]) -> Installation:
+    """An environment after `pip install -e .`."""
+    installation = make_installation()
+    pip("--python", installation.python, "install", "--no-deps", "--no-build-isolation", "-e", source)
+    return installation
+
+
+@pytest.fixture
+def unpacked(wheel: Path, make_installation: Callable[..., Installation]) -> Installation:
+    """A plain install to do damage to."""
+    installation = make_installation()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installation.site_packages)
+    return installation

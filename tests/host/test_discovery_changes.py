@@ -1,0 +1,262 @@
+"""What the rows of the plug-in's table do in nnU-Net, each with a stock counterpart that stays as it was."""
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duplus_nnunet import plugin
+from duplus_nnunet.errors import HostError, ModelError, PlansError
+
+DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+
+
+def recorder(calls):
+    """Stand in for a function of nnU-Net that takes note of its calls."""
+
+    def preprocess_dataset(dataset_id, plans_identifier="nnUNetPlans", configurations=DEFAULT_CONFIGURATIONS):
+        calls.append((dataset_id, plans_identifier, tuple(configurations)))
+        return "done"
+
+    return preprocess_dataset
+
+
+# --- versions of nnU-Net
+
+
+@pytest.fixture
+def other_version(monkeypatch):
+    def pretend(version):
+        monkeypatch.setattr(metadata, "version", lambda name: version)
+
+    return pretend
+
+
+@pytest.mark.parametrize("version", ["2.8", "2.8.0", "2.8.1", "2.8.99", "2.8.2rc1"])
+def test_supported_version_is_accepted(version):
+    assert plugin.is_supported(version)
+
+
+@pytest.mark.parametrize("version", ["2.7.9", "2.9", "2.9.0", "2.80", "3.0", "1.7", "unknown"])
+def test_other_version_is_not_accepted(version):
+    assert not plugin.is_supported(version)
+
+
+def test_our_class_on_another_version_names_both_versions_and_the_remedy(other_version):
+    other_version("2.7.0")
+    find = plugin.wrap_lookup(lambda *args: "stock")
+    with pytest.raises(HostError, match=r"nnU-Net 2\.7\.0 .* needs nnunetv2>=2\.8,<2\.9.*pip install"):
+        find("folder", "DuPLUSTrainer", "nnunetv2.training.nnUNetTrainer")
+
+
+def test_stock_class_on_another_version_is_found_as_ever(other_version):
+    other_version("2.7.0")
+    find = plugin.wrap_lookup(lambda *args: "stock")
+    assert find("folder", "nnUNetTrainer", "nnunetv2.training.nnUNetTrainer") == "stock"
+
+
+def test_missing_nnunet_is_told_with_the_remedy(monkeypatch):
+    def fail(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", fail)
+    with pytest.raises(HostError, match="No installed nnU-Net.*pip install"):
+        plugin.check_host()
+
+
+@pytest.mark.slow
+def test_only_the_look_up_is_changed_on_another_version(run_python, tmp_path):
+    fake = tmp_path / "nnunetv2-2.7.0.dist-info"
+    fake.mkdir()
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
+    code = "import nnunetv2.run.run_training\nfrom duplus_nnunet import plugin\nprint(*plugin.outcomes)"
+    assert run_python(code).stdout.strip() == plugin.LOOKUP.place
+
+
+# --- the look-up
+
+
+def test_look_up_keeps_nnunets_signature():
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find
+
+    assert list(inspect.signature(find).parameters)[:3] == ["folder", "class_name", "current_module"]
+
+
+def test_look_up_hands_on_whatever_else_it_is_given():
+    find = plugin.wrap_lookup(lambda *args, **kwargs: (args, kwargs))
+    assert find("f", "Name", None, "base", verbose=True) == (("f", "Name", None, "base"), {"verbose": True})
+
+
+# --- pretrained weights
+
+
+class Ours(torch.nn.Linear):
+    def load_pretrained(self, weights):
+        self.got = weights
+
+
+class Wrapper(torch.nn.Module):
+    """Stands in for DistributedDataParallel, and for torch.compile, which hold a module under these names."""
+
+    def __init__(self, name, network):
+        super().__init__()
+        self.add_module(name, network)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    torch.save({"network_weights": {"weight": torch.ones(1)}, "_best_ema": np.float32(0.5)}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda network: network,
+        lambda network: Wrapper("module", network),
+        lambda network: Wrapper("_orig_mod", network),
+        lambda network: Wrapper("module", Wrapper("_orig_mod", network)),
+    ],
+    ids=["bare", "ddp", "compiled", "both"],
+)
+def test_our_network_takes_pretrained_weights_over_by_itself(checkpoint, wrap):
+    network = Ours(1, 1)
+    plugin.wrap_pretrained(pytest.fail)(wrap(network), checkpoint, verbose=True)
+    assert list(network.got) == ["weight"]
+
+
+def test_stock_network_is_left_to_nnunet():
+    load = plugin.wrap_pretrained(lambda network, fname, verbose: (fname, verbose))
+    assert load(torch.nn.Linear(1, 1), "weights.pth", verbose=True) == ("weights.pth", True)
+
+
+def test_truncated_pretrained_weights_are_told(checkpoint):
+    Path(checkpoint).write_bytes(Path(checkpoint).read_bytes()[:200])
+    with pytest.raises(ModelError, match="cannot be read.*complete checkpoint"):
+        plugin.read_weights(checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02garbage"])
+def test_file_that_is_no_checkpoint_is_told(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"weights\.pth' cannot be read"):
+        plugin.read_weights(str(path))
+
+
+def test_missing_pretrained_weights_are_told():
+    with pytest.raises(ModelError, match=r"'nowhere\.pth' cannot be read"):
+        plugin.read_weights("nowhere.pth")
+
+
+def test_file_without_network_weights_is_told(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match="expected to hold 'network_weights'"):
+        plugin.read_weights(str(tmp_path / "other.pth"))
+
+
+# --- configurations
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Write the plans of dataset 7, with the key `duplus` or without it."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / name / "Dataset007_Test").mkdir(parents=True)
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+    def write(**content):
+        plans = {"configurations": {"3d_fullres": {}}, **content}
+        path = tmp_path / "nnUNet_preprocessed" / "Dataset007_Test" / "ThePlans.json"
+        path.write_text(json.dumps(plans), encoding="utf-8")
+
+    return write
+
+
+@pytest.mark.parametrize("asked", [["2d"], ["3d_fullres", "2d"], ["3d_cascade_fullres"]])
+def test_configuration_that_our_plans_never_hold_is_refused_with_the_reason(dataset, asked):
+    dataset(duplus={})
+    calls = []
+    with pytest.raises(PlansError, match=r"was asked for, but the plans 'ThePlans' cannot hold it: .*3d_fullres"):
+        plugin.wrap_preprocess(recorder(calls))(7, "ThePlans", asked)
+    assert calls == []
+
+
+@pytest.mark.parametrize("asked", [DEFAULT_CONFIGURATIONS, list(DEFAULT_CONFIGURATIONS), ["3d_fullres"], ["3d_lowres"]])
+def test_default_list_and_3d_configurations_go_to_nnunet(dataset, asked):
+    dataset(duplus={})
+    calls = []
+    assert plugin.wrap_preprocess(recorder(calls))(7, "ThePlans", asked) == "done"
+    assert calls == [(7, "ThePlans", tuple(asked))]
+
+
+def test_stock_plans_keep_their_2d_configuration(dataset):
+    dataset()
+    calls = []
+    plugin.wrap_preprocess(recorder(calls))(7, plans_identifier="ThePlans", configurations=["2d"])
+    assert calls == [(7, "ThePlans", ("2d",))]
+
+
+def test_missing_plans_are_left_for_nnunet_to_complain_about(dataset):
+    calls = []
+    plugin.wrap_preprocess(recorder(calls))(7, "NoSuchPlans", ["2d"])
+    assert calls
+
+
+def test_default_list_is_the_one_that_nnunets_commands_use():
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+    default = inspect.signature(api.preprocess_dataset).parameters["configurations"].default
+    assert default == inspect.signature(api.preprocess).parameters["configurations"].default == DEFAULT_CONFIGURATIONS
+
+
+@pytest.mark.parametrize("words", [["-c", "2d"], ["-c", "3d_fullres", "3d_cascade_fullres", "-np", "2"]])
+def test_planning_command_refuses_2d_before_it_does_anything(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "-pl", "DuPLUSPlannerResEncM", *words])
+    with pytest.raises(SystemExit, match="error: Configuration .* cannot hold it"):
+        plugin.wrap_plan_entry(pytest.fail)()
+
+
+@pytest.mark.parametrize("words", [["-pl", "DuPLUSPlanner"], ["-pl", "ExperimentPlanner", "-c", "2d"], ["-c", "2d"]])
+def test_planning_command_is_left_to_nnunet_otherwise(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", *words])
+    assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
+
+
+@pytest.mark.slow
+def test_nnunets_own_command_ends_with_the_message_alone(tmp_path):
+    script = Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess"
+    command = [script, "-d", "7", "-pl", "DuPLUSPlanner", "-c", "2d"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Configuration '2d' was asked for")
+    assert "Traceback" not in done.stderr
+
+
+# --- errors of nnU-Net's commands
+
+
+def failing(error):
+    def entry():
+        raise error
+
+    return entry
+
+
+def test_our_error_ends_a_command_with_its_message():
+    with pytest.raises(SystemExit, match=r"^error: too many plans$"):
+        plugin.wrap_entry(failing(PlansError("too many plans")))()
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("x")])
+def test_error_of_another_origin_is_untouched(error):
+    with pytest.raises(type(error)) as caught:
+        plugin.wrap_entry(failing(error))()
+    assert caught.value is error

@@ -1,0 +1,88 @@
+"""What `pip install .` and `pip install -e .` put where."""
+
+import re
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet import __version__, plugin
+
+REPOSITORY = Path(__file__).parents[2]
+INSTALLS = ("plain_install", "editable_install")
+GENERIC_NAMES = ("planners", "trainers", "prompt_registry", "tests", "benchmarks")
+LOCATE = """
+import importlib.util, sys
+print([name for name in sys.argv[1:] or {names} if importlib.util.find_spec(name)])
+"""
+
+
+@pytest.fixture(scope="module")
+def names(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_wheel_has_one_package_one_hook_and_its_metadata_at_the_top(names):
+    top = {name.split("/")[0] for name in names}
+    assert top == {"duplus_nnunet", "duplus_nnunet.pth", f"duplus_nnunet-{__version__}.dist-info"}
+
+
+@pytest.mark.parametrize("folder", ["planners", "trainers", "prompt_registry"])
+def test_wheel_holds_each_module_of_a_top_level_folder(names, folder):
+    modules = [path for path in (REPOSITORY / folder).rglob("*.py") if "__pycache__" not in path.parts]
+    assert {f"duplus_nnunet/{path.relative_to(REPOSITORY)}" for path in modules} <= set(names)
+
+
+def test_wheel_holds_each_module_of_the_library(names):
+    modules = [path for path in (REPOSITORY / "duplus_nnunet").rglob("*.py") if "__pycache__" not in path.parts]
+    assert {str(path.relative_to(REPOSITORY)) for path in modules} <= set(names)
+
+
+def test_wheel_holds_each_file_of_the_registry(names):
+    files = [path for path in (REPOSITORY / "prompt_registry").rglob("*") if path.suffix in {".yaml", ".npz", ".json"}]
+    assert files
+    assert {f"duplus_nnunet/{path.relative_to(REPOSITORY)}" for path in files} <= set(names)
+
+
+def test_wheel_says_that_it_is_typed_and_carries_the_licence(names):
+    assert "duplus_nnunet/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.parametrize("install", INSTALLS)
+def test_install_has_no_module_of_a_generic_name(install, request):
+    done = request.getfixturevalue(install).run(LOCATE.format(names=GENERIC_NAMES))
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("install", INSTALLS)
+def test_install_offers_the_top_level_folders_as_sub_packages(install, request):
+    expected = ["duplus_nnunet.planners", "duplus_nnunet.trainers", "duplus_nnunet.prompt_registry"]
+    done = request.getfixturevalue(install).run(LOCATE.format(names=expected))
+    assert done.stdout.strip() == str(expected)
+
+
+@pytest.mark.parametrize("install", INSTALLS)
+def test_uninstalling_takes_the_hook_along(install, request):
+    site_packages = request.getfixturevalue(install).site_packages
+    record = next(site_packages.glob("duplus_nnunet-*.dist-info")) / "RECORD"
+    assert (site_packages / "duplus_nnunet.pth").is_file()
+    assert "duplus_nnunet.pth,sha256=" in record.read_text(encoding="utf-8")
+
+
+def test_installed_version_is_the_one_that_the_code_says():
+    assert metadata.version("duplus-nnunet") == __version__
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "setup.py", "CITATION.cff"])
+def test_version_is_written_in_no_other_place(file):
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
+    assert not re.search(rf"\bversion\b.*{re.escape(__version__)}", text)
+
+
+def test_supported_versions_of_nnunet_are_the_required_ones():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert plugin.SUPPORTED_HOSTS in project["dependencies"]

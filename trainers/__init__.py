@@ -1,0 +1,5 @@
+"""nnU-Net trainer classes of DuPLUS. nnU-Net finds them here through the start-up hook."""
+
+from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
+
+__all__ = ["DuPLUSTrainer"]

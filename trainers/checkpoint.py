@@ -1,0 +1,66 @@
+"""Checkpoints of plain types: written to a temporary name and renamed, read with weights_only=True."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from duplus_nnunet.errors import ModelError
+
+
+def make_plain(value: Any) -> Any:
+    """Return the same content made of plain types and tensors: no numpy, no devices, no classes."""
+    if isinstance(value, Mapping):
+        return {key: make_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(make_plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, torch.device) else value
+
+
+def write_safely(file: str | os.PathLike[str], write: Callable[[str], None]) -> None:
+    """Write a file under a temporary name and rename it; on an error the file that was there stays as it was.
+
+    Raises:
+        ModelError: It could not be written, for want of space or of permission.
+    """
+    target = Path(file)
+    temporary = target.with_name(target.name + ".writing")
+    try:
+        write(str(temporary))
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(
+            f"Could not write {target}: {error}. What stood there before is unharmed. Free some space (or mend the "
+            "permissions) and continue the training with --c."
+        ) from error
+
+
+def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of ours.
+
+    Raises:
+        ModelError: It is missing, cut off, or holds more than plain types.
+    """
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no checkpoint {file}.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The checkpoint {file} cannot be read ({first}). It was cut off while written, or is not one of DuPLUS. "
+            "Remove it and continue from another one in its folder (checkpoint_latest.pth, checkpoint_best.pth)."
+        ) from error
+    if not isinstance(found, dict) or "network_weights" not in found:
+        raise ModelError(f"The checkpoint {file} holds no 'network_weights'; it is not an nnU-Net checkpoint.")
+    return found

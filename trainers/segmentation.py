@@ -1,0 +1,192 @@
+"""DuPLUSTrainer: nnU-Net's recipe for a network that two prompts steer."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.networks import ConditionedUNet, condition
+from duplus_nnunet.networks.sums import expand_target
+from duplus_nnunet.planners.label_manager import list_targets
+from duplus_nnunet.planners.planner import UNSUPPORTED
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.settings import PLANS_KEY, read_settings
+from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, write_safely
+from duplus_nnunet.trainers.loss import TargetLoss
+
+
+def unwrap(network: nn.Module) -> ConditionedUNet:
+    """Return our network from under DDP and torch.compile."""
+    inner: Any = network.module if isinstance(network, DistributedDataParallel) else network
+    inner = inner._orig_mod if isinstance(inner, OptimizedModule) else inner
+    return inner  # type: ignore[no-any-return]
+
+
+def _check(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+    """Stop before anything is written if plans, configuration and dataset.json do not belong together."""
+    bank = PromptBank(plans)
+    if configuration not in plans["configurations"]:
+        reason = f" ({UNSUPPORTED[configuration]})" if configuration in UNSUPPORTED else ""
+        raise PlansError(
+            f"The plans {plans['plans_name']!r} have no configuration {configuration!r}{reason}. They have: "
+            f"{', '.join(map(repr, plans['configurations']))}."
+        )
+    labels = list(list_targets(dataset_json["labels"]))
+    if labels != bank.labels:
+        raise PlansError(
+            f"dataset.json has the targets {labels}, the plans {plans['plans_name']!r} have {bank.labels}. The dataset "
+            "changed after it was planned: plan and preprocess it again."
+        )
+
+
+class DuPLUSTrainer(nnUNetTrainer):  # type: ignore[misc]
+    """nnU-Net's trainer with per-target sigmoid Dice + BCE; its settings stand in the plans under `duplus`."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ) -> None:
+        """Differs from nnU-Net: plans are checked first, and the run's settings are read from them."""
+        _check(plans, configuration, dataset_json)
+        self.settings = read_settings(plans)
+        self.bank = PromptBank(plans)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.settings.epochs
+        self.num_iterations_per_epoch = self.settings.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.settings.validation_iterations
+        self.initial_lr = self.settings.initial_learning_rate
+        self.save_every = self.settings.save_every
+        self._rng = np.random.default_rng()
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Differs from nnU-Net: its network is conditioned, and bound to all targets in the default context."""
+        unet = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, 1, enable_deep_supervision
+        )
+        bank = PromptBank(plans_manager.plans)
+        network = condition(unet, bank.embedding, read_settings(plans_manager.plans).network)
+        network.bind(bank.draw())
+        return network
+
+    def _build_loss(self) -> nn.Module:
+        """Differs from nnU-Net: our loss a target, under nnU-Net's own weights of deep supervision."""
+        ours = TargetLoss(
+            self.label_manager.foreground_regions,
+            self.configuration_manager.batch_dice,
+            self.label_manager.ignore_label,
+            self.is_ddp,
+        ).to(self.device)
+        wrapper: nn.Module = super()._build_loss()
+        if not self.enable_deep_supervision:
+            return ours
+        wrapper.loss = ours
+        return wrapper
+
+    @staticmethod
+    def get_training_transforms(*args: Any, regions: Any = None, **kwargs: Any) -> BasicTransform:
+        """Differs from nnU-Net: label maps stay label maps; the loss expands them on the device."""
+        return nnUNetTrainer.get_training_transforms(*args, regions=None, **kwargs)
+
+    @staticmethod
+    def get_validation_transforms(*args: Any, regions: Any = None, **kwargs: Any) -> BasicTransform:
+        """Differs from nnU-Net: as in get_training_transforms."""
+        return nnUNetTrainer.get_validation_transforms(*args, regions=None, **kwargs)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
+        """Differs from nnU-Net: with left/right pairs, no mirroring along that axis; none at all if it is unknown."""
+        rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if self.bank.has_sides:
+            across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
+            kept = tuple(a for a in axes if a != across) if across is not None else ()
+            axes = kept or None
+            self.inference_allowed_mirroring_axes = axes
+            self.print_to_log_file(f"left/right targets: mirroring along {axes} (left-right axis: {across})")
+        return rotation, dummy_2d, patch, axes
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Differs from nnU-Net: prompts are bound first, some of them paraphrased."""
+        unwrap(self.network).bind(self.bank.draw(rng=self._rng, probability=self.settings.paraphrase_probability))
+        step: dict[str, Any] = super().train_step(batch)
+        return step
+
+    def on_validation_epoch_start(self) -> None:
+        """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
+        unwrap(self.network).bind(self.bank.draw())
+        super().on_validation_epoch_start()
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Differs from nnU-Net: targets are counted from the label map, one at a time."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        labels = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
+        labels = [level.to(self.device, non_blocking=True) for level in labels]
+        with torch.autocast("cuda", enabled=True) if self.device.type == "cuda" else dummy_context():
+            output = self.network(data)
+            loss = self.loss(output, labels if self.enable_deep_supervision else labels[0])
+        logits = output[0] if self.enable_deep_supervision else output
+        return {"loss": loss.detach().cpu().numpy(), **self._count(logits, labels[0][:, 0])}
+
+    def _count(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+        """Count true positives, false positives and false negatives, shape (K) each, over a batch."""
+        table = (self.loss.loss if self.enable_deep_supervision else self.loss).table.to(labels.device)
+        ignore = self.label_manager.ignore_label
+        valid = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
+        rows = []
+        for k in range(logits.shape[1]):
+            found, truth = (logits[:, k] > 0) & valid, expand_target(labels, table, k)
+            hits = (found & truth).sum()
+            rows.append(torch.stack([hits, found.sum() - hits, (truth & valid).sum() - hits]))
+        tp, fp, fn = torch.stack(rows, dim=1).double().cpu().numpy()
+        return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
+
+    def print_plans(self) -> None:
+        """Differs from nnU-Net: embeddings are left out of the log."""
+        manager = self.plans_manager
+        section = {key: value for key, value in manager.plans[PLANS_KEY].items() if key not in ("embeddings", "centres")}
+        self.plans_manager = PlansManager({**manager.plans, PLANS_KEY: section})
+        try:
+            super().print_plans()
+        finally:
+            self.plans_manager = manager
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Differs from nnU-Net: plain types only, written to a temporary name, then renamed."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        self._best_ema = make_plain(self._best_ema)
+        self.my_init_kwargs = make_plain(self.my_init_kwargs)
+        log = self.logger.local_logger
+        log.load_checkpoint(make_plain(log.get_checkpoint()))
+        write_safely(filename, super().save_checkpoint)
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Differs from nnU-Net: a file is first read with weights_only=True, and a damaged one is named."""
+        if isinstance(filename_or_checkpoint, (str, os.PathLike)):
+            read_checkpoint(filename_or_checkpoint)
+            filename_or_checkpoint = str(filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
+        unwrap(self.network).bind(self.bank.draw())
+        super().perform_actual_validation(save_probabilities)
