@@ -155,9 +155,10 @@ def read_weights(path: str) -> dict[str, Any]:
         except pickle.UnpicklingError:
             # nnU-Net's own checkpoints hold numpy scalars, and nnU-Net reads them like this.
             checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # reading bytes that are no pickle can end in any exception
+        reason = (str(error).splitlines() or ["nothing in it"])[0]
         raise ModelError(
-            f"The pretrained weights {path!r} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"The pretrained weights {path!r} cannot be read ({type(error).__name__}: {reason}). "
             "Give -pretrained_weights a complete checkpoint, such as fold_0/checkpoint_final.pth of a model folder."
         ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:

@@ -28,8 +28,9 @@ def foreground_labels(dataset_json: Mapping[str, Any], where: str) -> tuple[str,
         raise RegistryError(f'{message} Write for example "labels": {{"background": 0, "liver": 1}}.')
     turned = [name for name, value in labels.items() if isinstance(value, str) and not value.isdigit()]
     if turned:
-        message = f'{where}: "labels" maps values to names ({turned[0]!r}: {labels[turned[0]]!r}), as nnU-Net 1 did.'
-        raise RegistryError(f'{message} Turn it round: {{"{labels[turned[0]]}": {turned[0]}}}.')
+        value, name = turned[-1], labels[turned[-1]]
+        message = f'{where}: "labels" maps values to names ({value!r}: {name!r}), as nnU-Net 1 did.'
+        raise RegistryError(f'{message} Turn it round: {{"{name}": {value}}}.')
     names = tuple(name for name, value in labels.items() if name != _IGNORE and not _is_background(value))
     if not names:
         listed = ", ".join(repr(name) for name in labels) or "none"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import RegistryError
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, foreground_labels
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 from duplus_nnunet.prompt_registry.names import find_partner, normalise, spell_out, strip_dataset_number
@@ -72,19 +71,13 @@ def _guess_one(channel: str) -> str:
 
 
 def _name_targets(labels: Sequence[str]) -> tuple[str, ...]:
+    """Spell labels out; those that would read alike keep their own words, which are known to differ."""
     names = [spell_out(label, labels) for label in labels]
     keys = [normalise(name) for name in names]
-    kept = tuple(
+    return tuple(
         name if keys.count(key) == 1 else " ".join(label.replace("_", " ").split())
         for label, name, key in zip(labels, names, keys, strict=True)
     )
-    first: dict[str, str] = {}
-    for label, name in zip(labels, kept, strict=True):
-        other = first.setdefault(normalise(name), label)
-        if other != label:
-            message = f"The labels {other!r} and {label!r} both read as {name!r}. Name them apart in a prompts.yaml."
-            raise RegistryError(message)
-    return kept
 
 
 def _slug(name: str) -> str:

@@ -5,7 +5,8 @@ Any encoder model of transformers and CLIP's text tower will do. Remote code is 
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,31 +101,50 @@ def _load(folder: Path) -> tuple[Any, Any]:
     try:
         import torch
         from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
-        from transformers.utils import logging
     except ImportError as error:
-        message = (
-            f"Embedding texts needs torch and transformers ({error}). Install them by `pip install torch transformers`."
-        )
-        raise EncoderError(message) from error
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+        message = f"Embedding texts needs torch and transformers ({error})."
+        raise EncoderError(f"{message} Install them by `pip install torch transformers`.") from error
+    options = {"trust_remote_code": False, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        chosen = CLIPTextModel if config.model_type == "clip" else AutoModel
-        model = chosen.from_pretrained(folder, trust_remote_code=False, local_files_only=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, **options)
+            chosen = CLIPTextModel if config.model_type == "clip" else AutoModel
+            model, info = chosen.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         message = f"Text encoder {str(folder)!r} cannot be loaded: {error}."
         raise EncoderError(
             f"{message} It must be a text model or a CLIP model that transformers knows without remote code."
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    _require_all_weights(folder, info["missing_keys"])
     model = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
     tokenizer.padding_side = "right"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), tokenizer
+
+
+def _require_all_weights(folder: Path, missing: Iterable[str]) -> None:
+    """Refuse weights that transformers would make up at random; a pooler is not used here."""
+    needed = sorted(name for name in missing if "pooler" not in name)
+    if needed:
+        message = f"Text encoder {str(folder)!r} lacks {len(needed)} weights of its architecture, {needed[0]!r} among them."
+        raise EncoderError(f"{message} Weights and config.json are of different models: give a folder where they fit.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting weights that are not used, such as CLIP's image tower."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _pool(states: Any, mask: Any, pooling: str) -> Any:

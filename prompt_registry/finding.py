@@ -191,11 +191,13 @@ def _take(target: Target, label: str, names: set[str | None]) -> Target:
 
 def _say_other_modality(file: RegistryFile, dataset_json: Mapping[str, Any], where: str) -> list[str]:
     """Tell if a dataset's channels are of a modality for which a file has no context."""
-    modality = guess_modality(channel_names(dataset_json))
-    if modality == UNKNOWN_MODALITY or any(modality in context.modality for context in file.contexts.values()):
+    known = {context.modality for context in file.contexts.values()}
+    guessed = {guess_modality([channel]) for channel in channel_names(dataset_json)} - {UNKNOWN_MODALITY}
+    strange = sorted(modality for modality in guessed if not any(modality in one for one in known))
+    if not strange:
         return []
-    listed = ", ".join(sorted({context.modality for context in file.contexts.values()}))
-    return [f"{file.at('contexts')}: its contexts are for {listed}, but the channels of {where} are {modality}."]
+    listed, found = ", ".join(sorted(known)), ", ".join(strange)
+    return [f"{file.at('contexts')}: its contexts are for {listed}, but the channels of {where} are {found}."]
 
 
 def _choose_contexts(file: RegistryFile, dataset_json: Mapping[str, Any]) -> Mapping[str, Context]:

@@ -58,7 +58,6 @@ _WORDS = {
 _PHRASES = {
     "brain stem": "brainstem",
     "gall bladder": "gallbladder",
-    "optic nerv": "optic nerve",
     "vena cava inferior": "inferior vena cava",
 }
 

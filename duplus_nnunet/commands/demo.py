@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from duplus_nnunet.demo.scores import Bar
 
 _DESCRIPTION = """\
-Generates abdomens with known truth, then plans, preprocesses, trains and predicts with nnU-Net's own commands. Liver, spleen and
-both kidneys share one intensity, so only the prompt can say which is meant; as a control, the prompts are exchanged between
-targets, and the Dice has to break down.
+Generates abdomens with known truth, then plans, preprocesses, trains and predicts with nnU-Net's own commands.
+Liver, spleen and both kidneys share one intensity, so only the prompt can say which is meant; as a control, the
+prompts are exchanged between targets, and the Dice has to break down.
 
 Writes into the folder: demo.png (image, prediction under each prompt, truth), dice.json and demo.log.
-Exit code 0 only if the mean Dice on unseen cases is 0.80 or more, left and right are not confused, and the control breaks down.
+Exit code 0 only if the mean Dice on unseen cases is 0.80 or more, left and right are not confused, and the control
+breaks down.
 """
 _EXAMPLE = """\
 examples:
@@ -155,5 +156,6 @@ def _say_how_to_go_on(root: Path) -> str:
     images = root / "one_image"
     return (
         f"Try the model:\n  export {exports}\n"
-        f'  nnUNetv2_predict -i "{images}" -o OUT -d 999 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets aorta'
+        f'  nnUNetv2_predict -i "{images}" -o OUT -d 999 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans '
+        "--targets aorta"
     )

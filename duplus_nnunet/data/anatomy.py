@@ -2,8 +2,8 @@
 
 In: a seeded generator. Out: an `Anatomy`. Nothing here knows a voxel, an intensity or a file.
 
-Coordinates are the patient's, in mm, from the middle of the volume: x to the patient's right, y to the front, z to the head
-(RAS, NIfTI's world). The patient's left is negative x, whichever way an image stores it.
+Coordinates are the patient's, in mm, from the middle of the volume: x to the patient's right, y to the front, z to the
+head (RAS, NIfTI's world). The patient's left is negative x, whichever way an image stores it.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ LABELS = {
 
 _ENDLESS = float("inf")
 _TALLEST_BEND = 6.0
+_SHORTEST_WAVE = 80.0
 _BENDS = 6
 
 
@@ -162,9 +163,9 @@ def _vary(solid: Solid, rng: np.random.Generator) -> Solid:
     turn = rng.normal(0.0, 2.0 if tube else 8.0, 3)
     return replace(
         solid,
-        centre=_add(solid.centre, shift),
-        radii=_multiply(solid.radii, stretch),
-        angles=_add(solid.angles, turn),
+        centre=_triple(np.add(solid.centre, shift)),
+        radii=_triple(np.multiply(solid.radii, stretch)),
+        angles=_triple(np.add(solid.angles, turn)),
     )
 
 
@@ -173,27 +174,27 @@ def _draw_bowel(rng: np.random.Generator) -> tuple[Solid, ...]:
     for _ in range(int(rng.integers(7, 11))):
         x, y, z = rng.uniform((-70.0, -5.0, -95.0), (70.0, 58.0, -25.0))
         radii = rng.uniform(9.0, 22.0, 3)
-        loops.append(Solid("bowel", (x, y, z), _multiply((1.0, 1.0, 1.0), radii), gap=4.0))
+        loops.append(Solid("bowel", (x, y, z), _triple(radii), gap=4.0))
     return tuple(loops)
 
 
 def _draw_bend(rng: np.random.Generator) -> Bend:
     amplitude = rng.uniform(-1.0, 1.0, 3) * _TALLEST_BEND / np.sqrt(_BENDS / 2)
-    frequency = rng.uniform(-1.0, 1.0, 3) / 80.0
-    return Bend(_add((0.0, 0.0, 0.0), amplitude), _add((0.0, 0.0, 0.0), frequency), float(rng.uniform(0.0, 2.0 * np.pi)))
+    frequency = rng.uniform(-1.0, 1.0, 3) / _SHORTEST_WAVE
+    return Bend(_triple(amplitude), _triple(frequency), float(rng.uniform(0.0, 2.0 * np.pi)))
 
 
 def _scale(solid: Solid, size: float) -> Solid:
-    sizes = np.full(3, size)
-    return replace(solid, centre=_multiply(solid.centre, sizes), radii=_multiply(solid.radii, sizes))
+    return replace(solid, centre=_times(solid.centre, size), radii=_times(solid.radii, size))
 
 
-def _add(values: Triple, others: NDArray[np.float64]) -> Triple:
-    return (float(values[0] + others[0]), float(values[1] + others[1]), float(values[2] + others[2]))
+def _times(values: Triple, factor: float) -> Triple:
+    return values[0] * factor, values[1] * factor, values[2] * factor
 
 
-def _multiply(values: Triple, others: NDArray[np.float64]) -> Triple:
-    return (float(values[0] * others[0]), float(values[1] * others[1]), float(values[2] * others[2]))
+def _triple(values: NDArray[np.float64]) -> Triple:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 def _column(values: Triple, points: NDArray[np.float32]) -> NDArray[np.float32]:

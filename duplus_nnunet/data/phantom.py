@@ -1,14 +1,14 @@
 """Phantom datasets: abdomens with known truth, written as an nnU-Net raw dataset.
 
-In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
+In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and
+dataset.json.
 
-Liver, spleen and both kidneys share one intensity, and the kidneys also share one shape: what tells them apart is where they lie,
-and which of them is meant only the target prompt can say.
+Liver, spleen and both kidneys share one intensity, and the kidneys also share one shape: what tells them apart is where
+they lie, and which of them is meant only the target prompt can say.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,85 +19,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, bend_points, draw_anatomy, measure_depth
+from duplus_nnunet.data.scans import CT, Scan
 from duplus_nnunet.errors import DataError
 
 _FINER = 2
 _TISSUES = ("air", "fat", "muscle", "bowel", *LABELS)
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How an anatomy is turned into an image.
-
-    Attributes:
-        channel: Channel name in dataset.json, such as `CT`.
-        intensities: Mean value of each tissue (in HU for CT).
-        noise: Standard deviation of the noise, in the unit of the intensities.
-        blur: Standard deviation of the point spread, in mm.
-        shape: Voxels along left-right, front-back, head-foot.
-        spacing: Size of a voxel along the same axes, in mm.
-        shading: Relative strength of a smooth change of brightness across the image, 0 for none.
-        orientation: Directions in which the stored axes run, such as `LPS` (first axis to the patient's left).
-    """
-
-    channel: str
-    intensities: Mapping[str, float]
-    noise: float
-    blur: float
-    shape: tuple[int, int, int] = (48, 48, 40)
-    spacing: tuple[float, float, float] = (5.5, 5.5, 5.5)
-    shading: float = 0.0
-    orientation: str = "LPS"
-
-
-_ALIKE = ("liver", "spleen", "left kidney", "right kidney")
-
-CT = Scan(
-    channel="CT",
-    intensities={
-        "air": -1000.0,
-        "fat": -100.0,
-        "muscle": 55.0,
-        "bowel": 15.0,
-        **dict.fromkeys(_ALIKE, 120.0),
-        "stomach": 35.0,
-        "aorta": 210.0,
-        "spine": 340.0,
-    },
-    noise=22.0,
-    blur=3.0,
-)
-MR = Scan(
-    channel="MRI",
-    intensities={
-        "air": 0.0,
-        "fat": 620.0,
-        "muscle": 190.0,
-        "bowel": 330.0,
-        **dict.fromkeys(_ALIKE, 420.0),
-        "stomach": 260.0,
-        "aorta": 60.0,
-        "spine": 520.0,
-    },
-    noise=30.0,
-    blur=3.0,
-    shading=0.3,
-)
-PET = Scan(
-    channel="PET",
-    intensities={
-        "air": 0.0,
-        "fat": 0.3,
-        "muscle": 0.7,
-        "bowel": 1.2,
-        **dict.fromkeys(_ALIKE, 2.6),
-        "stomach": 1.6,
-        "aorta": 2.0,
-        "spine": 1.4,
-    },
-    noise=0.15,
-    blur=5.0,
-)
 
 
 @dataclass(frozen=True)
@@ -193,9 +119,11 @@ def _fine_grid(scan: Scan) -> NDArray[np.float32]:
 
 def _take_image(tissues: NDArray[np.uint8], scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
     table = np.array([scan.intensities[tissue] for tissue in _TISSUES], dtype=np.float32)
-    fine = gaussian_filter(table[tissues], [scan.blur * _FINER / width for width in scan.spacing], mode="nearest")
+    sharpness = [scan.blur * _FINER / width for width in scan.spacing]
+    fine = gaussian_filter(table[tissues], sharpness, mode="nearest")
     image = _average_blocks(fine) * _draw_shading(scan, rng)
-    return (image + rng.normal(0.0, scan.noise, image.shape)).astype(np.float32)
+    image += rng.normal(0.0, scan.noise, image.shape).astype(np.float32)
+    return image
 
 
 def _draw_shading(scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -203,14 +131,14 @@ def _draw_shading(scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
     direction /= np.linalg.norm(direction)
     slopes = [np.linspace(-1.0, 1.0, voxels) * part for voxels, part in zip(scan.shape, direction, strict=True)]
     ramp = slopes[0][:, None, None] + slopes[1][None, :, None] + slopes[2][None, None, :]
-    return (1.0 + scan.shading * ramp).astype(np.float32)
+    return np.asarray(1.0 + scan.shading * ramp, dtype=np.float32)
 
 
 def _take_labels(tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
     first = _TISSUES.index(next(iter(LABELS)))
     fine = np.where(tissues >= first, tissues - first + 1, 0)
     shares = np.stack([_average_blocks((fine == value).astype(np.float32)) for value in range(len(LABELS) + 1)])
-    return shares.argmax(axis=0).astype(np.uint8)
+    return np.asarray(shares.argmax(axis=0), dtype=np.uint8)
 
 
 def _average_blocks(fine: NDArray[np.float32]) -> NDArray[np.float32]:

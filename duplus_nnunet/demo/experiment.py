@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duplus_nnunet.data.anatomy import LABELS
-from duplus_nnunet.data.phantom import CT, write_phantom_dataset
+from duplus_nnunet.data.phantom import write_phantom_dataset
+from duplus_nnunet.data.scans import CT
 from duplus_nnunet.demo.control import copy_shuffled
 from duplus_nnunet.demo.host_commands import HostCommands
 from duplus_nnunet.demo.scores import LabelMap, measure_confusion, measure_dice, score_cases
 from duplus_nnunet.demo.workspace import DATASET_ID, Workspace
-from duplus_nnunet.reporting.figure import Row, Slices, save_comparison
+from duplus_nnunet.reporting.figure import Row, Volume, save_comparison
 from duplus_nnunet.reporting.volumes import read_axial, read_label_map
 
 FOLD = "0"
@@ -110,7 +111,7 @@ class Experiment:
         return score_cases(pairs, LABELS)
 
     def measure_sides(self) -> dict[str, float]:
-        """Measure which share of each kidney's prediction lies in the other kidney, 0 to 1, averaged over unseen cases."""
+        """Measure which share of each predicted kidney lies in the other one, 0 to 1, averaged over unseen cases."""
         found = {}
         for name, other in (("left kidney", "right kidney"), ("right kidney", "left kidney")):
             shares = [
@@ -133,7 +134,7 @@ class Experiment:
         prediction = self._read(ALL, self._shown)
         dice = [measure_dice(prediction, truth, value) for value in LABELS.values()]
         rows.append(Row(ALL, prediction, truth, f"mean Dice {sum(dice) / len(dice):.2f}"))
-        save_comparison(self.workspace.picture, Slices(image, spacing, _WINDOW), rows, LABELS)
+        save_comparison(self.workspace.picture, Volume(image, spacing, _WINDOW), rows, LABELS)
 
     @property
     def _cases(self) -> list[str]:

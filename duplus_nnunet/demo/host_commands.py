@@ -1,6 +1,7 @@
 """nnU-Net's own commands, each in a process of its own, with a line that shows how far it has come.
 
-In: the words a user would type. Out: nothing, or an error with the end of the log. What a command prints goes to the log file.
+In: the words a user would type. Out: nothing, or an error with the end of the log. What a command prints goes to
+the log file.
 """
 
 import re
@@ -50,12 +51,13 @@ class HostCommands:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n")
             code, tail = self._follow(call, log.write)
+        seconds = time.monotonic() - started
         if code != 0:
             raise HostError(
-                f"`{' '.join(words)}` ended with exit code {code} after {time.monotonic() - started:.0f} s; expected 0. "
+                f"`{' '.join(words)}` ended with exit code {code} after {seconds:.0f} s; expected 0. "
                 f"Everything it printed is in {self.log}; the last lines are:\n" + "".join(tail)
             )
-        return time.monotonic() - started
+        return seconds
 
     def _follow(self, call: Sequence[str], write: Callable[[str], object]) -> tuple[int, deque[str]]:
         tail: deque[str] = deque(maxlen=_TAIL)

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 SLOPE = 0.01
-_VOXELS = {"cpu": 4096}
-_TARGETS = {"cpu": 16}
-_VOXELS_DEVICE = 1 << 20
-_TARGETS_DEVICE = 16
+# Targets in a block, and values of one hidden layer in a block: 2 MiB stay in a core's cache; an accelerator is to be
+# kept busy instead, with 256 MiB.
+_TARGETS = 16
+_VALUES = {"cpu": 1 << 19}
+_VALUES_DEVICE = 1 << 26
 
 Layers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -52,17 +53,18 @@ def _hidden(z: torch.Tensor, layers: Layers) -> tuple[torch.Tensor, torch.Tensor
     return h1, h2
 
 
-def _block_sizes(device: torch.device) -> tuple[int, int]:
-    return _VOXELS.get(device.type, _VOXELS_DEVICE), _TARGETS.get(device.type, _TARGETS_DEVICE)
+def _block_size(device: torch.device, targets: int, features: int) -> int:
+    """Return how many voxels to walk at a time."""
+    return max(1024, _VALUES.get(device.type, _VALUES_DEVICE) // (min(targets, _TARGETS) * features))
 
 
 @torch.library.custom_op("duplus::target_heads", mutates_args=())
 def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     batch, features, voxels = maps.shape
     out = maps.new_empty(batch, weights.shape[1], voxels)
-    size, group = _block_sizes(maps.device)
+    size = _block_size(maps.device, weights.shape[1], features)
     for b in range(batch):
-        for targets in _blocks(weights.shape[1], group):
+        for targets in _blocks(weights.shape[1], _TARGETS):
             layers = _split_layers(weights[b, targets], features)
             for block in _blocks(voxels, size):
                 _, h2 = _hidden(maps[b, :, block], layers)
@@ -76,8 +78,8 @@ def _(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def _step_back(h: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """Multiply a gradient by LeakyReLU's derivative, read off its output h; in place."""
-    return torch.where(h > 0, grad, grad.mul_(SLOPE)) if h.is_cuda else grad.mul_((h > 0).to(h).mul_(1 - SLOPE).add_(SLOPE))
+    """Multiply a gradient by LeakyReLU's derivative, read off its output h, which has the sign of its input."""
+    return torch.ops.aten.leaky_relu_backward(grad, h, SLOPE, True)  # type: ignore[no-any-return]
 
 
 def _block_gradients(z: torch.Tensor, layers: Layers, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,9 +106,9 @@ def _target_heads_backward(
     maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     maps_grad, weights_grad = torch.zeros_like(maps), torch.zeros_like(weights)
-    size, group = _block_sizes(maps.device)
+    size = _block_size(maps.device, weights.shape[1], maps.shape[1])
     for b in range(maps.shape[0]):
-        for targets in _blocks(weights.shape[1], group):
+        for targets in _blocks(weights.shape[1], _TARGETS):
             layers = _split_layers(weights[b, targets], maps.shape[1])
             for block in _blocks(maps.shape[2], size):
                 d0, dw = _block_gradients(maps[b, :, block], layers, grad[b, targets, block])
@@ -182,5 +184,18 @@ class HeadGenerator(nn.Module):
 
     def forward(self, targets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Map targets (K, F) and the pooled bottleneck (B, C) to weights (B, K, P)."""
-        hidden = self.from_target(targets).unsqueeze(0) + self.from_dense(dense).unsqueeze(1)
-        return self.base + self.out(self.nonlin(self.mix(self.nonlin(hidden)))).float()
+        if self.training or targets.device.type == "mps":
+            return self._generate(targets, dense, self.base.dtype)
+        # A float32 product of K rows depends in its last bits on K; a float64 one, rounded, does not: so a target's
+        # logits are the same whatever else is asked for. MPS has no float64.
+        with torch.autocast(targets.device.type, enabled=False):
+            return self._generate(targets, dense, torch.float64)
+
+    def _generate(self, targets: torch.Tensor, dense: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+            bias = None if layer.bias is None else layer.bias.to(dtype)
+            return functional.linear(x.to(dtype), layer.weight.to(dtype), bias)
+
+        hidden = linear(self.from_target, targets).unsqueeze(0) + linear(self.from_dense, dense).unsqueeze(1)
+        hidden = self.nonlin(linear(self.mix, self.nonlin(hidden)))
+        return (self.base.to(dtype) + linear(self.out, hidden)).to(self.base.dtype)

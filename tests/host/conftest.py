@@ -37,9 +37,7 @@ class Installation:
         return run_command([self.python, *options, "-c", code], self.folder, variables)
 
 
-def run_command(
-    command: list[str | Path], cwd: Path, variables: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
+def run_command(command: list[str | Path], cwd: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     ours = ("DUPLUS_", "PYTHONPATH", "PYTHONWARNINGS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(command, cwd=cwd, env=clean | variables, capture_output=True, text=True, timeout=300)

@@ -66,7 +66,7 @@ def test_missing_nnunet_is_told_with_the_remedy(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", fail)
-    with pytest.raises(HostError, match="No installed nnU-Net.*pip install"):
+    with pytest.raises(HostError, match=r"No installed nnU-Net.*pip install"):
         plugin.check_host()
 
 
@@ -139,7 +139,7 @@ def test_stock_network_is_left_to_nnunet():
 
 def test_truncated_pretrained_weights_are_told(checkpoint):
     Path(checkpoint).write_bytes(Path(checkpoint).read_bytes()[:200])
-    with pytest.raises(ModelError, match="cannot be read.*complete checkpoint"):
+    with pytest.raises(ModelError, match=r"cannot be read.*complete checkpoint"):
         plugin.read_weights(checkpoint)
 
 
@@ -220,7 +220,7 @@ def test_default_list_is_the_one_that_nnunets_commands_use():
 @pytest.mark.parametrize("words", [["-c", "2d"], ["-c", "3d_fullres", "3d_cascade_fullres", "-np", "2"]])
 def test_planning_command_refuses_2d_before_it_does_anything(monkeypatch, words):
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "-pl", "DuPLUSPlannerResEncM", *words])
-    with pytest.raises(SystemExit, match="error: Configuration .* cannot hold it"):
+    with pytest.raises(SystemExit, match=r"error: Configuration .* cannot hold it"):
         plugin.wrap_plan_entry(pytest.fail)()
 
 

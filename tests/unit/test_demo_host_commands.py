@@ -1,0 +1,97 @@
+"""nnU-Net's commands are run to their end, logged, and their failure is told with the end of the log."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet.demo.console import Console
+from duplus_nnunet.demo.host_commands import HostCommands, find_command, read_progress
+from duplus_nnunet.errors import HostError
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[HostCommands, list[str]]:
+    """Runs Python itself, whatever command is named."""
+    monkeypatch.setattr("duplus_nnunet.demo.host_commands.find_command", lambda _: sys.executable)
+    shown: list[str] = []
+    return HostCommands({"WORD": "from outside"}, tmp_path / "demo.log", shown.append), shown
+
+
+def test_output_goes_to_the_log_under_the_command(runner: tuple[HostCommands, list[str]]) -> None:
+    runner[0].run("python", "-c", "import os; print(os.environ['WORD'])")
+    lines = runner[0].log.read_text().splitlines()
+    assert lines[0].startswith("$ python -c")
+    assert lines[1] == "from outside"
+
+
+def test_later_commands_are_added_to_the_log(runner: tuple[HostCommands, list[str]]) -> None:
+    runner[0].run("python", "-c", "print(1)")
+    runner[0].run("python", "-c", "print(2)")
+    assert runner[0].log.read_text().count("$ python") == 2
+
+
+def test_progress_is_shown(runner: tuple[HostCommands, list[str]]) -> None:
+    runner[0].run("python", "-c", "print('2026-01-01 00:00:00.0: Epoch 4 ')")
+    assert runner[1] == ["epoch 5"]
+
+
+def test_failure_tells_command_code_log_and_last_lines(runner: tuple[HostCommands, list[str]]) -> None:
+    with pytest.raises(HostError) as caught:
+        runner[0].run("python", "-c", "import sys; print('out of memory'); sys.exit(3)")
+    message = str(caught.value)
+    assert "exit code 3" in message
+    assert str(runner[0].log) in message
+    assert message.rstrip().endswith("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("2026-11-24 05:50:21.366021: Epoch 0 ", "epoch 1"),
+        ("2026-11-24 05:50:21.366021: Epoch time: 12.3 s", ""),
+        (" 43%|####3     | 3/7 [00:01<00:02]", "43 %"),
+        ("Predicting test_000:", "predicting test_000"),
+        ("2026-11-24 05:50:21.366021: predicting train_003", "predicting train_003"),
+        ("Using <class 'SimpleITKIO'> as reader/writer", ""),
+    ],
+)
+def test_progress_is_read_from_what_nnunet_prints(line: str, text: str) -> None:
+    assert read_progress(line) == text
+
+
+def test_nnunets_command_is_found_beside_this_python() -> None:
+    assert Path(find_command("nnUNetv2_train")).parent == Path(sys.executable).parent
+
+
+def test_missing_command_is_named_with_the_remedy() -> None:
+    with pytest.raises(HostError, match=r"'nnUNetv2_nothing' was found neither in .*duplus doctor"):
+        find_command("nnUNetv2_nothing")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_steps_are_counted_with_the_time() -> None:
+    stream = io.StringIO()
+    console = Console(stream, steps=2)
+    console.start_step("planning")
+    console.start_step("training")
+    assert stream.getvalue() == "[ 0:00] step 1 of 2: planning\n[ 0:00] step 2 of 2: training\n"
+
+
+def test_moving_line_is_erased_before_the_next_one() -> None:
+    stream = Terminal()
+    console = Console(stream, steps=1)
+    console.show("epoch 1")
+    console.say("done")
+    assert stream.getvalue() == "[ 0:00]   epoch 1\r\x1b[Kdone\n"
+
+
+def test_there_is_no_moving_line_in_a_file() -> None:
+    stream = io.StringIO()
+    Console(stream, steps=1).show("epoch 1")
+    assert stream.getvalue() == ""

@@ -1,0 +1,87 @@
+"""The demonstration's scores: what they count, and when a bar is missed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.demo.scores import Bar, format_table, judge, mean_dice, measure_confusion, measure_dice, score_cases
+
+TRUTH = np.array([0, 1, 1, 2, 2, 0], dtype=np.uint8)
+
+
+def test_dice_of_the_truth_is_one() -> None:
+    assert measure_dice(TRUTH, TRUTH, 1) == 1.0
+
+
+def test_dice_of_a_half_found_structure() -> None:
+    assert measure_dice(np.array([0, 1, 0, 0, 0, 1]), TRUTH, 1) == 0.5
+
+
+def test_dice_of_what_is_in_neither_is_one() -> None:
+    assert measure_dice(TRUTH, TRUTH, 7) == 1.0
+
+
+def test_dice_of_a_missed_structure_is_zero() -> None:
+    assert measure_dice(np.zeros_like(TRUTH), TRUTH, 1) == 0.0
+
+
+def test_exchanged_sides_are_full_confusion() -> None:
+    exchanged = np.array([0, 2, 2, 1, 1, 0])
+    assert measure_confusion(exchanged, TRUTH, 1, 2) == 1.0
+    assert measure_confusion(TRUTH, TRUTH, 1, 2) == 0.0
+
+
+def test_confusion_is_a_share_of_the_prediction() -> None:
+    assert measure_confusion(np.array([1, 1, 1, 1, 0, 0]), TRUTH, 1, 2) == 0.25
+
+
+def test_nothing_predicted_is_no_confusion() -> None:
+    assert measure_confusion(np.zeros_like(TRUTH), TRUTH, 1, 2) == 0.0
+
+
+def test_cases_are_scored_one_at_a_time() -> None:
+    scores = score_cases([(TRUTH, TRUTH), (np.zeros_like(TRUTH), TRUTH)], {"a": 1, "b": 2})
+    assert scores == {"a": [1.0, 0.0], "b": [1.0, 0.0]}
+
+
+def test_mean_counts_every_target_alike() -> None:
+    assert mean_dice({"a": [1.0, 1.0], "b": [0.0, 0.0]}) == 0.5
+
+
+def test_table_has_a_row_a_target_and_their_mean() -> None:
+    table = format_table({"liver": [0.9, 0.8], "spine": [0.7, 0.7]}, {"liver": [0.1, 0.0], "spine": [0.0, 0.0]})
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[1] == ["liver", "0.850", "0.050", "0.800", "0.900", "0.050"]
+    assert rows[3] == ["mean", "0.775", "0.025"]
+
+
+GOOD = {"a": [0.9]}
+BAD = {"a": [0.1]}
+
+
+@pytest.mark.parametrize(
+    ("scores", "confusion", "control", "missed"),
+    [
+        (GOOD, {"sides": 0.0}, BAD, []),
+        (BAD, {"sides": 0.0}, BAD, ["mean Dice on unseen cases"]),
+        (GOOD, {"sides": 0.5}, BAD, ["sides"]),
+        (GOOD, {"sides": 0.0}, GOOD, ["mean Dice with shuffled prompts (control)"]),
+    ],
+)
+def test_each_bar_can_be_missed_alone(scores: dict, confusion: dict, control: dict, missed: list) -> None:
+    assert [bar.name for bar in judge(scores, confusion, control) if not bar.holds] == missed
+
+
+def test_limits_themselves_belong_to_the_better_side_only_for_the_dice() -> None:
+    assert Bar("dice", 0.8, 0.8, at_least=True).holds
+    assert not Bar("control", 0.2, 0.2, at_least=False).holds
+
+
+@pytest.mark.parametrize("at_least", [True, False])
+def test_a_value_that_is_no_number_clears_no_bar(at_least: bool) -> None:
+    assert not Bar("dice", math.nan, 0.5, at_least=at_least).holds
+
+
+def test_missed_bar_says_what_was_wanted() -> None:
+    assert Bar("dice", 0.5, 0.8, at_least=True).describe() == "FAIL dice: 0.500 (wanted: 0.80 or more)"

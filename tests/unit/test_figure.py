@@ -1,0 +1,101 @@
+"""The picture: the slice it chooses, its size, and what it refuses."""
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.reporting.figure import COLOURS, Row, View, Volume, choose_view, colour, save_comparison
+
+
+def label_map(*boxes: tuple[int, int]) -> np.ndarray:
+    """One 4x4 box of value k+1 in the slices given for it."""
+    labels = np.zeros((10, 16, 16), dtype=np.uint8)
+    for index, (first, last) in enumerate(boxes):
+        labels[first:last, 5 * index : 5 * index + 4, 2:6] = index + 1
+    return labels
+
+
+def volume() -> Volume:
+    return Volume(np.zeros((10, 16, 16), dtype=np.float32), (5.0, 2.0, 2.0), (-160.0, 320.0))
+
+
+def test_chosen_slice_shows_every_structure() -> None:
+    labels = label_map((0, 6), (5, 9))
+    view = choose_view([labels])
+    assert set(np.unique(view.cut(labels))) == {0, 1, 2}
+
+
+def test_chosen_slice_shows_the_structures_of_every_row() -> None:
+    below, above = label_map((0, 4)), label_map((3, 9))
+    view = choose_view([below, above])
+    assert view.cut(below).any()
+    assert view.cut(above).any()
+
+
+def test_structures_side_by_side_are_shown_in_a_coronal_slice() -> None:
+    labels = np.zeros((10, 16, 16), dtype=np.uint8)
+    labels[1:4, 6:9, 2:6], labels[6:9, 6:9, 9:12] = 1, 2
+    view = choose_view([labels])
+    assert view == View(axis=1, level=6)
+
+
+def test_coronal_slice_has_the_head_on_top() -> None:
+    labels = label_map((9, 10))
+    assert View(axis=1, level=0).cut(labels)[0].any()
+
+
+def test_pixels_keep_the_spacings_proportion() -> None:
+    assert View(axis=0, level=0).aspect((5.0, 2.0, 1.0)) == 2.0
+    assert View(axis=1, level=0).aspect((5.0, 2.0, 1.0)) == 5.0
+
+
+def test_without_a_common_slice_the_fullest_is_chosen() -> None:
+    labels = np.zeros((10, 16, 16), dtype=np.uint8)
+    for value in (1, 2, 3):
+        labels[3 * value, 4 * value, :] = value
+    labels[9, 5, 0] = 4
+    assert choose_view([labels]) == View(axis=0, level=9)
+
+
+def test_without_any_structure_the_middle_is_chosen() -> None:
+    assert choose_view([label_map()]) == View(axis=0, level=5)
+
+
+def test_colours_come_round_again() -> None:
+    assert colour(1) == COLOURS[0] == colour(1 + len(COLOURS))
+
+
+def test_first_ten_colours_differ() -> None:
+    assert len(set(COLOURS)) == len(COLOURS) == 10
+
+
+def test_picture_is_written_and_holds_the_colours_asked_for(tmp_path: Path) -> None:
+    truth = label_map((2, 5), (2, 5))
+    rows = [Row("A computed tomography of liver", truth * (truth == 1), truth * (truth == 1), "Dice 1.00")]
+    save_comparison(tmp_path / "new" / "demo.png", volume(), rows, {"liver": 1, "spleen": 2})
+    pixels = matplotlib.image.imread(tmp_path / "new" / "demo.png")[..., :3].reshape(-1, 3)
+    near = [(np.abs(pixels - matplotlib.colors.to_rgb(colour(value))).max(axis=1) < 0.02).any() for value in (1, 2)]
+    assert near == [True, False]
+
+
+def test_more_rows_make_a_taller_picture(tmp_path: Path) -> None:
+    row = Row("all targets", label_map((2, 5)), label_map((2, 5)))
+    heights = []
+    for count in (1, 3):
+        save_comparison(tmp_path / "a.png", volume(), [row] * count, {"liver": 1})
+        heights.append(matplotlib.image.imread(tmp_path / "a.png").shape[0])
+    assert heights[1] > 2 * heights[0]
+
+
+def test_label_map_of_another_grid_is_refused(tmp_path: Path) -> None:
+    row = Row("liver", np.zeros((10, 16, 15), dtype=np.uint8), label_map((2, 5)))
+    with pytest.raises(DataError, match=r"prediction of 'liver' has shape \(10, 16, 15\), the image \(10, 16, 16\)"):
+        save_comparison(tmp_path / "a.png", volume(), [row], {"liver": 1})
+
+
+def test_no_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prompt"):
+        save_comparison(tmp_path / "a.png", volume(), [], {"liver": 1})

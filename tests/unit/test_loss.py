@@ -1,0 +1,106 @@
+"""Dice + cross-entropy a target."""
+
+import pytest
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+from duplus_nnunet.networks.sums import expand_target, membership_table
+from duplus_nnunet.trainers.loss import TargetLoss
+
+
+def make_labels(values: int = 3, batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, values, (batch, 1, 4, 5, 6), dtype=torch.int16)
+
+
+def expand(labels: torch.Tensor, regions: list[object]) -> torch.Tensor:
+    table = membership_table(regions, labels.device)
+    return torch.cat([expand_target(labels, table, k) for k in range(len(regions))], dim=1)
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+@pytest.mark.parametrize("regions", [[1, 2], [(1, 2), 2]])
+def test_equals_nnunets_loss_where_every_target_is_present(batch_dice: bool, regions: list[object]) -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(), torch.randn(2, 2, 4, 5, 6, requires_grad=True)
+    ours = TargetLoss(regions, batch_dice)(logits, labels)
+    stock = DC_and_BCE_loss(
+        {}, {"batch_dice": batch_dice, "do_bg": True, "smooth": 1e-5, "ddp": False},
+        dice_class=MemoryEfficientSoftDiceLoss,
+    )(logits, expand(labels, regions))  # fmt: skip
+    torch.testing.assert_close(ours, stock)
+    torch.testing.assert_close(torch.autograd.grad(ours, logits), torch.autograd.grad(stock, logits))
+
+
+def test_equals_nnunets_loss_with_an_ignore_label() -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(4, batch=1), torch.randn(1, 2, 4, 5, 6, requires_grad=True)
+    ours = TargetLoss([1, 2], True, ignore_label=3)(logits, labels)
+    stock = DC_and_BCE_loss(
+        {}, {"batch_dice": True, "do_bg": True, "smooth": 1e-5, "ddp": False}, use_ignore_label=True,
+        dice_class=MemoryEfficientSoftDiceLoss,
+    )(logits, expand(labels, [1, 2, 3]))  # fmt: skip
+    # nnU-Net divides the sum over K targets by the voxels, not by K times the voxels.
+    dice = MemoryEfficientSoftDiceLoss(torch.sigmoid, True, True, 1e-5, False)
+    stock_dice = dice(logits, expand(labels, [1, 2]), loss_mask=labels != 3)
+    torch.testing.assert_close(ours, stock_dice + (stock - stock_dice) / 2)
+
+
+def test_ignored_voxels_get_no_gradient() -> None:
+    labels, logits = make_labels(4), torch.randn(2, 2, 4, 5, 6, requires_grad=True)
+    TargetLoss([1, 2], False, ignore_label=3)(logits, labels).backward()
+    assert logits.grad is not None
+    assert not logits.grad[(labels == 3).expand_as(logits)].any()
+
+
+def test_an_absent_target_leaves_the_dice_mean() -> None:
+    labels = torch.ones(1, 1, 4, 4, 4, dtype=torch.int16)
+    perfect = torch.full((1, 2, 4, 4, 4), -30.0)
+    perfect[:, 0] = 30.0
+    torch.testing.assert_close(TargetLoss([1, 2], False)(perfect, labels), torch.tensor(-1.0))
+
+
+def test_an_absent_target_is_still_taught() -> None:
+    labels, logits = torch.zeros(1, 1, 4, 4, 4, dtype=torch.int16), torch.zeros(1, 1, 4, 4, 4, requires_grad=True)
+    TargetLoss([1], False)(logits, labels).backward()
+    assert logits.grad is not None
+    assert (logits.grad > 1e-4).all()
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_an_unannotated_target_gets_no_gradient(batch_dice: bool) -> None:
+    labels, logits = make_labels(), torch.randn(2, 2, 4, 5, 6, requires_grad=True)
+    annotated = torch.tensor([[True, False], [True, True]])
+    TargetLoss([1, 2], batch_dice)(logits, labels, annotated).backward()
+    assert logits.grad is not None
+    assert not logits.grad[0, 1].any()
+    assert logits.grad[1, 1].any()
+
+
+def test_without_any_annotated_target_the_loss_is_a_connected_zero() -> None:
+    logits = torch.randn(2, 2, 4, 5, 6, requires_grad=True)
+    loss = TargetLoss([1, 2], True)(logits, make_labels(), torch.zeros(2, 2, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_permuting_targets_does_not_change_the_loss() -> None:
+    labels, logits = make_labels(), torch.randn(2, 2, 4, 5, 6)
+    torch.testing.assert_close(
+        TargetLoss([1, 2], False)(logits, labels), TargetLoss([2, 1], False)(logits.flip(1), labels)
+    )
+
+
+def test_half_precision_logits_are_summed_in_full_precision() -> None:
+    labels, logits = make_labels(), torch.randn(2, 2, 4, 5, 6)
+    half = TargetLoss([1, 2], False)(logits.half(), labels)
+    torch.testing.assert_close(half, TargetLoss([1, 2], False)(logits, labels), rtol=1e-3, atol=1e-3)
+    assert half.dtype == torch.float32
+
+
+def test_sums_survive_more_voxels_than_a_float16_can_count() -> None:
+    labels = torch.ones(1, 1, 64, 64, 64, dtype=torch.int16)
+    loss = TargetLoss([1], False)(torch.full((1, 1, 64, 64, 64), 20.0, dtype=torch.half), labels)
+    torch.testing.assert_close(loss, torch.tensor(-1.0))

@@ -1,0 +1,44 @@
+"""Settings in the plans."""
+
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.settings import Settings, read_settings
+
+
+def plans(**settings: Any) -> dict[str, Any]:
+    return {"plans_name": "Test", "duplus": {"version": 1, "settings": settings}}
+
+
+def test_defaults_are_nnunets_but_for_save_every() -> None:
+    found = read_settings(plans())
+    assert (found.epochs, found.iterations_per_epoch, found.validation_iterations) == (1000, 250, 50)
+    assert found.save_every == 1
+
+
+def test_written_settings_read_back() -> None:
+    written = Settings(epochs=3, paraphrase_probability=0.0)
+    assert read_settings(plans(**written.to_dict())) == written
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(PlansError, match="Did you mean 'epochs'"):
+        read_settings(plans(epoch=3))
+
+
+def test_an_unknown_network_setting_is_refused() -> None:
+    with pytest.raises(PlansError, match="film_hidden"):
+        read_settings(plans(network={"film_hiden": 3}))
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1.5}, {"save_every": True}, {"paraphrase_probability": 2}])
+def test_a_value_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PlansError, match=next(iter(wrong))):
+        read_settings(plans(**wrong))
+
+
+def test_plans_of_a_newer_version_are_refused() -> None:
+    with pytest.raises(PlansError, match="version 2"):
+        read_settings({"plans_name": "Test", "duplus": {"version": 2}})
