@@ -54,11 +54,6 @@ def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
     texts = list(dict.fromkeys(text for many in sentences.values() for text in many))
     vectors, encoder = embed(texts)
     by_text = dict(zip(texts, vectors, strict=True))
-    prompts = {
-        "context": [found["sentences"][0] for found in contexts.values()],
-        "sentence": [many[0] for found in contexts.values() for many in found["target_prompts"].values()],
-        "name": sentences["name"],
-    }
     return {
         "version": PLANS_VERSION,
         "registry": entry.origin,
@@ -76,6 +71,7 @@ def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
             for target in targets
         ],
         "encoder": encoder.to_dict(),
-        "centres": {kind: measure_centre([by_text[text] for text in many]) for kind, many in prompts.items()},
+        # Paraphrases included: centred by the prompts alone, they would lie many spreads away from them.
+        "centres": {kind: measure_centre([by_text[text] for text in many]) for kind, many in sentences.items()},
         "embeddings": {text: encode_vector(by_text[text]) for text in texts},
     }

@@ -48,7 +48,7 @@ class HostCommands:
         """
         started = time.monotonic()
         call = [find_command(words[0]), *words[1:]]
-        with self.log.open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8", buffering=1) as log:
             log.write(f"$ {' '.join(words)}\n")
             code, tail = self._follow(call, log.write)
         seconds = time.monotonic() - started

@@ -40,12 +40,12 @@ class Installation:
 def run_command(command: list[str | Path], cwd: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     ours = ("DUPLUS_", "PYTHONPATH", "PYTHONWARNINGS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return subprocess.run(command, cwd=cwd, env=clean | variables, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=clean | variables, capture_output=True, text=True, timeout=600)
 
 
 def pip(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "pip", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

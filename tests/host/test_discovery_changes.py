@@ -234,7 +234,7 @@ def test_planning_command_is_left_to_nnunet_otherwise(monkeypatch, words):
 def test_nnunets_own_command_ends_with_the_message_alone(tmp_path):
     script = Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess"
     command = [script, "-d", "7", "-pl", "DuPLUSPlanner", "-c", "2d"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: Configuration '2d' was asked for")
     assert "Traceback" not in done.stderr

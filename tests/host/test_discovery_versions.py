@@ -17,10 +17,10 @@ def lowest_install(wheel, make_installation):
     """An environment with the lowest supported nnU-Net, and everything else as here."""
     installation = make_installation("nnunetv2")
     install = [sys.executable, "-m", "pip", "--python", installation.python, "install", "--no-deps"]
-    done = subprocess.run([*install, f"nnunetv2=={LOWEST}"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*install, f"nnunetv2=={LOWEST}"], capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.skip(f"nnunetv2 {LOWEST} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
-    subprocess.run([*install, wheel], check=True, capture_output=True, timeout=300)
+    subprocess.run([*install, wheel], check=True, capture_output=True, timeout=600)
     return installation
 
 
@@ -28,7 +28,7 @@ def lowest_install(wheel, make_installation):
 def test_doctor_is_content_with_the_lowest_supported_nnunet(lowest_install, tmp_path):
     folders = {name: str(tmp_path) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     command = [lowest_install.python.parent / "duplus", "doctor", "--json"]
-    done = subprocess.run(command, env=os.environ | folders, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | folders, capture_output=True, text=True, timeout=600)
     report = json.loads(done.stdout)
     assert report["versions"]["nnunetv2"]["found"] == LOWEST
     assert set(report["classes"]) == {name for names in plugin.CLASSES.values() for name in names}

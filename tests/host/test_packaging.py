@@ -1,6 +1,9 @@
 """What `pip install .` and `pip install -e .` put where."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 import zipfile
 from importlib import metadata
@@ -50,6 +53,17 @@ def test_wheel_holds_each_file_of_the_registry(names):
 def test_wheel_says_that_it_is_typed_and_carries_the_licence(names):
     assert "duplus_nnunet/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_source_distribution_builds_the_same_wheel(names, source, tmp_path):
+    unpacked = tmp_path / "unpacked"
+    build = [sys.executable, "setup.py", "-q", "sdist", "-d", tmp_path]
+    subprocess.run(build, cwd=shutil.copytree(source, tmp_path / "copy"), check=True, capture_output=True, timeout=600)
+    shutil.unpack_archive(next(tmp_path.glob("*.tar.gz")), unpacked, filter="data")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path]
+    subprocess.run([*build, next(unpacked.iterdir())], check=True, capture_output=True, timeout=600)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        assert sorted(archive.namelist()) == sorted(names)
 
 
 @pytest.mark.parametrize("install", INSTALLS)

@@ -1,0 +1,50 @@
+"""One rank of two, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE."""
+
+import os
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from duplus_nnunet.networks import Prompts, condition
+from duplus_nnunet.trainers.loss import TargetLoss
+
+
+def make_network() -> Any:
+    torch.manual_seed(0)
+    unet = PlainConvUNet(
+        1, 2, [4, 8], nn.Conv3d, 3, [1, 2], 1, 1, 1, True, nn.InstanceNorm3d, {"affine": True}, None, None,
+        nn.LeakyReLU, {"inplace": True}, False,
+    )  # fmt: skip
+    return condition(unet, (3, 6))
+
+
+def step(rank: int, store: str, batch_dice: bool) -> None:
+    """Train one step on a rank; rank 1 has other prompts, and no annotated target."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{store}/sync{batch_dice}", rank=rank, world_size=2)
+    network = DistributedDataParallel(make_network())
+    torch.manual_seed(rank + 1)
+    prompts = Prompts(torch.randn(1, 3), torch.randn(2, 6))
+    network.module.bind(prompts)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    labels = torch.randint(0, 3, (1, 1, 8, 8, 8), dtype=torch.int16)
+    annotated = torch.full((1, 2), rank == 0)
+    loss = TargetLoss([1, 2], batch_dice, ddp=True)(network(torch.randn(1, 1, 8, 8, 8)), labels, annotated)
+    loss.backward()
+    optimizer.step()
+    kept = torch.equal(network.module.prompts.targets, prompts.targets)
+    start = make_network().state_dict()
+    result = {"weights": network.module.state_dict(), "start": start, "kept": kept}
+    torch.save(result, f"{store}/{rank}.pth")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    step(int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True")
