@@ -112,7 +112,8 @@ def _load(folder: Path) -> tuple[Any, Any]:
             model, info = chosen.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        message = f"Text encoder {str(folder)!r} cannot be loaded: {error}."
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        message = f"Text encoder {str(folder)!r} cannot be loaded: {reason}."
         raise EncoderError(
             f"{message} It must be a text model or a CLIP model that transformers knows without remote code."
         ) from error
@@ -127,7 +128,9 @@ def _require_all_weights(folder: Path, missing: Iterable[str]) -> None:
     """Refuse weights that transformers would make up at random; a pooler is not used here."""
     needed = sorted(name for name in missing if "pooler" not in name)
     if needed:
-        message = f"Text encoder {str(folder)!r} lacks {len(needed)} weights of its architecture, {needed[0]!r} among them."
+        message = (
+            f"Text encoder {str(folder)!r} lacks {len(needed)} weights of its architecture, {needed[0]!r} among them."
+        )
         raise EncoderError(f"{message} Weights and config.json are of different models: give a folder where they fit.")
 
 

@@ -4,6 +4,7 @@ A store is an .npz file: float16 vectors, a key a text, and the identity of the 
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -128,10 +129,10 @@ def all_stores() -> Iterator[Store]:
 @lru_cache(maxsize=16)
 def _read_store(path: Path, _changed: int) -> Store:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
             identity = EncoderIdentity.from_dict(json.loads(str(data["identity"])))
             keys, vectors = data["keys"], data["vectors"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         message = f"{path}: not a readable store of embeddings ({error})."
         raise EncoderError(f"{message} Delete it and run `duplus prompts embed` again.") from error
     if vectors.shape != (len(keys), identity.dimension):

@@ -59,6 +59,16 @@ def _check_checkpoints(folder: Path, folds: Any, checkpoint_name: str) -> None:
         read_checkpoint(file)
 
 
+def _refuse(selection: Selection) -> None:
+    """Stop if something was selected for a model that cannot select."""
+    if selection:
+        raise ModelError(
+            f"Targets or a context were given ({selection.targets or selection.context!r}), but the model is not a "
+            "DuPLUS model and cannot select. Leave out --targets, --context, DUPLUS_TARGETS and DUPLUS_CONTEXT, or "
+            "name a model of a DuPLUS trainer with -tr and -p."
+        )
+
+
 def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
     """Load our models safely and bind the selection; stock models are loaded as ever."""
 
@@ -67,13 +77,15 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
         self: Any, model_training_output_dir: str, use_folds: Any, checkpoint_name: str = "checkpoint_final.pth"
     ) -> None:
         plans = read_model_plans(model_training_output_dir)
+        selection = get_selection()
         if PLANS_KEY not in plans:
+            _refuse(selection)
             original(self, model_training_output_dir, use_folds, checkpoint_name)
             return
         PromptBank(plans)
         _check_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
-        apply_selection(self, get_selection())
+        apply_selection(self, selection)
 
     return initialize
 

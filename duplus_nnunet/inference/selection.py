@@ -15,7 +15,6 @@ from pathlib import Path
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import PLANS_KEY
 
 _HELP = """
 DuPLUS options (for models trained by a DuPLUS trainer):
@@ -83,19 +82,24 @@ def read_selection(options: argparse.Namespace) -> Selection:
     return Selection(tuple(targets), options.context or os.environ.get("DUPLUS_CONTEXT") or None)
 
 
+def _find_value(arguments: Sequence[str], option: str, default: str | None = None) -> str | None:
+    """Return the word after an option. argparse would not do: to a parser of `-d` alone, `-device` is `-d evice`."""
+    words = list(arguments)
+    return words[words.index(option) + 1] if option in words[:-1] else default
+
+
 def _find_model_folder(arguments: Sequence[str]) -> Path:
     """Find the model folder that nnU-Net's options name."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option, default in (("-m", None), ("-d", None), ("-tr", "nnUNetTrainer"), ("-p", "nnUNetPlans"), ("-c", None)):
-        parser.add_argument(option, default=default)
-    found, _ = parser.parse_known_args(arguments)
-    if found.m is not None:
-        return Path(found.m)
-    if found.d is None or found.c is None:
+    folder = _find_value(arguments, "-m")
+    if folder is not None:
+        return Path(folder)
+    dataset, configuration = _find_value(arguments, "-d"), _find_value(arguments, "-c")
+    if dataset is None or configuration is None:
         raise ModelError("--list-targets needs to know the model: give -m FOLDER, or -d, -c, -tr and -p.")
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-    return Path(get_output_folder(found.d, found.tr, found.p, found.c))
+    trainer, plans = _find_value(arguments, "-tr", "nnUNetTrainer"), _find_value(arguments, "-p", "nnUNetPlans")
+    return Path(get_output_folder(dataset, trainer, plans, configuration))
 
 
 def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
@@ -131,9 +135,7 @@ def describe_targets(folder: str | os.PathLike[str]) -> str:
 
 def _check_writable(arguments: Sequence[str]) -> None:
     """Stop before anything is loaded if the output folder cannot be written."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-o")
-    folder = parser.parse_known_args(arguments)[0].o
+    folder = _find_value(arguments, "-o")
     if folder is None:
         return
     try:
@@ -169,17 +171,11 @@ def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], 
             finally:
                 sys.stdout.write(_HELP)
             return None
-        selection, before = read_selection(options), sys.argv
-        if selection and PLANS_KEY not in read_model_plans(_find_model_folder(rest)):
-            raise ModelError(
-                f"Targets or a context were given ({selection.targets or selection.context!r}), but the model is not a "
-                "DuPLUS model and cannot select. Leave out --targets, --context, DUPLUS_TARGETS and DUPLUS_CONTEXT, or "
-                "name a model of a DuPLUS trainer with -tr and -p."
-            )
+        before = sys.argv
         _check_writable(rest)
         sys.argv = [before[0], *rest]
         try:
-            with use_selection(selection):
+            with use_selection(read_selection(options)):
                 return original()
         finally:
             sys.argv = before

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-NOT_SOURCE = shutil.ignore_patterns(
-    ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "demo", "*.egg-info", "benchmarks"
-)
+# What a build needs; the root also gathers virtual environments, caches and what the demo writes.
+SOURCE = ("duplus_nnunet", "planners", "trainers", "prompt_registry", "tests")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,13 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository, so that builds leave nothing behind in it."""
-    return shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("source") / "copy", ignore=NOT_SOURCE)
+    copy = tmp_path_factory.mktemp("source")
+    for folder in SOURCE:
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in REPOSITORY.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,12 @@ import sys
 from nnunetv2.experiment_planning import plan_and_preprocess_api
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 def ask():
     return [
         recursive_find_trainer_class_by_name("DuPLUSTrainer"),
         get_labelmanager_class_from_plans({"label_manager": "DuPLUSLabelManager"}),
-        ConfigurationManager({"preprocessor_name": "DuPLUSPreprocessor", "architecture": {}}).preprocessor_class,
         PlansManager({"experiment_planner_used": "DuPLUSPlannerResEncL"}).experiment_planner_class,
     ]
 
@@ -36,7 +35,7 @@ if __name__ == "__main__":
 """
 FOUND = (
     "duplus_nnunet.trainers:DuPLUSTrainer duplus_nnunet.planners:DuPLUSLabelManager "
-    "duplus_nnunet.planners:DuPLUSPreprocessor duplus_nnunet.planners:DuPLUSPlannerResEncL"
+    "duplus_nnunet.planners:DuPLUSPlannerResEncL"
 )
 OUR_NAMES = [(folder, name) for folder, names in plugin.CLASSES.items() for name in names]
 
@@ -83,7 +82,6 @@ def test_look_up_resolves_each_of_our_names(folder, name):
 def test_each_of_our_classes_is_one_of_nnunets_kind(folder, name):
     bases = {
         "nnunetv2.experiment_planning": "ExperimentPlanner",
-        "nnunetv2.preprocessing": "DefaultPreprocessor",
         "nnunetv2.utilities.label_handling": "LabelManager",
         "nnunetv2.training.nnUNetTrainer": "nnUNetTrainer",
     }

@@ -47,14 +47,14 @@ def test_the_same_texts_give_the_same_bytes(own_folder: Path) -> None:
 def test_a_damaged_store_is_refused_with_the_remedy(own_folder: Path, content: bytes) -> None:
     path = own_folder / "bad.npz"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match="not a readable store of embeddings.*Delete it"):
+    with pytest.raises(EncoderError, match=r"not a readable store of embeddings.*Delete it"):
         read_store(path)
 
 
 def test_a_store_without_its_vectors_is_refused(own_folder: Path) -> None:
     path = own_folder / "bad.npz"
     np.savez(path, keys=np.zeros(2, dtype=np.uint64))
-    with pytest.raises(EncoderError, match="not a readable store"):
+    with pytest.raises(EncoderError, match=r"not a readable store"):
         read_store(path)
 
 
@@ -109,12 +109,12 @@ def test_default_embeddings_of_other_weights_are_refused() -> None:
 
 def test_another_dimension_is_refused() -> None:
     wide = EncoderIdentity("other", "mean", "f" * 64, 768)
-    with pytest.raises(EncoderError, match="checkpoint: found dimension 3 instead of 768"):
+    with pytest.raises(EncoderError, match=r"checkpoint: found dimension 3 instead of 768"):
         wide.require_same(OTHER, "checkpoint")
 
 
 def test_another_pooling_is_refused() -> None:
-    with pytest.raises(EncoderError, match="pooling 'mean' instead of 'cls'"):
+    with pytest.raises(EncoderError, match=r"pooling 'mean' instead of 'cls'"):
         EncoderIdentity("other", "cls", "f" * 64, 3).require_same(OTHER, "here")
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_moved_is_the_same_encoder() -> None:
 
 @pytest.mark.parametrize("texts", [[], [""], ["liver", "  "]])
 def test_nothing_to_embed_is_an_error(texts: list[str]) -> None:
-    with pytest.raises(EncoderError, match="Nothing to embed"):
+    with pytest.raises(EncoderError, match=r"Nothing to embed"):
         embed(texts)
 
 
@@ -133,7 +133,7 @@ def test_an_identity_survives_json() -> None:
 
 
 def test_an_identity_with_a_key_missing_is_refused() -> None:
-    with pytest.raises(EncoderError, match="found 'name'"):
+    with pytest.raises(EncoderError, match=r"found 'name'"):
         EncoderIdentity.from_dict({"name": "x"})
 
 

@@ -17,7 +17,21 @@ from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
 from duplus_nnunet.prompt_registry.store_filling import fill_store
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] a computed tomography of liver spleen left right kidney".split()
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "a",
+    "computed",
+    "tomography",
+    "of",
+    "liver",
+    "spleen",
+    "left",
+    "right",
+    "kidney",
+]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 TEXTS = ["a liver", "left kidney of a computed tomography", "a spleen"]
 needs_wheel = pytest.mark.skipif(find_wheel() is None, reason="the extra 'offline' is not installed")
@@ -27,12 +41,13 @@ def save_tokenizer(folder: Path, longest: int = 12) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    unknown = {"unk_token": special["unk_token"]}
+    words = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, **unknown))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=longest, **special).save_pretrained(folder)
 
 
@@ -74,12 +89,15 @@ def own_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_importing_the_registry_loads_no_torch_and_no_transformers() -> None:
-    code = "import sys, duplus_nnunet.prompt_registry; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, duplus_nnunet.prompt_registry; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
 def test_embedding_known_texts_loads_no_torch() -> None:
-    code = "import sys; from duplus_nnunet.prompt_registry import embed; embed(['spleen']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from duplus_nnunet.prompt_registry import embed; embed(['spleen'])"
+    code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
@@ -123,12 +141,12 @@ def test_sentence_encoders_say_their_own_pooling(tmp_path: Path) -> None:
 
 
 def test_an_unknown_pooling_lists_the_valid_ones(bert: Path) -> None:
-    with pytest.raises(EncoderError, match="Unknown pooling 'max'. Valid: 'mean', 'cls', 'eos'"):
+    with pytest.raises(EncoderError, match=r"Unknown pooling 'max'. Valid: 'mean', 'cls', 'eos'"):
         embed(TEXTS, bert, "max")
 
 
 def test_a_prompt_that_is_cut_warns(bert: Path) -> None:
-    with pytest.warns(UserWarning, match="reads 12 tokens; this prompt has 32 and is cut: 'liver liver"):
+    with pytest.warns(UserWarning, match=r"reads 12 tokens; this prompt has 32 and is cut: 'liver liver"):
         embed(["liver " * 30], bert)
 
 
@@ -139,14 +157,14 @@ def test_a_prompt_that_fits_does_not_warn(bert: Path) -> None:
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = save_bert(tmp_path / "bare")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(EncoderError, match="has no tokenizer"):
+    with pytest.raises(EncoderError, match=r"has no tokenizer"):
         embed(TEXTS, folder)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path) -> None:
     folder = save_bert(tmp_path / "mixed")
     (folder / "model.safetensors").write_bytes((clip / "model.safetensors").read_bytes())
-    with pytest.raises(EncoderError, match="of different models"):
+    with pytest.raises(EncoderError, match=r"of different models"):
         embed(TEXTS, folder)
 
 
@@ -154,7 +172,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path)
 def test_a_config_that_transformers_does_not_know_is_refused(tmp_path: Path, config: str) -> None:
     folder = save_bert(tmp_path / "odd")
     (folder / "config.json").write_text(config)
-    with pytest.raises(EncoderError, match="cannot be loaded: .*without remote code"):
+    with pytest.raises(EncoderError, match=r"cannot be loaded: .*without remote code"):
         embed(TEXTS, folder)
 
 
@@ -162,13 +180,13 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
     folder = save_bert(tmp_path / "remote")
     (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
     (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
-    with pytest.raises(EncoderError, match="cannot be loaded"):
+    with pytest.raises(EncoderError, match=r"cannot be loaded"):
         embed(TEXTS, folder)
 
 
 def test_an_encoder_of_another_dimension_than_expected_is_refused(bert: Path) -> None:
     expected = EncoderIdentity(str(bert), "mean", "0" * 64, 384)
-    with pytest.raises(EncoderError, match="found dimension 16 instead of 384"):
+    with pytest.raises(EncoderError, match=r"found dimension 16 instead of 384"):
         embed(TEXTS, bert, expected=expected)
 
 
@@ -200,7 +218,7 @@ def retrained(folder: Path, stores: Path) -> TextEncoder:
 
 def test_a_store_by_other_weights_is_not_added_to(tmp_path: Path, own_stores: Path) -> None:
     model = retrained(tmp_path / "own", own_stores)
-    with pytest.raises(EncoderError, match="by other weights .*--overwrite"):
+    with pytest.raises(EncoderError, match=r"by other weights .*--overwrite"):
         fill_store(TEXTS, model, own_stores)
 
 
@@ -211,7 +229,7 @@ def test_overwriting_replaces_a_store_by_other_weights(tmp_path: Path, own_store
 
 def test_old_and_new_weights_are_never_mixed(tmp_path: Path, own_stores: Path) -> None:
     retrained(tmp_path / "own", own_stores)
-    with pytest.raises(EncoderError, match="found sha256 .*--overwrite"):
+    with pytest.raises(EncoderError, match=r"found sha256 .*--overwrite"):
         embed([*TEXTS, "a kidney"], tmp_path / "own")
 
 

@@ -79,7 +79,7 @@ def test_draft_writes_a_file_and_says_what_to_review(raw: Path, capsys: pytest.C
     assert duplus("draft", "501") == 0
     out = capsys.readouterr().out
     assert (raw / "prompts.yaml").is_file()
-    assert "prompts.yaml:10:     region: body  # review: which part of the body?" in out
+    assert "prompts.yaml:11: region: body  # review: which part of the body?" in out
     assert "duplus prompts check 501" in out
 
 
@@ -135,13 +135,15 @@ def test_check_includes_the_users_folders(
 def test_check_reports_all_problems_at_once(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("draft", "501") == 0
     path = raw / "prompts.yaml"
-    text = path.read_text(encoding="utf-8").replace("computed tomography", "CT").replace("synonyms: []", "synonyms: no", 1)
+    text = (
+        path.read_text(encoding="utf-8").replace("computed tomography", "CT").replace("synonyms: []", "synonyms: no", 1)
+    )
     path.write_text(text, encoding="utf-8")
     capsys.readouterr()
     for what in ("501", str(path)):
         assert duplus("check", what) == 1
         out = capsys.readouterr().out
-        assert "prompts.yaml:9: contexts -> demo_ct -> modality: unknown modality 'CT'" in out
+        assert "prompts.yaml:10: contexts -> demo_ct -> modality: unknown modality 'CT'" in out
         assert "synonyms" in out
         assert "2 problems." in out
 

@@ -16,11 +16,44 @@ from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
 
 PHANTOM = ("left kidney", "right kidney", "liver", "spleen", "stomach", "aorta", "spine")
 
-LABELS = (
-    "kidney_l,kidney_r,left kidney,lk,rk,right_kidney,lt_kidney,kidney,IVC,postcava,inferior vena cava,gm,gray matter,"
-    "lens,lens of the eye,lens_l,lens_r,left lens,parotid,parotis,parotid gland,Brain Stem,brain_stem_l,optic nerve,"
-    "optic nerve_l,optic nerve_r,LV,left ventricle,l,r,left,right,la,left atrium,adrenal,adrenal_gland"
-).split(",")
+LABELS = [
+    "kidney_l",
+    "kidney_r",
+    "left kidney",
+    "lk",
+    "rk",
+    "right_kidney",
+    "lt_kidney",
+    "kidney",
+    "IVC",
+    "postcava",
+    "inferior vena cava",
+    "gm",
+    "gray matter",
+    "lens",
+    "lens of the eye",
+    "lens_l",
+    "lens_r",
+    "left lens",
+    "parotid",
+    "parotis",
+    "parotid gland",
+    "Brain Stem",
+    "brain_stem_l",
+    "optic nerve",
+    "optic nerve_l",
+    "optic nerve_r",
+    "LV",
+    "left ventricle",
+    "l",
+    "r",
+    "left",
+    "right",
+    "la",
+    "left atrium",
+    "adrenal",
+    "adrenal_gland",
+]
 
 
 def labelled(*names: str, channel: str = "CT") -> dict[str, Any]:

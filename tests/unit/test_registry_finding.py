@@ -100,7 +100,7 @@ def test_a_file_in_the_users_folder_serves_only_its_dataset(tmp_path: Path, monk
 
 def test_a_users_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUPLUS_REGISTRY", str(tmp_path / "none"))
-    with pytest.raises(RegistryError, match="which is not a folder. Create it"):
+    with pytest.raises(RegistryError, match=r"which is not a folder. Create it"):
         find_entry("Dataset501_Demo", DEMO)
 
 
@@ -110,7 +110,9 @@ def test_a_label_without_an_entry_is_an_error_with_file_and_line(tmp_path: Path)
 
 
 def test_an_entry_without_a_label_is_an_error_with_file_and_line(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"prompts.yaml:6: the target 'right kidney' has no label in .*which has 'LK'"):
+    with pytest.raises(
+        RegistryError, match=r"prompts.yaml:6: the target 'right kidney' has no label in .*which has 'LK'"
+    ):
         find_entry("Dataset501_Demo", labelled("LK"), put(tmp_path))
 
 
@@ -121,7 +123,9 @@ def test_a_partial_file_may_have_more_targets_than_labels(tmp_path: Path) -> Non
 
 
 def test_two_labels_of_one_target_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="the labels 'LK' and 'left kidney' both belong to the target 'left kidney'"):
+    with pytest.raises(
+        RegistryError, match=r"the labels 'LK' and 'left kidney' both belong to the target 'left kidney'"
+    ):
         find_entry("Dataset501_Demo", labelled("LK", "left kidney", "RK"), put(tmp_path))
 
 
@@ -137,23 +141,23 @@ def test_all_misfits_of_a_users_file_come_at_once(tmp_path: Path) -> None:
 
 
 def test_labels_that_collide_after_normalising_are_an_error() -> None:
-    with pytest.raises(RegistryError, match="'Left_Kidney' and 'left kidney' are the same but for case"):
+    with pytest.raises(RegistryError, match=r"'Left_Kidney' and 'left kidney' are the same but for case"):
         find_entry("Dataset501_Demo", labelled("Left_Kidney", "left kidney"))
 
 
 @pytest.mark.parametrize("labels", [{"background": 0}, {"background": 0, "ignore": 1}, {}])
 def test_a_dataset_without_foreground_is_an_error(labels: dict[str, int]) -> None:
-    with pytest.raises(RegistryError, match="no foreground label among"):
+    with pytest.raises(RegistryError, match=r"no foreground label among"):
         find_entry("Dataset501_Demo", {"labels": labels})
 
 
 def test_labels_of_nnunet_1_are_an_error_with_the_remedy() -> None:
-    with pytest.raises(RegistryError, match='as nnU-Net 1 did. Turn it round: {"liver": 1}'):
+    with pytest.raises(RegistryError, match=r'as nnU-Net 1 did. Turn it round: {"liver": 1}'):
         find_entry("Dataset501_Demo", {"labels": {"0": "background", "1": "liver"}})
 
 
 def test_labels_that_are_no_mapping_are_an_error() -> None:
-    with pytest.raises(RegistryError, match='expected "labels" to be a mapping'):
+    with pytest.raises(RegistryError, match=r'expected "labels" to be a mapping'):
         find_entry("Dataset501_Demo", {"labels": ["liver"]})
 
 

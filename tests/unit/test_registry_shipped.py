@@ -13,9 +13,20 @@ from duplus_nnunet.prompt_registry.store import Store, read_store
 
 PATHS = sorted(SHIPPED_FOLDER.glob("*.yaml"))
 FILES = {file.path.stem: file for file in shipped_files()}
-PAPER = (
-    "btcv lits kits amos_ct amos_mr structseg_thorax structseg_head_and_neck chaos mnms brain_structure autopet hecktor"
-).split()
+PAPER = [
+    "btcv",
+    "lits",
+    "kits",
+    "amos_ct",
+    "amos_mr",
+    "structseg_thorax",
+    "structseg_head_and_neck",
+    "chaos",
+    "mnms",
+    "brain_structure",
+    "autopet",
+    "hecktor",
+]
 EVERY_FILE = pytest.mark.parametrize("file", FILES.values(), ids=FILES.keys())
 
 

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.selection import Selection, get_selection, wrap_entry_point
+from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.inference.selection import Selection, _find_model_folder, get_selection, wrap_entry_point
 
 
 @pytest.fixture
@@ -16,9 +17,6 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], Sele
 
     def run(*arguments: str) -> tuple[list[str], Selection]:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        monkeypatch.setattr(
-            "duplus_nnunet.inference.selection.read_model_plans", lambda _folder: {"duplus": {}, "plans_name": "P"}
-        )
         wrap_entry_point(lambda: seen.append((sys.argv[1:], get_selection())), "folder")()
         return seen[-1]
 
@@ -35,6 +33,12 @@ def test_nnunets_abbreviation_of_continue_prediction_is_not_ours(call: Callable[
     rest, selection = call("-m", "M", "--c")
     assert rest == ["-m", "M", "--c"]
     assert not selection
+
+
+def test_device_is_not_taken_for_a_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="needs to know the model"):
+        _find_model_folder(["-device", "cpu", "-c", "3d_fullres"])
+    assert _find_model_folder(["-device", "cpu", "-m", str(tmp_path)]) == tmp_path
 
 
 def test_nothing_is_selected_outside_of_a_command(call: Callable[..., tuple[list[str], Selection]]) -> None:

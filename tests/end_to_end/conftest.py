@@ -1,0 +1,81 @@
+"""One small model, trained once by nnU-Net's own commands on phantoms; tests look at it from outside."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.data.phantom import write_phantom_dataset
+
+DATASET = "Dataset998_Phantom"
+MODEL = ("-d", "998", "-c", "3d_fullres", "-f", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
+FAST = ("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "-step_size", "1")
+
+
+@dataclass(frozen=True)
+class Project:
+    """nnU-Net's three folders, and its commands run in them."""
+
+    folder: Path
+    options: tuple[str, ...] = MODEL
+    fast: tuple[str, ...] = FAST
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / "raw" / DATASET
+
+    @property
+    def plans(self) -> Path:
+        return self.folder / "preprocessed" / DATASET / "DuPLUSPlans.json"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "results" / DATASET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
+
+    def run(self, command: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a console script of this environment, with no variable but nnU-Net's own."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUPLUS_", "nnUNet"))}
+        folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
+        ours = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"}
+        script = shutil.which(command, path=str(Path(sys.executable).parent))
+        assert script is not None, f"{command} is not installed beside {sys.executable}"
+        return subprocess.run(
+            [script, *map(str, arguments)], cwd=self.folder, env={**inherited, **folders, **ours, **variables},
+            capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+
+    def do(self, command: str, *arguments: str | Path, **variables: str) -> str:
+        """Run a command that has to succeed; return what it printed."""
+        done = self.run(command, *arguments, **variables)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def predict(self, out: Path, *options: str, images: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Predict the test images with nnU-Net's command."""
+        return self.run("nnUNetv2_predict", "-i", images or self.raw / "imagesTs", "-o", out, *MODEL, *FAST, *options)
+
+    def change_settings(self, **settings: Any) -> None:
+        """Edit the plans as a user does."""
+        plans = json.loads(self.plans.read_text())
+        plans["duplus"]["settings"] |= settings
+        configuration = plans["configurations"]["3d_fullres"]
+        configuration["patch_size"], configuration["batch_size"] = [32, 32, 32], 2
+        self.plans.write_text(json.dumps(plans))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Five phantoms planned, preprocessed and trained on for two short epochs."""
+    made = Project(tmp_path_factory.mktemp("project"))
+    made.raw.parent.mkdir()
+    write_phantom_dataset(made.raw, 5, 1, 0)
+    made.do("nnUNetv2_plan_and_preprocess", "-d", "998", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
+    made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=1)
+    made.do("nnUNetv2_train", "998", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    return made
