@@ -144,7 +144,9 @@ def main() -> int:
     args = parser.parse_args()
     results = [run(targets, args) for targets in args.targets]
     if args.json:
-        print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "results": results}, indent=1))
+        print(
+            json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "results": results}, indent=1)
+        )
         return 0
     for row in results:
         cells = [f"{name} {row[name]['ratio']:.3f}" for name in ("inference", "training_step", "peak_memory")]

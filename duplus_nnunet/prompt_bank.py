@@ -137,7 +137,7 @@ class PromptBank:
 
         def choose(sentences: Sequence[str]) -> str:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability
-            return sentences[rng.integers(1, len(sentences))] if paraphrase and rng is not None else sentences[0]
+            return sentences[int(rng.integers(1, len(sentences)))] if paraphrase and rng is not None else sentences[0]
 
         t1 = self._vector(choose(found["sentences"]), "context")
         rows = [

@@ -21,7 +21,7 @@ def list_targets(labels: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in labels.items() if name != "ignore" and not is_background(value)}
 
 
-class DuPLUSLabelManager(LabelManager):  # type: ignore[misc]
+class DuPLUSLabelManager(LabelManager):
     """nnU-Net's label manager in region mode always: one sigmoid a target.
 
     Where dataset.json declares regions, overlaps are settled by its regions_class_order, as in nnU-Net. Where it does

@@ -32,7 +32,7 @@ class _Prompted:
     plans_name = "DuPLUSPlans"
     gpu_memory_gib: float = 8
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         dataset_name_or_id: str | int,
         gpu_memory_target_in_gb: float | None = None,
@@ -60,7 +60,7 @@ class _Prompted:
         plans: dict[str, Any] = super().plan_experiment()  # type: ignore[misc]
         return plans
 
-    def static_estimate_VRAM_usage(  # noqa: N802, PLR0913
+    def static_estimate_VRAM_usage(  # noqa: N802
         self: Any,
         patch_size: tuple[int, ...],
         input_channels: int,
@@ -70,7 +70,9 @@ class _Prompted:
         arch_kwargs_req_import: tuple[str, ...],
     ) -> int:
         """Differs from nnU-Net: the last layer is the projection and a logit a target; FiLM needs no memory."""
-        outputs = NetworkSettings().head_features + len(self._entry.targets) if len(patch_size) == 3 else output_channels
+        outputs = (
+            NetworkSettings().head_features + len(self._entry.targets) if len(patch_size) == 3 else output_channels
+        )
         estimate: int = super().static_estimate_VRAM_usage(  # type: ignore[misc]
             patch_size, input_channels, outputs, arch_class_name, arch_kwargs, arch_kwargs_req_import
         )
@@ -98,24 +100,24 @@ class _Prompted:
         super().save_plans(plans)  # type: ignore[misc]
 
 
-class DuPLUSPlanner(_Prompted, ExperimentPlanner):  # type: ignore[misc]
+class DuPLUSPlanner(_Prompted, ExperimentPlanner):
     """nnU-Net's default planner (plain U-Net), with prompts."""
 
 
-class DuPLUSPlannerResEncM(_Prompted, nnUNetPlannerResEncM):  # type: ignore[misc]
+class DuPLUSPlannerResEncM(_Prompted, nnUNetPlannerResEncM):
     """nnU-Net's residual-encoder preset M (8 GiB), with prompts."""
 
     plans_name = "DuPLUSResEncUNetMPlans"
 
 
-class DuPLUSPlannerResEncL(_Prompted, nnUNetPlannerResEncL):  # type: ignore[misc]
+class DuPLUSPlannerResEncL(_Prompted, nnUNetPlannerResEncL):
     """nnU-Net's residual-encoder preset L (24 GiB), with prompts."""
 
     plans_name = "DuPLUSResEncUNetLPlans"
     gpu_memory_gib = 24
 
 
-class DuPLUSPlannerResEncXL(_Prompted, nnUNetPlannerResEncXL):  # type: ignore[misc]
+class DuPLUSPlannerResEncXL(_Prompted, nnUNetPlannerResEncXL):
     """nnU-Net's residual-encoder preset XL (40 GiB), with prompts."""
 
     plans_name = "DuPLUSResEncUNetXLPlans"

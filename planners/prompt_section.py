@@ -37,7 +37,7 @@ def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
         EncoderError: A prompt is in no store and no text encoder is there to embed it.
     """
     targets = _order_targets(entry, labels)
-    contexts = {
+    contexts: dict[str, dict[str, Any]] = {
         name: {
             "modality": context.modality,
             "region": context.region,

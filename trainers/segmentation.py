@@ -48,8 +48,12 @@ def _check(plans: dict[str, Any], configuration: str, dataset_json: dict[str, An
         )
 
 
-class DuPLUSTrainer(nnUNetTrainer):  # type: ignore[misc]
+class DuPLUSTrainer(nnUNetTrainer):
     """nnU-Net's trainer with per-target sigmoid Dice + BCE; its settings stand in the plans under `duplus`."""
+
+    plans_manager: PlansManager
+    my_init_kwargs: dict[str, Any]
+    _best_ema: float | None
 
     def __init__(
         self,
@@ -161,7 +165,9 @@ class DuPLUSTrainer(nnUNetTrainer):  # type: ignore[misc]
     def print_plans(self) -> None:
         """Differs from nnU-Net: embeddings are left out of the log."""
         manager = self.plans_manager
-        section = {key: value for key, value in manager.plans[PLANS_KEY].items() if key not in ("embeddings", "centres")}
+        section = {
+            key: value for key, value in manager.plans[PLANS_KEY].items() if key not in ("embeddings", "centres")
+        }
         self.plans_manager = PlansManager({**manager.plans, PLANS_KEY: section})
         try:
             super().print_plans()

@@ -122,8 +122,8 @@ def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
     console.start_step("planning and preprocessing (nnUNetv2_plan_and_preprocess -pl DuPLUSPlanner)")
     experiment.plan()
     console.start_step(
-        f"training, {options.epochs} epochs of {options.iterations} iterations on {options.device} "
-        "(nnUNetv2_train -tr DuPLUSTrainer)"
+        f"training for {options.epochs * options.iterations} iterations, {options.iterations} an epoch, "
+        f"on {options.device} (nnUNetv2_train -tr DuPLUSTrainer)"
     )
     experiment.train()
     for target in options.targets:

@@ -24,6 +24,8 @@ ALL = "all targets"
 CONTROL = "shuffled prompts"
 
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
+# nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
+_THINNER = 2
 _WINDOW = (-160.0, 320.0)
 
 
@@ -66,7 +68,7 @@ class Experiment:
         shutil.copy(work.dataset / "imagesTs" / f"{self._shown}_0000.nii.gz", work.one_image)
 
     def plan(self) -> None:
-        """Plan and preprocess with nnU-Net's command, then change the settings in the plans."""
+        """Plan and preprocess with nnU-Net's command, then edit the plans as a user may: a short run, a thin network."""
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",
             "-npfp", "1", "-np", "1",
@@ -78,6 +80,8 @@ class Experiment:
             "validation_iterations": 2,
             "save_every": 1,
         }
+        network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+        network["features_per_stage"] = [features // _THINNER for features in network["features_per_stage"]]
         self.workspace.plans.write_text(json.dumps(plans), encoding="utf-8")
 
     def train(self) -> None:

@@ -55,7 +55,9 @@ def _check_checkpoints(folder: Path, folds: Any, checkpoint_name: str) -> None:
         file = folder / f"fold_{fold}" / checkpoint_name
         if not file.is_file():
             there = sorted(found.parent.name for found in folder.glob(f"fold_*/{checkpoint_name}"))
-            raise ModelError(f"There is no {file}. Folds with {checkpoint_name}: {', '.join(there) or 'none'} (option -f).")
+            raise ModelError(
+                f"There is no {file}. Folds with {checkpoint_name}: {', '.join(there) or 'none'} (option -f)."
+            )
         read_checkpoint(file)
 
 

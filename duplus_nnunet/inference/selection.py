@@ -59,7 +59,7 @@ def get_selection() -> Selection:
 @contextlib.contextmanager
 def use_selection(selection: Selection) -> Iterator[None]:
     """Let models that are loaded in this block predict a selection."""
-    global _asked  # noqa: PLW0603
+    global _asked
     before, _asked = _asked, selection
     try:
         yield
@@ -114,7 +114,9 @@ def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
     try:
         plans: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m).") from error
+        raise ModelError(
+            f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m)."
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}. Export the model again.") from error
     return plans
@@ -143,7 +145,9 @@ def _check_writable(arguments: Sequence[str]) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise DataError(f"The output folder {folder} cannot be written: {error}. Choose another one with -o.") from error
+        raise DataError(
+            f"The output folder {folder} cannot be written: {error}. Choose another one with -o."
+        ) from error
 
 
 def _ask(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

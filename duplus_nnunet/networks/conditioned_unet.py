@@ -39,17 +39,18 @@ class ConditionedUNet(nn.Module):
 
     def __init__(self, unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings) -> None:
         super().__init__()
-        self.encoder: Any = unet.encoder
-        self.decoder: Any = unet.decoder
-        self._conditioned = _replace_norms(_conditioned_blocks(self.encoder, self.decoder))
+        encoder: Any = unet.encoder
+        decoder: Any = unet.decoder
+        self.encoder, self.decoder = encoder, decoder
+        self._conditioned = _replace_norms(_conditioned_blocks(encoder, decoder))
         self.film = FiLMGenerator(embedding[0], [norm.num_features for norm in self._conditioned], settings.film_hidden)
         self.generator = HeadGenerator(
-            embedding[1], self.encoder.output_channels[-1], settings.head_hidden, settings.head_features
+            embedding[1], encoder.output_channels[-1], settings.head_hidden, settings.head_features
         )
-        self.decoder.seg_layers = nn.ModuleList(
-            _make_projection(layer, settings.head_features) for layer in self.decoder.seg_layers
+        decoder.seg_layers = nn.ModuleList(
+            _make_projection(layer, settings.head_features) for layer in decoder.seg_layers
         )
-        self.decoder.num_classes = settings.head_features
+        decoder.num_classes = settings.head_features
         self._bound: Prompts | None = None
 
     def bind(self, prompts: Prompts) -> None:

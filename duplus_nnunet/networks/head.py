@@ -27,7 +27,8 @@ def count_weights(features: int) -> int:
 def _split_layers(weights: torch.Tensor, features: int) -> Layers:
     """Split weights (K, P) into (K, F, F), (K, F, 1), (K, F, F), (K, F, 1), (K, 1, F), (K, 1, 1)."""
     square = features * features
-    w1, b1, w2, b2, w3, b3 = weights.split([square, features, square, features, features, 1], dim=1)
+    sizes = [square, features, square, features, features, 1]
+    w1, b1, w2, b2, w3, b3 = torch.split(weights, sizes, dim=1)
     shape = (-1, features, features)
     return (
         w1.reshape(shape),

@@ -14,6 +14,7 @@ def membership_table(regions: list[Any], device: torch.device) -> torch.Tensor:
 
     Args:
         regions: K entries as nnU-Net's label manager has them: a label value or several.
+        device: Where the table is made.
 
     Returns:
         Boolean table, shape (K, largest label value + 2); the last column, of no label, is False.

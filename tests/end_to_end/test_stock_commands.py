@@ -71,7 +71,9 @@ def test_a_selection_is_predicted_alone_with_unchanged_probabilities(project: An
 
 def test_variables_select_and_the_own_command_is_the_same(project: Any, tmp_path: Path) -> None:
     images = project.raw / "imagesTs"
-    project.do("duplus", "predict", "-i", images, "-o", tmp_path, *project.options, *project.fast, DUPLUS_TARGETS="aorta")
+    project.do(
+        "duplus", "predict", "-i", images, "-o", tmp_path, *project.options, *project.fast, DUPLUS_TARGETS="aorta"
+    )
     assert set(np.unique(read_mask(tmp_path))) <= {0, 6}
     assert json.loads((tmp_path / "dataset.json").read_text())["labels"] == {"background": 0, "aorta": 6}
 

@@ -11,7 +11,11 @@ from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, write
 
 
 def test_plain_content_loads_with_weights_only(tmp_path: Path) -> None:
-    content = {"network_weights": {"w": torch.ones(2)}, "a": [np.float64(1.5), (np.int64(2),)], "d": torch.device("cpu")}
+    content = {
+        "network_weights": {"w": torch.ones(2)},
+        "a": [np.float64(1.5), (np.int64(2),)],
+        "d": torch.device("cpu"),
+    }
     torch.save(make_plain(content), tmp_path / "c.pth")
     found = read_checkpoint(tmp_path / "c.pth")
     assert found["a"] == [1.5, (2,)]

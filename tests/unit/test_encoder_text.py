@@ -17,21 +17,8 @@ from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
 from duplus_nnunet.prompt_registry.store_filling import fill_store
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "a",
-    "computed",
-    "tomography",
-    "of",
-    "liver",
-    "spleen",
-    "left",
-    "right",
-    "kidney",
-]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [*SPECIAL, "a", "computed", "tomography", "of", "liver", "spleen", "left", "right", "kidney"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 TEXTS = ["a liver", "left kidney of a computed tomography", "a spleen"]
 needs_wheel = pytest.mark.skipif(find_wheel() is None, reason="the extra 'offline' is not installed")
@@ -41,7 +28,7 @@ def save_tokenizer(folder: Path, longest: int = 12) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
     unknown = {"unk_token": special["unk_token"]}
     words = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, **unknown))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -181,7 +181,9 @@ def test_a_norm_that_cannot_carry_film_is_refused() -> None:
 def test_a_stock_checkpoint_is_taken_over_but_for_what_is_new() -> None:
     stock, network = make_unet(classes=5), make_network()
     fresh = network.load_pretrained(stock.state_dict())
-    assert torch.equal(network.encoder.stages[0][0].convs[0].conv.weight, stock.encoder.stages[0][0].convs[0].conv.weight)
+    assert torch.equal(
+        network.encoder.stages[0][0].convs[0].conv.weight, stock.encoder.stages[0][0].convs[0].conv.weight
+    )
     assert all(name.startswith(("film.", "generator.", "decoder.seg_layers.")) for name in fresh)
 
 
@@ -234,7 +236,9 @@ def plain_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 @settings(max_examples=15, deadline=None)
 @given(batch=st.integers(1, 2), targets=st.integers(1, 20), features=st.integers(1, 8), seed=st.integers(0, 99))
-def test_blocked_heads_and_their_gradients_equal_the_formula(batch: int, targets: int, features: int, seed: int) -> None:
+def test_blocked_heads_and_their_gradients_equal_the_formula(
+    batch: int, targets: int, features: int, seed: int
+) -> None:
     torch.manual_seed(seed)
     maps = torch.randn(batch, features, 2, 3, 4, requires_grad=True)
     weights = torch.randn(batch, targets, count_weights(features), requires_grad=True)

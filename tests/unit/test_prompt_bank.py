@@ -28,7 +28,7 @@ def make_plans() -> dict[str, object]:
                 {"name": "liver", "label": "Liver", "synonyms": ["hepar"], "partner": None},
                 {"name": "spleen", "label": "2_spleen", "synonyms": [], "partner": None},
             ],
-            "centres": {kind: centre for kind in ("context", "sentence", "name")},
+            "centres": dict.fromkeys(("context", "sentence", "name"), centre),
             "embeddings": {text: encode_vector(vector) for text, vector in vectors.items()},
         },
     }

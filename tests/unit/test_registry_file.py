@@ -223,7 +223,7 @@ def test_all_problems_come_at_once_in_the_order_of_lines(tmp_path: Path) -> None
 
 def test_loading_raises_with_all_problems(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.replace("computed tomography", "CT").replace("[LK]", "[7]"))
-    with pytest.raises(RegistryError, match="demo.yaml:4: (.|\n)*demo.yaml:7: "):
+    with pytest.raises(RegistryError, match=r"demo.yaml:4: (.|\n)*demo.yaml:7: "):
         load_registry_file(path)
 
 

@@ -29,7 +29,9 @@ def test_our_options_are_taken_out(call: Callable[..., tuple[list[str], Selectio
     assert selection == Selection(("spleen", "left kidney"), "amos_ct")
 
 
-def test_nnunets_abbreviation_of_continue_prediction_is_not_ours(call: Callable[..., tuple[list[str], Selection]]) -> None:
+def test_nnunets_abbreviation_of_continue_prediction_is_not_ours(
+    call: Callable[..., tuple[list[str], Selection]],
+) -> None:
     rest, selection = call("-m", "M", "--c")
     assert rest == ["-m", "M", "--c"]
     assert not selection
