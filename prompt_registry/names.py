@@ -126,4 +126,4 @@ def _take_side(words: list[str], others: set[tuple[str, ...]]) -> tuple[str | No
             side = _LETTER_SIDES[words[at]] if tuple([twin, *rest] if at == 0 else [*rest, twin]) in others else None
         if side:
             return side, rest
-    return None, words
+    return None, [_SURE_SIDES.get(word, word) for word in words]

@@ -68,7 +68,7 @@ class Experiment:
         shutil.copy(work.dataset / "imagesTs" / f"{self._shown}_0000.nii.gz", work.one_image)
 
     def plan(self) -> None:
-        """Plan and preprocess with nnU-Net's command, then edit the plans as a user may: a short run, a thin network."""
+        """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network."""
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",
             "-npfp", "1", "-np", "1",

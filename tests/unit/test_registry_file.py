@@ -171,8 +171,8 @@ def test_a_prompt_longer_than_encoders_read(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, "  liver:", "  liver: {synonim: [hepar]}")
-    assert fault.startswith("10: Unknown key 'synonim'. Did you mean one of: synonyms")
+    (fault,) = faults(tmp_path, "  liver:", "  liver: {synonym: [hepar]}")
+    assert fault.startswith("10: Unknown key 'synonym'. Did you mean one of: synonyms")
 
 
 def test_an_unknown_key_of_a_context(tmp_path: Path) -> None:
