@@ -13,7 +13,7 @@ PYTEST_OPTIONS ?=
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint style spelling types format clean
 
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
@@ -22,11 +22,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/pytest $(PYTEST_OPTIONS)
 
-# Types are checked as a user's tools see them: on the installed package, from outside the repository.
-lint: $(VENV)/installed
+lint: style spelling types
+
+style: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+spelling: $(VENV)/installed
 	$(BIN)/codespell
+
+# As a user's tools see them: on the installed package, from outside the repository.
+types: $(VENV)/installed
 	cd $(VENV) && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p duplus_nnunet
 
 format: $(VENV)/installed

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="asked for one at a time on one image (default: left kidney, right kidney)")  # fmt: skip
     add("--training-cases", type=int, default=20, help="default: %(default)s")
     add("--test-cases", type=int, default=5, help="default: %(default)s")
-    add("--epochs", type=int, default=8, help="default: %(default)s")
+    add("--epochs", type=int, default=10, help="default: %(default)s")
     add("--iterations", type=int, default=50, help="training iterations in an epoch (default: %(default)s)")
     add("--device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu")
     parser.set_defaults(run=run)
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
     console = Console(sys.stdout, steps=6 + len(options.targets))
+    # A request to end is answered like Ctrl-C, so that the running command ends with this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     commands = HostCommands(workspace.environment(os.environ), workspace.log, console.show)
     started = time.monotonic()
     bars = _carry_out(Experiment(options, workspace, commands), console)

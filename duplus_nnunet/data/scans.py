@@ -26,8 +26,8 @@ class Scan:
     intensities: Mapping[str, float]
     noise: float
     blur: float
-    shape: tuple[int, int, int] = (48, 48, 40)
-    spacing: tuple[float, float, float] = (5.5, 5.5, 5.5)
+    shape: tuple[int, int, int] = (40, 40, 32)
+    spacing: tuple[float, float, float] = (6.6, 6.6, 6.6)
     shading: float = 0.0
     orientation: str = "LPS"
 

@@ -76,7 +76,7 @@ class HostCommands:
                     write(line)
                     tail.append(line)
                     self._report(line)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: a training must not go on unseen
                 process.terminate()
                 raise
         return process.returncode, tail

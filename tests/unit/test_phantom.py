@@ -105,7 +105,7 @@ def test_gap_keeps_neighbours_of_one_intensity_apart() -> None:
     body = Solid("muscle", (0.0, 0.0, 0.0), (500.0, 500.0, 500.0))
     labels = scan_anatomy(Anatomy((body, liver, kidney)), CT, np.random.default_rng(0)).labels
     first_kidney, first_liver = (np.argwhere(labels == LABELS[name])[:, 0] for name in ("right kidney", "liver"))
-    assert first_kidney.min() - first_liver.max() > 2
+    assert first_kidney.min() - first_liver.max() > 1
 
 
 def test_depth_is_the_distance_to_a_ball() -> None:
