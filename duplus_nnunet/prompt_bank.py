@@ -9,6 +9,7 @@ import torch
 
 from duplus_nnunet.errors import PlansError, PromptError, say_unknown
 from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.settings import find_section
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
@@ -106,11 +107,11 @@ class PromptBank:
         known: dict[str, str] = {}
         for target in self.targets:
             for word in (target["name"], target["label"], *target.get("synonyms", ())):
-                known.setdefault(normalise_name(word), target["name"])
+                known.setdefault(normalise(word), target["name"])
         for word in asked:
-            if normalise_name(word) not in known:
+            if normalise(word) not in known:
                 raise PromptError(say_unknown("target", word, self.names))
-        chosen = {known[normalise_name(word)] for word in asked}
+        chosen = {known[normalise(word)] for word in asked}
         return [name for name in self.names if name in chosen]
 
     def draw(
@@ -154,8 +155,3 @@ class PromptBank:
         centre, scale = self._centres[kind]
         vector: Vector = (decode_vector(self._embeddings[text]) - centre) * np.float32(scale)
         return vector
-
-
-def normalise_name(name: str) -> str:
-    """Make a name comparable: case, spaces, hyphens and underscores do not count."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

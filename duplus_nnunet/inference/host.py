@@ -49,8 +49,8 @@ def _check_checkpoints(folder: Path, folds: Any, checkpoint_name: str) -> None:
     """Read every checkpoint with weights_only=True before nnU-Net reads it without."""
     from duplus_nnunet.trainers.checkpoint import read_checkpoint
 
-    if folds is None:
-        return
+    if folds is None:  # nnU-Net then takes every fold that has the checkpoint
+        folds = [found.parent.name.removeprefix("fold_") for found in folder.glob(f"fold_*/{checkpoint_name}")]
     for fold in [folds] if isinstance(folds, (str, int)) else folds:
         file = folder / f"fold_{fold}" / checkpoint_name
         if not file.is_file():

@@ -75,7 +75,7 @@ def test_a_target_is_found_by_name_label_and_synonym(asked: str) -> None:
 
 
 def test_targets_come_in_the_order_of_the_dataset() -> None:
-    assert PromptBank(make_plans()).find_targets(["2 spleen", "liver"]) == ["liver", "spleen"]
+    assert PromptBank(make_plans()).find_targets(["2spleen", "liver"]) == ["liver", "spleen"]
 
 
 def test_an_unknown_target_names_the_nearest_first() -> None:
