@@ -1,11 +1,12 @@
 """The command `duplus`: what nnU-Net has no command for, as sub-commands.
 
 In: the words typed. Out: the exit code, which is 0 only on success; 1 after an error that the user can put right, whose
-message goes to stderr; 2 after words that cannot be parsed.
+message goes to stderr; 2 after words that cannot be parsed; 130 and 141 when interrupted or no longer read.
 """
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,10 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser(words[0] if words else "")
     args = parser.parse_args(words)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except DuplusError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has closed it (`duplus doctor | head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell reports it
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

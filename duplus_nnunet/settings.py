@@ -39,7 +39,7 @@ class Settings:
         validation_iterations: Validation iterations in an epoch.
         initial_learning_rate: Learning rate of the first epoch; nnU-Net's polynomial schedule follows.
         save_every: Epochs between two writings of checkpoint_latest.pth (nnU-Net: 50).
-        paraphrase_probability: Share of training steps, 0 to 1, in which a paraphrase stands in for a prompt.
+        paraphrase_probability: Share of the prompts drawn in training, 0 to 1, that a paraphrase stands in for.
         network: Sizes of the conditioning.
     """
 
@@ -48,7 +48,7 @@ class Settings:
     validation_iterations: int = 50
     initial_learning_rate: float = 1e-2
     save_every: int = 1
-    paraphrase_probability: float = 0.5
+    paraphrase_probability: float = 0.25
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
     def __post_init__(self) -> None:
