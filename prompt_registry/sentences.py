@@ -34,6 +34,11 @@ def compose_prompt(modality: str, subject: str) -> str:
     return f"{article} {modality} of {subject}"
 
 
+def fill_paraphrase(text: str, modality: str, region: str) -> str:
+    """Put modality and region into a paraphrase written by hand."""
+    return text.replace("{modality}", modality).replace("{region}", region)
+
+
 def context_sentences(context: Context) -> tuple[str, ...]:
     """List the wordings of a context: T1 first, then its paraphrases, hand-written ones before templates."""
     filled = [template.format(modality=context.modality, region=context.region) for template in _CONTEXT_TEMPLATES]
@@ -42,9 +47,7 @@ def context_sentences(context: Context) -> tuple[str, ...]:
 
 def target_sentences(context: Context, target: Target) -> tuple[str, ...]:
     """List the wordings of a target in a context: T2 first, then paraphrases by hand, by template and by synonym."""
-    by_hand = [
-        text.replace("{modality}", context.modality).replace("{region}", context.region) for text in target.paraphrases
-    ]
+    by_hand = [fill_paraphrase(text, context.modality, context.region) for text in target.paraphrases]
     filled = [template.format(modality=context.modality, name=target.name) for template in _TARGET_TEMPLATES]
     synonyms = [compose_prompt(context.modality, synonym) for synonym in target.synonyms]
     return _unique(compose_prompt(context.modality, target.name), *by_hand, *filled, *synonyms)
