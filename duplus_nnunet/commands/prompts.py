@@ -1,4 +1,4 @@
-"""`duplus prompts`: draft, check, list, show, compare, embed and locate the prompts of datasets."""
+"""`duplus prompts`: draft, check, list, show, compare, embed, locate and measure the prompts of datasets."""
 
 import argparse
 import json
@@ -22,8 +22,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501 and say what to review",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    from duplus_nnunet.commands.prompts_sensitivity import add_sensitivity
+
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where):
+    adders = (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where, add_sensitivity)
+    for add in adders:
         add(commands)
 
 
