@@ -110,7 +110,7 @@ class PromptBank:
                 known.setdefault(normalise(word), target["name"])
         for word in asked:
             if normalise(word) not in known:
-                raise PromptError(f"{say_unknown('target', word, self.names)} Free text is asked for by --prompt.")
+                raise PromptError(say_unknown("target", word, self.names))
         chosen = {known[normalise(word)] for word in asked}
         return [name for name in self.names if name in chosen]
 

@@ -71,14 +71,14 @@ def run_sensitivity(args: argparse.Namespace) -> int:
     if args.json:
         _check_writable(Path(args.json))
     question = Question(
-        args.model,
-        tuple(args.images),
-        args.label,
-        tuple(args.folds) if args.folds else None,
-        args.chk,
-        args.context,
-        tuple(args.targets or ()),
-        args.contexts_too,
+        model=args.model,
+        images=tuple(args.images),
+        label=args.label,
+        folds=tuple(args.folds) if args.folds else None,
+        checkpoint=args.chk,
+        context=args.context,
+        targets=tuple(args.targets or ()),
+        with_contexts=args.contexts_too,
     )
     means = Means(_find_device(args.device), args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
     with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report

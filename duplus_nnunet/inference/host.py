@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.errors import DataError, ModelError, PromptError
 from duplus_nnunet.inference.free_text import NewTarget, Reading, describe_reading, read_texts
 from duplus_nnunet.inference.selection import Selection, get_selection, read_model_plans
 from duplus_nnunet.networks.prompts import Prompts
@@ -49,7 +49,7 @@ def apply_selection(predictor: Any, selection: Selection) -> Reading:
     plans, labels = predictor.plans_manager.plans, predictor.dataset_json["labels"]
     bank = PromptBank(plans)
     context = bank.find_context(selection.context)
-    asked = set(bank.find_targets(selection.targets))
+    asked = _find_targets(bank, selection.targets)
     reading = read_texts(plans, labels, context, selection.prompts, selection.encoder)
     asked.update(reading.known.values())
     everything = not asked and not reading.new
@@ -62,6 +62,13 @@ def apply_selection(predictor: Any, selection: Selection) -> Reading:
     bind(predictor, prompts, select_labels(predictor.dataset_json, chosen, reading.new))
     predictor.dataset_json["duplus"] = write_legend(predictor.label_manager, context, found["sentences"][0], reading)
     return reading
+
+
+def _find_targets(bank: PromptBank, targets: Sequence[str]) -> set[str]:
+    try:
+        return set(bank.find_targets(targets))
+    except PromptError as error:
+        raise PromptError(f"{error} What is none of these is asked for by --prompt.") from error
 
 
 def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None:

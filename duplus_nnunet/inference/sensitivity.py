@@ -21,6 +21,7 @@ from duplus_nnunet.inference.host import bind
 from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
 from duplus_nnunet.inference.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY
 
 # Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.
@@ -108,9 +109,11 @@ def measure(question: Question, means: Means) -> Report:
     context = bank.find_context(question.context)
     names = bank.find_targets(question.targets) if question.targets else bank.names
     wordings = list_wordings(bank, context, names, question.with_contexts)
-    predictor = _load(question, means)
-    labels = predictor.dataset_json["labels"]
-    cases = find_cases(question.images, question.label, predictor.dataset_json["file_ending"])
+    declared = read_dataset_json(Path(question.model) / "dataset.json")
+    labels = declared["labels"]
+    cases = find_cases(question.images, question.label, declared["file_ending"])
+    folds = question.folds or find_folds(question.model, question.checkpoint)
+    predictor = _load(question, folds, means)
     predictor._manage_input_and_output_lists([list(case.images) for case in cases], None)
     values = {target["name"]: labels[target["label"]] for target in bank.targets}
     found = {case.name: _score_case(predictor, case, wordings, values, means) for case in cases}
@@ -141,11 +144,10 @@ def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
     return tuple(fold for fold in found if fold != "all") or ("all",)
 
 
-def _load(question: Question, means: Means) -> Any:
+def _load(question: Question, folds: Sequence[str], means: Means) -> Any:
     """Load the model into nnU-Net's predictor, whatever the prediction variables say."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    folds = question.folds or find_folds(question.model, question.checkpoint)
     predictor = nnUNetPredictor(
         tile_step_size=means.step_size,
         use_mirroring=means.mirror,

@@ -236,6 +236,11 @@ def test_without_a_selection_all_targets_are_bound(plans: dict[str, Any]) -> Non
     assert predictor.dataset_json["labels"] == {"background": 0, "liver": 1, "kidney_l": 2}
 
 
+def test_an_unknown_target_is_told_of_free_text(plans: dict[str, Any]) -> None:
+    with pytest.raises(PromptError, match=r"Unknown target 'ureter'.*by --prompt"):
+        apply_selection(make_predictor(plans, {"labels": LABELS}), Selection(("ureter",)))
+
+
 def test_a_known_text_is_bound_as_the_target_itself(plans: dict[str, Any]) -> None:
     first, second = (make_predictor(plans, {"labels": LABELS}) for _ in range(2))
     apply_selection(first, Selection(("liver",)))
