@@ -270,7 +270,9 @@ _PREDICT = "nnunetv2.inference.predict_from_raw_data"
 _ENTRYPOINTS = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
 _NO_TRACE = "an error that the user can put right ends with its message and exit code 1"
 _NO_TRACE_REASON = "nnU-Net's commands print a stack trace for every error"
-_SELECTION = "accepts --targets, --context and --list-targets; given for a stock model, they end with an error"
+_SELECTION = (
+    "accepts --targets, --prompt, --context and --list-targets; given for a stock model, they end with an error"
+)
 _SELECTION_REASON = "nnU-Net's parser refuses options that it does not know"
 
 LOOKUP = Change(

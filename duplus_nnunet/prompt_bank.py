@@ -140,11 +140,26 @@ class PromptBank:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability
             return sentences[int(rng.integers(1, len(sentences)))] if paraphrase and rng is not None else sentences[0]
 
-        t1 = self._vector(choose(found["sentences"]), "context")
+        t1 = choose(found["sentences"])
+        return self.compose(t1, [(choose(found["target_prompts"][name]), name) for name in names])
+
+    def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:
+        """Turn texts into prompts for all images alike: context (1, E), targets (K, F).
+
+        Args:
+            context: Wording of T1.
+            targets: K pairs of a wording of T2 and the bare name that stands beside it.
+
+        Raises:
+            PlansError: The plans hold no embedding of one of them.
+        """
+        t1 = self._vector(context, "context")
         rows = [
-            np.concatenate([self._vector(choose(found["target_prompts"][n]), "sentence"), self._vector(n, "name")])
-            for n in names
+            np.concatenate([self._vector(sentence, "sentence"), self._vector(name, "name")])
+            for sentence, name in targets
         ]
+        if not rows:
+            raise PromptError("No target was chosen; name at least one.")
         return Prompts(torch.from_numpy(t1)[None], torch.from_numpy(np.stack(rows)))
 
     def _vector(self, text: str, kind: str) -> Vector:

@@ -56,6 +56,17 @@ class DuPLUSLabelManager(LabelManager):
         regions: list[int | tuple[int, ...]] | None = super()._get_regions()
         return regions
 
+    @property
+    def foreground_labels(self) -> list[int]:
+        """Differs from nnU-Net: with a value above 254, all values up to the largest count.
+
+        nnU-Net takes 8 bits for a label map if there are fewer than 255 foreground labels, which would cut the value
+        300 of a single label to 44. In region mode it asks for nothing but their number.
+        """
+        labels: list[int] = super().foreground_labels
+        largest = max(labels, default=0)
+        return labels if largest < 255 else list(range(1, largest + 1))
+
     def convert_probabilities_to_segmentation(self, predicted_probabilities: Maps) -> Maps:
         """Differs from nnU-Net: exclusive targets are settled by the highest probability. Shape (K, D, H, W)."""
         if not self.exclusive:

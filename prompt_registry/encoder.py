@@ -1,6 +1,7 @@
 """A text encoder at work: tokens in, one vector a text out. transformers and torch are imported here only, and late.
 
-Any encoder model of transformers and CLIP's text tower will do. Remote code is never run.
+Any encoder model of transformers and CLIP's text tower will do. Python code that an encoder brings along is run only if
+the user names that encoder, by DUPLUS_TRUST_REMOTE_CODE or `duplus prompts embed --trust-remote-code`.
 """
 
 import json
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from duplus_nnunet.errors import EncoderError
 from duplus_nnunet.prompt_registry.encoder_folder import (
+    TRUST_VARIABLE,
     checksum_weights,
     find_encoder_folder,
+    find_own_code,
+    is_trusted,
     require_default_weights,
     require_tokenizer,
 )
@@ -35,18 +39,24 @@ class TextEncoder:
         longest: The most tokens a text may have, special ones included.
     """
 
-    def __init__(self, name: str | None, pooling: str | None = None) -> None:
+    def __init__(self, name: str | None, pooling: str | None = None, trusted: bool = False) -> None:
         """Load an encoder by hub name or folder.
+
+        Args:
+            name: Hub name or folder; None is the default encoder.
+            pooling: `mean`, `cls` or `eos`; None is the model's own.
+            trusted: Run Python code that the encoder brings along; the user asked for it by name.
 
         Raises:
             EncoderError: It cannot be found or used.
         """
-        folder = find_encoder_folder(name)
+        trusted = trusted or is_trusted(name)
+        folder = find_encoder_folder(name, trusted)
         require_tokenizer(folder)
         sha256 = checksum_weights(folder)
         if is_default(name):
             require_default_weights(folder, sha256)
-        self._model, self._tokenizer = _load(folder)
+        self._model, self._tokenizer = _load(folder, str(name), trusted)
         chosen = pooling or _choose_pooling(folder, self._model)
         if chosen not in POOLINGS:
             message = f"Unknown pooling {chosen!r}. Valid: {', '.join(map(repr, POOLINGS))}."
@@ -97,21 +107,23 @@ def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
             yield rows[start : start + _BATCH]
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path, name: str, trusted: bool) -> tuple[Any, Any]:
     try:
         import torch
         from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
     except ImportError as error:
         message = f"Embedding texts needs torch and transformers ({error})."
         raise EncoderError(f"{message} Install them by `pip install torch transformers`.") from error
-    options = {"trust_remote_code": False, "local_files_only": True}
+    options = {"trust_remote_code": trusted, "local_files_only": True}
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(folder, **options)
             chosen = CLIPTextModel if config.model_type == "clip" else AutoModel
             model, info = chosen.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
+        if not trusted and find_own_code(folder):
+            raise EncoderError(_say_untrusted(folder, name)) from error
         reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         message = f"Text encoder {str(folder)!r} cannot be loaded: {reason}."
         raise EncoderError(
@@ -122,6 +134,14 @@ def _load(folder: Path) -> tuple[Any, Any]:
     tokenizer.padding_side = "right"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), tokenizer
+
+
+def _say_untrusted(folder: Path, name: str) -> str:
+    return (
+        f"Text encoder {name!r} brings Python code of its own ({', '.join(find_own_code(folder))} in {folder}), which "
+        f"is never run unasked. Read it; if you trust it, name the encoder: {TRUST_VARIABLE}={name} for all commands, "
+        f"or `duplus prompts embed --encoder {name} --trust-remote-code {name}`."
+    )
 
 
 def _require_all_weights(folder: Path, missing: Iterable[str]) -> None:

@@ -4,6 +4,8 @@ In: a name as the user wrote it. Out: a folder with configuration, tokenizer and
 """
 
 import hashlib
+import json
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -22,10 +24,26 @@ _TOKENIZER_FILES = (
 )
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _BLOCK = 1 << 20
+TRUST_VARIABLE = "DUPLUS_TRUST_REMOTE_CODE"
 
 
-def find_encoder_folder(name: str | None) -> Path:
-    """Find an encoder's folder.
+def is_trusted(name: str | None) -> bool:
+    """Tell whether the user asked for an encoder's own Python code to be run, by naming it in the variable."""
+    named = {part.strip() for part in os.environ.get(TRUST_VARIABLE, "").split(",")}
+    return name is not None and not is_default(name) and name in named
+
+
+def find_own_code(folder: Path) -> tuple[str, ...]:
+    """List the classes of an encoder's own Python code that its configuration names."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+        return tuple(str(value) for value in named.values())
+    except (OSError, ValueError, AttributeError):
+        return ()  # transformers reads the same file next, and says what is wrong with it
+
+
+def find_encoder_folder(name: str | None, with_code: bool = False) -> Path:
+    """Find an encoder's folder; its Python code is fetched from the hub on request only.
 
     Raises:
         EncoderError: It is nowhere; the message lists what was tried and the remedies.
@@ -37,7 +55,7 @@ def find_encoder_folder(name: str | None) -> Path:
         raise EncoderError(f"{message} Give a folder with config.json, tokenizer and model.safetensors, or a hub name.")
     if is_default(name):
         return find_wheel() or _find_on_hub(DEFAULT_ALIASES[-1])
-    return _find_on_hub(str(name))
+    return _find_on_hub(str(name), with_code)
 
 
 def find_wheel() -> Path | None:
@@ -95,19 +113,18 @@ def require_default_weights(folder: Path, sha256: str) -> None:
         )
 
 
-def _find_on_hub(name: str) -> Path:
+def _find_on_hub(name: str, with_code: bool = False) -> Path:
     """Look a name up in the local cache first; only then ask the network."""
+    small = [*_SMALL_FILES, "*.py"] if with_code else _SMALL_FILES
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     tried = []
     for offline in (True, False):
         try:
-            folder = Path(
-                snapshot_download(name, local_files_only=offline, allow_patterns=[*_SMALL_FILES, "*.safetensors"])
-            )
+            folder = Path(snapshot_download(name, local_files_only=offline, allow_patterns=[*small, "*.safetensors"]))
             if not offline and not any(folder.glob("*.safetensors")):
-                folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+                folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
             tried.append(f"{'local cache' if offline else 'hub'}: {type(error).__name__}")
             continue

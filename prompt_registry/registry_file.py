@@ -13,8 +13,8 @@ from duplus_nnunet.errors import RegistryError, list_nearest_first
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
 from duplus_nnunet.prompt_registry.names import find_partner, needs_partner, normalise, strip_dataset_number, swap_side
-from duplus_nnunet.prompt_registry.schema import FileForm, TargetForm
-from duplus_nnunet.prompt_registry.sentences import compose_prompt
+from duplus_nnunet.prompt_registry.schema import LONGEST_TEXT, FileForm, TargetForm
+from duplus_nnunet.prompt_registry.sentences import compose_prompt, fill_paraphrase
 
 NO_PARTNER = "none"
 
@@ -71,6 +71,8 @@ def check_registry_file(path: str | Path) -> tuple[RegistryFile | None, tuple[Pr
     form = _read_form(marks, problems) if marks.lines or not problems else None
     if form is not None:
         problems += _check_names(form, marks)
+        problems += _check_context_names(form, marks)
+        problems += _check_paraphrases(form, marks)
         problems += _check_partners(form, marks)
         problems += _check_default(form, marks)
     if form is None or problems:
@@ -145,6 +147,44 @@ def _check_names(form: FileForm, marks: MarkedYaml) -> list[Problem]:
                 message = f"{word!r} of {name!r} is already taken by {owner!r} in line {first}."
                 problems.append(Problem(marks.file, line, f"{message} Remove or rename one of the two."))
     return problems
+
+
+def _check_context_names(form: FileForm, marks: MarkedYaml) -> list[Problem]:
+    """Find contexts that could not be told apart when they are asked for."""
+    first: dict[str, str] = {}
+    problems = []
+    for name in form.contexts:
+        other = first.setdefault(normalise(name), name)
+        if other != name:
+            line, before = marks.line_of(("contexts", name)), marks.line_of(("contexts", other))
+            message = f"The context {name!r} is {other!r} of line {before} but for case or separators."
+            problems.append(Problem(marks.file, line, f"{message} Remove or rename one of the two."))
+    return problems
+
+
+def _check_paraphrases(form: FileForm, marks: MarkedYaml) -> list[Problem]:
+    """Find paraphrases that two targets share, and those that are too long once modality and region are filled in."""
+    owners: dict[str, tuple[str, int]] = {}
+    problems = []
+    for name, index, text in _list_paraphrases(form):
+        line = marks.line_of(("targets", name, "paraphrases", index))
+        owner, first = owners.setdefault(normalise(text), (name, line))
+        if owner != name:
+            message = f"The paraphrase {text!r} of {name!r} is that of {owner!r} in line {first}, which steers nothing."
+            problems.append(Problem(marks.file, line, f"{message} Reword one of the two."))
+        longest = max(len(fill_paraphrase(text, c.modality, c.region)) for c in form.contexts.values())
+        if longest > LONGEST_TEXT:
+            message = f"The paraphrase {text[:40]!r}... of {name!r} has {longest} characters with modality and region"
+            problems.append(
+                Problem(marks.file, line, f"{message}, but {LONGEST_TEXT} are what text encoders read. Shorten it.")
+            )
+    return problems
+
+
+def _list_paraphrases(form: FileForm) -> Iterator[tuple[str, int, str]]:
+    for name, target in form.targets.items():
+        for index, text in enumerate(target.paraphrases if target else ()):
+            yield name, index, text
 
 
 def _check_partners(form: FileForm, marks: MarkedYaml) -> list[Problem]:

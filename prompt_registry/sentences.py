@@ -1,9 +1,13 @@
 """Prompts in words: a context or a target becomes its sentence and its paraphrases.
 
 T1 and T2 are worded as in the paper. Paraphrases come from templates: the same entry always gives the same texts.
+The other way, a text of the user's own becomes the sentence and the bare name that steer the network.
 
 Source: DuPLUS, arXiv 2510.03483, section on dual prompts.
 """
+
+import re
+from collections.abc import Iterable
 
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 
@@ -21,12 +25,18 @@ _TARGET_TEMPLATES = (
     "segment the {name} in {modality}",
     "outline of the {name} on {modality}",
 )
+_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
 def compose_prompt(modality: str, subject: str) -> str:
     """Write a prompt as the paper does: "A computed tomography of abdomen"."""
     article = "An" if modality[:1].casefold() in "aeiou" else "A"
     return f"{article} {modality} of {subject}"
+
+
+def fill_paraphrase(text: str, modality: str, region: str) -> str:
+    """Put modality and region into a paraphrase written by hand."""
+    return text.replace("{modality}", modality).replace("{region}", region)
 
 
 def context_sentences(context: Context) -> tuple[str, ...]:
@@ -37,12 +47,42 @@ def context_sentences(context: Context) -> tuple[str, ...]:
 
 def target_sentences(context: Context, target: Target) -> tuple[str, ...]:
     """List the wordings of a target in a context: T2 first, then paraphrases by hand, by template and by synonym."""
-    by_hand = [
-        text.replace("{modality}", context.modality).replace("{region}", context.region) for text in target.paraphrases
-    ]
+    by_hand = [fill_paraphrase(text, context.modality, context.region) for text in target.paraphrases]
     filled = [template.format(modality=context.modality, name=target.name) for template in _TARGET_TEMPLATES]
     synonyms = [compose_prompt(context.modality, synonym) for synonym in target.synonyms]
     return _unique(compose_prompt(context.modality, target.name), *by_hand, *filled, *synonyms)
+
+
+def split_text(text: str, modality: str, modalities: Iterable[str] = ()) -> tuple[str, str]:
+    """Make of a text the two that a target is steered by: a sentence that names a modality, and a bare name.
+
+    A sentence worded like T2 or one of its templates stays as it is, and the structure's name is read out of it.
+    Another text that names a modality stands for both. A text without one is a name, from which T2 is composed.
+
+    Args:
+        text: The user's own words.
+        modality: That of the context, for a text that names none.
+        modalities: Others that the text may name.
+    """
+    text = " ".join(text.split())
+    known = sorted({modality, *modalities}, key=len, reverse=True)
+    if not any(one.casefold() in text.casefold() for one in known):
+        name = _ARTICLE.sub("", text)
+        return compose_prompt(modality, name), name
+    return text, _find_name(text, known) or text
+
+
+def _find_name(text: str, modalities: Iterable[str]) -> str | None:
+    """Read a structure's name out of a sentence; None if no template could have written the sentence."""
+    templates = sorted(("{modality} of {name}", *_TARGET_TEMPLATES), key=len, reverse=True)
+    for modality in modalities:
+        for template in templates:
+            pattern = re.escape(template).replace(r"\{name\}", "(?P<name>.+)")
+            pattern = pattern.replace(r"\{modality\}", rf"(?:(?:an?|the)\s+)?{re.escape(modality)}")
+            found = re.fullmatch(pattern, text.rstrip(". "), re.IGNORECASE)
+            if found:
+                return _ARTICLE.sub("", found["name"])
+    return None
 
 
 def entry_texts(entry: Entry) -> tuple[str, ...]:

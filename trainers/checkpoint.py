@@ -64,3 +64,24 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(found, dict) or "network_weights" not in found:
         raise ModelError(f"The checkpoint {file} holds no 'network_weights'; it is not an nnU-Net checkpoint.")
     return found
+
+
+def require_embedding(weights: Mapping[str, Any], expected: tuple[int, int], file: str | os.PathLike[str]) -> None:
+    """Refuse weights that were trained on embeddings of other lengths than the plans hold.
+
+    Args:
+        weights: `network_weights` of a checkpoint.
+        expected: Lengths of a context and of a target embedding in the plans.
+        file: The checkpoint, for the message.
+
+    Raises:
+        ModelError: They differ.
+    """
+    layers = ("film.hidden.weight", "generator.from_target.weight")
+    found = tuple(int(weights[name].shape[1]) if name in weights else 0 for name in layers)
+    if 0 not in found and found != expected:
+        raise ModelError(
+            f"The checkpoint {file} was trained on text embeddings of length {found[0]}; its plans hold some of "
+            f"length {expected[0]}, made by another text encoder. Put back the plans it was trained with, or train "
+            "anew with these."
+        )

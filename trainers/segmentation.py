@@ -20,7 +20,7 @@ from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.planners.planner import UNSUPPORTED
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import PLANS_KEY, read_settings
-from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, write_safely
+from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
 from duplus_nnunet.trainers.loss import TargetLoss
 
 
@@ -188,7 +188,8 @@ class DuPLUSTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         """Differs from nnU-Net: a file is first read with weights_only=True, and a damaged one is named."""
         if isinstance(filename_or_checkpoint, (str, os.PathLike)):
-            read_checkpoint(filename_or_checkpoint)
+            found = read_checkpoint(filename_or_checkpoint)
+            require_embedding(found["network_weights"], self.bank.embedding, filename_or_checkpoint)
             filename_or_checkpoint = str(filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
 

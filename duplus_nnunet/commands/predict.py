@@ -8,6 +8,7 @@ _EPILOG = """\
 example:
   duplus predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
   duplus predict -i IN -o OUT -m MODEL_FOLDER -f 0 --targets spleen --context amos_ct
+  duplus predict -i IN -o OUT -m MODEL_FOLDER -f 0 --prompt "A computed tomography of the renal pelvis"
   duplus predict -m MODEL_FOLDER --list-targets
 
 All options of nnUNetv2_predict are taken (with -m, those of nnUNetv2_predict_from_modelfolder):

@@ -1,4 +1,4 @@
-"""`duplus prompts`: draft, check, list, show, compare, embed and locate the prompts of datasets."""
+"""`duplus prompts`: draft, check, list, show, compare, embed, locate and measure the prompts of datasets."""
 
 import argparse
 import json
@@ -22,8 +22,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501 and say what to review",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    from duplus_nnunet.commands.prompts_sensitivity import add_sensitivity
+
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where):
+    adders = (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where, add_sensitivity)
+    for add in adders:
         add(commands)
 
 
@@ -128,6 +131,7 @@ def run_embed(args: argparse.Namespace) -> int:
     """Embed texts into a store, so that using them needs no encoder."""
     from tqdm import tqdm
 
+    from duplus_nnunet.errors import EncoderError
     from duplus_nnunet.prompt_registry import entry_texts
     from duplus_nnunet.prompt_registry.encoder import TextEncoder
     from duplus_nnunet.prompt_registry.finding import users_registry
@@ -139,7 +143,10 @@ def run_embed(args: argparse.Namespace) -> int:
     texts = [text for name in args.names for text in entry_texts(_require_entry(name))]
     if not args.names:
         texts = [*shipped_texts(), *(text for file in users_registry() for text in entry_texts(file_entry(file)))]
-    model = TextEncoder(args.encoder, args.pooling)
+    if args.trust_remote_code not in (None, args.encoder):
+        message = f"--trust-remote-code names {args.trust_remote_code!r}, but the encoder is {args.encoder!r}."
+        raise EncoderError(f"{message} Name the encoder itself, in the same words.")
+    model = TextEncoder(args.encoder, args.pooling, trusted=args.trust_remote_code is not None)
     folder = Path(args.output) if args.output else user_folder()
     with tqdm(total=len(set(texts)), desc="embedding", unit="text", disable=None) as bar:
         done = fill_store(texts, model, folder, args.overwrite, bar.update)
@@ -267,6 +274,12 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "-o", "--output", metavar="FOLDER", help="store folder (default: DUPLUS_EMBEDDINGS or the cache)"
     )
     parser.add_argument("--overwrite", action="store_true", help="discard what other weights of that name have left")
+    parser.add_argument(
+        "--trust-remote-code",
+        metavar="NAME",
+        help="run Python code that this encoder brings along; NAME is that of --encoder (default: never; the variable "
+        "DUPLUS_TRUST_REMOTE_CODE, names separated by commas, asks for it in all commands)",
+    )
     _add_encoder(parser)
 
 

@@ -9,12 +9,14 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.names import normalise
 
 _HELP = """
 DuPLUS options (for models trained by a DuPLUS trainer):
@@ -23,12 +25,25 @@ DuPLUS options (for models trained by a DuPLUS trainer):
                         computed. Label values stay those of dataset.json. A target's probability does not depend on
                         the others asked for; but where targets exclude one another, a voxel goes to the most
                         probable of those asked for, so that it may change its owner with the selection.
-                        Default: the variable DUPLUS_TARGETS (names separated by commas), else all.
+                        Default: the variable DUPLUS_TARGETS (names separated by commas), else all; with --prompt,
+                        none but those prompted for.
+  --prompt TEXT [TEXT ...]
+                        Predict what these texts describe, beside --targets. A text by which a known target goes is
+                        that target. Any other is encoded by the model's own text encoder and reported as not seen in
+                        training, with the nearest known targets; its label value is the next one after the largest
+                        of dataset.json, in the order typed, and stands in the dataset.json beside the predictions.
+                        A text without a modality is taken for a structure's name and put into the model's sentence;
+                        from a sentence worded like the model's, the name is read. Default: the variable
+                        DUPLUS_PROMPT (texts separated by semicolons).
+  --encoder FOLDER      Where the model's own text encoder is, if not where it was at planning; another one is
+                        refused. Only new texts need it. Default: DUPLUS_ENCODER.
   --context NAME        Context prompt (T1) of the images. Default: DUPLUS_CONTEXT, else the model's own.
   --list-targets        Show what the model was trained on, and end; -i and -o are not needed.
 
 example:
   nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans \\
+      --prompt "A computed tomography of the renal pelvis"
 """
 
 
@@ -39,13 +54,17 @@ class Selection:
     Attributes:
         targets: Names as typed; empty is all.
         context: Context as typed; None is the model's default.
+        prompts: Free texts as typed.
+        encoder: Where the model's own text encoder is now; None is where it was at planning.
     """
 
     targets: tuple[str, ...] = ()
     context: str | None = None
+    prompts: tuple[str, ...] = ()
+    encoder: str | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.targets) or self.context is not None
+        return bool(self.targets or self.prompts) or self.context is not None
 
 
 _asked = Selection()
@@ -71,15 +90,27 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--targets", nargs="+")
     parser.add_argument("--context")
+    parser.add_argument("--prompt", nargs="+")
+    parser.add_argument("--encoder")
     parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
     return parser
 
 
 def read_selection(options: argparse.Namespace) -> Selection:
     """Join options and variables; an option wins over its variable."""
-    variable = [name.strip() for name in os.environ.get("DUPLUS_TARGETS", "").split(",")]
-    targets = options.targets if options.targets is not None else [name for name in variable if name]
-    return Selection(tuple(targets), options.context or os.environ.get("DUPLUS_CONTEXT") or None)
+    return Selection(
+        targets=_choose(options.targets, "DUPLUS_TARGETS", ","),
+        context=options.context or os.environ.get("DUPLUS_CONTEXT") or None,
+        prompts=_choose(options.prompt, "DUPLUS_PROMPT", ";"),
+        encoder=options.encoder or os.environ.get("DUPLUS_ENCODER") or None,
+    )
+
+
+def _choose(typed: Sequence[str] | None, variable: str, separator: str) -> tuple[str, ...]:
+    if typed is not None:
+        return tuple(typed)
+    parts = (part.strip() for part in os.environ.get(variable, "").split(separator))
+    return tuple(part for part in parts if part)
 
 
 def _find_value(arguments: Sequence[str], option: str, default: str | None = None) -> str | None:
@@ -123,16 +154,25 @@ def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
 
 
 def describe_targets(folder: str | os.PathLike[str]) -> str:
-    """List what a model was trained on, by context."""
+    """List what a model was trained on, by context: T1, and each target with what else it goes by."""
     bank = PromptBank(read_model_plans(folder))
-    lines = []
+    lines = [
+        f"{len(bank.contexts)} context(s) for --context, {len(bank.targets)} target(s) for --targets, in any case."
+    ]
+    width = max(len(name) for name in bank.names)
     for name, context in bank.contexts.items():
         default = " (default)" if name == bank.default_context else ""
-        lines.append(f"context {name}{default}: {context['sentences'][0]}")
-        for target in bank.targets:
-            also = f" (also: {', '.join(target['synonyms'])})" if target.get("synonyms") else ""
-            lines.append(f"  {target['name']}{also}")
+        targets = [target for target in bank.targets if target["name"] in context["target_prompts"]]
+        lines += ["", f"context {name}{default}", f"  T1: {context['sentences'][0]}", f"  {len(targets)} target(s):"]
+        lines += [f"    {target['name']:<{width}}  {_say_also(target)}".rstrip() for target in targets]
     return "\n".join(lines)
+
+
+def _say_also(target: Mapping[str, Any]) -> str:
+    """List a target's synonyms, and its label where that is another word."""
+    words = [*target.get("synonyms", ()), target["label"]]
+    also = dict.fromkeys(word for word in words if normalise(word) != normalise(target["name"]))
+    return f"also: {', '.join(also)}" if also else ""
 
 
 def _check_writable(arguments: Sequence[str]) -> None:

@@ -82,6 +82,35 @@ def test_targets_are_listed_without_input_and_output(project: Any) -> None:
     assert "left kidney" in project.do("nnUNetv2_predict", *project.options, "--list-targets")
 
 
+def test_free_text_gets_a_label_value_of_its_own_and_is_reported(project: Any, tmp_path: Path) -> None:
+    text = "A computed tomography of the renal pelvis"
+    done = project.predict(tmp_path, "--targets", "Spleen", "--prompt", text, "LIVER")
+    assert done.returncode == 0, done.stderr
+    assert f"{text!r} was not seen in training; its label value is 8." in done.stdout
+    assert "kidney 0.7" in done.stdout
+    assert "'LIVER' is the known target 'liver' (label value 1)." in done.stdout
+    written = json.loads((tmp_path / "dataset.json").read_text())
+    assert written["labels"] == {"background": 0, "liver": 1, "spleen": 2, text: 8}
+    assert written["duplus"]["legend"] == {"1": "liver", "2": "spleen", "8": text}
+    assert set(np.unique(read_mask(tmp_path))) <= {0, 1, 2, 8}
+
+
+def test_sensitivity_scores_a_targets_own_mask_by_every_wording(project: Any, tmp_path: Path) -> None:
+    image, label = (next((project.raw / folder).glob("*.nii.gz")) for folder in ("imagesTs", "labelsTs"))
+    arguments = ("-m", project.model, "-i", image, "-l", label, "--disable_tta", "-step_size", "1", "-device", "cpu")
+    printed = project.do(
+        "duplus", "prompts", "sensitivity", *arguments, "--targets", "spleen", "aorta", "--json", tmp_path / "r.json"
+    )
+    assert "spleen (label value 2): spread" in printed
+    report = json.loads((tmp_path / "r.json").read_text())
+    spleen, aorta = report["targets"]
+    assert {score["kind"] for score in aorta["wordings"]} == {"T2", "paraphrase"}
+    assert project.predict(tmp_path / "out", "--targets", "spleen").returncode == 0
+    mask, truth = read_mask(tmp_path / "out") == 2, np.asarray(nibabel.load(label).dataobj) == 2
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    assert spleen["wordings"][0]["dice"] == pytest.approx(dice, abs=1e-4)
+
+
 def test_an_unknown_target_ends_with_the_nearest_names_and_writes_nothing(project: Any, tmp_path: Path) -> None:
     done = project.predict(tmp_path, "--targets", "lung")
     assert done.returncode == 1

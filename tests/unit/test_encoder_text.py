@@ -1,5 +1,6 @@
 """Text encoders at work: the default one where its wheel is installed, and tiny random ones made here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -167,8 +168,34 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
     folder = save_bert(tmp_path / "remote")
     (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
     (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
-    with pytest.raises(EncoderError, match=r"cannot be loaded"):
+    with pytest.raises(EncoderError, match=r"brings Python code of its own \(evil.Config.*never run unasked"):
         embed(TEXTS, folder)
+
+
+def save_own_code(folder: Path) -> Path:
+    """Save an encoder whose classes no package has: BERT by another name."""
+    save_bert(folder)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own_bert", "auto_map": own}))
+    (folder / "own.py").write_text(
+        "from transformers import BertConfig, BertModel\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own_bert'\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n"
+    )
+    return folder
+
+
+def test_own_code_is_run_only_for_the_encoder_that_is_named(
+    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_own_code(tmp_path / "own")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setenv("DUPLUS_TRUST_REMOTE_CODE", f"other, {folder}x")
+    with pytest.raises(EncoderError, match="never run unasked"):
+        embed(TEXTS, folder)
+    monkeypatch.setenv("DUPLUS_TRUST_REMOTE_CODE", f"other, {folder}")
+    np.testing.assert_allclose(embed(TEXTS, folder)[0], embed(TEXTS, bert)[0], atol=1e-3)
 
 
 def test_an_encoder_of_another_dimension_than_expected_is_refused(bert: Path) -> None:

@@ -1,8 +1,11 @@
 """Labels as independent targets."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.host import select_labels
@@ -63,3 +66,25 @@ def test_selected_labels_keep_their_values() -> None:
 def test_selected_regions_keep_their_place_in_the_class_order() -> None:
     chosen = select_labels({"labels": REGIONS, "regions_class_order": [1, 2]}, ["core"])
     assert chosen["regions_class_order"] == [2]
+
+
+@pytest.mark.parametrize("value", [1, 254, 255, 300, 32767])
+def test_a_large_value_of_a_lone_target_survives_nnunets_export(value: int) -> None:
+    manager = DuPLUSLabelManager({"background": 0, "liver": value}, None)
+    shape = (2, 2, 2)
+    properties = {
+        "spacing": (1, 1, 1),
+        "shape_before_cropping": shape,
+        "shape_after_cropping_and_before_resampling": shape,
+        "bbox_used_for_cropping": [[0, 2]] * 3,
+    }
+    plans = SimpleNamespace(transpose_forward=[0, 1, 2], transpose_backward=[0, 1, 2])
+    configuration = SimpleNamespace(spacing=(1, 1, 1), resampling_fn_probabilities=lambda logits, *_: logits)
+    found = convert_predicted_logits_to_segmentation_with_correct_shape(
+        torch.ones(1, *shape), plans, configuration, manager, properties
+    )
+    assert np.unique(found).tolist() == [value]
+
+
+def test_small_values_are_listed_as_by_nnunet() -> None:
+    assert DuPLUSLabelManager(EXCLUSIVE, None).foreground_labels == [1, 2]

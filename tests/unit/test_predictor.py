@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.host import _check_checkpoints
@@ -21,3 +22,12 @@ def test_a_missing_fold_lists_those_there(tmp_path: Path) -> None:
     (tmp_path / "fold_1" / "checkpoint_final.pth").write_bytes(b"")
     with pytest.raises(ModelError, match="fold_1"):
         _check_checkpoints(tmp_path, (0,), "checkpoint_final.pth")
+
+
+def test_a_checkpoint_of_another_embedding_than_the_plans_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fold_0").mkdir()
+    weights = {"film.hidden.weight": torch.zeros(2, 8), "generator.from_target.weight": torch.zeros(2, 16)}
+    torch.save({"network_weights": weights}, tmp_path / "fold_0" / "c.pth")
+    _check_checkpoints(tmp_path, (0,), "c.pth", (8, 16))
+    with pytest.raises(ModelError, match="embeddings of length 8; its plans hold some of length 12"):
+        _check_checkpoints(tmp_path, (0,), "c.pth", (12, 24))

@@ -1,6 +1,7 @@
 """`duplus prompts` as a user meets it: words in, text and an exit code out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,7 @@ def test_where_lists_where_files_are_looked_for(
 class FakeEncoder:
     """Stands in for an encoder: a text's vector is made of its length."""
 
-    def __init__(self, name: str | None, pooling: str | None) -> None:
+    def __init__(self, name: str | None, pooling: str | None, trusted: bool) -> None:
         self.identity = EncoderIdentity(str(name), pooling or "mean", "a" * 64, 2)
 
     def encode(self, texts: list[str]) -> Any:
@@ -285,9 +286,15 @@ def test_embed_takes_the_whole_registry_by_default(
     assert added > 2000
 
 
-@pytest.mark.parametrize("command", ["draft", "check", "list", "show", "similar", "embed", "where"])
+def test_embed_trusts_only_the_encoder_that_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert duplus("embed", "--encoder", "mine", "--trust-remote-code", "other", "501") == 1
+    assert "--trust-remote-code names 'other', but the encoder is 'mine'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["draft", "check", "list", "show", "similar", "embed", "where", "sensitivity"])
 def test_every_sub_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         duplus(command, "--help")
     assert caught.value.code == 0
-    assert f"example:\n  duplus prompts {command}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(rf"examples?:\n  duplus prompts {command}", out)

@@ -236,3 +236,24 @@ def test_a_file_serves_the_further_names_it_declares(tmp_path: Path) -> None:
     file = good(tmp_path, "dataset: Demo", "dataset: Demo\ndatasets: [Dataset007_Other]")
     assert file.serves("Dataset501_other")
     assert not file.serves("Dataset501_DemoTwo")
+
+
+def test_two_contexts_that_differ_in_case_only_name_both_lines(tmp_path: Path) -> None:
+    second = "  Demo-CT: {modality: computed tomography, region: thorax}\n"
+    assert faults(tmp_path, "targets:\n", f"{second}targets:\n") == [
+        "6: The context 'Demo-CT' is 'demo_ct' of line 3 but for case or separators. Remove or rename one of the two."
+    ]
+
+
+def test_a_paraphrase_of_two_targets_names_both_lines(tmp_path: Path) -> None:
+    both = "  liver: {paraphrases: [the organ]}\n  spleen: {paraphrases: [The  organ]}\n"
+    assert faults(tmp_path, "  liver:\n", both) == [
+        "11: The paraphrase 'The  organ' of 'spleen' is that of 'liver' in line 10, which steers nothing. "
+        "Reword one of the two."
+    ]
+
+
+def test_a_paraphrase_that_is_too_long_once_it_is_filled(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "  liver:\n", f"  liver: {{paraphrases: ['{'a {modality} ' * 20}']}}\n")
+    assert fault.startswith("10: The paraphrase 'a {modality}")
+    assert "has 439 characters with modality and region, but 300 are what text encoders read. Shorten it." in fault

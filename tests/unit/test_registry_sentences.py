@@ -1,7 +1,7 @@
 import pytest
 
 from duplus_nnunet.prompt_registry import Context, Entry, Target, context_sentences, entry_texts, target_sentences
-from duplus_nnunet.prompt_registry.sentences import compose_prompt
+from duplus_nnunet.prompt_registry.sentences import compose_prompt, split_text
 
 CT = Context("ct", "computed tomography", "abdomen", "A computed tomography of abdomen", ("belly CT",))
 SPLEEN = Target("spleen", "spleen", ("lien",))
@@ -58,3 +58,27 @@ def test_an_entry_needs_bare_names_and_all_wordings_once() -> None:
     texts = entry_texts(entry)
     assert len(set(texts)) == len(texts)
     assert {"spleen", *context_sentences(CT), *target_sentences(CT, SPLEEN)} == set(texts)
+
+
+@pytest.mark.parametrize("text", target_sentences(CT, Target("ureter", "ureter")))
+def test_the_name_is_read_out_of_every_sentence_of_a_target(text: str) -> None:
+    assert split_text(text, CT.modality) == (text, "ureter")
+
+
+@pytest.mark.parametrize("text", ["A computed tomography of the ureter.", "computed tomography of an ureter"])
+def test_articles_and_full_stops_are_no_part_of_a_name(text: str) -> None:
+    assert split_text(text, CT.modality)[1] == "ureter"
+
+
+def test_a_text_without_a_modality_is_a_name() -> None:
+    assert split_text(" the  ureter ", CT.modality) == ("A computed tomography of ureter", "ureter")
+
+
+def test_a_sentence_that_no_template_could_have_written_stands_for_both() -> None:
+    text = "on computed tomography, the ureter"
+    assert split_text(text, CT.modality) == (text, text)
+
+
+def test_of_two_modalities_the_longer_one_is_read_first() -> None:
+    text = "A cone-beam computed tomography of the molar"
+    assert split_text(text, CT.modality, ["cone-beam computed tomography"]) == (text, "molar")

@@ -1,5 +1,6 @@
 """Options of the prediction commands."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from duplus_nnunet.errors import DataError, ModelError
-from duplus_nnunet.inference.selection import Selection, _find_model_folder, get_selection, wrap_entry_point
+from duplus_nnunet.inference.selection import (
+    Selection,
+    _find_model_folder,
+    describe_targets,
+    get_selection,
+    wrap_entry_point,
+)
 
 
 @pytest.fixture
@@ -64,3 +71,56 @@ def test_an_output_folder_that_is_a_file_is_refused(
     file.write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         call("-m", "M", "-o", str(file))
+
+
+def test_free_texts_and_the_encoders_place_are_taken_out(call: Callable[..., tuple[list[str], Selection]]) -> None:
+    rest, selection = call("-m", "M", "--prompt", "a ureter", "the renal pelvis", "-i", "IN", "--encoder", "E")
+    assert rest == ["-m", "M", "-i", "IN"]
+    assert selection == Selection(prompts=("a ureter", "the renal pelvis"), encoder="E")
+    assert selection
+
+
+def test_an_option_cut_short_is_not_ours(call: Callable[..., tuple[list[str], Selection]]) -> None:
+    rest, selection = call("-m", "M", "--prom", "a ureter")
+    assert rest == ["-m", "M", "--prom", "a ureter"]
+    assert not selection
+
+
+def test_free_texts_of_the_variable_may_hold_commas(
+    call: Callable[..., tuple[list[str], Selection]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUPLUS_PROMPT", "ureter, left; renal pelvis;")
+    assert call("-m", "M")[1].prompts == ("ureter, left", "renal pelvis")
+    assert call("-m", "M", "--prompt", "ureter")[1].prompts == ("ureter",)
+
+
+def test_targets_are_listed_by_context_with_what_else_they_go_by(tmp_path: Path) -> None:
+    section = {
+        "version": 1,
+        "default_context": "mr",
+        "contexts": {
+            "ct": {"sentences": ["T1 of CT"], "target_prompts": {"liver": [], "left kidney": []}},
+            "mr": {"sentences": ["T1 of MR"], "target_prompts": {"left kidney": []}},
+        },
+        "targets": [
+            {"name": "liver", "label": "Liver", "synonyms": ["hepar"]},
+            {"name": "left kidney", "label": "LK", "synonyms": []},
+        ],
+        "embeddings": {},
+        "centres": {},
+    }
+    (tmp_path / "plans.json").write_text(json.dumps({"duplus": section}))
+    assert describe_targets(tmp_path).splitlines() == [
+        "2 context(s) for --context, 2 target(s) for --targets, in any case.",
+        "",
+        "context ct",
+        "  T1: T1 of CT",
+        "  2 target(s):",
+        "    liver        also: hepar",
+        "    left kidney  also: LK",
+        "",
+        "context mr (default)",
+        "  T1: T1 of MR",
+        "  1 target(s):",
+        "    left kidney  also: LK",
+    ]

@@ -1,0 +1,201 @@
+"""`duplus prompts sensitivity`: how much the wording of a prompt matters to a trained model."""
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duplus_nnunet.inference.sensitivity import Report
+    from duplus_nnunet.inference.wordings import Score, TargetScores
+
+_DESCRIPTION = """\
+Score every wording of a model's targets on cases with known truth: T2 itself, T2 by each synonym, and each paraphrase.
+
+Dice of a wording is that of the target's own mask, its probability above one half, whatever other targets would have
+claimed; nan where the case does not hold the target. The spread of a target is the Dice of its best wording less that
+of its worst. Only the sentence is varied: the bare name that is encoded beside it stays the target's. All wordings
+share one pass of the network, so that the image is preprocessed once and its features are computed once.
+"""
+_EPILOG = """\
+examples:
+  duplus prompts sensitivity -m MODEL -i case_0000.nii.gz -l case.nii.gz --json report.json
+  duplus prompts sensitivity -m MODEL -i imagesTs -l labelsTs -f 0 --targets "left kidney" --contexts-too
+"""
+
+
+def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = commands.add_parser(
+        "sensitivity",
+        help="Score every wording of a model's targets on cases with known truth.",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", "--model", metavar="FOLDER", required=True, help="model folder, with fold_0 and so on")
+    parser.add_argument(
+        "-i", "--images", metavar="FILE", nargs="+", required=True,
+        help="images of one case, a file a channel; or a folder of cases, named as in imagesTr",
+    )  # fmt: skip
+    parser.add_argument("-l", "--label", metavar="FILE", required=True, help="label map of that case; or their folder")
+    parser.add_argument("-f", "--folds", metavar="FOLD", nargs="+", help="folds to average (default: all there are)")
+    parser.add_argument(
+        "-chk", metavar="NAME", default="checkpoint_final.pth", help="checkpoint (default: %(default)s)"
+    )
+    parser.add_argument("--context", metavar="NAME", help="context (T1) of the images (default: the model's own)")
+    parser.add_argument("--targets", metavar="NAME", nargs="+", help="targets to score (default: all)")
+    parser.add_argument("--contexts-too", action="store_true", help="vary T1 too; each wording is a pass of its own")
+    parser.add_argument("--json", metavar="FILE", help="write everything there as well, a case at a time")
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is one, else cpu")
+    parser.add_argument(
+        "-step_size", type=_read_share, default=0.5, help="of the sliding window (default: %(default)s)"
+    )
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time: faster, less accurate")
+    parser.add_argument(
+        "--memory", metavar="GIB", type=_read_positive, default=4.0,
+        help="what the maps of one pass may take; with less, there are more passes (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=run_sensitivity)
+
+
+def run_sensitivity(args: argparse.Namespace) -> int:
+    """Measure, print and, on request, write the report."""
+    from duplus_nnunet.inference.sensitivity import Means, Question, measure
+
+    if args.json:
+        _check_writable(Path(args.json))
+    question = Question(
+        model=args.model,
+        images=tuple(args.images),
+        label=args.label,
+        folds=tuple(args.folds) if args.folds else None,
+        checkpoint=args.chk,
+        context=args.context,
+        targets=tuple(args.targets or ()),
+        with_contexts=args.contexts_too,
+    )
+    means = Means(_find_device(args.device), args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
+    with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report
+        report = measure(question, means)
+    for line in write_text(report):
+        print(line)
+    if args.json:
+        _write_json(Path(args.json), {"model": args.model, "checkpoint": args.chk, **to_json(report)})
+        print(f"Wrote {args.json}.")
+    return 0
+
+
+def write_text(report: "Report") -> Iterator[str]:
+    """Yield the report's lines: a table a target, and a summary."""
+    several = f", mean over {len(report.cases)} cases" if len(report.cases) > 1 else ""
+    yield f"context {report.context}: T1 {report.t1!r}"
+    yield f"{'case ' if not several else 'cases '}{', '.join(report.cases)}; Dice of each target's own mask{several}"
+    for title, targets in (("wordings of T2", report.targets), ("wordings of T1", report.contexts)):
+        if targets:
+            yield ""
+            yield title
+            for target in targets:
+                yield from _write_target(target)
+            yield _sum_up(title, targets)
+
+
+def to_json(report: "Report") -> dict[str, Any]:
+    """Give the report as plain data; null stands for nan."""
+    return {
+        "context": report.context,
+        "context_prompt": report.t1,
+        "cases": list(report.cases),
+        "targets": [_target_to_json(target) for target in report.targets],
+        "contexts": [_target_to_json(target) for target in report.contexts],
+    }
+
+
+def _write_target(target: "TargetScores") -> Iterator[str]:
+    label = f"{target.target} (label value {target.value})"
+    if math.isnan(target.spread):
+        yield f"  {label}: not in the label map"
+        return
+    worst = target.worst
+    yield f"  {label}: spread {target.spread:.3f}, worst {worst.dice:.3f} by {worst.wording.text!r}"
+    for score in target.scores:
+        yield f"    {score.dice:.3f}  {score.wording.kind:<13}  {score.wording.text}"
+
+
+def _sum_up(title: str, targets: "tuple[TargetScores, ...]") -> str:
+    known = [target for target in targets if not math.isnan(target.spread)]
+    if not known:
+        return f"{title}: none of the {len(targets)} target(s) is in the label map, so nothing was scored."
+    most = max(known, key=lambda target: target.spread)
+    mean = sum(target.spread for target in known) / len(known)
+    best = sum(target.own.dice >= max(score.dice for score in target.scores) for target in known)
+    return (
+        f"{title}: spread of {len(known)} of {len(targets)} target(s) {mean:.3f} on average, {most.spread:.3f} at most "
+        f"({most.target}); the model's own wording is the best one for {best} of them."
+    )
+
+
+def _target_to_json(target: "TargetScores") -> dict[str, Any]:
+    known = not math.isnan(target.spread)
+    return {
+        "name": target.target,
+        "value": target.value,
+        "spread": _plain(target.spread),
+        "worst": target.worst.wording.text if known else None,
+        "wordings": [_score_to_json(score) for score in target.scores],
+    }
+
+
+def _score_to_json(score: "Score") -> dict[str, Any]:
+    by_case = {name: _plain(value) for name, value in score.by_case.items()}
+    return {"text": score.wording.text, "kind": score.wording.kind, "dice": _plain(score.dice), "by_case": by_case}
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".writing")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _check_writable(path: Path) -> None:
+    """Stop before anything is computed if the report could not be written."""
+    from duplus_nnunet.errors import DataError
+
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+        raise DataError(f"The report cannot be written: {path} {fault}. Choose another file by --json.")
+
+
+def _find_device(asked: str | None) -> str:
+    import torch
+
+    from duplus_nnunet.errors import HostError
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked and not there[asked]:
+        found = ", ".join(name for name, known in there.items() if known)
+        raise HostError(f"The device {asked!r} was asked for, but torch finds {found} only. Use -device {found}.")
+    return asked or ("cuda" if there["cuda"] else "cpu")
+
+
+def _read_share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the patch; it lies above 0 and is at most 1")
+    return value
+
+
+def _read_positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no amount of memory; it is above 0")
+    return value

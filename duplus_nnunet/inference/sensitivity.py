@@ -1,0 +1,246 @@
+"""How much the wording of a prompt matters: in come a model and cases with their truth, out comes Dice by wording.
+
+The wordings of all targets are bound as one list of prompts, so that one pass of nnU-Net's own predictor over an image
+gives all of their maps. Preprocessing, sliding window and the way back to the image's grid are nnU-Net's.
+"""
+
+import math
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.cases import Case, find_cases, read_image, read_truth
+from duplus_nnunet.inference.host import bind
+from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
+from duplus_nnunet.inference.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
+from duplus_nnunet.settings import PLANS_KEY
+
+# Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.
+_BYTES_MAP = 4
+# Bytes a voxel of a window: logits in float32, mirrored, and weighted.
+_BYTES_WINDOW = 12
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be measured.
+
+    Attributes:
+        model: Model folder.
+        images: One file a channel, or one folder.
+        label: Label map, or a folder of them.
+        folds: Folds as nnU-Net names them; None is all that are there.
+        checkpoint: Name of the checkpoints.
+        context: Context as typed; None is the model's default.
+        targets: Targets as typed; empty is all.
+        with_contexts: Vary T1 as well.
+    """
+
+    model: str
+    images: tuple[str, ...]
+    label: str
+    folds: tuple[str, ...] | None = None
+    checkpoint: str = "checkpoint_final.pth"
+    context: str | None = None
+    targets: tuple[str, ...] = ()
+    with_contexts: bool = False
+
+
+@dataclass(frozen=True)
+class Means:
+    """How it is to be measured.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps".
+        step_size: Step of nnU-Net's sliding window, as a share of the patch.
+        mirror: Use nnU-Net's mirroring at test time.
+        memory: GiB that the maps of one pass may take.
+        progress: Show progress bars.
+    """
+
+    device: str = "cpu"
+    step_size: float = 0.5
+    mirror: bool = True
+    memory: float = 4.0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found out.
+
+    Attributes:
+        context: Key of the context.
+        t1: Its own prompt.
+        cases: Names of the cases.
+        targets: A target each, by the wordings of T2.
+        contexts: A target each, by the wordings of T1; empty if T1 was not varied.
+    """
+
+    context: str
+    t1: str
+    cases: tuple[str, ...]
+    targets: tuple[TargetScores, ...]
+    contexts: tuple[TargetScores, ...] = ()
+
+
+def measure(question: Question, means: Means) -> Report:
+    """Score every wording of the targets on the cases.
+
+    Raises:
+        DuplusError: The model, the cases or what was asked for cannot be used; see the message.
+    """
+    plans = read_model_plans(question.model)
+    if PLANS_KEY not in plans:
+        raise ModelError(
+            f"{question.model} is not the folder of a DuPLUS model: its plans hold no prompts, so no wording can be "
+            "varied. Give -m a model that was trained with -tr DuPLUSTrainer -p DuPLUSPlans."
+        )
+    bank = PromptBank(plans)
+    context = bank.find_context(question.context)
+    names = bank.find_targets(question.targets) if question.targets else bank.names
+    wordings = list_wordings(bank, context, names, question.with_contexts)
+    declared = read_dataset_json(Path(question.model) / "dataset.json")
+    labels = declared["labels"]
+    cases = find_cases(question.images, question.label, declared["file_ending"])
+    folds = question.folds or find_folds(question.model, question.checkpoint)
+    predictor = _load(question, folds, means)
+    predictor._manage_input_and_output_lists([list(case.images) for case in cases], None)
+    values = {target["name"]: labels[target["label"]] for target in bank.targets}
+    found = {case.name: _score_case(predictor, case, wordings, values, means) for case in cases}
+    scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
+    return _sum_up(bank, context, names, scores, values)
+
+
+def compute_dice(mask: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
+    """Compute 2 |mask and truth| / (|mask| + |truth|), 0 to 1, higher is better; nan if the truth is empty."""
+    if not truth.any():
+        return math.nan
+    return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))
+
+
+def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
+    """List the folds of a model that have a checkpoint; "all" only where there is no other.
+
+    Raises:
+        ModelError: There is none.
+    """
+    found = sorted(file.parent.name.removeprefix("fold_") for file in Path(model).glob(f"fold_*/{checkpoint}"))
+    if not found:
+        there = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
+        raise ModelError(
+            f"No fold in {model} has {checkpoint}. Checkpoints that are there: {', '.join(there) or 'none'}; name one "
+            "by -chk, or finish the training."
+        )
+    return tuple(fold for fold in found if fold != "all") or ("all",)
+
+
+def _load(question: Question, folds: Sequence[str], means: Means) -> Any:
+    """Load the model into nnU-Net's predictor, whatever the prediction variables say."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=means.step_size,
+        use_mirroring=means.mirror,
+        device=torch.device(means.device),
+        allow_tqdm=means.progress,
+    )
+    with use_selection(Selection()):
+        predictor.initialize_from_trained_model_folder(question.model, folds, question.checkpoint)
+    return predictor
+
+
+def _score_case(
+    predictor: Any, case: Case, wordings: Sequence[Wording], values: dict[str, Any], means: Means
+) -> dict[Wording, float]:
+    """Score all wordings on one case."""
+    plans, configuration, declared = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    reader = plans.image_reader_writer_class()
+    image, properties = read_image(reader, case)
+    truth = read_truth(reader, case, properties, image.shape[1:])
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    data, _, properties = preprocessor.run_case_npy(image, None, properties, plans, configuration, declared)
+    voxels = math.prod(data.shape[1:])
+    window = math.prod(configuration.patch_size)
+    most = int(means.memory * 2**30 / (_BYTES_MAP * voxels + _BYTES_WINDOW * window))
+    passes = list(plan_passes(wordings, most))
+    found: dict[Wording, float] = {}
+    for index, chosen in enumerate(passes, 1):
+        title = f"{case.name}, pass {index} of {len(passes)}"
+        logits = _predict(
+            predictor, torch.from_numpy(data).float(), chosen, f"{title}: predicting" if means.progress else ""
+        )
+        bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
+        masks = (_take_mask(predictor, logits[row : row + 1], properties) for row in range(len(chosen)))
+        found |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
+    return found
+
+
+def _predict(predictor: Any, data: torch.Tensor, wordings: Sequence[Wording], title: str) -> torch.Tensor:
+    """Predict logits (W, D, H, W) of all wordings in one go, by nnU-Net's sliding window and over its folds."""
+    bank = PromptBank(predictor.plans_manager.plans)
+    before = predictor.dataset_json
+    prompts = bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
+    maps = {str(value): value for value in range(1, len(wordings) + 1)}
+    bind(predictor, prompts, {**before, "labels": {"background": 0, **maps}, "regions_class_order": None})
+    if title:
+        tqdm.write(title, file=sys.stderr)
+    try:
+        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(data)
+    finally:
+        predictor.dataset_json = before
+    return logits
+
+
+def _take_mask(predictor: Any, logits: torch.Tensor, properties: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Bring the map of one wording back to the image's grid: True where its probability is above one half."""
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    plans = predictor.plans_manager
+    alone = plans.get_label_manager({"labels": {"background": 0, "target": 1}})
+    mask = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, plans, predictor.configuration_manager, alone, properties
+    )
+    return np.asarray(mask) > 0
+
+
+def _score_masks(
+    pairs: Iterable[tuple[Wording, np.ndarray[Any, Any]]],
+    truth: np.ndarray[Any, Any],
+    values: dict[str, Any],
+    labels: dict[str, Any],
+) -> dict[Wording, float]:
+    """Compare masks with the truth, outside of what is to be ignored."""
+    valid = truth != labels["ignore"] if "ignore" in labels else np.ones(truth.shape, dtype=bool)
+    return {
+        wording: compute_dice(mask & valid, np.isin(truth, np.ravel(values[wording.target])) & valid)
+        for wording, mask in pairs
+    }
+
+
+def _sum_up(
+    bank: PromptBank, context: str, names: Sequence[str], scores: Sequence[Score], values: dict[str, Any]
+) -> Report:
+    def gather(name: str, kinds: Collection[Kind]) -> TargetScores:
+        kept = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
+        return TargetScores(name, values[name], tuple(kept))
+
+    varied = any(score.wording.kind == "T1 paraphrase" for score in scores)
+    own = [Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"]
+    scores = [*own, *scores]
+    return Report(
+        context,
+        bank.contexts[context]["sentences"][0],
+        tuple(scores[0].by_case),
+        tuple(gather(name, ("T2", "synonym", "paraphrase")) for name in names),
+        tuple(gather(name, ("T1", "T1 paraphrase")) for name in names) if varied else (),
+    )

@@ -1,0 +1,205 @@
+"""How much the wording of a prompt matters."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from duplus_nnunet.cli import main
+from duplus_nnunet.commands.prompts_sensitivity import to_json, write_text
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.sensitivity import Report, _predict, _sum_up, compute_dice, find_folds
+from duplus_nnunet.inference.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
+from duplus_nnunet.planners import DuPLUSLabelManager
+from duplus_nnunet.prompt_bank import PromptBank, encode_vector
+
+CT = "computed tomography"
+T2 = {"liver": f"A {CT} of liver", "spleen": f"A {CT} of spleen"}
+PROMPTS = {"liver": [T2["liver"], f"liver in {CT}", f"A {CT} of hepar"], "spleen": [T2["spleen"]]}
+T1 = [f"A {CT} of abdomen", f"abdomen in {CT}"]
+
+
+@pytest.fixture
+def plans() -> dict[str, Any]:
+    texts = [*T1, *PROMPTS, *(text for many in PROMPTS.values() for text in many)]
+    vectors = {text: np.eye(len(texts), dtype=np.float32)[row] for row, text in enumerate(texts)}
+    section = {
+        "version": 1,
+        "default_context": "ct",
+        "contexts": {"ct": {"modality": CT, "sentences": T1, "target_prompts": PROMPTS}},
+        "targets": [
+            {"name": "liver", "label": "liver", "synonyms": ["hepar"]},
+            {"name": "spleen", "label": "spleen", "synonyms": []},
+        ],
+        "embeddings": {text: encode_vector(vector) for text, vector in vectors.items()},
+        "centres": {
+            kind: {"centre": encode_vector(np.zeros(len(texts))), "scale": 1.0}
+            for kind in ("context", "sentence", "name")
+        },
+    }
+    return {"plans_name": "Test", "duplus": section}
+
+
+@pytest.fixture
+def bank(plans: dict[str, Any]) -> PromptBank:
+    return PromptBank(plans)
+
+
+def score(kind: Any, dice: float, target: str = "liver", **by_case: float) -> Score:
+    text = f"{kind} {target} {dice}"
+    return Score(Wording(target, kind, text, text), by_case or {"a": dice})
+
+
+def test_every_wording_of_a_target_is_listed_by_kind(bank: PromptBank) -> None:
+    found = [(wording.kind, wording.text) for wording in list_wordings(bank, "ct", ["liver"], with_contexts=False)]
+    assert found == list(zip(("T2", "paraphrase", "synonym"), PROMPTS["liver"], strict=True))
+
+
+def test_paraphrases_of_t1_come_with_each_targets_own_t2(bank: PromptBank) -> None:
+    found = list_wordings(bank, "ct", ["liver", "spleen"], with_contexts=True)[4:]
+    assert [(wording.kind, wording.text, wording.t2) for wording in found] == [
+        ("T1 paraphrase", T1[1], T2[name]) for name in ("liver", "spleen")
+    ]
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(100, [4, 2]), (3, [3, 1, 2]), (0, [1] * 6)])
+def test_a_pass_holds_one_t1_and_no_more_maps_than_memory_has_room_for(
+    bank: PromptBank, most: int, sizes: list[int]
+) -> None:
+    wordings = list_wordings(bank, "ct", bank.names, with_contexts=True)
+    passes = list(plan_passes(wordings, most))
+    assert [len(chosen) for chosen in passes] == sizes
+    assert all(len({wording.t1 for wording in chosen}) == 1 for chosen in passes)
+    assert [wording for chosen in passes for wording in chosen] == wordings
+
+
+def test_dice_of_masks() -> None:
+    mask, truth = np.array([1, 1, 0, 0], dtype=bool), np.array([1, 0, 1, 1], dtype=bool)
+    assert compute_dice(mask, truth) == pytest.approx(0.4)
+    assert compute_dice(truth, truth) == 1
+    assert compute_dice(~truth, truth) == 0
+
+
+def test_an_absent_target_has_no_dice() -> None:
+    assert math.isnan(compute_dice(np.ones(3, dtype=bool), np.zeros(3, dtype=bool)))
+
+
+def test_cases_without_the_target_do_not_count() -> None:
+    assert score("T2", 0, a=0.4, b=math.nan, c=0.8).dice == pytest.approx(0.6)
+    assert math.isnan(score("T2", 0, a=math.nan).dice)
+
+
+def test_spread_and_worst_wording() -> None:
+    found = TargetScores("liver", 1, (score("T2", 0.9), score("paraphrase", 0.5), score("synonym", 0.95)))
+    assert found.spread == pytest.approx(0.45)
+    assert found.worst.wording.kind == "paraphrase"
+    assert math.isnan(TargetScores("liver", 1, (score("T2", math.nan),)).spread)
+
+
+def test_folds_that_are_there_are_averaged(tmp_path: Path) -> None:
+    for fold in ("1", "0", "all"):
+        (tmp_path / f"fold_{fold}").mkdir()
+        (tmp_path / f"fold_{fold}" / "c.pth").write_bytes(b"")
+    assert find_folds(str(tmp_path), "c.pth") == ("0", "1")
+    with pytest.raises(ModelError, match=r"has d\.pth\. Checkpoints that are there: c\.pth"):
+        find_folds(str(tmp_path), "d.pth")
+
+
+def test_fold_all_is_taken_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "fold_all").mkdir()
+    (tmp_path / "fold_all" / "c.pth").write_bytes(b"")
+    assert find_folds(str(tmp_path), "c.pth") == ("all",)
+
+
+def test_all_wordings_of_a_pass_are_bound_at_once(plans: dict[str, Any], bank: PromptBank) -> None:
+    bound: list[Any] = []
+
+    def manage(content: dict[str, Any]) -> DuPLUSLabelManager:
+        return DuPLUSLabelManager(content["labels"], content.get("regions_class_order"))
+
+    def predict(data: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(predictor.label_manager.num_segmentation_heads, *data.shape[1:])
+
+    declared = {"labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+    predictor = SimpleNamespace(
+        plans_manager=SimpleNamespace(plans=plans, get_label_manager=manage),
+        network=SimpleNamespace(bind=bound.append),
+        dataset_json=declared,
+        predict_logits_from_preprocessed_data=predict,
+    )
+    wordings = list_wordings(bank, "ct", bank.names, with_contexts=False)
+    assert _predict(predictor, torch.zeros(1, 2, 2, 2), wordings, "").shape == (4, 2, 2, 2)
+    assert bound[0].targets.shape[0] == 4
+    assert predictor.dataset_json is declared
+
+
+@pytest.fixture
+def report(bank: PromptBank) -> Report:
+    wordings = list_wordings(bank, "ct", bank.names, with_contexts=True)
+    dice = (0.9, 0.5, 0.7, math.nan, 0.8, math.nan)
+    scores = [Score(wording, {"a": value}) for wording, value in zip(wordings, dice, strict=True)]
+    return _sum_up(bank, "ct", bank.names, scores, {"liver": 1, "spleen": 2})
+
+
+def test_t1_is_reported_apart_from_t2(report: Report) -> None:
+    assert [score.wording.kind for score in report.targets[0].scores] == ["T2", "paraphrase", "synonym"]
+    assert [score.wording.text for score in report.contexts[0].scores] == T1
+
+
+def test_the_text_names_spread_worst_wording_and_what_is_absent(report: Report) -> None:
+    lines = list(write_text(report))
+    assert f"  liver (label value 1): spread 0.400, worst 0.500 by 'liver in {CT}'" in lines
+    assert f"    0.900  T2             {T2['liver']}" in lines
+    assert "  spleen (label value 2): not in the label map" in lines
+    assert any(line.startswith("wordings of T2: spread of 1 of 2 target(s) 0.400 on average") for line in lines)
+    assert any(line.startswith("wordings of T1: spread of 1 of 2 target(s) 0.100") for line in lines)
+
+
+def test_json_holds_everything_and_no_nan(report: Report) -> None:
+    found = json.loads(json.dumps(to_json(report), allow_nan=False))
+    liver, spleen = found["targets"]
+    assert (liver["spread"], liver["worst"]) == (0.4, f"liver in {CT}")
+    assert liver["wordings"][2] == {"text": f"A {CT} of hepar", "kind": "synonym", "dice": 0.7, "by_case": {"a": 0.7}}
+    assert spleen["spread"] is None
+    assert spleen["wordings"][0]["dice"] is None
+
+
+ARGUMENTS = ("prompts", "sensitivity", "-i", "image", "-l", "label")
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ARGUMENTS, "-m", str(tmp_path)]) == 1
+    assert "is not a model folder: it has no plans.json" in capsys.readouterr().err
+
+
+def test_a_stock_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plans.json").write_text('{"plans_name": "nnUNetPlans"}')
+    assert main([*ARGUMENTS, "-m", str(tmp_path)]) == 1
+    assert "is not the folder of a DuPLUS model" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ARGUMENTS, "-m", "none", "--json", str(tmp_path / "none" / "report.json")]) == 1
+    assert "which is no folder. Choose another file by --json" in capsys.readouterr().err
+    assert main([*ARGUMENTS, "-m", "none", "--json", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([*ARGUMENTS, "-m", "none", "-device", "cuda"]) == 1
+    assert "The device 'cuda' was asked for, but torch finds cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("-step_size", "0"), ("-step_size", "2"), ("--memory", "0"), ("--memory", "much")])
+def test_numbers_out_of_range_are_refused(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*ARGUMENTS, "-m", "none", *option])
+    assert caught.value.code == 2
