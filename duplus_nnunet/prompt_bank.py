@@ -10,6 +10,7 @@ import torch
 from duplus_nnunet.errors import PlansError, PromptError, say_unknown
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.prompt_registry.store import key_of
 from duplus_nnunet.settings import find_section
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
@@ -44,6 +45,10 @@ class PromptBank:
     Args:
         plans: A plans file's content.
 
+    Attributes:
+        entries: N pairs of a kind (`context`, `sentence`, `name`) and a text: all that can be drawn, paraphrases
+            included. A row of a TextTable is an entry's number here.
+
     Raises:
         PlansError: The plans hold no prompts, or a prompt without its embedding.
     """
@@ -59,10 +64,29 @@ class PromptBank:
                 kind: (decode_vector(found["centre"]), float(found["scale"]))
                 for kind, found in section["centres"].items()
             }
+            self.entries = self._list_entries()
+            self._rows = {entry: row for row, entry in enumerate(self.entries)}
         except KeyError as error:
             raise PlansError(
                 f"The part 'duplus' of the plans {plans.get('plans_name')!r} lacks {error}; plan the dataset again."
             ) from error
+
+    def _list_entries(self) -> list[tuple[str, str]]:
+        contexts = self.contexts.values()
+        entries = [("context", text) for found in contexts for text in found["sentences"]]
+        for found in contexts:
+            entries += [("sentence", text) for many in found["target_prompts"].values() for text in many]
+        return list(dict.fromkeys([*entries, *(("name", name) for name in self.names)]))
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """What tells entries apart, int64 (N): 63 bits of a checksum of kind and text."""
+        return torch.tensor([key_of(f"{kind}: {text}") >> 1 for kind, text in self.entries])
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """Embeddings of all entries as the network takes them, (N, E)."""
+        return self._look_up(torch.arange(len(self.entries))[:, None])
 
     @property
     def names(self) -> list[str]:
@@ -130,8 +154,19 @@ class PromptBank:
             probability: Share of prompts, 0 to 1, that a paraphrase stands in for.
 
         Returns:
-            Prompts for all images alike: context (1, E), targets (K, F).
+            Prompts for all images alike: context (1, E), targets (K, F), and the rows of their entries.
         """
+        rows = self.draw_rows(context, targets, rng, probability)
+        return Prompts(self._look_up(rows[0]), self._look_up(rows[1]), rows)
+
+    def draw_rows(
+        self,
+        context: str | None = None,
+        targets: Sequence[str] | None = None,
+        rng: np.random.Generator | None = None,
+        probability: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As draw, but give only the rows of the entries: T1's, (1, 1), and of each T2's sentence and name, (K, 2)."""
         key = self.find_context(context)
         found = self.contexts[key]
         names = self.names if targets is None else list(targets)
@@ -140,8 +175,9 @@ class PromptBank:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability
             return sentences[int(rng.integers(1, len(sentences)))] if paraphrase and rng is not None else sentences[0]
 
-        t1 = choose(found["sentences"])
-        return self.compose(t1, [(choose(found["target_prompts"][name]), name) for name in names])
+        t1 = [[("context", choose(found["sentences"]))]]
+        t2 = [[("sentence", choose(found["target_prompts"][name])), ("name", name)] for name in names]
+        return self._find_rows(t1), self._find_rows(t2)
 
     def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:
         """Turn texts into prompts for all images alike: context (1, E), targets (K, F).
@@ -152,21 +188,37 @@ class PromptBank:
 
         Raises:
             PlansError: The plans hold no embedding of one of them.
+            PromptError: There is no target.
         """
-        t1 = self._vector(context, "context")
-        rows = [
-            np.concatenate([self._vector(sentence, "sentence"), self._vector(name, "name")])
-            for sentence, name in targets
-        ]
-        if not rows:
+        if not targets:
             raise PromptError("No target was chosen; name at least one.")
-        return Prompts(torch.from_numpy(t1)[None], torch.from_numpy(np.stack(rows)))
+        t1, t2 = [[("context", context)]], [[("sentence", sentence), ("name", name)] for sentence, name in targets]
+        known = all(entry in self._rows for entries in (*t1, *t2) for entry in entries)
+        rows = (self._find_rows(t1), self._find_rows(t2)) if known else None
+        return Prompts(self._join(t1), self._join(t2), rows)
+
+    def _find_rows(self, chosen: Sequence[Sequence[tuple[str, str]]]) -> torch.Tensor:
+        """Find the rows of n times as many entries, (n, parts)."""
+        return torch.tensor([[self._rows[entry] for entry in entries] for entries in chosen])
+
+    def _look_up(self, rows: torch.Tensor) -> torch.Tensor:
+        """Join the embeddings of rows (n, parts) to (n, parts * E)."""
+        return self._join([[self.entries[row] for row in many] for many in rows.tolist()])
+
+    def _join(self, chosen: Sequence[Sequence[tuple[str, str]]]) -> torch.Tensor:
+        """Join the embeddings of n times as many entries to (n, parts * E)."""
+        joined = [np.concatenate([self._vector(text, kind) for kind, text in entries]) for entries in chosen]
+        return torch.from_numpy(np.stack(joined))
+
+    def place(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
+        """Turn what a text encoder gives for texts of a kind, (N, E) or (E), into what the network takes."""
+        centre, scale = self._centres[kind]
+        return (vectors - torch.from_numpy(centre).to(vectors.device)) * scale
 
     def _vector(self, text: str, kind: str) -> Vector:
         if text not in self._embeddings:
             raise PlansError(
                 f"The plans hold no embedding of {text!r}. Plan the dataset again so that every prompt is embedded."
             )
-        centre, scale = self._centres[kind]
-        vector: Vector = (decode_vector(self._embeddings[text]) - centre) * np.float32(scale)
+        vector: Vector = self.place(torch.from_numpy(decode_vector(self._embeddings[text])), kind).numpy()
         return vector

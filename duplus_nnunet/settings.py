@@ -30,6 +30,42 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class TextAdapterSettings:
+    """LoRA on the text encoder, trained with the network. Off, embeddings stay as they stand in the plans.
+
+    Attributes:
+        enabled: Whether the text encoder is adapted; training then needs it, prediction never does.
+        r: Rank of the adapter.
+        lora_alpha: The adapter's output is scaled by lora_alpha / r.
+        lora_dropout: Share, 0 to below 1, of the adapter's inputs that are dropped in training.
+        target_modules: Ends of the names of the encoder's linear layers that are adapted; none means the attention's
+            query and value, whatever the encoder calls them.
+        learning_rate_factor: The adapter's learning rate, as a multiple of the network's.
+    """
+
+    enabled: bool = False
+    r: int = 8
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    learning_rate_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        where = "settings.text_adapter"
+        _check_at_least(f"{where}.r", self.r, 1)
+        _check(f"{where}.enabled", self.enabled, isinstance(self.enabled, bool), "true or false")
+        for name in ("lora_alpha", "learning_rate_factor"):
+            value = getattr(self, name)
+            _check(f"{where}.{name}", value, _is_number(value) and value > 0, "a number above 0")
+        dropout = self.lora_dropout
+        _check(f"{where}.lora_dropout", dropout, _is_number(dropout) and 0 <= dropout < 1, "a share from 0 to below 1")
+        modules = self.target_modules
+        listed = isinstance(modules, (list, tuple)) and all(isinstance(name, str) and name for name in modules)
+        _check(f"{where}.target_modules", modules, listed, "a list of names, such as ['query', 'value']")
+        object.__setattr__(self, "target_modules", tuple(modules))
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a user changes in the plans to change a run; the defaults are nnU-Net's but for `save_every`.
 
@@ -41,6 +77,7 @@ class Settings:
         save_every: Epochs between two writings of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Share of the prompts drawn in training, 0 to 1, that a paraphrase stands in for.
         network: Sizes of the conditioning.
+        text_adapter: LoRA on the text encoder; off by default.
     """
 
     epochs: int = 1000
@@ -50,6 +87,7 @@ class Settings:
     save_every: int = 1
     paraphrase_probability: float = 0.25
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
@@ -72,6 +110,15 @@ class Settings:
 def _check_at_least(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise PlansError(f"{name} is {value!r} in the plans; it must be a whole number of {least} or more.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check(name: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise PlansError(f"{name} is {value!r} in the plans; it must be {expected}.")
 
 
 def _check_keys(name: str, given: object, known: type) -> Mapping[str, Any]:
@@ -113,4 +160,5 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
     """
     given = dict(_check_keys("duplus.settings", find_section(plans).get("settings", {}), Settings))
     network = _check_keys("duplus.settings.network", given.pop("network", {}), NetworkSettings)
-    return Settings(**given, network=NetworkSettings(**network))
+    adapter = _check_keys("duplus.settings.text_adapter", given.pop("text_adapter", {}), TextAdapterSettings)
+    return Settings(**given, network=NetworkSettings(**network), text_adapter=TextAdapterSettings(**adapter))

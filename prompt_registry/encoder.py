@@ -36,16 +36,20 @@ class TextEncoder:
 
     Attributes:
         identity: Name, pooling, checksum and dimension.
+        model: The model of transformers, in eval mode.
         longest: The most tokens a text may have, special ones included.
     """
 
-    def __init__(self, name: str | None, pooling: str | None = None, trusted: bool = False) -> None:
+    def __init__(
+        self, name: str | None, pooling: str | None = None, trusted: bool = False, device: str | None = None
+    ) -> None:
         """Load an encoder by hub name or folder.
 
         Args:
             name: Hub name or folder; None is the default encoder.
             pooling: `mean`, `cls` or `eos`; None is the model's own.
             trusted: Run Python code that the encoder brings along; the user asked for it by name.
+            device: Where it is loaded; None is an accelerator if there is one.
 
         Raises:
             EncoderError: It cannot be found or used.
@@ -56,14 +60,14 @@ class TextEncoder:
         sha256 = checksum_weights(folder)
         if is_default(name):
             require_default_weights(folder, sha256)
-        self._model, self._tokenizer = _load(folder, str(name), trusted)
-        chosen = pooling or _choose_pooling(folder, self._model)
+        self.model, self._tokenizer = _load(folder, str(name), trusted, device)
+        chosen = pooling or _choose_pooling(folder, self.model)
         if chosen not in POOLINGS:
             message = f"Unknown pooling {chosen!r}. Valid: {', '.join(map(repr, POOLINGS))}."
             raise EncoderError(message)
         shown = DEFAULT_ENCODER.name if is_default(name) else str(name)
-        self.identity = EncoderIdentity(shown, chosen, sha256, int(self._model.config.hidden_size))
-        self.longest = _find_limit(self._model, self._tokenizer)
+        self.identity = EncoderIdentity(shown, chosen, sha256, int(self.model.config.hidden_size))
+        self.longest = _find_limit(self.model, self._tokenizer)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts.
@@ -84,11 +88,15 @@ class TextEncoder:
     def _encode_batch(self, texts: list[str]) -> NDArray[np.float32]:
         import torch
 
-        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
-        tokens = tokens.to(self._model.device)
         with torch.inference_mode():
-            states = self._model(**tokens).last_hidden_state.float()
-            return np.asarray(_pool(states, tokens["attention_mask"], self.identity.pooling).cpu().numpy())
+            return np.asarray(self.run(texts).cpu().numpy())
+
+    def run(self, texts: list[str]) -> Any:
+        """Run the model once: N texts, padded to one length, give a tensor (N, E), pooled but not of length 1."""
+        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        tokens = tokens.to(self.model.device)
+        states = self.model(**tokens).last_hidden_state.float()
+        return _pool(states, tokens["attention_mask"], self.identity.pooling)
 
     def _warn_if_cut(self, texts: Sequence[str], lengths: Sequence[int]) -> None:
         for text, length in zip(texts, lengths, strict=True):
@@ -107,7 +115,7 @@ def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
             yield rows[start : start + _BATCH]
 
 
-def _load(folder: Path, name: str, trusted: bool) -> tuple[Any, Any]:
+def _load(folder: Path, name: str, trusted: bool, device: str | None) -> tuple[Any, Any]:
     try:
         import torch
         from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
@@ -132,7 +140,7 @@ def _load(folder: Path, name: str, trusted: bool) -> tuple[Any, Any]:
     _require_all_weights(folder, info["missing_keys"])
     model = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
     tokenizer.padding_side = "right"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), tokenizer
 
 

@@ -14,7 +14,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.networks import ConditionedUNet, condition
+from duplus_nnunet.networks import ConditionedUNet, TextTable, condition
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.planners.planner import UNSUPPORTED
@@ -22,6 +22,7 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import PLANS_KEY, read_settings
 from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 
 
 def unwrap(network: nn.Module) -> ConditionedUNet:
@@ -67,6 +68,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         _check(plans, configuration, dataset_json)
         self.settings = read_settings(plans)
         self.bank = PromptBank(plans)
+        self.texts = open_texts(plans, self.bank)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
@@ -83,14 +85,30 @@ class DuPLUSTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Differs from nnU-Net: its network is conditioned, and bound to all targets in the default context."""
+        """Differs from nnU-Net: its network is conditioned, and bound to all targets in the default context.
+
+        It is built without a text encoder: where one was adapted, its final embeddings come with the weights.
+        """
         unet = nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, 1, enable_deep_supervision
         )
         bank = PromptBank(plans_manager.plans)
-        network = condition(unet, bank.embedding, read_settings(plans_manager.plans).network)
+        settings = read_settings(plans_manager.plans)
+        table = TextTable(bank.keys, bank.vectors) if settings.text_adapter.enabled else None
+        network = condition(unet, bank.embedding, settings.network, table)
         network.bind(bank.draw())
         return network
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Differs from nnU-Net: the weights of a text adapter, if the plans ask for one, join network and optimizer."""
+        optimizer, schedule = super().configure_optimizers()
+        self.print_to_log_file(f"prompts: {self.texts}")
+        return optimizer, self.texts.join(unwrap(self.network), optimizer, schedule)
+
+    def initialize(self) -> None:
+        """Differs from nnU-Net: DDP leaves buffers alone."""
+        super().initialize()
+        keep_buffers_apart(self.network)
 
     def _build_loss(self) -> nn.Module:
         """Differs from nnU-Net: our loss a target, under nnU-Net's own weights of deep supervision."""
@@ -129,14 +147,20 @@ class DuPLUSTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Differs from nnU-Net: prompts are bound first, some of them paraphrased."""
-        unwrap(self.network).bind(self.bank.draw(rng=self._rng, probability=self.settings.paraphrase_probability))
+        unwrap(self.network).bind(self.texts.draw(self._rng, self.settings.paraphrase_probability))
         step: dict[str, Any] = super().train_step(batch)
         return step
 
     def on_validation_epoch_start(self) -> None:
         """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
-        unwrap(self.network).bind(self.bank.draw())
+        self._bind_all()
         super().on_validation_epoch_start()
+
+    def _bind_all(self) -> None:
+        """Bind all targets as they are, with the embeddings of this moment."""
+        network = unwrap(self.network)
+        self.texts.refresh(network)
+        network.bind(self.bank.draw())
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Differs from nnU-Net: targets are counted from the label map, one at a time."""
@@ -181,6 +205,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             return
         self._best_ema = make_plain(self._best_ema)
         self.my_init_kwargs = make_plain(self.my_init_kwargs)
+        self.texts.refresh(unwrap(self.network))
         log = self.logger.local_logger
         log.load_checkpoint(make_plain(log.get_checkpoint()))
         write_safely(filename, super().save_checkpoint)
@@ -195,5 +220,5 @@ class DuPLUSTrainer(nnUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
-        unwrap(self.network).bind(self.bank.draw())
+        self._bind_all()
         super().perform_actual_validation(save_probabilities)

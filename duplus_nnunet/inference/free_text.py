@@ -16,7 +16,7 @@ from duplus_nnunet.prompt_registry import EncoderIdentity, embed
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.schema import MODALITIES
 from duplus_nnunet.prompt_registry.sentences import split_text
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.settings import PLANS_KEY, read_settings
 
 # nnU-Net keeps label maps in signed 16 bits on the way.
 LARGEST_LABEL = 32767
@@ -72,7 +72,8 @@ def read_texts(
 
     Raises:
         PromptError: A text is empty, or may mean several targets.
-        EncoderError: A text is new and the model's own text encoder is not there, or another one is.
+        EncoderError: A text is new and the model's own text encoder is not there, or another one is, or it was
+            adapted in training.
     """
     bank = PromptBank(plans)
     known: dict[str, str] = {}
@@ -89,6 +90,7 @@ def read_texts(
     _check_values(new.values())
     if not new:
         return Reading(known, (), plans)
+    _require_unadapted(plans, new.values())
     vectors = _encode(plans, list(new.values()), encoder)
     ranked = tuple(_rank(bank, plans, context, target, vectors) for target in new.values())
     return Reading(known, ranked, _add_embeddings(plans, vectors))
@@ -182,6 +184,15 @@ def _check_values(new: Iterable[NewTarget]) -> None:
                 f"{LARGEST_LABEL}. Lower the label values of the model's dataset.json, or predict it in a call of its "
                 "own."
             )
+
+
+def _require_unadapted(plans: Mapping[str, Any], new: Iterable[NewTarget]) -> None:
+    if read_settings(plans).text_adapter.enabled:
+        raise EncoderError(
+            f"The model knows no target by {', '.join(repr(target.text) for target in new)}, and its text encoder was "
+            "trained along with it (settings.text_adapter), so that the encoder as it was before would mean something "
+            "else. Choose among the model's targets: --list-targets shows them."
+        )
 
 
 def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | None) -> dict[str, Vector]:

@@ -2,5 +2,6 @@
 
 from duplus_nnunet.networks.conditioned_unet import ConditionedUNet, condition
 from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.networks.text_table import TextTable
 
-__all__ = ["ConditionedUNet", "Prompts", "condition"]
+__all__ = ["ConditionedUNet", "Prompts", "TextTable", "condition"]

@@ -15,11 +15,14 @@ from duplus_nnunet.errors import ModelError, PlansError, PromptError
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.networks.text_table import TextTable
 from duplus_nnunet.settings import NetworkSettings
 
 # nnU-Net sums up to 27 overlapping windows, each weighted by up to 10, in float16 (largest number 65504).
 LARGEST_LOGIT = 100.0
-_ADDED = ("film.", "generator.", "decoder.seg_layers.")
+_ADDED = ("film.", "generator.", "decoder.seg_layers.", "texts.")
+# Of another model's texts, hence never taken over; its adapter's weights are.
+_OWN = ("texts.keys", "texts.table")
 
 
 class ConditionedUNet(nn.Module):
@@ -32,16 +35,20 @@ class ConditionedUNet(nn.Module):
         unet: PlainConvUNet or ResidualEncoderUNet for 3D images.
         embedding: Lengths (E, F) of a context and of a target embedding.
         settings: Sizes of the conditioning.
+        texts: Embeddings that travel with the weights, because the text encoder is adapted; None: none do.
 
     Raises:
         PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
     """
 
-    def __init__(self, unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings) -> None:
+    def __init__(
+        self, unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings, texts: TextTable | None = None
+    ) -> None:
         super().__init__()
         encoder: Any = unet.encoder
         decoder: Any = unet.decoder
         self.encoder, self.decoder = encoder, decoder
+        self.texts = nn.Identity() if texts is None else texts
         self._conditioned = _replace_norms(_conditioned_blocks(encoder, decoder))
         self.film = FiLMGenerator(embedding[0], [norm.num_features for norm in self._conditioned], settings.film_hidden)
         self.generator = HeadGenerator(
@@ -89,7 +96,7 @@ class ConditionedUNet(nn.Module):
         Returns:
             Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are bounded.
         """
-        chosen = (self.prompts if prompts is None else prompts).to(x.device)
+        chosen = self.texts((self.prompts if prompts is None else prompts).to(x.device))
         try:
             for norm, (gamma, beta) in zip(self._conditioned, self.film(chosen.context), strict=True):
                 norm.modulate(gamma, beta)
@@ -132,7 +139,7 @@ class ConditionedUNet(nn.Module):
         fresh, wrong = [], []
         for name, value in ours.items():
             fits = name in weights and weights[name].shape == value.shape
-            if name.startswith(_ADDED) and not (conditioned and fits):
+            if name.startswith(_ADDED) and (name in _OWN or not (conditioned and fits)):
                 fresh.append(name)
             elif not fits:
                 found = tuple(weights[name].shape) if name in weights else "missing"
@@ -146,9 +153,14 @@ class ConditionedUNet(nn.Module):
         return fresh
 
 
-def condition(unet: nn.Module, embedding: tuple[int, int], settings: NetworkSettings | None = None) -> ConditionedUNet:
+def condition(
+    unet: nn.Module,
+    embedding: tuple[int, int],
+    settings: NetworkSettings | None = None,
+    texts: TextTable | None = None,
+) -> ConditionedUNet:
     """Put both prompts into a U-Net; see ConditionedUNet."""
-    return ConditionedUNet(unet, embedding, settings or NetworkSettings())
+    return ConditionedUNet(unet, embedding, settings or NetworkSettings(), texts)
 
 
 def pool_bottleneck(skips: list[torch.Tensor]) -> torch.Tensor:

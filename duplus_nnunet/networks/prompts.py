@@ -14,10 +14,12 @@ class Prompts:
     Attributes:
         context: T1, shape (1, E) for all images alike or (B, E), an image each.
         targets: T2, shape (K, F) for all images alike.
+        rows: Where a TextTable has them: T1's row (1 or B, 1) and those of T2's parts (K, 2). None: in no table.
     """
 
     context: torch.Tensor
     targets: torch.Tensor
+    rows: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.context.ndim != 2 or self.targets.ndim != 2:
@@ -32,4 +34,5 @@ class Prompts:
         """Return the prompts on a device; the same object where they are there already."""
         if self.context.device == device and self.targets.device == device:
             return self
-        return Prompts(self.context.to(device), self.targets.to(device))
+        rows = None if self.rows is None else (self.rows[0].to(device), self.rows[1].to(device))
+        return Prompts(self.context.to(device), self.targets.to(device), rows)

@@ -175,6 +175,21 @@ def test_training_goes_on_from_a_checkpoint(project: Any, tmp_path: Path) -> Non
     assert "Epoch 1" not in printed
 
 
+def test_the_text_encoder_can_learn_and_prediction_does_without_it(project: Any, tmp_path: Path) -> None:
+    copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
+    copy.change_settings(epochs=1, iterations_per_epoch=1, text_adapter={"enabled": True, "r": 2})
+    arguments = ("998", "3d_fullres", "1", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    assert "with LoRA on 12 layers (18432 weights)" in copy.do("nnUNetv2_train", *arguments)
+    arguments = ("-i", copy.raw / "imagesTs", "-o", tmp_path / "out", *copy.options, *copy.fast, "-f")
+    done = copy.run("nnUNetv2_predict", *arguments, "1", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    assert " torch" in done.stderr
+    assert "transformers" not in done.stderr
+    done = copy.run("nnUNetv2_predict", *arguments, "0")
+    assert done.returncode == 1
+    assert "The checkpoint has no table of embeddings" in done.stderr
+
+
 def test_weights_of_another_model_are_taken_over(project: Any, tmp_path: Path) -> None:
     copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
     weights = copy.model / "fold_0" / "checkpoint_final.pth"

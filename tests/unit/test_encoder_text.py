@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +19,9 @@ from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
 from duplus_nnunet.prompt_registry.store_filling import fill_store
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-WORDS = [*SPECIAL, "a", "computed", "tomography", "of", "liver", "spleen", "left", "right", "kidney"]
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+SaveBert = Callable[..., Path]
 TEXTS = ["a liver", "left kidney of a computed tomography", "a spleen"]
 needs_wheel = pytest.mark.skipif(find_wheel() is None, reason="the extra 'offline' is not installed")
-
-
-def save_tokenizer(folder: Path, longest: int = 12) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
-    unknown = {"unk_token": special["unk_token"]}
-    words = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, **unknown))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=longest, **special).save_pretrained(folder)
-
-
-def save_bert(folder: Path, seed: int = 0) -> Path:
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(seed)
-    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **SIZES)).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
-
-
-def save_clip(folder: Path) -> Path:
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    ends = {"eos_token_id": 3, "pad_token_id": 0, "bos_token_id": 2}
-    text = {"vocab_size": len(WORDS), "max_position_embeddings": 20, **ends, **SIZES}
-    image = {"image_size": 8, "patch_size": 4, **SIZES}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=8)).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_bert(tmp_path_factory.mktemp("bert"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(autouse=True)
@@ -110,18 +64,18 @@ def test_an_embedding_does_not_depend_on_its_neighbours(bert: Path, pooling: str
     np.testing.assert_allclose(together, alone, atol=2e-3)
 
 
-def test_clip_is_read_at_its_last_token(clip: Path) -> None:
+def test_clip_is_read_at_its_last_token(clip: Path, words: list[str]) -> None:
     from transformers import CLIPTextModel
 
     vectors, identity = embed(["a liver"], clip)
     model = CLIPTextModel.from_pretrained(clip).eval()
-    tokens = torch.tensor([[2, WORDS.index("a"), WORDS.index("liver"), 3]])
+    tokens = torch.tensor([[2, words.index("a"), words.index("liver"), 3]])
     expected = model(input_ids=tokens).pooler_output[0].detach().numpy()
     assert identity.pooling == "eos"
     np.testing.assert_allclose(vectors[0], expected / np.linalg.norm(expected), atol=2e-3)
 
 
-def test_sentence_encoders_say_their_own_pooling(tmp_path: Path) -> None:
+def test_sentence_encoders_say_their_own_pooling(tmp_path: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "sentence")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
@@ -142,14 +96,14 @@ def test_a_prompt_that_fits_does_not_warn(bert: Path) -> None:
     embed(["liver " * 10], bert)
 
 
-def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "bare")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(EncoderError, match=r"has no tokenizer"):
         embed(TEXTS, folder)
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "mixed")
     (folder / "model.safetensors").write_bytes((clip / "model.safetensors").read_bytes())
     with pytest.raises(EncoderError, match=r"of different models"):
@@ -157,14 +111,14 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path)
 
 
 @pytest.mark.parametrize("config", ["{}", "{", '{"model_type": "no such type"}'])
-def test_a_config_that_transformers_does_not_know_is_refused(tmp_path: Path, config: str) -> None:
+def test_a_config_that_transformers_does_not_know_is_refused(tmp_path: Path, save_bert: SaveBert, config: str) -> None:
     folder = save_bert(tmp_path / "odd")
     (folder / "config.json").write_text(config)
     with pytest.raises(EncoderError, match=r"cannot be loaded: .*without remote code"):
         embed(TEXTS, folder)
 
 
-def test_remote_code_is_not_run(tmp_path: Path) -> None:
+def test_remote_code_is_not_run(tmp_path: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "remote")
     (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
     (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
@@ -172,9 +126,8 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
         embed(TEXTS, folder)
 
 
-def save_own_code(folder: Path) -> Path:
-    """Save an encoder whose classes no package has: BERT by another name."""
-    save_bert(folder)
+def give_own_code(folder: Path) -> Path:
+    """Turn a BERT into an encoder whose classes no package has."""
     config = json.loads((folder / "config.json").read_text())
     own = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "own_bert", "auto_map": own}))
@@ -187,9 +140,9 @@ def save_own_code(folder: Path) -> Path:
 
 
 def test_own_code_is_run_only_for_the_encoder_that_is_named(
-    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bert: Path, save_bert: SaveBert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save_own_code(tmp_path / "own")
+    folder = give_own_code(save_bert(tmp_path / "own"))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("DUPLUS_TRUST_REMOTE_CODE", f"other, {folder}x")
     with pytest.raises(EncoderError, match="never run unasked"):
@@ -224,25 +177,25 @@ def test_filling_again_adds_only_what_is_new(bert: Path, own_stores: Path) -> No
     assert (done.added, done.known, seen) == (1, 3, [1])
 
 
-def retrained(folder: Path, stores: Path) -> TextEncoder:
-    """Fill a store, then put other weights in the encoder's place."""
-    fill_store(TEXTS, TextEncoder(str(save_bert(folder))), stores)
-    return TextEncoder(str(save_bert(folder, seed=1)))
+@pytest.fixture
+def retrained(tmp_path: Path, own_stores: Path, save_bert: SaveBert) -> TextEncoder:
+    """An encoder whose folder got other weights after a store was filled."""
+    fill_store(TEXTS, TextEncoder(str(save_bert(tmp_path / "own"))), own_stores)
+    return TextEncoder(str(save_bert(tmp_path / "own", seed=1)))
 
 
-def test_a_store_by_other_weights_is_not_added_to(tmp_path: Path, own_stores: Path) -> None:
-    model = retrained(tmp_path / "own", own_stores)
+def test_a_store_by_other_weights_is_not_added_to(retrained: TextEncoder, own_stores: Path) -> None:
     with pytest.raises(EncoderError, match=r"by other weights .*--overwrite"):
-        fill_store(TEXTS, model, own_stores)
+        fill_store(TEXTS, retrained, own_stores)
 
 
-def test_overwriting_replaces_a_store_by_other_weights(tmp_path: Path, own_stores: Path) -> None:
-    done = fill_store(TEXTS, retrained(tmp_path / "own", own_stores), own_stores, overwrite=True)
+def test_overwriting_replaces_a_store_by_other_weights(retrained: TextEncoder, own_stores: Path) -> None:
+    done = fill_store(TEXTS, retrained, own_stores, overwrite=True)
     assert list(own_stores.glob("*.npz")) == [done.path]
 
 
-def test_old_and_new_weights_are_never_mixed(tmp_path: Path, own_stores: Path) -> None:
-    retrained(tmp_path / "own", own_stores)
+@pytest.mark.usefixtures("retrained")
+def test_old_and_new_weights_are_never_mixed(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"found sha256 .*--overwrite"):
         embed([*TEXTS, "a kidney"], tmp_path / "own")
 

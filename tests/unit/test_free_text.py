@@ -272,3 +272,13 @@ def test_the_legend_gives_each_value_its_text(plans: dict[str, Any], encoded: li
     assert (legend["context"], legend["context_prompt"]) == ("mr", f"A {MR} of abdomen")
     assert legend["legend"] == {"1": "liver", "4": NEW}
     assert legend["not_seen_in_training"][NEW]["name"] == "renal pelvis"
+
+
+def test_a_new_text_is_refused_where_the_encoder_learned_with_the_network(
+    plans: dict[str, Any], encoded: list[str]
+) -> None:
+    plans["duplus"]["settings"] = {"text_adapter": {"enabled": True}}
+    assert read_texts(plans, LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
+    with pytest.raises(EncoderError, match="trained along with it"):
+        read_texts(plans, LABELS, "ct", [NEW])
+    assert not encoded

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.prompt_bank import PromptBank, decode_vector, encode_vector, measure_centre
@@ -105,3 +106,17 @@ def test_a_prompt_without_embedding_is_named() -> None:
     del plans["duplus"]["embeddings"]["CT of liver"]  # type: ignore[index]
     with pytest.raises(PlansError, match="CT of liver"):
         PromptBank(plans).draw()
+
+
+def test_composed_prompts_have_rows_only_where_the_plans_know_every_text() -> None:
+    bank = PromptBank(make_plans())
+    drawn = bank.draw()
+    t1 = bank.contexts[bank.default_context]
+    pairs = [(t1["target_prompts"][name][0], name) for name in bank.names]
+    composed = bank.compose(t1["sentences"][0], pairs)
+    assert composed.rows is not None
+    assert drawn.rows is not None
+    for ours, theirs in zip(composed.rows, drawn.rows, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(composed.targets, drawn.targets)
+    assert bank.compose(t1["sentences"][0], [(pairs[0][0], pairs[0][0])]).rows is None

@@ -1,11 +1,12 @@
 """Settings in the plans."""
 
+import json
 from typing import Any
 
 import pytest
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import Settings, read_settings
+from duplus_nnunet.settings import Settings, TextAdapterSettings, read_settings
 
 
 def plans(**settings: Any) -> dict[str, Any]:
@@ -31,6 +32,37 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 def test_an_unknown_network_setting_is_refused() -> None:
     with pytest.raises(PlansError, match="film_hidden"):
         read_settings(plans(network={"film_hiden": 3}))
+
+
+def test_the_text_encoder_is_not_adapted_by_default() -> None:
+    assert not read_settings(plans()).text_adapter.enabled
+
+
+def test_settings_of_the_adapter_survive_json() -> None:
+    written = Settings(text_adapter=TextAdapterSettings(enabled=True, r=4, target_modules=("query", "key")))
+    assert read_settings(plans(**json.loads(json.dumps(written.to_dict())))) == written
+
+
+def test_an_unknown_adapter_setting_is_refused() -> None:
+    with pytest.raises(PlansError, match="Did you mean 'lora_alpha'"):
+        read_settings(plans(text_adapter={"alpha": 3}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"enabled": "yes"},
+        {"r": 0},
+        {"lora_alpha": -1},
+        {"lora_dropout": 1.0},
+        {"target_modules": "query"},
+        {"target_modules": [""]},
+        {"learning_rate_factor": 0},
+    ],
+)
+def test_an_adapter_setting_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PlansError, match=f"text_adapter.{next(iter(wrong))} is "):
+        read_settings(plans(text_adapter=wrong))
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1.5}, {"save_every": True}, {"paraphrase_probability": 2}])
