@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.prompt_bank import PromptBank, decode_vector, encode_vector, measure_centre
@@ -105,3 +106,22 @@ def test_a_prompt_without_embedding_is_named() -> None:
     del plans["duplus"]["embeddings"]["CT of liver"]  # type: ignore[index]
     with pytest.raises(PlansError, match="CT of liver"):
         PromptBank(plans).draw()
+
+
+def test_prompts_know_the_rows_of_their_texts() -> None:
+    bank = PromptBank(make_plans())
+    prompts = bank.draw(targets=["spleen"])
+    assert prompts.rows is not None
+    context, targets = prompts.rows
+    assert torch.equal(bank.vectors[context].flatten(1), prompts.context)
+    assert torch.equal(bank.vectors[targets].flatten(1), prompts.targets)
+
+
+def test_a_text_that_no_context_or_target_has_is_in_no_row() -> None:
+    bank = PromptBank(make_plans())
+    assert bank.compose("T1", [("liver", "liver")]).rows is None
+
+
+def test_keys_tell_texts_and_their_kinds_apart() -> None:
+    bank = PromptBank(make_plans())
+    assert len(set(bank.keys.tolist())) == len(bank.entries) == 7
