@@ -86,7 +86,7 @@ class PromptBank:
     @property
     def vectors(self) -> torch.Tensor:
         """Embeddings of all entries as the network takes them, (N, E)."""
-        return self._look_up(torch.arange(len(self.entries))[:, None])
+        return torch.from_numpy(np.stack([self._vector(text, kind) for kind, text in self.entries]))
 
     @property
     def names(self) -> list[str]:
@@ -156,17 +156,16 @@ class PromptBank:
         Returns:
             Prompts for all images alike: context (1, E), targets (K, F), and the rows of their entries.
         """
-        rows = self.draw_rows(context, targets, rng, probability)
-        return Prompts(self._look_up(rows[0]), self._look_up(rows[1]), rows)
+        return self.compose(*self.choose(context, targets, rng, probability))
 
-    def draw_rows(
+    def choose(
         self,
         context: str | None = None,
         targets: Sequence[str] | None = None,
         rng: np.random.Generator | None = None,
         probability: float = 0.0,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As draw, but give only the rows of the entries: T1's, (1, 1), and of each T2's sentence and name, (K, 2)."""
+    ) -> tuple[str, list[tuple[str, str]]]:
+        """As draw, but give only the texts: T1, and for each of K targets T2 and the bare name beside it."""
         key = self.find_context(context)
         found = self.contexts[key]
         names = self.names if targets is None else list(targets)
@@ -175,9 +174,8 @@ class PromptBank:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability
             return sentences[int(rng.integers(1, len(sentences)))] if paraphrase and rng is not None else sentences[0]
 
-        t1 = [[("context", choose(found["sentences"]))]]
-        t2 = [[("sentence", choose(found["target_prompts"][name])), ("name", name)] for name in names]
-        return self._find_rows(t1), self._find_rows(t2)
+        t1 = choose(found["sentences"])
+        return t1, [(choose(found["target_prompts"][name]), name) for name in names]
 
     def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:
         """Turn texts into prompts for all images alike: context (1, E), targets (K, F).
@@ -192,23 +190,18 @@ class PromptBank:
         """
         if not targets:
             raise PromptError("No target was chosen; name at least one.")
-        t1, t2 = [[("context", context)]], [[("sentence", sentence), ("name", name)] for sentence, name in targets]
-        known = all(entry in self._rows for entries in (*t1, *t2) for entry in entries)
-        rows = (self._find_rows(t1), self._find_rows(t2)) if known else None
-        return Prompts(self._join(t1), self._join(t2), rows)
+        t1 = self._vector(context, "context")
+        t2 = [np.concatenate([self._vector(text, "sentence"), self._vector(name, "name")]) for text, name in targets]
+        return Prompts(torch.from_numpy(t1)[None], torch.from_numpy(np.stack(t2)), self._find_rows(context, targets))
 
-    def _find_rows(self, chosen: Sequence[Sequence[tuple[str, str]]]) -> torch.Tensor:
-        """Find the rows of n times as many entries, (n, parts)."""
-        return torch.tensor([[self._rows[entry] for entry in entries] for entries in chosen])
-
-    def _look_up(self, rows: torch.Tensor) -> torch.Tensor:
-        """Join the embeddings of rows (n, parts) to (n, parts * E)."""
-        return self._join([[self.entries[row] for row in many] for many in rows.tolist()])
-
-    def _join(self, chosen: Sequence[Sequence[tuple[str, str]]]) -> torch.Tensor:
-        """Join the embeddings of n times as many entries to (n, parts * E)."""
-        joined = [np.concatenate([self._vector(text, kind) for kind, text in entries]) for entries in chosen]
-        return torch.from_numpy(np.stack(joined))
+    def _find_rows(self, context: str, targets: Sequence[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Find the rows of texts in a TextTable; None if one of them is not among the entries."""
+        try:
+            t1 = self._rows["context", context]
+            t2 = [[self._rows["sentence", text], self._rows["name", name]] for text, name in targets]
+        except KeyError:
+            return None
+        return torch.tensor([[t1]]), torch.tensor(t2)
 
     def place(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """Turn what a text encoder gives for texts of a kind, (N, E) or (E), into what the network takes."""

@@ -79,23 +79,23 @@ class AdaptedTexts(StoredTexts):
 
     def draw(self, rng: np.random.Generator, probability: float) -> Prompts:
         """Put the prompts of a training step together; each text is encoded once, with gradients to the adapter."""
-        context, targets = self.bank.draw_rows(rng=rng, probability=probability)
+        context, targets = self.bank.choose(rng=rng, probability=probability)
+        parts = [part for sentence, name in targets for part in (("sentence", sentence), ("name", name))]
         self._moved = True
-        vectors = self._embed([*context.flatten().tolist(), *targets.flatten().tolist()], dropout=True)
-        return Prompts(vectors[: len(context)], vectors[len(context) :].reshape(len(targets), -1))
+        vectors = self._embed([("context", context), *parts], dropout=True)
+        return Prompts(vectors[:1], vectors[1:].reshape(len(targets), -1))
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:
         """Embed all texts anew, if the adapter has moved since the last time."""
         if self._moved:
-            rows = range(len(self.bank.entries))
-            portions = [rows[start : start + _PORTION] for start in rows[::_PORTION]]
+            entries = self.bank.entries
+            portions = [entries[start : start + _PORTION] for start in range(0, len(entries), _PORTION)]
             cast(TextTable, network.texts).fill(torch.cat([self._embed(portion) for portion in portions]))
             self._moved = False
 
-    def _embed(self, rows: Sequence[int], dropout: bool = False) -> torch.Tensor:
-        """Embed entries of the bank, (n, E), each text of theirs once."""
-        entries = [self.bank.entries[row] for row in rows]
+    def _embed(self, entries: Sequence[tuple[str, str]], dropout: bool = False) -> torch.Tensor:
+        """Embed pairs of a kind and a text, (n, E), each text once."""
         place = {text: index for index, text in enumerate(dict.fromkeys(text for _, text in entries))}
         encoded = self.encoder.encode(list(place), dropout)
         by_kind: dict[str, list[int]] = {}

@@ -108,15 +108,20 @@ def test_a_prompt_without_embedding_is_named() -> None:
         PromptBank(plans).draw()
 
 
-def test_composed_prompts_have_rows_only_where_the_plans_know_every_text() -> None:
+def test_prompts_know_the_rows_of_their_texts() -> None:
     bank = PromptBank(make_plans())
-    drawn = bank.draw()
-    t1 = bank.contexts[bank.default_context]
-    pairs = [(t1["target_prompts"][name][0], name) for name in bank.names]
-    composed = bank.compose(t1["sentences"][0], pairs)
-    assert composed.rows is not None
-    assert drawn.rows is not None
-    for ours, theirs in zip(composed.rows, drawn.rows, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(composed.targets, drawn.targets)
-    assert bank.compose(t1["sentences"][0], [(pairs[0][0], pairs[0][0])]).rows is None
+    prompts = bank.draw(targets=["spleen"])
+    assert prompts.rows is not None
+    context, targets = prompts.rows
+    assert torch.equal(bank.vectors[context].flatten(1), prompts.context)
+    assert torch.equal(bank.vectors[targets].flatten(1), prompts.targets)
+
+
+def test_a_text_that_no_context_or_target_has_is_in_no_row() -> None:
+    bank = PromptBank(make_plans())
+    assert bank.compose("T1", [("liver", "liver")]).rows is None
+
+
+def test_keys_tell_texts_and_their_kinds_apart() -> None:
+    bank = PromptBank(make_plans())
+    assert len(set(bank.keys.tolist())) == len(bank.entries) == 7
