@@ -21,7 +21,7 @@ from typing import Any
 
 from duplus_nnunet import __version__
 from duplus_nnunet.errors import DuplusError, HostError, ModelError, PlansError
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY
 
 LOWEST_HOST = (2, 8)
 FIRST_UNSUPPORTED_HOST = (2, 9)
@@ -42,11 +42,8 @@ CLASSES: dict[str, dict[str, str]] = {
     "nnunetv2.training.nnUNetTrainer": {"DuPLUSTrainer": TRAINERS},
 }
 
-NOT_PLANNED = {
-    "2d": "the two texts condition a 3D network",
-    "3d_cascade_fullres": "a cascade feeds label maps of all targets as extra channels, which contradicts targets "
-    "that are chosen by text",
-}
+# Options of the prediction commands that are not nnU-Net's.
+OPTIONS = frozenset({"--targets", "--context", "--list-targets"})
 
 Entry = Callable[..., Any]
 
@@ -129,9 +126,19 @@ def wrap_pretrained(original: Entry) -> Entry:
     @functools.wraps(original)
     def load_pretrained_weights(network: Any, fname: str, *args: Any, **kwargs: Any) -> Any:
         load = getattr(unwrap_network(network), "load_pretrained", None)
-        return load(read_weights(fname)) if load else original(network, fname, *args, **kwargs)
+        if load is None:
+            return original(network, fname, *args, **kwargs)
+        fresh = load(read_weights(fname))
+        sys.stdout.write(f"Pretrained weights of {fname} taken over; fresh: {name_parts(fresh)}\n")
+        return fresh
 
     return load_pretrained_weights
+
+
+def name_parts(weights: Sequence[str] | None) -> str:
+    """Name the parts of a network that weights belong to, such as `film` or `decoder.seg_layers`."""
+    parts = {re.sub(r"^(decoder\.seg_layers|[^.]+).*", r"\1", name) for name in weights or ()}
+    return ", ".join(sorted(parts)) or "none"
 
 
 def unwrap_network(network: Any) -> Any:
@@ -227,8 +234,20 @@ def wrap_entry(original: Entry) -> Entry:
     return run
 
 
+def wrap_entry_elsewhere(original: Entry) -> Entry:
+    """Of an nnU-Net of another version: say so where our classes or options are asked for, without a stack trace."""
+
+    @functools.wraps(original)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if OPTIONS & set(sys.argv):
+            check_host()
+        return original(*args, **kwargs)
+
+    return wrap_entry(run)
+
+
 def wrap_plan_entry(original: Entry) -> Entry:
-    """Refuse what `wrap_preprocess` would refuse before the fingerprint is taken, which can be an hour earlier."""
+    """Say what would stop our planners before the fingerprint is taken, which can be an hour earlier."""
 
     @functools.wraps(original)
     def plan_and_preprocess_entry() -> Any:
@@ -237,9 +256,13 @@ def wrap_plan_entry(original: Entry) -> Entry:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("-pl", default="")
         parser.add_argument("-c", nargs="+", default=[])
+        parser.add_argument("-d", nargs="+", default=[])
         typed, _ = parser.parse_known_args()
-        if typed.pl in CLASSES["nnunetv2.experiment_planning"]:
+        if typed.pl in CLASSES["nnunetv2.experiment_planning"] and not {"-h", "--help"} & set(sys.argv):
             refuse_unplanned(typed.c, f"the plans of {typed.pl}")
+            check_host()
+            for number in filter(str.isdigit, typed.d):
+                importlib.import_module(f"{PLANNERS}.planner").check_dataset(int(number))
         return original()
 
     return wrap_entry(plan_and_preprocess_entry)
@@ -311,7 +334,7 @@ CHANGES = (
     Change(
         _ENTRYPOINTS,
         "plan_and_preprocess_entry",
-        f"the same refusal before the fingerprint is taken; {_NO_TRACE}",
+        f"what stops our planners (configurations, labels, prompts) does so before the fingerprint; {_NO_TRACE}",
         "the fingerprint of a large dataset takes long",
         wrap_plan_entry,
     ),
@@ -332,16 +355,21 @@ def is_changed(module_name: str) -> bool:
 def change(module: ModuleType) -> None:
     """Make the table's changes in a module of nnU-Net that has just been executed.
 
-    A change that cannot be made leaves nnU-Net's own in place, with a warning, so that stock models still run.
+    A change that cannot be made leaves nnU-Net's own in place, with a warning, so that stock models still run. With an
+    nnU-Net of another version only the look-up and the commands are changed, to say so.
     """
     for row in CHANGES:
-        if row.module == module.__name__ and (row is LOOKUP or _host_is_supported()):
-            _make(row, module)
+        if row.module != module.__name__:
+            continue
+        if row is LOOKUP or _host_is_supported():
+            _make(row, row.wrap, module)
+        elif "entry" in row.attribute and hasattr(module, row.attribute):
+            _make(row, wrap_entry_elsewhere, module)
 
 
-def _make(row: Change, module: ModuleType) -> None:
+def _make(row: Change, wrap: Callable[[Any], Any], module: ModuleType) -> None:
     try:
-        setattr(module, row.attribute, row.wrap(getattr(module, row.attribute)))
+        setattr(module, row.attribute, wrap(getattr(module, row.attribute)))
         outcomes[row.place] = ""
     except Exception as error:
         outcomes[row.place] = f"{type(error).__name__}: {error}"

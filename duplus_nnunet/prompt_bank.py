@@ -9,6 +9,7 @@ import torch
 
 from duplus_nnunet.errors import PlansError, PromptError, say_unknown
 from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.plans_form import check_form
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.store import key_of
 from duplus_nnunet.settings import find_section
@@ -50,26 +51,21 @@ class PromptBank:
             included. A row of a TextTable is an entry's number here.
 
     Raises:
-        PlansError: The plans hold no prompts, or a prompt without its embedding.
+        PlansError: The plans hold no prompts, or were changed so that they cannot be used.
     """
 
     def __init__(self, plans: Mapping[str, Any]) -> None:
         section = find_section(plans)
-        try:
-            self.contexts: Mapping[str, Any] = section["contexts"]
-            self.targets: Sequence[Mapping[str, Any]] = section["targets"]
-            self.default_context: str = section["default_context"]
-            self._embeddings: Mapping[str, str] = section["embeddings"]
-            self._centres = {
-                kind: (decode_vector(found["centre"]), float(found["scale"]))
-                for kind, found in section["centres"].items()
-            }
-            self.entries = self._list_entries()
-            self._rows = {entry: row for row, entry in enumerate(self.entries)}
-        except KeyError as error:
-            raise PlansError(
-                f"The part 'duplus' of the plans {plans.get('plans_name')!r} lacks {error}; plan the dataset again."
-            ) from error
+        check_form(section, plans.get("plans_name"))
+        self.contexts: Mapping[str, Any] = section["contexts"]
+        self.targets: Sequence[Mapping[str, Any]] = section["targets"]
+        self.default_context: str = section["default_context"]
+        self._embeddings: Mapping[str, str] = section["embeddings"]
+        self._centres = {
+            kind: (decode_vector(found["centre"]), float(found["scale"])) for kind, found in section["centres"].items()
+        }
+        self.entries = self._list_entries()
+        self._rows = {entry: row for row, entry in enumerate(self.entries)}
 
     def _list_entries(self) -> list[tuple[str, str]]:
         contexts = self.contexts.values()

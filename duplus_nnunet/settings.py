@@ -1,5 +1,6 @@
 """Settings of a run: in comes the part `duplus` of a plans file, out comes one frozen dataclass."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -8,6 +9,13 @@ from duplus_nnunet.errors import PlansError, say_unknown
 
 PLANS_KEY = "duplus"
 PLANS_VERSION = 1
+
+# Configurations of nnU-Net's that DuPLUS plans never hold -> why.
+NOT_PLANNED = {
+    "2d": "the two texts steer a 3D network",
+    "3d_cascade_fullres": "a cascade feeds label maps of all targets to its second stage, which contradicts targets "
+    "that are chosen by text",
+}
 
 
 @dataclass(frozen=True)
@@ -92,19 +100,24 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             _check_at_least(f"settings.{name}", getattr(self, name), 1)
-        if not 0 <= self.paraphrase_probability <= 1:
+        if not (_is_number(self.paraphrase_probability) and 0 <= self.paraphrase_probability <= 1):
             raise PlansError(
                 f"settings.paraphrase_probability is {self.paraphrase_probability!r} in the plans; "
-                "it is a share and lies between 0 and 1."
+                "it must be a number from 0 to 1."
             )
-        if not self.initial_learning_rate > 0:
+        if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
             raise PlansError(
-                f"settings.initial_learning_rate is {self.initial_learning_rate!r} in the plans; it must be above 0."
+                f"settings.initial_learning_rate is {self.initial_learning_rate!r} in the plans; "
+                "it must be a number above 0."
             )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as they stand in a plans file."""
         return asdict(self)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_at_least(name: str, value: object, least: int) -> None:

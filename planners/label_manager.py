@@ -1,13 +1,13 @@
 """Labels as independent targets: in comes dataset.json's label dictionary, out comes nnU-Net's region mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from duplus_nnunet.errors import DataError
+from duplus_nnunet.errors import DataError, PlansError
 
 Maps = np.ndarray[Any, Any] | torch.Tensor
 
@@ -19,6 +19,20 @@ def list_targets(labels: dict[str, Any]) -> dict[str, Any]:
         return all(int(v) == 0 for v in value) if isinstance(value, (list, tuple)) else int(value) == 0
 
     return {name: value for name, value in labels.items() if name != "ignore" and not is_background(value)}
+
+
+def check_labels(dataset_json: Mapping[str, Any], planned: list[str], plans_name: object) -> None:
+    """Compare a dataset.json with the labels that its plans were made for.
+
+    Raises:
+        PlansError: They are not the same, in the same order.
+    """
+    found = list(list_targets(dataset_json["labels"]))
+    if found != planned:
+        raise PlansError(
+            f"dataset.json has the targets {found}, the plans {plans_name!r} have {planned}. One of them was changed "
+            "after planning: undo that, or plan, preprocess and train again."
+        )
 
 
 class DuPLUSLabelManager(LabelManager):

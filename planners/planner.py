@@ -4,6 +4,10 @@ nnU-Net decides spacing, patch, batch and network; these planners add the part `
 text-steered 3D network cannot be.
 """
 
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -12,18 +16,62 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
     nnUNetPlannerResEncXL,
 )
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from duplus_nnunet.errors import DataError
+from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import find_left_right_axis
 from duplus_nnunet.planners.prompt_section import build_section
-from duplus_nnunet.prompt_registry import Entry, find_entry
-from duplus_nnunet.settings import PLANS_KEY, NetworkSettings
+from duplus_nnunet.prompt_registry import find_entry
+from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
+from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, NetworkSettings
 
-UNSUPPORTED = {
-    "2d": "the prompts steer a 3D network",
-    "3d_cascade_fullres": "a cascade feeds every label map to its second stage, so a new target would need new weights",
-}
+
+def read_section(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Collect what a dataset's plans will hold under `duplus`; see build_section.
+
+    Raises:
+        DuplusError: Labels, prompts or embeddings are not as they have to be.
+    """
+    entry = find_entry(dataset_name, dataset_json, folder)
+    labels = dataset_json["labels"]
+    try:
+        DuPLUSLabelManager(labels, dataset_json.get("regions_class_order"))
+    except (AssertionError, RuntimeError) as error:  # nnU-Net's own checks
+        raise DataError(f"{Path(folder) / 'dataset.json'}: {error}") from error
+    return build_section(entry, labels)
+
+
+def check_dataset(dataset_name_or_id: str | int) -> None:
+    """Find what would stop planning, before the fingerprint is taken, which can be an hour earlier.
+
+    Raises:
+        DuplusError: Labels, prompts or embeddings are not as they have to be, or plans cannot be written.
+    """
+    name = maybe_convert_to_dataset_name(dataset_name_or_id)
+    folder = Path(nnUNet_raw, name)
+    read_section(name, read_dataset_json(folder / "dataset.json"), folder)
+    target = Path(nnUNet_preprocessed, name)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target} cannot be made: {error}. Point nnUNet_preprocessed to a writable folder.") from error
+    if not os.access(target, os.W_OK):
+        raise DataError(f"{target} is not writable. Point nnUNet_preprocessed to a writable folder.")
+
+
+def _refuse_other_plans(file: Path) -> None:
+    """Stop before plans of another planner are overwritten, and before their 2D configurations are taken along."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if PLANS_KEY not in found:
+        raise PlansError(
+            f"{file} holds plans of {found.get('experiment_planner_used')!r}, not of DuPLUS, and is not overwritten. "
+            "Name others with -overwrite_plans_name, or leave that option out."
+        )
 
 
 class _Prompted:
@@ -53,12 +101,14 @@ class _Prompted:
 
     def plan_experiment(self: Any) -> dict[str, Any]:
         """Differs from nnU-Net: labels and prompts are checked first, so that nothing is written on an error."""
-        labels = self.dataset_json["labels"]
-        self._entry: Entry = find_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
-        DuPLUSLabelManager(labels, self.dataset_json.get("regions_class_order"))
-        self._section = build_section(self._entry, labels)
+        self._section = read_section(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
+        _refuse_other_plans(Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json"))
         plans: dict[str, Any] = super().plan_experiment()  # type: ignore[misc]
         return plans
+
+    def generate_data_identifier(self: Any, configuration_name: str) -> str:
+        """Differs from nnU-Net: residual-encoder plans do not write into the folder of nnU-Net's default plans."""
+        return f"{self.plans_identifier}_{configuration_name}"
 
     def static_estimate_VRAM_usage(  # noqa: N802
         self: Any,
@@ -70,11 +120,14 @@ class _Prompted:
         arch_kwargs_req_import: tuple[str, ...],
     ) -> int:
         """Differs from nnU-Net: the last layer is the projection and a logit a target; FiLM needs no memory."""
-        outputs = (
-            NetworkSettings().head_features + len(self._entry.targets) if len(patch_size) == 3 else output_channels
-        )
+        outputs = NetworkSettings().head_features + len(self._section["targets"])
         estimate: int = super().static_estimate_VRAM_usage(  # type: ignore[misc]
-            patch_size, input_channels, outputs, arch_class_name, arch_kwargs, arch_kwargs_req_import
+            patch_size,
+            input_channels,
+            outputs if len(patch_size) == 3 else output_channels,
+            arch_class_name,
+            arch_kwargs,
+            arch_kwargs_req_import,
         )
         return estimate
 
@@ -89,7 +142,7 @@ class _Prompted:
                 f"The images of {self.dataset_name} are two-dimensional; the prompts steer a 3D network. Use nnU-Net's "
                 "own planner and trainer for them."
             )
-        for name in UNSUPPORTED:
+        for name in NOT_PLANNED:
             plans["configurations"].pop(name, None)
         for configuration in plans["configurations"].values():
             configuration.pop("next_stage", None)

@@ -7,6 +7,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre
 from duplus_nnunet.prompt_registry import Entry, Target, context_sentences, embed, target_sentences
+from duplus_nnunet.prompt_registry.finding import name_origin
 from duplus_nnunet.settings import PLANS_VERSION, Settings
 
 
@@ -56,7 +57,7 @@ def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
     by_text = dict(zip(texts, vectors, strict=True))
     return {
         "version": PLANS_VERSION,
-        "registry": entry.origin,
+        "registry": name_origin(entry.origin),
         "settings": Settings().to_dict(),
         "default_context": entry.default_context,
         "contexts": contexts,

@@ -15,6 +15,7 @@ from duplus_nnunet.prompt_registry.sentences import compose_prompt
 
 UNKNOWN_MODALITY = "medical image"
 UNKNOWN_REGION = "body"
+DRAFTED = "drafted from"
 # Whole channel name first, then its beginning: "T2_FLAIR" and "cineMRI" are MR, "nonCT" is not CT.
 _MODALITIES = (
     (r"ct|ctscan|cect|ncct|hu", "computed tomography"),
@@ -49,7 +50,7 @@ def draft_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str 
         Target(label=label, name=name, partner=find_partner(name, names))
         for label, name in zip(labels, names, strict=True)
     )
-    return Entry(dataset_name, {key: context}, key, targets, f"drafted from {where}", "")
+    return Entry(dataset_name, {key: context}, key, targets, f"{DRAFTED} {where}", "")
 
 
 def guess_modality(channels: Sequence[str]) -> str:

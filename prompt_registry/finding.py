@@ -12,7 +12,13 @@ from typing import Any
 
 from duplus_nnunet.errors import PromptError, RegistryError, list_nearest_first
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, foreground_labels
-from duplus_nnunet.prompt_registry.drafting import UNKNOWN_MODALITY, describe_dataset_json, draft_entry, guess_modality
+from duplus_nnunet.prompt_registry.drafting import (
+    DRAFTED,
+    UNKNOWN_MODALITY,
+    describe_dataset_json,
+    draft_entry,
+    guess_modality,
+)
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.prompt_registry.registry_file import RegistryFile, load_registry_file
@@ -64,6 +70,14 @@ def search_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str
         steps.append(f"{file.path}: passed over. " + " ".join([*strangers, *reasons]))
     steps.append(f"No file left for {dataset_name!r}: drafted from {where}.")
     return Search(draft_entry(dataset_name, dataset_json, folder), tuple(steps))
+
+
+def name_origin(origin: str) -> str:
+    """Say where an entry comes from without a path of this machine, for what is given to others."""
+    path = Path(origin)
+    if origin.startswith(DRAFTED):
+        return f"{DRAFTED} {path.name}"
+    return f"shipped: {path.name}" if path.parent == SHIPPED_FOLDER else f"file: {path.parent.name}/{path.name}"
 
 
 @cache

@@ -1,5 +1,6 @@
 """Checkpoints of plain types: written to a temporary name and renamed, read with weights_only=True."""
 
+import errno
 import os
 import pickle
 import zipfile
@@ -11,6 +12,9 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import ModelError
+
+# What a system says when no more can be written: no space, quota, size of a file.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_plain(value: Any) -> Any:

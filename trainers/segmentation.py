@@ -13,14 +13,19 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from duplus_nnunet.errors import PlansError
+from duplus_nnunet.errors import DataError, ModelError, PlansError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition
 from duplus_nnunet.networks.sums import expand_target
-from duplus_nnunet.planners.label_manager import list_targets
-from duplus_nnunet.planners.planner import UNSUPPORTED
+from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import PLANS_KEY, read_settings
-from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
+from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, read_settings
+from duplus_nnunet.trainers.checkpoint import (
+    FULL_DISK,
+    make_plain,
+    read_checkpoint,
+    require_embedding,
+    write_safely,
+)
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 
@@ -32,21 +37,22 @@ def unwrap(network: nn.Module) -> ConditionedUNet:
     return inner  # type: ignore[no-any-return]
 
 
+def _say_first(error: Exception) -> str:
+    """Return the first of the differences that torch lists."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return (lines[1:] or lines)[0].rstrip(".")
+
+
 def _check(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
     """Stop before anything is written if plans, configuration and dataset.json do not belong together."""
     bank = PromptBank(plans)
     if configuration not in plans["configurations"]:
-        reason = f" ({UNSUPPORTED[configuration]})" if configuration in UNSUPPORTED else ""
+        reason = f" ({NOT_PLANNED[configuration]})" if configuration in NOT_PLANNED else ""
         raise PlansError(
             f"The plans {plans['plans_name']!r} have no configuration {configuration!r}{reason}. They have: "
             f"{', '.join(map(repr, plans['configurations']))}."
         )
-    labels = list(list_targets(dataset_json["labels"]))
-    if labels != bank.labels:
-        raise PlansError(
-            f"dataset.json has the targets {labels}, the plans {plans['plans_name']!r} have {bank.labels}. The dataset "
-            "changed after it was planned: plan and preprocess it again."
-        )
+    check_labels(dataset_json, bank.labels, plans["plans_name"])
 
 
 class DuPLUSTrainer(nnUNetTrainer):
@@ -69,7 +75,10 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.settings = read_settings(plans)
         self.bank = PromptBank(plans)
         self.texts = open_texts(plans, self.bank)
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        try:
+            super().__init__(plans, configuration, fold, dataset_json, device)
+        except OSError as error:
+            raise DataError(f"The model folder cannot be made: {error}. Change nnUNet_results.") from error
         self.num_epochs = self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.settings.validation_iterations
@@ -186,6 +195,28 @@ class DuPLUSTrainer(nnUNetTrainer):
         tp, fp, fn = torch.stack(rows, dim=1).double().cpu().numpy()
         return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
+    def run_training(self) -> None:
+        """Differs from nnU-Net: a disk that fills up ends with a message, whatever was being written."""
+        try:
+            super().run_training()
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            raise DataError(
+                f"The training stopped in epoch {self.current_epoch}: {error}. Free some space and continue it with "
+                f"--c; what was finished before lies in {self.output_folder}."
+            ) from error
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Differs from nnU-Net: weights that are no numbers any more end the training, before they are saved."""
+        super().on_train_epoch_end(train_outputs)
+        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+            raise DataError(
+                f"The weights became NaN or infinite in epoch {self.current_epoch}; the last checkpoint is unharmed. "
+                "Look for NaN in the images (nnUNetv2_plan_and_preprocess --verify_dataset_integrity finds them), or "
+                "lower settings.initial_learning_rate in the plans, and continue with --c."
+            )
+
     def print_plans(self) -> None:
         """Differs from nnU-Net: embeddings are left out of the log."""
         manager = self.plans_manager
@@ -216,7 +247,13 @@ class DuPLUSTrainer(nnUNetTrainer):
             found = read_checkpoint(filename_or_checkpoint)
             require_embedding(found["network_weights"], self.bank.embedding, filename_or_checkpoint)
             filename_or_checkpoint = str(filename_or_checkpoint)
-        super().load_checkpoint(filename_or_checkpoint)
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The checkpoint {filename_or_checkpoint} does not fit the network of the plans: {_say_first(error)}. "
+                "The plans changed after the training began: restore those of the model folder, or train without --c."
+            ) from error
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""

@@ -7,8 +7,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, ModelError, PromptError
+from duplus_nnunet.errors import ModelError, PromptError
 from duplus_nnunet.inference.free_text import NewTarget, Reading, describe_reading, read_texts
+from duplus_nnunet.inference.images import check_channels, patch_checks
 from duplus_nnunet.inference.selection import Selection, get_selection, read_model_plans
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
@@ -158,13 +159,7 @@ def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
     def manage(self: Any, *args: Any, **kwargs: Any) -> Any:
         lists = original(self, *args, **kwargs)
         if PLANS_KEY in self.plans_manager.plans:
-            names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
-            for files in lists[0]:
-                if len(files) != len(names):
-                    raise DataError(
-                        f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
-                        f"{', '.join(names.values())}. Give one file a channel, named CASE_0000, CASE_0001 and so on."
-                    )
+            check_channels(lists[0], self.dataset_json)
         return lists
 
     return manage
@@ -174,3 +169,4 @@ def patch_predictor(predictor: Any) -> None:
     """Wrap the methods of nnU-Net's predictor class that have to know our models."""
     predictor.initialize_from_trained_model_folder = wrap_initialize(predictor.initialize_from_trained_model_folder)
     predictor._manage_input_and_output_lists = wrap_lists(predictor._manage_input_and_output_lists)
+    patch_checks(predictor)

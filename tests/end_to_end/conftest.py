@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ class Project:
     def model(self) -> Path:
         return self.folder / "results" / DATASET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
 
-    def run(self, command: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: str, *arguments: str | Path, preexec_fn: Callable[[], None] | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a console script of this environment, with no variable but nnU-Net's own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUPLUS_", "nnUNet"))}
         folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
@@ -47,7 +50,7 @@ class Project:
         assert script is not None, f"{command} is not installed beside {sys.executable}"
         return subprocess.run(
             [script, *map(str, arguments)], cwd=self.folder, env={**inherited, **folders, **ours, **variables},
-            capture_output=True, text=True, timeout=900,
+            capture_output=True, text=True, timeout=900, preexec_fn=preexec_fn,
         )  # fmt: skip
 
     def do(self, command: str, *arguments: str | Path, **variables: str) -> str:
@@ -60,13 +63,16 @@ class Project:
         """Predict the test images with nnU-Net's command."""
         return self.run("nnUNetv2_predict", "-i", images or self.raw / "imagesTs", "-o", out, *MODEL, *FAST, *options)
 
-    def change_settings(self, **settings: Any) -> None:
-        """Edit the plans as a user does."""
-        plans = json.loads(self.plans.read_text())
+    def change_settings(self, plans_name: str = "DuPLUSPlans", **settings: Any) -> None:
+        """Edit the plans as a user does: a short run of a thin network."""
+        file = self.plans.with_name(f"{plans_name}.json")
+        plans = json.loads(file.read_text())
         plans["duplus"]["settings"] |= settings
         configuration = plans["configurations"]["3d_fullres"]
         configuration["patch_size"], configuration["batch_size"] = [32, 32, 32], 2
-        self.plans.write_text(json.dumps(plans))
+        network = configuration["architecture"]["arch_kwargs"]
+        network["features_per_stage"] = [8 * 2 ** min(stage, 2) for stage in range(network["n_stages"])]
+        file.write_text(json.dumps(plans))
 
 
 @pytest.fixture(scope="session")

@@ -71,12 +71,12 @@ def test_missing_nnunet_is_told_with_the_remedy(monkeypatch):
 
 
 @pytest.mark.slow
-def test_only_the_look_up_is_changed_on_another_version(run_python, tmp_path):
+def test_only_look_up_and_commands_are_changed_on_another_version(run_python, tmp_path):
     fake = tmp_path / "nnunetv2-2.7.0.dist-info"
     fake.mkdir()
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
     code = "import nnunetv2.run.run_training\nfrom duplus_nnunet import plugin\nprint(*plugin.outcomes)"
-    assert run_python(code).stdout.strip() == plugin.LOOKUP.place
+    assert run_python(code).stdout.split() == [plugin.LOOKUP.place, "nnunetv2.run.run_training.run_training_entry"]
 
 
 # --- the look-up
@@ -160,6 +160,12 @@ def test_file_without_network_weights_is_told(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="expected to hold 'network_weights'"):
         plugin.read_weights(str(tmp_path / "other.pth"))
+
+
+def test_parts_with_fresh_weights_are_named_once():
+    names = ["film.hidden.weight", "film.out.bias", "decoder.seg_layers.0.weight", "generator.base"]
+    assert plugin.name_parts(names) == "decoder.seg_layers, film, generator"
+    assert plugin.name_parts([]) == "none"
 
 
 # --- configurations
@@ -260,3 +266,33 @@ def test_error_of_another_origin_is_untouched(error):
     with pytest.raises(type(error)) as caught:
         plugin.wrap_entry(failing(error))()
     assert caught.value is error
+
+
+PRETEND = """
+import sys
+sys.argv = {words}
+from {module} import {entry}
+{entry}()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "entry", "words"),
+    [
+        ("nnunetv2.run.run_training", "run_training_entry", ["7", "3d_fullres", "0", "-tr", "DuPLUSTrainer"]),
+        (
+            "nnunetv2.inference.predict_from_raw_data",
+            "predict_entry_point",
+            ["-d", "7", "-c", "3d_fullres", "--targets", "liver"],
+        ),
+    ],
+)
+def test_commands_of_another_version_say_so_without_a_stack_trace(run_python, tmp_path, module, entry, words):
+    fake = tmp_path / "nnunetv2-2.7.0.dist-info"
+    fake.mkdir()
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
+    done = run_python(PRETEND.format(words=["command", *words, "-device", "cpu"], module=module, entry=entry))
+    assert done.returncode == 1
+    assert "error: nnU-Net 2.7.0 is installed" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -14,12 +14,12 @@ PACKAGE = "duplus_nnunet"
 ROWS = (
     ("cli", "commands", "doctor", "demo", "plugin"),
     ("trainers", "planners", "inference", "reporting", "data"),
-    ("networks", "survival", "prompt_registry", "prompt_bank"),
+    ("networks", "survival", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings", "errors"),
 )
 LEVEL = {part: level for level, row in enumerate(reversed(ROWS)) for part in row}
 # Parts that know nothing of nnU-Net, wherever in them it would be imported.
-WITHOUT_HOST = ("networks", "survival", "errors", "settings", "prompt_registry", "cli")
+WITHOUT_HOST = ("networks", "survival", "errors", "settings", "prompt_registry", "plans_form", "cli")
 # Parts whose modules no other package may be imported for.
 STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "cli")
 

@@ -65,7 +65,20 @@ def test_an_adapter_setting_out_of_range_is_refused(wrong: dict[str, Any]) -> No
         read_settings(plans(text_adapter=wrong))
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1.5}, {"save_every": True}, {"paraphrase_probability": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"epochs": 1.5},
+        {"epochs": "10"},
+        {"save_every": True},
+        {"paraphrase_probability": 2},
+        {"paraphrase_probability": None},
+        {"initial_learning_rate": "fast"},
+        {"initial_learning_rate": float("nan")},
+        {"initial_learning_rate": 0},
+    ],
+)
 def test_a_value_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(PlansError, match=next(iter(wrong))):
         read_settings(plans(**wrong))

@@ -1,0 +1,108 @@
+"""Images at the border of a prediction."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.images import check_finite, check_source, check_whole, patch_checks
+
+DATASET_JSON = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+
+
+def write_image(file: Path) -> Path:
+    values = np.random.default_rng(0).normal(size=(8, 9, 10)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), file)
+    return file
+
+
+@pytest.mark.parametrize("name", ["case_0000.nii.gz", "case_0000.nii"])
+def test_a_whole_file_passes_and_one_cut_off_is_named(tmp_path: Path, name: str) -> None:
+    file = write_image(tmp_path / name)
+    check_whole(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(DataError, match=rf"{name} (cannot be read|is cut off)"):
+        check_whole(file)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "case_0000.nii.gz"
+    file.write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match="cannot be read"):
+        check_whole(file)
+
+
+def test_a_file_in_several_gzip_blocks_passes(tmp_path: Path) -> None:
+    file = write_image(tmp_path / "case_0000.nii.gz")
+    content = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
+    check_whole(file)
+
+
+def test_other_formats_are_left_to_nnunet(tmp_path: Path) -> None:
+    check_whole(tmp_path / "case_0000.mha")
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere cannot be read.*-i"):
+        check_source(str(tmp_path / "nowhere"), DATASET_JSON)
+
+
+def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it is empty"):
+        check_source(str(tmp_path), DATASET_JSON)
+    (tmp_path / "case_0000.mha").touch()
+    with pytest.raises(DataError, match=r"1 other file\(s\), first 'case_0000.mha'"):
+        check_source(str(tmp_path), DATASET_JSON)
+
+
+def test_a_file_without_a_channel_number_is_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "case.nii.gz")
+    with pytest.raises(DataError, match="has no channel number"):
+        check_source(str(tmp_path), DATASET_JSON)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_voxel_that_is_no_number_is_told(wrong: float) -> None:
+    image = torch.zeros(1, 2, 3, 4)
+    check_finite(image)
+    image[0, 1, 1, 1] = wrong
+    with pytest.raises(DataError, match="1 of 24 voxels"):
+        check_finite(image)
+
+
+class Predictor:
+    """Stands in for nnU-Net's."""
+
+    def __init__(self, plans: dict[str, Any]) -> None:
+        self.plans_manager, self.dataset_json = type("Manager", (), {"plans": plans}), DATASET_JSON
+
+    def initialize_from_trained_model_folder(self, folder: str) -> None:
+        raise NotImplementedError
+
+    def predict_from_files(self, source: Any, output: str) -> str:
+        return f"predicted to {output}"
+
+    predict_from_files_sequential = predict_from_files
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        return data
+
+
+def test_checks_come_before_nnunet_for_our_models_only(tmp_path: Path) -> None:
+    patched = type("Patched", (Predictor,), dict(vars(Predictor)))
+    patch_checks(patched)
+    nan = torch.tensor(float("nan"))
+    stock, ours = patched({}), patched({"duplus": {}})
+    assert stock.predict_from_files(str(tmp_path), "out") == "predicted to out"
+    assert stock.predict_logits_from_preprocessed_data(nan) is nan
+    for call in (ours.predict_from_files, ours.predict_from_files_sequential):
+        with pytest.raises(DataError, match="it is empty"):
+            call(str(tmp_path), "out")
+    with pytest.raises(DataError, match="NaN"):
+        ours.predict_logits_from_preprocessed_data(nan)

@@ -1,0 +1,66 @@
+"""Plans edited by hand: what cannot be used is named, with its place."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.plans_form import check_form
+from duplus_nnunet.prompt_bank import encode_vector, measure_centre
+
+TEXTS = ("T1", "T2 liver", "T2 spleen", "liver", "spleen")
+VECTOR = np.ones(4, dtype=np.float32)
+SECTION: dict[str, Any] = {
+    "version": 1,
+    "default_context": "ct",
+    "contexts": {"ct": {"sentences": ["T1"], "target_prompts": {"liver": ["T2 liver"], "spleen": ["T2 spleen"]}}},
+    "targets": [{"name": "liver", "label": "1"}, {"name": "spleen", "label": "2"}],
+    "centres": dict.fromkeys(("context", "sentence", "name"), measure_centre([VECTOR])),
+    "embeddings": dict.fromkeys(TEXTS, encode_vector(VECTOR)),
+    "left_right_axis": 2,
+}
+
+
+def test_what_planning_writes_is_accepted() -> None:
+    check_form(SECTION, "Test")
+
+
+def test_keys_that_are_not_known_are_left_alone() -> None:
+    check_form({**SECTION, "notes": "mine"}, "Test")
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
+    r"duplus\.targets: .*found 'liver'": lambda s: s.update(targets="liver"),
+    r"duplus\.targets: .*found \[\]": lambda s: s.update(targets=[]),
+    r"duplus\.targets\.0\.label is missing": lambda s: s["targets"][0].pop("label"),
+    r"duplus\.contexts: .*found \[\]": lambda s: s.update(contexts=[]),
+    r"duplus\.contexts\.ct\.sentences: .*found 'T1'": lambda s: s["contexts"]["ct"].update(sentences="T1"),
+    r"default_context is 'mr'.*there are 'ct'": lambda s: s.update(default_context="mr"),
+    r"duplus\.left_right_axis: .*found 'x'": lambda s: s.update(left_right_axis="x"),
+    r"duplus\.left_right_axis: .*found 3": lambda s: s.update(left_right_axis=3),
+    r"two targets have the name 'liver'": lambda s: s["targets"][1].update(name="liver"),
+    r"two targets have the label '1'": lambda s: s["targets"][1].update(label="1"),
+    r"no prompt for the target 'spleen'": lambda s: s["contexts"]["ct"]["target_prompts"].pop("spleen"),
+    r"none of the text 'liver, again'": lambda s: s["contexts"]["ct"]["target_prompts"]["liver"].append("liver, again"),
+    r"'liver' has 0 numbers, expected 4": lambda s: s["embeddings"].update(liver="%%%"),
+    r"'liver' has 2 numbers, expected 4": lambda s: s["embeddings"].update(liver=encode_vector(VECTOR[:2])),
+    r"duplus\.centres\.name is missing": lambda s: s["centres"].pop("name"),
+    r"duplus\.centres\.name\.scale: .*found 'x'": lambda s: s["centres"]["name"].update(scale="x"),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_change_is_named_with_its_place(message: str) -> None:
+    section = copy.deepcopy(SECTION)
+    WRONG[message](section)
+    with pytest.raises(PlansError, match=rf"The plans 'Test' cannot be used: .*{message}"):
+        check_form(section, "Test")
+
+
+def test_of_many_problems_the_first_are_shown_and_the_others_counted() -> None:
+    section = {**SECTION, "embeddings": {"another": encode_vector(VECTOR)}}
+    with pytest.raises(PlansError, match=r"and 2 more"):
+        check_form(section, "Test")
