@@ -90,10 +90,10 @@ def _check_names(form: _Section) -> Iterator[str]:
         words = [getattr(target, kind) for target in form.targets]
         for word in {word for word in words if words.count(word) > 1}:
             yield f"duplus.targets: two targets have the {kind} {word!r}."
-    for key, context in form.contexts.items():
-        for target in form.targets:
-            if target.name not in context.target_prompts:
-                yield f"duplus.contexts.{key}.target_prompts has no prompt for the target {target.name!r}."
+    prompted = {name for context in form.contexts.values() for name in context.target_prompts}
+    for target in form.targets:
+        if target.name not in prompted:
+            yield f"duplus.contexts: no target_prompts hold a prompt for the target {target.name!r}."
 
 
 def _check_embeddings(form: _Section) -> Iterator[str]:

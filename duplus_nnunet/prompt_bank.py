@@ -161,10 +161,17 @@ class PromptBank:
         rng: np.random.Generator | None = None,
         probability: float = 0.0,
     ) -> tuple[str, list[tuple[str, str]]]:
-        """As draw, but give only the texts: T1, and for each of K targets T2 and the bare name beside it."""
+        """As draw, but give only the texts: T1, and for each of K targets T2 and the bare name beside it.
+
+        Raises:
+            PromptError: The context has no prompt for one of the targets.
+        """
         key = self.find_context(context)
         found = self.contexts[key]
         names = self.names if targets is None else list(targets)
+        missing = [name for name in names if name not in found["target_prompts"]]
+        if missing:
+            raise PromptError(f"In the context {key!r}: {say_unknown('target', missing[0], found['target_prompts'])}")
 
         def choose(sentences: Sequence[str]) -> str:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability

@@ -159,6 +159,7 @@ def test_words_that_nnunet_keeps_for_itself_are_refused(plans: dict[str, Any], t
 def test_a_text_that_may_mean_two_targets_is_refused(plans: dict[str, Any]) -> None:
     for name in ("liver", "left kidney"):
         plans["duplus"]["contexts"]["ct"]["target_prompts"][name].append("the big one")
+    plans["duplus"]["embeddings"]["the big one"] = encode_vector(vector_of("the big one"))
     with pytest.raises(PromptError, match="any of 'liver', 'left kidney'"):
         find_known(PromptBank(plans), "ct", "the big one")
 
@@ -167,6 +168,7 @@ def test_the_contexts_own_wording_wins_over_that_of_another(plans: dict[str, Any
     contexts = plans["duplus"]["contexts"]
     contexts["ct"]["target_prompts"]["liver"].append("the big one")
     contexts["mr"]["target_prompts"]["left kidney"].append("the big one")
+    plans["duplus"]["embeddings"]["the big one"] = encode_vector(vector_of("the big one"))
     assert find_known(PromptBank(plans), "ct", "the big one") == "liver"
     assert find_known(PromptBank(plans), "mr", "the big one") == "left kidney"
 

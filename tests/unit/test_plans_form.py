@@ -43,7 +43,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"duplus\.left_right_axis: .*found 3": lambda s: s.update(left_right_axis=3),
     r"two targets have the name 'liver'": lambda s: s["targets"][1].update(name="liver"),
     r"two targets have the label '1'": lambda s: s["targets"][1].update(label="1"),
-    r"no prompt for the target 'spleen'": lambda s: s["contexts"]["ct"]["target_prompts"].pop("spleen"),
+    r"hold a prompt for the target 'spleen'": lambda s: s["contexts"]["ct"]["target_prompts"].pop("spleen"),
     r"none of the text 'liver, again'": lambda s: s["contexts"]["ct"]["target_prompts"]["liver"].append("liver, again"),
     r"'liver' has 0 numbers, expected 4": lambda s: s["embeddings"].update(liver="%%%"),
     r"'liver' has 2 numbers, expected 4": lambda s: s["embeddings"].update(liver=encode_vector(VECTOR[:2])),

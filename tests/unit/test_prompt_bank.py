@@ -125,3 +125,11 @@ def test_a_text_that_no_context_or_target_has_is_in_no_row() -> None:
 def test_keys_tell_texts_and_their_kinds_apart() -> None:
     bank = PromptBank(make_plans())
     assert len(set(bank.keys.tolist())) == len(bank.entries) == 7
+
+
+def test_a_target_that_a_context_has_no_prompt_for_is_refused() -> None:
+    plans = make_plans()
+    contexts = plans["duplus"]["contexts"]  # type: ignore[index]
+    contexts["mr"] = {"sentences": ["T1"], "target_prompts": {"liver": ["CT of liver"]}}
+    with pytest.raises(PromptError, match="In the context 'mr': Unknown target 'spleen'"):
+        PromptBank(plans).draw("mr")

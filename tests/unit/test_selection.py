@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError, ModelError
@@ -15,6 +16,7 @@ from duplus_nnunet.inference.selection import (
     get_selection,
     wrap_entry_point,
 )
+from duplus_nnunet.prompt_bank import encode_vector
 
 
 @pytest.fixture
@@ -95,19 +97,21 @@ def test_free_texts_of_the_variable_may_hold_commas(
 
 
 def test_targets_are_listed_by_context_with_what_else_they_go_by(tmp_path: Path) -> None:
+    texts = ["T1 of CT", "T1 of MR", "liver", "left kidney"]
+    centre = {"centre": encode_vector(np.zeros(2)), "scale": 1.0}
     section = {
         "version": 1,
         "default_context": "mr",
         "contexts": {
-            "ct": {"sentences": ["T1 of CT"], "target_prompts": {"liver": [], "left kidney": []}},
-            "mr": {"sentences": ["T1 of MR"], "target_prompts": {"left kidney": []}},
+            "ct": {"sentences": texts[:1], "target_prompts": {"liver": ["liver"], "left kidney": ["left kidney"]}},
+            "mr": {"sentences": texts[1:2], "target_prompts": {"left kidney": ["left kidney"]}},
         },
         "targets": [
             {"name": "liver", "label": "Liver", "synonyms": ["hepar"]},
             {"name": "left kidney", "label": "LK", "synonyms": []},
         ],
-        "embeddings": {},
-        "centres": {},
+        "embeddings": {text: encode_vector(np.ones(2)) for text in texts},
+        "centres": dict.fromkeys(("context", "sentence", "name"), centre),
     }
     (tmp_path / "plans.json").write_text(json.dumps({"duplus": section}))
     assert describe_targets(tmp_path).splitlines() == [
