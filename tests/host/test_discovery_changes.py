@@ -230,10 +230,22 @@ def test_planning_command_refuses_2d_before_it_does_anything(monkeypatch, words)
         plugin.wrap_plan_entry(pytest.fail)()
 
 
-@pytest.mark.parametrize("words", [["-pl", "DuPLUSPlanner"], ["-pl", "ExperimentPlanner", "-c", "2d"], ["-c", "2d"]])
+@pytest.mark.parametrize(
+    "words", [["-pl", "ExperimentPlanner", "-c", "2d"], ["-c", "2d"], ["-pl", "DuPLUSPlanner", "-h"]]
+)
 def test_planning_command_is_left_to_nnunet_otherwise(monkeypatch, words):
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", *words])
     assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
+
+
+def test_planning_command_checks_each_dataset_first(monkeypatch):
+    from duplus_nnunet.planners import planner
+
+    checked = []
+    monkeypatch.setattr(planner, "check_dataset", checked.append)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "8", "-pl", "DuPLUSPlanner"])
+    assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
+    assert checked == [7, 8]
 
 
 @pytest.mark.slow
