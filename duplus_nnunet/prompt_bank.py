@@ -16,8 +16,8 @@ from duplus_nnunet.settings import find_section
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
-# What a number of an embedding varies by, root mean square. The step that gradient descent takes for a prompt grows with
-# its square: at 1, a left kidney was told from a right one many epochs after a liver from a spleen.
+# What a number of an embedding varies by, root mean square. The step that gradient descent takes for a prompt grows
+# with its square: at 1, a left kidney was told from a right one many epochs after a liver from a spleen.
 _SPREAD = 2.0
 
 
