@@ -100,24 +100,15 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             _check_at_least(f"settings.{name}", getattr(self, name), 1)
-        if not (_is_number(self.paraphrase_probability) and 0 <= self.paraphrase_probability <= 1):
-            raise PlansError(
-                f"settings.paraphrase_probability is {self.paraphrase_probability!r} in the plans; "
-                "it must be a number from 0 to 1."
-            )
-        if not (_is_number(self.initial_learning_rate) and 0 < self.initial_learning_rate < math.inf):
-            raise PlansError(
-                f"settings.initial_learning_rate is {self.initial_learning_rate!r} in the plans; "
-                "it must be a number above 0."
-            )
+        share, rate = self.paraphrase_probability, self.initial_learning_rate
+        fits = _is_number(share) and 0 <= share <= 1
+        _check("settings.paraphrase_probability", share, fits, "a number from 0 to 1")
+        fits = _is_number(rate) and 0 < rate < math.inf
+        _check("settings.initial_learning_rate", rate, fits, "a number above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as they stand in a plans file."""
         return asdict(self)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_at_least(name: str, value: object, least: int) -> None:
