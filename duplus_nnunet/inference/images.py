@@ -65,7 +65,7 @@ def check_whole(file: Path) -> None:
         return
     try:
         expected, found = _count_bytes(file), _measure_bytes(file)
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # nibabel's own errors are among them
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}. Copy or convert the image again.") from error
     if found < expected:
         raise DataError(f"{file} is cut off: it holds {found} of {expected} bytes. Copy or convert the image again.")
@@ -154,8 +154,12 @@ def _list_folder(folder: Path, ending: str) -> list[list[str]]:
 def _count_bytes(file: Path) -> int:
     """Count the bytes that a NIfTI file's header promises."""
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
-    stored: Any = nibabel.load(file).dataobj
+    try:
+        stored: Any = nibabel.load(file).dataobj
+    except ImageFileError as error:
+        raise ValueError(str(error)) from error
     length: int = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
     return length
 

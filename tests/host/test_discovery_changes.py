@@ -76,7 +76,13 @@ def test_only_look_up_and_commands_are_changed_on_another_version(run_python, tm
     fake.mkdir()
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
     code = "import nnunetv2.run.run_training\nfrom duplus_nnunet import plugin\nprint(*plugin.outcomes)"
-    assert run_python(code).stdout.split() == [plugin.LOOKUP.place, "nnunetv2.run.run_training.run_training_entry"]
+    made = {place.rpartition(".")[2] for place in run_python(code).stdout.split()}
+    assert made == {
+        plugin.LOOKUP.attribute,
+        "run_training_entry",
+        "predict_entry_point",
+        "predict_entry_point_modelfolder",
+    }
 
 
 # --- the look-up
@@ -230,10 +236,22 @@ def test_planning_command_refuses_2d_before_it_does_anything(monkeypatch, words)
         plugin.wrap_plan_entry(pytest.fail)()
 
 
-@pytest.mark.parametrize("words", [["-pl", "DuPLUSPlanner"], ["-pl", "ExperimentPlanner", "-c", "2d"], ["-c", "2d"]])
+@pytest.mark.parametrize(
+    "words", [["-pl", "ExperimentPlanner", "-c", "2d"], ["-c", "2d"], ["-pl", "DuPLUSPlanner", "-h"]]
+)
 def test_planning_command_is_left_to_nnunet_otherwise(monkeypatch, words):
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", *words])
     assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
+
+
+def test_planning_command_checks_each_dataset_first(monkeypatch):
+    from duplus_nnunet.planners import planner
+
+    checked = []
+    monkeypatch.setattr(planner, "check_dataset", checked.append)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "8", "-pl", "DuPLUSPlanner"])
+    assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
+    assert checked == [7, 8]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from duplus_nnunet.errors import RegistryError
 from duplus_nnunet.prompt_registry import find_entry, search_entry
-from duplus_nnunet.prompt_registry.finding import find_by_name, find_targets
+from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER, find_by_name, find_targets, name_origin
 
 HIPPOCAMPUS = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2}}
 DEMO = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "LK": 1, "RK": 2, "ignore": 3}}
@@ -89,6 +89,18 @@ def test_the_users_folder_wins_over_the_shipped_files(tmp_path: Path, monkeypatc
     text = DEMO_FILE.replace("Demo", "Hippocampus").replace("LK", "Anterior").replace("RK", "Posterior")
     monkeypatch.setenv("DUPLUS_REGISTRY", str(put(tmp_path, text, "mine.yaml")))
     assert find_entry("Dataset004_Hippocampus", HIPPOCAMPUS).origin == str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        (str(SHIPPED_FOLDER / "msd_hippocampus.yaml"), "shipped: msd_hippocampus.yaml"),
+        ("/home/someone/raw/Dataset501_Demo/prompts.yaml", "file: Dataset501_Demo/prompts.yaml"),
+        ("drafted from /home/someone/raw/Dataset501_Demo/dataset.json", "drafted from dataset.json"),
+    ],
+)
+def test_an_origin_is_named_without_a_path_of_the_machine(origin: str, name: str) -> None:
+    assert name_origin(origin) == name
 
 
 def test_a_file_in_the_users_folder_serves_only_its_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

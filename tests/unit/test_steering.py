@@ -1,5 +1,7 @@
 """A trained network: with image, weights and T1 the same, T2 alone decides which structure is segmented."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -37,7 +39,16 @@ def make_network() -> ConditionedUNet:
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[ConditionedUNet, Prompts]:
+def _one_thread() -> Iterator[None]:
+    """Volumes this small are slower with more threads, much slower where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(_one_thread: None) -> tuple[ConditionedUNet, Prompts]:
     torch.manual_seed(0)
     network, prompts = make_network(), Prompts(torch.randn(1, 8), torch.randn(2, 8))
     loss, optimizer = TargetLoss([1, 2], batch_dice=True), torch.optim.Adam(network.parameters(), 1e-2)
