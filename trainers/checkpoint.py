@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,11 +43,23 @@ def write_safely(file: str | os.PathLike[str], write: Callable[[str], None]) -> 
         write(str(temporary))
         temporary.replace(target)
     except (OSError, RuntimeError) as error:
+        reason = _say_why(error, target.parent)
         temporary.unlink(missing_ok=True)
         raise ModelError(
-            f"Could not write {target}: {error}. What stood there before is unharmed. Free some space (or mend the "
+            f"Could not write {target}: {reason}. What stood there before is unharmed. Free some space (or mend the "
             "permissions) and continue the training with --c."
         ) from error
+
+
+def _say_why(error: Exception, folder: Path) -> str:
+    """Return the system's reason; torch hides it behind positions in the file, so the free space stands beside it."""
+    if isinstance(error, OSError):
+        return str(error)
+    try:
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB were left on the disk"
+    except OSError:
+        free = "the disk cannot be asked"
+    return f"torch could not finish the file, {free} ({(str(error).splitlines() or [''])[0]})"
 
 
 def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:

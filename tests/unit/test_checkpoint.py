@@ -53,3 +53,11 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         write_safely(file, fill)
     assert file.read_text() == "previous"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_where_torch_hides_the_reason_the_free_space_is_told(tmp_path: Path) -> None:
+    def fail(name: str) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 2")
+
+    with pytest.raises(ModelError, match=r"torch could not finish the file, [\d.]+ MB were left on the disk"):
+        write_safely(tmp_path / "c.pth", fail)
