@@ -3,14 +3,17 @@
 In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and
 dataset.json.
 
-Liver, spleen and both kidneys share one intensity, and the kidneys also share one shape: what tells them apart is where
-they lie, and which of them is meant only the target prompt can say.
+In CT liver, spleen and both kidneys share one intensity, and everywhere the kidneys share intensity and shape: what
+tells them apart is where they lie, and which of them is meant only the target prompt can say.
 """
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -72,22 +75,13 @@ def write_phantom_dataset(folder: Path, training_cases: int, test_cases: int, se
     Raises:
         DataError: The folder exists already.
     """
-    if folder.exists():
-        raise DataError(
-            f"{folder} exists already; expected a new folder to write {training_cases} phantoms to. "
-            "Delete it or name another."
-        )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (partial / part).mkdir(parents=True)
-    for number in range(training_cases):
-        _write_case(partial, "Tr", f"train_{number:03d}", make_phantom(seed, 0, number, scan))
     tests = [f"test_{number:03d}" for number in range(test_cases)]
-    for number, case in enumerate(tests):
-        _write_case(partial, "Ts", case, make_phantom(seed, 1, number, scan))
-    (partial / "dataset.json").write_text(json.dumps(_describe(scan, training_cases), indent=2), encoding="utf-8")
-    partial.rename(folder)
+    with open_new_dataset(folder) as new:
+        for number in range(training_cases):
+            write_case(new, "Tr", f"train_{number:03d}", make_phantom(seed, 0, number, scan))
+        for number, case in enumerate(tests):
+            write_case(new, "Ts", case, make_phantom(seed, 1, number, scan))
+        describe_dataset(new, LABELS, scan.channel, training_cases)
     return tests
 
 
@@ -95,6 +89,49 @@ def make_phantom(seed: int, group: int, number: int, scan: Scan) -> Phantom:
     """Draw and scan one anatomy; it depends on the three numbers and the scan, and on nothing else."""
     anatomy = draw_anatomy(np.random.default_rng([seed, group, number, 0]))
     return scan_anatomy(anatomy, scan, np.random.default_rng([seed, group, number, 1]))
+
+
+@contextmanager
+def open_new_dataset(folder: Path) -> Iterator[Path]:
+    """Give a folder to write a raw dataset to; it gets its name when all is written.
+
+    Raises:
+        DataError: The folder exists already.
+    """
+    if folder.exists():
+        raise DataError(
+            f"{folder} exists already; expected a new folder to write phantoms to. Delete it or name another."
+        )
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (partial / part).mkdir(parents=True)
+    yield partial
+    partial.rename(folder)
+
+
+def write_case(folder: Path, part: str, case: str, phantom: Phantom) -> None:
+    """Write image and labels of a case into a dataset; the part is `Tr` or `Ts`."""
+    save_volume(phantom.image, phantom.affine, folder / f"images{part}" / f"{case}_0000.nii.gz")
+    save_volume(phantom.labels, phantom.affine, folder / f"labels{part}" / f"{case}.nii.gz")
+
+
+def save_volume(values: NDArray[Any], affine: NDArray[np.float64], file: Path) -> None:
+    """Write one volume as NIfTI, with its own type."""
+    nibabel.save(nibabel.Nifti1Image(values, affine), file)
+
+
+def describe_dataset(folder: Path, labels: Mapping[str, int], channel: str, training_cases: int) -> None:
+    """Write dataset.json: label values from 1 by key, and the one channel."""
+    content = {
+        "name": "Phantom",
+        "description": "Generated abdomens with known truth",
+        "channel_names": {"0": channel},
+        "labels": {"background": 0, **labels},
+        "numTraining": training_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _paint_tissues(anatomy: Anatomy, scan: Scan) -> NDArray[np.uint8]:
@@ -121,17 +158,24 @@ def _take_image(tissues: NDArray[np.uint8], scan: Scan, rng: np.random.Generator
     table = np.array([scan.intensities[tissue] for tissue in _TISSUES], dtype=np.float32)
     sharpness = [scan.blur * _FINER / width for width in scan.spacing]
     fine = gaussian_filter(table[tissues], sharpness, mode="nearest")
-    image = _average_blocks(fine) * _draw_shading(scan, rng)
-    image += rng.normal(0.0, scan.noise, image.shape).astype(np.float32)
-    return image
+    clean = _average_blocks(fine) * _draw_shading(scan, rng)
+    deviation = np.sqrt(scan.noise**2 + scan.grain**2 * np.abs(clean))
+    image = clean + deviation * rng.normal(size=clean.shape)
+    gain = scan.gain ** rng.uniform(-1.0, 1.0)
+    return np.asarray(np.maximum(image * gain, scan.floor), dtype=np.float32)
 
 
 def _draw_shading(scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a bias field: a slope in one direction, and in another one both ends brighter, as near receiver coils."""
+    slope, rise = (_draw_ramp(scan, rng) for _ in range(2))
+    return np.asarray(np.exp(scan.shading * (slope + rise**2 / 2)), dtype=np.float32)
+
+
+def _draw_ramp(scan: Scan, rng: np.random.Generator) -> NDArray[np.float64]:
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    slopes = [np.linspace(-1.0, 1.0, voxels) * part for voxels, part in zip(scan.shape, direction, strict=True)]
-    ramp = slopes[0][:, None, None] + slopes[1][None, :, None] + slopes[2][None, None, :]
-    return np.asarray(1.0 + scan.shading * ramp, dtype=np.float32)
+    steps = [np.linspace(-1.0, 1.0, voxels) * part for voxels, part in zip(scan.shape, direction, strict=True)]
+    return np.asarray(steps[0][:, None, None] + steps[1][None, :, None] + steps[2][None, None, :])
 
 
 def _take_labels(tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -152,21 +196,3 @@ def _orient(phantom: Phantom, orientation: str) -> Phantom:
     image = nibabel.Nifti1Image(phantom.image, phantom.affine).as_reoriented(turn)
     labels = nibabel.Nifti1Image(phantom.labels, phantom.affine).as_reoriented(turn)
     return Phantom(np.asarray(image.dataobj), np.asarray(labels.dataobj), image.affine)
-
-
-def _write_case(folder: Path, part: str, case: str, phantom: Phantom) -> None:
-    image = nibabel.Nifti1Image(phantom.image, phantom.affine)
-    labels = nibabel.Nifti1Image(phantom.labels, phantom.affine)
-    nibabel.save(image, folder / f"images{part}" / f"{case}_0000.nii.gz")
-    nibabel.save(labels, folder / f"labels{part}" / f"{case}.nii.gz")
-
-
-def _describe(scan: Scan, training_cases: int) -> dict[str, object]:
-    return {
-        "name": "Phantom",
-        "description": "Generated abdomens with known truth",
-        "channel_names": {"0": scan.channel},
-        "labels": {"background": 0, **LABELS},
-        "numTraining": training_cases,
-        "file_ending": ".nii.gz",
-    }

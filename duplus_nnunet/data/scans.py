@@ -13,12 +13,15 @@ class Scan:
 
     Attributes:
         channel: Channel name in dataset.json, such as `CT`.
-        intensities: Mean value of each tissue (in HU for CT).
+        intensities: Mean value of each tissue (HU for CT, SUV for PET, no unit for MR).
         noise: Standard deviation of the noise, in the unit of the intensities.
+        grain: What noise by counting adds: its variance is the square of this times the intensity, 0 for none.
         blur: Standard deviation of the point spread, in mm.
         shape: Voxels along left-right, front-back, head-foot.
         spacing: Size of a voxel along the same axes, in mm.
-        shading: Relative strength of a smooth change of brightness across the image, 0 for none.
+        shading: Strength of a smooth change of brightness across the image (a bias field), 0 for none.
+        gain: Largest factor by which a whole image may be brighter or darker than the intensities say, 1 for none.
+        floor: Smallest value the scanner stores.
         orientation: Directions in which the stored axes run, such as `LPS` (first axis to the patient's left).
     """
 
@@ -28,11 +31,15 @@ class Scan:
     blur: float
     shape: tuple[int, int, int] = (40, 40, 32)
     spacing: tuple[float, float, float] = (6.6, 6.6, 6.6)
+    grain: float = 0.0
     shading: float = 0.0
+    gain: float = 1.0
+    floor: float = float("-inf")
     orientation: str = "LPS"
 
 
-_ALIKE = ("liver", "spleen", "left kidney", "right kidney")
+_KIDNEYS = ("left kidney", "right kidney")
+_ALIKE = ("liver", "spleen", *_KIDNEYS)
 
 CT = Scan(
     channel="CT",
@@ -48,22 +55,29 @@ CT = Scan(
     },
     noise=22.0,
     blur=3.0,
+    floor=-1024.0,
 )
 MR = Scan(
     channel="MRI",
     intensities={
         "air": 0.0,
-        "fat": 620.0,
-        "muscle": 190.0,
+        "fat": 640.0,
+        "muscle": 150.0,
         "bowel": 330.0,
-        **dict.fromkeys(_ALIKE, 420.0),
-        "stomach": 260.0,
-        "aorta": 60.0,
-        "spine": 520.0,
+        "liver": 240.0,
+        "spleen": 360.0,
+        **dict.fromkeys(_KIDNEYS, 450.0),
+        "stomach": 290.0,
+        "aorta": 50.0,
+        "spine": 400.0,
     },
-    noise=30.0,
-    blur=3.0,
+    noise=28.0,
+    blur=2.5,
+    shape=(42, 36, 25),
+    spacing=(6.0, 6.0, 8.0),
     shading=0.3,
+    gain=3.0,
+    floor=0.0,
 )
 PET = Scan(
     channel="PET",
@@ -71,12 +85,19 @@ PET = Scan(
         "air": 0.0,
         "fat": 0.3,
         "muscle": 0.7,
-        "bowel": 1.2,
-        **dict.fromkeys(_ALIKE, 2.6),
-        "stomach": 1.6,
-        "aorta": 2.0,
-        "spine": 1.4,
+        "bowel": 1.1,
+        "liver": 2.4,
+        "spleen": 2.0,
+        **dict.fromkeys(_KIDNEYS, 3.4),
+        "stomach": 1.5,
+        "aorta": 1.8,
+        "spine": 1.3,
     },
-    noise=0.15,
-    blur=5.0,
+    noise=0.05,
+    blur=5.5,
+    shape=(34, 28, 28),
+    spacing=(8.0, 8.0, 8.0),
+    grain=0.3,
+    gain=1.25,
+    floor=0.0,
 )

@@ -7,13 +7,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, Solid, draw_anatomy, measure_depth, mirror, rotation
-from duplus_nnunet.data.phantom import make_phantom, scan_anatomy, write_phantom_dataset
+from duplus_nnunet.data.phantom import Phantom, make_phantom, scan_anatomy, write_phantom_dataset
 from duplus_nnunet.data.scans import CT, MR, PET, Scan
 from duplus_nnunet.errors import DataError
 
 SMALL = replace(CT, shape=(24, 24, 20), spacing=(11.0, 11.0, 11.0))
+IDEAL = {"noise": 0.0, "grain": 0.0, "shading": 0.0, "gain": 1.0}
+KIDNEYS = ("left kidney", "right kidney")
 
 
 def centre_of(labels: np.ndarray, affine: np.ndarray, name: str) -> np.ndarray:
@@ -36,10 +39,12 @@ def test_other_seed_group_or_number_gives_other_anatomy(other: tuple[int, int, i
     assert (make_phantom(3, 0, 1, SMALL).labels != make_phantom(*other, SMALL).labels).mean() > 0.01
 
 
+@pytest.mark.parametrize("scan", [CT, MR, PET], ids=lambda scan: scan.channel)
 @pytest.mark.parametrize("number", range(6))
-def test_every_structure_is_there_and_large_enough_to_learn(number: int) -> None:
-    sizes = np.bincount(make_phantom(0, 0, number, CT).labels.ravel(), minlength=len(LABELS) + 1)
-    assert sizes[1:].min() > 100
+def test_every_structure_is_there_and_large_enough_to_learn(number: int, scan: Scan) -> None:
+    sizes = np.bincount(make_phantom(0, 0, number, scan).labels.ravel(), minlength=len(LABELS) + 1)
+    assert sizes[1:].min() * np.prod(scan.spacing) > 100 * np.prod(CT.spacing)
+    assert sizes[1:].min() > 70
 
 
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "SRA", "PIR"])
@@ -73,14 +78,15 @@ def test_other_structures_have_intensities_of_their_own() -> None:
 
 def test_one_anatomy_in_two_scans_has_one_truth() -> None:
     anatomy = draw_anatomy(np.random.default_rng(0))
-    in_ct, in_mr = (scan_anatomy(anatomy, scan, np.random.default_rng(1)) for scan in (CT, MR))
+    grid = {"shape": CT.shape, "spacing": CT.spacing}
+    in_ct, in_mr = (scan_anatomy(anatomy, scan, np.random.default_rng(1)) for scan in (CT, replace(MR, **grid)))
     np.testing.assert_array_equal(in_ct.labels, in_mr.labels)
     assert np.abs(in_ct.image - in_mr.image).mean() > 100
 
 
 @pytest.mark.parametrize("scan", [CT, MR, PET])
 def test_without_noise_intensities_stay_within_those_of_the_tissues(scan: Scan) -> None:
-    image = make_phantom(0, 0, 0, replace(scan, noise=0.0, shading=0.0)).image
+    image = make_phantom(0, 0, 0, replace(scan, **IDEAL)).image
     values = scan.intensities.values()
     assert min(values) - 1e-3 <= image.min() < image.max() <= max(values) + 1e-3
 
@@ -97,6 +103,83 @@ def test_shading_brightens_one_side() -> None:
     scan = replace(SMALL, noise=0.0, shading=0.3)
     image = scan_anatomy(anatomy, scan, np.random.default_rng(0)).image
     assert image.max() / image.min() > 1.2
+
+
+def test_ct_is_in_hounsfield_units() -> None:
+    phantom = make_phantom(0, 0, 0, CT)
+    assert phantom.image.min() >= -1024
+    assert phantom.image[0, 0].mean() == pytest.approx(-1000, abs=20)
+    assert core_mean(phantom, "liver") == pytest.approx(120, abs=25)
+
+
+def test_pet_is_never_negative_noisier_and_coarser_than_ct() -> None:
+    phantom = make_phantom(0, 0, 0, PET)
+    assert phantom.image.min() >= 0
+    assert relative_noise(PET, "liver") > 1.5 * relative_noise(CT, "liver")
+    assert min(PET.spacing) > max(CT.spacing)
+
+
+def relative_noise(scan: Scan, name: str) -> float:
+    """Noise over the contrast to fat, in a structure."""
+    fixed = replace(scan, gain=1.0)
+    noisy, clean = (make_phantom(0, 0, 0, one) for one in (fixed, replace(fixed, noise=0.0, grain=0.0)))
+    noise = (noisy.image - clean.image)[noisy.labels == LABELS[name]]
+    return float(noise.std()) / abs(scan.intensities[name] - scan.intensities["fat"])
+
+
+def test_unit_of_mr_differs_between_cases() -> None:
+    medians = [core_mean(make_phantom(0, 0, number, MR), "liver") for number in range(8)]
+    assert max(medians) > 2 * min(medians)
+
+
+def test_contrasts_order_the_structures_differently() -> None:
+    orders = [sorted(("fat", *LABELS), key=lambda name: scan.intensities[name]) for scan in (CT, MR, PET)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+@pytest.mark.parametrize("scan", [MR, PET], ids=lambda scan: scan.channel)
+def test_one_anatomy_on_two_grids_has_the_same_masks_up_to_resampling(scan: Scan) -> None:
+    in_ct, other = make_phantom(0, 1, 0, CT), make_phantom(0, 1, 0, scan)
+    found, covered = resample(other, in_ct)
+    for value in LABELS.values():
+        first, second = (in_ct.labels == value) & covered, found == value
+        assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.8
+
+
+def resample(phantom: Phantom, grid: Phantom) -> tuple[np.ndarray, np.ndarray]:
+    """Give the nearest labels of a phantom on another's grid, and where it reaches."""
+    change = np.linalg.inv(phantom.affine) @ grid.affine
+    places = np.tensordot(change[:3, :3], np.indices(grid.labels.shape), axes=1) + change[:3, 3, None, None, None]
+    limits = np.array(phantom.labels.shape).reshape(3, 1, 1, 1) - 0.5
+    covered = ((places > -0.5) & (places < limits)).all(axis=0)
+    nearest = np.clip(places.round().astype(int), 0, (limits - 0.5).astype(int))
+    return np.where(covered, phantom.labels[tuple(nearest)], 0), covered
+
+
+@pytest.mark.parametrize("scan", [CT, MR, PET], ids=lambda scan: scan.channel)
+def test_kidneys_have_one_distribution_of_intensities(scan: Scan) -> None:
+    flat = replace(scan, shading=0.0, gain=1.0)
+    pooled: dict[str, list[np.ndarray]] = {name: [] for name in KIDNEYS}
+    for number in range(5):
+        phantom = make_phantom(0, 0, number, flat)
+        for name in KIDNEYS:
+            inside = binary_erosion(phantom.labels == LABELS[name])
+            pooled[name].append(phantom.image[inside])
+    left, right = (np.quantile(np.concatenate(pooled[name]), (0.25, 0.5, 0.75)) for name in KIDNEYS)
+    assert np.abs(left - right).max() < 0.1 * abs(scan.intensities["left kidney"] - scan.intensities["fat"])
+
+
+@pytest.mark.parametrize("scan", [CT, MR, PET], ids=lambda scan: scan.channel)
+def test_kidneys_are_told_apart_by_their_side_only(scan: Scan) -> None:
+    drawn = replace(draw_anatomy(np.random.default_rng(0)), bends=())
+    other = {"left kidney": "right kidney", "right kidney": "left kidney"}
+    turned = [replace(mirror(solid), tissue=other.get(solid.tissue, solid.tissue)) for solid in drawn.solids]
+    first, second = (
+        scan_anatomy(anatomy, replace(scan, **IDEAL), np.random.default_rng(0)).image
+        for anatomy in (drawn, Anatomy(tuple(turned)))
+    )
+    # Voxels on a border may fall to either side by rounding.
+    assert (np.abs(first - second[::-1]) > 1e-3 * np.abs(first).max()).mean() < 0.001
 
 
 def test_gap_keeps_neighbours_of_one_intensity_apart() -> None:
