@@ -38,6 +38,8 @@ CLASSES: dict[str, dict[str, str]] = {
         "DuPLUSPlannerResEncL": PLANNERS,
         "DuPLUSPlannerResEncXL": PLANNERS,
     },
+    "nnunetv2.preprocessing": {"DuPLUSPreprocessor": PLANNERS},
+    "nnunetv2.preprocessing.normalization": {"SUVNormalization": PLANNERS},
     "nnunetv2.utilities.label_handling": {"DuPLUSLabelManager": PLANNERS},
     "nnunetv2.training.nnUNetTrainer": {"DuPLUSTrainer": TRAINERS},
 }

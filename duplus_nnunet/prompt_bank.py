@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from duplus_nnunet.errors import PlansError, PromptError, say_unknown
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.plans_form import check_form
-from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.prompt_registry.names import needs_partner, normalise
 from duplus_nnunet.prompt_registry.store import key_of
-from duplus_nnunet.settings import find_section
+from duplus_nnunet.settings import find_section, read_settings
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
+# T1, and for each target T2 and the bare name beside it.
+Texts = tuple[str, list[tuple[str, str]]]
 
 # What a number of an embedding varies by, root mean square. The step that gradient descent takes for a prompt grows
 # with its square: at 1, a left kidney was told from a right one many epochs after a liver from a spleen.
@@ -68,6 +71,9 @@ class PromptBank:
         self._centres = {
             kind: (decode_vector(found["centre"]), float(found["scale"])) for kind, found in section["centres"].items()
         }
+        settings = read_settings(plans)
+        self._says_context = settings.context_prompt == "text"
+        self._one_hot = settings.target_prompt == "one-hot"
         self.entries = self._list_entries()
         self._rows = {entry: row for row, entry in enumerate(self.entries)}
 
@@ -102,18 +108,18 @@ class PromptBank:
     def embedding(self) -> tuple[int, int]:
         """Lengths (E, F) of a context and of a target embedding."""
         single = len(next(iter(self._centres.values()))[0])
-        return single, 2 * single
+        return single, len(self.targets) if self._one_hot else 2 * single
 
     @property
     def has_sides(self) -> bool:
-        """Whether some target is one of a left/right pair."""
-        return any(target.get("partner") for target in self.targets)
+        """Whether some target is on one side of the body, so that a mirror image of it is another one."""
+        return any(target.get("partner") or needs_partner(target["name"]) for target in self.targets)
 
     def find_context(self, name: str | None) -> str:
         """Return the key of a context, in any case; the default one for None.
 
         Raises:
-            PromptError: There is no such context; the message lists all.
+            PromptError: There is no such context, or none was named and there are several; the message lists all.
         """
         if name is None:
             return self.default_context
@@ -121,6 +127,26 @@ class PromptBank:
         if name.strip().casefold() not in known:
             raise PromptError(say_unknown("context", name, self.contexts))
         return known[name.strip().casefold()]
+
+    def require_context(self, name: str | None) -> str:
+        """As find_context, for images of which nothing else is known: None will do only if there is one context.
+
+        Raises:
+            PromptError: There is no such context, or none was named and there are several; the message lists all.
+        """
+        if name is None and len(self.contexts) > 1:
+            listed = "; ".join(f"{key!r} ({found['sentences'][0]})" for key, found in self.contexts.items())
+            raise PromptError(
+                f"This model was trained in {len(self.contexts)} contexts, and which one the images are of was not "
+                f"said. Name it with --context (or DUPLUS_CONTEXT), or give a table of cases: {listed}."
+            )
+        return self.find_context(name)
+
+    def names_in(self, context: str) -> list[str]:
+        """Return the names of the targets that were trained in a context, in the order of dataset.json."""
+        found = self.contexts[context]
+        trained = found.get("targets", found["target_prompts"])
+        return [name for name in self.names if name in trained]
 
     def find_targets(self, asked: Sequence[str]) -> list[str]:
         """Return the names of targets given by name, label or synonym, in the order of dataset.json.
@@ -149,14 +175,31 @@ class PromptBank:
 
         Args:
             context: Key of a context; None is the default one.
-            targets: Names of targets; None is all of them.
+            targets: Names of targets; None is all that were trained there.
             rng: Draws paraphrases; without it the answer is always T1 and T2 themselves.
             probability: Share of prompts, 0 to 1, that a paraphrase stands in for.
 
         Returns:
-            Prompts for all images alike: context (1, E), targets (K, F), and the rows of their entries.
+            Prompts for all images alike: context (1, E), targets (K, F), and the rows of their entries. Those without
+            paraphrases have prompts for mirror images beside them, if all partners are known.
         """
-        return self.compose(*self.choose(context, targets, rng, probability))
+        texts = self.choose(context, targets, rng, probability)
+        prompts = self.compose(*texts)
+        return prompts if rng is not None else replace(prompts, mirrored=self._mirror(context, texts))
+
+    def _mirror(self, context: str | None, texts: Texts) -> Prompts | None:
+        """Put together what names the same structures in a mirror image."""
+        names = self.swap_sides([name for _, name in texts[1]])
+        if names is None or not set(names) <= self.contexts[self.find_context(context)]["target_prompts"].keys():
+            return None
+        return self.compose(*self.choose(context, names))
+
+    def swap_sides(self, names: Sequence[str]) -> list[str] | None:
+        """Exchange left and right targets; None if a partner is missing among the targets."""
+        partners = {target["name"]: target.get("partner") for target in self.targets}
+        if any(needs_partner(name) and not partners.get(name) for name in names):
+            return None
+        return [partners.get(name) or name for name in names]
 
     def choose(
         self,
@@ -164,7 +207,7 @@ class PromptBank:
         targets: Sequence[str] | None = None,
         rng: np.random.Generator | None = None,
         probability: float = 0.0,
-    ) -> tuple[str, list[tuple[str, str]]]:
+    ) -> Texts:
         """As draw, but give only the texts: T1, and for each of K targets T2 and the bare name beside it.
 
         Raises:
@@ -172,7 +215,7 @@ class PromptBank:
         """
         key = self.find_context(context)
         found = self.contexts[key]
-        names = self.names if targets is None else list(targets)
+        names = self.names_in(key) if targets is None else list(targets)
         missing = [name for name in names if name not in found["target_prompts"]]
         if missing:
             raise PromptError(f"In the context {key!r}: {say_unknown('target', missing[0], found['target_prompts'])}")
@@ -183,6 +226,37 @@ class PromptBank:
 
         t1 = choose(found["sentences"])
         return t1, [(choose(found["target_prompts"][name]), name) for name in names]
+
+    def choose_batch(
+        self, images: Sequence[tuple[str, Sequence[str]]], rng: np.random.Generator, probability: float
+    ) -> list[Texts]:
+        """As choose, for each image of a batch: its context, and K names.
+
+        A name that the image's context has no prompt for borrows that of another context: it stands in a column that
+        does not count for this image.
+        """
+        texts = []
+        for context, names in images:
+            there = self.contexts[self.find_context(context)]["target_prompts"]
+            t1, pairs = self.choose(context, [name for name in names if name in there], rng, probability)
+            known = {name: (sentence, name) for sentence, name in pairs}
+            texts.append((t1, [known.get(name) or (self._borrow(name), name) for name in names]))
+        return texts
+
+    def _borrow(self, name: str) -> str:
+        prompts = (context["target_prompts"].get(name) for context in self.contexts.values())
+        return next(str(found[0]) for found in prompts if found)
+
+    def compose_batch(self, texts: Sequence[Texts]) -> Prompts:
+        """Turn the texts of each image into prompts: context (B, E), targets (B, K, F)."""
+        prompts = [self.compose(*of_image) for of_image in texts]
+        rows = [one.rows for one in prompts if one.rows is not None]
+        places = (torch.cat([t1 for t1, _ in rows]), torch.stack([t2 for _, t2 in rows]))
+        return Prompts(
+            torch.cat([one.context for one in prompts]),
+            torch.stack([one.targets for one in prompts]),
+            places if len(rows) == len(prompts) else None,
+        )
 
     def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:
         """Turn texts into prompts for all images alike: context (1, E), targets (K, F).
@@ -198,8 +272,25 @@ class PromptBank:
         if not targets:
             raise PromptError("No target was chosen; name at least one.")
         t1 = self._vector(context, "context")
-        t2 = [np.concatenate([self._vector(text, "sentence"), self._vector(name, "name")]) for text, name in targets]
-        return Prompts(torch.from_numpy(t1)[None], torch.from_numpy(np.stack(t2)), self._find_rows(context, targets))
+        t2 = [self._target_vector(text, name) for text, name in targets]
+        rows = None if self._one_hot else self._find_rows(context, targets)
+        shown = torch.from_numpy(t1 if self._says_context else np.zeros_like(t1))
+        return Prompts(shown[None], torch.from_numpy(np.stack(t2)), rows)
+
+    def _target_vector(self, text: str, name: str) -> Vector:
+        """Join the embeddings of a wording of T2 and of the bare name; or give the target's number, one-hot."""
+        if not self._one_hot:
+            return np.concatenate([self._vector(text, "sentence"), self._vector(name, "name")])
+        if name not in self.names:
+            raise PromptError(
+                f"The plans set settings.target_prompt to 'one-hot', so that the model knows targets by number only; "
+                f"{name!r} is none of them."
+            )
+        count = len(self.targets)
+        vector = np.zeros(count, dtype=np.float32)
+        # As much spread as texts have; the variance of a one-hot number is (1 - 1 / count) / count.
+        vector[self.names.index(name)] = _SPREAD * count / max(1.0, (count - 1) ** 0.5)
+        return vector
 
     def _find_rows(self, context: str, targets: Sequence[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Find the rows of texts in a TextTable; None if one of them is not among the entries."""

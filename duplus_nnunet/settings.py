@@ -23,18 +23,21 @@ class NetworkSettings:
     """Sizes of the parts that the two prompts add to nnU-Net's network.
 
     Attributes:
+        film: Whether T1 steers encoder and decoder; false is an ablation.
         film_hidden: Width of MLP_FiLM's hidden layer.
         head_features: Channels of the projected decoder map and of the dynamic head's hidden layers.
         head_hidden: Width of MLP_Pred's hidden layers.
     """
 
+    film: bool = True
     film_hidden: int = 128
     head_features: int = 8
     head_hidden: int = 128
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            _check_at_least(f"settings.network.{item.name}", getattr(self, item.name), 1)
+        for name in ("film_hidden", "head_features", "head_hidden"):
+            _check_at_least(f"settings.network.{name}", getattr(self, name), 1)
+        _check("settings.network.film", self.film, isinstance(self.film, bool), "true or false")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Settings:
         initial_learning_rate: Learning rate of the first epoch; nnU-Net's polynomial schedule follows.
         save_every: Epochs between two writings of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Share of the prompts drawn in training, 0 to 1, that a paraphrase stands in for.
+        context_prompt: What the network is told of T1: its "text", or "none" (an ablation).
+        target_prompt: What the network is told of T2: its "text", or the number of the target, "one-hot" (an ablation:
+            the plain universal model).
         network: Sizes of the conditioning.
         text_adapter: LoRA on the text encoder; off by default.
     """
@@ -94,6 +100,8 @@ class Settings:
     initial_learning_rate: float = 1e-2
     save_every: int = 1
     paraphrase_probability: float = 0.25
+    context_prompt: str = "text"
+    target_prompt: str = "text"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
 
@@ -105,6 +113,14 @@ class Settings:
         _check("settings.paraphrase_probability", share, fits, "a number from 0 to 1")
         fits = _is_number(rate) and 0 < rate < math.inf
         _check("settings.initial_learning_rate", rate, fits, "a number above 0")
+        for name, words in (("context_prompt", ("text", "none")), ("target_prompt", ("text", "one-hot"))):
+            value = getattr(self, name)
+            _check(f"settings.{name}", value, value in words, " or ".join(map(repr, words)))
+        if self.text_adapter.enabled and (self.context_prompt, self.target_prompt) != ("text", "text"):
+            raise PlansError(
+                "settings.text_adapter.enabled is true in the plans, but settings.context_prompt or "
+                "settings.target_prompt leaves the texts out. An adapted text encoder needs both to be 'text'."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as they stand in a plans file."""

@@ -1,12 +1,17 @@
-"""What a plans file names: planners and the label manager. nnU-Net finds them here through the start-up hook."""
+"""What a plans file names: planners, preprocessor, normalisation and label manager.
+
+nnU-Net finds them here through the start-up hook.
+"""
 
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
+from duplus_nnunet.planners.normalization import SUVNormalization
 from duplus_nnunet.planners.planner import (
     DuPLUSPlanner,
     DuPLUSPlannerResEncL,
     DuPLUSPlannerResEncM,
     DuPLUSPlannerResEncXL,
 )
+from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 
 __all__ = [
     "DuPLUSLabelManager",
@@ -14,4 +19,6 @@ __all__ = [
     "DuPLUSPlannerResEncL",
     "DuPLUSPlannerResEncM",
     "DuPLUSPlannerResEncXL",
+    "DuPLUSPreprocessor",
+    "SUVNormalization",
 ]

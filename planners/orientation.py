@@ -1,34 +1,45 @@
 """Which array axis runs from left to right: in come image headers, out comes an axis or None."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import SimpleITK
 
 # nnU-Net's readers of these names put the first axis of the file last.
-_READERS_BY_HEADER = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO")
-_READERS_REORIENTED = ("NibabelIOWithReorient",)
+_READERS_BY_HEADER = ("SimpleITKIO", "NibabelIO")
+# These turn every image so that the axis along the patient's left and right is the last one, in one direction.
+_READERS_REORIENTED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 # Cosine of about 37 degrees: beyond, an oblique image has no axis that runs from left to right.
 _LEAST_COSINE = 0.8
 
 
-def _read_axis(file: str) -> int | None:
-    """Return the array axis (z, y, x order) along the patient's left-right axis of an image, None if none is."""
+def find_axis(direction: Sequence[float]) -> tuple[int, bool] | None:
+    """Return the array axis (z, y, x order) along the patient's left-right axis, and whether it runs to the left.
+
+    Args:
+        direction: Nine direction cosines as SimpleITK has them, a row after the other.
+
+    Returns:
+        None if no axis does.
+    """
+    across = np.asarray(direction, dtype=float).reshape(3, 3)[0]
+    axis = int(np.abs(across).argmax())
+    return (2 - axis, bool(across[axis] > 0)) if abs(across[axis]) >= _LEAST_COSINE else None
+
+
+def _read_axis(file: str) -> tuple[int, bool] | None:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(file)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
         return None
-    if reader.GetDimension() != 3:
-        return None
-    across = np.abs(np.asarray(reader.GetDirection()).reshape(3, 3)[0])
-    return 2 - int(across.argmax()) if across.max() >= _LEAST_COSINE else None
+    return find_axis(reader.GetDirection()) if reader.GetDimension() == 3 else None
 
 
 def find_left_right_axis(dataset: Mapping[str, Mapping[str, Any]], reader_name: str) -> int | None:
-    """Find the array axis that runs from the patient's left to right in every training image.
+    """Find the array axis that runs from the patient's left to right in every training image, always the same way.
 
     Args:
         dataset: nnU-Net's mapping of case identifiers to {"images": [files], "label": file}.
@@ -42,5 +53,6 @@ def find_left_right_axis(dataset: Mapping[str, Mapping[str, Any]], reader_name: 
         return 2
     if reader_name not in _READERS_BY_HEADER:
         return None
-    axes = {_read_axis(case["images"][0]) for case in dataset.values()}
-    return axes.pop() if len(axes) == 1 else None
+    found = {_read_axis(case["images"][0]) for case in dataset.values()}
+    axis = found.pop() if len(found) == 1 else None
+    return None if axis is None else axis[0]

@@ -6,6 +6,7 @@ text-steered 3D network cannot be.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,55 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncXL,
 )
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
 from duplus_nnunet.errors import DataError, PlansError
+from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, make_table, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import find_left_right_axis
+from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
-from duplus_nnunet.prompt_registry import find_entry
+from duplus_nnunet.planners.report import describe_plans
+from duplus_nnunet.planners.survey import survey_dataset
+from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, NetworkSettings
 
 
-def read_section(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path) -> Entry:
+    """Read what the registry knows of a dataset, and check its labels.
+
+    Raises:
+        DuplusError: Labels or prompts are not as they have to be.
+    """
+    entry = find_entry(dataset_name, dataset_json, folder)
+    try:
+        DuPLUSLabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    except (AssertionError, RuntimeError) as error:  # nnU-Net's own checks
+        raise DataError(f"{Path(folder) / 'dataset.json'}: {error}") from error
+    return entry
+
+
+def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | None) -> dict[str, Any]:
     """Collect what a dataset's plans will hold under `duplus`; see build_section.
+
+    Args:
+        entry: The dataset's registry entry.
+        labels: dataset.json's labels.
+        table: All cases; without one, all are taken for cases of the default context.
 
     Raises:
         DuplusError: Labels, prompts or embeddings are not as they have to be.
     """
-    entry = find_entry(dataset_name, dataset_json, folder)
-    labels = dataset_json["labels"]
-    try:
-        DuPLUSLabelManager(labels, dataset_json.get("regions_class_order"))
-    except (AssertionError, RuntimeError) as error:  # nnU-Net's own checks
-        raise DataError(f"{Path(folder) / 'dataset.json'}: {error}") from error
-    return build_section(entry, labels)
+    trained: dict[str, set[str]] = {}
+    if table is None:
+        trained[entry.default_context] = {target.name for target in entry.targets}
+    else:
+        for source in table.sources.values():
+            trained.setdefault(source.context, set()).update(source.targets)
+    return build_section(choose_contexts(entry, trained), labels, trained)
 
 
 def check_dataset(dataset_name_or_id: str | int) -> None:
@@ -51,7 +77,9 @@ def check_dataset(dataset_name_or_id: str | int) -> None:
     """
     name = maybe_convert_to_dataset_name(dataset_name_or_id)
     folder = Path(nnUNet_raw, name)
-    read_section(name, read_dataset_json(folder / "dataset.json"), folder)
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    read_section(read_entry(name, dataset_json, folder), dataset_json["labels"], read_case_table(folder))
+    _refuse_other_splits(name)
     target = Path(nnUNet_preprocessed, name)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -74,6 +102,24 @@ def _refuse_other_plans(file: Path) -> None:
         )
 
 
+def _refuse_other_splits(dataset_name: str) -> None:
+    """Stop where the raw dataset's splits are not those of the preprocessed one; nnU-Net has a bare assert there."""
+    raw, done = (Path(root, dataset_name, "splits_final.json") for root in (nnUNet_raw, nnUNet_preprocessed))
+    try:
+        wanted, found = (json.loads(file.read_text(encoding="utf-8")) for file in (raw, done))
+    except (OSError, ValueError):
+        return
+    for number, (fold, other) in enumerate(zip(wanted, found, strict=False)):
+        if any(set(fold[side]) != set(other[side]) for side in ("train", "val")):
+            raise PlansError(
+                f"Fold {number} of {raw} is another one than in {done}: the dataset was composed again with other "
+                f"splits. Remove {done} (and train anew: older models saw cases that are held out now), or put the old "
+                "splits back."
+            )
+    if len(wanted) > len(found):
+        raise PlansError(f"{raw} has {len(wanted)} folds, {done} has {len(found)}. Remove the latter and train anew.")
+
+
 class _Prompted:
     """What every DuPLUS planner adds to one of nnU-Net's. To be mixed in before it."""
 
@@ -89,7 +135,10 @@ class _Prompted:
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
-        """Differs from nnU-Net: the default plans name is ours."""
+        """Differs from nnU-Net: plans name and preprocessor are ours by default; splits are compared with a message."""
+        _refuse_other_splits(maybe_convert_to_dataset_name(dataset_name_or_id))
+        if preprocessor_name == DefaultPreprocessor.__name__:
+            preprocessor_name = DuPLUSPreprocessor.__name__
         super().__init__(  # type: ignore[call-arg]
             dataset_name_or_id,
             gpu_memory_target_in_gb=self.gpu_memory_gib if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb,
@@ -100,10 +149,29 @@ class _Prompted:
         )
 
     def plan_experiment(self: Any) -> dict[str, Any]:
-        """Differs from nnU-Net: labels and prompts are checked first, so that nothing is written on an error."""
-        self._section = read_section(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
-        _refuse_other_plans(Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json"))
-        plans: dict[str, Any] = super().plan_experiment()  # type: ignore[misc]
+        """Differs from nnU-Net: prompts are checked first, then every context is planned, then the network for all."""
+        entry = read_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
+        composed = read_case_table(self.raw_dataset_folder)
+        labels = self.dataset_json["labels"]
+        section = read_section(entry, labels, composed)
+        folder = Path(nnUNet_preprocessed, self.dataset_name)
+        _refuse_other_plans(folder / f"{self.plans_identifier}.json")
+        surveys = survey_dataset(self.dataset, self.determine_reader_writer())
+        table = composed or make_table(entry, self.dataset_json, surveys)
+        require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
+        modalities = {name: found["modality"] for name, found in section["contexts"].items()}
+        planner = ContextPlanner(self, table, surveys, modalities)
+        self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
+        section["sources"] = planner.plan_sources(self._contexts)
+        whole = self.dataset_fingerprint
+        if planner.several:
+            self.dataset_fingerprint, _ = planner.make_fingerprint(self._contexts)
+        try:
+            plans: dict[str, Any] = super().plan_experiment()  # type: ignore[misc]
+        finally:
+            self.dataset_fingerprint = whole
+        write_case_table(table, folder)
+        sys.stdout.write(describe_plans(plans))
         return plans
 
     def generate_data_identifier(self: Any, configuration_name: str) -> str:
@@ -146,8 +214,16 @@ class _Prompted:
             plans["configurations"].pop(name, None)
         for configuration in plans["configurations"].values():
             configuration.pop("next_stage", None)
+        order = plans["transpose_forward"]
         axis = find_left_right_axis(self.dataset, plans["image_reader_writer"])
-        self._section["left_right_axis"] = None if axis is None else plans["transpose_forward"].index(axis)
+        for name, found in self._contexts.items():
+            spacing = [found["spacing"][axis] for axis in order]
+            self._section["contexts"][name] |= {**found, "spacing": spacing}
+        for source in self._section["sources"].values():
+            source["median_shape"] = [source["median_shape"][axis] for axis in order]
+        self._section["reference_spacing"] = [float(mm) for mm in plans["configurations"]["3d_fullres"]["spacing"]]
+        self._section["spacing"] = "shared" if self._shared else "context"
+        self._section["left_right_axis"] = None if axis is None else [int(a) for a in order].index(axis)
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
         super().save_plans(plans)  # type: ignore[misc]

@@ -1,9 +1,9 @@
 """The part `duplus` of a plans file: in comes a registry entry, out comes everything a model knows of its prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from duplus_nnunet.errors import DataError
+from duplus_nnunet.errors import DataError, EncoderError
 from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre
 from duplus_nnunet.prompt_registry import Entry, Target, context_sentences, embed, target_sentences
@@ -23,12 +23,14 @@ def _order_targets(entry: Entry, labels: Mapping[str, Any]) -> list[Target]:
     return [by_label[label] for label in wanted]
 
 
-def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
+def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """Collect prompts, embeddings and default settings of a dataset.
 
     Args:
         entry: The dataset's registry entry.
         labels: dataset.json's labels.
+        trained: For each context, the names of the targets that are annotated there. Others get a prompt in that
+            context too, so that they can be asked for, if it can be embedded.
 
     Returns:
         What stands in the plans under `duplus`, of plain types alone.
@@ -38,12 +40,22 @@ def build_section(entry: Entry, labels: Mapping[str, Any]) -> dict[str, Any]:
         EncoderError: A prompt is in no store and no text encoder is there to embed it.
     """
     targets = _order_targets(entry, labels)
+    try:
+        return _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts})
+    except EncoderError:
+        return _build(entry, targets, trained)
+
+
+def _build(entry: Entry, targets: list[Target], asked: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """Build the section with the prompts asked for, a context at a time."""
     contexts: dict[str, dict[str, Any]] = {
         name: {
             "modality": context.modality,
             "region": context.region,
             "sentences": list(context_sentences(context)),
-            "target_prompts": {target.name: list(target_sentences(context, target)) for target in targets},
+            "target_prompts": {
+                target.name: list(target_sentences(context, target)) for target in targets if target.name in asked[name]
+            },
         }
         for name, context in entry.contexts.items()
     }

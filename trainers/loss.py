@@ -10,16 +10,17 @@ from duplus_nnunet.networks.sums import TargetSums, membership_table
 
 
 class TargetLoss(nn.Module):
-    """Sigmoid Dice + binary cross-entropy, averaged over the targets that are annotated.
+    """Sigmoid Dice + binary cross-entropy, averaged over the annotated targets of an image, then over images.
 
     A target that is annotated but absent has no Dice (nnU-Net's would be 0 there, with a gradient of 1e-9): it leaves
-    the Dice mean and is taught by cross-entropy. Without any annotated target the loss is a connected zero.
+    the Dice mean and is taught by cross-entropy. Without any annotated target the loss is a connected zero. An image
+    with twenty annotated targets weighs as much as one with a single one.
 
     Args:
-        regions: K entries of nnU-Net's label manager, a label value or several.
+        regions: All targets as nnU-Net's label manager has them, a label value or several each.
         batch_dice: Dice over the batch (and all ranks) instead of an image each, as the plans say.
         ignore_label: Label value of voxels that do not count, or None.
-        ddp: Whether sums for batch_dice are gathered from all ranks.
+        ddp: Whether sums for batch_dice are gathered from all ranks; all must then have the same targets selected.
         smooth: Added to numerator and denominator of Dice, as in nnU-Net.
     """
 
@@ -35,40 +36,52 @@ class TargetLoss(nn.Module):
         self.table: torch.Tensor
         self.register_buffer("table", membership_table(regions, torch.device("cpu")), persistent=False)
         self.batch_dice, self.ignore_label, self.ddp, self.smooth = batch_dice, ignore_label, ddp, smooth
+        self._rows: torch.Tensor | None = None
+        self._annotated: torch.Tensor | None = None
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def select(self, rows: torch.Tensor | None = None, annotated: torch.Tensor | None = None) -> None:
+        """Choose what the channels of all calls to come are.
+
+        Args:
+            rows: Numbers of K targets among all of them, int64; None is all in their order.
+            annotated: Boolean, shape (B, K): which targets were annotated in which image; None is all.
+        """
+        self._rows, self._annotated = rows, annotated
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Compute the loss.
 
         Args:
             logits: Shape (B, K, D, H, W).
             labels: Label map, shape (B, 1, D, H, W).
-            annotated: Boolean, shape (B, K): which targets were annotated in which image; None is all.
 
         Returns:
             Scalar; 1 - Dice is written -Dice as in nnU-Net, so the least value is -1.
         """
         flat = labels.flatten(1)
         valid = None if self.ignore_label is None else (flat != self.ignore_label).float()
-        table = self.table.to(logits.device)
+        table = (self.table if self._rows is None else self.table[self._rows.to(self.table.device)]).to(logits.device)
         overlap, prediction, truth, cross = TargetSums.apply(logits.flatten(2), flat, table, valid)
-        counted = torch.ones_like(truth, dtype=torch.bool) if annotated is None else annotated.to(truth.device)
+        counted = torch.ones_like(truth) if self._annotated is None else self._annotated.to(truth)
+        weights = counted / counted.sum(1, keepdim=True).clamp_min(1)
         voxels = truth.new_tensor(flat.shape[1]) if valid is None else valid.sum(1, keepdim=True).clamp_min(1)
-        cross = _mean_where(cross / voxels, counted)
-        return cross - self._dice(overlap * counted, prediction * counted, truth * counted)
+        cross = _weigh(cross / voxels, weights)
+        return cross - self._dice(overlap * counted, prediction * counted, truth * counted, weights)
 
-    def _dice(self, overlap: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def _dice(
+        self, overlap: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Average Dice over the targets present; 0, connected, where none is."""
         if self.batch_dice:
-            sums = torch.stack([overlap, prediction, truth]).sum(1)
+            sums = torch.stack([overlap, prediction, truth, weights]).sum(1)
             if self.ddp:
                 sums = AllGatherGrad.apply(sums).sum(0)
-            overlap, prediction, truth = sums
+            overlap, prediction, truth, weights = sums
         dice = (2 * overlap + self.smooth) / (prediction + truth + self.smooth)
-        return _mean_where(dice, truth > 0)
+        return _weigh(dice, weights * (truth > 0))
 
 
-def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Average values where chosen; a zero that keeps its gradient path where none is."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)
+def _weigh(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted mean; a zero that keeps its gradient path where all weights are 0."""
+    total = weights.sum()
+    return (values * weights).sum() / torch.where(total > 0, total, 1)

@@ -13,12 +13,15 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from duplus_nnunet.data.sampling import measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError, ModelError, PlansError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, read_settings
+from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
+from duplus_nnunet.trainers.cases import bind_each_case, open_table
 from duplus_nnunet.trainers.checkpoint import (
     FULL_DISK,
     make_plain,
@@ -84,7 +87,11 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = self.settings.validation_iterations
         self.initial_lr = self.settings.initial_learning_rate
         self.save_every = self.settings.save_every
+        self.table = open_table(plans, self.preprocessed_dataset_folder_base, self.bank)
         self._rng = np.random.default_rng()
+        self._across: int | None = None
+        self._pairs: dict[tuple[str, str], int] = {}
+        self._questioner: Questioner | None = None
 
     @staticmethod
     def build_network_architecture(
@@ -144,35 +151,98 @@ class DuPLUSTrainer(nnUNetTrainer):
         return nnUNetTrainer.get_validation_transforms(*args, regions=None, **kwargs)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
-        """Differs from nnU-Net: with left/right pairs, no mirroring along that axis; none at all if it is unknown."""
+        """Differs from nnU-Net: left and right targets are mirrored in train_step; if that axis is unknown, nothing is.
+
+        At prediction, mirroring along it exchanges the prompts of partners, as train_step does.
+        """
         rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.bank.has_sides:
             across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
-            kept = tuple(a for a in axes if a != across) if across is not None else ()
-            axes = kept or None
-            self.inference_allowed_mirroring_axes = axes
-            self.print_to_log_file(f"left/right targets: mirroring along {axes} (left-right axis: {across})")
+            self._across = across if axes and across in axes else None
+            if self._across is None:
+                self.inference_allowed_mirroring_axes = axes = None
+            else:
+                axes = tuple(axis for axis in axes if axis != across) or None
+            self.print_to_log_file(
+                f"left/right targets: mirrored along {self.inference_allowed_mirroring_axes}, left-right axis {across}"
+            )
         return rotation, dummy_2d, patch, axes
 
+    def get_tr_and_val_datasets(self) -> Any:
+        """Differs from nnU-Net: cases stand in the training set as often as the weights of their sources ask for."""
+        training, validation = super().get_tr_and_val_datasets()
+        cases = {name: self.table.find(name) for name in training.identifiers}
+        training.identifiers = repeat_cases(measure_shares(cases, self._read_weights()))
+        pairs = list_pairs(self.table, validation.identifiers)
+        self._pairs = {pair: number for number, pair in enumerate(pairs)}
+        self.print_to_log_file("Pseudo dice is of:", "; ".join(f"{name} ({source})" for source, name in pairs))
+        return training, validation
+
+    def do_split(self) -> Any:
+        """Differs from nnU-Net: a patient on both sides, or a case that the table does not know, ends the training."""
+        training, validation = super().do_split()
+        patients = {self.table.find(name).patient: name for name in training}
+        for name in validation if self.fold != "all" else ():
+            other = patients.get(self.table.find(name).patient)
+            if other is not None:
+                raise DataError(
+                    f"Fold {self.fold} holds the validation case {name!r} out, but trains on {other!r} of the same "
+                    f"patient, {self.table.find(name).patient!r}. Correct splits_final.json in "
+                    f"{self.preprocessed_dataset_folder_base}."
+                )
+        return training, validation
+
+    def _read_weights(self) -> dict[str, float]:
+        """Read the sources' weights from the plans; what they do not say has nnU-Net's, the number of cases."""
+        sources = self.plans_manager.plans[PLANS_KEY].get("sources", {})
+        return {
+            name: sources[name]["weight"] if name in sources else float(len(self.table.of_source(name)))
+            for name in self.table.sources
+        }
+
+    def _ask(self, batch: dict[str, Any], training: bool) -> Question:
+        """Bind network and loss to what a batch is asked for."""
+        if self._questioner is None:
+            everything = self.is_ddp and self.configuration_manager.batch_dice
+            multiple = 8 if self._do_i_compile() else 1
+            self._questioner = Questioner(self.bank, self.table, everything, multiple)
+        flips = self._rng if training and self._across is not None else None
+        question = self._questioner.ask(batch["keys"], flips)
+        network = unwrap(self.network)
+        if training:
+            prompts = self.texts.draw(question.images, self._rng, self.settings.paraphrase_probability)
+        else:
+            prompts = self.bank.compose_batch(self.bank.choose_batch(question.images, self._rng, 0.0))
+        network.bind(prompts)
+        self._target_loss.select(question.rows, question.annotated)
+        return question
+
+    @property
+    def _target_loss(self) -> TargetLoss:
+        found: TargetLoss = self.loss.loss if self.enable_deep_supervision else self.loss
+        return found
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Differs from nnU-Net: prompts are bound first, some of them paraphrased."""
-        unwrap(self.network).bind(self.texts.draw(self._rng, self.settings.paraphrase_probability))
+        """Differs from nnU-Net: prompts are bound first, an image each; half of the images are mirrored here."""
+        question = self._ask(batch, training=True)
+        if self._across is not None:
+            data, target = flip_images(batch["data"], batch["target"], question.flipped, self._across)
+            batch = {**batch, "data": data, "target": target}
         step: dict[str, Any] = super().train_step(batch)
         return step
 
     def on_validation_epoch_start(self) -> None:
-        """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
-        self._bind_all()
+        """Differs from nnU-Net: embeddings are brought up to date."""
+        self.texts.refresh(unwrap(self.network))
         super().on_validation_epoch_start()
 
-    def _bind_all(self) -> None:
-        """Bind all targets as they are, with the embeddings of this moment."""
-        network = unwrap(self.network)
-        self.texts.refresh(network)
-        network.bind(self.bank.draw())
+    def bind(self, context: str) -> None:
+        """Bind the network to the targets that were trained in a context, as they are for prediction."""
+        unwrap(self.network).bind(self.bank.draw(context))
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Differs from nnU-Net: targets are counted from the label map, one at a time."""
+        """Differs from nnU-Net: annotated targets alone are counted, from the label map, a source and target each."""
+        question = self._ask(batch, training=False)
         data = batch["data"].to(self.device, non_blocking=True)
         labels = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
         labels = [level.to(self.device, non_blocking=True) for level in labels]
@@ -180,19 +250,21 @@ class DuPLUSTrainer(nnUNetTrainer):
             output = self.network(data)
             loss = self.loss(output, labels if self.enable_deep_supervision else labels[0])
         logits = output[0] if self.enable_deep_supervision else output
-        return {"loss": loss.detach().cpu().numpy(), **self._count(logits, labels[0][:, 0])}
+        return {"loss": loss.detach().cpu().numpy(), **self._count(logits, labels[0][:, 0], question)}
 
-    def _count(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
-        """Count true positives, false positives and false negatives, shape (K) each, over a batch."""
-        table = (self.loss.loss if self.enable_deep_supervision else self.loss).table.to(labels.device)
+    def _count(self, logits: torch.Tensor, labels: torch.Tensor, question: Question) -> dict[str, Any]:
+        """Count true positives, false positives and false negatives over a batch, by source and target, shape (P)."""
+        table = self._target_loss.table[question.rows].to(labels.device)
         ignore = self.label_manager.ignore_label
         valid = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
         rows = []
         for k in range(logits.shape[1]):
             found, truth = (logits[:, k] > 0) & valid, expand_target(labels, table, k)
-            hits = (found & truth).sum()
-            rows.append(torch.stack([hits, found.sum() - hits, (truth & valid).sum() - hits]))
-        tp, fp, fn = torch.stack(rows, dim=1).double().cpu().numpy()
+            hits = (found & truth).flatten(1).sum(1)
+            false = found.flatten(1).sum(1) - hits
+            rows.append(torch.stack([hits, false, (truth & valid).flatten(1).sum(1) - hits]))
+        sums = torch.stack(rows, dim=2).double().cpu().numpy()
+        tp, fp, fn = count_pairs({b: sums[:, b] for b in range(len(labels))}, question, self._pairs)
         return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def run_training(self) -> None:
@@ -256,6 +328,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             ) from error
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Differs from nnU-Net: the prompts themselves are bound, no paraphrases."""
-        self._bind_all()
-        super().perform_actual_validation(save_probabilities)
+        """Differs from nnU-Net: each case is predicted in its own context, as it would be for a user."""
+        self.texts.refresh(unwrap(self.network))
+        with bind_each_case(self):
+            super().perform_actual_validation(save_probabilities)

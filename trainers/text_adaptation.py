@@ -16,6 +16,8 @@ from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.adapter import AdaptedEncoder
 from duplus_nnunet.settings import TextAdapterSettings, find_section, read_settings
 
+Images = Sequence[tuple[str, Sequence[str]]]
+
 # Texts that are embedded at a time for the table.
 _PORTION = 128
 
@@ -37,9 +39,15 @@ class StoredTexts:
         """Add what learns to network and optimizer; return the schedule of the learning rates."""
         return schedule
 
-    def draw(self, rng: np.random.Generator, probability: float) -> Prompts:
-        """Put the prompts of a training step together, paraphrases among them."""
-        return self.bank.draw(rng=rng, probability=probability)
+    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
+        """Put the prompts of a training step together, paraphrases among them.
+
+        Args:
+            images: For each of B images its context and the names of K targets.
+            rng: Draws the paraphrases.
+            probability: Share of prompts, 0 to 1, that a paraphrase stands in for.
+        """
+        return self.bank.compose_batch(self.bank.choose_batch(images, rng, probability))
 
     def refresh(self, network: ConditionedUNet) -> None:
         """Bring the network's own table of embeddings up to date."""
@@ -77,13 +85,16 @@ class AdaptedTexts(StoredTexts):
         factor = self.settings.learning_rate_factor
         return AdapterSchedule(optimizer, schedule.initial_lr, schedule.max_steps, factor)
 
-    def draw(self, rng: np.random.Generator, probability: float) -> Prompts:
+    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
         """Put the prompts of a training step together; each text is encoded once, with gradients to the adapter."""
-        context, targets = self.bank.choose(rng=rng, probability=probability)
-        parts = [part for sentence, name in targets for part in (("sentence", sentence), ("name", name))]
+        texts = self.bank.choose_batch(images, rng, probability)
+        contexts = [("context", context) for context, _ in texts]
+        pairs = [pair for _, targets in texts for pair in targets]
+        parts = [part for sentence, name in pairs for part in (("sentence", sentence), ("name", name))]
         self._moved = True
-        vectors = self._embed([("context", context), *parts], dropout=True)
-        return Prompts(vectors[:1], vectors[1:].reshape(len(targets), -1))
+        vectors = self._embed([*contexts, *parts], dropout=True)
+        count = len(images)
+        return Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:

@@ -2,39 +2,19 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import ModelError, PromptError
-from duplus_nnunet.inference.free_text import NewTarget, Reading, describe_reading, read_texts
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.binding import Binding
+from duplus_nnunet.inference.free_text import Reading, describe_reading
 from duplus_nnunet.inference.images import check_channels, patch_checks
+from duplus_nnunet.inference.mirroring import patch_windows
 from duplus_nnunet.inference.selection import Selection, get_selection, read_model_plans
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import PLANS_KEY
-
-
-def select_labels(dataset_json: dict[str, Any], labels: Sequence[str], new: Sequence[NewTarget] = ()) -> dict[str, Any]:
-    """Return a copy of dataset.json that declares the selected labels only; their values stay.
-
-    Args:
-        dataset_json: Content of dataset.json.
-        labels: Labels to keep, in its order.
-        new: Targets to add, each under its text; where regions overlap, they are written over the others.
-    """
-    from duplus_nnunet.planners.label_manager import list_targets
-
-    chosen = deepcopy(dataset_json)
-    targets = list(list_targets(dataset_json["labels"]))
-    chosen["labels"] = {"background": 0, **{label: dataset_json["labels"][label] for label in labels}}
-    chosen["labels"].update({target.text: target.value for target in new})
-    order = dataset_json.get("regions_class_order")
-    if order is not None:
-        chosen["regions_class_order"] = [order[targets.index(label)] for label in labels]
-        chosen["regions_class_order"] += [target.value for target in new]
-    return chosen
 
 
 def apply_selection(predictor: Any, selection: Selection) -> Reading:
@@ -44,32 +24,13 @@ def apply_selection(predictor: Any, selection: Selection) -> Reading:
         What the user's own texts stand for.
 
     Raises:
-        PromptError: An unknown target or context, or a text that stands for nothing.
+        PromptError: An unknown target or context, none where there are several, or a text that stands for nothing.
         EncoderError: A new text cannot be encoded by the model's own text encoder.
     """
-    plans, labels = predictor.plans_manager.plans, predictor.dataset_json["labels"]
-    bank = PromptBank(plans)
-    context = bank.find_context(selection.context)
-    asked = _find_targets(bank, selection.targets)
-    reading = read_texts(plans, labels, context, selection.prompts, selection.encoder)
-    asked.update(reading.known.values())
-    everything = not asked and not reading.new
-    names = [name for name in bank.names if everything or name in asked]
-    found = bank.contexts[context]
-    pairs = [(found["target_prompts"][name][0], name) for name in names]
-    pairs += [(target.sentence, target.name) for target in reading.new]
-    prompts = PromptBank(reading.plans).compose(found["sentences"][0], pairs)
-    chosen = [label for name, label in zip(bank.names, bank.labels, strict=True) if name in names]
-    bind(predictor, prompts, select_labels(predictor.dataset_json, chosen, reading.new))
-    predictor.dataset_json["duplus"] = write_legend(predictor.label_manager, context, found["sentences"][0], reading)
-    return reading
-
-
-def _find_targets(bank: PromptBank, targets: Sequence[str]) -> set[str]:
-    try:
-        return set(bank.find_targets(targets))
-    except PromptError as error:
-        raise PromptError(f"{error} What is none of these is asked for by --prompt.") from error
+    binding = Binding(predictor, selection)
+    predictor.duplus_binding = binding
+    binding.bind_all(predictor)
+    return binding.first.reading
 
 
 def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None:
@@ -77,27 +38,6 @@ def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None
     getattr(predictor.network, "_orig_mod", predictor.network).bind(prompts)
     predictor.dataset_json = dataset_json
     predictor.label_manager = predictor.plans_manager.get_label_manager(dataset_json)
-
-
-def write_legend(label_manager: Any, context: str, t1: str, reading: Reading) -> dict[str, Any]:
-    """Say what stands in a prediction, for the dataset.json that nnU-Net writes beside it."""
-    from duplus_nnunet.planners.label_manager import list_targets
-
-    values, labels = label_manager.regions_class_order, list_targets(label_manager.label_dict)
-    return {
-        "context": context,
-        "context_prompt": t1,
-        "legend": {str(value): label for value, label in zip(values, labels, strict=True)},
-        "not_seen_in_training": {
-            target.text: {
-                "value": target.value,
-                "sentence": target.sentence,
-                "name": target.name,
-                "nearest": {name: round(cosine, 4) for name, cosine in target.nearest},
-            }
-            for target in reading.new
-        },
-    }
 
 
 def _check_checkpoints(
@@ -165,8 +105,40 @@ def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
     return manage
 
 
+def wrap_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Bind our models to the context of each case as it comes."""
+
+    @functools.wraps(original)
+    def predict(self: Any, data_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        binding = getattr(self, "duplus_binding", None)
+        items = data_iterator if binding is None else binding.follow(self, data_iterator)
+        return original(self, items, *args, **kwargs)
+
+    return predict
+
+
+def wrap_case(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Bind our models to the context of the case that was preprocessed last, if that was in this very process."""
+
+    @functools.wraps(original)
+    def predict(self: Any, data: Any) -> Any:
+        binding = getattr(self, "duplus_binding", None)
+        if binding is not None:
+            from duplus_nnunet.planners.preprocessor import take_last
+
+            properties = take_last()
+            if properties is not None:
+                binding.bind_case(self, properties)
+        return original(self, data)
+
+    return predict
+
+
 def patch_predictor(predictor: Any) -> None:
     """Wrap the methods of nnU-Net's predictor class that have to know our models."""
     predictor.initialize_from_trained_model_folder = wrap_initialize(predictor.initialize_from_trained_model_folder)
     predictor._manage_input_and_output_lists = wrap_lists(predictor._manage_input_and_output_lists)
+    predictor.predict_from_data_iterator = wrap_iterator(predictor.predict_from_data_iterator)
+    predictor.predict_logits_from_preprocessed_data = wrap_case(predictor.predict_logits_from_preprocessed_data)
     patch_checks(predictor)
+    patch_windows(predictor)

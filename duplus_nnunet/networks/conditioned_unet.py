@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
-from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm
+from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.networks.text_table import TextTable
@@ -50,7 +50,10 @@ class ConditionedUNet(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         self.texts = nn.Identity() if texts is None else texts
         self._conditioned = _replace_norms(_conditioned_blocks(encoder, decoder))
-        self.film = FiLMGenerator(embedding[0], [norm.num_features for norm in self._conditioned], settings.film_hidden)
+        channels = [norm.num_features for norm in self._conditioned]
+        self.film: nn.Module = (
+            FiLMGenerator(embedding[0], channels, settings.film_hidden) if settings.film else NoFiLM(len(channels))
+        )
         self.generator = HeadGenerator(
             embedding[1], encoder.output_channels[-1], settings.head_hidden, settings.head_features
         )
@@ -58,6 +61,7 @@ class ConditionedUNet(nn.Module):
             _make_projection(layer, settings.head_features) for layer in decoder.seg_layers
         )
         decoder.num_classes = settings.head_features
+        self._embedding = embedding
         self._bound: Prompts | None = None
 
     def bind(self, prompts: Prompts) -> None:
@@ -66,8 +70,8 @@ class ConditionedUNet(nn.Module):
         Raises:
             PromptError: The embeddings have another length than the network was built for.
         """
-        expected = self.film.hidden.in_features, self.generator.from_target.in_features
-        found = prompts.context.shape[1], prompts.targets.shape[1]
+        expected = self._embedding
+        found = prompts.context.shape[-1], prompts.targets.shape[-1]
         if found != expected:
             raise PromptError(
                 f"The prompts have embeddings of length {found}, the network takes {expected}. They were made by "
@@ -118,7 +122,7 @@ class ConditionedUNet(nn.Module):
         voxels = 1
         for length in input_size:
             voxels *= int(length)
-        targets = 0 if self._bound is None else len(self._bound.targets)
+        targets = 0 if self._bound is None else self._bound.count
         size = self.encoder.compute_conv_feature_map_size(input_size)
         return int(size + self.decoder.compute_conv_feature_map_size(input_size)) + targets * voxels
 

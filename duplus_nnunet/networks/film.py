@@ -64,3 +64,19 @@ class FiLMGenerator(nn.Module):
         """Map contexts (B, E) to a pair (gamma, beta), each (B, C), a stage; at the start gamma is 1, beta 0."""
         delta, shift = self.out(self.nonlin(self.hidden(context))).float().chunk(2, dim=1)
         return list(zip((1 + delta).split(self.channels, 1), shift.split(self.channels, 1), strict=True))
+
+
+class NoFiLM(nn.Module):
+    """Stands where FiLM would: every conditioned stage stays as nnU-Net has it, whatever the context.
+
+    Args:
+        stages: Number of conditioned stages.
+    """
+
+    def __init__(self, stages: int) -> None:
+        super().__init__()
+        self.stages = stages
+
+    def forward(self, context: torch.Tensor) -> list[tuple[None, None]]:
+        """Return no modulation for each stage."""
+        return [(None, None)] * self.stages

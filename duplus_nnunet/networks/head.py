@@ -184,7 +184,7 @@ class HeadGenerator(nn.Module):
         return torch.cat(parts)
 
     def forward(self, targets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        """Map targets (K, F) and the pooled bottleneck (B, C) to weights (B, K, P)."""
+        """Map targets, (K, F) or (B, K, F), and the pooled bottleneck (B, C) to weights (B, K, P)."""
         if self.training or targets.device.type == "mps":
             return self._generate(targets, dense, self.base.dtype)
         # A float32 product of K rows depends in its last bits on K; a float64 one, rounded, does not: so a target's
@@ -197,6 +197,6 @@ class HeadGenerator(nn.Module):
             bias = None if layer.bias is None else layer.bias.to(dtype)
             return functional.linear(x.to(dtype), layer.weight.to(dtype), bias)
 
-        hidden = linear(self.from_target, targets).unsqueeze(0) + linear(self.from_dense, dense).unsqueeze(1)
+        hidden = linear(self.from_target, targets) + linear(self.from_dense, dense).unsqueeze(1)
         hidden = self.nonlin(linear(self.mix, self.nonlin(hidden)))
         return (self.base.to(dtype) + linear(self.out, hidden)).to(self.base.dtype)

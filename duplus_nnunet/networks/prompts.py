@@ -1,10 +1,12 @@
 """The two prompts as tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from duplus_nnunet.errors import PromptError
+
+Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -13,26 +15,38 @@ class Prompts:
 
     Attributes:
         context: T1, shape (1, E) for all images alike or (B, E), an image each.
-        targets: T2, shape (K, F) for all images alike.
-        rows: Where a TextTable has them: T1's row (1 or B, 1) and those of T2's parts (K, 2). None: in no table.
+        targets: T2, shape (K, F) for all images alike or (B, K, F), an image each.
+        rows: Where a TextTable has them: T1's rows (1 or B, 1) and those of T2's parts, (K, 2) or (B, K, 2). None: in
+            no table.
+        mirrored: The same prompts for images whose left and right are exchanged: "left kidney" stands where "right
+            kidney" did. None: not known, so that such images must not be made.
     """
 
     context: torch.Tensor
     targets: torch.Tensor
-    rows: tuple[torch.Tensor, torch.Tensor] | None = None
+    rows: Rows | None = None
+    mirrored: "Prompts | None" = None
 
     def __post_init__(self) -> None:
-        if self.context.ndim != 2 or self.targets.ndim != 2:
+        if self.context.ndim != 2 or self.targets.ndim not in (2, 3):
             raise PromptError(
-                "Prompts are two-dimensional: context (1 or B, E) and targets (K, F); got shapes "
+                "Prompts have a context (1 or B, E) and targets (K, F) or (B, K, F); got shapes "
                 f"{tuple(self.context.shape)} and {tuple(self.targets.shape)}."
             )
-        if not len(self.targets):
+        if not self.count:
             raise PromptError("No target was chosen; name at least one.")
+
+    @property
+    def count(self) -> int:
+        """K, the number of targets."""
+        return self.targets.shape[-2]
 
     def to(self, device: torch.device) -> "Prompts":
         """Return the prompts on a device; the same object where they are there already."""
         if self.context.device == device and self.targets.device == device:
             return self
         rows = None if self.rows is None else (self.rows[0].to(device), self.rows[1].to(device))
-        return Prompts(self.context.to(device), self.targets.to(device), rows)
+        mirrored = None if self.mirrored is None else self.mirrored.to(device)
+        return replace(
+            self, context=self.context.to(device), targets=self.targets.to(device), rows=rows, mirrored=mirrored
+        )

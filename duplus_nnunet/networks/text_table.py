@@ -56,7 +56,7 @@ class TextTable(nn.Module):
             PromptError: Outside of training, a prompt has no row.
         """
         if prompts.rows is not None:
-            context, targets = (self.table[rows].flatten(1) for rows in prompts.rows)
+            context, targets = (self.table[rows].flatten(-2) for rows in prompts.rows)
             return Prompts(context, targets)
         if not self.training:
             raise PromptError(

@@ -1,0 +1,161 @@
+"""A loaded predictor bound to what was asked for, and to each case's own context from the moment the case is there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from duplus_nnunet.errors import PromptError
+from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
+from duplus_nnunet.inference.free_text import Reading, read_texts
+from duplus_nnunet.inference.labels import select_labels, write_legend
+from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.settings import PLANS_KEY
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of images of one context.
+
+    Attributes:
+        context: The context.
+        names: Known targets, in the order of dataset.json.
+        prompts: What the network is bound to; those of the user's own texts stand at the end.
+        reading: What the user's own texts stand for.
+    """
+
+    context: str
+    names: tuple[str, ...]
+    prompts: Prompts
+    reading: Reading
+
+
+def ask(plans: Mapping[str, Any], labels: Mapping[str, Any], selection: Selection, context: str) -> Question:
+    """Find out what a selection means in a context.
+
+    Raises:
+        PromptError: An unknown target, one that this context has no prompt for, or a text that stands for nothing.
+        EncoderError: A new text cannot be encoded by the model's own text encoder.
+    """
+    bank = PromptBank(plans)
+    asked = _find_targets(bank, selection)
+    reading = read_texts(plans, labels, context, selection.prompts, selection.encoder)
+    asked.update(reading.known.values())
+    names = [name for name in bank.names if name in asked] if asked or reading.new else bank.names_in(context)
+    known = bank.draw(context, names) if names else None
+    if not reading.new:
+        prompts = known or bank.draw(context)
+    else:
+        t1, pairs = bank.choose(context, names) if names else (bank.contexts[context]["sentences"][0], [])
+        pairs = [*pairs, *((target.sentence, target.name) for target in reading.new)]
+        prompts = PromptBank(reading.plans).compose(t1, pairs)
+    return Question(context, tuple(names), prompts, reading)
+
+
+def _find_targets(bank: PromptBank, selection: Selection) -> set[str]:
+    try:
+        return set(bank.find_targets(selection.targets))
+    except PromptError as error:
+        raise PromptError(f"{error} What is none of these is asked for by --prompt.") from error
+
+
+class Binding:
+    """Binds a predictor to one context after another.
+
+    Args:
+        predictor: nnU-Net's predictor with a loaded DuPLUS model; it is given a copy of the plans that says which
+            case is of which context, for the workers that preprocess.
+        selection: What the user asked for.
+
+    Raises:
+        PromptError: No context was named and there are several, or what `ask` raises.
+    """
+
+    def __init__(self, predictor: Any, selection: Selection) -> None:
+        plans = predictor.plans_manager.plans
+        self.bank = PromptBank(plans)
+        self.choice = _choose(self.bank, selection)
+        used = [self.choice.default, *self.choice.by_case.values()]
+        self._dataset_json = predictor.dataset_json
+        self._configuration = predictor.configuration_manager
+        self.questions = {
+            context: ask(plans, self._dataset_json["labels"], self._narrow(selection, context, len(set(used))), context)
+            for context in dict.fromkeys(used)
+            if context is not None
+        }
+        self._current = ""
+        choice = {"default": self.choice.default, "by_case": dict(self.choice.by_case)}
+        section = {**plans[PLANS_KEY], "context_choice": choice}
+        predictor.plans_manager = type(predictor.plans_manager)({**plans, PLANS_KEY: section})
+
+    def _narrow(self, selection: Selection, context: str, contexts: int) -> Selection:
+        """Of several contexts, ask each for those targets only that it has a prompt for."""
+        if contexts == 1 or not selection.targets:
+            return selection
+        there = self.bank.contexts[context]["target_prompts"]
+        found = [name for name in _find_targets(self.bank, selection) if name in there]
+        if not found and not selection.prompts:
+            raise PromptError(
+                f"In the context {context!r} the model has none of the targets that were asked for "
+                f"({', '.join(selection.targets)}). Predict its cases in a call of their own."
+            )
+        return replace(selection, targets=tuple(found))
+
+    @property
+    def first(self) -> Question:
+        """The question about the first context."""
+        return next(iter(self.questions.values()))
+
+    def bind(self, predictor: Any, context: str | None = None, mirror_sides: bool = True) -> None:
+        """Bind a predictor to a context: its prompts, target spacing, labels and normalisation.
+
+        Args:
+            predictor: nnU-Net's predictor.
+            context: None is the first one.
+            mirror_sides: Whether images may be mirrored from left to right.
+        """
+        from duplus_nnunet.planners.context_plans import configure
+
+        question = self.questions[context] if context else self.first
+        prompts = question.prompts if mirror_sides else replace(question.prompts, mirrored=None)
+        getattr(predictor.network, "_orig_mod", predictor.network).bind(prompts)
+        if question.context == self._current:
+            return
+        self._current = question.context
+        plans = predictor.plans_manager.plans
+        predictor.configuration_manager = configure(self._configuration, plans, question.context)
+        predictor.dataset_json = self.declare([question])
+        predictor.label_manager = predictor.plans_manager.get_label_manager(predictor.dataset_json)
+
+    def bind_all(self, predictor: Any) -> None:
+        """Bind a predictor to its first context, and its dataset.json to what any of them is asked for."""
+        self.bind(predictor)
+        predictor.dataset_json = self.declare(list(self.questions.values()))
+        self._current = ""
+
+    def declare(self, questions: list[Question]) -> dict[str, Any]:
+        """Return the dataset.json of a prediction, with the legend of its label values."""
+        asked = {name for question in questions for name in question.names}
+        labels = [label for name, label in zip(self.bank.names, self.bank.labels, strict=True) if name in asked]
+        declared = select_labels(self._dataset_json, labels, questions[0].reading.new)
+        contexts = {question.context: self.bank.contexts[question.context]["sentences"][0] for question in questions}
+        declared[PLANS_KEY] = write_legend(declared, contexts, questions[0].reading)
+        return declared
+
+    def follow(self, predictor: Any, items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass preprocessed cases on, each after the predictor was bound to its context."""
+        for item in items:
+            self.bind_case(predictor, item["data_properties"])
+            yield item
+
+    def bind_case(self, predictor: Any, properties: Mapping[str, Any]) -> None:
+        """Bind a predictor to the context of a preprocessed case."""
+        found = properties.get(PLANS_KEY, {})
+        self.bind(predictor, found.get("context"), found.get("sides_known", True))
+
+
+def _choose(bank: PromptBank, selection: Selection) -> ContextChoice:
+    if selection.context is None:
+        return ContextChoice(bank.require_context(None), {})
+    return read_contexts(selection.context, bank.contexts)

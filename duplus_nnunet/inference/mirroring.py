@@ -1,0 +1,91 @@
+"""nnU-Net's windows for a text-steered network: as many channels as prompts, mirrored with left and right exchanged."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.settings import PLANS_KEY
+
+
+def find_network(predictor: Any) -> ConditionedUNet | None:
+    """Return a predictor's network, from under torch.compile and DDP, if it is ours."""
+    network = getattr(predictor.network, "module", predictor.network)
+    network = getattr(network, "_orig_mod", network)
+    return network if isinstance(network, ConditionedUNet) else None
+
+
+def patch_windows(predictor: Any) -> None:
+    """Let nnU-Net's predictor class handle our networks' channels and mirror images."""
+    predictor.predict_sliding_window_return_logits = _wrap_sliding_window(
+        predictor.predict_sliding_window_return_logits
+    )
+    predictor._internal_maybe_mirror_and_predict = _wrap_mirroring(predictor._internal_maybe_mirror_and_predict)
+
+
+def _wrap_sliding_window(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def predict(self: Any, input_image: torch.Tensor) -> Any:
+        network = find_network(self)
+        if network is None:
+            return original(self, input_image)
+        # nnU-Net sizes its sums by the label manager; it asks for nothing else there.
+        before, self.label_manager = self.label_manager, SimpleNamespace(num_segmentation_heads=network.prompts.count)
+        try:
+            return original(self, input_image)
+        finally:
+            self.label_manager = before
+
+    return predict
+
+
+def _wrap_mirroring(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def predict(self: Any, x: torch.Tensor) -> torch.Tensor:
+        network = find_network(self)
+        if network is None:
+            found: torch.Tensor = original(self, x)
+            return found
+        across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
+        axes = tuple(self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
+        return predict_mirrored(self.network, network, x, axes, across)
+
+    return predict
+
+
+def predict_mirrored(
+    call: Callable[[torch.Tensor], torch.Tensor],
+    network: ConditionedUNet,
+    x: torch.Tensor,
+    axes: tuple[int, ...],
+    across: int | None,
+) -> torch.Tensor:
+    """Average the logits of an image and of its mirror images.
+
+    Args:
+        call: The network as it is to be called, compiled perhaps.
+        network: The same one, to bind.
+        x: Shape (1, C, D, H, W).
+        axes: Array axes along which the model was trained on mirror images.
+        across: The axis from left to right, or None if it is not known.
+
+    Returns:
+        Logits (1, K, D, H, W). Along `across`, partners' prompts change places; if they are not known, it is left out.
+    """
+    prompts = network.prompts
+    if prompts.mirrored is None:
+        axes = tuple(axis for axis in axes if axis != across)
+    total = call(x)
+    combinations = [some for count in range(len(axes)) for some in itertools.combinations(axes, count + 1)]
+    try:
+        for some in combinations:
+            network.bind(prompts.mirrored if across in some and prompts.mirrored is not None else prompts)
+            places = [axis + 2 for axis in some]
+            total += call(x.flip(places)).flip(places)
+    finally:
+        network.bind(prompts)
+    return total / (len(combinations) + 1)

@@ -1,0 +1,220 @@
+"""What each context's images are like and become: in come surveyed cases, out come spacing, normalisation and shares.
+
+nnU-Net's planner decides for one dataset; here it is asked once a context, with that context's cases alone, and then
+for the network, with shapes as each context's own spacing makes them and cases as often as training draws them.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.sampling import default_weight, measure_shares, repeat_cases
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.planners.normalization import LARGEST_MEAN_SUV, SUVNormalization
+from duplus_nnunet.planners.survey import CaseSurvey, join_intensities, summarise_foreground
+from duplus_nnunet.prompt_registry import Entry
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names
+from duplus_nnunet.prompt_registry.names import strip_dataset_number
+
+Surveys = Mapping[str, CaseSurvey]
+_INTENSITIES = "foreground_intensity_properties_per_channel"
+
+
+def make_table(entry: Entry, dataset_json: Mapping[str, Any], surveys: Surveys) -> CaseTable:
+    """Make the table of a dataset that was not composed: one source, one context, a patient a case."""
+    name = strip_dataset_number(entry.dataset)
+    values = {target.name: _list_values(dataset_json["labels"][target.label]) for target in entry.targets}
+    optional = {target.name for target in entry.targets if target.missing == "not annotated"}
+    cases = {}
+    for identifier, survey in surveys.items():
+        present = tuple(target for target in values if values[target] & set(survey.labels))
+        annotated = tuple(target for target in values if target in present or target not in optional)
+        cases[identifier] = Case(name, identifier, annotated, present)
+    known = {target for case in cases.values() for target in case.annotated}
+    targets = tuple(target for target in values if target in known)
+    source = Source(entry.dataset, entry.default_context, targets, channel_names(dataset_json))
+    return CaseTable({name: source}, cases)
+
+
+def _list_values(label: Any) -> set[int]:
+    return {int(value) for value in np.atleast_1d(label)}
+
+
+def require_cases(table: CaseTable, targets: list[str], dataset: Mapping[str, Any]) -> None:
+    """Compare a table with what is there.
+
+    Raises:
+        DataError: A case is missing on one side, or a target is annotated in no case.
+    """
+    for missing, where in (
+        (dataset.keys() - table.cases.keys(), "in its table of cases"),
+        (table.cases.keys() - dataset.keys(), "among its images"),
+    ):
+        if missing:
+            raise DataError(
+                f"The dataset's case {min(missing)!r} is not {where} ({len(missing)} in all). Compose the dataset anew."
+            )
+    annotated = {name for case in table.cases.values() for name in case.annotated}
+    for name in targets:
+        if name not in annotated:
+            raise DataError(
+                f"The target {name!r} is annotated in no training case, so it cannot be learned. Remove its label from "
+                "dataset.json (and from the registry file), or correct the registry's rule for missing labels."
+            )
+
+
+@dataclass(frozen=True)
+class ContextPlanner:
+    """Plans the contexts of one dataset.
+
+    Attributes:
+        host: nnU-Net's planner, whose own decisions are asked for.
+        table: All cases.
+        surveys: What each case is like.
+        modalities: Modality by context.
+    """
+
+    host: Any
+    table: CaseTable
+    surveys: Surveys
+    modalities: Mapping[str, str]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all contexts get one target spacing."""
+        return self.table.spacing == "shared" or self.host.overwrite_target_spacing is not None
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one context."""
+        return len({source.context for source in self.table.sources.values()}) > 1
+
+    def list_cases(self) -> list[str]:
+        """Return the cases as often as training draws them by default."""
+        counts = {name: len(self.table.of_source(name)) for name in self.table.sources}
+        weights = {name: default_weight(count) for name, count in counts.items()}
+        return repeat_cases(measure_shares(self.table.cases, weights))
+
+    def plan_contexts(self) -> dict[str, dict[str, Any]]:
+        """Decide on target spacing (mm, not transposed yet) and normalisation, a context at a time."""
+        shared = self._find_spacing(self.list_cases()) if self.shared else None
+        return {context: self._plan_context(context, shared) for context in self.modalities}
+
+    def plan_sources(self, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Describe each source: context, targets, cases, weight and median shape after resampling."""
+        planned = {}
+        for name, source in self.table.sources.items():
+            cases = self.table.of_source(name)
+            shapes = [self._resample(case, contexts[source.context]["spacing"]) for case in cases]
+            planned[name] = {
+                "dataset": source.dataset,
+                "context": source.context,
+                "targets": {
+                    target: sum(target in case.annotated for case in cases.values()) for target in source.targets
+                },
+                "cases": len(cases),
+                "weight": round(default_weight(len(cases)), 3),
+                "median_shape": [float(length) for length in np.median(shapes, 0)],
+            }
+        return planned
+
+    def make_fingerprint(self, contexts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], list[float]]:
+        """Put a fingerprint together from which nnU-Net plans the network.
+
+        Returns:
+            The fingerprint, in which each case has its shape after resampling, and the one spacing (mm) that all cases
+            have there: the contexts' own, averaged geometrically as often as they are drawn.
+        """
+        drawn = self.list_cases()
+        spacings = {name: contexts[self._context_of(name)]["spacing"] for name in self.table.cases}
+        reference = np.exp(np.mean([np.log(spacings[name]) for name in drawn], 0)).tolist()
+        fingerprint = {
+            **self.host.dataset_fingerprint,
+            "spacings": [reference] * len(drawn),
+            "shapes_after_crop": [self._resample(name, spacings[name]) for name in drawn],
+        }
+        return fingerprint, reference
+
+    def _context_of(self, identifier: str) -> str:
+        return self.table.sources[self.table.cases[identifier].source].context
+
+    def _resample(self, identifier: str, spacing: list[float]) -> list[int]:
+        survey = self.surveys[identifier]
+        return [int(length) for length in compute_new_shape(survey.shape, survey.spacing, spacing)]
+
+    def _find_spacing(self, cases: list[str]) -> list[float]:
+        """Ask nnU-Net for the target spacing of some cases."""
+        with self._fingerprint_of(cases):
+            return [float(mm) for mm in ExperimentPlanner.determine_fullres_target_spacing(self.host)]
+
+    def _plan_context(self, context: str, spacing: list[float] | None) -> dict[str, Any]:
+        sources = [source for source in self.table.sources.values() if source.context == context]
+        cases = [name for name in self.table.cases if self._context_of(name) == context]
+        surveys = [self.surveys[name] for name in cases]
+        foreground = summarise_foreground(surveys)
+        with self._fingerprint_of(cases, sources[0].channels):
+            schemes, masks = self.host.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        if _is_suv(self.modalities[context], foreground):
+            schemes, masks = [SUVNormalization.__name__] * len(schemes), [False] * len(masks)
+        return {
+            "cases": len(cases),
+            "targets": list(dict.fromkeys(target for source in sources for target in source.targets)),
+            "spacing": spacing or self._find_spacing(cases),
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": masks,
+            _INTENSITIES: foreground if self.several else self._take_nnunets(foreground),
+            "intensities": join_intensities(surveys),
+        }
+
+    def _take_nnunets(self, foreground: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """Prefer nnU-Net's own numbers, of more voxels, where it pooled the same cases."""
+        pooled = self.host.dataset_fingerprint[_INTENSITIES]
+        return {channel: {**found, **pooled.get(channel, {})} for channel, found in foreground.items()}
+
+    @contextlib.contextmanager
+    def _fingerprint_of(self, cases: list[str], channels: tuple[str, ...] | None = None) -> Iterator[None]:
+        """Let nnU-Net's planner see some cases only, and their own channel names."""
+        whole, declared = self.host.dataset_fingerprint, self.host.dataset_json
+        surveys = [self.surveys[name] for name in cases]
+        self.host.dataset_fingerprint = {
+            **whole,
+            "spacings": [survey.spacing for survey in surveys],
+            "shapes_after_crop": [survey.shape for survey in surveys],
+            "median_relative_size_after_cropping": float(np.median([survey.relative_size for survey in surveys])),
+        }
+        if channels:
+            named = {str(number): name for number, name in enumerate(channels)}
+            self.host.dataset_json = {**declared, "channel_names": named}
+        try:
+            yield
+        finally:
+            self.host.dataset_fingerprint, self.host.dataset_json = whole, declared
+
+
+def _is_suv(modality: str, foreground: Mapping[str, Mapping[str, float]]) -> bool:
+    """Tell whether images are of positron emission tomography alone, and in SUV by their numbers."""
+    only = "positron emission tomography" in modality and " and " not in modality
+    return only and all(0 < found["mean"] < LARGEST_MEAN_SUV for found in foreground.values())
+
+
+def choose_contexts(entry: Entry, used: Collection[str]) -> Entry:
+    """Return an entry with the contexts that some case has.
+
+    Raises:
+        DataError: There is another one among those used.
+    """
+    unknown = [name for name in used if name not in entry.contexts]
+    if unknown:
+        raise DataError(
+            f"The table of cases names the context {unknown[0]!r}, which {entry.origin} does not have; it has "
+            f"{', '.join(map(repr, entry.contexts))}. Compose the dataset anew, or add the context there."
+        )
+    kept = {name: context for name, context in entry.contexts.items() if name in used}
+    default = entry.default_context if entry.default_context in kept else next(iter(kept))
+    return replace(entry, contexts=kept, default_context=default)

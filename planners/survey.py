@@ -1,0 +1,153 @@
+"""A look at every training case: in come image and label files, out come sizes, labels and intensities, a case each.
+
+nnU-Net's fingerprint pools the intensities of all cases; a context needs those of its own.
+"""
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from tqdm import tqdm
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.planners.normalization import compress
+
+# Foreground voxels in all, per channel; nnU-Net takes ten times as many, of which the percentiles know nothing more.
+_FOREGROUND_VOXELS = 10_000_000
+_PERCENTILES = (1, 50, 99)
+
+
+@dataclass(frozen=True)
+class CaseSurvey:
+    """What one case is like.
+
+    Attributes:
+        spacing: mm, in the reader's array order.
+        shape: Voxels inside the nonzero bounding box.
+        relative_size: Share, 0 to 1, of the image that this box is.
+        foreground: For each channel, intensities drawn from the labelled voxels.
+        labels: Label values found.
+        intensities: For each channel, minimum, 1st, 50th and 99th percentile, and maximum of the whole image.
+    """
+
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    relative_size: float
+    foreground: tuple[Any, ...]
+    labels: tuple[int, ...]
+    intensities: tuple[dict[str, float], ...]
+
+
+def survey_case(images: list[str], label: str, reader: type, samples: int) -> CaseSurvey:
+    """Read a case and measure it.
+
+    Raises:
+        DataError: Image and label map have different sizes, or a file cannot be read.
+    """
+    try:
+        data, properties = reader().read_images(images)
+        segmentation, _ = reader().read_seg(label)
+    except Exception as error:  # what a reader raises on a damaged file depends on the reader
+        raise DataError(f"{images[0]} or {label} cannot be read: {error}. Export the case again.") from error
+    if data.shape[1:] != segmentation.shape[1:]:
+        raise DataError(
+            f"{label} has {segmentation.shape[1:]} voxels, its image {images[0]} has {data.shape[1:]}. Resample the "
+            "label map to the image's grid."
+        )
+    intensities = tuple(_describe(channel) for channel in data)
+    labels = tuple(int(value) for value in np.unique(segmentation))
+    cropped, cropped_labels, _ = crop_to_nonzero(data, segmentation)
+    foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
+        cropped_labels, cropped, num_samples=samples
+    )
+    return CaseSurvey(
+        spacing=tuple(float(mm) for mm in properties["spacing"]),
+        shape=tuple(cropped.shape[1:]),
+        relative_size=float(np.prod(cropped.shape[1:]) / np.prod(data.shape[1:])),
+        foreground=tuple(np.asarray(values, dtype=np.float32) for values in foreground),
+        labels=labels,
+        intensities=intensities,
+    )
+
+
+def _describe(channel: Any) -> dict[str, float]:
+    low, median, high = (float(value) for value in np.percentile(channel, _PERCENTILES))
+    return {
+        "min": float(channel.min()),
+        "percentile_01": low,
+        "median": median,
+        "percentile_99": high,
+        "max": float(channel.max()),
+    }
+
+
+def survey_dataset(dataset: Mapping[str, Mapping[str, Any]], reader: type) -> dict[str, CaseSurvey]:
+    """Survey all training cases, in parallel, as nnU-Net's fingerprint does it.
+
+    Args:
+        dataset: nnU-Net's mapping of case identifiers to {"images": [files], "label": file}.
+        reader: nnU-Net's reader class.
+
+    Raises:
+        DataError: A case cannot be used; it is named.
+    """
+    samples = max(1, _FOREGROUND_VOXELS // max(1, len(dataset)))
+    with multiprocessing.get_context("spawn").Pool(min(default_num_processes, max(1, len(dataset)))) as pool:
+        waiting = {
+            name: pool.apply_async(survey_case, (case["images"], case["label"], reader, samples))
+            for name, case in dataset.items()
+        }
+        return {name: waiting[name].get() for name in tqdm(waiting, desc="Surveying cases by context")}
+
+
+def summarise_foreground(cases: Sequence[CaseSurvey]) -> dict[str, dict[str, float]]:
+    """Summarise the labelled voxels of several cases, a channel each, under nnU-Net's names.
+
+    `log_mean` and `log_std` are those of log(1 + intensity), for SUVNormalization.
+    """
+    summaries = {}
+    for channel in range(len(cases[0].foreground)):
+        values = np.concatenate([case.foreground[channel] for case in cases])
+        summaries[str(channel)] = _summarise(values if values.size else np.zeros(1, dtype=np.float32))
+    return summaries
+
+
+def _summarise(values: Any) -> dict[str, float]:
+    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    logarithm = compress(values)
+    found = {
+        "max": values.max(),
+        "mean": values.mean(dtype=np.float64),
+        "median": median,
+        "min": values.min(),
+        "percentile_00_5": low,
+        "percentile_99_5": high,
+        "std": values.std(dtype=np.float64),
+        "log_mean": logarithm.mean(dtype=np.float64),
+        "log_std": logarithm.std(dtype=np.float64),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def join_intensities(cases: Sequence[CaseSurvey]) -> list[dict[str, float]]:
+    """Return, for each channel, the range that a context's images lie in: the widest of what its cases have."""
+    joined = []
+    for channel in range(len(cases[0].intensities)):
+        of_cases = [case.intensities[channel] for case in cases]
+        joined.append(
+            {
+                "min": min(one["min"] for one in of_cases),
+                "percentile_01": min(one["percentile_01"] for one in of_cases),
+                "median_low": min(one["median"] for one in of_cases),
+                "median_high": max(one["median"] for one in of_cases),
+                "percentile_99_low": min(one["percentile_99"] for one in of_cases),
+                "percentile_99": max(one["percentile_99"] for one in of_cases),
+                "max": max(one["max"] for one in of_cases),
+            }
+        )
+    return joined
