@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from duplus_nnunet.prompt_registry.drafting import UNKNOWN_MODALITY, UNKNOWN_REGION
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
-from duplus_nnunet.prompt_registry.names import needs_partner, normalise
+from duplus_nnunet.prompt_registry.names import find_partner, needs_partner, normalise
 from duplus_nnunet.prompt_registry.registry_file import NO_PARTNER
 from duplus_nnunet.prompt_registry.sentences import compose_prompt
 
@@ -71,6 +71,9 @@ def _write_target(target: Target, entry: Entry) -> Iterator[str]:
     yield f"    synonyms: {_list(target.synonyms)}"
     if target.paraphrases:
         yield f"    paraphrases: {_list(target.paraphrases)}"
+    names = [other.name for other in entry.targets]
+    if target.partner is not None and target.partner != find_partner(target.name, names):
+        yield f"    partner: {_quote(target.partner)}"
     if one_sided:
         yield f"    partner: {NO_PARTNER}  # review: there is no other side here; a mirror image keeps this name"
     if target.missing != _common_missing(entry):
@@ -79,7 +82,7 @@ def _write_target(target: Target, entry: Entry) -> Iterator[str]:
 
 def _common_missing(entry: Entry) -> str:
     kinds = [target.missing for target in entry.targets]
-    return max(set(kinds), key=kinds.count)
+    return max(dict.fromkeys(kinds), key=kinds.count)
 
 
 def _list(texts: Iterable[str]) -> str:

@@ -1,0 +1,148 @@
+"""What a user decides about composing: a YAML file goes in, a checked `Spec` or every problem and its line come out."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from duplus_nnunet.errors import DataError, list_nearest_first
+from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
+
+
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        message = f"{text!r} is no regular expression ({error})"
+        raise ValueError(message) from error
+    return text
+
+
+def _check_patient_pattern(text: str) -> str:
+    groups = re.compile(_check_pattern(text))
+    if groups.groups != 1 and "patient" not in groups.groupindex:
+        message = f"{text!r} has {groups.groups} groups; mark the patient by one, such as '(STS_[0-9]+)', or name it"
+        raise ValueError(f"{message} '(?P<patient>...)'")
+    return text
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+# A dataset's number, name, or name without number.
+SourceName = int | Text
+Pattern = Annotated[Text, AfterValidator(_check_pattern)]
+PatientPattern = Annotated[Text, AfterValidator(_check_patient_pattern)]
+FileName = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PatientsForm(_Strict):
+    """What stands under `patients:`.
+
+    Attributes:
+        patterns: Regular expression a source that finds the patient in a case identifier, by its one group or by one
+            named `patient`; without it each case is a patient.
+        shared: Sources in which equal identifiers are the same person: groups of them, true for all, false for none.
+    """
+
+    patterns: dict[SourceName, PatientPattern] = {}
+    shared: bool | list[list[SourceName]] | None = None
+
+
+class Spec(_Strict):
+    """A whole file; every key may be left out.
+
+    Attributes:
+        names: How a source is called in case names, instead of by its dataset's name without number.
+        targets: Name of a source's target, by its label, in place of the registry's; equal names are united.
+        skip: Labels or names of a source's targets that are left out.
+        contexts: The context of a source's cases, or of those whose identifier a pattern finds. Of a source that is
+            split: of each channel, by its number.
+        split_channels: Whether each channel becomes a source of its own; the sources for which, if not for all.
+        patients: Who is who.
+        spacing: Whether each context has a target spacing of its own.
+        folds: Number of folds.
+        seed: Of the split.
+        splits: File with a split of the user's own, relative to this one.
+    """
+
+    names: dict[SourceName, FileName] = {}
+    targets: dict[SourceName, dict[Text, Text]] = {}
+    skip: dict[SourceName, list[Text]] = {}
+    contexts: dict[SourceName, Text | dict[int | Pattern, Text]] = {}
+    split_channels: bool | list[SourceName] = False
+    patients: PatientsForm = PatientsForm()
+    spacing: Literal["context", "shared"] = "context"
+    folds: int = Field(default=5, ge=2)
+    seed: int = Field(default=12345, ge=0)
+    splits: Text | None = None
+
+
+def read_spec(path: Path | None) -> Spec:
+    """Read a specification; without a file all is as by default.
+
+    Raises:
+        DataError: Anything is wrong with it; the message holds all problems, one a line.
+    """
+    if path is None:
+        return Spec()
+    marks = read_marked_yaml(path)
+    problems = list(marks.problems)
+    spec = None if problems else _read_form(path, marks, problems)
+    if spec is not None and spec.splits is not None and spec.model_fields_set & {"folds", "seed"}:
+        text = "`splits` names a file, so `folds` and `seed` have nothing to decide. Remove one or the other."
+        problems.append(Problem(marks.file, marks.line_of(("splits",)), text))
+    if spec is None or problems:
+        raise DataError("\n".join(map(str, problems)))
+    return spec
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 060 as a text, as which it names a dataset; YAML would take it for the octal number 48."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not (first == "0" and tag.endswith(":int"))]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^0$"), ["0"])
+
+
+def _read_form(path: Path, marks: MarkedYaml, problems: list[Problem]) -> Spec | None:
+    data = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    if data is None:
+        return Spec()
+    if not isinstance(data, dict):
+        text = f"Expected a mapping with some of the keys {', '.join(Spec.model_fields)}, found {data!r}."
+        problems.append(Problem(marks.file, 1, text))
+        return None
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        found = {_find_keys(marks, tuple(one["loc"])): one for one in error.errors()}
+        # Where one of several forms may stand, each of them complains: the last says enough.
+        problems += [_translate(marks, keys, one["type"], one["msg"], one["input"]) for keys, one in found.items()]
+        return None
+
+
+def _find_keys(marks: MarkedYaml, loc: Keys) -> Keys:
+    """Keep of pydantic's path what stands in the file."""
+    keys: Keys = ()
+    for step in loc:
+        keys = next(((*keys, key) for key in (step, str(step)) if (*keys, key) in marks.lines), keys)
+    return keys
+
+
+def _translate(marks: MarkedYaml, keys: Keys, kind: str, text: str, found: Any) -> Problem:
+    if kind == "extra_forbidden":
+        form = Spec if len(keys) == 1 else PatientsForm
+        listed = ", ".join(list_nearest_first(str(keys[-1]), form.model_fields))
+        message = f"Unknown key {str(keys[-1])!r}. Did you mean one of: {listed}?"
+    else:
+        where = " -> ".join(map(str, keys)) or "the file"
+        message = f"{where}: {text.removeprefix('Value error, ')}; found {found!r}."
+    return Problem(marks.file, marks.line_of(keys), message)
