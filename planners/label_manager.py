@@ -1,6 +1,7 @@
 """Labels as independent targets: in comes dataset.json's label dictionary, out comes nnU-Net's region mode."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,27 @@ def check_labels(dataset_json: Mapping[str, Any], planned: list[str], plans_name
             f"dataset.json has the targets {found}, the plans {plans_name!r} have {planned}. One of them was changed "
             "after planning: undo that, or plan, preprocess and train again."
         )
+
+
+def select_labels(
+    dataset_json: Mapping[str, Any], labels: Sequence[str], new: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return a copy of dataset.json that declares the selected labels only; their values stay.
+
+    Args:
+        dataset_json: Content of dataset.json.
+        labels: Labels to keep, in its order.
+        new: Label values of targets to add, each under its text; where regions overlap, they are written over the
+            others.
+    """
+    added = dict(new or {})
+    chosen = deepcopy(dict(dataset_json))
+    targets = list(list_targets(dataset_json["labels"]))
+    chosen["labels"] = {"background": 0, **{label: dataset_json["labels"][label] for label in labels}, **added}
+    order = dataset_json.get("regions_class_order")
+    if order is not None:
+        chosen["regions_class_order"] = [*(order[targets.index(label)] for label in labels), *added.values()]
+    return chosen
 
 
 class DuPLUSLabelManager(LabelManager):

@@ -7,8 +7,8 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.inference.labels import select_labels
 from duplus_nnunet.planners.context_plans import configure
+from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
 
 _TRUTH = "gt_segmentations"

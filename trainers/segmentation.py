@@ -290,10 +290,14 @@ class DuPLUSTrainer(nnUNetTrainer):
             )
 
     def print_plans(self) -> None:
-        """Differs from nnU-Net: embeddings are left out of the log."""
+        """Differs from nnU-Net: embeddings and the wordings of targets are left out of the log."""
         manager = self.plans_manager
-        section = {
-            key: value for key, value in manager.plans[PLANS_KEY].items() if key not in ("embeddings", "centres")
+        section = dict(manager.plans[PLANS_KEY])
+        for key in ("embeddings", "centres"):
+            section.pop(key, None)
+        section["contexts"] = {
+            name: {key: value for key, value in context.items() if key != "target_prompts"}
+            for name, context in section["contexts"].items()
         }
         self.plans_manager = PlansManager({**manager.plans, PLANS_KEY: section})
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from duplus_nnunet.errors import PromptError
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.free_text import Reading, read_texts
-from duplus_nnunet.inference.labels import select_labels, write_legend
+from duplus_nnunet.inference.legend import write_legend
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
@@ -136,9 +136,13 @@ class Binding:
 
     def declare(self, questions: list[Question]) -> dict[str, Any]:
         """Return the dataset.json of a prediction, with the legend of its label values."""
+        from duplus_nnunet.planners.label_manager import select_labels
+
         asked = {name for question in questions for name in question.names}
         labels = [label for name, label in zip(self.bank.names, self.bank.labels, strict=True) if name in asked]
-        declared = select_labels(self._dataset_json, labels, questions[0].reading.new)
+        declared = select_labels(
+            self._dataset_json, labels, {target.text: target.value for target in questions[0].reading.new}
+        )
         contexts = {question.context: self.bank.contexts[question.context]["sentences"][0] for question in questions}
         declared[PLANS_KEY] = write_legend(declared, contexts, questions[0].reading)
         return declared

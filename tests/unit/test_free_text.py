@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.errors import EncoderError, PromptError
 from duplus_nnunet.inference import free_text
 from duplus_nnunet.inference.free_text import describe_reading, find_free_value, find_known, read_texts
 from duplus_nnunet.inference.host import apply_selection
 from duplus_nnunet.inference.selection import Selection
-from duplus_nnunet.planners import DuPLUSLabelManager
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 
@@ -203,11 +203,9 @@ def test_what_became_of_each_text_is_said(plans: dict[str, Any], encoded: list[s
 def make_predictor(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
     bound: list[Any] = []
 
-    def manage(content: dict[str, Any]) -> DuPLUSLabelManager:
-        return DuPLUSLabelManager(content["labels"], content.get("regions_class_order"))
-
     return SimpleNamespace(
-        plans_manager=SimpleNamespace(plans=plans, get_label_manager=manage),
+        plans_manager=PlansManager({**plans, "label_manager": "DuPLUSLabelManager"}),
+        configuration_manager=ConfigurationManager({"architecture": {}, "spacing": [1.0, 1.0, 1.0]}),
         network=SimpleNamespace(bind=bound.append),
         dataset_json=dataset_json,
         label_manager=None,
@@ -217,10 +215,10 @@ def make_predictor(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
 
 def test_texts_are_bound_after_the_targets_asked_for(plans: dict[str, Any], encoded: list[str]) -> None:
     predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("kidney_l",), None, (NEW, "left kidney")))
+    apply_selection(predictor, Selection(("kidney_l",), "ct", (NEW, "left kidney")))
     assert predictor.dataset_json["labels"] == {"background": 0, "kidney_l": 2, NEW: 4}
     assert predictor.label_manager.num_segmentation_heads == 2
-    (prompts,) = predictor.bound
+    prompts = predictor.bound[-1]
     assert prompts.targets.shape == (2, 2 * E)
     np.testing.assert_allclose(prompts.targets[1], np.r_[vector_of(NEW), vector_of("renal pelvis")], atol=1e-3)
     assert NEW not in plans["duplus"]["embeddings"]
@@ -228,32 +226,32 @@ def test_texts_are_bound_after_the_targets_asked_for(plans: dict[str, Any], enco
 
 def test_a_text_alone_is_predicted_alone(plans: dict[str, Any], encoded: list[str]) -> None:
     predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(prompts=(NEW,)))
+    apply_selection(predictor, Selection(prompts=(NEW,), context="ct"))
     assert predictor.dataset_json["labels"] == {"background": 0, NEW: 4}
 
 
 def test_without_a_selection_all_targets_are_bound(plans: dict[str, Any]) -> None:
     predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection())
+    apply_selection(predictor, Selection(context="ct"))
     assert predictor.dataset_json["labels"] == {"background": 0, "liver": 1, "kidney_l": 2}
 
 
 def test_an_unknown_target_is_told_of_free_text(plans: dict[str, Any]) -> None:
     with pytest.raises(PromptError, match=r"Unknown target 'ureter'.*by --prompt"):
-        apply_selection(make_predictor(plans, {"labels": LABELS}), Selection(("ureter",)))
+        apply_selection(make_predictor(plans, {"labels": LABELS}), Selection(("ureter",), "ct"))
 
 
 def test_a_known_text_is_bound_as_the_target_itself(plans: dict[str, Any]) -> None:
     first, second = (make_predictor(plans, {"labels": LABELS}) for _ in range(2))
-    apply_selection(first, Selection(("liver",)))
-    apply_selection(second, Selection(prompts=("outline of the liver on computed tomography",)))
+    apply_selection(first, Selection(("liver",), "ct"))
+    apply_selection(second, Selection((), "ct", ("outline of the liver on computed tomography",)))
     assert first.dataset_json == second.dataset_json
     assert bool((first.bound[0].targets == second.bound[0].targets).all())
 
 
 def test_a_new_target_competes_with_the_others_by_probability(plans: dict[str, Any], encoded: list[str]) -> None:
     predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("liver",), None, (NEW,)))
+    apply_selection(predictor, Selection(("liver",), "ct", (NEW,)))
     logits = np.array([[2.0, 1.0, -1.0], [1.0, 2.0, -2.0]], dtype=np.float32).reshape(2, 1, 1, 3)
     assert predictor.label_manager.convert_logits_to_segmentation(logits).ravel().tolist() == [1, 4, 0]
 
@@ -261,7 +259,7 @@ def test_a_new_target_competes_with_the_others_by_probability(plans: dict[str, A
 def test_where_regions_overlap_a_new_target_is_written_last(plans: dict[str, Any], encoded: list[str]) -> None:
     labels = {"background": 0, "liver": [1, 2], "kidney_l": 2}
     predictor = make_predictor(plans, {"labels": labels, "regions_class_order": [1, 2]})
-    apply_selection(predictor, Selection(("kidney_l",), None, (NEW,)))
+    apply_selection(predictor, Selection(("kidney_l",), "ct", (NEW,)))
     assert predictor.dataset_json["regions_class_order"] == [2, 3]
     probabilities = np.full((2, 1, 1, 1), 0.9, dtype=np.float32)
     assert predictor.label_manager.convert_probabilities_to_segmentation(probabilities).item() == 3

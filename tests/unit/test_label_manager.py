@@ -8,7 +8,6 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.labels import select_labels
 from duplus_nnunet.planners import DuPLUSLabelManager
 
 EXCLUSIVE = {"background": 0, "liver": 1, "spleen": 2}

@@ -71,7 +71,9 @@ def test_an_absent_target_is_still_taught() -> None:
 def test_an_unannotated_target_gets_no_gradient(batch_dice: bool) -> None:
     labels, logits = make_labels(), torch.randn(2, 2, 4, 5, 6, requires_grad=True)
     annotated = torch.tensor([[True, False], [True, True]])
-    TargetLoss([1, 2], batch_dice)(logits, labels, annotated).backward()
+    loss = TargetLoss([1, 2], batch_dice)
+    loss.select(annotated=annotated)
+    loss(logits, labels).backward()
     assert logits.grad is not None
     assert not logits.grad[0, 1].any()
     assert logits.grad[1, 1].any()
@@ -79,9 +81,11 @@ def test_an_unannotated_target_gets_no_gradient(batch_dice: bool) -> None:
 
 def test_without_any_annotated_target_the_loss_is_a_connected_zero() -> None:
     logits = torch.randn(2, 2, 4, 5, 6, requires_grad=True)
-    loss = TargetLoss([1, 2], True)(logits, make_labels(), torch.zeros(2, 2, dtype=torch.bool))
-    loss.backward()
-    assert loss.item() == 0
+    loss = TargetLoss([1, 2], True)
+    loss.select(annotated=torch.zeros(2, 2, dtype=torch.bool))
+    found = loss(logits, make_labels())
+    found.backward()
+    assert found.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
 
@@ -104,3 +108,20 @@ def test_sums_survive_more_voxels_than_a_float16_can_count() -> None:
     labels = torch.ones(1, 1, 64, 64, 64, dtype=torch.int16)
     loss = TargetLoss([1], False)(torch.full((1, 1, 64, 64, 64), 20.0, dtype=torch.half), labels)
     torch.testing.assert_close(loss, torch.tensor(-1.0))
+
+
+def test_selected_targets_are_those_of_their_rows() -> None:
+    labels, logits = make_labels(4), torch.randn(2, 2, 4, 5, 6)
+    loss = TargetLoss([1, 2, 3], False)
+    loss.select(torch.tensor([2, 0]))
+    torch.testing.assert_close(loss(logits, labels), TargetLoss([3, 1], False)(logits, labels))
+
+
+def test_an_image_with_many_annotated_targets_weighs_as_much_as_one_with_a_single_one() -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(4), torch.randn(2, 3, 4, 5, 6)
+    loss = TargetLoss([1, 2, 3], False)
+    loss.select(annotated=torch.tensor([[True, True, True], [False, True, False]]))
+    first = TargetLoss([1, 2, 3], False)(logits[:1], labels[:1])
+    second = TargetLoss([2], False)(logits[1:, 1:2], labels[1:])
+    torch.testing.assert_close(loss(logits, labels), (first + second) / 2)

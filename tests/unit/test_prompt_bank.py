@@ -1,5 +1,7 @@
 """Prompts that travel in the plans."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -132,4 +134,72 @@ def test_a_target_that_a_context_has_no_prompt_for_is_refused() -> None:
     contexts = plans["duplus"]["contexts"]  # type: ignore[index]
     contexts["mr"] = {"sentences": ["T1"], "target_prompts": {"liver": ["CT of liver"]}}
     with pytest.raises(PromptError, match="In the context 'mr': Unknown target 'spleen'"):
-        PromptBank(plans).draw("mr")
+        PromptBank(plans).draw("mr", ["spleen"])
+
+
+def make_pair() -> PromptBank:
+    """Two kidneys, in CT; in MR only the left one."""
+    plans = make_plans()
+    rename = {"liver": "left kidney", "spleen": "right kidney"}
+    section: dict[str, Any] = plans["duplus"]  # type: ignore[assignment]
+    for target in section["targets"]:
+        target["name"] = rename[target["name"]]
+    section["targets"][0]["partner"], section["targets"][1]["partner"] = "right kidney", "left kidney"
+    prompts = section["contexts"]["ct"]["target_prompts"]
+    section["contexts"]["ct"]["target_prompts"] = {rename[name]: texts for name, texts in prompts.items()}
+    section["contexts"]["mr"] = {"sentences": ["T1 again"], "target_prompts": {"left kidney": ["CT of liver"]}}
+    for old, new in rename.items():
+        section["embeddings"][new] = section["embeddings"][old]
+    return PromptBank(plans)
+
+
+def test_in_a_mirror_image_partners_change_places() -> None:
+    prompts = make_pair().draw("ct")
+    assert prompts.mirrored is not None
+    assert torch.equal(prompts.mirrored.targets, prompts.targets.flip(0))
+    assert torch.equal(prompts.mirrored.context, prompts.context)
+
+
+def test_one_side_alone_is_asked_for_by_its_partner_in_a_mirror_image() -> None:
+    bank = make_pair()
+    prompts = bank.draw("ct", ["left kidney"])
+    assert prompts.mirrored is not None
+    assert torch.equal(prompts.mirrored.targets, bank.draw("ct", ["right kidney"]).targets)
+
+
+def test_without_the_partners_prompt_there_is_no_mirror_image() -> None:
+    assert make_pair().draw("mr").mirrored is None
+
+
+def test_targets_without_a_side_are_the_same_in_a_mirror_image() -> None:
+    prompts = PromptBank(make_plans()).draw()
+    assert prompts.mirrored is not None
+    assert torch.equal(prompts.mirrored.targets, prompts.targets)
+
+
+def test_a_batch_has_prompts_an_image_each() -> None:
+    bank = make_pair()
+    texts = bank.choose_batch([("ct", bank.names), ("mr", bank.names)], np.random.default_rng(0), 0.0)
+    prompts = bank.compose_batch(texts)
+    assert prompts.context.shape == (2, 4)
+    assert prompts.targets.shape == (2, 2, 8)
+    assert torch.equal(prompts.targets[0], bank.draw("ct").targets)
+    assert torch.equal(prompts.targets[1, 0], bank.draw("mr").targets[0])
+
+
+def test_several_contexts_need_one_to_be_named() -> None:
+    with pytest.raises(PromptError, match=r"2 contexts.*'ct' \(T1\).*'mr'"):
+        make_pair().require_context(None)
+    assert PromptBank(make_plans()).require_context(None) == "ct"
+
+
+def test_without_texts_contexts_are_alike_and_targets_are_numbers() -> None:
+    plans = make_plans()
+    plans["duplus"]["settings"] = {"context_prompt": "none", "target_prompt": "one-hot"}  # type: ignore[index]
+    bank = PromptBank(plans)
+    prompts = bank.draw(rng=np.random.default_rng(0), probability=1)
+    assert bank.embedding == (4, 2)
+    assert not prompts.context.any()
+    assert torch.equal(prompts.targets > 0, torch.eye(2, dtype=torch.bool))
+    with pytest.raises(PromptError, match="one-hot"):
+        bank.compose("T1", [("CT of liver", "ureter")])

@@ -69,6 +69,11 @@ def make_network(plans: Mapping[str, Any]) -> ConditionedUNet:
     return network
 
 
+def ask(bank: PromptBank) -> list[tuple[str, list[str]]]:
+    """Ask two images for all targets, in the default context."""
+    return [(bank.default_context, bank.names)] * 2
+
+
 class Training:
     """nnU-Net's optimizer and schedule on a small network."""
 
@@ -90,7 +95,7 @@ class Training:
     def step(self, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.network.train()
-        self.network.bind(self.texts.draw(self.rng, 0.5))
+        self.network.bind(self.texts.draw(ask(self.bank), self.rng, 0.5))
         self.optimizer.zero_grad(set_to_none=True)
         (self.network(images()) - 1).square().mean().backward()
         self.optimizer.step()
@@ -150,10 +155,10 @@ def test_each_text_of_a_step_is_encoded_once(plans: dict[str, Any], monkeypatch:
     training, calls = Training(plans), []
     run = TextEncoder.run
     monkeypatch.setattr(TextEncoder, "run", lambda self, texts: calls.append(texts) or run(self, texts))
-    training.network.bind(training.texts.draw(training.rng, 0.0))
+    training.network.bind(training.texts.draw(ask(training.bank), training.rng, 0.0))
     assert calls == [[CONTEXTS[0], SENTENCES["liver"][0], "liver", SENTENCES["spleen"][0], "spleen"]]
     calls.clear()
-    training.texts.draw(training.rng, 1.0)
+    training.texts.draw(ask(training.bank), training.rng, 1.0)
     assert len(calls) == 1
     assert len(calls[0]) == len(set(calls[0]))
 
