@@ -140,10 +140,24 @@ def average(cases: Mapping[str, CaseScore], metric: str) -> Averages:
         for source, target in list_pairs(cases.values())
     }
     sources = {
-        source: _average_drawn([drawn for (name, _), drawn in pairs.items() if name == source], len(patients[source]))
+        source: average_drawn([drawn for (name, _), drawn in pairs.items() if name == source], len(patients[source]))
         for source in dict.fromkeys(source for source, _ in pairs)
     }
-    return Averages(pairs, sources, _average_drawn(list(sources.values()), len(draws.index)))
+    return Averages(pairs, sources, average_drawn(list(sources.values()), len(draws.index)))
+
+
+def average_drawn(several: Sequence[Drawn], patients: int) -> Drawn:
+    """Average means that have a value, each with the same weight, and so in every draw.
+
+    Args:
+        several: Means over the same draws.
+        patients: Number of patients behind them.
+    """
+    known = [drawn for drawn in several if not math.isnan(drawn.value)]
+    if not known:
+        return Drawn(math.nan, np.full(1, np.nan), 0)
+    mean = float(np.mean([drawn.value for drawn in known]))
+    return Drawn(mean, average_columns([drawn.draws for drawn in known]), patients)
 
 
 def list_pairs(cases: Iterable[CaseScore]) -> list[tuple[str, str]]:
@@ -153,9 +167,7 @@ def list_pairs(cases: Iterable[CaseScore]) -> list[tuple[str, str]]:
 
 def select(cases: Iterable[CaseScore], source: str, target: str) -> list[tuple[str, TargetScore]]:
     """List patient and score of a target in every case of a source that has it annotated."""
-    return [
-        (case.patient, case.targets[target]) for case in cases if case.source == source and target in case.targets
-    ]
+    return [(case.patient, case.targets[target]) for case in cases if case.source == source and target in case.targets]
 
 
 def _average_pair(draws: Draws, scores: Sequence[tuple[str, TargetScore]], metric: str) -> Drawn:
@@ -163,11 +175,3 @@ def _average_pair(draws: Draws, scores: Sequence[tuple[str, TargetScore]], metri
     known = [(patient, value) for patient, value in values if not math.isnan(value)]
     mean = float(np.mean([value for _, value in known])) if known else math.nan
     return Drawn(mean, draws.average(known), len({patient for patient, _ in known}))
-
-
-def _average_drawn(several: Sequence[Drawn], patients: int) -> Drawn:
-    known = [drawn for drawn in several if not math.isnan(drawn.value)]
-    if not known:
-        return Drawn(math.nan, np.full(1, np.nan), 0)
-    mean = float(np.mean([drawn.value for drawn in known]))
-    return Drawn(mean, average_columns([drawn.draws for drawn in known]), patients)

@@ -42,7 +42,7 @@ class Draws:
                 sums[self.index[patient]] += score
                 numbers[self.index[patient]] += 1
         drawn = self.counts @ numbers
-        return np.divide(self.counts @ sums, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+        return _divide(self.counts @ sums, drawn)
 
 
 def draw_patients(sources: Mapping[str, Iterable[str]], draws: int = DRAWS, seed: int = SEED) -> Draws:
@@ -53,7 +53,7 @@ def draw_patients(sources: Mapping[str, Iterable[str]], draws: int = DRAWS, seed
         draws: Number of draws.
         seed: The same seed and patients give the same draws.
     """
-    groups = _join({patient for patient in patients} for _, patients in sorted(sources.items()))
+    groups = _join(set(patients) for _, patients in sorted(sources.items()))
     patients = sorted(set().union(*groups))
     index = {patient: column for column, patient in enumerate(patients)}
     counts = np.zeros((draws, len(patients)))
@@ -77,9 +77,15 @@ def average_columns(columns: Sequence[Values]) -> Values:
     """Average several values a draw, leaving NaN out; NaN where there is nothing else."""
     stacked = np.stack(columns)
     known = ~np.isnan(stacked)
-    numbers = known.sum(0)
+    numbers = known.sum(0, dtype=np.float64)
     sums = np.where(known, stacked, 0.0).sum(0)
-    return np.divide(sums, numbers, out=np.full(sums.shape, np.nan), where=numbers > 0)
+    return _divide(sums, numbers)
+
+
+def _divide(sums: Values, numbers: Values) -> Values:
+    """Divide; NaN where there is nothing to divide by."""
+    means: Values = np.divide(sums, numbers, out=np.full(sums.shape, np.nan), where=numbers > 0)
+    return means
 
 
 def _join(groups: Iterable[set[str]]) -> list[set[str]]:

@@ -136,7 +136,9 @@ def _score_job(job: tuple[str, Path, Path, LabelMaps, Case]) -> tuple[str, CaseS
         )
     spacing = tuple(float(size) for size in theirs["spacing"])
     targets = [target for target in case.annotated if target in maps.regions]
-    return name, CaseScore(case.source, case.patient, spacing, score_maps(prediction, reference, spacing, maps, targets))
+    return name, CaseScore(
+        case.source, case.patient, spacing, score_maps(prediction, reference, spacing, maps, targets)
+    )
 
 
 def _read(file: Path, reader: type) -> tuple[NDArray[Any], Mapping[str, Any]]:
@@ -145,7 +147,7 @@ def _read(file: Path, reader: type) -> tuple[NDArray[Any], Mapping[str, Any]]:
         labels, properties = reader().read_seg(str(file))
     except Exception as error:  # each reader has exceptions of its own for files that are no images
         raise DataError(
-            f"The label map {file} cannot be read ({say_last_line(error)}). Write it anew by {reader.__name__}'s format."
+            f"The label map {file} cannot be read by {reader.__name__} ({say_last_line(error)}). Write it anew."
         ) from error
     return np.rint(labels[0]).astype(np.int32), properties
 

@@ -22,7 +22,7 @@ SPACINGS = {"cubic": (1.0, 1.0, 1.0), "thick slices": (3.0, 0.8, 0.8), "oblong":
 
 def make_ellipsoid(centre, radii):
     grid = np.indices(SHAPE).astype(float)
-    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii)) <= 1
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
 
 
 def make_pairs():
