@@ -43,7 +43,9 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
             annotated = {frozenset(regions[target]) for target in table.find(name).annotated if target in regions}
             case["metrics"] = _blank(case["metrics"], annotated, {frozenset(region) for region in regions.values()})
         summary["mean"] = _average_cases([case["metrics"] for case in summary["metric_per_case"]], summary["mean"])
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. Run the validation again.") from error
     summary["foreground_mean"] = _average_labels(summary["mean"])
     temporary = path.with_name(path.name + ".writing")
