@@ -117,7 +117,7 @@ def _find_fault_in_ct(found: Intensities, ranges: Ranges, whose: str) -> str | N
     if high <= _FAT and found["min"] > high / 2:
         return (
             "no value is as low as the air or fat of a computed tomography in Hounsfield units; the lowest value of "
-            f"{whose} is between {_say(low)} and {_say(high)}."
+            f"{whose} is {_say_between(low, high)}."
         )
     limit = ranges["p99"][1] + _CT_WIDTHS * (ranges["p99"][1] - ranges["p1"][0])
     return _say_above(found, ranges, whose) if found["p99"] > limit else None
@@ -127,12 +127,12 @@ def _find_fault_in_pet(found: Intensities, ranges: Ranges, whose: str) -> str | 
     low, high = ranges["min"]
     negative = found["min"] < _PET_LEAST or found["p1"] < _PET_LEAST_P1
     if negative and low >= _PET_LEAST and ranges["p1"][0] >= _PET_LEAST_P1:
-        return f"uptake values are not negative; the lowest value of {whose} is between {_say(low)} and {_say(high)}."
+        return f"uptake values are not negative; the lowest value of {whose} is {_say_between(low, high)}."
     if found["p99"] > max(_PET_FACTOR_ABOVE * ranges["p99"][1], _PET_LEAST_ABOVE):
         return _say_above(found, ranges, whose)
     least, most = ranges["max"]
     if found["max"] < least / _PET_FACTOR_BELOW:
-        return f"they are far too small; the highest value of {whose} is between {_say(least)} and {_say(most)}."
+        return f"they are far too small; the highest value of {whose} is {_say_between(least, most)}."
     return None
 
 
@@ -162,6 +162,10 @@ def _say_above(found: Intensities, ranges: Ranges, whose: str) -> str:
         f"they are far too large; 99 % of this image's values stay below {_say(found['p99'])}, those of {whose} below "
         f"{_say(low)} to {_say(high)}."
     )
+
+
+def _say_between(low: float, high: float) -> str:
+    return _say(low) if low == high else f"between {_say(low)} and {_say(high)}"
 
 
 def _say(value: float) -> str:
