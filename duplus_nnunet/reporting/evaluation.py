@@ -72,13 +72,13 @@ def prepare(folders: tuple[Path, Path, Path], tolerance: float, allow_missing: b
     asked, left_out = _find_asked(predictions, dataset_json, targets)
     reader = _find_reader(plans, dataset_json, references / f"{names[0]}{ending}")
     maps = describe_maps(reader, dataset_json, asked, tolerance)
-    cases = {name: table.find(name) for name in names}
+    cases, unlisted = _find_cases(names, table)
     if not any(target in maps.regions for case in cases.values() for target in case.annotated):
         raise DataError(
             f"None of the predicted targets ({', '.join(maps.regions)}) is annotated in any of the {len(cases)} cases "
             f"({where}), so there is nothing to score. Predict targets that are annotated there."
         )
-    return Evaluation(predictions, references, maps, cases, (where, *more, *left_out))
+    return Evaluation(predictions, references, maps, cases, (where, *unlisted, *more, *left_out))
 
 
 def _read_plans(home: Path) -> Mapping[str, Any]:
@@ -149,6 +149,19 @@ def _name_targets(
             f"{', '.join(labels)}. Give the model's folder with -m, whose plans say which label is which target."
         )
     return pairs
+
+
+def _find_cases(names: Sequence[str], table: CaseTable) -> tuple[dict[str, Case], list[str]]:
+    """Find cases in the table; those that it does not hold can only be of its one source, which has to be said."""
+    unlisted = [name for name in names if name not in table.cases and name not in table.tests]
+    if len(table.sources) > 1 or not unlisted:
+        return {name: table.find(name) for name in names}, []
+    [(source, found)] = table.sources.items()
+    cases = {name: Case(source, name, found.targets, ()) if name in unlisted else table.find(name) for name in names}
+    return cases, [
+        f"{len(unlisted)} case(s) are not in the case table ({_say(unlisted)}): every target of its source {source!r} "
+        "counts as annotated in them."
+    ]
 
 
 def _find_asked(

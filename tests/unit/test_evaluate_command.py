@@ -199,6 +199,18 @@ def test_case_that_the_table_does_not_hold_is_named(home: Path, capsys: pytest.C
     assert "Unknown case 'd'" in capsys.readouterr().err
 
 
+def test_case_that_a_table_of_one_source_does_not_hold_is_of_that_source(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(home)
+    source = Source("D", "ct", ("liver", "spleen"), ("CT",))
+    write_case_table(CaseTable({"only": source}, {"a": Case("only", "p", ("liver",), ("liver",))}), home / model)
+    assert evaluate(home, model=model) == 0
+    assert "2 case(s) are not in the case table (b, c): every target of its source 'only'" in capsys.readouterr().err
+    assert list(read(home)["cases"]["a"]["targets"]) == ["liver"]
+    assert list(read(home)["cases"]["b"]["targets"]) == ["liver", "spleen"]
+
+
 def test_json_goes_to_the_output_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(home, "--json", "--tolerance", "0.5", "-o", str(home / "new" / "scores")) == 0
     found = json.loads(capsys.readouterr().out)
