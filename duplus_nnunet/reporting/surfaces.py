@@ -66,14 +66,17 @@ def _find_surface(mask: Mask, spacing: Sequence[float]) -> tuple[Mask, NDArray[n
 
 def _sum_close(one: tuple[Any, Any], other: tuple[Any, Any], spacing: Sequence[float], tolerance: float) -> float:
     """Sum the area of one surface, in mm², that is within the tolerance of the other one."""
-    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
 
-    here, area = one
-    there = other[0]
-    if not there.any():
+    limit = tolerance * (1 + _ROUNDING)
+    here, there = (np.argwhere(corners) * np.asarray(spacing) for corners, _ in (one, other))
+    if not len(here) or not len(there):
         return 0.0
-    distances = distance_transform_edt(~there, sampling=spacing)
-    return float(area[here & (distances <= tolerance * (1 + _ROUNDING))].sum())
+    # A distance map of the whole box says the same and takes ten times as long for an organ the size of the lungs.
+    tree = cKDTree(there, compact_nodes=False, balanced_tree=False)
+    distances, _ = tree.query(here, distance_upper_bound=limit * (1 + _ROUNDING) + _ROUNDING)
+    corners, area = one
+    return float(area[corners][distances <= limit].sum())
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.case_scores import LabelMaps, score_cases, score_maps
+from duplus_nnunet.reporting.surfaces import measure_nsd
 
 READERS = [NibabelIO, SimpleITKIO, SimpleITKIOWithReorient]
 REGIONS = {"liver": (1,), "spleen": (2,), "both": (1, 2)}
@@ -91,7 +92,8 @@ def test_every_reader_gives_the_same_scores(reader: type, tmp_path: Path) -> Non
     found = score_cases(tmp_path / "p", tmp_path / "r", maps, {"a": case}, 1)["a"]
     assert found.spacing == (3, 2, 1)
     assert found.targets["liver"].dice == pytest.approx(6 / 7)
-    assert found.targets["liver"].nsd == pytest.approx(0.671, abs=0.1)
+    turned = [make_map(liver=rows).T == 1 for rows in (slice(2, 6), slice(3, 6))]
+    assert found.targets["liver"].nsd == pytest.approx(measure_nsd(*turned, (3, 2, 1), 0.5))
     assert (found.source, found.patient) == ("one", "pat")
 
 
