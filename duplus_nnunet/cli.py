@@ -18,6 +18,7 @@ COMMANDS = {
     "compose": "make one dataset out of several raw ones",
     "demo": "train and test on generated bodies, in minutes, and show that the text steers the network",
     "doctor": "check the installation and say how to put it right",
+    "evaluate": "score predictions against references, on annotated targets only, with intervals",
     "predict": "predict with a trained model: nnUNetv2_predict with a choice of targets",
     "prompts": "list, check and embed the texts of datasets and labels",
 }

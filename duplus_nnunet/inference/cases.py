@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from duplus_nnunet.data.grids import find_difference, say_last_line
 from duplus_nnunet.errors import DataError
 
 _CHANNEL = "_0000"
-# mm, and as a share; headers are often rounded to four digits.
-_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def read_image(reader: Any, case: Case) -> tuple[np.ndarray[Any, Any], dict[str,
         data, properties = reader.read_images(list(case.images))
     except Exception as error:  # each reader has exceptions of its own for files that are no images
         raise DataError(
-            f"The image(s) {', '.join(case.images)} cannot be read ({_last_line(error)}). All channels of a case must "
-            "be whole files on one grid."
+            f"The image(s) {', '.join(case.images)} cannot be read ({say_last_line(error)}). All channels of a "
+            "case must be whole files on one grid."
         ) from error
     return data, properties
 
@@ -81,17 +80,14 @@ def read_truth(reader: Any, case: Case, properties: Mapping[str, Any], shape: Se
     try:
         truth, found = reader.read_seg(case.label)
     except Exception as error:  # as above
-        raise DataError(f"The label map {case.label} cannot be read ({_last_line(error)}). Write it anew.") from error
-    theirs, ours = _find_geometry(found), _find_geometry(properties)
-    pairs = {"shape": (truth.shape[1:], shape), "spacing": (found["spacing"], properties["spacing"])}
-    pairs |= {name: (theirs[name], ours[name]) for name in ours if name in theirs}
-    for name, (here, there) in pairs.items():
-        if np.shape(here) != np.shape(there) or not np.allclose(here, there, rtol=1e-3, atol=_TOLERANCE):
-            raise DataError(
-                f"The label map {case.label} and the image {case.images[0]} lie on different grids: {name} "
-                f"{_say(here)} and {_say(there)}. Resample the label map to the image's grid, or give the one that "
-                "belongs to it."
-            )
+        why = say_last_line(error)
+        raise DataError(f"The label map {case.label} cannot be read ({why}). Write it anew.") from error
+    difference = find_difference(found, truth.shape[1:], properties, shape)
+    if difference:
+        raise DataError(
+            f"The label map {case.label} and the image {case.images[0]} lie on different grids: {difference}. Resample "
+            "the label map to the image's grid, or give the one that belongs to it."
+        )
     return np.asarray(truth[0])
 
 
@@ -111,20 +107,3 @@ def _list_cases(images: Path, labels: Path, ending: str) -> list[Case]:
             f"{missing[0]}{ending}. Put it there, or give single cases: -i one file a channel, -l their label map."
         )
     return [Case(name, tuple(files), str(labels / f"{name}{ending}")) for name, files in channels.items()]
-
-
-def _find_geometry(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out of a reader's properties where an image lies; each reader of nnU-Net says it in its own way."""
-    sitk, nibabel = properties.get("sitk_stuff", {}), properties.get("nibabel_stuff", {})
-    found = {name: sitk[name] for name in ("origin", "direction") if name in sitk}
-    affine = nibabel.get("reoriented_affine", nibabel.get("original_affine"))
-    return found if affine is None else {**found, "affine": affine}
-
-
-def _say(values: Any) -> str:
-    return str(np.round(np.asarray(values, dtype=float), 4).tolist())
-
-
-def _last_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[-1].strip().rstrip(".") if text else type(error).__name__

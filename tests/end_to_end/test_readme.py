@@ -40,6 +40,9 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
         "MODEL": str(copy.model),
         "IMAGE": str(next((copy.raw / "imagesTs").glob("*.nii.gz"))),
         "LABEL": str(next((copy.raw / "labelsTs").glob("*.nii.gz"))),
+        "PREDICTIONS": str(copy.raw / "labelsTs"),
+        "REFERENCES": str(copy.raw / "labelsTs"),
+        "SCORES": str(tmp_path / "scores"),
     }
     command, *words = [replaced.get(word, word) for word in shlex.split(line)]
     if command in ("nnUNetv2_train", "nnUNetv2_predict") and "--list-targets" not in words:

@@ -1,0 +1,180 @@
+"""`duplus evaluate`: score predictions against references, on annotated targets only."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duplus_nnunet.reporting.aggregate import Aggregate, Mean
+    from duplus_nnunet.reporting.comparison import Comparison
+
+_DESCRIPTION = """\
+Score predicted label maps against true ones: Dice and normalised surface distance (NSD) of every annotated target, a
+source at a time; both are from 0 to 1, higher is better. Intervals are 95 % intervals by patient bootstrap.
+
+A target counts in a case only if it was annotated there, as duplus_cases.json says. Where a target is annotated and
+absent, a prediction of it scores 0 (a false positive); none is right and has no score. Targets of a source weigh the
+same, and so do sources. If only a few targets were predicted, only those are scored.
+"""
+_EPILOG = """\
+examples:
+  duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER
+  duplus evaluate -p PREDICTIONS -r labelsTs -m DATASET_FOLDER -o SCORES --tolerance 3 --json
+  duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER --compare OTHER/scores.json
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="score predictions on annotated targets, with intervals",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-p", "--predictions", metavar="FOLDER", type=Path, required=True, help="predicted label maps")
+    parser.add_argument("-r", "--references", metavar="FOLDER", type=Path, required=True, help="true label maps")
+    parser.add_argument(
+        "-m", "--model", metavar="FOLDER", type=Path, required=True,
+        help="the model's folder, or the dataset's: it says which label is which target, and what is annotated where",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path,
+        help="where scores.json and scores.csv are written (default: with the predictions)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", metavar="MM", type=float, default=2.0,
+        help="distance up to which two surfaces agree, for NSD (default: %(default)s mm)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compare", metavar="SCORES_JSON", type=Path,
+        help="another scores.json of the same cases: print these scores less those, with paired intervals",
+    )  # fmt: skip
+    parser.add_argument("--allow-missing", action="store_true", help="leave out references that have no prediction")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
+    parser.add_argument(
+        "-np", "--num-processes", metavar="N", type=int, help="cases scored at once (default: nnU-Net's number)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write and print."""
+    from duplus_nnunet.reporting import comparison, score_files
+    from duplus_nnunet.reporting.evaluation import prepare
+
+    output = args.output or args.predictions
+    other = _read_other(args.compare, args.tolerance) if args.compare else None
+    evaluation = prepare((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
+    _make_folder(output)
+    scores = evaluation.score(_count_processes(args.num_processes))
+    compared = comparison.compare(scores.cases, other) if other is not None else None
+    score_files.write_scores(scores, output)
+    for note in evaluation.notes:
+        print(note, file=sys.stderr)
+    if args.json:
+        plain = score_files.to_plain(scores)
+        print(json.dumps(plain | ({"comparison": comparison.to_plain(compared)} if compared else {}), indent=1))
+        return 0
+    for line in write_table(scores):
+        print(line)
+    for line in write_comparison(compared, args.compare) if compared else ():
+        print(line)
+    print(f"Wrote {output / score_files.JSON_NAME} and {output / score_files.CSV_NAME}.")
+    return 0
+
+
+def write_table(scores: "Aggregate") -> Iterator[str]:
+    """Yield a line a target, by source, and the means."""
+    from duplus_nnunet.reporting.score_files import OVER_SOURCES, OVER_TARGETS
+
+    names = [OVER_SOURCES, *(f"  {row.target}" for row in scores.rows), *scores.sources, f"  {OVER_TARGETS}"]
+    width = max(map(len, names))
+    nsd = f"NSD at {scores.tolerance:g} mm"
+    yield f"{'':<{width}}  cases  present  false pos.  {'Dice':<22} {nsd}"
+    for source, means in scores.sources.items():
+        yield source
+        for row in scores.rows:
+            if row.source == source:
+                counts = f"{row.annotated:5}  {row.present:7}  {row.false_positives:10}"
+                yield f"{f'  {row.target}':<{width}}  {counts}  {_say(row.dice):<22} {_say(row.nsd)}"
+        yield f"{f'  {OVER_TARGETS}':<{width}}  {'':26}  {_say(means['dice']):<22} {_say(means['nsd'])}".rstrip()
+    yield f"{OVER_SOURCES:<{width}}  {'':26}  {_say(scores.mean['dice']):<22} {_say(scores.mean['nsd'])}"
+    coarse = [case for case in scores.cases.values() if max(case.spacing) > scores.tolerance]
+    if coarse:
+        widest = max(max(case.spacing) for case in coarse)
+        yield (
+            f"{len(coarse)} of {len(scores.cases)} cases have voxels above the tolerance (up to {widest:.2f} mm); "
+            "there, surfaces one voxel apart count as different."
+        )
+
+
+def write_comparison(compared: "Comparison", other: Path) -> Iterator[str]:
+    """Yield a line a target, by source, and the means: these scores less the others."""
+    yield ""
+    yield f"These scores less those of {other}, over {compared.pairs} pairs of a case and a target; above 0 is better."
+    if compared.left_out:
+        yield f"{compared.left_out} pairs are left out, which only one of the two has."
+    texts: dict[str, dict[str, str]] = {}
+    for difference in compared.differences:
+        name = f"{difference.source}, {difference.target}"
+        texts.setdefault(name, {})[difference.metric] = _say(difference.mean, signed=True)
+    width = max(map(len, texts))
+    yield f"{'':<{width}}  {'Dice':<25} NSD"
+    for name, metrics in texts.items():
+        yield f"{name:<{width}}  {metrics['dice']:<25} {metrics['nsd']}"
+
+
+def _say(mean: "Mean", signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    if math.isnan(mean.value):
+        return "-"
+    if mean.interval is None:
+        return f"{mean.value:{form}}"
+    low, high = mean.interval
+    return f"{mean.value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _read_other(file: Path, tolerance: float) -> Any:
+    from duplus_nnunet.errors import DataError
+    from duplus_nnunet.reporting.score_files import read_case_scores
+
+    cases, theirs = read_case_scores(file)
+    if not math.isclose(theirs, tolerance):
+        raise DataError(
+            f"{file} holds NSD at {theirs:g} mm, asked for is {tolerance:g} mm. Give --tolerance {theirs:g}, or score "
+            "those predictions again."
+        )
+    return cases
+
+
+def _make_folder(folder: Path) -> None:
+    """Stop before anything is computed if the scores could not be written."""
+    import tempfile
+
+    from duplus_nnunet.errors import DataError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"The scores cannot be written into {folder}: {error}. Choose another folder by -o.") from error
+
+
+def _count_processes(asked: int | None) -> int:
+    from duplus_nnunet.errors import DataError
+
+    if asked is None:
+        from nnunetv2.configuration import default_num_processes
+
+        return int(default_num_processes)
+    if asked < 1:
+        raise DataError(f"-np is {asked}; expected 1 or more.")
+    return asked

@@ -1,0 +1,87 @@
+"""nnU-Net's summary.json, put right: in comes what its validation wrote, out comes the same with what was not known.
+
+nnU-Net scores every label in every case: what is predicted where nobody looked for it counts as Dice 0, and a label
+that no case contains makes the mean over labels NaN.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.data.case_table import CaseTable
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.reporting.case_scores import Region
+
+Key = int | Region
+
+
+def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region], ending: str, table: CaseTable) -> None:
+    """Rewrite a summary.json in nnU-Net's own form, with NaN for every label that is not annotated in a case.
+
+    The keys stay, since nnU-Net's own functions expect every label in every case; they read NaN as "no value". Means
+    are taken over the cases that have a value, the foreground mean over the labels that have one. Rewriting it again
+    changes nothing.
+
+    Args:
+        file: nnU-Net's summary.json.
+        regions: Label values that make up each target, by the target's name.
+        ending: File ending of the label maps.
+        table: Says which targets are annotated in which case.
+
+    Raises:
+        DataError: The file cannot be read, or holds a case that the table does not.
+    """
+    from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
+
+    path = Path(file)
+    try:
+        summary: dict[str, Any] = load_summary_json(str(path))
+        for case in summary["metric_per_case"]:
+            name = Path(case["prediction_file"]).name.removesuffix(ending)
+            annotated = {frozenset(regions[target]) for target in table.find(name).annotated if target in regions}
+            case["metrics"] = _blank(case["metrics"], annotated, {frozenset(region) for region in regions.values()})
+        summary["mean"] = _average_cases([case["metrics"] for case in summary["metric_per_case"]], summary["mean"])
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. Run the validation again.") from error
+    summary["foreground_mean"] = _average_labels(summary["mean"])
+    temporary = path.with_name(path.name + ".writing")
+    save_summary_json(summary, str(temporary))
+    temporary.replace(path)
+
+
+def _blank(
+    metrics: Mapping[Key, Mapping[str, float]], annotated: set[frozenset[int]], known: set[frozenset[int]]
+) -> dict[Key, dict[str, float]]:
+    """Put NaN where a target is not annotated."""
+
+    def is_unknown(key: Key) -> bool:
+        region = frozenset((key,) if isinstance(key, int) else key)
+        return region in known and region not in annotated
+
+    return {
+        key: dict.fromkeys(values, math.nan) if is_unknown(key) else dict(values) for key, values in metrics.items()
+    }
+
+
+def _average_cases(
+    cases: Sequence[Mapping[Key, Mapping[str, float]]], means: Mapping[Key, Mapping[str, float]]
+) -> dict[Key, dict[str, float]]:
+    """Average over cases, for the labels and metrics of nnU-Net's own means."""
+    return {
+        key: {metric: _mean([metrics[key][metric] for metrics in cases]) for metric in values}
+        for key, values in means.items()
+    }
+
+
+def _average_labels(means: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
+    foreground = [values for key, values in means.items() if key != 0]
+    return {metric: _mean([values[metric] for values in foreground]) for metric in next(iter(means.values()))}
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

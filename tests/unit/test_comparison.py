@@ -1,0 +1,76 @@
+"""Differences of two sets of scores."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.reporting.case_scores import CaseScore, TargetScore
+from duplus_nnunet.reporting.comparison import compare, to_plain
+
+
+def make_cases(gain: float = 0.0, targets: tuple[str, ...] = ("liver", "spleen")) -> dict[str, CaseScore]:
+    """Make ten cases that differ much from each other."""
+    cases = {}
+    for number in range(10):
+        dice = 0.1 + 0.07 * number + gain
+        scores = {target: TargetScore(dice, dice, present=True, predicted=True) for target in targets}
+        cases[str(number)] = CaseScore("ct", str(number), (1.0, 1.0, 1.0), scores)
+    return cases
+
+
+def find(comparison: object, target: str) -> object:
+    return next(each.mean for each in comparison.differences if (each.target, each.metric) == (target, "dice"))
+
+
+def test_constant_gain_has_an_interval_without_width() -> None:
+    mean = find(compare(make_cases(0.1), make_cases()), "liver")
+    assert mean.value == pytest.approx(0.1)
+    assert mean.interval == pytest.approx((0.1, 0.1))
+
+
+def test_difference_changes_sign_with_the_order() -> None:
+    one, other = make_cases(0.1), make_cases()
+    for target in ("spleen", "(mean over targets)"):
+        assert find(compare(one, other), target).value == -find(compare(other, one), target).value
+
+
+def test_only_what_both_have_is_compared() -> None:
+    fewer = {name: case for name, case in make_cases(0.1, ("liver",)).items() if name != "3"}
+    comparison = compare(fewer, make_cases())
+    assert (comparison.pairs, comparison.left_out) == (9, 11)
+    assert {each.target for each in comparison.differences} == {"liver", "(mean over targets)"}
+
+
+def test_value_that_one_lacks_is_no_difference() -> None:
+    rejected = TargetScore(math.nan, math.nan, present=False, predicted=False)
+    wrong = TargetScore(0.0, 0.0, present=False, predicted=True)
+    ours, theirs = (
+        {name: replace(case, targets={**case.targets, "spleen": score}) for name, case in make_cases(gain).items()}
+        for gain, score in ((0.1, rejected), (0.0, wrong))
+    )
+    comparison = compare(ours, theirs)
+    assert math.isnan(find(comparison, "spleen").value)
+    assert find(comparison, "(mean over targets)").value == pytest.approx(0.1)
+    assert to_plain(comparison)["differences"][1]["difference"] is None
+
+
+def test_nothing_in_common_says_what_there_is() -> None:
+    with pytest.raises(DataError, match=r"no case and target in common.*'0' of 'ct' with liver.*with kidney"):
+        compare(make_cases(targets=("liver",)), make_cases(targets=("kidney",)))
+
+
+def test_other_references_are_refused() -> None:
+    other = make_cases()
+    absent = TargetScore(0.0, 0.0, present=False, predicted=True)
+    other["4"] = replace(other["4"], targets={**other["4"].targets, "liver": absent})
+    with pytest.raises(DataError, match=r"Case '4': 'liver' is in the references of one"):
+        compare(make_cases(), other)
+
+
+def test_other_patients_are_refused() -> None:
+    other = make_cases()
+    other["4"] = replace(other["4"], patient="x")
+    with pytest.raises(DataError, match="Case '4' is of patient '4' here and of 'x' there"):
+        compare(make_cases(), other)

@@ -1,0 +1,293 @@
+"""`duplus evaluate`, and what a trainer calls after its validation."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from duplus_nnunet import cli
+from duplus_nnunet.data.case_table import Case, CaseTable, Source, write_case_table
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.reporting.validation import score_validation
+
+LABELS = {"background": 0, "Liver": 1, "spleen": 2, "Kidneys": [3, 4]}
+DATASET_JSON = {
+    "channel_names": {"0": "CT"},
+    "labels": LABELS,
+    "regions_class_order": [1, 2, 3],
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+}
+TARGETS = [("liver", "Liver"), ("spleen", "spleen"), ("both kidneys", "Kidneys")]
+
+
+def save(folder: Path, name: str, *values: int, spacing: float = 1.0) -> None:
+    """Save a label map with a slab of each value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.zeros((6, 6, 6), np.uint8)
+    for row, value in enumerate(values):
+        labels[row] = value
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([spacing, 1.0, 1.0, 1.0])), folder / f"{name}.nii.gz")
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def write_table(folder: Path) -> CaseTable:
+    """Write a table by which spleen is annotated in c only, and kidneys nowhere but in a."""
+    names = tuple(name for name, _ in TARGETS)
+    annotated = {"a": ("liver", "both kidneys"), "b": ("liver",), "c": ("liver", "spleen")}
+    cases = {
+        name: Case("mr" if name == "c" else "ct", f"patient of {name}", targets, ())
+        for name, targets in annotated.items()
+    }
+    table = CaseTable({name: Source("D", name, names, ("CT",)) for name in ("ct", "mr")}, {}, cases)
+    write_case_table(table, folder)
+    return table
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make predictions and references of three cases, and a dataset's folder."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.delenv(variable, raising=False)
+    save(tmp_path / "r", "a", 1, 1, 3, 4)
+    save(tmp_path / "p", "a", 1, 1, 3, 3, 2)
+    save(tmp_path / "r", "b", 1, 1)
+    save(tmp_path / "p", "b", 1, 0, 2)
+    save(tmp_path / "r", "c", 1)
+    save(tmp_path / "p", "c", 1, 2)
+    write_json(tmp_path / "Dataset009_Test" / "dataset.json", DATASET_JSON)
+    return tmp_path
+
+
+def evaluate(home: Path, *options: str, model: str = "Dataset009_Test") -> int:
+    words = ["evaluate", "-p", str(home / "p"), "-r", str(home / "r"), "-m", str(home / model), "-np", "1", *options]
+    return cli.main(words)
+
+
+def read(home: Path) -> Any:
+    return json.loads((home / "p" / "scores.json").read_text())
+
+
+def make_model(home: Path, **plans: Any) -> str:
+    targets = [{"name": name, "label": label} for name, label in TARGETS]
+    content = {"image_reader_writer": "NibabelIO", "duplus": {"version": 1, "targets": targets}, **plans}
+    write_json(home / "model" / "plans.json", content)
+    write_json(home / "model" / "dataset.json", DATASET_JSON)
+    return "model"
+
+
+def test_dataset_without_a_table_is_one_source_with_everything_annotated(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home) == 0
+    targets = read(home)["sources"]["Dataset009_Test"]["targets"]
+    assert targets["Liver"]["dice"] == pytest.approx((1 + 2 / 3 + 1) / 3, abs=1e-6)
+    assert targets["Kidneys"] | {"dice_interval": 0} == targets["Kidneys"] | {"dice_interval": 0, "dice": 1.0}
+    assert (targets["spleen"]["present"], targets["spleen"]["false_positives"]) == (0, 3)
+    assert "every target counts as annotated in every case" in capsys.readouterr().err
+
+
+def test_table_of_a_model_says_what_counts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(home)
+    write_table(home / model)
+    assert evaluate(home, model=model) == 0
+    sources = read(home)["sources"]
+    assert set(sources["ct"]["targets"]) == {"liver", "both kidneys"}
+    assert sources["mr"]["targets"]["spleen"]["false_positives"] == 1
+    assert read(home)["mean"]["dice"] == pytest.approx(((5 / 6 + 1) / 2 + 0.5) / 2, abs=1e-6)
+    out = capsys.readouterr().out
+    assert "ct\n  both kidneys" in out
+    assert "(mean over sources)" in out
+    assert out.splitlines()[-1].startswith("Wrote ")
+
+
+def test_table_of_a_models_dataset_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(home, dataset_name="Dataset009_Test")
+    write_table(home / "Dataset009_Test")
+    monkeypatch.setenv("nnUNet_raw", str(home))
+    assert evaluate(home, model=model) == 0
+    assert set(read(home)["sources"]) == {"ct", "mr"}
+
+
+def test_dataset_whose_table_has_names_without_a_label_asks_for_the_model(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(home / "Dataset009_Test")
+    assert evaluate(home) == 1
+    assert "'both kidneys', for which dataset.json has no label" in capsys.readouterr().err
+
+
+def test_selected_targets_only_are_scored(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = {"labels": {"background": 0, "spleen": 2, "renal pelvis": 5}, "duplus": {"legend": {"2": "spleen"}}}
+    write_json(home / "p" / "dataset.json", DATASET_JSON | chosen)
+    assert evaluate(home) == 0
+    assert list(read(home)["sources"]["Dataset009_Test"]["targets"]) == ["spleen"]
+    err = capsys.readouterr().err
+    assert "Not asked for, so not scored: Liver, Kidneys." in err
+    assert "Predicted from free text, with no reference: renal pelvis." in err
+
+
+def test_selection_without_an_annotated_target_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(home)
+    write_table(home / model)
+    for name in "abc":
+        save(home / "r", name, 1)
+    write_json(home / "p" / "dataset.json", {"labels": {"spleen": 2}, "duplus": {"legend": {"2": "spleen"}}})
+    (home / "p" / "c.nii.gz").unlink()
+    (home / "r" / "c.nii.gz").unlink()
+    assert evaluate(home, model=model) == 1
+    assert "None of the predicted targets (spleen) is annotated in any of the 2 cases" in capsys.readouterr().err
+
+
+def test_predictions_of_another_model_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(home / "p" / "dataset.json", {"labels": {"spleen": 7}, "duplus": {"legend": {"7": "spleen"}}})
+    assert evaluate(home) == 1
+    assert "gives the label 'spleen' the value 7, the folder of -m 2" in capsys.readouterr().err
+
+
+def test_missing_predictions_are_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b", "c"):
+        (home / "p" / f"{name}.nii.gz").unlink()
+    assert evaluate(home) == 1
+    assert "2 of 3 references" in (err := capsys.readouterr().err)
+    assert ": b, c. Predict them, or leave them out by --allow-missing." in err
+    assert not (home / "p" / "scores.json").exists()
+    assert evaluate(home, "--allow-missing") == 0
+    assert list(read(home)["cases"]) == ["a"]
+    assert "2 reference(s) without a prediction are left out: b, c." in capsys.readouterr().err
+
+
+def test_predictions_without_a_reference_are_left_out_and_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "r" / "b.nii.gz").unlink()
+    assert evaluate(home) == 0
+    assert "1 prediction(s) without a reference are left out: b." in capsys.readouterr().err
+
+
+def test_other_grid_names_the_case(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(home / "p", "b", 1, spacing=2.0)
+    assert evaluate(home) == 1
+    assert "Case 'b': the prediction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("r", "No prediction in"), ("nowhere", "There is no folder"), ("a.nii.gz", "There is no folder")],
+)
+def test_wrong_folders_are_told(folder: str, message: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(home / "elsewhere", "zz", 1)
+    predictions = home / ("elsewhere" if folder == "r" else folder)
+    words = ["-p", str(predictions), "-r", str(home / "r"), "-m", str(home / "Dataset009_Test"), "-np", "1"]
+    assert cli.main(["evaluate", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_case_that_the_table_does_not_hold_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(home)
+    write_table(home / model)
+    for folder in ("p", "r"):
+        save(home / folder, "d", 1)
+    assert evaluate(home, model=model) == 1
+    assert "Unknown case 'd'" in capsys.readouterr().err
+
+
+def test_case_that_a_table_of_one_source_does_not_hold_is_of_that_source(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(home)
+    source = Source("D", "ct", ("liver", "spleen"), ("CT",))
+    write_case_table(CaseTable({"only": source}, {"a": Case("only", "p", ("liver",), ("liver",))}), home / model)
+    assert evaluate(home, model=model) == 0
+    assert "2 case(s) are not in the case table (b, c): every target of its source 'only'" in capsys.readouterr().err
+    assert list(read(home)["cases"]["a"]["targets"]) == ["liver"]
+    assert list(read(home)["cases"]["b"]["targets"]) == ["liver", "spleen"]
+
+
+def test_json_goes_to_the_output_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--json", "--tolerance", "0.5", "-o", str(home / "new" / "scores")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nsd_tolerance_mm"] == 0.5
+    assert json.loads((home / "new" / "scores" / "scores.json").read_text()) == found
+    assert not (home / "p" / "scores.json").exists()
+
+
+def test_comparison_is_printed_with_its_sign(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "-o", str(home / "first")) == 0
+    save(home / "p", "b", 1, 1)
+    assert evaluate(home, "--compare", str(home / "first" / "scores.json")) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Dataset009_Test, Liver"))
+    assert "+0.111 [+0.000, +0.333]" in line
+    assert evaluate(home, "--json", "--compare", str(home / "first" / "scores.json")) == 0
+    first = json.loads(capsys.readouterr().out)["comparison"]["differences"][1]
+    assert (first["target"], first["difference"]) == ("Liver", pytest.approx(1 / 9, abs=1e-6))
+
+
+def test_comparison_at_another_tolerance_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "-o", str(home / "first")) == 0
+    assert evaluate(home, "--tolerance", "3", "--compare", str(home / "first" / "scores.json")) == 1
+    assert "Give --tolerance 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tolerance", "-1"], "The tolerance is -1.0 mm; it must be 0 or more"),
+        (["-np", "0"], "-np is 0; expected 1 or more"),
+        (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
+        (["-o", "/proc/scores"], "cannot be written into /proc/scores"),
+    ],
+)
+def test_bad_options_end_with_a_message(
+    options: list[str], message: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(home, *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_coarse_voxels_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--tolerance", "0.5") == 0
+    assert "3 of 3 cases have voxels above the tolerance (up to 1.00 mm)" in capsys.readouterr().out
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["evaluate", "--help"])
+    assert caught.value.code == 0
+    assert "examples:\n  duplus evaluate -p" in capsys.readouterr().out
+
+
+def test_validation_is_scored_by_name_without_a_summary(home: Path) -> None:
+    table = write_table(home)
+    scores = score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+    assert scores.sources["ct"]["dice"].value == pytest.approx((5 / 6 + 1) / 2)
+    assert {file.name for file in (home / "p").iterdir()} >= {"scores.json", "scores.csv"}
+    assert [row.target for row in scores.rows if row.source == "ct"] == ["both kidneys", "liver"]
+
+
+def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path) -> None:
+    names = tuple(name for name, _ in TARGETS)
+    case = Case("ct", "b", ("both kidneys",), ())
+    table = CaseTable({"ct": Source("D", "ct", names, ("CT",))}, dict.fromkeys("abc", case))
+    for name in "abc":
+        save(home / "r", name, 1)
+        save(home / "p", name, 2)
+    scores = score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+    assert math.isnan(scores.mean["dice"].value)
+    assert scores.rows[0].correct_rejections == 3
+    assert read(home)["mean"] == {"dice": None, "dice_interval": None, "nsd": None, "nsd_interval": None}
+
+
+def test_validation_without_predictions_or_with_a_stray_label_is_told(home: Path) -> None:
+    table = write_table(home)
+    with pytest.raises(DataError, match="holds no prediction that ends in"):
+        score_validation(home, home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+    with pytest.raises(DataError, match=r"The target 'liver', in dataset\.json: Unknown label 'liver'"):
+        score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, [("liver", "liver")], table, 1)
