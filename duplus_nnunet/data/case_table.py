@@ -73,6 +73,8 @@ class CaseTable:
         DataError: A case is of no source, or contains what was not annotated.
     """
 
+    __pydantic_config__ = _STRICT
+
     sources: Mapping[str, Source]
     cases: Mapping[str, Case]
     tests: Mapping[str, Case] = field(default_factory=dict)

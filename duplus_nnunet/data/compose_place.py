@@ -4,10 +4,13 @@ import os
 import re
 from pathlib import Path
 
+from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
 from duplus_nnunet.data.compose_plan import Plan
 from duplus_nnunet.data.compose_record import describe, list_changes, read_record
+from duplus_nnunet.data.composed_splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.composed_splits import check_preprocessed
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE
 
 _PREPROCESSED_VARIABLE = "nnUNet_preprocessed"
@@ -61,7 +64,7 @@ def is_up_to_date(plan: Plan, folder: Path, overwrite: bool) -> bool:
                 "number by -o."
             )
         if not overwrite:
-            changes = list_changes(record, describe(plan))
+            changes = list_changes(record, describe(plan)) or _list_missing(plan, folder)
             if not changes:
                 return True
             listed = "\n".join(f"  {change}" for change in changes)
@@ -72,3 +75,14 @@ def is_up_to_date(plan: Plan, folder: Path, overwrite: bool) -> bool:
     if preprocessed:
         check_preprocessed(Path(preprocessed) / folder.name, plan.splits)
     return False
+
+
+def _list_missing(plan: Plan, folder: Path) -> list[str]:
+    """Say what of a composed dataset has gone since, or was linked to what has gone."""
+    files = [folder / name for name in ("dataset.json", PROMPTS, SPLITS, CASE_TABLE)]
+    for job in plan.jobs(folder):
+        files += map(Path, job.new_images)
+        files += [Path(job.new_label)] if job.label is not None and job.new_label is not None else []
+    missing = [file.relative_to(folder).as_posix() for file in files if not file.exists()]
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return [f"In it {missing[0]} is missing{more}."] if missing else []

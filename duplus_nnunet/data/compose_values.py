@@ -4,7 +4,7 @@ In a source, a value stands for a set of targets: one, or several where regions 
 value in the composed dataset, so that every target can be read back exactly, whatever was united.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from duplus_nnunet.data.compose_origins import IGNORE, Origin
@@ -41,7 +41,7 @@ def assign_values(origins: Sequence[Origin], united: Sequence[United]) -> Values
     """Decide on label values, consecutive from 1, the ignore label last."""
     meanings = {origin.dataset: _find_meanings(origin, united) for origin in origins}
     sets = {meaning for found in meanings.values() for meaning in found.values() if meaning}
-    targets = _order(united, sets)
+    targets = _order(united, meanings.values())
     values = _number(targets, sets)
     ignore = len(values) + 1
     tables = {}
@@ -69,20 +69,28 @@ def _find_meanings(origin: Origin, united: Sequence[United]) -> dict[int, Meanin
     return {value: frozenset(meaning) for value, meaning in found.items()}
 
 
-def _order(united: Sequence[United], sets: set[Meaning]) -> tuple[United, ...]:
+def _order(united: Sequence[United], meanings: Iterable[Mapping[int, Meaning]]) -> tuple[United, ...]:
     """Put wider targets before narrower ones, as nnU-Net writes the later over the earlier; else keep the order."""
-    in_sets = {one.target.name: {meaning for meaning in sets if one.target.name in meaning} for one in united}
+    by_source = [
+        {one.target.name: {value for value, meaning in found.items() if one.target.name in meaning} for one in united}
+        for found in meanings
+    ]
 
     def is_wider(one: United, other: United) -> bool:
-        return in_sets[one.target.name] > in_sets[other.target.name] or one.contains(other)
+        held = [(values[one.target.name], values[other.target.name]) for values in by_source]
+        return any(narrow and wide > narrow for wide, narrow in held) or one.contains(other)
 
-    left = list(united)
-    ordered: list[United] = []
-    while left:
-        free = (one for one in left if not any(is_wider(other, one) for other in left))
-        ordered.append(next(free, left[0]))
-        left.remove(ordered[-1])
-    return tuple(ordered)
+    ordered: dict[str, United] = {}
+
+    def put(one: United, narrower: tuple[str, ...]) -> None:
+        for other in united:
+            if other.target.name not in (*ordered, *narrower) and is_wider(other, one):
+                put(other, (*narrower, one.target.name))
+        ordered.setdefault(one.target.name, one)
+
+    for one in united:
+        put(one, (one.target.name,))
+    return tuple(ordered.values())
 
 
 def _number(targets: Sequence[United], sets: set[Meaning]) -> dict[Meaning, int]:

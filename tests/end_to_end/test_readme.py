@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from duplus_nnunet.data.phantom import write_phantom_dataset
+
 pytestmark = pytest.mark.slow
 
 README = Path(__file__).parents[2] / "README.md"
@@ -19,6 +21,16 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith(INSTALLS)
 ]
+SPECIFICATION = re.search(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def add_sources(project: Any) -> None:
+    """Give a project the datasets and the specification that composing is shown with."""
+    for number in ("996", "997"):
+        write_phantom_dataset(project.raw.parent / f"Dataset{number}_Source{number}", 5, 1, int(number))
+    assert SPECIFICATION is not None
+    text = SPECIFICATION[1].replace("4: [Posterior]", "998: [liver]")
+    (project.folder / "compose.yaml").write_text(text.replace("60", "997").replace("61", "996"), encoding="utf-8")
 
 
 def test_the_readme_names_planning_training_and_prediction() -> None:
@@ -34,6 +46,8 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
     copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
     replaced = {
         "4": "998",
+        "60": "997",
+        "61": "996",
         "IN": str(copy.raw / "imagesTs"),
         "OUT": str(tmp_path / "out"),
         "anterior hippocampus": "liver",
@@ -47,4 +61,6 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
     command, *words = [replaced.get(word, word) for word in shlex.split(line)]
     if command in ("nnUNetv2_train", "nnUNetv2_predict") and "--list-targets" not in words:
         words += ["-device", "cpu"]
+    if "compose" in words:
+        add_sources(copy)
     copy.do(command, *words)
