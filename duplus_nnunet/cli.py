@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "train and test on generated bodies, in minutes, and show that the text steers the network",
     "doctor": "check the installation and say how to put it right",
     "evaluate": "score predictions against references, on annotated targets only, with intervals",
+    "plan-report": "show what was planned for each source, and why",
     "predict": "predict with a trained model: nnUNetv2_predict with a choice of targets",
     "prompts": "list, check and embed the texts of datasets and labels",
 }
@@ -71,7 +72,7 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == chosen:
-            importlib.import_module(f"duplus_nnunet.commands.{name}").add_parser(subparsers)
+            importlib.import_module(f"duplus_nnunet.commands.{name.replace('-', '_')}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser

@@ -14,10 +14,11 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.plausibility import join_ranges
 from duplus_nnunet.data.sampling import default_weight, measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import LARGEST_MEAN_SUV, SUVNormalization
-from duplus_nnunet.planners.survey import CaseSurvey, join_intensities, summarise_foreground
+from duplus_nnunet.planners.survey import CaseSurvey, summarise_foreground
 from duplus_nnunet.prompt_registry import Entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.prompt_registry.names import strip_dataset_number
@@ -169,7 +170,7 @@ class ContextPlanner:
             "normalization_schemes": schemes,
             "use_mask_for_norm": masks,
             _INTENSITIES: foreground if self.several else self._take_nnunets(foreground),
-            "intensities": join_intensities(surveys),
+            "intensities": [join_ranges(images) for images in zip(*(one.intensities for one in surveys), strict=True)],
         }
 
     def _take_nnunets(self, foreground: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ All work on voxels is nnU-Net's; it is handed the spacing, the normalisation and
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.data.case_table import read_case_table
+from duplus_nnunet.data.plausibility import find_implausible
 from duplus_nnunet.planners.context_plans import configure, measure
 from duplus_nnunet.planners.orientation import find_axis
 from duplus_nnunet.settings import PLANS_KEY
@@ -40,6 +42,21 @@ def _knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
     return found is not None and found[0] == plans["transpose_forward"][axis]
 
 
+def _warn_of_implausible(data: Any, contexts: dict[str, Any], context: str, case: str) -> None:
+    """Say on stderr if an image cannot be of its context; it is predicted all the same."""
+    for channel, image in enumerate(data):
+        ranges = {
+            name: {**found, "name": name, "intensities": found["intensities"][channel]}
+            for name, found in contexts.items()
+            if len(found.get("intensities", ())) > channel
+        }
+        if context not in ranges:
+            return
+        found = find_implausible(image, ranges[context], ranges)
+        if found:
+            sys.stderr.write(f"warning: {case + ': ' if case else ''}{found}\n")
+
+
 def read_identifier(image: str, file_ending: str) -> str:
     """Return the case identifier in an image's file name, which ends in a channel number."""
     return os.path.basename(image).removesuffix(file_ending)[: -len("_0000")]
@@ -52,6 +69,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         super().__init__(verbose)
         self._by_case: dict[str, str] = {}
         self._current: str | None = None
+        self._case = ""
 
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
@@ -72,11 +90,12 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         dataset_json: dict[str, Any],
     ) -> Any:
         """Differs from nnU-Net: the case's context decides."""
-        self._current = self._find(read_identifier(image_files[0], dataset_json["file_ending"]), plans_manager.plans)
+        self._case = read_identifier(image_files[0], dataset_json["file_ending"])
+        self._current = self._find(self._case, plans_manager.plans)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:
-            self._current = None
+            self._current, self._case = None, ""
 
     def run_case_npy(
         self,
@@ -90,6 +109,8 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         """Differs from nnU-Net: with the context's spacing and normalisation; which one stands in the properties."""
         plans = plans_manager.plans
         context = self._current or self._find("", plans)
+        if seg is None:
+            _warn_of_implausible(data, plans[PLANS_KEY]["contexts"], context, self._case)
         properties[PLANS_KEY] = {"context": context, "sides_known": _knows_sides(properties, plans)}
         _last.append(properties)
         del _last[:-1]

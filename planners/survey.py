@@ -14,12 +14,12 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from tqdm import tqdm
 
+from duplus_nnunet.data.plausibility import describe_intensities
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import compress
 
 # Foreground voxels in all, per channel; nnU-Net takes ten times as many, of which the percentiles know nothing more.
 _FOREGROUND_VOXELS = 10_000_000
-_PERCENTILES = (1, 50, 99)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CaseSurvey:
         relative_size: Share, 0 to 1, of the image that this box is.
         foreground: For each channel, intensities drawn from the labelled voxels.
         labels: Label values found.
-        intensities: For each channel, minimum, 1st, 50th and 99th percentile, and maximum of the whole image.
+        intensities: For each channel, what describe_intensities says of the whole image.
     """
 
     spacing: tuple[float, ...]
@@ -59,7 +59,7 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
             f"{label} has {segmentation.shape[1:]} voxels, its image {images[0]} has {data.shape[1:]}. Resample the "
             "label map to the image's grid."
         )
-    intensities = tuple(_describe(channel) for channel in data)
+    intensities = tuple(describe_intensities(channel) for channel in data)
     labels = tuple(int(value) for value in np.unique(segmentation))
     cropped, cropped_labels, _ = crop_to_nonzero(data, segmentation)
     foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
@@ -73,17 +73,6 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
         labels=labels,
         intensities=intensities,
     )
-
-
-def _describe(channel: Any) -> dict[str, float]:
-    low, median, high = (float(value) for value in np.percentile(channel, _PERCENTILES))
-    return {
-        "min": float(channel.min()),
-        "percentile_01": low,
-        "median": median,
-        "percentile_99": high,
-        "max": float(channel.max()),
-    }
 
 
 def survey_dataset(dataset: Mapping[str, Mapping[str, Any]], reader: type) -> dict[str, CaseSurvey]:
@@ -132,22 +121,3 @@ def _summarise(values: Any) -> dict[str, float]:
         "log_std": logarithm.std(dtype=np.float64),
     }
     return {name: float(value) for name, value in found.items()}
-
-
-def join_intensities(cases: Sequence[CaseSurvey]) -> list[dict[str, float]]:
-    """Return, for each channel, the range that a context's images lie in: the widest of what its cases have."""
-    joined = []
-    for channel in range(len(cases[0].intensities)):
-        of_cases = [case.intensities[channel] for case in cases]
-        joined.append(
-            {
-                "min": min(one["min"] for one in of_cases),
-                "percentile_01": min(one["percentile_01"] for one in of_cases),
-                "median_low": min(one["median"] for one in of_cases),
-                "median_high": max(one["median"] for one in of_cases),
-                "percentile_99_low": min(one["percentile_99"] for one in of_cases),
-                "percentile_99": max(one["percentile_99"] for one in of_cases),
-                "max": max(one["max"] for one in of_cases),
-            }
-        )
-    return joined

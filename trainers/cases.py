@@ -5,11 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.configuration import default_num_processes
+
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.reporting.score_text import write_table
+from duplus_nnunet.reporting.validation import score_validation
 
 _TRUTH = "gt_segmentations"
 
@@ -36,6 +40,22 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
     truth = Path(folder, _TRUTH)
     identifiers = sorted(file.name.split(".")[0] for file in truth.iterdir()) if truth.is_dir() else []
     return CaseTable({"all": source}, {name: Case("all", name, names, ()) for name in identifiers})
+
+
+def score(trainer: Any) -> str:
+    """Score the validation by source and target, put nnU-Net's summary right, and say what counts."""
+    aggregate = score_validation(
+        Path(trainer.output_folder, "validation"),
+        Path(trainer.preprocessed_dataset_folder_base, _TRUTH),
+        trainer.plans_manager.image_reader_writer_class,
+        trainer.dataset_json,
+        list(zip(trainer.bank.names, trainer.bank.labels, strict=True)),
+        trainer.table,
+        default_num_processes,
+    )
+    return f"Of annotated targets alone, by source (scores.json, scores.csv):\n" + "\n".join(
+        write_table(aggregate)
+    )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, read_settings
 from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
-from duplus_nnunet.trainers.cases import bind_each_case, open_table
+from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
 from duplus_nnunet.trainers.checkpoint import (
     FULL_DISK,
     make_plain,
@@ -336,3 +336,5 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.texts.refresh(unwrap(self.network))
         with bind_each_case(self):
             super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0:
+            self.print_to_log_file(score(self))

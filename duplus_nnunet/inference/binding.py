@@ -1,5 +1,6 @@
 """A loaded predictor bound to what was asked for, and to each case's own context from the moment the case is there."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,6 +108,19 @@ class Binding:
         """The question about the first context."""
         return next(iter(self.questions.values()))
 
+    def check_cases(self, images: list[str]) -> None:
+        """Compare the table of contexts, if one was given, with the images (their first channels).
+
+        Raises:
+            DataError: It lacks some of them.
+        """
+        from duplus_nnunet.planners.preprocessor import read_identifier
+
+        ending = self._dataset_json["file_ending"]
+        warning = self.choice.check_cases(read_identifier(image, ending) for image in images)
+        if warning:
+            sys.stderr.write(f"warning: {warning}\n")
+
     def bind(self, predictor: Any, context: str | None = None, mirror_sides: bool = True) -> None:
         """Bind a predictor to a context: its prompts, target spacing, labels and normalisation.
 
@@ -162,4 +176,4 @@ class Binding:
 def _choose(bank: PromptBank, selection: Selection) -> ContextChoice:
     if selection.context is None:
         return ContextChoice(bank.require_context(None), {})
-    return read_contexts(selection.context, bank.contexts)
+    return read_contexts(selection.context, list(bank.contexts))

@@ -100,6 +100,9 @@ def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
         lists = original(self, *args, **kwargs)
         if PLANS_KEY in self.plans_manager.plans:
             check_channels(lists[0], self.dataset_json)
+            binding = getattr(self, "duplus_binding", None)
+            if binding is not None:
+                binding.check_cases([files[0] for files in lists[0]])
         return lists
 
     return manage

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.plausibility import describe_intensities, find_implausible, join_ranges
+from duplus_nnunet.data.plausibility import describe_intensities, find_implausible, join_ranges
 
 Image = np.ndarray[Any, Any]
 SHAPE = (24, 24, 24)
