@@ -12,7 +12,7 @@ registry, or a prompts.yaml beside a source's dataset.json, says what each label
 """
 _EXAMPLE = """\
 examples:
-  duplus compose -o 501 -n Universal 4 50 60 61 62 --dry-run        shows what would be written
+  duplus compose -o 501 -n Universal 4 50 --dry-run      shows what would be written
   duplus compose -o 501 -n Universal 4 50 60 61 62 --spec compose.yaml
 
 keys of a specification, each of which may be left out (sources go by number or name):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.data.compose_plan import Plan
 from duplus_nnunet.data.compose_write import EDITED_PROMPTS
+from duplus_nnunet.prompt_registry.drafting import DRAFTED
 
 _GAP = "  "
 
@@ -23,7 +24,7 @@ def describe_dataset(plan: Plan, table: CaseTable, dataset_json: dict[str, objec
     tested = {case.patient for case in table.tests.values()}
     yield f"patients: {len(patients)} in training, {len(tested)} in test images"
     yield f"folds: {len(plan.splits)} by patient, training/validation cases {sizes}"
-    yield from _list_rare(plan, table)
+    yield from _list_notes(plan, table)
     yield f"spacing: {'one a context' if table.spacing == 'context' else 'shared by all contexts'}"
     yield f"channels: {', '.join(plan.channel_names.values())}"
     if "overwrite_image_reader_writer" in dataset_json:
@@ -75,7 +76,10 @@ def _list_targets(plan: Plan, table: CaseTable) -> Iterator[Sequence[str]]:
         yield name, ",".join(map(str, value)) if isinstance(value, list) else str(value), *counts
 
 
-def _list_rare(plan: Plan, table: CaseTable) -> Iterator[str]:
+def _list_notes(plan: Plan, table: CaseTable) -> Iterator[str]:
+    for origin in plan.origins:
+        if origin.entry.origin.startswith(DRAFTED):
+            yield f"note: the prompts of {origin.dataset} are only {DRAFTED} its dataset.json: review them"
     for name in table.sources:
         without = [
             str(fold)
