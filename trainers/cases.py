@@ -53,9 +53,7 @@ def score(trainer: Any) -> str:
         trainer.table,
         default_num_processes,
     )
-    return f"Of annotated targets alone, by source (scores.json, scores.csv):\n" + "\n".join(
-        write_table(aggregate)
-    )
+    return "Of annotated targets alone, by source (scores.json, scores.csv):\n" + "\n".join(write_table(aggregate))
 
 
 @contextlib.contextmanager

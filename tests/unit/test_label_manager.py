@@ -9,6 +9,7 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners import DuPLUSLabelManager
+from duplus_nnunet.planners.label_manager import select_labels
 
 EXCLUSIVE = {"background": 0, "liver": 1, "spleen": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}

@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from duplus_nnunet.errors import DataError
 from duplus_nnunet.data.plausibility import describe_intensities, find_implausible, join_ranges
+from duplus_nnunet.errors import DataError
 
 Image = np.ndarray[Any, Any]
 SHAPE = (24, 24, 24)
