@@ -323,7 +323,7 @@ CHANGES = (
         _PREDICT,
         "nnUNetPredictor",
         "a DuPLUS model predicts what was asked for, each case in its context; mirror images exchange left and right",
-        "nnU-Net calls the network with the image alone, mirrors without telling it and sizes its output by dataset.json",
+        "nnU-Net calls the network with the image alone, mirrors without saying so, sizes its output by dataset.json",
         wrap_predictor,
     ),
     Change(

@@ -23,7 +23,7 @@ SIDES = ["left kidney", "right kidney"]
 
 
 def draw_images(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw two equal balls in noise, left and right of a brighter spine: in the lower and upper half of the last axis."""
+    """Draw two equal balls in noise, one on either side of a brighter spine across the last axis."""
     axes = torch.meshgrid(*[torch.arange(SIDE)] * 3, indexing="ij")
     labels = torch.zeros(count, 1, SIDE, SIDE, SIDE)
     for one in labels:
