@@ -1,4 +1,4 @@
-"""One model for five datasets beside five specialists, its ablations, and what T1 does; by data in nnU-Net's raw folder.
+"""One model for five datasets beside five specialists, its ablations, and what T1 does; data in nnU-Net's raw folder.
 
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
 models have the same patch, features and batch size; imagesTs decides nothing, it is only scored. Stages can be run one
