@@ -253,7 +253,7 @@ def compare_contexts(names: list[str], out: Path, device: str) -> dict[str, Any]
             swap_contexts(model, folder / "model", shift, with_t2)
             predict(folder / "model", folder / "predictions", cases, device)
             means = evaluate(folder / "predictions", "--allow-missing")["sources"]
-            table.setdefault(name, {})[what] = {source: means[source]["dice"] for source in SARCOMA.values()}
+            table.setdefault(name, {})[what] = {source: means[source]["mean"]["dice"] for source in SARCOMA.values()}
     return table
 
 

@@ -89,7 +89,7 @@ def test_validation_scores_annotated_targets_a_source_at_a_time(composed: Any) -
     scores = json.loads((folder / "scores.json").read_text())
     assert (folder / "scores.csv").is_file()
     table = json.loads((composed.raw / "duplus_cases.json").read_text())
-    pairs = {(row["source"], row["target"]) for row in scores["targets"]}
+    pairs = {(name, target) for name, source in scores["sources"].items() for target in source["targets"]}
     known = {(name, target) for name, source in table["sources"].items() for target in source["targets"]}
     assert pairs <= known
     summary = json.loads((folder / "summary.json").read_text())
