@@ -110,7 +110,7 @@ def test_a_table_of_contexts_gives_each_case_its_own(composed: Any, tmp_path: Pa
     contexts = {name: tests["sources"][tests["tests"][name]["source"]]["context"] for name in cases}
     table = tmp_path / "contexts.csv"
     table.write_text("case,context\n" + "".join(f"{name},{context}\n" for name, context in contexts.items()))
-    done = predict(composed, tmp_path / "all", images, "--context", str(table))
+    done = predict(composed, tmp_path / "all", images, "--save_probabilities", "--context", str(table))
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     declared = json.loads((tmp_path / "all" / "dataset.json").read_text())
@@ -119,13 +119,13 @@ def test_a_table_of_contexts_gives_each_case_its_own(composed: Any, tmp_path: Pa
         alone = tmp_path / context
         (alone / "in").mkdir(parents=True)
         (alone / "in" / cases[name].name).symlink_to(cases[name])
-        done = predict(composed, alone / "out", alone / "in", "--context", context)
+        done = predict(composed, alone / "out", alone / "in", "--save_probabilities", "--context", context)
         assert done.returncode == 0, done.stderr
-        first, second = (nibabel.load(folder / f"{name}.nii.gz") for folder in (tmp_path / "all", alone / "out"))
-        assert np.array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
-        reference = nibabel.load(cases[name])
-        assert first.shape == reference.shape
-        assert np.allclose(first.affine, reference.affine, atol=1e-4)
+        first, second = (np.load(folder / f"{name}.npz") for folder in (tmp_path / "all", alone / "out"))
+        np.testing.assert_allclose(first["probabilities"], second["probabilities"], atol=1e-5)
+        mask, reference = (nibabel.load(file) for file in (tmp_path / "all" / f"{name}.nii.gz", cases[name]))
+        assert mask.shape == reference.shape
+        assert np.allclose(mask.affine, reference.affine, atol=1e-4)
 
 
 def test_sequential_prediction_knows_the_context_too(composed: Any, tmp_path: Path) -> None:
@@ -135,11 +135,14 @@ def test_sequential_prediction_knows_the_context_too(composed: Any, tmp_path: Pa
     contexts = {name: tests["sources"][tests["tests"][name]["source"]]["context"] for name in names}
     (tmp_path / "contexts.json").write_text(json.dumps(contexts))
     options = ("-i", images, "-o", tmp_path / "out", *MODEL, "-device", "cpu", "-npp", "0", "-nps", "0")
-    done = composed.run(
-        "nnUNetv2_predict", *options, "--disable_tta", "-step_size", "1", "--context", tmp_path / "contexts.json"
-    )
+    chosen = ("--disable_tta", "-step_size", "1", "--save_probabilities", "--context", tmp_path / "contexts.json")
+    done = composed.run("nnUNetv2_predict", *options, *chosen)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == len(names)
+    done = predict(composed, tmp_path / "parallel", images, *map(str, chosen[3:]))
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        first, second = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("out", "parallel"))
+        np.testing.assert_allclose(first["probabilities"], second["probabilities"], atol=1e-5)
 
 
 def test_an_image_that_cannot_be_of_the_context_is_warned_of(composed: Any, tmp_path: Path) -> None:
@@ -185,7 +188,8 @@ def test_a_patient_on_both_sides_of_a_fold_stops_the_training(composed: Any) -> 
     folds[0]["train"].append(folds[0]["val"][0])
     file.write_text(json.dumps(folds))
     try:
-        done = composed.run("nnUNetv2_train", "997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
+        words = ("997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+        done = composed.run("nnUNetv2_train", *words)
     finally:
         file.write_text(before)
     assert done.returncode == 1

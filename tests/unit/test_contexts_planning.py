@@ -123,12 +123,14 @@ def test_preprocessing_gets_the_contexts_numbers_scaled_as_the_configuration_is(
 
     own = {"spacing": [4.0, 2.0, 2.0], "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False]}
     own["foreground_intensity_properties_per_channel"] = {"0": {"mean": 7.0}}
-    plans = {"duplus": {"contexts": {"ct": own}, "reference_spacing": [2.0, 2.0, 2.0]}}
+    other = {"spacing": [2.0, 2.0, 6.0], "normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [False]}
+    plans = {"duplus": {"contexts": {"ct": own, "mr": other}, "reference_spacing": [2.0, 2.0, 2.0]}}
     configuration = ConfigurationManager({"architecture": {}, "spacing": [4.0, 4.0, 2.0]})
     found = configure(configuration, plans, "ct")
     assert found.spacing == [8.0, 4.0, 2.0]
     assert found.normalization_schemes == ["CTNormalization"]
     assert configure(found, plans, "ct") is found
+    assert configure(found, plans, "mr").spacing == configure(configuration, plans, "mr").spacing == [4.0, 4.0, 6.0]
     assert measure(PlansManager(plans), "ct").foreground_intensity_properties_per_channel == {"0": {"mean": 7.0}}
     assert configuration.spacing == [4.0, 4.0, 2.0]
 
