@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from duplus_nnunet.commands.compose_text import describe_dataset, describe_files, say_next
-    from duplus_nnunet.data.compose_look import tabulate
-    from duplus_nnunet.data.compose_place import find_place, is_up_to_date
-    from duplus_nnunet.data.compose_plan import make_plan
-    from duplus_nnunet.data.compose_spec import read_spec
-    from duplus_nnunet.data.compose_write import EDITED_PROMPTS, build_dataset_json, look, write_dataset
+    from duplus_nnunet.data.composing.look import tabulate
+    from duplus_nnunet.data.composing.place import find_place, is_up_to_date
+    from duplus_nnunet.data.composing.plan import make_plan
+    from duplus_nnunet.data.composing.spec import read_spec
+    from duplus_nnunet.data.composing.write import EDITED_PROMPTS, build_dataset_json, look, write_dataset
     from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 
     if threading.current_thread() is threading.main_thread():

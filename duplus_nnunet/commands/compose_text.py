@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from duplus_nnunet.data.case_table import CaseTable
-from duplus_nnunet.data.compose_plan import Plan
-from duplus_nnunet.data.compose_write import EDITED_PROMPTS
+from duplus_nnunet.data.composing.plan import Plan
+from duplus_nnunet.data.composing.write import EDITED_PROMPTS
 from duplus_nnunet.prompt_registry.drafting import DRAFTED
 
 _GAP = "  "

@@ -1,1 +1,1 @@
-"""Generated data: bodies with known truth, for demonstrations and tests."""
+"""Data: tables of cases, composed datasets, how often cases are drawn, and generated bodies for demonstrations."""

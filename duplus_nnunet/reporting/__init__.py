@@ -1,1 +1,1 @@
-"""What a run is shown by: figures."""
+"""What a run is shown by: scores, tables and figures."""

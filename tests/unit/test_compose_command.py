@@ -11,9 +11,10 @@ import pytest
 import SimpleITK
 
 from duplus_nnunet.cli import main
-from duplus_nnunet.data import compose_labels, compose_write
 from duplus_nnunet.data.case_table import Case, read_case_table
-from duplus_nnunet.data.compose_labels import link_file
+from duplus_nnunet.data.composing import labels as compose_labels
+from duplus_nnunet.data.composing import write as compose_write
+from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.prompt_registry import find_entry
 
 WriteRaw = Callable[..., Path]

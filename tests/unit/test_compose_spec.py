@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.data.compose_spec import Spec, read_spec
+from duplus_nnunet.data.composing.spec import Spec, read_spec
 from duplus_nnunet.errors import DataError
 
 

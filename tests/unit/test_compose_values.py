@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.data.compose_origins import Origin
-from duplus_nnunet.data.compose_spec import Spec
-from duplus_nnunet.data.compose_targets import United, unite_targets
-from duplus_nnunet.data.compose_values import Values, assign_values
+from duplus_nnunet.data.composing.origins import Origin
+from duplus_nnunet.data.composing.spec import Spec
+from duplus_nnunet.data.composing.targets import United, unite_targets
+from duplus_nnunet.data.composing.values import Values, assign_values
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, Target
 

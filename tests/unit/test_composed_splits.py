@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.data.case_table import Case
-from duplus_nnunet.data.composed_splits import check_preprocessed, read_splits, split_cases
+from duplus_nnunet.data.composing.splits import check_preprocessed, read_splits, split_cases
 from duplus_nnunet.errors import DataError
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from duplus_nnunet.data.compose_origins import Files, Origin, find_dataset
-from duplus_nnunet.data.compose_spec import Spec
+from duplus_nnunet.data.composing.origins import Files, Origin, find_dataset
+from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, PromptError, list_nearest_first
 from duplus_nnunet.prompt_registry import Context, match_context
 from duplus_nnunet.prompt_registry.drafting import guess_modality

@@ -7,8 +7,8 @@ value in the composed dataset, so that every target can be read back exactly, wh
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from duplus_nnunet.data.compose_origins import IGNORE, Origin
-from duplus_nnunet.data.compose_targets import United
+from duplus_nnunet.data.composing.origins import IGNORE, Origin
+from duplus_nnunet.data.composing.targets import United
 
 Meaning = frozenset[str]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
-from duplus_nnunet.data.compose_spec import Spec
+from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, say_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duplus_nnunet.data.case_table import Case
-from duplus_nnunet.data.compose_contexts import Part, find_parts
-from duplus_nnunet.data.compose_labels import Job
-from duplus_nnunet.data.compose_origins import Files, Origin, open_origins
-from duplus_nnunet.data.compose_patients import find_patients
-from duplus_nnunet.data.compose_spec import Spec
-from duplus_nnunet.data.compose_targets import unite_targets
-from duplus_nnunet.data.compose_values import Values, assign_values
-from duplus_nnunet.data.composed_splits import Splits, read_splits, split_cases
+from duplus_nnunet.data.composing.contexts import Part, find_parts
+from duplus_nnunet.data.composing.labels import Job
+from duplus_nnunet.data.composing.origins import Files, Origin, open_origins
+from duplus_nnunet.data.composing.patients import find_patients
+from duplus_nnunet.data.composing.spec import Spec
+from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
+from duplus_nnunet.data.composing.targets import unite_targets
+from duplus_nnunet.data.composing.values import Values, assign_values
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Context
 

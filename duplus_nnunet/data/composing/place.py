@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
-from duplus_nnunet.data.compose_plan import Plan
-from duplus_nnunet.data.compose_record import describe, list_changes, read_record
-from duplus_nnunet.data.composed_splits import FILE_NAME as SPLITS
-from duplus_nnunet.data.composed_splits import check_preprocessed
+from duplus_nnunet.data.composing.plan import Plan
+from duplus_nnunet.data.composing.record import describe, list_changes, read_record
+from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
+from duplus_nnunet.data.composing.splits import check_preprocessed
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from duplus_nnunet.data.compose_origins import Origin, find_dataset
-from duplus_nnunet.data.compose_spec import Spec
+from duplus_nnunet.data.composing.origins import Origin, find_dataset
+from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError
 
 

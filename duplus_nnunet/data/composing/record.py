@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet import __version__
-from duplus_nnunet.data.compose_origins import Origin
-from duplus_nnunet.data.compose_plan import Plan
+from duplus_nnunet.data.composing.origins import Origin
+from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 

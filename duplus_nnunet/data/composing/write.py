@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
-from duplus_nnunet.data.compose_labels import Found
-from duplus_nnunet.data.compose_look import carry_out_all, tabulate
-from duplus_nnunet.data.compose_plan import Plan
-from duplus_nnunet.data.compose_record import FILE_NAME as RECORD
-from duplus_nnunet.data.compose_record import describe, hash_prompts, read_record
-from duplus_nnunet.data.composed_splits import FILE_NAME as SPLITS
+from duplus_nnunet.data.composing.labels import Found
+from duplus_nnunet.data.composing.look import carry_out_all, tabulate
+from duplus_nnunet.data.composing.plan import Plan
+from duplus_nnunet.data.composing.record import FILE_NAME as RECORD
+from duplus_nnunet.data.composing.record import describe, hash_prompts, read_record
+from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.draft_file import write_draft

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
-from duplus_nnunet.data.compose_labels import Found, Job, carry_out
-from duplus_nnunet.data.compose_plan import Plan, PlannedCase
+from duplus_nnunet.data.composing.labels import Found, Job, carry_out
+from duplus_nnunet.data.composing.plan import Plan, PlannedCase
 from duplus_nnunet.errors import DataError
 
 _VARIABLE = "nnUNet_def_n_proc"

@@ -6,8 +6,8 @@ In: sources with their prompts, and what the user decided. Out: united targets, 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from duplus_nnunet.data.compose_origins import IGNORE, Origin, find_dataset
-from duplus_nnunet.data.compose_spec import Spec
+from duplus_nnunet.data.composing.origins import IGNORE, Origin, find_dataset
+from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.prompt_registry import Target, match_target
 from duplus_nnunet.prompt_registry.names import find_partner, normalise, split_words
