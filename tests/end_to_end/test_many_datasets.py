@@ -103,46 +103,61 @@ def test_several_contexts_and_none_named_is_an_error_that_lists_them(composed: A
     assert "Traceback" not in done.stderr
 
 
-def test_a_table_of_contexts_gives_each_case_its_own(composed: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def by_table(composed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All test cases predicted in one run, each in the context that a table gives it."""
+    folder = tmp_path_factory.mktemp("by_table")
+    table = folder / "contexts.csv"
+    table.write_text(
+        "case,context\n" + "".join(f"{name},{context}\n" for name, context in list_tests(composed).items())
+    )
     images = composed.raw / "imagesTs"
-    cases = {file.name.removesuffix("_0000.nii.gz"): file for file in images.glob("*.nii.gz")}
-    tests = json.loads((composed.raw / "duplus_cases.json").read_text())
-    contexts = {name: tests["sources"][tests["tests"][name]["source"]]["context"] for name in cases}
-    table = tmp_path / "contexts.csv"
-    table.write_text("case,context\n" + "".join(f"{name},{context}\n" for name, context in contexts.items()))
-    done = predict(composed, tmp_path / "all", images, "--save_probabilities", "--context", str(table))
+    done = predict(composed, folder / "out", images, "--save_probabilities", "--context", str(table))
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
-    declared = json.loads((tmp_path / "all" / "dataset.json").read_text())
-    assert declared["duplus"]["contexts"].keys() == set(contexts.values())
-    for name, context in contexts.items():
-        alone = tmp_path / context
-        (alone / "in").mkdir(parents=True)
-        (alone / "in" / cases[name].name).symlink_to(cases[name])
-        done = predict(composed, alone / "out", alone / "in", "--save_probabilities", "--context", context)
-        assert done.returncode == 0, done.stderr
-        first, second = (np.load(folder / f"{name}.npz") for folder in (tmp_path / "all", alone / "out"))
-        np.testing.assert_allclose(first["probabilities"], second["probabilities"], atol=1e-5)
-        mask, reference = (nibabel.load(file) for file in (tmp_path / "all" / f"{name}.nii.gz", cases[name]))
+    return folder / "out"
+
+
+def list_tests(composed: Any) -> dict[str, str]:
+    """Map each test case to its context."""
+    table = json.loads((composed.raw / "duplus_cases.json").read_text())
+    return {name: table["sources"][case["source"]]["context"] for name, case in sorted(table["tests"].items())}
+
+
+def require_equal(first: Path, second: Path, case: str) -> None:
+    one, other = (np.load(folder / f"{case}.npz")["probabilities"] for folder in (first, second))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_table_gives_each_case_its_own_context_and_geometry(composed: Any, by_table: Path) -> None:
+    tests = list_tests(composed)
+    declared = json.loads((by_table / "dataset.json").read_text())
+    assert declared["duplus"]["contexts"].keys() == set(tests.values())
+    for name in tests:
+        reference = nibabel.load(composed.raw / "imagesTs" / f"{name}_0000.nii.gz")
+        mask = nibabel.load(by_table / f"{name}.nii.gz")
         assert mask.shape == reference.shape
         assert np.allclose(mask.affine, reference.affine, atol=1e-4)
 
 
-def test_sequential_prediction_knows_the_context_too(composed: Any, tmp_path: Path) -> None:
-    images = composed.raw / "imagesTs"
-    names = sorted(file.name.removesuffix("_0000.nii.gz") for file in images.glob("*.nii.gz"))
-    tests = json.loads((composed.raw / "duplus_cases.json").read_text())
-    contexts = {name: tests["sources"][tests["tests"][name]["source"]]["context"] for name in names}
-    (tmp_path / "contexts.json").write_text(json.dumps(contexts))
-    options = ("-i", images, "-o", tmp_path / "out", *MODEL, "-device", "cpu", "-npp", "0", "-nps", "0")
+def test_a_case_by_table_is_predicted_as_it_is_alone(composed: Any, by_table: Path, tmp_path: Path) -> None:
+    (name,) = (name for name, context in list_tests(composed).items() if context == "phantom_mr")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{name}_0000.nii.gz").symlink_to(composed.raw / "imagesTs" / f"{name}_0000.nii.gz")
+    done = predict(composed, tmp_path / "out", tmp_path / "in", "--save_probabilities", "--context", "phantom_mr")
+    assert done.returncode == 0, done.stderr
+    require_equal(tmp_path / "out", by_table, name)
+
+
+def test_sequential_prediction_knows_the_context_too(composed: Any, by_table: Path, tmp_path: Path) -> None:
+    tests = list_tests(composed)
+    (tmp_path / "contexts.json").write_text(json.dumps(tests))
+    options = ("-i", composed.raw / "imagesTs", "-o", tmp_path, *MODEL, "-device", "cpu", "-npp", "0", "-nps", "0")
     chosen = ("--disable_tta", "-step_size", "1", "--save_probabilities", "--context", tmp_path / "contexts.json")
     done = composed.run("nnUNetv2_predict", *options, *chosen)
     assert done.returncode == 0, done.stderr
-    done = predict(composed, tmp_path / "parallel", images, *map(str, chosen[3:]))
-    assert done.returncode == 0, done.stderr
-    for name in names:
-        first, second = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("out", "parallel"))
-        np.testing.assert_allclose(first["probabilities"], second["probabilities"], atol=1e-5)
+    for name in tests:
+        require_equal(tmp_path, by_table, name)
 
 
 def test_an_image_that_cannot_be_of_the_context_is_warned_of(composed: Any, tmp_path: Path) -> None:
@@ -161,20 +176,12 @@ def test_a_target_of_another_source_can_be_asked_for(composed: Any, tmp_path: Pa
     assert len(labels) == 2
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        {"context_prompt": "none"},
-        {"target_prompt": "one-hot"},
-        {"network": {"film": False, "film_hidden": 128, "head_features": 8, "head_hidden": 128}},
-        {"paraphrase_probability": 0},
-    ],
-    ids=["T1 off", "T2 one-hot", "FiLM off", "no paraphrases"],
-)
-def test_an_ablation_is_one_word_in_the_plans(composed: Any, words: dict[str, Any]) -> None:
+def test_each_part_is_switched_off_by_a_word_in_the_plans(composed: Any) -> None:
     plans = json.loads(composed.plans.read_text())
     plans["plans_name"] = "Ablation"
-    plans["duplus"]["settings"] |= {"epochs": 1, **words}
+    settings = plans["duplus"]["settings"]
+    settings |= {"epochs": 1, "context_prompt": "none", "target_prompt": "one-hot", "paraphrase_probability": 0}
+    settings["network"]["film"] = False
     composed.plans.with_name("Ablation.json").write_text(json.dumps(plans))
     composed.do("nnUNetv2_train", "997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "Ablation", "-device", "cpu")
     folder = composed.model.with_name("DuPLUSTrainer__Ablation__3d_fullres")
