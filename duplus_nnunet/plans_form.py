@@ -36,6 +36,8 @@ class _Target(_Form):
 class _Centre(_Form):
     centre: Text
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
+    directions: Text | None = None
+    gains: list[Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]] = []
 
 
 class _Centres(_Form):
@@ -103,6 +105,11 @@ def _check_embeddings(form: _Section) -> Iterator[str]:
         texts |= {*context.sentences, *(text for many in context.target_prompts.values() for text in many)}
     for text in sorted(texts - form.embeddings.keys()):
         yield f"duplus.embeddings has none of the text {text!r}; every prompt needs one, which planning makes."
+    for kind in ("context", "sentence", "name"):
+        centre = getattr(form.centres, kind)
+        length = _measure(centre.centre) * len(centre.gains)
+        if (centre.directions or centre.gains) and _measure(centre.directions or "") != length:
+            yield f"duplus.centres.{kind}.directions do not have as many numbers as centre times gains, {length}."
     lengths = {text: _measure(vector) for text, vector in form.embeddings.items()}
     expected = _measure(form.centres.context.centre)
     for text, length in lengths.items():

@@ -19,6 +19,8 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 # T1, and for each target T2 and the bare name beside it.
 Texts = tuple[str, list[tuple[str, str]]]
 
+# Directions in which embeddings differ less than this many times as little as in the main one are noise.
+_LARGEST_GAIN = 16.0
 # What a number of an embedding varies by, root mean square. The step that gradient descent takes for a prompt grows
 # with its square: at 1, a left kidney was told from a right one many epochs after a liver from a spleen.
 _SPREAD = 2.0
@@ -34,17 +36,37 @@ def decode_vector(text: str) -> Vector:
     return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32)
 
 
-def measure_centre(vectors: Sequence[Vector]) -> dict[str, Any]:
+def measure_centre(vectors: Sequence[Vector], whiten: bool = False) -> dict[str, Any]:
     """Measure what to subtract and to multiply by so that several embeddings differ as much as they can.
 
     Sentences of one template are alike (cosine of a left/right pair 0.97); centred, they are not. A single one is
     only scaled. All get the same spread.
+
+    Args:
+        vectors: The embeddings.
+        whiten: Spread them alike in all directions too, so that any two are equally far apart: a left kidney then
+            differs from a right one as much as from a spine.
     """
     stacked = np.stack(list(vectors))
     distinct = len(np.unique(stacked, axis=0)) > 1
     centre = stacked.mean(0) if distinct else np.zeros_like(stacked[0])
     spread = float(np.sqrt(np.mean((stacked - centre) ** 2)))
-    return {"centre": encode_vector(centre), "scale": _SPREAD / max(spread, 1e-4)}
+    found: dict[str, Any] = {"centre": encode_vector(centre), "scale": _SPREAD / max(spread, 1e-4)}
+    return {**found, **_measure_directions(stacked - centre)} if whiten and distinct else found
+
+
+def _measure_directions(centred: Vector) -> dict[str, Any]:
+    """Measure by how much to stretch embeddings along each direction in which they differ; their spread stays."""
+    _, lengths, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    kept = lengths > lengths[0] / _LARGEST_GAIN
+    gains = np.sqrt(np.mean(lengths[kept] ** 2)) / lengths[kept]
+    return {"directions": encode_vector(directions[kept].ravel()), "gains": [round(float(gain), 4) for gain in gains]}
+
+
+def _read_directions(found: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read unit directions (D, E) and what to stretch by along them (D)."""
+    gains = torch.tensor([float(gain) for gain in found["gains"]])
+    return torch.from_numpy(decode_vector(found["directions"]).reshape(len(gains), -1)), gains
 
 
 class PromptBank:
@@ -70,6 +92,9 @@ class PromptBank:
         self._embeddings: Mapping[str, str] = section["embeddings"]
         self._centres = {
             kind: (decode_vector(found["centre"]), float(found["scale"])) for kind, found in section["centres"].items()
+        }
+        self._directions = {
+            kind: _read_directions(found) for kind, found in section["centres"].items() if found.get("directions")
         }
         settings = read_settings(plans)
         self._says_context = settings.context_prompt == "text"
@@ -304,7 +329,11 @@ class PromptBank:
     def place(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """Turn what a text encoder gives for texts of a kind, (N, E) or (E), into what the network takes."""
         centre, scale = self._centres[kind]
-        return (vectors - torch.from_numpy(centre).to(vectors.device)) * scale
+        placed = (vectors - torch.from_numpy(centre).to(vectors.device)) * scale
+        if kind not in self._directions:
+            return placed
+        directions, gains = (part.to(vectors.device) for part in self._directions[kind])
+        return placed + (placed @ directions.T * (gains - 1)) @ directions
 
     def _vector(self, text: str, kind: str) -> Vector:
         if text not in self._embeddings:

@@ -87,6 +87,8 @@ class Settings:
         initial_learning_rate: Learning rate of the first epoch; nnU-Net's polynomial schedule follows.
         save_every: Epochs between two writings of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Share of the prompts drawn in training, 0 to 1, that a paraphrase stands in for.
+        mirror_left_right: Whether images are mirrored from left to right, with partners' prompts exchanged. False: they
+            never are, so that a short training can tell sides by what lies beside them.
         context_prompt: What the network is told of T1: its "text", or "none" (an ablation).
         target_prompt: What the network is told of T2: its "text", or the number of the target, "one-hot" (an ablation:
             the plain universal model).
@@ -100,6 +102,7 @@ class Settings:
     initial_learning_rate: float = 1e-2
     save_every: int = 1
     paraphrase_probability: float = 0.25
+    mirror_left_right: bool = True
     context_prompt: str = "text"
     target_prompt: str = "text"
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -113,6 +116,8 @@ class Settings:
         _check("settings.paraphrase_probability", share, fits, "a number from 0 to 1")
         fits = _is_number(rate) and 0 < rate < math.inf
         _check("settings.initial_learning_rate", rate, fits, "a number above 0")
+        mirror = self.mirror_left_right
+        _check("settings.mirror_left_right", mirror, isinstance(mirror, bool), "true or false")
         for name, words in (("context_prompt", ("text", "none")), ("target_prompt", ("text", "one-hot"))):
             value = getattr(self, name)
             _check(f"settings.{name}", value, value in words, " or ".join(map(repr, words)))

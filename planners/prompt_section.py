@@ -84,7 +84,11 @@ def _build(entry: Entry, targets: list[Target], asked: Mapping[str, Collection[s
             for target in targets
         ],
         "encoder": encoder.to_dict(),
-        # Paraphrases included: centred by the prompts alone, they would lie many spreads away from them.
-        "centres": {kind: measure_centre([by_text[text] for text in many]) for kind, many in sentences.items()},
+        # Paraphrases included: centred by the prompts alone, they would lie many spreads away from them. Names have
+        # none, so that it is targets that whitening sets apart.
+        "centres": {
+            kind: measure_centre([by_text[text] for text in many], whiten=kind == "name")
+            for kind, many in sentences.items()
+        },
         "embeddings": {text: encode_vector(by_text[text]) for text in texts},
     }

@@ -158,11 +158,12 @@ class DuPLUSTrainer(nnUNetTrainer):
         rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.bank.has_sides:
             across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
-            self._across = across if axes and across in axes else None
-            if self._across is None:
-                self.inference_allowed_mirroring_axes = axes = None
-            else:
-                axes = tuple(axis for axis in axes if axis != across) or None
+            others = tuple(axis for axis in axes or () if axis != across) or None
+            mirrored = self.settings.mirror_left_right and across is not None and across in (axes or ())
+            self._across = across if mirrored else None
+            allowed = axes if mirrored else others
+            self.inference_allowed_mirroring_axes = None if across is None else allowed
+            axes = None if across is None else others
             self.print_to_log_file(
                 f"left/right targets: mirrored along {self.inference_allowed_mirroring_axes}, left-right axis {across}"
             )

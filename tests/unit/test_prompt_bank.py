@@ -205,3 +205,23 @@ def test_without_texts_contexts_are_alike_and_targets_are_numbers() -> None:
     assert torch.equal(prompts.targets > 0, torch.eye(2, dtype=torch.bool))
     with pytest.raises(PromptError, match="one-hot"):
         bank.compose("T1", [("CT of liver", "ureter")])
+
+
+def test_whitened_names_are_equally_far_apart() -> None:
+    rng = np.random.default_rng(3)
+    first, second, third = rng.normal(size=(3, 16)).astype(np.float32)
+    vectors = [first, first + 0.1 * second, third]
+    centre = measure_centre(vectors, whiten=True)
+    plans = make_plans()
+    section: dict[str, Any] = plans["duplus"]  # type: ignore[assignment]
+    section["centres"] = dict.fromkeys(("context", "sentence", "name"), centre)
+    section["embeddings"] = {text: encode_vector(first) for text in TEXTS}
+    placed = PromptBank(plans).place(torch.from_numpy(np.stack(vectors)), "name")
+    apart = torch.cdist(placed, placed)[(0, 0, 1), (1, 2, 2)]
+    torch.testing.assert_close(apart, apart[:1].expand(3), rtol=0.02, atol=0)
+    assert placed.square().mean().sqrt() == pytest.approx(2, rel=0.02)
+
+
+def test_two_names_are_whitened_by_centring_alone() -> None:
+    vectors = [np.array([1, 0, 2], dtype=np.float32), np.array([1, 3, 1], dtype=np.float32)]
+    assert measure_centre(vectors, whiten=True)["gains"] == [1.0]

@@ -77,11 +77,20 @@ def test_an_adapter_setting_out_of_range_is_refused(wrong: dict[str, Any]) -> No
         {"initial_learning_rate": "fast"},
         {"initial_learning_rate": float("nan")},
         {"initial_learning_rate": 0},
+        {"mirror_left_right": 1},
+        {"context_prompt": "off"},
+        {"target_prompt": "number"},
+        {"network": {"film": "no"}},
     ],
 )
 def test_a_value_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(PlansError, match=next(iter(wrong))):
         read_settings(plans(**wrong))
+
+
+def test_an_adapted_encoder_and_no_texts_contradict_each_other() -> None:
+    with pytest.raises(PlansError, match="needs both to be 'text'"):
+        read_settings(plans(text_adapter={"enabled": True}, target_prompt="one-hot"))
 
 
 def test_plans_of_a_newer_version_are_refused() -> None:
