@@ -75,7 +75,10 @@ class Experiment:
         self.commands.run("duplus", "compose", "-o", DATASET_ID, "-n", DATASET_NAME, *sources)
 
     def plan(self) -> None:
-        """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network."""
+        """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network.
+
+        Paraphrases are left out, since left is told from right sooner by the same two texts each time.
+        """
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",
             "-npfp", "1", "-np", "1",
@@ -84,7 +87,8 @@ class Experiment:
         plans["duplus"]["settings"] |= {
             "epochs": self.options.epochs,
             "iterations_per_epoch": self.options.iterations,
-            "validation_iterations": 2,
+            "validation_iterations": 4,
+            "paraphrase_probability": 0.0,
             "save_every": 1,
         }
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
