@@ -322,8 +322,8 @@ CHANGES = (
     Change(
         _PREDICT,
         "nnUNetPredictor",
-        "a DuPLUS model is loaded with its prompts and predicts the targets that were asked for",
-        "nnU-Net calls the network with the image alone and sizes its output by dataset.json",
+        "a DuPLUS model predicts what was asked for, each case in its context; mirror images exchange left and right",
+        "nnU-Net calls the network with the image alone, mirrors without saying so, sizes its output by dataset.json",
         wrap_predictor,
     ),
     Change(

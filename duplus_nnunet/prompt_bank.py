@@ -251,11 +251,11 @@ class PromptBank:
         """Turn the texts of each image into prompts: context (B, E), targets (B, K, F)."""
         prompts = [self.compose(*of_image) for of_image in texts]
         rows = [one.rows for one in prompts if one.rows is not None]
-        places = (torch.cat([t1 for t1, _ in rows]), torch.stack([t2 for _, t2 in rows]))
+        known = len(rows) == len(prompts)
         return Prompts(
             torch.cat([one.context for one in prompts]),
             torch.stack([one.targets for one in prompts]),
-            places if len(rows) == len(prompts) else None,
+            (torch.cat([t1 for t1, _ in rows]), torch.stack([t2 for _, t2 in rows])) if known else None,
         )
 
     def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:

@@ -10,6 +10,8 @@ from duplus_nnunet.settings import PLANS_KEY
 # Names under which a context in the plans, like a configuration of nnU-Net's, says how its images are preprocessed.
 _NORMALIZATION = ("normalization_schemes", "use_mask_for_norm")
 _INTENSITIES = "foreground_intensity_properties_per_channel"
+# What a configuration was before it was made a context's own, so that it can be made another one's.
+_BEFORE = "duplus_before"
 _CONTEXT = "duplus_context"
 
 
@@ -29,14 +31,14 @@ def list_spacing(plans: Mapping[str, Any], spacing: list[float], context: str) -
 
 
 def configure(configuration: ConfigurationManager, plans: Mapping[str, Any], context: str) -> ConfigurationManager:
-    """Return nnU-Net's configuration with a context's target spacing and normalisation."""
-    values = configuration.configuration
-    if values.get(_CONTEXT) is not None:
+    """Return nnU-Net's configuration with a context's target spacing and normalisation, whosever it was before."""
+    if configuration.configuration.get(_CONTEXT) == context:
         return configuration
+    values = configuration.configuration.get(_BEFORE, configuration.configuration)
     found = plans[PLANS_KEY]["contexts"][context]
     own = {name: found[name] for name in _NORMALIZATION if name in found}
     spacing = list_spacing(plans, values["spacing"], context)
-    return ConfigurationManager({**values, **own, "spacing": spacing, _CONTEXT: context})
+    return ConfigurationManager({**values, **own, "spacing": spacing, _CONTEXT: context, _BEFORE: values})
 
 
 def measure(manager: PlansManager, context: str) -> PlansManager:

@@ -27,20 +27,35 @@ Surveys = Mapping[str, CaseSurvey]
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 
 
-def make_table(entry: Entry, dataset_json: Mapping[str, Any], surveys: Surveys) -> CaseTable:
-    """Make the table of a dataset that was not composed: one source, one context, a patient a case."""
+def make_table(
+    entry: Entry,
+    dataset_json: Mapping[str, Any],
+    training: Mapping[str, Collection[int]],
+    tests: Mapping[str, Collection[int]] | None = None,
+) -> CaseTable:
+    """Make the table of a dataset that was not composed: one source, one context, a patient a case.
+
+    Args:
+        entry: The dataset's registry entry.
+        dataset_json: Its dataset.json.
+        training: The label values that each training case contains.
+        tests: The same of the test cases, as far as they have label maps.
+    """
     name = strip_dataset_number(entry.dataset)
     values = {target.name: _list_values(dataset_json["labels"][target.label]) for target in entry.targets}
     optional = {target.name for target in entry.targets if target.missing == "not annotated"}
-    cases = {}
-    for identifier, survey in surveys.items():
-        present = tuple(target for target in values if values[target] & set(survey.labels))
+
+    def describe(identifier: str, labels: Collection[int]) -> Case:
+        present = tuple(target for target in values if values[target] & set(labels))
         annotated = tuple(target for target in values if target in present or target not in optional)
-        cases[identifier] = Case(name, identifier, annotated, present)
+        return Case(name, identifier, annotated, present)
+
+    cases = {identifier: describe(identifier, labels) for identifier, labels in training.items()}
     known = {target for case in cases.values() for target in case.annotated}
     targets = tuple(target for target in values if target in known)
     source = Source(entry.dataset, entry.default_context, targets, channel_names(dataset_json))
-    return CaseTable({name: source}, cases)
+    described = {identifier: describe(identifier, labels) for identifier, labels in (tests or {}).items()}
+    return CaseTable({name: source}, cases, described)
 
 
 def _list_values(label: Any) -> set[int]:

@@ -29,7 +29,7 @@ from duplus_nnunet.planners.orientation import find_left_right_axis
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans
-from duplus_nnunet.planners.survey import survey_dataset
+from duplus_nnunet.planners.survey import CaseSurvey, survey_dataset, survey_labels
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, NetworkSettings
@@ -156,8 +156,9 @@ class _Prompted:
         section = read_section(entry, labels, composed)
         folder = Path(nnUNet_preprocessed, self.dataset_name)
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
-        surveys = survey_dataset(self.dataset, self.determine_reader_writer())
-        table = composed or make_table(entry, self.dataset_json, surveys)
+        reader = self.determine_reader_writer()
+        surveys = survey_dataset(self.dataset, reader)
+        table = composed or self._make_table(entry, surveys, reader)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         modalities = {name: found["modality"] for name, found in section["contexts"].items()}
         planner = ContextPlanner(self, table, surveys, modalities)
@@ -173,6 +174,11 @@ class _Prompted:
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
         return plans
+
+    def _make_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
+        """Say what is annotated in each case of a dataset that was not composed."""
+        tests = survey_labels(Path(self.raw_dataset_folder, "labelsTs"), self.dataset_json["file_ending"], reader)
+        return make_table(entry, self.dataset_json, {name: found.labels for name, found in surveys.items()}, tests)
 
     def generate_data_identifier(self: Any, configuration_name: str) -> str:
         """Differs from nnU-Net: residual-encoder plans do not write into the folder of nnU-Net's default plans."""

@@ -6,6 +6,7 @@ nnU-Net's fingerprint pools the intensities of all cases; a context needs those 
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,23 @@ def survey_dataset(dataset: Mapping[str, Mapping[str, Any]], reader: type) -> di
             for name, case in dataset.items()
         }
         return {name: waiting[name].get() for name in tqdm(waiting, desc="Surveying cases by context")}
+
+
+def survey_labels(folder: Path, ending: str, reader: type) -> dict[str, tuple[int, ...]]:
+    """Return the label values of each label map in a folder, by case; nothing if there is no such folder.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+    found = {}
+    for file in tqdm(files, desc="Reading labels of test cases", disable=not files):
+        try:
+            segmentation, _ = reader().read_seg(str(file))
+        except Exception as error:  # what a reader raises on a damaged file depends on the reader
+            raise DataError(f"{file} cannot be read: {error}. Export the label map again, or remove it.") from error
+        found[file.name.removesuffix(ending)] = tuple(int(value) for value in np.unique(segmentation))
+    return found
 
 
 def summarise_foreground(cases: Sequence[CaseSurvey]) -> dict[str, dict[str, float]]:

@@ -34,7 +34,8 @@ def apply_selection(predictor: Any, selection: Selection) -> Reading:
 
 
 def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None:
-    """Bind a loaded predictor to prompts and to the dataset.json that declares a label for each of them."""
+    """Bind a loaded predictor, for good, to prompts and to the dataset.json that declares a label for each of them."""
+    predictor.duplus_binding = None
     getattr(predictor.network, "_orig_mod", predictor.network).bind(prompts)
     predictor.dataset_json = dataset_json
     predictor.label_manager = predictor.plans_manager.get_label_manager(dataset_json)

@@ -154,7 +154,7 @@ def _load(question: Question, folds: Sequence[str], means: Means) -> Any:
         device=torch.device(means.device),
         allow_tqdm=means.progress,
     )
-    with use_selection(Selection()):
+    with use_selection(Selection(context=question.context)):
         predictor.initialize_from_trained_model_folder(question.model, folds, question.checkpoint)
     return predictor
 

@@ -11,6 +11,7 @@ import pytest
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import Prompts, condition
 from duplus_nnunet.planners import planner as planners
+from duplus_nnunet.planners.survey import CaseSurvey
 from duplus_nnunet.settings import NetworkSettings
 
 ARCHITECTURE = {
@@ -64,7 +65,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
         "labels": {"background": 0, **{organ: value for value, organ in enumerate(ORGANS, 1)}},
         "numTraining": 100,
         "file_ending": ".nii.gz",
-        "dataset": {},
+        "dataset": {"c0": {"images": ["c0_0000.nii.gz"], "label": "c0.nii.gz"}},
     }
     fingerprint = {
         "spacings": [[2.0, 1.0, 1.0]],
@@ -77,6 +78,10 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
     reader = type("SimpleITKIO", (), {})
     monkeypatch.setattr(planners.ExperimentPlanner, "determine_reader_writer", lambda self: reader)
     monkeypatch.setattr(planners, "find_left_right_axis", lambda dataset, name: 2)
+    image = {"min": -1000.0, "p1": -1000.0, "p50": 0.0, "p99": 300.0, "max": 1000.0}
+    labels = tuple(range(len(ORGANS) + 1))
+    case = CaseSurvey((2.0, 1.0, 1.0), (64, 64, 64), 1.0, (np.ones(9, dtype=np.float32),), labels, (image,))
+    monkeypatch.setattr(planners, "survey_dataset", lambda dataset, reader: dict.fromkeys(dataset, case))
 
     def run(kind: str, **options: Any) -> dict[str, Any]:
         planner = getattr(planners, kind)("Dataset007_Test", **options)
@@ -126,8 +131,25 @@ def test_planning_again_replaces_our_plans_but_no_others(plan: Callable[..., dic
     assert "duplus" not in stock.read_text()
 
 
+def test_other_splits_than_those_trained_on_are_told(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    for folder, case in (("raw", "c1"), ("preprocessed", "c0")):
+        folds = [{"train": ["c9"], "val": [case]}]
+        (tmp_path / folder / "Dataset007_Test" / "splits_final.json").write_text(json.dumps(folds))
+    with pytest.raises(PlansError, match=r"Fold 0 of .* is another one"):
+        plan("DuPLUSPlanner")
+
+
+def test_plans_hold_what_each_context_is_preprocessed_by(plan: Callable[..., dict[str, Any]]) -> None:
+    plans = plan("DuPLUSPlanner", overwrite_target_spacing=[4.0, 2.0, 2.0])
+    (context,) = plans["duplus"]["contexts"].values()
+    assert context["spacing"] == plans["duplus"]["reference_spacing"] == [4.0, 2.0, 2.0]
+    assert context["normalization_schemes"] == ["CTNormalization"]
+    assert plans["configurations"]["3d_fullres"]["preprocessor_name"] == "DuPLUSPreprocessor"
+    assert plans["duplus"]["sources"]["Test"]["cases"] == 1
+
+
 def test_labels_that_nnunet_refuses_are_told_before_anything_is_planned(tmp_path: Path) -> None:
     from duplus_nnunet.errors import DataError
 
     with pytest.raises(DataError, match=r"dataset\.json: Background label not declared"):
-        planners.read_section("Dataset007_Test", {"labels": {"liver": 1}, "channel_names": {"0": "CT"}}, tmp_path)
+        planners.read_entry("Dataset007_Test", {"labels": {"liver": 1}, "channel_names": {"0": "CT"}}, tmp_path)

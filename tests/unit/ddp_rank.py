@@ -24,18 +24,22 @@ def make_network() -> Any:
 
 
 def step(rank: int, store: str, batch_dice: bool) -> None:
-    """Train one step on a rank; rank 1 has other prompts, and no annotated target."""
+    """Train one step on a rank; rank 1 has other prompts, no annotated target, and another number of targets if it may.
+
+    With Dice over the batch, sums are gathered from all ranks, which then have to ask for the same targets.
+    """
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{store}/sync{batch_dice}", rank=rank, world_size=2)
     network = DistributedDataParallel(make_network())
     torch.manual_seed(rank + 1)
-    prompts = Prompts(torch.randn(1, 3), torch.randn(1, 2, 6))
+    count = 2 if batch_dice or rank == 0 else 1
+    prompts = Prompts(torch.randn(1, 3), torch.randn(1, count, 6))
     network.module.bind(prompts)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     labels = torch.randint(0, 3, (1, 1, 8, 8, 8), dtype=torch.int16)
-    annotated = torch.full((1, 2), rank == 0)
+    annotated = torch.full((1, count), rank == 0)
     loss = TargetLoss([1, 2], batch_dice, ddp=True)
-    loss.select(annotated=annotated)
+    loss.select(torch.arange(count), annotated)
     loss(network(torch.randn(1, 1, 8, 8, 8)), labels).backward()
     optimizer.step()
     kept = torch.equal(network.module.prompts.targets, prompts.targets)

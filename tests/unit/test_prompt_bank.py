@@ -200,6 +200,8 @@ def test_without_texts_contexts_are_alike_and_targets_are_numbers() -> None:
     prompts = bank.draw(rng=np.random.default_rng(0), probability=1)
     assert bank.embedding == (4, 2)
     assert not prompts.context.any()
+    batch = bank.compose_batch(bank.choose_batch([("ct", bank.names)] * 2, np.random.default_rng(0), 0.5))
+    assert torch.equal(batch.targets[1], prompts.targets)
     assert torch.equal(prompts.targets > 0, torch.eye(2, dtype=torch.bool))
     with pytest.raises(PromptError, match="one-hot"):
         bank.compose("T1", [("CT of liver", "ureter")])

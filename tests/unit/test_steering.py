@@ -29,13 +29,13 @@ def draw_images(count: int, generator: torch.Generator) -> tuple[torch.Tensor, t
     return (labels > 0) + 0.2 * torch.randn(labels.shape, generator=generator), labels
 
 
-def make_network() -> ConditionedUNet:
+def make_network(embedding: tuple[int, int] = (8, 8)) -> ConditionedUNet:
     unet = PlainConvUNet(
         input_channels=1, n_stages=3, features_per_stage=[8, 8, 8], conv_op=nn.Conv3d, kernel_sizes=3,
         strides=[1, 2, 2], n_conv_per_stage=1, num_classes=1, n_conv_per_stage_decoder=1, conv_bias=True,
         norm_op=nn.InstanceNorm3d, norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU,
     )  # fmt: skip
-    return condition(unet, (8, 8))
+    return condition(unet, embedding)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,94 @@
+"""What each image of a batch is asked for, and what counts."""
+
+import numpy as np
+import torch
+
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.trainers.batches import Questioner, count_pairs, flip_images, list_pairs
+
+from .partial_plans import NAMES, make_plans, make_table
+
+
+class Always:
+    """A generator whose every draw is below one half."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+def make_questioner(**options: int) -> Questioner:
+    return Questioner(PromptBank(make_plans()), make_table(), **options)
+
+
+def test_a_batch_is_asked_for_what_is_annotated_in_any_of_its_images() -> None:
+    question = make_questioner().ask(["a_1", "b_0"])
+    assert question.names == ("liver", "left kidney")
+    assert question.rows.tolist() == [0, 1]
+    assert question.annotated.tolist() == [[False, True], [True, False]]
+
+
+def test_each_image_is_asked_in_its_own_context() -> None:
+    question = make_questioner().ask(["a_0", "b_0"])
+    assert [context for context, _ in question.images] == ["ct", "mr"]
+    assert question.sources == ("A", "B")
+
+
+def test_without_a_generator_nothing_is_mirrored() -> None:
+    assert make_questioner().ask(["a_0", "a_0"]).flipped == (False, False)
+
+
+def test_a_mirrored_image_is_asked_for_the_partner() -> None:
+    question = make_questioner().ask(["a_0"], Always())  # type: ignore[arg-type]
+    assert question.flipped == (True,)
+    assert question.names == NAMES
+    assert question.images[0][1] == ("liver", "right kidney", "left kidney")
+
+
+def test_one_side_that_was_contoured_alone_is_asked_for_as_the_other_in_the_mirror() -> None:
+    question = make_questioner().ask(["a_1"], Always())  # type: ignore[arg-type]
+    assert (question.names, question.images[0][1]) == (("left kidney",), ("right kidney",))
+    assert question.annotated.tolist() == [[True]]
+
+
+def test_a_side_without_partner_in_the_model_is_not_mirrored() -> None:
+    plans = make_plans()
+    for target in plans["duplus"]["targets"]:
+        target["partner"] = None
+    questioner = Questioner(PromptBank(plans), make_table())
+    assert questioner.ask(["a_0", "b_0"], Always()).flipped == (False, True)  # type: ignore[arg-type]
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    flipped = make_questioner().ask(["a_0"] * 400, np.random.default_rng(0)).flipped
+    assert 150 < sum(flipped) < 250
+
+
+def test_the_number_of_targets_is_filled_up_with_some_that_do_not_count() -> None:
+    question = make_questioner(multiple=2).ask(["a_1"])
+    assert question.names == ("liver", "left kidney")
+    assert question.annotated.tolist() == [[False, True]]
+
+
+def test_ranks_that_sum_over_each_others_images_ask_for_everything() -> None:
+    assert make_questioner(everything=True).ask(["b_0"]).names == NAMES
+
+
+def test_only_the_chosen_images_are_mirrored_with_all_their_label_maps() -> None:
+    data, fine = torch.randn(2, 1, 2, 3, 4), torch.randint(0, 3, (2, 1, 2, 3, 4))
+    coarse = fine[..., ::2]
+    flipped, labels = flip_images(data, [fine, coarse], (False, True), 2)
+    assert torch.equal(flipped[0], data[0])
+    assert torch.equal(flipped[1], data[1].flip(-1))
+    assert torch.equal(labels[0][1], fine[1].flip(-1))
+    assert torch.equal(labels[1][0], coarse[0])
+
+
+def test_pairs_are_of_the_cases_that_are_there() -> None:
+    assert list_pairs(make_table(), ["a_1", "b_0"]) == [("A", "left kidney"), ("B", "liver")]
+
+
+def test_counts_of_unannotated_targets_are_left_out() -> None:
+    question = make_questioner().ask(["a_1", "b_0"])
+    sums = {0: np.array([[5.0, 1], [6, 2], [7, 3]]), 1: np.array([[10.0, 50], [20, 60], [30, 70]])}
+    counts = count_pairs(sums, question, {("A", "left kidney"): 0, ("B", "liver"): 1})
+    assert counts.tolist() == [[1, 10], [2, 20], [3, 30]]
