@@ -25,9 +25,9 @@ COLOURS = ("#e8743b", "#19a979", "#3f9bf4", "#f2cf3b", "#b565d9", "#ed4a7b", "#5
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_PANEL_INCHES = 2.7
+_PANEL_INCHES = 1.7
 _OPACITY = 0.4
-_WRAP_AT = 24
+_WRAP_AT = 22
 # Share of a structure's largest area from which more of it does not make up for another one that is missing.
 _WELL_SHOWN = 0.6
 
@@ -114,7 +114,7 @@ def save_comparison(path: Path, rows: Sequence[Row], labels: Mapping[str, int]) 
     for row, panels in zip(rows, axes, strict=True):
         _draw_row(panels, row)
     for panel, heading in zip(axes[0], ("Image", "Prediction", "Truth"), strict=True):
-        panel.set_title(heading, fontsize=12, fontweight="bold")
+        panel.set_title(heading, fontsize=11, fontweight="bold")
     drawn = [row.view.cut(part) for row in rows for part in (row.prediction, row.truth)]
     _draw_legend(figure, labels, drawn)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,12 +157,13 @@ def _share_per_slice(truths: Sequence[NDArray[np.uint8]], axis: int) -> NDArray[
 def _draw_row(panels: Sequence[Axes], row: Row) -> None:
     for panel, labels in zip(panels, (None, row.prediction, row.truth), strict=True):
         _draw_panel(panel, row.volume, labels, row.view)
-    panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=11)
-    panels[1].set_xlabel(row.note, fontsize=10)
+    panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=9)
+    panels[1].set_xlabel(row.note, fontsize=9)
     for side, x in (("R", 0.05), ("L", 0.95)):
         panels[0].annotate(
-            side, (x, 0.95), xycoords="axes fraction", color="white", ha="center", va="center", fontsize=11
-        )
+            side, (x, 0.93), xycoords="axes fraction", color="white", ha="center", va="center", fontsize=9,
+            bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5},
+        )  # fmt: skip
 
 
 def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, view: View) -> None:
@@ -185,7 +186,7 @@ def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, v
 
 
 def _draw_legend(figure: Figure, labels: Mapping[str, int], slices: Sequence[NDArray[np.uint8]]) -> None:
-    shown = set(np.unique(slices))
+    shown = {value for one in slices for value in np.unique(one)}
     patches = [Patch(color=colour(value), label=name) for name, value in labels.items() if value and value in shown]
     columns = max(1, min(len(patches), 5))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=11)
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

@@ -68,7 +68,9 @@ def test_a_place_outside_of_another_volume_is_its_last_slice() -> None:
 
 
 def test_rows_may_show_images_on_different_grids(tmp_path: Path) -> None:
-    rows = [row("CT", label_map((2, 5))), row("MR", label_map((2, 5))[:6])]
+    other = label_map((2, 5))[:6, :, :9]
+    image = Volume(np.zeros(other.shape, dtype=np.float32), (5.0, 2.0, 3.0), (0.0, 4.0))
+    rows = [row("CT", label_map((2, 5))), Row("MR", other, other, image, View(axis=0, level=2))]
     save_comparison(tmp_path / "a.png", rows, {"liver": 1})
     assert (tmp_path / "a.png").exists()
 
