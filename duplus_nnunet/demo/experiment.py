@@ -89,6 +89,8 @@ class Experiment:
             "iterations_per_epoch": self.options.iterations,
             "validation_iterations": 4,
             "paraphrase_probability": 0.0,
+            # A few hundred iterations are not enough to tell sides without what lies beside them, such as the liver.
+            "mirror_left_right": False,
             "save_every": 1,
         }
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]

@@ -210,7 +210,7 @@ def test_without_texts_contexts_are_alike_and_targets_are_numbers() -> None:
 def test_whitened_names_are_equally_far_apart() -> None:
     rng = np.random.default_rng(3)
     first, second, third = rng.normal(size=(3, 16)).astype(np.float32)
-    vectors = [first, first + 0.1 * second, third]
+    vectors = [first, first + 0.3 * second, third]
     centre = measure_centre(vectors, whiten=True)
     plans = make_plans()
     section: dict[str, Any] = plans["duplus"]  # type: ignore[assignment]
