@@ -14,6 +14,7 @@ from duplus_nnunet.errors import PlansError, list_nearest_first
 
 Text = Annotated[str, Field(min_length=1)]
 Sentences = Annotated[list[Text], Field(min_length=1)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
 _PROBLEMS_SHOWN = 3
 
 
@@ -24,6 +25,13 @@ class _Form(BaseModel):
 class _Context(_Form):
     sentences: Sentences
     target_prompts: dict[Text, Sentences]
+    targets: list[Text] = []
+    spacing: Annotated[list[Length], Field(min_length=3, max_length=3)] | None = None
+
+
+class _Source(_Form):
+    context: Text
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
 
 
 class _Target(_Form):
@@ -52,6 +60,7 @@ class _Section(_Form):
     targets: Annotated[list[_Target], Field(min_length=1)]
     centres: _Centres
     embeddings: Annotated[dict[str, Text], Field(min_length=1)]
+    sources: dict[Text, _Source] = {}
     left_right_axis: Annotated[int, Field(ge=0, le=2)] | None = None
 
 
@@ -66,7 +75,7 @@ def check_form(section: Mapping[str, Any], plans_name: object) -> None:
     except ValidationError as error:
         problems = [_describe(one["loc"], one["msg"], one["input"]) for one in error.errors()]
     else:
-        problems = [*_check_names(form), *_check_embeddings(form)]
+        problems = [*_check_names(form), *_check_sources(form), *_check_embeddings(form)]
     if problems:
         more = f" (and {len(problems) - _PROBLEMS_SHOWN} more)" if len(problems) > _PROBLEMS_SHOWN else ""
         raise PlansError(
@@ -96,6 +105,21 @@ def _check_names(form: _Section) -> Iterator[str]:
     for target in form.targets:
         if target.name not in prompted:
             yield f"duplus.contexts: no target_prompts hold a prompt for the target {target.name!r}."
+
+
+def _check_sources(form: _Section) -> Iterator[str]:
+    """Find sources of contexts that are not there, or that are never drawn from."""
+    for name, source in form.sources.items():
+        if source.context not in form.contexts:
+            listed = ", ".join(map(repr, list_nearest_first(source.context, form.contexts)))
+            yield f"duplus.sources.{name}.context is {source.context!r}, which is no context; there are {listed}."
+    if form.sources and not any(source.weight for source in form.sources.values()):
+        yield "duplus.sources: every weight is 0, so that no case would ever be drawn; raise one of them."
+    known = {target.name for target in form.targets}
+    for key, context in form.contexts.items():
+        for name in context.targets:
+            if name not in known or name not in context.target_prompts:
+                yield f"duplus.contexts.{key}.targets: {name!r} is no target with a prompt there."
 
 
 def _check_embeddings(form: _Section) -> Iterator[str]:

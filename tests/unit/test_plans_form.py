@@ -49,6 +49,12 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"'liver' has 2 numbers, expected 4": lambda s: s["embeddings"].update(liver=encode_vector(VECTOR[:2])),
     r"duplus\.centres\.name is missing": lambda s: s["centres"].pop("name"),
     r"duplus\.centres\.name\.scale: .*found 'x'": lambda s: s["centres"]["name"].update(scale="x"),
+    r"centres\.name\.directions do not have": lambda s: s["centres"]["name"].update(gains=[1.0], directions="AAA="),
+    r"sources\.A\.weight: .*found -1": lambda s: s.update(sources={"A": {"context": "ct", "weight": -1}}),
+    r"sources\.A\.context is 'mr'.*there are 'ct'": lambda s: s.update(sources={"A": {"context": "mr", "weight": 1}}),
+    r"every weight is 0": lambda s: s.update(sources={"A": {"context": "ct", "weight": 0}}),
+    r"contexts\.ct\.spacing": lambda s: s["contexts"]["ct"].update(spacing=[1.0, 1.0]),
+    r"ct\.targets: 'lung' is no target": lambda s: s["contexts"]["ct"].update(targets=["lung"]),
 }
 
 
