@@ -223,10 +223,10 @@ class _Prompted:
         order = plans["transpose_forward"]
         axis = find_left_right_axis(self.dataset, plans["image_reader_writer"])
         for name, found in self._contexts.items():
-            spacing = [found["spacing"][axis] for axis in order]
+            spacing = [found["spacing"][place] for place in order]
             self._section["contexts"][name] |= {**found, "spacing": spacing}
         for source in self._section["sources"].values():
-            source["median_shape"] = [source["median_shape"][axis] for axis in order]
+            source["median_shape"] = [source["median_shape"][place] for place in order]
         self._section["reference_spacing"] = [float(mm) for mm in plans["configurations"]["3d_fullres"]["spacing"]]
         self._section["spacing"] = "shared" if self._shared else "context"
         self._section["left_right_axis"] = None if axis is None else [int(a) for a in order].index(axis)
