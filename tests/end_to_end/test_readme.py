@@ -58,6 +58,8 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
         "REFERENCES": str(copy.raw / "labelsTs"),
         "SCORES": str(tmp_path / "scores"),
     }
+    if "compose" not in line:
+        replaced["501"] = "998"
     command, *words = [replaced.get(word, word) for word in shlex.split(line)]
     if command in ("nnUNetv2_train", "nnUNetv2_predict") and "--list-targets" not in words:
         words += ["-device", "cpu"]
