@@ -21,6 +21,10 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith(INSTALLS)
 ]
+# What is shown for a composed dataset too is run once, for dataset 4.
+COMMANDS = list(
+    dict.fromkeys(line if "compose" in line else re.sub(r"\b501\b", "4", line).strip() for line in COMMANDS)
+)
 SPECIFICATION = re.search(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -58,8 +62,6 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
         "REFERENCES": str(copy.raw / "labelsTs"),
         "SCORES": str(tmp_path / "scores"),
     }
-    if "compose" not in line:
-        replaced["501"] = "998"
     command, *words = [replaced.get(word, word) for word in shlex.split(line)]
     if command in ("nnUNetv2_train", "nnUNetv2_predict") and "--list-targets" not in words:
         words += ["-device", "cpu"]
