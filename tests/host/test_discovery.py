@@ -82,6 +82,8 @@ def test_look_up_resolves_each_of_our_names(folder, name):
 def test_each_of_our_classes_is_one_of_nnunets_kind(folder, name):
     bases = {
         "nnunetv2.experiment_planning": "ExperimentPlanner",
+        "nnunetv2.preprocessing": "DefaultPreprocessor",
+        "nnunetv2.preprocessing.normalization": "ImageNormalization",
         "nnunetv2.utilities.label_handling": "LabelManager",
         "nnunetv2.training.nnUNetTrainer": "nnUNetTrainer",
     }
