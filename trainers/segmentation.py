@@ -265,7 +265,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             false = found.flatten(1).sum(1) - hits
             rows.append(torch.stack([hits, false, (truth & valid).flatten(1).sum(1) - hits]))
         sums = torch.stack(rows, dim=2).double().cpu().numpy()
-        tp, fp, fn = count_pairs({b: sums[:, b] for b in range(len(labels))}, question, self._pairs)
+        tp, fp, fn = count_pairs(sums, question, self._pairs)
         return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def run_training(self) -> None:

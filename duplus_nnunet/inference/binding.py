@@ -12,6 +12,7 @@ from duplus_nnunet.inference.legend import write_legend
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.names import needs_partner
 from duplus_nnunet.settings import PLANS_KEY
 
 
@@ -44,13 +45,16 @@ def ask(plans: Mapping[str, Any], labels: Mapping[str, Any], selection: Selectio
     reading = read_texts(plans, labels, context, selection.prompts, selection.encoder)
     asked.update(reading.known.values())
     names = [name for name in bank.names if name in asked] if asked or reading.new else bank.names_in(context)
-    known = bank.draw(context, names) if names else None
     if not reading.new:
-        prompts = known or bank.draw(context)
-    else:
-        t1, pairs = bank.choose(context, names) if names else (bank.contexts[context]["sentences"][0], [])
-        pairs = [*pairs, *((target.sentence, target.name) for target in reading.new)]
-        prompts = PromptBank(reading.plans).compose(t1, pairs)
+        return Question(context, tuple(names), bank.draw(context, names), reading)
+    new = [(target.sentence, target.name) for target in reading.new]
+    wider = PromptBank(reading.plans)
+    t1, pairs = bank.choose(context, names)
+    prompts = wider.compose(t1, [*pairs, *new])
+    swapped = None if any(needs_partner(name) for _, name in new) else bank.swap_sides(names)
+    if swapped is not None and set(swapped) <= bank.contexts[context]["target_prompts"].keys():
+        # A text of neither side asks for the same in a mirror image, and leaves the others' mirroring as it is.
+        prompts = replace(prompts, mirrored=wider.compose(t1, [*bank.choose(context, swapped)[1], *new]))
     return Question(context, tuple(names), prompts, reading)
 
 

@@ -142,3 +142,11 @@ def write_raw(raw: Path) -> Callable[..., Path]:
         return _write_raw(Path(changes.pop("root", raw)), name, cases, **changes)
 
     return write
+
+
+@pytest.fixture
+def sources(write_raw: Callable[..., Path]) -> None:
+    """Make two sources: A has a liver in five cases, B a spleen and a liver under other values, and tests."""
+    write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)})
+    labels = {"background": 0, "spleen": 1, "liver": 2}
+    write_raw("Dataset002_B", {f"b{i}": i % 3 for i in range(5)}, labels=labels, tests={"t0": 2, "t1": None})

@@ -89,6 +89,6 @@ def test_pairs_are_of_the_cases_that_are_there() -> None:
 
 def test_counts_of_unannotated_targets_are_left_out() -> None:
     question = make_questioner().ask(["a_1", "b_0"])
-    sums = {0: np.array([[5.0, 1], [6, 2], [7, 3]]), 1: np.array([[10.0, 50], [20, 60], [30, 70]])}
+    sums = np.stack([[[5.0, 1], [6, 2], [7, 3]], [[10.0, 50], [20, 60], [30, 70]]], axis=1)
     counts = count_pairs(sums, question, {("A", "left kidney"): 0, ("B", "liver"): 1})
     assert counts.tolist() == [[1, 10], [2, 20], [3, 30]]

@@ -1,6 +1,5 @@
 """`duplus compose` as a user meets it: what it writes, when it does nothing, and that it never leaves half of it."""
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -10,59 +9,19 @@ from typing import Any
 import pytest
 import SimpleITK
 
-from duplus_nnunet.cli import main
 from duplus_nnunet.data.case_table import Case, read_case_table
 from duplus_nnunet.data.composing import labels as compose_labels
 from duplus_nnunet.data.composing import write as compose_write
 from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.prompt_registry import find_entry
 
+from .compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
+
 WriteRaw = Callable[..., Path]
-ORGANS = {"background": 0, "liver": 1, "spleen": 2}
-LEFT_HANDED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-PET_CT = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "tumor": 1}}
-NOT_DRAWN = """\
-dataset: Organs
-missing: not annotated
-contexts: {organs_ct: {modality: computed tomography, region: abdomen}}
-targets: {liver: , spleen: }
-"""
-
-
-@pytest.fixture
-def sources(write_raw: WriteRaw) -> None:
-    """Make two sources: A has a liver in five cases, B a spleen and a liver under other values, and tests."""
-    write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)})
-    labels = {"background": 0, "spleen": 1, "liver": 2}
-    write_raw("Dataset002_B", {f"b{i}": i % 3 for i in range(5)}, labels=labels, tests={"t0": 2, "t1": None})
-
-
-def compose(*words: str) -> int:
-    return main(["compose", "-o", "501", "-n", "All", *words])
-
-
-def specify(text: str) -> tuple[str, str]:
-    Path("compose.yaml").write_text(text, encoding="utf-8")
-    return "--spec", "compose.yaml"
-
-
-def read(folder: Path, name: str) -> Any:
-    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 def array_of(file: Path) -> Any:
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
-
-
-def fail(capsys: pytest.CaptureFixture[str], raw: Path, *words: str) -> str:
-    """Compose in vain: the exit code is 1, nothing is left behind, and the message comes back."""
-    before = sorted(raw.iterdir())
-    capsys.readouterr()
-    assert compose(*words) == 1
-    assert sorted(raw.iterdir()) == before
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    return captured.err
 
 
 @pytest.mark.usefixtures("sources")

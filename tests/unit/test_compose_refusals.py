@@ -5,19 +5,16 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK
 
-from duplus_nnunet.cli import main
 from duplus_nnunet.data.case_table import read_case_table
 
+from .compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
+
 WriteRaw = Callable[..., Path]
-ORGANS = {"background": 0, "liver": 1, "spleen": 2}
-LEFT_HANDED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-PET_CT = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "tumor": 1}}
 TWO_CONTEXTS = """\
 dataset: Belly
 contexts:
@@ -25,44 +22,6 @@ contexts:
   belly_mr: {modality: magnetic resonance imaging, region: abdomen}
 targets: {liver: }
 """
-NOT_DRAWN = """\
-dataset: Organs
-missing: not annotated
-contexts: {organs_ct: {modality: computed tomography, region: abdomen}}
-targets: {liver: , spleen: }
-"""
-
-
-@pytest.fixture
-def sources(write_raw: WriteRaw) -> None:
-    """Make two sources: A has a liver in five cases, B a spleen and a liver under other values, and tests."""
-    write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)})
-    labels = {"background": 0, "spleen": 1, "liver": 2}
-    write_raw("Dataset002_B", {f"b{i}": i % 3 for i in range(5)}, labels=labels, tests={"t0": 2, "t1": None})
-
-
-def compose(*words: str) -> int:
-    return main(["compose", "-o", "501", "-n", "All", *words])
-
-
-def specify(text: str) -> tuple[str, str]:
-    Path("compose.yaml").write_text(text, encoding="utf-8")
-    return "--spec", "compose.yaml"
-
-
-def read(folder: Path, name: str) -> Any:
-    return json.loads((folder / name).read_text(encoding="utf-8"))
-
-
-def fail(capsys: pytest.CaptureFixture[str], raw: Path, *words: str) -> str:
-    """Compose in vain: the exit code is 1, nothing is left behind, and the message comes back."""
-    before = sorted(raw.iterdir())
-    capsys.readouterr()
-    assert compose(*words) == 1
-    assert sorted(raw.iterdir()) == before
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    return captured.err
 
 
 @pytest.mark.usefixtures("sources")

@@ -224,6 +224,14 @@ def test_texts_are_bound_after_the_targets_asked_for(plans: dict[str, Any], enco
     assert NEW not in plans["duplus"]["embeddings"]
 
 
+def test_a_text_of_neither_side_is_the_same_in_a_mirror_image(plans: dict[str, Any], encoded: list[str]) -> None:
+    predictor = make_predictor(plans, {"labels": LABELS})
+    apply_selection(predictor, Selection(("liver",), "ct", (NEW,)))
+    prompts = predictor.bound[-1]
+    assert prompts.mirrored is not None
+    assert bool((prompts.mirrored.targets == prompts.targets).all())
+
+
 def test_a_text_alone_is_predicted_alone(plans: dict[str, Any], encoded: list[str]) -> None:
     predictor = make_predictor(plans, {"labels": LABELS})
     apply_selection(predictor, Selection(prompts=(NEW,), context="ct"))
