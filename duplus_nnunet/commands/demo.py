@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from duplus_nnunet.demo.console import Console
     from duplus_nnunet.demo.experiment import Experiment, Options
     from duplus_nnunet.demo.scores import Bar
+    from duplus_nnunet.demo.workspace import Workspace
 
 _DESCRIPTION = """\
-Generates abdomens with known truth, then plans, preprocesses, trains and predicts with nnU-Net's own commands.
-Liver, spleen and both kidneys share one intensity, so only the prompt can say which is meant; as a control, the
-prompts are exchanged between targets, and the Dice has to break down.
+Generates abdomens with known truth as three datasets, CT, MR and PET, with other organs annotated in each. Composes
+them into one, then plans, preprocesses, trains one model and predicts with nnU-Net's own commands. In CT liver, spleen
+and both kidneys share one intensity, and the kidneys look alike everywhere, so only the prompt can say which is meant;
+as a control, the prompts are exchanged between targets, and the Dice has to break down.
 
 Writes into the folder: demo.png (image, prediction under each prompt, truth), dice.json and demo.log.
-Exit code 0 only if the mean Dice on unseen cases is 0.80 or more, left and right are not confused, and the control
-breaks down.
+Exit code 0 only if in each contrast the mean Dice of what is annotated there is 0.80 or more on unseen bodies, left and
+right are not confused, and the control breaks down. Organs that a contrast never had annotated are reported too.
 """
 _EXAMPLE = """\
 examples:
   duplus demo
-  duplus demo --folder /tmp/phantoms --targets liver spleen --keep
+  duplus demo --folder /tmp/phantoms --targets spleen stomach --keep
 """
 _LEAST_CASES = 5
 
@@ -46,11 +48,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--folder", type=Path, default=Path("demo"), help="where everything goes: new, empty, or of an earlier demo")
     add("--keep", action="store_true", help="keep nnU-Net's folders, so that the trained model can be tried")
     add("--seed", type=int, default=0, help="of the generated bodies (default: %(default)s)")
-    add("--targets", nargs="+", metavar="NAME", default=["left kidney", "right kidney"],
-        help="asked for one at a time on one image (default: left kidney, right kidney)")  # fmt: skip
-    add("--training-cases", type=int, default=20, help="default: %(default)s")
-    add("--test-cases", type=int, default=5, help="default: %(default)s")
-    add("--epochs", type=int, default=10, help="default: %(default)s")
+    add("--targets", nargs="+", metavar="NAME", default=["liver", "left kidney", "right kidney"],
+        help="asked for one at a time on one body; the first is shown in every contrast, the others in CT (default: "
+        "liver, left kidney, right kidney)")  # fmt: skip
+    add("--training-cases", type=int, default=12, help="of each contrast (default: %(default)s)")
+    add("--test-cases", type=int, default=5, help="bodies, each in every contrast (default: %(default)s)")
+    add("--epochs", type=int, default=16, help="default: %(default)s")
     add("--iterations", type=int, default=50, help="training iterations in an epoch (default: %(default)s)")
     add("--device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu")
     parser.set_defaults(run=run)
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     options = _read_options(args)
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
-    console = Console(sys.stdout, steps=6 + len(options.targets))
+    console = Console(sys.stdout, steps=9 + len(options.targets))
     # A request to end is answered like Ctrl-C, so that the running command ends with this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     commands = HostCommands(workspace.environment(os.environ), workspace.log, console.show)
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     console.say(f"\n{_conclude(passed)} It took {time.monotonic() - started:.0f} s.")
     console.say(f"Picture: {workspace.picture}\nScores:  {workspace.scores}\nLog:     {workspace.log}")
     if args.keep or not passed:
-        console.say(_say_how_to_go_on(workspace.root))
+        console.say(_say_how_to_go_on(workspace))
     else:
         workspace.clean()
     return 0 if passed else 1
@@ -116,12 +119,31 @@ def _find_device() -> str:
 
 
 def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
-    from duplus_nnunet.demo.experiment import ALL, CONTROL
+    from dataclasses import asdict
+
     from duplus_nnunet.demo.scores import format_table, judge
 
+    _train(experiment, console)
+    _predict(experiment, console)
+    console.start_step("scoring and drawing")
+    results = experiment.measure()
+    experiment.workspace.scores.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
+    experiment.draw()
+    bars = judge(results)
+    console.say(f"\nDice on {experiment.options.test_cases} unseen bodies\n{format_table(results)}\n")
+    console.say("\n".join(bar.describe() for bar in bars))
+    return bars
+
+
+def _train(experiment: "Experiment", console: "Console") -> None:
     options = experiment.options
-    console.start_step(f"generating {options.training_cases} bodies to train on and {options.test_cases} to test on")
+    console.start_step(
+        f"generating CT, MR and PET of {options.training_cases} bodies each to train on and of "
+        f"{options.test_cases} to test on"
+    )
     experiment.write_data()
+    console.start_step("making one dataset of all three (duplus compose)")
+    experiment.compose()
     console.start_step("planning and preprocessing (nnUNetv2_plan_and_preprocess -pl DuPLUSPlanner)")
     experiment.plan()
     console.start_step(
@@ -129,22 +151,21 @@ def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
         f"on {options.device} (nnUNetv2_train -tr DuPLUSTrainer)"
     )
     experiment.train()
-    for target in options.targets:
-        console.start_step(f'predicting one image (nnUNetv2_predict --targets "{target}")')
-        experiment.predict_one_image(target)
-    console.start_step("predicting all targets on the unseen images")
+
+
+def _predict(experiment: "Experiment", console: "Console") -> None:
+    from duplus_nnunet.demo.experiment import CONTROLS
+
+    console.start_step("predicting the unseen bodies in every contrast (nnUNetv2_predict --context contexts.csv)")
     experiment.predict_all()
-    console.start_step("control: the same weights, each target with another target's prompt")
-    experiment.predict_control()
-    console.start_step("scoring and drawing")
-    scores, control, sides = experiment.score(ALL), experiment.score(CONTROL), experiment.measure_sides()
-    experiment.draw()
-    results = {"dice": scores, "dice_with_shuffled_prompts": control, "confusion": sides}
-    experiment.workspace.scores.write_text(json.dumps(results, indent=2), encoding="utf-8")
-    bars = judge(scores, sides, control)
-    console.say(f"\nDice on {options.test_cases} unseen bodies\n{format_table(scores, control)}\n")
-    console.say("\n".join(bar.describe() for bar in bars))
-    return bars
+    for target in experiment.options.targets:
+        console.start_step(f'predicting one target on one body (nnUNetv2_predict --targets "{target}")')
+        experiment.predict_one_body(target)
+    console.start_step("predicting what was never annotated in a contrast, but in others")
+    experiment.predict_transfer()
+    for name in CONTROLS:
+        console.start_step(f"control: the same weights, {name} (each prompt for another one)")
+        experiment.predict_control(name)
 
 
 def _conclude(passed: bool) -> str:
@@ -153,12 +174,12 @@ def _conclude(passed: bool) -> str:
     return "The demonstration MISSED a bar; everything it made is kept."
 
 
-def _say_how_to_go_on(root: Path) -> str:
-    folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    exports = " ".join(f'{name}="{root / name}"' for name in folders)
-    images = root / "one_image"
+def _say_how_to_go_on(workspace: "Workspace") -> str:
+    from duplus_nnunet.demo.workspace import DATASET_ID, HOST_FOLDERS
+
+    exports = " ".join(f'{name}="{workspace.root / name}"' for name in HOST_FOLDERS)
     return (
         f"Try the model:\n  export {exports}\n"
-        f'  nnUNetv2_predict -i "{images}" -o OUT -d 999 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans '
-        "--targets aorta"
+        f'  nnUNetv2_predict -i "{workspace.images}" -o OUT -d {DATASET_ID} -c 3d_fullres -f 0 -tr DuPLUSTrainer '
+        f'-p DuPLUSPlans --context "{workspace.contexts}" --targets aorta'
     )

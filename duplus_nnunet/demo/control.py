@@ -1,20 +1,22 @@
-"""The control experiment: the trained model with the target embeddings exchanged, each target getting another's.
+"""The control experiments: the trained model with embeddings exchanged, each target or context getting another's.
 
-In: a model folder. Out: its copy, which must fail if the text steers the network.
+In: a model folder. Out: its copy, which must do worse if these texts steer the network.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.settings import PLANS_KEY, find_section
 
+Plans = Mapping[str, Any]
 
-def shuffle_embeddings(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every target the embeddings (sentence and name) of the target after it.
+
+def exchange_targets(plans: Plans) -> dict[str, Any]:
+    """Give every target the embeddings (sentence and name, T2) of the target after it.
 
     Args:
         plans: DuPLUS plans.
@@ -26,21 +28,47 @@ def shuffle_embeddings(plans: Mapping[str, Any]) -> dict[str, Any]:
         PlansError: There are fewer than two targets.
     """
     section = find_section(plans)
-    names = [target["name"] for target in section["targets"]]
-    if len(names) < 2:
-        raise PlansError(f"The plans have the targets {names}; to exchange embeddings there must be two or more.")
-    donors = dict(zip(names, [*names[1:], names[0]], strict=True))
+    donors = _pass_on("targets", [target["name"] for target in section["targets"]])
     sources = dict(donors)
     for context in section["contexts"].values():
         first = {name: sentences[0] for name, sentences in context["target_prompts"].items()}
         sources.update({first[name]: first[donor] for name, donor in donors.items()})
+    return _exchange(plans, sources)
+
+
+def exchange_contexts(plans: Plans) -> dict[str, Any]:
+    """Give every context the embedding (T1) of the context after it.
+
+    Args:
+        plans: DuPLUS plans.
+
+    Returns:
+        A copy in which no context keeps its own embedding; targets, normalisation and spacing stay as they are.
+
+    Raises:
+        PlansError: There are fewer than two contexts.
+    """
+    contexts = find_section(plans)["contexts"]
+    donors = _pass_on("contexts", list(contexts))
+    sources = {contexts[name]["sentences"][0]: contexts[donor]["sentences"][0] for name, donor in donors.items()}
+    return _exchange(plans, sources)
+
+
+def copy_model(model: Path, copy: Path, exchange: Callable[[Plans], dict[str, Any]]) -> None:
+    """Copy a model folder, its weights unchanged, with some of its embeddings exchanged."""
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("validation", "checkpoint_best.pth", "*.log", "*.txt"))
+    plans = json.loads((copy / "plans.json").read_text(encoding="utf-8"))
+    (copy / "plans.json").write_text(json.dumps(exchange(plans)), encoding="utf-8")
+
+
+def _pass_on(kind: str, names: Sequence[str]) -> dict[str, str]:
+    if len(names) < 2:
+        raise PlansError(f"The plans have the {kind} {names}; to exchange embeddings there must be two or more.")
+    return dict(zip(names, [*names[1:], names[0]], strict=True))
+
+
+def _exchange(plans: Plans, sources: Mapping[str, str]) -> dict[str, Any]:
+    section = find_section(plans)
     kept = section["embeddings"]
     embeddings = {text: kept[sources.get(text, text)] for text in kept}
     return {**plans, PLANS_KEY: {**section, "embeddings": embeddings}}
-
-
-def copy_shuffled(model: Path, copy: Path) -> None:
-    """Copy a model folder, its weights unchanged, with the target embeddings exchanged."""
-    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("validation", "checkpoint_best.pth", "*.log", "*.txt"))
-    plans = json.loads((copy / "plans.json").read_text(encoding="utf-8"))
-    (copy / "plans.json").write_text(json.dumps(shuffle_embeddings(plans)), encoding="utf-8")

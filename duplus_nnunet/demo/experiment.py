@@ -1,32 +1,31 @@
-"""The demonstration's steps: what a user would do by hand with nnU-Net's commands, and what is then measured.
+"""The demonstration's steps: what a user would do by hand with the commands of nnU-Net and of this package.
 
-In: options, a folder, and a way to run commands. Out: files in the folder, and the scores.
+In: options, a folder, and a way to run commands. Out: files in the folder, and what was measured on them.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from duplus_nnunet.data.anatomy import LABELS
-from duplus_nnunet.data.phantom import write_phantom_dataset
-from duplus_nnunet.data.scans import CT
-from duplus_nnunet.demo.control import copy_shuffled
+from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, write_phantom_sources
+from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated
+from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.demo.host_commands import HostCommands
-from duplus_nnunet.demo.scores import LabelMap, measure_confusion, measure_dice, score_cases
-from duplus_nnunet.demo.workspace import DATASET_ID, Workspace
-from duplus_nnunet.reporting.figure import Row, Volume, save_comparison
-from duplus_nnunet.reporting.volumes import read_axial, read_label_map
+from duplus_nnunet.demo.measurement import Measurement
+from duplus_nnunet.demo.picture import draw
+from duplus_nnunet.demo.scores import Results
+from duplus_nnunet.demo.workspace import DATASET_ID, DATASET_NAME, Workspace
 
 FOLD = "0"
+# Names of selections, beside those of single targets.
 ALL = "all targets"
-CONTROL = "shuffled prompts"
+TRANSFER = "unannotated targets"
+CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
 
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
 _THINNER = 2
-_WINDOW = (-160.0, 320.0)
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Options:
     """What a user may change about the demonstration.
 
     Attributes:
-        training_cases: Phantoms to train on, five or more (nnU-Net splits them into five folds).
-        test_cases: Unseen phantoms.
+        training_cases: Phantoms of each contrast to train on, five or more (they are split into five folds).
+        test_cases: Unseen bodies, each scanned in every contrast.
         seed: Of the phantoms.
         epochs: Length of the training.
         iterations: Training iterations in an epoch.
-        targets: Names that are asked for one at a time on the first unseen image.
+        targets: Names that are asked for one at a time on the first unseen body.
         device: As nnU-Net's `-device`.
     """
 
@@ -61,14 +60,25 @@ class Experiment:
     commands: HostCommands
 
     def write_data(self) -> None:
-        """Generate the dataset, and set one unseen image aside for the picture."""
+        """Generate a dataset a contrast; gather the unseen images, with a table of their contexts."""
         options, work = self.options, self.workspace
-        write_phantom_dataset(work.dataset, options.training_cases, options.test_cases, options.seed, CT)
-        work.one_image.mkdir()
-        shutil.copy(work.dataset / "imagesTs" / f"{self._shown}_0000.nii.gz", work.one_image)
+        write_phantom_sources(work.raw, options.training_cases, options.test_cases, options.seed)
+        cases = list_cases(options.test_cases)
+        self._gather(work.images, cases)
+        self._gather(work.one_body, [case for case in cases if case.number == 0])
+        lines = ["case,context", *(f"{case.name},{case.source.context}" for case in cases)]
+        work.contexts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def compose(self) -> None:
+        """Make one dataset of all contrasts with the command of this package."""
+        sources = [str(source.number) for source in PHANTOM_SOURCES]
+        self.commands.run("duplus", "compose", "-o", DATASET_ID, "-n", DATASET_NAME, *sources)
 
     def plan(self) -> None:
-        """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network."""
+        """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network.
+
+        Paraphrases are left out, since left is told from right sooner by the same two texts each time.
+        """
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",
             "-npfp", "1", "-np", "1",
@@ -77,10 +87,11 @@ class Experiment:
         plans["duplus"]["settings"] |= {
             "epochs": self.options.epochs,
             "iterations_per_epoch": self.options.iterations,
-            "validation_iterations": 2,
-            "save_every": 1,
+            "validation_iterations": 4,
+            "paraphrase_probability": 0.0,
             # A few hundred iterations are not enough to tell sides without what lies beside them, such as the liver.
             "mirror_left_right": False,
+            "save_every": 1,
         }
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [features // _THINNER for features in network["features_per_stage"]]
@@ -93,74 +104,58 @@ class Experiment:
             "-device", self.options.device,
         )  # fmt: skip
 
-    def predict_one_image(self, target: str) -> None:
-        """Predict one target on the image of the picture; only the text differs from call to call."""
-        work = self.workspace
-        self._predict("nnUNetv2_predict", work.one_image, work.predictions(target), *_MODEL, "--targets", target)
-
     def predict_all(self) -> None:
-        """Predict all targets on all unseen images."""
+        """Predict on all unseen images the targets that were trained in their context, which a table says."""
+        self._predict("nnUNetv2_predict", self.workspace.images, ALL, *_MODEL, *self._table)
+
+    def predict_one_body(self, target: str) -> None:
+        """Predict one target on the body of the picture in every contrast; only the texts differ from call to call."""
+        self._predict("nnUNetv2_predict", self.workspace.one_body, target, *_MODEL, *self._table, "--targets", target)
+
+    def predict_transfer(self) -> None:
+        """Predict in each contrast the targets that are annotated in other contrasts only."""
+        for source in PHANTOM_SOURCES:
+            images = self.workspace.raw / source.dataset / "imagesTs"
+            words = (*_MODEL, "--context", source.context, "--targets", *list_unannotated(source))
+            self._predict("nnUNetv2_predict", images, TRANSFER, *words)
+
+    def predict_control(self, name: str) -> None:
+        """Predict as `predict_all` does, by a copy of the model with exchanged embeddings; see `CONTROLS`."""
         work = self.workspace
-        self._predict("nnUNetv2_predict", work.dataset / "imagesTs", work.predictions(ALL), *_MODEL)
+        copy_model(work.model, work.control_model(name), CONTROLS[name])
+        words = ("-m", str(work.control_model(name)), "-f", FOLD, *self._table)
+        self._predict("nnUNetv2_predict_from_modelfolder", work.images, name, *words)
 
-    def predict_control(self) -> None:
-        """Predict all targets on all unseen images with each target's embeddings exchanged for another's."""
-        work = self.workspace
-        copy_shuffled(work.model, work.control_model)
-        images, folder = work.dataset / "imagesTs", work.predictions(CONTROL)
-        model = ("-m", str(work.control_model), "-f", FOLD)
-        self._predict("nnUNetv2_predict_from_modelfolder", images, folder, *model)
-
-    def score(self, predictions: str) -> dict[str, list[float]]:
-        """Measure the Dice of every target in every unseen case, 0 to 1."""
-        pairs = [(self._read(predictions, case), self._read_truth(case)) for case in self._cases]
-        return score_cases(pairs, LABELS)
-
-    def measure_sides(self) -> dict[str, float]:
-        """Measure which share of each predicted kidney lies in the other one, 0 to 1, averaged over unseen cases."""
-        found = {}
-        for name, other in (("left kidney", "right kidney"), ("right kidney", "left kidney")):
-            shares = [
-                measure_confusion(self._read(ALL, case), self._read_truth(case), LABELS[name], LABELS[other])
-                for case in self._cases
-            ]
-            found[f"share of the predicted {name} inside the true {other}"] = sum(shares) / len(shares)
-        return found
+    def measure(self) -> Results:
+        """Score all predictions of unseen images."""
+        measurement = self._measurement
+        targets_exchanged, contexts_exchanged = (measurement.score(name) for name in CONTROLS)
+        return Results(
+            dice=measurement.score(ALL),
+            transfer=measurement.score(TRANSFER, list_unannotated),
+            targets_exchanged=targets_exchanged,
+            contexts_exchanged=contexts_exchanged,
+            confusion=measurement.measure_sides(ALL),
+        )
 
     def draw(self) -> None:
-        """Draw the picture: the image, the prediction under each prompt, the truth."""
-        image, spacing = read_axial(self.workspace.dataset / "imagesTs" / f"{self._shown}_0000.nii.gz")
-        truth = self._read_truth(self._shown)
-        sentences = self._read_sentences()
-        rows = []
-        for target in self.options.targets:
-            prediction, only = self._read(target, self._shown), truth * (truth == LABELS[target])
-            note = f"Dice {measure_dice(prediction, truth, LABELS[target]):.2f}"
-            rows.append(Row(sentences[target], prediction, only, note))
-        prediction = self._read(ALL, self._shown)
-        dice = [measure_dice(prediction, truth, value) for value in LABELS.values()]
-        rows.append(Row(ALL, prediction, truth, f"mean Dice {sum(dice) / len(dice):.2f}"))
-        save_comparison(self.workspace.picture, Volume(image, spacing, _WINDOW), rows, LABELS)
+        """Draw the picture: image, prediction under each prompt, and truth."""
+        draw(self._measurement, self.options.targets, ALL)
 
     @property
-    def _cases(self) -> list[str]:
-        return [f"test_{number:03d}" for number in range(self.options.test_cases)]
+    def _measurement(self) -> Measurement:
+        return Measurement(self.workspace, self.options.test_cases)
 
     @property
-    def _shown(self) -> str:
-        return self._cases[0]
+    def _table(self) -> tuple[str, str]:
+        return "--context", str(self.workspace.contexts)
 
-    def _predict(self, command: str, images: Path, folder: Path, *words: str) -> None:
+    def _gather(self, folder: Path, cases: list[UnseenCase]) -> None:
+        folder.mkdir()
+        for case in cases:
+            shutil.copy(self.workspace.raw / case.source.dataset / "imagesTs" / f"{case.name}_0000.nii.gz", folder)
+
+    def _predict(self, command: str, images: Path, selection: str, *words: str) -> None:
+        folder = self.workspace.predictions(selection)
         shared = ("-i", str(images), "-o", str(folder), "-npp", "1", "-nps", "1", "-device", self.options.device)
         self.commands.run(command, *shared, *words)
-
-    def _read(self, predictions: str, case: str) -> LabelMap:
-        return read_label_map(self.workspace.predictions(predictions) / f"{case}.nii.gz")
-
-    def _read_truth(self, case: str) -> LabelMap:
-        return read_label_map(self.workspace.dataset / "labelsTs" / f"{case}.nii.gz")
-
-    def _read_sentences(self) -> Mapping[str, str]:
-        section = json.loads((self.workspace.model / "plans.json").read_text(encoding="utf-8"))["duplus"]
-        prompts = section["contexts"][section["default_context"]]["target_prompts"]
-        return {name: sentences[0] for name, sentences in prompts.items()}

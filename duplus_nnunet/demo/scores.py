@@ -1,6 +1,6 @@
 """The demonstration's scores, its table, and the bars it has to clear.
 
-In: predicted and true label maps. Out: Dice a target and case, left/right confusion, and a verdict.
+In: predicted and true label maps. Out: Dice a contrast, target and case, left/right confusion, and a verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,31 @@ LEAST_DICE = 0.80
 MOST_CONFUSION = 0.05
 MOST_CONTROL_DICE = 0.20
 
+_WIDTH = len("PET right kidney")
+
 LabelMap = NDArray[np.uint8]
+# Dice, 0 to 1, of each case by target; and that by contrast.
+TargetScores = Mapping[str, Sequence[float]]
+Scores = Mapping[str, TargetScores]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the demonstration measured on unseen bodies.
+
+    Attributes:
+        dice: By contrast and target, of what is annotated in that contrast's training cases.
+        transfer: The same of what is annotated in other contrasts only.
+        targets_exchanged: As `dice`, with each target's prompt (T2) exchanged for another target's.
+        contexts_exchanged: As `dice`, with each context's prompt (T1) exchanged for another context's.
+        confusion: Share of each side's prediction that lies in the other side, by description.
+    """
+
+    dice: Scores
+    transfer: Scores
+    targets_exchanged: Scores
+    contexts_exchanged: Scores
+    confusion: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -63,34 +87,41 @@ def score_cases(pairs: Sequence[tuple[LabelMap, LabelMap]], labels: Mapping[str,
     }
 
 
-def mean_dice(scores: Mapping[str, Sequence[float]]) -> float:
+def mean_dice(scores: TargetScores) -> float:
     """Average over targets of the average over cases, 0 to 1."""
     return float(np.mean([np.mean(values) for values in scores.values()]))
 
 
-def format_table(scores: Mapping[str, Sequence[float]], control: Mapping[str, Sequence[float]]) -> str:
-    """Lay out Dice a target: mean, standard deviation, worst and best case, and the mean of the control."""
-    width = max(len(name) for name in (*scores, "target"))
-    lines = [f"{'target':<{width}}   mean    std    min    max   shuffled prompts"]
-    for name, values in scores.items():
-        spread = f"{np.mean(values):6.3f} {np.std(values):6.3f} {np.min(values):6.3f} {np.max(values):6.3f}"
-        lines.append(f"{name:<{width}} {spread}   {np.mean(control[name]):6.3f}")
-    lines.append(f"{'mean':<{width}} {mean_dice(scores):6.3f} {'':20}   {mean_dice(control):6.3f}")
+def format_table(results: Results) -> str:
+    """Lay out Dice a contrast and target: mean, spread, worst and best case, and the means of the two controls."""
+    lines = [f"{'':<{_WIDTH}}   mean    std    min    max   T2 exchanged   T1 exchanged"]
+    for contrast, scores in results.dice.items():
+        controls = (results.targets_exchanged[contrast], results.contexts_exchanged[contrast])
+        for name, values in scores.items():
+            means = "".join(f"{np.mean(control[name]):15.3f}" for control in controls)
+            lines.append(f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}{means}")
+        means = "".join(f"{mean_dice(control):15.3f}" for control in controls)
+        lines.append(f"{contrast + ' mean':<{_WIDTH}} {mean_dice(scores):6.3f} {'':20}{means}")
+    lines.append("never annotated in that contrast (only reported):")
+    for contrast, scores in results.transfer.items():
+        lines += [f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}" for name, values in scores.items()]
     return "\n".join(lines)
 
 
-def judge(
-    scores: Mapping[str, Sequence[float]], confusion: Mapping[str, float], control: Mapping[str, Sequence[float]]
-) -> list[Bar]:
-    """Hold the results against the bars.
-
-    Args:
-        scores: Dice a target and unseen case.
-        confusion: Share of each side's prediction that lies in the other side, by description.
-        control: Dice a target and case with the embeddings shuffled.
-    """
+def judge(results: Results) -> list[Bar]:
+    """Hold the results against the bars."""
     return [
-        Bar("mean Dice on unseen cases", mean_dice(scores), LEAST_DICE, at_least=True),
-        *(Bar(name, value, MOST_CONFUSION, at_least=False) for name, value in confusion.items()),
-        Bar("mean Dice with shuffled prompts (control)", mean_dice(control), MOST_CONTROL_DICE, at_least=False),
+        *(
+            Bar(f"mean Dice on unseen cases, {contrast}", mean_dice(scores), LEAST_DICE, at_least=True)
+            for contrast, scores in results.dice.items()
+        ),
+        *(Bar(name, value, MOST_CONFUSION, at_least=False) for name, value in results.confusion.items()),
+        *(
+            Bar(f"mean Dice with T2 exchanged, {contrast}", mean_dice(scores), MOST_CONTROL_DICE, at_least=False)
+            for contrast, scores in results.targets_exchanged.items()
+        ),
     ]
+
+
+def _format_spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):6.3f} {np.std(values):6.3f} {np.min(values):6.3f} {np.max(values):6.3f}"

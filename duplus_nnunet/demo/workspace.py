@@ -11,12 +11,16 @@ from pathlib import Path
 
 from duplus_nnunet.errors import DataError
 
-DATASET = "Dataset999_Phantom"
 DATASET_ID = "999"
+DATASET_NAME = "Phantom"
+DATASET = f"Dataset{DATASET_ID}_{DATASET_NAME}"
+
+# Named like the variables by which nnU-Net finds them.
+HOST_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 _MARK = ".duplus_demo"
-_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions", "control_model", "one_image")
-_FILES = ("demo.png", "demo.log", "dice.json")
+_INTERMEDIATE = (*HOST_FOLDERS, "images", "one_body", "predictions", "control_models", "contexts.csv")
+_RESULTS = ("demo.png", "demo.log", "dice.json")
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,14 @@ class Workspace:
     root: Path
 
     @property
+    def raw(self) -> Path:
+        """nnU-Net's folder of raw datasets: one a contrast, and the composed one."""
+        return self.root / "nnUNet_raw"
+
+    @property
     def dataset(self) -> Path:
-        """nnU-Net's raw dataset."""
-        return self.root / "nnUNet_raw" / DATASET
+        """The composed raw dataset."""
+        return self.raw / DATASET
 
     @property
     def plans(self) -> Path:
@@ -41,18 +50,23 @@ class Workspace:
         return self.root / "nnUNet_results" / DATASET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
 
     @property
-    def control_model(self) -> Path:
-        """The model's copy with the target embeddings shuffled."""
-        return self.root / "control_model"
+    def images(self) -> Path:
+        """Folder with the unseen images of all contrasts."""
+        return self.root / "images"
 
     @property
-    def one_image(self) -> Path:
-        """Folder with the one unseen image that the picture shows."""
-        return self.root / "one_image"
+    def one_body(self) -> Path:
+        """Folder with the images of the one unseen body that the picture shows, one a contrast."""
+        return self.root / "one_body"
+
+    @property
+    def contexts(self) -> Path:
+        """Table of the context of each unseen case, for `--context`."""
+        return self.root / "contexts.csv"
 
     @property
     def picture(self) -> Path:
-        """The picture of one image under several prompts."""
+        """The picture: images, predictions under several prompts, and the truth."""
         return self.root / "demo.png"
 
     @property
@@ -64,6 +78,10 @@ class Workspace:
     def scores(self) -> Path:
         """The Dice values as a file."""
         return self.root / "dice.json"
+
+    def control_model(self, name: str) -> Path:
+        """Folder of the model's copy with some of its embeddings exchanged."""
+        return self.root / "control_models" / name.replace(" ", "_")
 
     def predictions(self, name: str) -> Path:
         """Folder of the predictions made under one selection of targets."""
@@ -84,7 +102,7 @@ class Workspace:
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._remove((*_FOLDERS, *_FILES))
+            self._remove((*_INTERMEDIATE, *_RESULTS))
             (self.root / _MARK).touch()
         except OSError as error:
             raise DataError(
@@ -93,12 +111,12 @@ class Workspace:
 
     def clean(self) -> None:
         """Remove what only nnU-Net needs: data, model and predictions. The picture, the scores and the log stay."""
-        self._remove(_FOLDERS)
+        self._remove(_INTERMEDIATE)
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Build the variables for nnU-Net's commands: its folders lie in here, its workers fit the processor."""
         workers = str(min(count_cores(), 4))
-        mine = {name: str((self.root / name).resolve()) for name in _FOLDERS[:3]}
+        mine = {name: str((self.root / name).resolve()) for name in HOST_FOLDERS}
         kept = {name: value for name, value in inherited.items() if name not in ("DUPLUS_TARGETS", "DUPLUS_CONTEXT")}
         return {
             **kept,

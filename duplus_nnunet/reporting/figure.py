@@ -1,9 +1,9 @@
-"""The picture of one image under several target prompts, as in the paper's Figure 3.
+"""The picture of images under several prompts, as in the paper's Figures 3 and 4.
 
-In: an image, and for each prompt the predicted and the true label map on its grid. Out: a PNG with a row a prompt and
+In: for each prompt an image, and the predicted and the true label map on its grid. Out: a PNG with a row a prompt and
 the columns image, prediction and truth.
 
-Source: DuPLUS, arXiv 2510.03483, Figure 3 (the arrangement).
+Source: DuPLUS, arXiv 2510.03483, Figures 3 and 4 (the arrangement).
 """
 
 import textwrap
@@ -25,28 +25,11 @@ COLOURS = ("#e8743b", "#19a979", "#3f9bf4", "#f2cf3b", "#b565d9", "#ed4a7b", "#5
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_PANEL_INCHES = 2.7
+_PANEL_INCHES = 1.7
 _OPACITY = 0.4
-_WRAP_AT = 24
+_WRAP_AT = 22
 # Share of a structure's largest area from which more of it does not make up for another one that is missing.
 _WELL_SHOWN = 0.6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prompt on the image.
-
-    Attributes:
-        prompt: What was asked for; stands at the left.
-        prediction: Label map in array order (D, H, W).
-        truth: Label map of the same shape, holding the labels that were asked for.
-        note: What stands under the prediction, such as its Dice.
-    """
-
-    prompt: str
-    prediction: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,36 +67,62 @@ class View:
         """Height of a pixel over its width."""
         return spacing[1 - self.axis] / spacing[2]
 
+    def find_in(self, volume: Volume, other: Volume) -> "View":
+        """Find the slice of another volume nearest to this one of `volume`; the middles of both are the same place."""
+        before, after = volume.image.shape[self.axis], other.image.shape[self.axis]
+        distance = (self.level - (before - 1) / 2) * volume.spacing[self.axis]
+        level = round(distance / other.spacing[self.axis] + (after - 1) / 2)
+        return View(self.axis, min(max(level, 0), after - 1))
 
-def save_comparison(path: Path, volume: Volume, rows: Sequence[Row], labels: Mapping[str, int]) -> None:
-    """Write the picture, at the axial or coronal slice that shows most of all that is in the truth.
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt on one image.
+
+    Attributes:
+        prompt: What was asked for; stands at the left.
+        prediction: Label map in array order (D, H, W), on the image's grid.
+        truth: Label map of the same shape, holding the labels that were asked for.
+        volume: The image.
+        view: The slice that is shown.
+        note: What stands under the prediction, such as its Dice.
+    """
+
+    prompt: str
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    volume: Volume
+    view: View
+    note: str = ""
+
+
+def save_comparison(path: Path, rows: Sequence[Row], labels: Mapping[str, int]) -> None:
+    """Write the picture.
 
     Args:
         path: File to write, such as `demo.png`.
-        volume: The image.
         rows: One a prompt.
         labels: Label value by name, for the legend and the colours.
 
     Raises:
-        DataError: There is no row, or a label map is not on the image's grid.
+        DataError: There is no row, or a label map is not on its image's grid.
     """
-    _check(volume, rows)
-    view = choose_view([row.truth for row in rows])
+    _check(rows)
     size = (3 * _PANEL_INCHES + 1.6, len(rows) * _PANEL_INCHES + 1.3)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for row, panels in zip(rows, axes, strict=True):
-        _draw_row(panels, volume, row, view)
+        _draw_row(panels, row)
     for panel, heading in zip(axes[0], ("Image", "Prediction", "Truth"), strict=True):
-        panel.set_title(heading, fontsize=12, fontweight="bold")
-    drawn = [view.cut(part) for row in rows for part in (row.prediction, row.truth)]
+        panel.set_title(heading, fontsize=11, fontweight="bold")
+    drawn = [row.view.cut(part) for row in rows for part in (row.prediction, row.truth)]
     _draw_legend(figure, labels, drawn)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def choose_view(truths: Sequence[NDArray[np.uint8]]) -> View:
-    """Find the slice that shows most structures well; one that stands in several truths counts as often."""
+    """Find the axial or coronal slice that shows most structures well; one in several truths counts as often."""
     views = [View(axis, level) for axis in (0, 1) for level in range(truths[0].shape[axis])]
     shares = np.concatenate([_share_per_slice(truths, axis) for axis in (0, 1)])
     if not shares.size:
@@ -126,14 +135,14 @@ def colour(value: int) -> str:
     return COLOURS[(value - 1) % len(COLOURS)]
 
 
-def _check(volume: Volume, rows: Sequence[Row]) -> None:
+def _check(rows: Sequence[Row]) -> None:
     if not rows:
         raise DataError("There is no prompt to draw a picture of; expected one row or more.")
     for row in rows:
         for kind, labels in (("prediction", row.prediction), ("truth", row.truth)):
-            if labels.shape != volume.image.shape:
+            if labels.shape != row.volume.image.shape:
                 raise DataError(
-                    f"The {kind} of {row.prompt!r} has shape {labels.shape}, the image {volume.image.shape}; "
+                    f"The {kind} of {row.prompt!r} has shape {labels.shape}, the image {row.volume.image.shape}; "
                     "a picture needs both on one grid."
                 )
 
@@ -145,15 +154,16 @@ def _share_per_slice(truths: Sequence[NDArray[np.uint8]], axis: int) -> NDArray[
     return np.array([area / area.max() for area in areas]).reshape(len(areas), truths[0].shape[axis]).T
 
 
-def _draw_row(panels: Sequence[Axes], volume: Volume, row: Row, view: View) -> None:
+def _draw_row(panels: Sequence[Axes], row: Row) -> None:
     for panel, labels in zip(panels, (None, row.prediction, row.truth), strict=True):
-        _draw_panel(panel, volume, labels, view)
-    panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=11)
-    panels[1].set_xlabel(row.note, fontsize=10)
+        _draw_panel(panel, row.volume, labels, row.view)
+    panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=9)
+    panels[1].set_xlabel(row.note, fontsize=9)
     for side, x in (("R", 0.05), ("L", 0.95)):
         panels[0].annotate(
-            side, (x, 0.95), xycoords="axes fraction", color="white", ha="center", va="center", fontsize=11
-        )
+            side, (x, 0.93), xycoords="axes fraction", color="white", ha="center", va="center", fontsize=9,
+            bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5},
+        )  # fmt: skip
 
 
 def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, view: View) -> None:
@@ -176,7 +186,7 @@ def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, v
 
 
 def _draw_legend(figure: Figure, labels: Mapping[str, int], slices: Sequence[NDArray[np.uint8]]) -> None:
-    shown = set(np.unique(slices))
+    shown = {value for one in slices for value in np.unique(one)}
     patches = [Patch(color=colour(value), label=name) for name, value in labels.items() if value and value in shown]
     columns = max(1, min(len(patches), 5))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=11)
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

@@ -52,6 +52,16 @@ def test_nnunets_folders_stay_only_when_asked_for(
     assert (tmp_path / "demo" / "nnUNet_results").exists() == kept
 
 
+def test_a_kept_model_can_be_tried_by_the_words_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "_carry_out", lambda *_: [])
+    cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", "--keep"])
+    out = capsys.readouterr().out
+    assert f'nnUNet_results="{tmp_path / "demo" / "nnUNet_results"}"' in out
+    assert f'-d 999 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --context "{tmp_path}/demo/contexts.csv"' in out
+
+
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["demo", "--help"])

@@ -1,4 +1,4 @@
-"""The control: every target gets another's embeddings, and nothing else changes."""
+"""The controls: every target, or every context, gets another's embeddings, and nothing else changes."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.demo.control import copy_shuffled, shuffle_embeddings
+from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.settings import PLANS_VERSION
 
@@ -20,7 +20,7 @@ def make_plans(names: list[str] = NAMES) -> dict[str, Any]:
     }
     texts = [
         *names,
-        "A CT of abdomen",
+        *(f"A {context} of abdomen" for context in prompts),
         *(text for found in prompts.values() for many in found.values() for text in many),
     ]
     return {
@@ -28,7 +28,10 @@ def make_plans(names: list[str] = NAMES) -> dict[str, Any]:
         "duplus": {
             "version": PLANS_VERSION,
             "targets": [{"name": name, "label": name} for name in names],
-            "contexts": {context: {"target_prompts": found} for context, found in prompts.items()},
+            "contexts": {
+                context: {"sentences": [f"A {context} of abdomen"], "target_prompts": found}
+                for context, found in prompts.items()
+            },
             "embeddings": {text: f"vector of {text}" for text in texts},
         },
     }
@@ -42,30 +45,44 @@ def embeddings(plans: dict[str, Any]) -> dict[str, str]:
 @pytest.mark.parametrize("template", ["{}", "A CT of {}", "A MR of {}"])
 def test_no_target_keeps_its_embedding_of_sentence_or_name(name: str, template: str) -> None:
     text = template.format(name)
-    assert embeddings(shuffle_embeddings(make_plans()))[text] != f"vector of {text}"
+    assert embeddings(exchange_targets(make_plans()))[text] != f"vector of {text}"
 
 
 def test_sentence_and_name_come_from_the_same_target() -> None:
-    found = embeddings(shuffle_embeddings(make_plans()))
+    found = embeddings(exchange_targets(make_plans()))
     assert found["liver"] == "vector of left kidney"
     assert found["A CT of liver"] == "vector of A CT of left kidney"
     assert found["A MR of right kidney"] == "vector of A MR of liver"
 
 
 def test_embeddings_are_exchanged_none_is_lost() -> None:
-    before, after = embeddings(make_plans()), embeddings(shuffle_embeddings(make_plans()))
+    before, after = embeddings(make_plans()), embeddings(exchange_targets(make_plans()))
     assert sorted(before.values()) == sorted(after.values())
 
 
 def test_contexts_and_the_plans_given_stay_as_they_are() -> None:
     plans = make_plans()
-    assert embeddings(shuffle_embeddings(plans))["A CT of abdomen"] == "vector of A CT of abdomen"
+    assert embeddings(exchange_targets(plans))["A CT of abdomen"] == "vector of A CT of abdomen"
     assert plans == make_plans()
+
+
+def test_contexts_are_exchanged_and_targets_stay() -> None:
+    before, after = embeddings(make_plans()), embeddings(exchange_contexts(make_plans()))
+    assert after["A CT of abdomen"] == "vector of A MR of abdomen"
+    assert after["A MR of abdomen"] == "vector of A CT of abdomen"
+    assert {text for text in before if before[text] != after[text]} == {"A CT of abdomen", "A MR of abdomen"}
+
+
+def test_one_context_cannot_be_exchanged() -> None:
+    plans = make_plans()
+    del plans["duplus"]["contexts"]["MR"]
+    with pytest.raises(PlansError, match=r"the contexts \['CT'\]; .* two or more"):
+        exchange_contexts(plans)
 
 
 def test_one_target_cannot_be_exchanged() -> None:
     with pytest.raises(PlansError, match="two or more"):
-        shuffle_embeddings(make_plans(["liver"]))
+        exchange_targets(make_plans(["liver"]))
 
 
 def test_copied_model_differs_in_the_plans_only(tmp_path: Path) -> None:
@@ -74,7 +91,7 @@ def test_copied_model_differs_in_the_plans_only(tmp_path: Path) -> None:
     (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights")
     (model / "dataset.json").write_text("{}")
     (model / "plans.json").write_text(json.dumps(make_plans()))
-    copy_shuffled(model, tmp_path / "copy")
+    copy_model(model, tmp_path / "copy", exchange_targets)
     assert (tmp_path / "copy" / "fold_0" / "checkpoint_final.pth").read_bytes() == b"weights"
-    assert json.loads((tmp_path / "copy" / "plans.json").read_text()) == shuffle_embeddings(make_plans())
+    assert json.loads((tmp_path / "copy" / "plans.json").read_text()) == exchange_targets(make_plans())
     assert json.loads((model / "plans.json").read_text()) == make_plans()

@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from duplus_nnunet.demo.scores import Bar, format_table, judge, mean_dice, measure_confusion, measure_dice, score_cases
+from duplus_nnunet.demo.scores import (
+    Bar,
+    Results,
+    Scores,
+    format_table,
+    judge,
+    mean_dice,
+    measure_confusion,
+    measure_dice,
+    score_cases,
+)
 
 TRUTH = np.array([0, 1, 1, 2, 2, 0], dtype=np.uint8)
 
@@ -49,28 +59,41 @@ def test_mean_counts_every_target_alike() -> None:
     assert mean_dice({"a": [1.0, 1.0], "b": [0.0, 0.0]}) == 0.5
 
 
-def test_table_has_a_row_a_target_and_their_mean() -> None:
-    table = format_table({"liver": [0.9, 0.8], "spine": [0.7, 0.7]}, {"liver": [0.1, 0.0], "spine": [0.0, 0.0]})
+GOOD = {"CT": {"a": [0.9]}, "MR": {"b": [0.9]}}
+BAD = {"CT": {"a": [0.1]}, "MR": {"b": [0.1]}}
+ONE_BAD = {"CT": {"a": [0.1]}, "MR": {"b": [0.9]}}
+
+
+def make_results(dice: Scores, targets_exchanged: Scores, sides: float = 0.0) -> Results:
+    transfer = {"CT": {"b": [0.3, 0.5]}, "MR": {}}
+    return Results(dice, transfer, targets_exchanged, contexts_exchanged=GOOD, confusion={"sides": sides})
+
+
+def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> None:
+    dice = {"CT": {"liver": [0.9, 0.8], "spine": [0.7, 0.7]}}
+    exchanged = {"CT": {"liver": [0.1, 0.0], "spine": [0.0, 0.0]}}
+    table = format_table(Results(dice, {"CT": {"aorta": [0.3, 0.5]}}, exchanged, dice, {}))
     rows = [line.split() for line in table.splitlines()]
-    assert rows[1] == ["liver", "0.850", "0.050", "0.800", "0.900", "0.050"]
-    assert rows[3] == ["mean", "0.775", "0.025"]
-
-
-GOOD = {"a": [0.9]}
-BAD = {"a": [0.1]}
+    assert rows[1] == ["CT", "liver", "0.850", "0.050", "0.800", "0.900", "0.050", "0.850"]
+    assert rows[3] == ["CT", "mean", "0.775", "0.025", "0.775"]
+    assert rows[5] == ["CT", "aorta", "0.400", "0.100", "0.300", "0.500"]
 
 
 @pytest.mark.parametrize(
-    ("scores", "confusion", "control", "missed"),
+    ("results", "missed"),
     [
-        (GOOD, {"sides": 0.0}, BAD, []),
-        (BAD, {"sides": 0.0}, BAD, ["mean Dice on unseen cases"]),
-        (GOOD, {"sides": 0.5}, BAD, ["sides"]),
-        (GOOD, {"sides": 0.0}, GOOD, ["mean Dice with shuffled prompts (control)"]),
+        (make_results(GOOD, BAD), []),
+        (make_results(ONE_BAD, BAD), ["mean Dice on unseen cases, CT"]),
+        (make_results(GOOD, BAD, sides=0.5), ["sides"]),
+        (make_results(GOOD, ONE_BAD), ["mean Dice with T2 exchanged, MR"]),
     ],
 )
-def test_each_bar_can_be_missed_alone(scores: dict, confusion: dict, control: dict, missed: list) -> None:
-    assert [bar.name for bar in judge(scores, confusion, control) if not bar.holds] == missed
+def test_each_bar_can_be_missed_alone(results: Results, missed: list[str]) -> None:
+    assert [bar.name for bar in judge(results) if not bar.holds] == missed
+
+
+def test_neither_transfer_nor_exchanged_contexts_have_a_bar() -> None:
+    assert len(judge(make_results(GOOD, BAD))) == 2 + 1 + 2
 
 
 def test_limits_themselves_belong_to_the_better_side_only_for_the_dice() -> None:

@@ -35,13 +35,13 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_earlier_demonstration_is_replaced_and_later_additions_are_kept(tmp_path: Path) -> None:
     work = Workspace(tmp_path / "demo")
     work.prepare()
-    work.dataset.mkdir(parents=True)
-    work.picture.touch()
+    for folder in (work.dataset, work.images, work.one_body, work.control_model("T1 exchanged")):
+        folder.mkdir(parents=True)
+    for file in (work.picture, work.contexts):
+        file.touch()
     (work.root / "notes.txt").touch()
     work.prepare()
-    assert not work.dataset.exists()
-    assert not work.picture.exists()
-    assert (work.root / "notes.txt").exists()
+    assert {path.name for path in work.root.iterdir()} == {".duplus_demo", "notes.txt"}
 
 
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -54,13 +54,10 @@ def test_cleaning_keeps_picture_scores_and_log(tmp_path: Path) -> None:
     work = Workspace(tmp_path / "demo")
     work.prepare()
     work.model.mkdir(parents=True)
-    for path in (work.picture, work.scores, work.log):
+    for path in (work.contexts, work.picture, work.scores, work.log):
         path.touch()
     work.clean()
-    assert not work.model.exists()
-    assert work.picture.exists()
-    assert work.scores.exists()
-    assert work.log.exists()
+    assert {path.name for path in work.root.iterdir()} == {".duplus_demo", "demo.png", "dice.json", "demo.log"}
 
 
 def test_commands_see_the_demonstrations_folders_and_no_selection_of_the_user(tmp_path: Path) -> None:

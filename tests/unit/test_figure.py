@@ -1,5 +1,6 @@
 """The picture: the slice it chooses, its size, and what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -18,8 +19,12 @@ def label_map(*boxes: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def volume() -> Volume:
-    return Volume(np.zeros((10, 16, 16), dtype=np.float32), (5.0, 2.0, 2.0), (-160.0, 320.0))
+def volume(slices: int = 10, height: float = 5.0) -> Volume:
+    return Volume(np.zeros((slices, 16, 16), dtype=np.float32), (height, 2.0, 2.0), (-160.0, 320.0))
+
+
+def row(prompt: str, labels: np.ndarray, note: str = "") -> Row:
+    return Row(prompt, labels, labels, volume(len(labels)), View(axis=0, level=2), note)
 
 
 def test_chosen_slice_shows_every_structure() -> None:
@@ -52,6 +57,24 @@ def test_pixels_keep_the_spacings_proportion() -> None:
     assert View(axis=1, level=0).aspect((5.0, 2.0, 1.0)) == 5.0
 
 
+def test_same_place_is_found_on_another_grid() -> None:
+    coarse, fine = volume(slices=10, height=5.0), volume(slices=49, height=1.0)
+    assert View(axis=0, level=7).find_in(coarse, fine) == View(axis=0, level=36)
+    assert View(axis=1, level=3).find_in(coarse, fine) == View(axis=1, level=3)
+
+
+def test_a_place_outside_of_another_volume_is_its_last_slice() -> None:
+    assert View(axis=0, level=9).find_in(volume(slices=10), volume(slices=4)) == View(axis=0, level=3)
+
+
+def test_rows_may_show_images_on_different_grids(tmp_path: Path) -> None:
+    other = label_map((2, 5))[:6, :, :9]
+    image = Volume(np.zeros(other.shape, dtype=np.float32), (5.0, 2.0, 3.0), (0.0, 4.0))
+    rows = [row("CT", label_map((2, 5))), Row("MR", other, other, image, View(axis=0, level=2))]
+    save_comparison(tmp_path / "a.png", rows, {"liver": 1})
+    assert (tmp_path / "a.png").exists()
+
+
 def test_without_a_common_slice_the_fullest_is_chosen() -> None:
     labels = np.zeros((10, 16, 16), dtype=np.uint8)
     for value in (1, 2, 3):
@@ -74,28 +97,27 @@ def test_first_ten_colours_differ() -> None:
 
 def test_picture_is_written_and_holds_the_colours_asked_for(tmp_path: Path) -> None:
     truth = label_map((2, 5), (2, 5))
-    rows = [Row("A computed tomography of liver", truth * (truth == 1), truth * (truth == 1), "Dice 1.00")]
-    save_comparison(tmp_path / "new" / "demo.png", volume(), rows, {"liver": 1, "spleen": 2})
+    rows = [row("A computed tomography of liver", truth * (truth == 1), "Dice 1.00")]
+    save_comparison(tmp_path / "new" / "demo.png", rows, {"liver": 1, "spleen": 2})
     pixels = matplotlib.image.imread(tmp_path / "new" / "demo.png")[..., :3].reshape(-1, 3)
     near = [(np.abs(pixels - matplotlib.colors.to_rgb(colour(value))).max(axis=1) < 0.02).any() for value in (1, 2)]
     assert near == [True, False]
 
 
 def test_more_rows_make_a_taller_picture(tmp_path: Path) -> None:
-    row = Row("all targets", label_map((2, 5)), label_map((2, 5)))
     heights = []
     for count in (1, 3):
-        save_comparison(tmp_path / "a.png", volume(), [row] * count, {"liver": 1})
+        save_comparison(tmp_path / "a.png", [row("all targets", label_map((2, 5)))] * count, {"liver": 1})
         heights.append(matplotlib.image.imread(tmp_path / "a.png").shape[0])
     assert heights[1] > 2 * heights[0]
 
 
 def test_label_map_of_another_grid_is_refused(tmp_path: Path) -> None:
-    row = Row("liver", np.zeros((10, 16, 15), dtype=np.uint8), label_map((2, 5)))
+    wrong = replace(row("liver", label_map((2, 5))), prediction=np.zeros((10, 16, 15), dtype=np.uint8))
     with pytest.raises(DataError, match=r"prediction of 'liver' has shape \(10, 16, 15\), the image \(10, 16, 16\)"):
-        save_comparison(tmp_path / "a.png", volume(), [row], {"liver": 1})
+        save_comparison(tmp_path / "a.png", [wrong], {"liver": 1})
 
 
 def test_no_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prompt"):
-        save_comparison(tmp_path / "a.png", volume(), [], {"liver": 1})
+        save_comparison(tmp_path / "a.png", [], {"liver": 1})

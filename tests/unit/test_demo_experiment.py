@@ -1,0 +1,111 @@
+"""The demonstration's steps: which commands are run, with which words, and what lies ready for them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet.demo import experiment as steps
+from duplus_nnunet.demo.experiment import Experiment, Options
+from duplus_nnunet.demo.workspace import Workspace
+from duplus_nnunet.errors import HostError
+
+
+class Recorder:
+    """Takes commands down instead of running them."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def run(self, *words: str) -> float:
+        self.calls.append(list(words))
+        return 0.0
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    options = Options(5, 2, seed=0, epochs=3, iterations=4, targets=("liver",), device="cpu")
+    return Experiment(options, Workspace(tmp_path), Recorder())
+
+
+def read_calls(experiment: Experiment) -> list[list[str]]:
+    return experiment.commands.calls
+
+
+def after(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_unseen_images_are_gathered_with_a_table_of_their_contexts(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_images(raw: Path, _: int, test_cases: int, __: int) -> None:
+        for case in steps.list_cases(test_cases):
+            file = raw / case.source.dataset / "imagesTs" / f"{case.name}_0000.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+    monkeypatch.setattr(steps, "write_phantom_sources", write_images)
+    experiment.write_data()
+    work = experiment.workspace
+    assert len(list(work.images.iterdir())) == 6
+    assert sorted(path.name[:11] for path in work.one_body.iterdir()) == ["ct_test_000", "mr_test_000", "pet_test_00"]
+    lines = work.contexts.read_text().splitlines()
+    assert lines[0] == "case,context"
+    assert "mr_test_001,phantom_mr" in lines
+
+
+def test_datasets_are_composed_by_the_command(experiment: Experiment) -> None:
+    experiment.compose()
+    assert read_calls(experiment) == [["duplus", "compose", "-o", "999", "-n", "Phantom", "901", "902", "903"]]
+
+
+def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
+    plans = {
+        "duplus": {"settings": {"epochs": 1000}},
+        "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": {"features_per_stage": [32, 64]}}}},
+    }
+    experiment.workspace.plans.parent.mkdir(parents=True)
+    experiment.workspace.plans.write_text(json.dumps(plans))
+    experiment.plan()
+    changed = json.loads(experiment.workspace.plans.read_text())
+    assert changed["duplus"]["settings"]["epochs"] == 3
+    assert changed["duplus"]["settings"]["iterations_per_epoch"] == 4
+    assert changed["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32]
+
+
+def test_one_call_predicts_all_contrasts_by_the_table(experiment: Experiment) -> None:
+    experiment.predict_all()
+    (words,) = read_calls(experiment)
+    assert after(words, "--context") == str(experiment.workspace.contexts)
+    assert "--targets" not in words
+
+
+def test_transfer_asks_each_contrast_for_what_it_never_had_annotated(experiment: Experiment) -> None:
+    experiment.predict_transfer()
+    asked = {after(words, "--context"): words[words.index("--targets") + 1 :] for words in read_calls(experiment)}
+    assert asked == {
+        "phantom_ct": ["stomach", "aorta"],
+        "phantom_mr": ["spleen", "aorta", "spine"],
+        "phantom_pet": ["left kidney", "right kidney", "stomach", "spine"],
+    }
+    assert len({after(words, "-o") for words in read_calls(experiment)}) == 1
+
+
+@pytest.mark.parametrize("name", list(steps.CONTROLS))
+def test_a_control_runs_a_copy_of_the_model(name: str, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[tuple[object, ...]] = []
+    monkeypatch.setattr(steps, "copy_model", lambda *words: copied.append(words))
+    experiment.predict_control(name)
+    work = experiment.workspace
+    assert copied == [(work.model, work.control_model(name), steps.CONTROLS[name])]
+    assert after(read_calls(experiment)[0], "-m") == str(work.control_model(name))
+
+
+def test_a_failed_command_ends_the_demonstration(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: str) -> float:
+        raise HostError("exit code 1")
+
+    monkeypatch.setattr(experiment.commands, "run", fail)
+    with pytest.raises(HostError, match="exit code 1"):
+        experiment.train()
