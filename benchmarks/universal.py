@@ -1,8 +1,8 @@
 """One model for five datasets beside five specialists, its ablations, and what T1 does; data in nnU-Net's raw folder.
 
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
-models have the same patch, features and batch size; imagesTs decides nothing, it is only scored. Stages can be run one
-at a time, and a training that was interrupted goes on. nnU-Net's three folders have to be set.
+models have the same patch, features, batch size and precision; imagesTs decides nothing, it is only scored. Stages can
+be run one at a time, and a training that was interrupted goes on. nnU-Net's three folders have to be set.
 
 Examples:
   python benchmarks/universal.py prepare
@@ -38,16 +38,37 @@ NETWORK = {
 }
 SARCOMA = {"sarcoma_ct": "SarcomaCT", "sarcoma_mr": "SarcomaMR", "sarcoma_pet": "SarcomaPET"}
 STOCK_ITERATIONS, STOCK_EPOCH = 1000, 50
-# No validation of whole images: imagesTs is what is scored, and validating takes longer than training here.
-STOCK_TRAINER = """
+OURS, STOCK = "DuPLUSTrainerShort", "nnUNetTrainerShort"
+# No validation of whole images: imagesTs is what is scored, and validating takes longer than training here. Both are
+# trained in bfloat16, ours by a word in the plans.
+TRAINERS = f"""
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from duplus_nnunet.trainers import DuPLUSTrainer
 
-class nnUNetTrainerShort(nnUNetTrainer):
+
+class {OURS}(DuPLUSTrainer):
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+
+
+class {STOCK}(nnUNetTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch = {epochs}, {iterations}
-        self.num_val_iterations_per_epoch, self.save_every = 10, 1
+        self.num_epochs, self.num_iterations_per_epoch = {STOCK_ITERATIONS // STOCK_EPOCH}, {STOCK_EPOCH}
+        self.num_val_iterations_per_epoch, self.save_every = 5, 1
+
+    def initialize(self):
+        super().initialize()
+        forward = self.network.forward
+
+        def mixed(x):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.device.type == "cpu"):
+                out = forward(x)
+            return [level.float() for level in out] if isinstance(out, list) else out.float()
+
+        self.network.forward = mixed
 
     def perform_actual_validation(self, save_probabilities=False):
         pass
@@ -83,11 +104,14 @@ def find_dataset(number: int) -> str:
     return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
 
 
-def call(*words: object, **variables: str) -> None:
-    """Run a command of this environment; what it prints goes to stderr."""
+def call(*words: object) -> None:
+    """Run a command of this environment, which finds TRAINERS; what it prints goes to stderr."""
     script = Path(sys.executable).with_name(str(words[0]))
     command = [str(script), *map(str, words[1:])]
-    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, **variables})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "short_trainers.py").write_text(TRAINERS)
+        environment = {**os.environ, "nnUNet_extTrainer": folder}
+        subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
 
 
 def shrink(plans: dict[str, Any]) -> None:
@@ -117,7 +141,8 @@ def prepare() -> None:
         plans = json.loads(file.read_text())
         settings = plans["duplus"]["settings"]
         changed = {**model.settings, "network": {**settings["network"], **model.settings.get("network", {})}}
-        settings |= {"epochs": model.iterations // 100, "iterations_per_epoch": 100, "validation_iterations": 20}
+        settings |= {"epochs": model.iterations // 100, "iterations_per_epoch": 100, "validation_iterations": 10}
+        settings["cpu_bfloat16"] = True
         plans["duplus"]["settings"], plans["plans_name"] = {**settings, **changed}, model.plans
         file.with_name(f"{model.plans}.json").write_text(json.dumps(plans, indent=1))
 
@@ -125,21 +150,17 @@ def prepare() -> None:
 def train(name: str, device: str) -> None:
     """Train one of our models, or all specialists; what is there already is continued."""
     if name != "stock":
-        words = (NUMBER, "3d_fullres", 0, "-tr", "DuPLUSTrainer", "-p", MODELS[name].plans, "-device", device)
+        words = (NUMBER, "3d_fullres", 0, "-tr", OURS, "-p", MODELS[name].plans, "-device", device)
         call("nnUNetv2_train", *words, "--c")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        code = STOCK_TRAINER.format(epochs=STOCK_ITERATIONS // STOCK_EPOCH, iterations=STOCK_EPOCH)
-        (Path(folder) / "nnUNetTrainerShort.py").write_text(code)
-        for source in SOURCES:
-            words = (source, "3d_fullres", 0, "-tr", "nnUNetTrainerShort", "-device", device, "--c")
-            call("nnUNetv2_train", *words, nnUNet_extTrainer=folder)
+    for source in SOURCES:
+        call("nnUNetv2_train", source, "3d_fullres", 0, "-tr", STOCK, "-device", device, "--c")
 
 
 def find_model(name: str) -> Path:
     """Return the folder of one of our models."""
     dataset = find_folder("results") / find_dataset(NUMBER)
-    return dataset / f"DuPLUSTrainer__{MODELS[name].plans}__3d_fullres"
+    return dataset / f"{OURS}__{MODELS[name].plans}__3d_fullres"
 
 
 def read_tests() -> dict[str, tuple[str, str]]:
@@ -171,14 +192,10 @@ def predict_stock(out: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for number, (name, values) in zip(SOURCES, list_sources(composed), strict=True):
         dataset, part = find_dataset(number), out / "specialists" / name
-        model = find_folder("results") / dataset / "nnUNetTrainerShort__nnUNetPlans__3d_fullres"
+        model = find_folder("results") / dataset / f"{STOCK}__nnUNetPlans__3d_fullres"
         images = find_folder("raw") / dataset / "imagesTs"
         options = ("-f", 0, "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
-        with tempfile.TemporaryDirectory() as folder:
-            code = STOCK_TRAINER.format(epochs=1, iterations=1)
-            (Path(folder) / "nnUNetTrainerShort.py").write_text(code)
-            words = ("-i", images, "-o", part, "-m", model, *options)
-            call("nnUNetv2_predict_from_modelfolder", *words, nnUNet_extTrainer=folder)
+        call("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", part, "-m", model, *options)
         for file in part.glob("*.nii.gz"):
             image: Any = nibabel.load(file)
             labels = np.asarray(image.dataobj)

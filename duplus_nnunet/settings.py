@@ -92,6 +92,8 @@ class Settings:
         context_prompt: What the network is told of T1: its "text", or "none" (an ablation).
         target_prompt: What the network is told of T2: its "text", or the number of the target, "one-hot" (an ablation:
             the plain universal model).
+        cpu_bfloat16: Whether convolutions run in bfloat16, in training and at prediction, on a CPU that has it; nnU-Net
+            computes in float32 there, and in mixed precision on a GPU alone.
         network: Sizes of the conditioning.
         text_adapter: LoRA on the text encoder; off by default.
     """
@@ -105,6 +107,7 @@ class Settings:
     mirror_left_right: bool = True
     context_prompt: str = "text"
     target_prompt: str = "text"
+    cpu_bfloat16: bool = False
     network: NetworkSettings = field(default_factory=NetworkSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
 
@@ -116,8 +119,9 @@ class Settings:
         _check("settings.paraphrase_probability", share, fits, "a number from 0 to 1")
         fits = _is_number(rate) and 0 < rate < math.inf
         _check("settings.initial_learning_rate", rate, fits, "a number above 0")
-        mirror = self.mirror_left_right
-        _check("settings.mirror_left_right", mirror, isinstance(mirror, bool), "true or false")
+        for name in ("mirror_left_right", "cpu_bfloat16"):
+            value = getattr(self, name)
+            _check(f"settings.{name}", value, isinstance(value, bool), "true or false")
         for name, words in (("context_prompt", ("text", "none")), ("target_prompt", ("text", "one-hot"))):
             value = getattr(self, name)
             _check(f"settings.{name}", value, value in words, " or ".join(map(repr, words)))

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from duplus_nnunet.data.sampling import measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError, ModelError, PlansError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition
+from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
@@ -112,6 +113,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         settings = read_settings(plans_manager.plans)
         table = TextTable(bank.keys, bank.vectors) if settings.text_adapter.enabled else None
         network = condition(unet, bank.embedding, settings.network, table)
+        network.cpu_bfloat16 = settings.cpu_bfloat16
         network.bind(bank.draw())
         return network
 
@@ -122,9 +124,12 @@ class DuPLUSTrainer(nnUNetTrainer):
         return optimizer, self.texts.join(unwrap(self.network), optimizer, schedule)
 
     def initialize(self) -> None:
-        """Differs from nnU-Net: DDP leaves buffers alone."""
+        """Differs from nnU-Net: DDP leaves buffers alone, and the log says in what a CPU computes."""
         super().initialize()
         keep_buffers_apart(self.network)
+        if self.settings.cpu_bfloat16 and self.device.type == "cpu":
+            found = "in bfloat16" if has_bfloat16() else "in float32, as this processor has no bfloat16"
+            self.print_to_log_file(f"convolutions are computed {found}")
 
     def _build_loss(self) -> nn.Module:
         """Differs from nnU-Net: our loss a target, under nnU-Net's own weights of deep supervision."""

@@ -77,7 +77,8 @@ class Experiment:
     def plan(self) -> None:
         """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network.
 
-        Paraphrases are left out, since left is told from right sooner by the same two texts each time.
+        Paraphrases are left out, since left is told from right sooner by the same two texts each time, and so is
+        mirroring from left to right: in so few iterations what lies beside them, such as the liver, has to tell sides.
         """
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",
@@ -92,6 +93,8 @@ class Experiment:
             # A few hundred iterations are not enough to tell sides without what lies beside them, such as the liver.
             "mirror_left_right": False,
             "save_every": 1,
+            "mirror_left_right": False,
+            "cpu_bfloat16": True,
         }
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [features // _THINNER for features in network["features_per_stage"]]

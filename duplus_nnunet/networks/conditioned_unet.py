@@ -14,6 +14,7 @@ from torch import nn
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
+from duplus_nnunet.networks.precision import mix_precision
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.networks.text_table import TextTable
 from duplus_nnunet.settings import NetworkSettings
@@ -36,6 +37,9 @@ class ConditionedUNet(nn.Module):
         embedding: Lengths (E, F) of a context and of a target embedding.
         settings: Sizes of the conditioning.
         texts: Embeddings that travel with the weights, because the text encoder is adapted; None: none do.
+
+    Attributes:
+        cpu_bfloat16: Whether the U-Net's convolutions run in bfloat16 on a CPU that has it; logits stay float32.
 
     Raises:
         PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
@@ -62,6 +66,7 @@ class ConditionedUNet(nn.Module):
         )
         decoder.num_classes = settings.head_features
         self._embedding = embedding
+        self.cpu_bfloat16 = False
         self._bound: Prompts | None = None
 
     def bind(self, prompts: Prompts) -> None:
@@ -104,17 +109,19 @@ class ConditionedUNet(nn.Module):
         try:
             for norm, (gamma, beta) in zip(self._conditioned, self.film(chosen.context), strict=True):
                 norm.modulate(gamma, beta)
-            skips = self.encoder(x)
-            maps = self.decoder(skips)
+            with mix_precision(x.device, self.cpu_bfloat16):
+                skips = self.encoder(x)
+                maps = self.decoder(skips)
         finally:
             for norm in self._conditioned:
                 norm.modulate(None, None)
         weights = self.generator(chosen.targets, pool_bottleneck(skips))
         if self.decoder.deep_supervision:
-            return [self._finish(apply_heads(level, weights)) for level in maps]
-        return self._finish(apply_heads(maps, weights))
+            return [self._finish(level, weights) for level in maps]
+        return self._finish(maps, weights)
 
-    def _finish(self, logits: torch.Tensor) -> torch.Tensor:
+    def _finish(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        logits = apply_heads(maps.float() if maps.dtype == torch.bfloat16 else maps, weights)
         return logits if self.training else logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:

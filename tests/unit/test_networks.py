@@ -263,3 +263,45 @@ def test_memory_estimate_counts_projection_and_logits() -> None:
     few = network.compute_conv_feature_map_size((8, 8, 8))
     network.bind(make_prompts(10))
     assert network.compute_conv_feature_map_size((8, 8, 8)) - few == 7 * 8**3
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take this processor for one that has bfloat16; where it has none, torch imitates it."""
+    monkeypatch.setattr("duplus_nnunet.networks.precision.has_bfloat16", lambda: True)
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_bfloat16_is_for_convolutions_only_and_logits_are_float32(kind: Any) -> None:
+    network, x, types = make_network(kind), images(), set()
+    network.cpu_bfloat16 = True
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.register_forward_hook(lambda _m, _i, out: types.add(out.dtype))
+    network.generator.register_forward_hook(lambda _m, _i, out: types.add(("head", out.dtype)))
+    logits = network(x)
+    assert types == {torch.bfloat16, ("head", torch.float32)}
+    assert {level.dtype for level in logits} == {torch.float32}
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+def test_bfloat16_changes_logits_and_gradients_by_its_rounding_only() -> None:
+    network, x = make_network(), images(2)
+    found = []
+    for wanted in (False, True):
+        network.cpu_bfloat16 = wanted
+        network.zero_grad()
+        levels = network(x)
+        sum(level.square().mean() for level in levels).backward()
+        found.append((levels[0].detach(), torch.cat([p.grad.flatten() for p in network.decoder.parameters()])))
+    for exact, mixed in zip(*found, strict=True):
+        assert 0 < (mixed - exact).norm() / exact.norm() < 0.05
+
+
+def test_without_bfloat16_in_the_processor_the_setting_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duplus_nnunet.networks.precision.has_bfloat16", lambda: False)
+    network, x = make_network(), images()
+    before = network(x)[0]
+    network.cpu_bfloat16 = True
+    assert torch.equal(network(x)[0], before)

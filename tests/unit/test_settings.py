@@ -78,6 +78,7 @@ def test_an_adapter_setting_out_of_range_is_refused(wrong: dict[str, Any]) -> No
         {"initial_learning_rate": float("nan")},
         {"initial_learning_rate": 0},
         {"mirror_left_right": 1},
+        {"cpu_bfloat16": "yes"},
         {"context_prompt": "off"},
         {"target_prompt": "number"},
         {"network": {"film": "no"}},
