@@ -1,0 +1,1 @@
+"""What is written of a prediction: in come answers, out come files."""
