@@ -6,6 +6,7 @@ Source: Saeed et al. 2025, arXiv 2510.03483.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +22,26 @@ from duplus_nnunet.settings import NetworkSettings
 
 # nnU-Net sums up to 27 overlapping windows, each weighted by up to 10, in float16 (largest number 65504).
 LARGEST_LOGIT = 100.0
+# Sets of prompts whose scales and heads are kept; more than a few come from a caller that binds new ones each time.
+_MOST_FOLDED = 64
 _ADDED = ("film.", "generator.", "decoder.seg_layers.", "texts.")
 # Of another model's texts, hence never taken over; its adapter's weights are.
 _OWN = ("texts.keys", "texts.table")
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What prompts come to before there is an image.
+
+    Attributes:
+        prompts: The prompts, as they were bound.
+        film: Scale and shift of each conditioned stage.
+        targets: T2's part of the heads' weights, (K, hidden) or (B, K, hidden).
+    """
+
+    prompts: Prompts
+    film: list[Any]
+    targets: torch.Tensor
 
 
 class ConditionedUNet(nn.Module):
@@ -68,6 +86,9 @@ class ConditionedUNet(nn.Module):
         self._embedding = embedding
         self.cpu_bfloat16 = False
         self._bound: Prompts | None = None
+        self._folded: dict[tuple[int, torch.device], Folded] = {}
+        # Other weights make other scales and heads of the same prompts.
+        self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
 
     def bind(self, prompts: Prompts) -> None:
         """Choose the prompts of all calls to come. They are in no checkpoint and are not shared between ranks.
@@ -105,9 +126,9 @@ class ConditionedUNet(nn.Module):
         Returns:
             Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are bounded.
         """
-        chosen = self.texts((self.prompts if prompts is None else prompts).to(x.device))
+        folded = self._fold(self.prompts if prompts is None else prompts, x.device)
         try:
-            for norm, (gamma, beta) in zip(self._conditioned, self.film(chosen.context), strict=True):
+            for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
                 norm.modulate(gamma, beta)
             with mix_precision(x.device, self.cpu_bfloat16):
                 skips = self.encoder(x)
@@ -115,10 +136,32 @@ class ConditionedUNet(nn.Module):
         finally:
             for norm in self._conditioned:
                 norm.modulate(None, None)
-        weights = self.generator(chosen.targets, pool_bottleneck(skips))
+        weights = self.generator.join(folded.targets, pool_bottleneck(skips))
         if self.decoder.deep_supervision:
             return [self._finish(level, weights) for level in maps]
         return self._finish(maps, weights)
+
+    def _fold(self, prompts: Prompts, device: torch.device) -> Folded:
+        """Compute what is the same for all images; at prediction once, for the windows of all images to come."""
+        if self.training or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            return self._compute_folded(prompts, device)
+        key = (id(prompts), device)
+        found = self._folded.get(key)
+        if found is None or found.prompts is not prompts:
+            if len(self._folded) >= _MOST_FOLDED:
+                self._folded.clear()
+            found = self._folded[key] = self._compute_folded(prompts, device)
+        return found
+
+    def _compute_folded(self, prompts: Prompts, device: torch.device) -> Folded:
+        there = self.texts(prompts.to(device))
+        return Folded(prompts, list(self.film(there.context)), self.generator.prepare(there.targets))
+
+    def train(self, mode: bool = True) -> "ConditionedUNet":
+        """Weights may change between training and prediction, so that nothing computed from them is kept."""
+        if mode != self.training:
+            self._folded.clear()
+        return super().train(mode)
 
     def _finish(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         logits = apply_heads(maps.float() if maps.dtype == torch.bfloat16 else maps, weights)

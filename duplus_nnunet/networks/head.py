@@ -5,6 +5,9 @@ All voxels see the same few weights, so voxels and targets are walked in blocks 
 backward pass recomputes the hidden layers instead of keeping them: memory grows with K only by the logits.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -185,18 +188,29 @@ class HeadGenerator(nn.Module):
 
     def forward(self, targets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Map targets, (K, F) or (B, K, F), and the pooled bottleneck (B, C) to weights (B, K, P)."""
-        if self.training or targets.device.type == "mps":
-            return self._generate(targets, dense, self.base.dtype)
+        return self.join(self.prepare(targets), dense)
+
+    def prepare(self, targets: torch.Tensor) -> torch.Tensor:
+        """Compute T2's part alone, (K, hidden) or (B, K, hidden): it is the same for every window of every image."""
+        with self._exact(targets.device):
+            return self._linear(self.from_target, targets)
+
+    def join(self, prepared: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """Map T2's part and the pooled bottleneck (B, C) to weights (B, K, P)."""
+        with self._exact(dense.device):
+            hidden = prepared + self._linear(self.from_dense, dense).unsqueeze(1)
+            hidden = self.nonlin(self._linear(self.mix, self.nonlin(hidden)))
+            return (self.base.to(hidden.dtype) + self._linear(self.out, hidden)).to(self.base.dtype)
+
+    def _is_exact(self, device: torch.device) -> bool:
         # A float32 product of K rows depends in its last bits on K; a float64 one, rounded, does not: so a target's
         # logits are the same whatever else is asked for. MPS has no float64.
-        with torch.autocast(targets.device.type, enabled=False):
-            return self._generate(targets, dense, torch.float64)
+        return not self.training and device.type != "mps"
 
-    def _generate(self, targets: torch.Tensor, dense: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-            bias = None if layer.bias is None else layer.bias.to(dtype)
-            return functional.linear(x.to(dtype), layer.weight.to(dtype), bias)
+    def _exact(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, enabled=False) if self._is_exact(device) else nullcontext()
 
-        hidden = linear(self.from_target, targets) + linear(self.from_dense, dense).unsqueeze(1)
-        hidden = self.nonlin(linear(self.mix, self.nonlin(hidden)))
-        return (self.base.to(dtype) + linear(self.out, hidden)).to(self.base.dtype)
+    def _linear(self, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        dtype = torch.float64 if self._is_exact(x.device) else self.base.dtype
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        return functional.linear(x.to(dtype), layer.weight.to(dtype), bias)

@@ -1,5 +1,6 @@
 """The two prompts as tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,6 +41,16 @@ class Prompts:
     def count(self) -> int:
         """K, the number of targets."""
         return self.targets.shape[-2]
+
+    def take(self, numbers: Sequence[int]) -> "Prompts":
+        """Return the prompts of some of the targets, by their numbers from 0, in that order."""
+        chosen = torch.as_tensor(numbers, dtype=torch.int64)
+        rows = (
+            None if self.rows is None else (self.rows[0], self.rows[1].index_select(-2, chosen.to(self.rows[1].device)))
+        )
+        mirrored = None if self.mirrored is None else self.mirrored.take(numbers)
+        targets = self.targets.index_select(-2, chosen.to(self.targets.device))
+        return replace(self, targets=targets, rows=rows, mirrored=mirrored)
 
     def to(self, device: torch.device) -> "Prompts":
         """Return the prompts on a device; the same object where they are there already."""

@@ -1,6 +1,7 @@
 """FiLM, the dynamic head and their injection into nnU-Net's networks."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -279,9 +280,8 @@ def test_bfloat16_is_for_convolutions_only_and_logits_are_float32(kind: Any) -> 
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module.register_forward_hook(lambda _m, _i, out: types.add(out.dtype))
-    network.generator.register_forward_hook(lambda _m, _i, out: types.add(("head", out.dtype)))
     logits = network(x)
-    assert types == {torch.bfloat16, ("head", torch.float32)}
+    assert types == {torch.bfloat16}
     assert {level.dtype for level in logits} == {torch.float32}
 
 
@@ -306,3 +306,50 @@ def test_without_bfloat16_in_the_processor_the_setting_changes_nothing(monkeypat
     before = network(x)[0]
     network.cpu_bfloat16 = True
     assert torch.equal(network(x)[0], before)
+
+
+def test_prompts_are_embedded_once_for_all_windows() -> None:
+    network, calls = make_network().eval(), []
+    network.film.register_forward_hook(lambda *_: calls.append("film"))
+    network.generator.from_target.register_forward_hook(lambda *_: calls.append("head"))
+    with torch.inference_mode():
+        first = network(images())[0]
+        for _ in range(3):
+            network(images())
+    assert calls.count("film") == 1
+    assert first.shape[1] == 3
+
+
+def test_what_is_computed_once_follows_prompts_and_weights() -> None:
+    network, other, x = make_network().eval(), make_network().eval(), images()
+    prompts = make_prompts(), make_prompts()
+    with torch.inference_mode():
+        found = [network(x, one)[0] for one in (*prompts, prompts[0])]
+        assert torch.equal(found[0], found[2])
+        assert not torch.equal(found[0], found[1])
+        network.load_state_dict(other.state_dict())
+        assert torch.equal(network(x, prompts[0])[0], other(x, prompts[0])[0])
+
+
+def test_training_computes_scales_and_heads_anew_each_time() -> None:
+    network, x, prompts = make_network(), images(), make_prompts()
+    network.eval()
+    with torch.inference_mode():
+        network(x, prompts)
+    network.train()
+    with torch.no_grad():
+        network.film.out.bias += 1.0
+    network.eval()
+    with torch.inference_mode():
+        kept = network(x, prompts)[0]
+    assert torch.allclose(kept, network(x, prompts)[0])
+
+
+def test_a_few_prompts_of_many_give_their_own_channels() -> None:
+    network, x, prompts = make_network().eval(), images(), make_prompts(5)
+    prompts = replace(prompts, mirrored=make_prompts(5))
+    with torch.inference_mode():
+        everything, some = (network(x, one)[0] for one in (prompts, prompts.take([3, 1])))
+    assert torch.equal(some, everything[:, [3, 1]])
+    assert prompts.mirrored is not None
+    assert torch.equal(prompts.take([4]).mirrored.targets, prompts.mirrored.targets[4:])
