@@ -42,7 +42,7 @@ def make_table(
         tests: The same of the test cases, as far as they have label maps.
     """
     name = strip_dataset_number(entry.dataset)
-    values = {target.name: _list_values(dataset_json["labels"][target.label]) for target in entry.targets}
+    values = {target.name: list_values(dataset_json["labels"][target.label]) for target in entry.targets}
     optional = {target.name for target in entry.targets if target.missing == "not annotated"}
 
     def describe(identifier: str, labels: Collection[int]) -> Case:
@@ -58,7 +58,8 @@ def make_table(
     return CaseTable({name: source}, cases, described)
 
 
-def _list_values(label: Any) -> set[int]:
+def list_values(label: Any) -> set[int]:
+    """Return the label values that dataset.json gives a label, one or several."""
     return {int(value) for value in np.atleast_1d(label)}
 
 

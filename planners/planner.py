@@ -22,8 +22,10 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
+from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
+from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
-from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, make_table, require_cases
+from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, list_values, make_table, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import find_left_right_axis
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
@@ -164,6 +166,10 @@ class _Prompted:
         planner = ContextPlanner(self, table, surveys, modalities)
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
         section["sources"] = planner.plan_sources(self._contexts)
+        regions = {target["name"]: list_values(labels[target["label"]]) for target in section["targets"]}
+        volumes = summarise_volumes(table, {name: found.volumes for name, found in surveys.items()}, regions)
+        for name, found in self._contexts.items():
+            found[VOLUMES] = volumes[name]
         whole = self.dataset_fingerprint
         if planner.several:
             self.dataset_fingerprint, _ = planner.make_fingerprint(self._contexts)

@@ -5,7 +5,7 @@ nnU-Net's fingerprint pools the intensities of all cases; a context needs those 
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class CaseSurvey:
         foreground: For each channel, intensities drawn from the labelled voxels.
         labels: Label values found.
         intensities: For each channel, what describe_intensities says of the whole image.
+        volumes: Volume of each label value, in ml.
     """
 
     spacing: tuple[float, ...]
@@ -42,6 +43,7 @@ class CaseSurvey:
     foreground: tuple[Any, ...]
     labels: tuple[int, ...]
     intensities: tuple[dict[str, float], ...]
+    volumes: Mapping[int, float] = field(default_factory=dict)
 
 
 def survey_case(images: list[str], label: str, reader: type, samples: int) -> CaseSurvey:
@@ -61,7 +63,8 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
             "label map to the image's grid."
         )
     intensities = tuple(describe_intensities(channel) for channel in data)
-    labels = tuple(int(value) for value in np.unique(segmentation))
+    values, counts = np.unique(segmentation, return_counts=True)
+    voxel = float(np.prod(properties["spacing"])) / 1000
     cropped, cropped_labels, _ = crop_to_nonzero(data, segmentation)
     foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
         cropped_labels, cropped, num_samples=samples
@@ -71,8 +74,9 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
         shape=tuple(cropped.shape[1:]),
         relative_size=float(np.prod(cropped.shape[1:]) / np.prod(data.shape[1:])),
         foreground=tuple(np.asarray(values, dtype=np.float32) for values in foreground),
-        labels=labels,
+        labels=tuple(int(value) for value in values),
         intensities=intensities,
+        volumes={int(value): int(count) * voxel for value, count in zip(values, counts, strict=True)},
     )
 
 

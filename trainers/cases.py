@@ -1,21 +1,27 @@
 """The cases of a training: in comes nnU-Net's folder for preprocessed data, out come a table and bound networks."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.reporting.presence import measure_evidence
+from duplus_nnunet.reporting.presence_files import calibrate_fold, write_evidence
 from duplus_nnunet.reporting.score_text import write_table
 from duplus_nnunet.reporting.validation import score_validation
 
 _TRUTH = "gt_segmentations"
+_VALIDATION = "validation"
 
 
 def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseTable:
@@ -43,9 +49,13 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
 
 
 def score(trainer: Any) -> str:
-    """Score the validation by source and target, put nnU-Net's summary right, and say what counts."""
+    """Score the validation by source and target, put nnU-Net's summary right, calibrate presence, and say what counts.
+
+    Presence is calibrated on cases that were held out alone; of the fold "all", there is none.
+    """
+    folder = Path(trainer.output_folder, _VALIDATION)
     aggregate = score_validation(
-        Path(trainer.output_folder, "validation"),
+        folder,
         Path(trainer.preprocessed_dataset_folder_base, _TRUTH),
         trainer.plans_manager.image_reader_writer_class,
         trainer.dataset_json,
@@ -53,7 +63,10 @@ def score(trainer: Any) -> str:
         trainer.table,
         default_num_processes,
     )
-    return "Of annotated targets alone, by source (scores.json, scores.csv):\n" + "\n".join(write_table(aggregate))
+    training, validation = trainer.do_split()
+    presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
+    table = "\n".join(write_table(aggregate))
+    return f"Of annotated targets alone, by source (scores.json, scores.csv):\n{table}\n{presence}"
 
 
 @contextlib.contextmanager
@@ -61,23 +74,49 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
     """Let nnU-Net's validation predict each case in its own context, for the targets that were trained there.
 
     Its loop loads a case, predicts, and hands configuration and dataset.json to a worker that exports: all of them are
-    the case's own from the moment it is loaded.
+    the case's own from the moment it is loaded. What its logits say of the presence of targets is written down as they
+    pass: only label maps stay.
     """
     bank, table = trainer.bank, trainer.table
     whole = trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json
     labels = dict(zip(bank.names, bank.labels, strict=True))
+    current, names = "", list(bank.names)
 
     class _BoundDataset(whole[0]):  # type: ignore[misc, valid-type]
         def load_case(self, identifier: str) -> Any:
+            nonlocal current, names
             context = table.sources[table.find(identifier).source].context
             trainer.bind(context)
             trainer.configuration_manager = configure(whole[1], trainer.plans_manager.plans, context)
-            asked = [labels[name] for name in bank.names_in(context)]
-            trainer.dataset_json = select_labels(whole[2], asked)
+            current, names = identifier, bank.names_in(context)
+            trainer.dataset_json = select_labels(whole[2], [labels[name] for name in names])
             return super().load_case(identifier)
+
+    def note(logits: torch.Tensor) -> None:
+        found = measure_evidence(logits, trainer.configuration_manager.spacing)
+        write_evidence(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
 
     trainer.dataset_class = _BoundDataset
     try:
-        yield
+        with _show_logits(note):
+            yield
     finally:
         trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json = whole
+
+
+@contextlib.contextmanager
+def _show_logits(look: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Let a function see the logits of each case; validation makes a predictor of nnU-Net's of its own."""
+    original = nnUNetPredictor.predict_sliding_window_return_logits
+
+    @functools.wraps(original)
+    def predict(self: Any, input_image: torch.Tensor) -> Any:
+        logits = original(self, input_image)
+        look(logits)
+        return logits
+
+    nnUNetPredictor.predict_sliding_window_return_logits = predict
+    try:
+        yield
+    finally:
+        nnUNetPredictor.predict_sliding_window_return_logits = original

@@ -4,6 +4,7 @@ nnU-Net scores every label in every case: what is predicted where nobody looked 
 that no case contains makes the mean over labels NaN.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.case_scores import Region
+from duplus_nnunet.settings import PLANS_KEY
 
 Key = int | Region
 
@@ -51,6 +53,39 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
     temporary = path.with_name(path.name + ".writing")
     save_summary_json(summary, str(temporary))
     temporary.replace(path)
+
+
+def add_note(file: str | os.PathLike[str], name: str, note: Any) -> None:
+    """Add something of ours to a summary.json, under the key `duplus` beside nnU-Net's own, which read on as before.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    path = Path(file)
+    summary = _load(path)
+    summary[PLANS_KEY] = {**summary.get(PLANS_KEY, {}), name: note}
+    temporary = path.with_name(path.name + ".writing")
+    temporary.write_text(json.dumps(summary, indent=4, sort_keys=True), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_note(file: str | os.PathLike[str], name: str) -> Any:
+    """Read what `add_note` added; None if nothing.
+
+    Raises:
+        DataError: The file is missing or cannot be read.
+    """
+    return _load(Path(file)).get(PLANS_KEY, {}).get(name)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        summary: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. Run the validation again.") from error
+    if not isinstance(summary, dict) or not isinstance(summary.get(PLANS_KEY, {}), dict):
+        raise DataError(f"{path} is not of the form of nnU-Net's summary. Run the validation again.")
+    return summary
 
 
 def _blank(
