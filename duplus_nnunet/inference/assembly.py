@@ -1,0 +1,254 @@
+"""From logits to answers: in come targets' logits on the network's grid, group by group, out comes what a case holds.
+
+At no time is there more on the image's grid than the answers found so far, one number a voxel for the best logit, and
+one for the target that has it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds
+from duplus_nnunet.outputs.answer import Box, TargetAnswer
+
+if TYPE_CHECKING:
+    from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
+
+GIB = 2**30
+
+_HALF = 2
+_SINGLE = 4
+# nnU-Net looks for infinite logits: a copy of the sums and a mark for each.
+_CHECK = _HALF + 1
+# An array that is gathered, its neighbour, what they were gathered from, and the indices and rest of one slab.
+_SLABS = 4
+# nnU-Net's own function makes coordinates in double precision: three integer grids, two sets of numbers, the result.
+_HOST_TARGET = 80
+_HOST_SOURCE = 8
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How targets share one label map.
+
+    Attributes:
+        values: Label value of each target, in the order of the network's channels.
+        exclusive: Whether a voxel belongs to the most probable target only; if not, later ones are written over
+            earlier ones.
+        dtype: Of the label map.
+    """
+
+    values: tuple[int, ...]
+    exclusive: bool
+    dtype: type[np.uint8] | type[np.uint16]
+
+
+def read_rule(manager: "DuPLUSLabelManager") -> Rule:
+    """Read what a label manager would do, down to the type that nnU-Net's export chooses."""
+    dtype = np.uint8 if len(manager.foreground_labels) < 255 else np.uint16
+    return Rule(tuple(int(value) for value in manager.regions_class_order), manager.exclusive, dtype)
+
+
+class Assembly:
+    """Takes targets, one group after another, and gives the pieces of a case's answer.
+
+    Args:
+        resampler: Brings logits to the image's grid.
+        rule: How targets share one label map.
+        asked: Name and sentence (T2) of each target, in the order of the rule's values.
+        floor: Logit, 0 or less, that a voxel must exceed to be kept in a target's box; -4.6 leaves out what has less
+            than 1 %, minus infinity nothing.
+
+    Raises:
+        DataError: The floor is above 0, or there are not as many targets as label values.
+    """
+
+    def __init__(self, resampler: Resampler, rule: Rule, asked: Sequence[tuple[str, str]], floor: float = 0.0) -> None:
+        if not floor <= 0:
+            raise DataError(f"The floor is {floor}; expected a logit of 0 or less, so that a target's voxels are kept.")
+        if len(asked) != len(rule.values):
+            raise DataError(f"{len(asked)} targets were asked for; the labels declare {len(rule.values)} of them.")
+        self._resampler, self._rule, self._asked, self._floor = resampler, rule, tuple(asked), floor
+        self._found: list[tuple[Box, Half]] = []
+        # Of large arrays of zeros, the system gives memory only to what is written: where targets are.
+        self._owner = np.zeros(resampler.shape, np.min_scalar_type(len(asked)))
+        self._best = np.zeros(resampler.shape if rule.exclusive else (0, 0, 0), np.int16)
+
+    @property
+    def nbytes(self) -> int:
+        """What the answers found so far take, in bytes, with the masks that they will have."""
+        return sum(values.nbytes + values.size for _, values in self._found)
+
+    def add(self, logits: Logits) -> None:
+        """Take the next targets, shape (k, d, h, w), float16.
+
+        Raises:
+            DataError: They are more than were asked for, or on another grid.
+            ModelError: They are not all finite.
+        """
+        if len(self._found) + len(logits) > len(self._asked):
+            raise DataError(
+                f"{len(self._found)} + {len(logits)} targets were predicted; expected {len(self._asked)} in all."
+            )
+        for channel in logits:
+            box, values = self._resampler.resample(channel, self._floor)
+            self._found.append((box, values))
+            self._settle(box, values)
+
+    def _settle(self, box: Box, values: Half) -> None:
+        """Give a target, the last one so far, the voxels that are now its own."""
+        if self._rule.exclusive:
+            # Logits above 0 are in the order of their bits; of equal ones, the first keeps the voxel.
+            best, bits = self._best[box], values.view(np.int16)
+            wins = bits > best
+            np.maximum(best, bits, out=best)
+        else:
+            wins = exceeds(values, 0.0)
+        np.copyto(self._owner[box], len(self._found), where=wins)
+
+    def finish(self) -> tuple[NDArray[Any], tuple[TargetAnswer, ...]]:
+        """Return the combined label map, shape (z, y, x) of the image, and each target's answer, in their order.
+
+        Raises:
+            DataError: Targets are missing.
+        """
+        if len(self._found) != len(self._asked):
+            raise DataError(f"{len(self._found)} targets were predicted; expected {len(self._asked)}. Add the others.")
+        return self._make_labels(), tuple(self._make_answer(index) for index in range(len(self._found)))
+
+    def _make_labels(self) -> NDArray[Any]:
+        placement = self._resampler.placement
+        values = np.array([0, *self._rule.values], self._rule.dtype)
+        labels = np.zeros(placement.shape, self._rule.dtype)
+        crop = zip(placement.start, self._resampler.shape, strict=True)
+        inside = labels[tuple(slice(start, start + size) for start, size in crop)]
+        for plane, owner in zip(inside, self._owner, strict=True):
+            plane[...] = values[owner]
+        return placement.turn(labels)
+
+    def _make_answer(self, index: int) -> TargetAnswer:
+        box, values = self._found[index]
+        mask = self._owner[box] == index + 1 if self._rule.exclusive else exceeds(values, 0.0)
+        placement, (name, prompt) = self._resampler.placement, self._asked[index]
+        place, turn = placement.move(box), placement.turn
+        return TargetAnswer(name, self._rule.values[index], prompt, place, turn(mask), turn(values))
+
+
+def assemble(
+    groups: Iterable[Logits], resampler: Resampler, rule: Rule, asked: Sequence[tuple[str, str]], floor: float = 0.0
+) -> tuple[NDArray[Any], tuple[TargetAnswer, ...]]:
+    """Make the label map and the answers of targets that come group by group; see `Assembly`.
+
+    Args:
+        groups: Logits of shape (k, d, h, w), float16; all in one is `[logits]`.
+        resampler: Brings logits to the image's grid.
+        rule: How targets share one label map.
+        asked: Name and sentence (T2) of each target.
+        floor: Logit that a voxel must exceed to be kept in a target's box.
+
+    Raises:
+        DataError: The groups are not the targets that were asked for, or are on another grid.
+        ModelError: Logits are not finite.
+    """
+    assembly = Assembly(resampler, rule, asked, floor)
+    for group in groups:
+        assembly.add(group)
+    return assembly.finish()
+
+
+def spread_probabilities(targets: Sequence[TargetAnswer], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Lay targets' probabilities out over the whole image, as nnU-Net's `--save_probabilities` does.
+
+    Args:
+        targets: With a floor of minus infinity this is what nnU-Net writes; with another one, 0 stands where the
+            probability is below it.
+        shape: Voxels of the image along (z, y, x).
+
+    Returns:
+        Shape (K, z, y, x), float32, 0 outside of nnU-Net's crop.
+    """
+    spread = np.zeros((len(targets), *shape), np.float32)
+    for whole, target in zip(spread, targets, strict=True):
+        whole[target.box] = torch.from_numpy(target.logits).float().sigmoid_().numpy()
+    return spread
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a case takes at most, in bytes, from the network's sums to the answers; its image and network come on top.
+
+    Attributes:
+        fixed: However many targets there are.
+        network: Each target of a group, while the group is predicted.
+        kept: Each target's answer, to the end, if it can be everywhere.
+    """
+
+    fixed: int
+    network: int
+    kept: int
+
+    def measure(self, group: int, targets: int, share: float = 1.0) -> int:
+        """Return the bytes that groups of some size take; see `choose_group`."""
+        return self.fixed + group * self.network + math.ceil(targets * self.kept * share)
+
+
+def estimate_memory(resampler: Resampler, rule: Rule, patch: Sequence[int], folds: int = 1) -> Memory:
+    """Estimate what a case takes.
+
+    Args:
+        resampler: Of the case.
+        rule: How targets share one label map.
+        patch: The network's patch size; nnU-Net pads smaller images to it.
+        folds: Number of models whose logits are averaged; the sums of two are held at once.
+    """
+    padded = _pad(resampler.source, patch)
+    source, crop = math.prod(resampler.source), math.prod(resampler.shape)
+    owner = np.min_scalar_type(len(rule.values)).itemsize
+    running = crop * (owner + (_HALF if rule.exclusive else 0))
+    labels = math.prod(resampler.placement.shape) * np.dtype(rule.dtype).itemsize
+    # A target in work: which voxels exceed the floor, on both grids, which ones it wins, and its logits before the cut.
+    target = source + crop * (_HALF + 2)
+    if resampler.axes is None:
+        target += crop * _HOST_TARGET + source * _HOST_SOURCE
+    # What one slab is made of is at most two planes deeper.
+    slab = _SLABS * _SINGLE * (SLAB + 2 * max(math.prod(resampler.shape[1:]), math.prod(resampler.source[1:])))
+    counts = padded * _HALF
+    fixed = counts + running + labels + target + slab
+    return Memory(fixed, padded * (_HALF * min(folds, 2) + _CHECK), crop * (_HALF + 1))
+
+
+def _pad(source: Sequence[int], patch: Sequence[int]) -> int:
+    """Count the voxels of a grid after nnU-Net padded it to the patch; a 2d patch leaves the first axis alone."""
+    sizes = [1] * (len(source) - len(patch)) + list(patch)
+    return math.prod(max(size, least) for size, least in zip(source, sizes, strict=True))
+
+
+def choose_group(limit: int, memory: Memory, targets: int, share: float = 1.0) -> int:
+    """Choose how many targets are predicted at a time.
+
+    Args:
+        limit: Bytes that may be taken.
+        memory: What the case takes.
+        targets: How many were asked for.
+        share: Part of the image that a target's box fills on the mean, 0 to 1; only 1 is certain.
+
+    Returns:
+        1 to `targets`.
+
+    Raises:
+        DataError: Even one at a time takes more; says the least limit that would do.
+    """
+    least = memory.measure(1, targets, share)
+    if limit < least:
+        needed = math.ceil(least / GIB * 10) / 10
+        raise DataError(
+            f"A memory limit of {limit / GIB:.1f} GiB is too little for {targets} target(s) in an image of this size. "
+            f"Set it to {needed} GiB or more, or ask for fewer targets."
+        )
+    return max(1, min(targets, 1 + (limit - least) // memory.network))
