@@ -5,6 +5,7 @@ All work on voxels is nnU-Net's; it is handed the spacing, the normalisation and
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from duplus_nnunet.settings import PLANS_KEY
 CHOICE = "context_choice"
 
 
-# Properties of the case that was preprocessed last in this process; nnU-Net's sequential prediction does not pass them.
-_last: list[dict[str, Any]] = []
+# Properties of the case that was preprocessed last in this thread; nnU-Net's single-image prediction does not pass them.
+_last = threading.local()
 
 
 def take_last() -> dict[str, Any] | None:
-    """Return the properties of the case that was preprocessed last in this process, once."""
-    return _last.pop() if _last else None
+    """Return the properties of the case that was preprocessed last in this thread, once."""
+    found: dict[str, Any] | None = getattr(_last, "properties", None)
+    _last.properties = None
+    return found
 
 
 def _knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
@@ -112,8 +115,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         if seg is None:
             _warn_of_implausible(data, plans[PLANS_KEY]["contexts"], context, self._case)
         properties[PLANS_KEY] = {"context": context, "sides_known": _knows_sides(properties, plans)}
-        _last.append(properties)
-        del _last[:-1]
+        _last.properties = properties
         managers = measure(plans_manager, context), configure(configuration_manager, plans, context)
         return super().run_case_npy(data, seg, properties, *managers, dataset_json)
 

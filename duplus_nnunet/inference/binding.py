@@ -108,6 +108,27 @@ class Binding:
         return replace(selection, targets=tuple(found))
 
     @property
+    def configuration(self) -> Any:
+        """nnU-Net's configuration manager as it was loaded, of no context."""
+        return self._configuration
+
+    @property
+    def current(self) -> Question:
+        """The question that the predictor is bound to."""
+        return self.questions[self._current] if self._current else self.first
+
+    def say_context(self, question: Question) -> str:
+        """Return the sentence (T1) of a question's context."""
+        sentence: str = self.bank.contexts[question.context]["sentences"][0]
+        return sentence
+
+    def list_asked(self, question: Question) -> list[tuple[str, str]]:
+        """List name and sentence (T2) of everything a question asks for, in the order of its prompts."""
+        known = zip(question.names, self.bank.choose(question.context, question.names)[1], strict=True)
+        new = [(target.text, target.sentence) for target in question.reading.new]
+        return [*((name, sentence) for name, (sentence, _) in known), *new]
+
+    @property
     def first(self) -> Question:
         """The question about the first context."""
         return next(iter(self.questions.values()))

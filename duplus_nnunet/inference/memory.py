@@ -1,0 +1,32 @@
+"""Memory of a prediction: in comes what a user allows, or what is free, out come bytes."""
+
+import re
+
+import psutil
+
+from duplus_nnunet.errors import DataError
+
+GIB = 1 << 30
+_UNITS = {"": GIB, "g": GIB, "gb": GIB, "gib": GIB, "m": 1 << 20, "mb": 1 << 20, "mib": 1 << 20}
+
+
+def read_memory(text: str | None) -> int:
+    """Return how many bytes a prediction may use beside network and image.
+
+    Args:
+        text: Such as `8`, `8GB` or `500MB`, units of 1024; None is half of what is free.
+
+    Raises:
+        DataError: It is no amount of memory.
+    """
+    if text is None:
+        return int(psutil.virtual_memory().available) // 2
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        raise DataError(f"--memory is {text!r}; expected an amount above 0 such as 8, 8GB or 500MB.")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def say_memory(amount: int) -> str:
+    """Write bytes for people."""
+    return f"{amount / GIB:.2f} GiB" if amount >= GIB / 10 else f"{amount / (1 << 20):.1f} MiB"

@@ -1,0 +1,91 @@
+"""How to predict and what to write beside the label map: in come a user's words, out comes one dataclass."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from duplus_nnunet.inference.memory import read_memory
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+HELP = """\
+  --split               Also write a mask of 0 and 1 for each target, as CASE/TARGET beside the label map.
+  --probabilities       Also write each target's probabilities, float16, as CASE/TARGET.b2nd (blosc2);
+                        duplus_nnunet.api.read_probabilities reads them. nnU-Net's --save_probabilities goes on
+                        writing all of them as one .npz.
+  --statistics          Also write statistics.csv and statistics.json: volume, intensities, place, parts, presence.
+  --preview             Also write CASE.png: three planes through each target.
+  --jobs FILE           Predict the jobs of a table (.csv, or .json) instead of -i: its columns are case, image (several
+                        channels separated by semicolons), context, targets (separated by semicolons), prompts.
+  --memory AMOUNT       Memory for the maps of a prediction, such as 8GB; targets are predicted in groups that fit.
+                        Default: half of what is free.
+  --precision auto|float32|bfloat16
+                        Precision of convolutions on a CPU. Default: auto, bfloat16 where the processor has it.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asked for beside targets and context.
+
+    Attributes:
+        split: A mask file a target.
+        probabilities: A file of probabilities a target.
+        statistics: Tables of measurements.
+        preview: A picture a case.
+        jobs: A table of jobs, or None.
+        memory: As typed, or None for half of what is free.
+        precision: One of PRECISIONS.
+    """
+
+    split: bool = False
+    probabilities: bool = False
+    statistics: bool = False
+    preview: bool = False
+    jobs: str | None = None
+    memory: str | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.memory is not None:
+            read_memory(self.memory)
+
+    @property
+    def asks_for_more(self) -> bool:
+        """Whether files are wanted beside the label map."""
+        return self.split or self.probabilities or self.statistics or self.preview
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a parser."""
+    for name in ("--split", "--probabilities", "--statistics", "--preview"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--jobs")
+    parser.add_argument("--memory")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+
+
+def read_options(parsed: argparse.Namespace) -> Options:
+    """Collect the options from what was parsed."""
+    names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision")
+    return Options(**{name: getattr(parsed, name) for name in names})
+
+
+_asked = Options()
+
+
+def get_options() -> Options:
+    """Return the options of the prediction command at work; the defaults outside of one."""
+    return _asked
+
+
+@contextlib.contextmanager
+def use_options(options: Options) -> Iterator[None]:
+    """Let predictions in this block follow options."""
+    global _asked
+    before, _asked = _asked, options
+    try:
+        yield
+    finally:
+        _asked = before

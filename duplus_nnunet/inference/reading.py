@@ -1,0 +1,131 @@
+"""Images are read and preprocessed ahead, while the network is at work on the one before; a bad one is passed on as such.
+
+In come the files of each case, out come nnU-Net's items, or what was wrong with a case. Threads do it: nnU-Net starts
+processes, each of which takes seconds to import everything, and the time is spent in compiled code that frees the lock.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.inference.images import check_channels, check_finite, check_whole
+
+
+@dataclass(frozen=True)
+class Source:
+    """A case that is to be predicted.
+
+    Attributes:
+        name: nnU-Net's case identifier.
+        files: One a channel.
+        output: Where its label map goes, without file ending; None: it is returned.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A case that was read, or not.
+
+    Attributes:
+        source: The case.
+        data: Preprocessed, float32, shape (C, D, H, W); None if it failed.
+        properties: nnU-Net's, of that case.
+        error: Why it failed; empty if it did not.
+        seconds: How long reading and preprocessing took.
+    """
+
+    source: Source
+    data: Any = None
+    properties: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reading and preprocessing needs of a predictor; the predictor itself goes from context to context meanwhile.
+
+    Attributes:
+        plans: nnU-Net's plans manager; its plans say which context a case has.
+        configuration: nnU-Net's configuration manager, of no context yet.
+        dataset_json: Of the prediction.
+        verbose: Whether nnU-Net's preprocessor talks.
+    """
+
+    plans: Any
+    configuration: Any
+    dataset_json: dict[str, Any]
+    verbose: bool = False
+
+    def read(self, source: Source) -> Item:
+        """Read, check and preprocess one case; whatever is wrong with it is told, not raised."""
+        started = time.perf_counter()
+        try:
+            data, properties = self._preprocess(source)
+        except Exception as error:  # readers have exceptions of their own, and no case may end the others
+            return Item(source, error=describe_failure(error), seconds=time.perf_counter() - started)
+        return Item(source, data, properties, seconds=time.perf_counter() - started)
+
+    def _preprocess(self, source: Source) -> tuple[Any, dict[str, Any]]:
+        import torch
+
+        check_channels([source.files], self.dataset_json)
+        for file in source.files:
+            check_whole(Path(file))
+        preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
+        data, _, properties = preprocessor.run_case(
+            list(source.files), None, self.plans, self.configuration, self.dataset_json
+        )
+        tensor = torch.from_numpy(data).to(torch.float32).contiguous()
+        check_finite(tensor)
+        return tensor, properties
+
+
+def read_ahead(reader: Reader, sources: Sequence[Source], depth: int = 1) -> Iterator[Item]:
+    """Yield cases in their order, `depth` of them being prepared while one is worked on."""
+    with ThreadPoolExecutor(max_workers=depth, thread_name_prefix="reading") as pool:
+        waiting: list[Future[Item]] = []
+        try:
+            for source in sources:
+                waiting.append(pool.submit(reader.read, source))
+                if len(waiting) > depth:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def take_item(found: Item | dict[str, Any]) -> Item:
+    """Return what one of nnU-Net's own iterators yields as a case."""
+    if isinstance(found, Item):
+        return found
+    import numpy as np
+    import torch
+
+    data, output = found["data"], found["ofile"]
+    if isinstance(data, str):  # too large for nnU-Net's queue, hence in a file that is ours to delete
+        file, data = data, torch.from_numpy(np.load(data))
+        os.remove(file)
+    name = "image" if output is None else os.path.basename(output)
+    return Item(Source(name, (), output), data, found["data_properties"])
+
+
+def describe_failure(error: Exception) -> str:
+    """Say what went wrong with a case, in one paragraph."""
+    if isinstance(error, DuplusError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"There was not enough memory ({error}). Predict with a smaller --memory, or fewer targets."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"

@@ -1,0 +1,29 @@
+"""Amounts of memory."""
+
+import psutil
+import pytest
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.memory import GIB, read_memory, say_memory
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("8", 8 * GIB), ("8GB", 8 * GIB), ("0.5 g", GIB // 2), ("500MB", 500 << 20), ("1 GiB", GIB)]
+)
+def test_amounts_are_read(text: str, amount: int) -> None:
+    assert read_memory(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "much", "0", "-1", "8 TB", "nan"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="--memory"):
+        read_memory(text)
+
+
+def test_half_of_what_is_free_is_the_default() -> None:
+    assert read_memory(None) == pytest.approx(psutil.virtual_memory().available / 2, rel=0.3)
+
+
+def test_amounts_are_written_for_people() -> None:
+    assert say_memory(3 * GIB) == "3.00 GiB"
+    assert say_memory(5 << 20) == "5.0 MiB"
