@@ -1,0 +1,33 @@
+"""Files that are never there in part: in comes where one shall be, out comes where to write it until it is whole."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def open_new_file(file: Path) -> Iterator[Path]:
+    """Give a path of the same file name, in a folder of its own beside it; what was written moves when all went well.
+
+    A writer may leave more files there, as nnU-Net's for TIFF does with the spacing: they move too, the file itself
+    last. On an error all of them are dropped, and a file that was there before stays.
+
+    Args:
+        file: Where it shall be; the folder is made if there is none.
+    """
+    workplace = file.with_name(file.name + ".writing")
+    shutil.rmtree(workplace, ignore_errors=True)  # of a run that was killed
+    workplace.mkdir(parents=True)
+    try:
+        yield workplace / file.name
+        for written in sorted(workplace.iterdir(), key=lambda path: path.name == file.name):
+            written.replace(file.with_name(written.name))
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def write_text(file: Path, content: str) -> None:
+    """Write a text file, in UTF-8 and with the same line ends on every system."""
+    with open_new_file(file) as new:
+        new.write_text(content, encoding="utf-8", newline="\n")

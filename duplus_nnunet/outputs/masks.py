@@ -1,0 +1,37 @@
+"""A mask a target, as `--split` asks for: in comes an answer, out comes a folder of the case with a file a target."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from duplus_nnunet.outputs.answer import CaseAnswer
+from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.outputs.naming import find_case_folder, name_files
+
+
+def write_masks(answer: CaseAnswer, folder: Path, writer: Any, ending: str) -> tuple[Path, ...]:
+    """Write FOLDER/CASE/TARGET.nii.gz for every target, also for those that are not in the image.
+
+    Args:
+        answer: What was found.
+        folder: Where the predictions stand.
+        writer: nnU-Net's reader and writer of the model: masks lie on the image's own grid.
+        ending: File ending that the model writes, such as `.nii.gz`.
+
+    Returns:
+        The files, in the order of the answer's targets; uint8, 1 in the target and 0 elsewhere.
+
+    Raises:
+        DataError: The case's name gives no name of a folder.
+    """
+    place = find_case_folder(folder, answer.case)
+    names = name_files([target.name for target in answer.targets])
+    files = tuple(place / f"{name}{ending}" for name in names)
+    volume = np.zeros(answer.geometry.shape, np.uint8)
+    for target, file in zip(answer.targets, files, strict=True):
+        volume[target.box] = target.mask
+        with open_new_file(file) as new:
+            writer.write_seg(volume, str(new), dict(answer.geometry.properties))
+        volume[target.box] = 0
+    return files

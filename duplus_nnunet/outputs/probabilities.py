@@ -1,0 +1,168 @@
+"""A probability map a target, as `--probabilities` asks for: in comes an answer, out come compressed files, and back.
+
+A file is a Blosc2 array (b2nd) of float16 on the image's grid (z, y, x), with its description as JSON in the variable
+length metadata `duplus`. Parts outside a target's box are not stored and cost nothing.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
+from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.outputs.naming import find_case_folder, name_files
+from duplus_nnunet.outputs.world import find_affine
+
+ENDING = ".b2nd"
+VERSION = 1
+
+_KEY = "duplus"
+# Cubes: a slice in any direction touches few of them, and those without a voxel of the target take no space.
+_CHUNK = 64
+_BLOCK = (16, 32, 32)
+_LEAST_ABOVE_HALF = np.nextafter(np.float16(0.5), np.float16(1))
+
+Probabilities = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class MapDescription:
+    """What a probability map is of.
+
+    Attributes:
+        case: nnU-Net's case identifier.
+        target: The target, or the user's own text.
+        value: Its value in the combined label map.
+        prompt: The sentence (T2) that asked for it.
+        context: The context it was predicted in.
+        context_prompt: The sentence of that context (T1).
+        shape: Voxels along (z, y, x).
+        spacing: Along the same axes, in mm.
+        affine: From indices (z, y, x) to mm to the patient's right, front and head, rows of a (4, 4) matrix; None if
+            the image's file says nothing of it.
+        version: Of this form.
+    """
+
+    case: str
+    target: str
+    value: int
+    prompt: str
+    context: str
+    context_prompt: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    affine: tuple[tuple[float, float, float, float], ...] | None
+    version: int = VERSION
+
+
+def write_probabilities(answer: CaseAnswer, folder: Path) -> tuple[Path, ...]:
+    """Write FOLDER/CASE/TARGET.b2nd for every target.
+
+    A probability is the sigmoid of the target's logit, above 0.5 exactly where the logit is above 0; outside the
+    target's box, where it is 0.5 at most, 0 is written.
+
+    Returns:
+        The files, in the order of the answer's targets.
+
+    Raises:
+        DataError: The case's name gives no name of a folder.
+    """
+    place = find_case_folder(folder, answer.case)
+    names = name_files([target.name for target in answer.targets])
+    files = tuple(place / f"{name}{ENDING}" for name in names)
+    for target, file in zip(answer.targets, files, strict=True):
+        with open_new_file(file) as new:
+            _write_map(new, answer, target)
+    return files
+
+
+def read_probabilities(file: str | Path) -> tuple[Any, MapDescription]:
+    """Open a probability map.
+
+    Returns:
+        The array, (D, H, W) float16, of which only what is asked for is read: `array[40]` is a slice, `array[:]` all of
+        it as a NumPy array. And what it is of.
+
+    Raises:
+        DataError: The file is missing, damaged, or none that this package wrote.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"There is no file {path}. Give a file ending in {ENDING} that `--probabilities` wrote.")
+    try:
+        array = blosc2.open(str(path), mode="r")
+        content = json.loads(array.schunk.vlmeta[_KEY])
+        if content.get("version") != VERSION:
+            raise DataError(
+                f"{path} has version {content.get('version')!r} of the form, expected {VERSION}. Install the release "
+                "that wrote it, or predict again."
+            )
+        return array, TypeAdapter(MapDescription).validate_python(content)
+    except DataError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise DataError(
+            f"{path} is no probability map ({type(error).__name__}: {error}). Give a file that `--probabilities` wrote."
+        ) from error
+
+
+def to_probabilities(logits: NDArray[np.float16]) -> Probabilities:
+    """Turn logits into probabilities of the same shape; those of positive logits are above 0.5 in spite of rounding."""
+    from scipy.special import expit
+
+    rounded = expit(logits.astype(np.float32)).astype(np.float16)
+    above, below = np.maximum(rounded, _LEAST_ABOVE_HALF), np.minimum(rounded, np.float16(0.5))
+    probabilities: Probabilities = np.where(logits > 0, above, below)
+    return probabilities
+
+
+def _write_map(file: Path, answer: CaseAnswer, target: TargetAnswer) -> None:
+    shape = answer.geometry.shape
+    chunks = tuple(min(size, _CHUNK) for size in shape)
+    array = blosc2.zeros(
+        shape,
+        dtype=np.float16,
+        chunks=chunks,
+        blocks=tuple(min(size, most) for size, most in zip(chunks, _BLOCK, strict=True)),
+        urlpath=str(file),
+        mode="w",
+        contiguous=True,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+    )
+    across = target.box[1:]
+    for part in _cut(target.box[0], chunks[0]):
+        inside = slice(part.start - target.box[0].start, part.stop - target.box[0].start)
+        array[(part, *across)] = to_probabilities(target.logits[inside])
+    array.schunk.vlmeta[_KEY] = _to_json(_describe(answer, target))
+
+
+def _cut(slices: slice, depth: int) -> list[slice]:
+    """Cut a range of slices where chunks end, so that each chunk is compressed once and little is in memory."""
+    starts = [slices.start, *range((slices.start // depth + 1) * depth, slices.stop, depth)]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], slices.stop], strict=True) if b > a]
+
+
+def _describe(answer: CaseAnswer, target: TargetAnswer) -> MapDescription:
+    affine = find_affine(answer.geometry)
+    return MapDescription(
+        case=answer.case,
+        target=target.name,
+        value=target.value,
+        prompt=target.prompt,
+        context=answer.context,
+        context_prompt=answer.context_prompt,
+        shape=answer.geometry.shape,
+        spacing=answer.geometry.spacing,
+        affine=None if affine is None else affine.tolist(),
+    )
+
+
+def _to_json(description: MapDescription) -> str:
+    return json.dumps(asdict(description), ensure_ascii=False, default=int)  # NumPy's integers are none of Python's

@@ -1,0 +1,53 @@
+"""Files that are never there in part."""
+
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet.outputs.files import open_new_file, write_text
+
+
+def fail_half_way(file: Path) -> None:
+    with open_new_file(file) as new:
+        new.write_text("half", encoding="utf-8")
+        raise OSError("disk full")
+
+
+def test_file_gets_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "new folder" / "a.nii.gz"
+    with open_new_file(file) as new:
+        new.write_text("whole", encoding="utf-8")
+        assert new.name == "a.nii.gz"
+        assert not file.exists()
+    assert file.read_text(encoding="utf-8") == "whole"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_writing_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="disk full"):
+        fail_half_way(tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("before", encoding="utf-8")
+    with pytest.raises(OSError, match="disk full"):
+        fail_half_way(file)
+    assert file.read_text(encoding="utf-8") == "before"
+
+
+def test_files_written_beside_it_move_too(tmp_path: Path) -> None:
+    with open_new_file(tmp_path / "a.tif") as new:
+        new.write_text("image", encoding="utf-8")
+        new.with_suffix(".json").write_text("spacing", encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.tif"]
+
+
+def test_remains_of_a_killed_run_are_not_taken_over(tmp_path: Path) -> None:
+    remains = tmp_path / "a.txt.writing"
+    remains.mkdir()
+    (remains / "old.txt").write_text("old", encoding="utf-8")
+    write_text(tmp_path / "a.txt", "new\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"new\n"
