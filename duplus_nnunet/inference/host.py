@@ -89,60 +89,142 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
         original(self, model_training_output_dir, use_folds, checkpoint_name)
         values = {target["name"]: self.dataset_json["labels"][target["label"]] for target in PromptBank(plans).targets}
         sys.stdout.write(describe_reading(apply_selection(self, selection), values))
+        find_network(self).cpu_bfloat16 = get_options().precision != "float32"
 
     return initialize
 
 
+def _is_bound(predictor: Any) -> bool:
+    """Say whether a predictor holds one of our models, bound to what was asked for."""
+    return getattr(predictor, "duplus_binding", None) is not None
+
+
+def wrap_files(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Check what is to be predicted, then let nnU-Net do it; a table of jobs is one call for each selection."""
+
+    @functools.wraps(original)
+    def predict(self: Any, source: Any, output: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_bound(self):
+            return original(self, source, output, *args, **kwargs)
+        with open_session(self, get_options(), output) as session:
+            if session.options.jobs is None:
+                check_source(source, self.dataset_json)
+                return original(self, source, output, *args, **kwargs)
+            for files, names in session.walk_jobs():
+                original(self, files, [os.path.join(output, name) for name in names], *args, **kwargs)
+            return None
+
+    return predict
+
+
+def wrap_sequential(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Predict as ever: nothing of ours is done in other processes anyway."""
+
+    @functools.wraps(original)
+    def predict(
+        self: Any, source: Any, output: Any, save_probabilities: bool = False, overwrite: bool = True, *rest: Any
+    ) -> Any:
+        if not _is_bound(self):
+            return original(self, source, output, save_probabilities, overwrite, *rest)
+        return self.predict_from_files(source, output, save_probabilities, overwrite)
+
+    return predict
+
+
 def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the number of channels of every case before any worker starts."""
+    """Compare cases with the table of contexts, and leave out those that are complete."""
 
     @functools.wraps(original)
     def manage(self: Any, *args: Any, **kwargs: Any) -> Any:
-        lists = original(self, *args, **kwargs)
-        if PLANS_KEY in self.plans_manager.plans:
-            check_channels(lists[0], self.dataset_json)
-            binding = getattr(self, "duplus_binding", None)
-            if binding is not None:
-                binding.check_cases([files[0] for files in lists[0]])
-        return lists
+        if not _is_bound(self):
+            return original(self, *args, **kwargs)
+        call = inspect.signature(original).bind(self, *args, **kwargs)
+        call.apply_defaults()
+        overwrite, call.arguments["overwrite"] = call.arguments["overwrite"], True
+        lists = original(*call.args, **call.kwargs)
+        self.duplus_binding.check_cases([files[0] for files in lists[0]])
+        return lists if overwrite else get_session(self).leave_out_complete(lists)
 
     return manage
 
 
-def wrap_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Bind our models to the context of each case as it comes."""
+def wrap_reading(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Read cases ahead in threads; one that cannot be read does not end the others."""
 
     @functools.wraps(original)
-    def predict(self: Any, data_iterator: Any, *args: Any, **kwargs: Any) -> Any:
-        binding = getattr(self, "duplus_binding", None)
-        items = data_iterator if binding is None else binding.follow(self, data_iterator)
-        return original(self, items, *args, **kwargs)
+    def read(self: Any, inputs: Any, previous: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_bound(self):
+            return original(self, inputs, previous, outputs, *args, **kwargs)
+        return get_session(self).read(inputs, outputs)
+
+    return read
+
+
+def wrap_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Predict cases as they come, each in its context, and write them meanwhile."""
+
+    @functools.wraps(original)
+    def predict(self: Any, data_iterator: Any, save_probabilities: bool = False, *args: Any, **kwargs: Any) -> Any:
+        if not _is_bound(self):
+            return original(self, data_iterator, save_probabilities, *args, **kwargs)
+        return get_session(self).predict(map(take_item, data_iterator), save_probabilities)
 
     return predict
 
 
 def wrap_case(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Bind our models to the context of the case that was preprocessed last, if that was in this very process."""
+    """Bind our models to the context of a single image that nnU-Net preprocessed in this very thread."""
 
     @functools.wraps(original)
     def predict(self: Any, data: Any) -> Any:
-        binding = getattr(self, "duplus_binding", None)
-        if binding is not None:
+        if _is_bound(self):
             from duplus_nnunet.planners.preprocessor import take_last
 
             properties = take_last()
             if properties is not None:
-                binding.bind_case(self, properties)
+                self.duplus_binding.bind_case(self, properties)
         return original(self, data)
 
     return predict
 
 
+def wrap_threads(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Use all processors that this process may use; nnU-Net takes eight at most."""
+
+    @functools.wraps(original)
+    def predict(self: Any, input_image: Any) -> Any:
+        if not _is_bound(self) or self.device.type != "cpu":
+            return original(self, input_image)
+        before = torch.get_num_threads()
+        torch.set_num_threads(count_processors())
+        try:
+            return original(self, input_image)
+        finally:
+            torch.set_num_threads(before)
+
+    return predict
+
+
+def count_processors() -> int:
+    """Count the processors that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def patch_predictor(predictor: Any) -> None:
     """Wrap the methods of nnU-Net's predictor class that have to know our models."""
-    predictor.initialize_from_trained_model_folder = wrap_initialize(predictor.initialize_from_trained_model_folder)
-    predictor._manage_input_and_output_lists = wrap_lists(predictor._manage_input_and_output_lists)
-    predictor.predict_from_data_iterator = wrap_iterator(predictor.predict_from_data_iterator)
-    predictor.predict_logits_from_preprocessed_data = wrap_case(predictor.predict_logits_from_preprocessed_data)
+    wraps = {
+        "initialize_from_trained_model_folder": wrap_initialize,
+        "predict_from_files": wrap_files,
+        "predict_from_files_sequential": wrap_sequential,
+        "_manage_input_and_output_lists": wrap_lists,
+        "_internal_get_data_iterator_from_lists_of_filenames": wrap_reading,
+        "predict_from_data_iterator": wrap_iterator,
+        "predict_logits_from_preprocessed_data": wrap_case,
+        "predict_sliding_window_return_logits": wrap_threads,
+    }
+    for name, wrap in wraps.items():
+        setattr(predictor, name, wrap(getattr(predictor, name)))
     patch_checks(predictor)
     patch_windows(predictor)
+    patch_skipping(predictor)
