@@ -93,7 +93,6 @@ class Experiment:
             # A few hundred iterations are not enough to tell sides without what lies beside them, such as the liver.
             "mirror_left_right": False,
             "save_every": 1,
-            "mirror_left_right": False,
             "cpu_bfloat16": True,
         }
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
