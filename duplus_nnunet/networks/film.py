@@ -54,7 +54,8 @@ def to_length(x: torch.Tensor, length: float) -> torch.Tensor:
     nnU-Net's learning rate and momentum, as soon as contexts disagree.
     """
     mean = x.square().mean(-1, keepdim=True)
-    return x * (length / x.shape[-1] ** 0.5) * torch.rsqrt(mean + _SMALL)
+    scaled: torch.Tensor = x * (length / x.shape[-1] ** 0.5) * torch.rsqrt(mean + _SMALL)
+    return scaled
 
 
 class FiLMGenerator(nn.Module):

@@ -13,7 +13,7 @@ from duplus_nnunet.networks.film import to_length
 
 SLOPE = 0.01
 # Of the hidden vector that a target's weights are made of: at 1 they are learned as fast as weights of a target's own.
-_LENGTH = 4.0
+LENGTH = 4.0
 # Targets in a block, and values of one hidden layer in a block: 2 MiB stay in a core's cache; an accelerator is to be
 # kept busy instead, with 256 MiB.
 _TARGETS = 16
@@ -174,7 +174,7 @@ class HeadGenerator(nn.Module):
         self.out = nn.Linear(hidden, count_weights(features))
         self.nonlin = nn.LeakyReLU(SLOPE)
         self.base = nn.Parameter(self._initialise_base(features))
-        nn.init.normal_(self.out.weight, std=0.125 / _LENGTH)
+        nn.init.normal_(self.out.weight, std=0.125 / LENGTH)
         nn.init.zeros_(self.out.bias)
 
     @staticmethod
@@ -205,5 +205,5 @@ class HeadGenerator(nn.Module):
         dense = to_length(dense, dense.shape[-1] ** 0.5)
         hidden = linear(self.from_target, targets) + linear(self.from_dense, dense).unsqueeze(1)
         hidden = to_length(self.nonlin(hidden), width)
-        hidden = to_length(self.nonlin(linear(self.mix, hidden)), _LENGTH)
+        hidden = to_length(self.nonlin(linear(self.mix, hidden)), LENGTH)
         return (self.base.to(dtype) + linear(self.out, hidden)).to(self.base.dtype)
