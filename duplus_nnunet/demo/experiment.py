@@ -77,8 +77,7 @@ class Experiment:
     def plan(self) -> None:
         """Plan and preprocess with nnU-Net's command, then edit the plans: a short run, a thin network.
 
-        Paraphrases are left out, since left is told from right sooner by the same two texts each time, and so is
-        mirroring from left to right: in so few iterations what lies beside them, such as the liver, has to tell sides.
+        Paraphrases are left out, since left is told from right sooner by the same two texts each time.
         """
         self.commands.run(
             "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-pl", "DuPLUSPlanner", "-c", "3d_fullres",

@@ -42,8 +42,26 @@ class FiLMInstanceNorm(nn.InstanceNorm3d):
         return normed.view(x.shape)
 
 
+# Keeps the gradient of a vector of zeros finite.
+_SMALL = 1e-3
+
+
+def to_length(x: torch.Tensor, length: float) -> torch.Tensor:
+    """Scale vectors (..., F) to one length; those near 0, as a patch of nothing but air makes them, to less.
+
+    What a step of gradient descent changes of a layer's output grows with the square of its input's length. Hidden
+    vectors of ten to fifty, as embeddings of text make them, let a conditioning run away within some hundred steps of
+    nnU-Net's learning rate and momentum, as soon as contexts disagree.
+    """
+    mean = x.square().mean(-1, keepdim=True)
+    scaled: torch.Tensor = x * (length / x.shape[-1] ** 0.5) * torch.rsqrt(mean + _SMALL)
+    return scaled
+
+
 class FiLMGenerator(nn.Module):
     """MLP_FiLM: from a context embedding to gamma and beta of every conditioned stage.
+
+    Its hidden vector has length 1, so that a context's gamma and beta are learned as fast as nnU-Net's own ones.
 
     Args:
         embedding: E, length of a context embedding.
@@ -62,7 +80,8 @@ class FiLMGenerator(nn.Module):
 
     def forward(self, context: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Map contexts (B, E) to a pair (gamma, beta), each (B, C), a stage; at the start gamma is 1, beta 0."""
-        delta, shift = self.out(self.nonlin(self.hidden(context))).float().chunk(2, dim=1)
+        hidden = to_length(self.nonlin(self.hidden(context)), 1.0)
+        delta, shift = self.out(hidden).float().chunk(2, dim=1)
         return list(zip((1 + delta).split(self.channels, 1), shift.split(self.channels, 1), strict=True))
 
 

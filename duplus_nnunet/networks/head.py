@@ -12,7 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from duplus_nnunet.networks.film import to_length
+
 SLOPE = 0.01
+# Of the hidden vector that a target's weights are made of: at 1 they are learned as fast as weights of a target's own.
+LENGTH = 4.0
 # Targets in a block, and values of one hidden layer in a block: 2 MiB stay in a core's cache; an accelerator is to be
 # kept busy instead, with 256 MiB.
 _TARGETS = 16
@@ -173,7 +177,7 @@ class HeadGenerator(nn.Module):
         self.out = nn.Linear(hidden, count_weights(features))
         self.nonlin = nn.LeakyReLU(SLOPE)
         self.base = nn.Parameter(self._initialise_base(features))
-        nn.init.normal_(self.out.weight, std=0.0125)
+        nn.init.normal_(self.out.weight, std=0.125 / LENGTH)
         nn.init.zeros_(self.out.bias)
 
     @staticmethod
@@ -198,8 +202,10 @@ class HeadGenerator(nn.Module):
     def join(self, prepared: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Map T2's part and the pooled bottleneck (B, C) to weights (B, K, P)."""
         with self._exact(dense.device):
+            dense = to_length(dense, dense.shape[-1] ** 0.5)
             hidden = prepared + self._linear(self.from_dense, dense).unsqueeze(1)
-            hidden = self.nonlin(self._linear(self.mix, self.nonlin(hidden)))
+            hidden = to_length(self.nonlin(hidden), hidden.shape[-1] ** 0.5)
+            hidden = to_length(self.nonlin(self._linear(self.mix, hidden)), LENGTH)
             return (self.base.to(hidden.dtype) + self._linear(self.out, hidden)).to(self.base.dtype)
 
     def _is_exact(self, device: torch.device) -> bool:

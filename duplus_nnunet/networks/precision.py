@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,7 +15,7 @@ def has_bfloat16() -> bool:
 
     A PyTorch that does not tell what the processor can do is taken for a no.
     """
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
-from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm
-from duplus_nnunet.networks.head import SLOPE, apply_heads, count_weights
+from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, to_length
+from duplus_nnunet.networks.head import LENGTH, SLOPE, apply_heads, count_weights
 
 E, F = 6, 12
 NETWORKS = [PlainConvUNet, ResidualEncoderUNet]
@@ -353,3 +353,35 @@ def test_a_few_prompts_of_many_give_their_own_channels() -> None:
     assert torch.equal(some, everything[:, [3, 1]])
     assert prompts.mirrored is not None
     assert torch.equal(prompts.take([4]).mirrored.targets, prompts.mirrored.targets[4:])
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+def test_conditioning_is_bounded_however_long_embeddings_are(scale: float) -> None:
+    network = make_network()
+    film, generator = network.film, network.generator
+    nn.init.normal_(film.out.weight)
+    for gamma, beta in film(scale * torch.randn(4, E)):
+        assert bool((gamma - 1).norm() <= film.out.weight.norm() * 2)
+        assert bool(beta.norm() <= film.out.weight.norm() * 2)
+    weights = generator(scale * torch.randn(5, F), scale * torch.randn(2, 8))
+    changes = weights - generator.base - generator.out.bias
+    assert bool((changes.norm(dim=-1) <= generator.out.weight.norm() * LENGTH * 1.001).all())
+
+
+def test_a_patch_of_nothing_gives_finite_gradients() -> None:
+    network = make_network()
+    sum(level.square().sum() for level in network(torch.zeros(2, 1, 8, 8, 8))).backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in network.parameters() if weight.grad is not None)
+    zero = torch.zeros(3, 4, requires_grad=True)
+    to_length(zero, 1.0).sum().backward()
+    assert zero.grad is not None
+    assert float(zero.grad.abs().max()) < 100
+
+
+@given(length=st.floats(0.5, 20), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_vectors_are_scaled_to_one_length_and_keep_their_direction(length: float, seed: int) -> None:
+    x = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)) * 30
+    scaled = to_length(x, length)
+    torch.testing.assert_close(scaled.norm(dim=-1), torch.full((3,), length), rtol=1e-3, atol=0)
+    torch.testing.assert_close(functional.normalize(scaled, dim=-1), functional.normalize(x, dim=-1))
