@@ -24,7 +24,7 @@ from duplus_nnunet.settings import PLANS_KEY
 CHOICE = "context_choice"
 
 
-# Properties of the case that was preprocessed last in this thread; nnU-Net's single-image prediction does not pass them.
+# Properties of the case that this thread preprocessed last; nnU-Net's single-image prediction does not pass them.
 _last = threading.local()
 
 
@@ -66,10 +66,15 @@ def read_identifier(image: str, file_ending: str) -> str:
 
 
 class DuPLUSPreprocessor(DefaultPreprocessor):
-    """nnU-Net's default preprocessor, with target spacing and normalisation by context."""
+    """nnU-Net's default preprocessor, with target spacing and normalisation by context.
+
+    Attributes:
+        context: Context of all cases; empty: it is looked up for each.
+    """
 
     def __init__(self, verbose: bool = True) -> None:
         super().__init__(verbose)
+        self.context = ""
         self._by_case: dict[str, str] = {}
         self._current: str | None = None
         self._case = ""
@@ -94,7 +99,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     ) -> Any:
         """Differs from nnU-Net: the case's context decides."""
         self._case = read_identifier(image_files[0], dataset_json["file_ending"])
-        self._current = self._find(self._case, plans_manager.plans)
+        self._current = self.context or self._find(self._case, plans_manager.plans)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:

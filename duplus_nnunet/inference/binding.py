@@ -1,7 +1,7 @@
 """A loaded predictor bound to what was asked for, and to each case's own context from the moment the case is there."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,10 @@ class Binding:
         """nnU-Net's configuration manager as it was loaded, of no context."""
         return self._configuration
 
+    def release(self, predictor: Any) -> None:
+        """Give a predictor back what it was loaded with, so that another binding can be made."""
+        predictor.dataset_json, predictor.configuration_manager = self._dataset_json, self._configuration
+
     @property
     def current(self) -> Question:
         """The question that the predictor is bound to."""
@@ -133,8 +137,12 @@ class Binding:
         """The question about the first context."""
         return next(iter(self.questions.values()))
 
-    def check_cases(self, images: list[str]) -> None:
-        """Compare the table of contexts, if one was given, with the images (their first channels).
+    def check_cases(self, images: list[str], names: list[str] | None = None) -> None:
+        """Compare the table of contexts, if one was given, with the cases.
+
+        Args:
+            images: Their first channels.
+            names: Their names; None are those of the images.
 
         Raises:
             DataError: It lacks some of them.
@@ -142,7 +150,7 @@ class Binding:
         from duplus_nnunet.planners.preprocessor import read_identifier
 
         ending = self._dataset_json["file_ending"]
-        warning = self.choice.check_cases(read_identifier(image, ending) for image in images)
+        warning = self.choice.check_cases(names or [read_identifier(image, ending) for image in images])
         if warning:
             sys.stderr.write(f"warning: {warning}\n")
 
@@ -186,12 +194,6 @@ class Binding:
         declared[PLANS_KEY] = write_legend(declared, contexts, questions[0].reading)
         return declared
 
-    def follow(self, predictor: Any, items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass preprocessed cases on, each after the predictor was bound to its context."""
-        for item in items:
-            self.bind_case(predictor, item["data_properties"])
-            yield item
-
     def bind_case(self, predictor: Any, properties: Mapping[str, Any]) -> None:
         """Bind a predictor to the context of a preprocessed case."""
         found = properties.get(PLANS_KEY, {})
@@ -199,6 +201,8 @@ class Binding:
 
 
 def _choose(bank: PromptBank, selection: Selection) -> ContextChoice:
+    if isinstance(selection.context, ContextChoice):
+        return selection.context
     if selection.context is None:
         return ContextChoice(bank.require_context(None), {})
     return read_contexts(selection.context, list(bank.contexts))

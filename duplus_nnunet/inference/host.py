@@ -1,19 +1,29 @@
 """nnU-Net's predictor for our models: loads them safely, binds the selection, checks images at the border."""
 
 import functools
+import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.binding import Binding
 from duplus_nnunet.inference.free_text import Reading, describe_reading
-from duplus_nnunet.inference.images import check_channels, patch_checks
-from duplus_nnunet.inference.mirroring import patch_windows
+from duplus_nnunet.inference.images import check_source, patch_checks
+from duplus_nnunet.inference.mirroring import find_network, patch_windows
+from duplus_nnunet.inference.options import get_options
+from duplus_nnunet.inference.reading import take_item
+from duplus_nnunet.inference.records import describe_model
 from duplus_nnunet.inference.selection import Selection, get_selection, read_model_plans
+from duplus_nnunet.inference.session import Call, get_session, open_session
+from duplus_nnunet.inference.skipping import patch_skipping
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.reporting.presence_files import read_calibration
 from duplus_nnunet.settings import PLANS_KEY
 
 
@@ -87,9 +97,14 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
             return
         _check_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name, PromptBank(plans).embedding)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
+        folder = Path(model_training_output_dir)
+        self.duplus_model = describe_model(folder, use_folds, checkpoint_name)
+        self.duplus_calibration = read_calibration(folder, self.duplus_model.folds)
         values = {target["name"]: self.dataset_json["labels"][target["label"]] for target in PromptBank(plans).targets}
         sys.stdout.write(describe_reading(apply_selection(self, selection), values))
-        find_network(self).cpu_bfloat16 = get_options().precision != "float32"
+        network = find_network(self)
+        if network is not None:
+            network.cpu_bfloat16 = get_options().precision != "float32"
 
     return initialize
 
@@ -101,20 +116,38 @@ def _is_bound(predictor: Any) -> bool:
 
 def wrap_files(original: Callable[..., Any]) -> Callable[..., Any]:
     """Check what is to be predicted, then let nnU-Net do it; a table of jobs is one call for each selection."""
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def predict(self: Any, source: Any, output: Any, *args: Any, **kwargs: Any) -> Any:
+    def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_bound(self):
-            return original(self, source, output, *args, **kwargs)
-        with open_session(self, get_options(), output) as session:
+            return original(self, *args, **kwargs)
+        call = signature.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        given = call.arguments
+        source, output = (given[name] for name in list(given)[1:3])
+        self.duplus_binding.bind_all(self)
+        with open_session(self, get_options(), _describe_call(given, output)) as session:
             if session.options.jobs is None:
                 check_source(source, self.dataset_json)
-                return original(self, source, output, *args, **kwargs)
+                return original(*call.args, **call.kwargs)
             for files, names in session.walk_jobs():
-                original(self, files, [os.path.join(output, name) for name in names], *args, **kwargs)
+                outputs = [os.path.join(output, name) for name in names]
+                given.update(zip(list(given)[1:3], (files, outputs), strict=True))
+                original(*call.args, **call.kwargs)
             return None
 
     return predict
+
+
+def _describe_call(given: Mapping[str, Any], output: Any) -> Call:
+    folder = os.path.dirname(output[0]) if isinstance(output, list) else output
+    return Call(
+        None if folder is None else Path(folder),
+        given["overwrite"],
+        given["save_probabilities"],
+        (given["part_id"], given["num_parts"]),
+    )
 
 
 def wrap_sequential(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,7 +175,8 @@ def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
         call.apply_defaults()
         overwrite, call.arguments["overwrite"] = call.arguments["overwrite"], True
         lists = original(*call.args, **call.kwargs)
-        self.duplus_binding.check_cases([files[0] for files in lists[0]])
+        names = [os.path.basename(name) for name in lists[1]] if lists[1] else None
+        self.duplus_binding.check_cases([files[0] for files in lists[0]], names)
         return lists if overwrite else get_session(self).leave_out_complete(lists)
 
     return manage
@@ -167,7 +201,7 @@ def wrap_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
     def predict(self: Any, data_iterator: Any, save_probabilities: bool = False, *args: Any, **kwargs: Any) -> Any:
         if not _is_bound(self):
             return original(self, data_iterator, save_probabilities, *args, **kwargs)
-        return get_session(self).predict(map(take_item, data_iterator), save_probabilities)
+        return get_session(self, save_probabilities).predict(map(take_item, data_iterator))
 
     return predict
 

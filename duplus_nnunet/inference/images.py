@@ -24,20 +24,30 @@ _LENGTH_IN_GZIP = 1 << 32
 
 
 def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    """Check every case that is to be predicted.
+    """Check that there is something to predict; each case is checked when it is read, and does not end the others.
 
     Args:
         source: As for nnU-Net's predictor: a folder, or the files of each case.
         dataset_json: The model's.
 
     Raises:
-        DataError: There is no case, a file has no channel number or is damaged, or channels are missing.
+        DataError: There is no case, or a file has no channel number.
     """
-    cases = _list_folder(Path(source), dataset_json["file_ending"]) if isinstance(source, str) else source
-    check_channels(cases, dataset_json)
-    for files in cases:
-        for file in files:
-            check_whole(Path(file))
+    if isinstance(source, str):
+        _list_folder(Path(source), dataset_json["file_ending"])
+    elif not source:
+        raise DataError("There is no case to predict: the list of files is empty.")
+
+
+def check_case(files: Sequence[str], dataset_json: Mapping[str, Any]) -> None:
+    """Check the files of one case.
+
+    Raises:
+        DataError: One is missing or damaged, or channels are missing.
+    """
+    check_channels([files], dataset_json)
+    for file in files:
+        check_whole(Path(file))
 
 
 def check_channels(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
@@ -90,8 +100,6 @@ def check_finite(data: Any) -> None:
 def patch_checks(predictor: Any) -> None:
     """Let nnU-Net's predictor class check what our models are to predict."""
     predictor.initialize_from_trained_model_folder = _wrap_folder(predictor.initialize_from_trained_model_folder)
-    predictor.predict_from_files = _wrap_files(predictor.predict_from_files)
-    predictor.predict_from_files_sequential = _wrap_files(predictor.predict_from_files_sequential)
     predictor.predict_logits_from_preprocessed_data = _wrap_logits(predictor.predict_logits_from_preprocessed_data)
 
 
@@ -107,16 +115,6 @@ def _wrap_folder(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, model_training_output_dir, *args, **kwargs)
 
     return initialize
-
-
-def _wrap_files(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def predict(self: Any, list_of_lists_or_source_folder: Any, *args: Any, **kwargs: Any) -> Any:
-        if PLANS_KEY in self.plans_manager.plans:
-            check_source(list_of_lists_or_source_folder, self.dataset_json)
-        return original(self, list_of_lists_or_source_folder, *args, **kwargs)
-
-    return predict
 
 
 def _wrap_logits(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Images are read and preprocessed ahead, while the network is at work on the one before; a bad one is passed on as such.
+"""Images are read ahead while the network is at work on the one before; a bad one is passed on as such.
 
 In come the files of each case, out come nnU-Net's items, or what was wrong with a case. Threads do it: nnU-Net starts
 processes, each of which takes seconds to import everything, and the time is spent in compiled code that frees the lock.
@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DuplusError
-from duplus_nnunet.inference.images import check_channels, check_finite, check_whole
+from duplus_nnunet.inference.images import check_case, check_finite
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,13 @@ class Source:
         name: nnU-Net's case identifier.
         files: One a channel.
         output: Where its label map goes, without file ending; None: it is returned.
+        context: The context of its image; empty: the preprocessor finds it.
     """
 
     name: str
     files: tuple[str, ...]
     output: str | None
+    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,9 @@ class Reader:
     def _preprocess(self, source: Source) -> tuple[Any, dict[str, Any]]:
         import torch
 
-        check_channels([source.files], self.dataset_json)
-        for file in source.files:
-            check_whole(Path(file))
+        check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
+        preprocessor.context = source.context
         data, _, properties = preprocessor.run_case(
             list(source.files), None, self.plans, self.configuration, self.dataset_json
         )

@@ -1,4 +1,4 @@
-"""One run of a prediction: in come cases as they are read, out come answers, and files while the next case is at work."""
+"""Cases one after another: in comes each as it was read, out comes what was found, written in the meantime."""
 
 import sys
 import time
@@ -11,16 +11,16 @@ import torch
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
-from duplus_nnunet.inference.binding import Binding, Question
-from duplus_nnunet.inference.mirroring import find_network
-from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.reading import Item, describe_failure
 from duplus_nnunet.inference.memory import read_memory
+from duplus_nnunet.inference.mirroring import find_network
+from duplus_nnunet.inference.options import get_options
+from duplus_nnunet.inference.reading import Item, Source, describe_failure
 from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
+from duplus_nnunet.reporting.presence import measure_evidence
 
 # A probability of 1 %: where files of probabilities end.
-_LEAST_LOGIT = -4.6
+LEAST_LOGIT = -4.6
 # Part of an image that the box of a target fills on the mean; the liver's is a tenth of an abdomen's.
 _BOX_SHARE = 0.05
 
@@ -30,7 +30,7 @@ class Done:
     """A case that was predicted.
 
     Attributes:
-        item: What it was predicted from.
+        item: What it was predicted from, without the image.
         answer: What was found.
         seconds: By stage.
     """
@@ -49,13 +49,13 @@ class Failures:
     def add(self, case: str, why: str) -> None:
         """Note a case, and say so at once."""
         self.by_case[case] = why
-        sys.stderr.write(f"error: {case}: {why}\n")
+        sys.stderr.write(f"failed: {case}: {why}\n")
 
     def raise_if_any(self, cases: int) -> None:
-        """End the run, after the other cases were finished.
+        """End the run with an error, now that the other cases are finished.
 
         Raises:
-            DataError: There are some.
+            DataError: Some went wrong.
         """
         if not self.by_case:
             return
@@ -65,54 +65,8 @@ class Failures:
         raise DataError(f"{len(self.by_case)} of {cases} cases failed, the others are finished:\n{listed}")
 
 
-def answer_case(predictor: Any, binding: Binding, item: Item, options: Options) -> Done:
-    """Predict one case that was read.
-
-    Targets are walked in groups that fit the memory; the network looks at the image once a group.
-
-    Raises:
-        DataError: The memory is too little for a single target.
-        ModelError: The network gave logits that are not finite.
-    """
-    network = find_network(predictor)
-    if network is None:
-        raise TypeError("answer_case is for DuPLUS networks")
-    binding.bind_case(predictor, item.properties)
-    question = binding.current
-    resampler = make_resampler(
-        predictor.configuration_manager, predictor.plans_manager, item.properties, item.data.shape[1:]
-    )
-    rule = read_rule(predictor.label_manager)
-    floor = _LEAST_LOGIT if options.probabilities else 0.0
-    assembly = Assembly(resampler, rule, binding.list_asked(question), floor)
-    memory = estimate_memory(
-        resampler, rule, predictor.configuration_manager.patch_size, len(predictor.list_of_parameters)
-    )
-    prompts = network.prompts
-    size = choose_group(read_memory(options.memory), memory, prompts.count, _BOX_SHARE)
-    clock = Clock()
-    try:
-        for start in range(0, prompts.count, size):
-            if size < prompts.count:
-                network.bind(prompts.take(range(start, min(start + size, prompts.count))))
-            logits = clock.time("network", predictor.predict_logits_from_preprocessed_data, item.data)
-            clock.time("resample", assembly.add, logits)
-    finally:
-        network.bind(prompts)
-    labels, targets = clock.time("resample", assembly.finish)
-    answer = CaseAnswer(
-        item.source.name,
-        question.context,
-        binding.say_context(question),
-        read_geometry(predictor, item.properties),
-        labels,
-        targets,
-    )
-    return Done(item, answer, {"read": item.seconds, **clock.seconds})
-
-
 class Clock:
-    """Sums up how long the stages take."""
+    """Sums up how long stages take."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -126,65 +80,101 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
+    """Predict one case that was read.
+
+    Targets are walked in groups that fit the memory; the network looks at the image once a group.
+
+    Args:
+        predictor: nnU-Net's predictor, bound.
+        item: The case.
+        floor: Logit that a voxel must exceed to be kept in a target's box, 0 or less.
+
+    Raises:
+        DataError: The memory is too little for a single target.
+        ModelError: The network gave logits that are not finite.
+    """
+    binding, network, clock = predictor.duplus_binding, find_network(predictor), Clock()
+    if network is None:
+        raise TypeError("Only a bound DuPLUS network answers.")
+    binding.bind_case(predictor, item.properties)
+    question, prompts, manager = binding.current, network.prompts, predictor.configuration_manager
+    asked = binding.list_asked(question)
+    resampler = make_resampler(manager, predictor.plans_manager, item.properties, item.data.shape[1:])
+    rule = read_rule(predictor.label_manager)
+    assembly, evidence = Assembly(resampler, rule, asked, floor), []
+    memory = estimate_memory(resampler, rule, manager.patch_size, len(predictor.list_of_parameters))
+    size = choose_group(read_memory(get_options().memory), memory, prompts.count, _BOX_SHARE)
+    try:
+        for start in range(0, prompts.count, size):
+            if size < prompts.count:
+                network.bind(prompts.take(range(start, min(start + size, prompts.count))))
+            logits = clock.time("network", predictor.predict_logits_from_preprocessed_data, item.data)
+            evidence += clock.time("resample", measure_evidence, logits, manager.spacing)
+            clock.time("resample", assembly.add, logits)
+    finally:
+        network.bind(prompts)
+    labels, targets = clock.time("resample", assembly.finish)
+    judge = predictor.duplus_calibration.judge
+    judged = (replace(one, presence=judge(one.name, found)) for one, found in zip(targets, evidence, strict=True))
+    grid = read_geometry(predictor, item.properties)
+    answer = CaseAnswer(item.source.name, question.context, binding.say_context(question), grid, labels, tuple(judged))
+    return Done(replace(item, data=None), answer, {"read": item.seconds, **clock.seconds})
+
+
 def read_geometry(predictor: Any, properties: dict[str, Any]) -> Geometry:
-    """Return the grid of a preprocessed case's image."""
-    backward = predictor.plans_manager.transpose_backward
-    shape = [int(properties["shape_before_cropping"][axis]) for axis in backward]
+    """Return the grid of a preprocessed case's image, axes in the reader's order."""
+    before = properties["shape_before_cropping"]
+    d, h, w = (int(before[axis]) for axis in predictor.plans_manager.transpose_backward)
     z, y, x = (float(width) for width in properties["spacing"])
-    return Geometry((shape[0], shape[1], shape[2]), (z, y, x), properties)
+    return Geometry((d, h, w), (z, y, x), properties)
 
 
 def run_cases(
     predictor: Any,
     items: Iterable[Item],
-    options: Options,
+    floor: float,
     write: Callable[[Done], Any],
-    failures: Failures,
+    fail: Callable[[Source, str], None],
 ) -> list[Any]:
     """Predict cases as they come, and write each one while the network is at work on the next.
 
     Args:
         predictor: nnU-Net's predictor, bound.
         items: Cases.
-        options: Of the run.
+        floor: As for answer_case.
         write: Called with each case, in another thread, one at a time.
-        failures: Where cases that go wrong are noted; they do not end the run.
+        fail: Called with each case that went wrong, and why; it does not end the run.
 
     Returns:
         What `write` returned, of the cases that did not fail.
     """
     results: list[Any] = []
 
-    def collect(name: str, future: Future[Any]) -> None:
+    def collect(source: Source, future: Future[Any]) -> None:
         try:
             results.append(future.result())
-        except Exception as error:  # as in read_case
-            failures.add(name, describe_failure(error))
+        except Exception as error:  # writers have exceptions of their own, and no case may end the others
+            fail(source, describe_failure(error))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as pool:
-        waiting: tuple[str, Future[Any]] | None = None
+        waiting: tuple[Source, Future[Any]] | None = None
         for item in items:
-            done = _try_answer(predictor, item, options, failures)
+            try:
+                done = _answer(predictor, item, floor)
+            except Exception as error:  # as above
+                fail(item.source, describe_failure(error))
+                continue
             if waiting is not None:
                 collect(*waiting)
-            waiting = None if done is None else (item.source.name, pool.submit(write, done))
+            waiting = item.source, pool.submit(write, done)
         if waiting is not None:
             collect(*waiting)
     return results
 
 
-def _try_answer(predictor: Any, item: Item, options: Options, failures: Failures) -> Done | None:
+def _answer(predictor: Any, item: Item, floor: float) -> Done:
     if item.error:
-        failures.add(item.source.name, item.error)
-        return None
-    try:
-        with torch.inference_mode():
-            return answer_case(predictor, predictor.duplus_binding, item, options)
-    except Exception as error:  # as in read_case
-        failures.add(item.source.name, describe_failure(error))
-        return None
-
-
-def drop_image(done: Done) -> Done:
-    """Let go of the preprocessed image."""
-    return replace(done, item=replace(done.item, data=None))
+        raise DataError(item.error)
+    with torch.inference_mode():
+        return answer_case(predictor, item, floor)

@@ -12,11 +12,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.inference import options as wanted
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
+
+if TYPE_CHECKING:
+    from duplus_nnunet.inference.contexts import ContextChoice
 
 _HELP = """
 DuPLUS options (for models trained by a DuPLUS trainer):
@@ -39,12 +43,13 @@ DuPLUS options (for models trained by a DuPLUS trainer):
                         refused. Only new texts need it. Default: DUPLUS_ENCODER.
   --context NAME        Context prompt (T1) of the images. Default: DUPLUS_CONTEXT, else the model's own.
   --list-targets        Show what the model was trained on, and end; -i and -o are not needed.
-
+{options}
 example:
   nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
   nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans \\
       --prompt "A computed tomography of the renal pelvis"
-"""
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --statistics --preview
+""".replace("{options}", wanted.HELP)
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,13 @@ class Selection:
 
     Attributes:
         targets: Names as typed; empty is all.
-        context: Context as typed; None is the model's default.
+        context: Context as typed, or one a case; None is the model's default.
         prompts: Free texts as typed.
         encoder: Where the model's own text encoder is now; None is where it was at planning.
     """
 
     targets: tuple[str, ...] = ()
-    context: str | None = None
+    context: "str | ContextChoice | None" = None
     prompts: tuple[str, ...] = ()
     encoder: str | None = None
 
@@ -92,6 +97,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--context")
     parser.add_argument("--prompt", nargs="+")
     parser.add_argument("--encoder")
+    wanted.add_options(parser)
     parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
     return parser
 
@@ -175,11 +181,13 @@ def _say_also(target: Mapping[str, Any]) -> str:
     return f"also: {', '.join(also)}" if also else ""
 
 
-def _check_writable(arguments: Sequence[str]) -> None:
-    """Stop before anything is loaded if the output folder cannot be written."""
-    folder = _find_value(arguments, "-o")
+def _check_output(arguments: Sequence[str]) -> None:
+    """Stop before anything is loaded if the output folder is the images', or cannot be written."""
+    folder, images = _find_value(arguments, "-o"), _find_value(arguments, "-i")
     if folder is None:
         return
+    if images is not None and Path(images).resolve() == Path(folder).resolve():
+        raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -216,10 +224,12 @@ def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], 
                 sys.stdout.write(_HELP)
             return None
         before = sys.argv
-        _check_writable(rest)
+        _check_output(rest)
+        if options.jobs is not None and "-i" not in rest:
+            rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net insists on one
         sys.argv = [before[0], *rest]
         try:
-            with use_selection(read_selection(options)):
+            with use_selection(read_selection(options)), wanted.use_options(wanted.read_options(options)):
                 return original()
         finally:
             sys.argv = before

@@ -1,0 +1,136 @@
+"""What is written of each case: in come predicted cases, out come files and the record of them, the label map last.
+
+So a label map that is there says that all else of its case is.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.inference.assembly import spread_probabilities
+from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.reading import Source
+from duplus_nnunet.inference.run import Clock, Done
+from duplus_nnunet.outputs.answer import CaseAnswer
+from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.outputs.legend import write_names_into
+from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, describe_file, say_now
+from duplus_nnunet.outputs.masks import write_masks
+from duplus_nnunet.outputs.measures import Range
+from duplus_nnunet.outputs.preview import write_preview
+from duplus_nnunet.outputs.probabilities import write_probabilities
+from duplus_nnunet.outputs.statistics import StatisticsTable
+
+
+@dataclass(frozen=True)
+class CaseWriter:
+    """Writes one case after another.
+
+    Attributes:
+        io: nnU-Net's reader and writer of the model.
+        ending: File ending that the model writes.
+        options: What is wanted.
+        host_probabilities: Whether nnU-Net's own file of probabilities is wanted.
+        statistics: Rows of the cases so far.
+        place: Folder of the tables.
+        volumes: Volumes seen in training, by context and target.
+    """
+
+    io: Any
+    ending: str
+    options: Options
+    host_probabilities: bool
+    statistics: StatisticsTable
+    place: Path
+    volumes: Mapping[str, Mapping[str, Range]]
+
+    def write(self, done: Done) -> CaseRecord:
+        """Write a case.
+
+        Raises:
+            OSError: A file cannot be written; then there is no label map either.
+        """
+        answer, source, clock = done.answer, done.item.source, Clock()
+        if source.output is None:
+            raise TypeError("A case that is returned is not written.")
+        label_map = Path(source.output + self.ending)
+        files = [
+            *clock.time("write", self._write_more, answer, label_map.parent, source),
+            *clock.time("write", self._write_host, answer, source.output),
+            clock.time("write", self._write_labels, answer, label_map),
+        ]
+        seconds = {name: round(value, 3) for name, value in {**done.seconds, **clock.seconds}.items()}
+        sys.stdout.write(f"{describe_answer(answer)}, {sum(seconds.values()):.1f} s\n")
+        return CaseRecord(
+            COMPLETE,
+            answer.context,
+            describe_inputs(source),
+            tuple(describe_file(file, os.path.relpath(file, label_map.parent)) for file in files),
+            seconds,
+            warnings=tuple(self._list_warnings(answer)),
+            finished=say_now(),
+        )
+
+    def _write_more(self, answer: CaseAnswer, folder: Path, source: Source) -> list[Path]:
+        wanted, files = self.options, []
+        if wanted.split:
+            files += write_masks(answer, folder, self.io, self.ending)
+        if wanted.probabilities:
+            files += write_probabilities(answer, folder)
+        if wanted.statistics or wanted.preview:
+            # Read again rather than kept: it is wanted only here, and the next image is in memory already.
+            image, _ = self.io.read_images(list(source.files))
+            if wanted.statistics:
+                self.statistics.volumes = dict(self.volumes.get(answer.context, {}))
+                self.statistics.add(answer, image)
+                self.statistics.write(self.place)
+            if wanted.preview:
+                files += write_preview(answer, image, folder)
+        return files
+
+    def _write_host(self, answer: CaseAnswer, output: str) -> list[Path]:
+        """Write what nnU-Net's ensembling reads: probabilities, and the properties in its own form."""
+        if not self.host_probabilities:
+            return []
+        import numpy as np
+
+        probabilities, properties = Path(output + ".npz"), Path(output + ".pkl")
+        with open_new_file(probabilities) as new:
+            np.savez_compressed(new, probabilities=spread_probabilities(answer.targets, answer.geometry.shape))
+        with open_new_file(properties) as new:
+            new.write_bytes(pickle.dumps(dict(answer.geometry.properties)))
+        return [probabilities, properties]
+
+    def _write_labels(self, answer: CaseAnswer, file: Path) -> Path:
+        with open_new_file(file) as new:
+            self.io.write_seg(answer.labels, str(new), dict(answer.geometry.properties))
+            write_names_into(new, {target.value: target.name for target in answer.targets})
+        return file
+
+    def _list_warnings(self, answer: CaseAnswer) -> list[str]:
+        if not self.options.statistics:
+            return []
+        rows = [row for row in self.statistics.rows if row.case == answer.case]
+        return [f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual]
+
+
+def describe_inputs(source: Source) -> tuple[FileRecord, ...]:
+    """Describe a case's images as they are now."""
+    return tuple(describe_file(Path(file)) for file in source.files)
+
+
+def describe_answer(answer: CaseAnswer) -> str:
+    """Say in one line what was found."""
+    absent = [target.name for target in answer.targets if not target.mask.any()]
+    found = len(answer.targets) - len(absent)
+    missing = f" (not found: {_list(absent)})" if absent else ""
+    return f"{answer.case} ({answer.context}): {found} of {len(answer.targets)} target(s){missing}"
+
+
+def _list(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
