@@ -79,12 +79,15 @@ class Reader:
     def _preprocess(self, source: Source) -> tuple[Any, dict[str, Any]]:
         import torch
 
+        from duplus_nnunet.planners.preprocessor import take_last
+
         check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
         preprocessor.context = source.context
         data, _, properties = preprocessor.run_case(
             list(source.files), None, self.plans, self.configuration, self.dataset_json
         )
+        take_last()  # it is bound from the item, whichever thread that is in
         tensor = torch.from_numpy(data).to(torch.float32).contiguous()
         check_finite(tensor)
         return tensor, properties

@@ -1,0 +1,271 @@
+"""Prediction from Python: in comes an image, as a file, an object or an array, out come named masks on its grid.
+
+Example:
+    predictor = DuPLUSPredictor.from_folder("MODEL_FOLDER", folds=(0,))
+    found = predictor.predict("scan.nii.gz", targets=["liver", "spleen"], context="amos_ct")
+    found.masks["liver"].sum(), found.volumes["liver"], found.to_nibabel("liver")
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from duplus_nnunet.errors import DataError, HostError, PromptError, say_unknown
+from duplus_nnunet.inference.host import apply_selection
+from duplus_nnunet.inference.options import Options, use_options
+from duplus_nnunet.inference.reading import Reader, Source
+from duplus_nnunet.inference.run import LEAST_LOGIT, answer_case
+from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
+from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
+from duplus_nnunet.outputs.probabilities import to_probabilities
+from duplus_nnunet.outputs.world import find_affine
+from duplus_nnunet.prompt_bank import PromptBank
+
+Volume = NDArray[Any]
+# (D, H, W), or (C, D, H, W) with several channels; and the size of a voxel along (D, H, W), in mm.
+ArrayWithSpacing = tuple[Volume, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image; arrays are in the order (z, y, x).
+
+    Attributes:
+        answer: All of it, targets in their boxes.
+    """
+
+    answer: CaseAnswer
+
+    @property
+    def labels(self) -> Volume:
+        """Combined label map, nnU-Net's way."""
+        return self.answer.labels
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Size of a voxel along (z, y, x), in mm."""
+        return self.answer.geometry.spacing
+
+    @property
+    def affine(self) -> NDArray[np.float64] | None:
+        """From indices (z, y, x) to mm to the patient's right, front and head; None if the image does not tell."""
+        return find_affine(self.answer.geometry)
+
+    @cached_property
+    def masks(self) -> Mapping[str, NDArray[np.bool_]]:
+        """Mask of each target on the whole grid; one that is not in the image is empty."""
+        return {target.name: self._spread(target, target.mask, np.bool_) for target in self.answer.targets}
+
+    @property
+    def volumes(self) -> dict[str, float]:
+        """Volume of each target, in ml."""
+        voxel = float(np.prod(self.spacing)) / 1000
+        return {target.name: float(np.count_nonzero(target.mask)) * voxel for target in self.answer.targets}
+
+    @property
+    def presence(self) -> dict[str, float | None]:
+        """Probability, 0 to 1, that each target is in the image at all; None if the model was not calibrated."""
+        return {target.name: target.presence for target in self.answer.targets}
+
+    def probabilities(self, name: str) -> NDArray[np.float16]:
+        """Return a target's probabilities on the whole grid; 0 where they were not kept, see `predict`."""
+        target = self._find(name)
+        return self._spread(target, to_probabilities(target.logits), np.float16)
+
+    def to_nibabel(self, name: str | None = None) -> Any:
+        """Return a mask, or the label map, as a NIfTI image of nibabel.
+
+        Raises:
+            DataError: The image's file does not tell where it lies.
+        """
+        import nibabel
+
+        affine = self.affine
+        if affine is None:
+            raise DataError("The image does not tell where it lies, so there is no NIfTI image of its masks.")
+        values = self._choose(name).transpose(2, 1, 0)
+        return nibabel.Nifti1Image(values, affine[:, [2, 1, 0, 3]])
+
+    def to_sitk(self, name: str | None = None) -> Any:
+        """Return a mask, or the label map, as an image of SimpleITK."""
+        import SimpleITK
+
+        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(self._choose(name)))
+        affine = self.affine
+        if affine is None:
+            image.SetSpacing([float(width) for width in self.spacing[::-1]])
+            return image
+        to_lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3][:, [2, 1, 0, 3]]
+        widths = np.linalg.norm(to_lps[:, :3], axis=0)
+        image.SetSpacing(widths.tolist())
+        image.SetDirection((to_lps[:, :3] / widths).ravel().tolist())
+        image.SetOrigin(to_lps[:, 3].tolist())
+        return image
+
+    def _choose(self, name: str | None) -> Volume:
+        return self.labels if name is None else self._spread(self._find(name), self._find(name).mask, np.uint8)
+
+    def _find(self, name: str) -> TargetAnswer:
+        found = {target.name: target for target in self.answer.targets}
+        if name not in found:
+            raise PromptError(say_unknown("target", name, found))
+        return found[name]
+
+    def _spread(self, target: TargetAnswer, values: Volume, dtype: Any) -> Volume:
+        whole = np.zeros(self.answer.geometry.shape, dtype)
+        whole[target.box] = values
+        return whole
+
+
+class DuPLUSPredictor:
+    """A trained model in memory; predicts one image after another. Make one with `from_folder`."""
+
+    def __init__(self, predictor: Any, options: Options) -> None:
+        self._predictor, self._options = predictor, options
+        self._asked: Selection | None = None
+
+    @classmethod
+    def from_folder(
+        cls,
+        model: str | os.PathLike[str],
+        folds: Sequence[int | str] | None = None,
+        *,
+        checkpoint: str = "checkpoint_final.pth",
+        device: str | None = None,
+        mirroring: bool = True,
+        options: Options | None = None,
+    ) -> "DuPLUSPredictor":
+        """Load a model.
+
+        Args:
+            model: Model folder, with plans.json and fold_X.
+            folds: Folds whose logits are averaged; None is all that are there.
+            checkpoint: File name within each fold.
+            device: `cpu`, `cuda` or `mps`; None is CUDA if there is one.
+            mirroring: Whether mirror images are predicted too and averaged: slower, a little better.
+            options: Memory and precision; what asks for files does nothing here.
+
+        Raises:
+            ModelError: The folder is none of a DuPLUS model, or incomplete.
+            HostError: nnU-Net was not changed by the start-up hook.
+        """
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        bank, wanted = PromptBank(read_model_plans(model)), options or Options()
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        predictor = nnUNetPredictor(use_mirroring=mirroring, device=chosen, allow_tqdm=False)
+        with use_options(wanted), use_selection(Selection(context=bank.default_context)):
+            predictor.initialize_from_trained_model_folder(
+                str(model), None if folds is None else tuple(folds), checkpoint
+            )
+        if getattr(predictor, "duplus_binding", None) is None:
+            raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
+        return cls(predictor, wanted)
+
+    @property
+    def contexts(self) -> dict[str, list[str]]:
+        """Targets that the model was trained on, by context."""
+        bank = self._predictor.duplus_binding.bank
+        return {name: bank.names_in(name) for name in bank.contexts}
+
+    def predict(
+        self,
+        image: Any,
+        targets: Sequence[str] = (),
+        context: str | None = None,
+        prompts: Sequence[str] = (),
+        *,
+        probabilities: bool = False,
+    ) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image: A file, or a list of one a channel; an image of nibabel or SimpleITK; or an array with its spacing,
+                see ArrayWithSpacing, whose last axis is taken to run to the patient's left, and the one before to the
+                back.
+            targets: Names or synonyms; none is all of the context, or with prompts none but those.
+            context: Name of the context; not needed if the model has one only.
+            prompts: Texts of what the model was not trained on.
+            probabilities: Whether probabilities down to 1 % are kept, instead of those above one half.
+
+        Raises:
+            DataError: The image cannot be read, or the memory is too little.
+            PromptError: The model does not know a target or context.
+        """
+        if isinstance(targets, str) or isinstance(prompts, str):
+            raise PromptError("targets and prompts are lists of texts, such as targets=['liver'].")
+        with use_options(self._options), torch.inference_mode():
+            self._ask(Selection(tuple(targets), context, tuple(prompts)))
+            binding, predictor = self._predictor.duplus_binding, self._predictor
+            with _list_files(image) as files:
+                source = Source("image", files, None, binding.first.context)
+                item = Reader(predictor.plans_manager, binding.configuration, predictor.dataset_json).read(source)
+            if item.error:
+                raise DataError(item.error)
+            return Prediction(answer_case(predictor, item, LEAST_LOGIT if probabilities else 0.0).answer)
+
+    def _ask(self, selection: Selection) -> None:
+        """Bind the model, if it is asked for something else than before."""
+        if selection == self._asked:
+            return
+        self._asked = None
+        self._predictor.duplus_binding.release(self._predictor)
+        apply_selection(self._predictor, selection)
+        self._asked = selection
+
+
+@contextmanager
+def _list_files(image: Any) -> Iterator[tuple[str, ...]]:
+    """Give an image as files, which nnU-Net's reader reads as it does any other."""
+    if isinstance(image, (str, os.PathLike)):
+        yield (os.fspath(image),)
+        return
+    if isinstance(image, list) and all(isinstance(file, (str, os.PathLike)) for file in image):
+        yield tuple(os.fspath(file) for file in image)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield tuple(_write_channels(image, Path(folder)))
+
+
+def _write_channels(image: Any, folder: Path) -> Iterator[str]:
+    if hasattr(image, "to_filename") and hasattr(image, "affine"):
+        image.to_filename(folder / "image_0000.nii")
+        yield str(folder / "image_0000.nii")
+        return
+    import SimpleITK
+
+    for number, channel in enumerate([image] if isinstance(image, SimpleITK.Image) else _make_channels(image)):
+        file = str(folder / f"image_{number:04d}.nii")
+        SimpleITK.WriteImage(channel, file)
+        yield file
+
+
+def _make_channels(image: Any) -> Iterator[Any]:
+    import SimpleITK
+
+    try:
+        values, spacing = image
+        values, widths = np.asarray(values), [float(width) for width in spacing]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"The image is a {type(image).__name__}; expected a file, a list of files, an image of nibabel or "
+            "SimpleITK, or a pair of an array and its spacing."
+        ) from error
+    if values.ndim not in (3, 4) or len(widths) != 3 or min(widths) <= 0:
+        raise DataError(
+            f"The array has shape {values.shape} and the spacing {tuple(widths)}; expected (D, H, W) or (C, D, H, W), "
+            "and three numbers above 0 in mm along (D, H, W)."
+        )
+    for channel in values if values.ndim == 4 else values[None]:
+        made = SimpleITK.GetImageFromArray(np.ascontiguousarray(channel, dtype=np.float32))
+        made.SetSpacing(widths[::-1])
+        yield made
