@@ -45,8 +45,9 @@ def _knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
     return found is not None and found[0] == plans["transpose_forward"][axis]
 
 
-def _warn_of_implausible(data: Any, contexts: dict[str, Any], context: str, case: str) -> None:
-    """Say on stderr if an image cannot be of its context; it is predicted all the same."""
+def _warn_of_implausible(data: Any, contexts: dict[str, Any], context: str, case: str) -> list[str]:
+    """Say on stderr, and return, why an image cannot be of its context; it is predicted all the same."""
+    warnings = []
     for channel, image in enumerate(data):
         ranges = {
             name: {**found, "name": name, "intensities": found["intensities"][channel]}
@@ -54,10 +55,12 @@ def _warn_of_implausible(data: Any, contexts: dict[str, Any], context: str, case
             if len(found.get("intensities", ())) > channel
         }
         if context not in ranges:
-            return
+            break
         found = find_implausible(image, ranges[context], ranges)
         if found:
             sys.stderr.write(f"warning: {case + ': ' if case else ''}{found}\n")
+            warnings.append(found)
+    return warnings
 
 
 def read_identifier(image: str, file_ending: str) -> str:
@@ -70,11 +73,12 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
 
     Attributes:
         context: Context of all cases; empty: it is looked up for each.
+        case: What the case is called in warnings; empty: as its first file is.
     """
 
     def __init__(self, verbose: bool = True) -> None:
         super().__init__(verbose)
-        self.context = ""
+        self.context, self.case = "", ""
         self._by_case: dict[str, str] = {}
         self._current: str | None = None
         self._case = ""
@@ -98,8 +102,9 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         dataset_json: dict[str, Any],
     ) -> Any:
         """Differs from nnU-Net: the case's context decides."""
-        self._case = read_identifier(image_files[0], dataset_json["file_ending"])
-        self._current = self.context or self._find(self._case, plans_manager.plans)
+        identifier = read_identifier(image_files[0], dataset_json["file_ending"])
+        self._case = self.case or identifier
+        self._current = self.context or self._find(identifier, plans_manager.plans)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:
@@ -117,9 +122,10 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         """Differs from nnU-Net: with the context's spacing and normalisation; which one stands in the properties."""
         plans = plans_manager.plans
         context = self._current or self._find("", plans)
-        if seg is None:
-            _warn_of_implausible(data, plans[PLANS_KEY]["contexts"], context, self._case)
-        properties[PLANS_KEY] = {"context": context, "sides_known": _knows_sides(properties, plans)}
+        contexts = plans[PLANS_KEY]["contexts"]
+        warnings = _warn_of_implausible(data, contexts, context, self._case) if seg is None else []
+        sides_known = _knows_sides(properties, plans)
+        properties[PLANS_KEY] = {"context": context, "sides_known": sides_known, "warnings": warnings}
         _last.properties = properties
         managers = measure(plans_manager, context), configure(configuration_manager, plans, context)
         return super().run_case_npy(data, seg, properties, *managers, dataset_json)

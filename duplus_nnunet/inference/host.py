@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
             _refuse(selection)
             original(self, model_training_output_dir, use_folds, checkpoint_name)
             return
+        if get_options().jobs is not None and selection.context is None:
+            # Each job says which context it has; until then, any will do.
+            selection = replace(selection, context=PromptBank(plans).default_context)
         _check_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name, PromptBank(plans).embedding)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
         folder = Path(model_training_output_dir)

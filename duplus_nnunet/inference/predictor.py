@@ -142,6 +142,7 @@ class DuPLUSPredictor:
         checkpoint: str = "checkpoint_final.pth",
         device: str | None = None,
         mirroring: bool = True,
+        step_size: float = 0.5,
         options: Options | None = None,
     ) -> "DuPLUSPredictor":
         """Load a model.
@@ -152,6 +153,7 @@ class DuPLUSPredictor:
             checkpoint: File name within each fold.
             device: `cpu`, `cuda` or `mps`; None is CUDA if there is one.
             mirroring: Whether mirror images are predicted too and averaged: slower, a little better.
+            step_size: Distance of windows, as a share of their size, above 0 to 1.
             options: Memory and precision; what asks for files does nothing here.
 
         Raises:
@@ -162,7 +164,7 @@ class DuPLUSPredictor:
 
         bank, wanted = PromptBank(read_model_plans(model)), options or Options()
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        predictor = nnUNetPredictor(use_mirroring=mirroring, device=chosen, allow_tqdm=False)
+        predictor = nnUNetPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
         with use_options(wanted), use_selection(Selection(context=bank.default_context)):
             predictor.initialize_from_trained_model_folder(
                 str(model), None if folds is None else tuple(folds), checkpoint

@@ -83,7 +83,7 @@ class Reader:
 
         check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
-        preprocessor.context = source.context
+        preprocessor.context, preprocessor.case = source.context, source.name
         data, _, properties = preprocessor.run_case(
             list(source.files), None, self.plans, self.configuration, self.dataset_json
         )

@@ -98,7 +98,8 @@ class Session:
 
         groups = group_jobs(read_jobs(str(self.options.jobs), self.predictor.dataset_json["file_ending"]))
         choices = [ContextChoice(None, {job.case: self._find_context(job) for job in jobs}) for jobs in groups]
-        first, labels = self.binding, {}
+        first = self.binding
+        labels: dict[str, Any] = {}
         for jobs, choice in zip(groups, choices, strict=True):
             first.release(self.predictor)
             selection = Selection(jobs[0].targets, choice, jobs[0].prompts, get_selection().encoder)

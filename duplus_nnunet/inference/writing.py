@@ -24,6 +24,7 @@ from duplus_nnunet.outputs.measures import Range
 from duplus_nnunet.outputs.preview import write_preview
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
+from duplus_nnunet.settings import PLANS_KEY
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class CaseWriter:
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: Source) -> list[Path]:
-        wanted, files = self.options, []
+        wanted = self.options
+        files: list[Path] = []
         if wanted.split:
             files += write_masks(answer, folder, self.io, self.ending)
         if wanted.probabilities:
@@ -112,10 +114,11 @@ class CaseWriter:
         return file
 
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:
-        if not self.options.statistics:
-            return []
+        said = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
         rows = [row for row in self.statistics.rows if row.case == answer.case]
-        return [f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual]
+        return said + [
+            f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual
+        ]
 
 
 def describe_inputs(source: Source) -> tuple[FileRecord, ...]:

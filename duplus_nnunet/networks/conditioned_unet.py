@@ -88,7 +88,7 @@ class ConditionedUNet(nn.Module):
         self._bound: Prompts | None = None
         self._folded: dict[tuple[int, torch.device], Folded] = {}
         # Other weights make other scales and heads of the same prompts.
-        self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
+        self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())  # type: ignore[no-untyped-call]
 
     def bind(self, prompts: Prompts) -> None:
         """Choose the prompts of all calls to come. They are in no checkpoint and are not shared between ranks.

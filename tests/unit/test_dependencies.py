@@ -12,8 +12,8 @@ import duplus_nnunet
 PACKAGE = "duplus_nnunet"
 # A part may import parts of its own row or of a row below it, without a circle.
 ROWS = (
-    ("cli", "commands", "doctor", "demo", "plugin"),
-    ("trainers", "planners", "inference", "reporting", "data"),
+    ("cli", "commands", "doctor", "demo", "plugin", "api"),
+    ("trainers", "planners", "inference", "outputs", "reporting", "data"),
     ("networks", "survival", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings", "errors"),
 )

@@ -85,24 +85,15 @@ class Predictor:
     def initialize_from_trained_model_folder(self, folder: str) -> None:
         raise NotImplementedError
 
-    def predict_from_files(self, source: Any, output: str) -> str:
-        return f"predicted to {output}"
-
-    predict_from_files_sequential = predict_from_files
-
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         return data
 
 
-def test_checks_come_before_nnunet_for_our_models_only(tmp_path: Path) -> None:
+def test_checks_come_before_nnunet_for_our_models_only() -> None:
     patched = type("Patched", (Predictor,), dict(vars(Predictor)))
     patch_checks(patched)
     nan = torch.tensor(float("nan"))
     stock, ours = patched({}), patched({"duplus": {}})
-    assert stock.predict_from_files(str(tmp_path), "out") == "predicted to out"
     assert stock.predict_logits_from_preprocessed_data(nan) is nan
-    for call in (ours.predict_from_files, ours.predict_from_files_sequential):
-        with pytest.raises(DataError, match="it is empty"):
-            call(str(tmp_path), "out")
     with pytest.raises(DataError, match="NaN"):
         ours.predict_logits_from_preprocessed_data(nan)
