@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.memory import say_memory, write_memory
 from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
 
 if TYPE_CHECKING:
     from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
-
-GIB = 2**30
 
 _HALF = 2
 _SINGLE = 4
@@ -246,9 +245,8 @@ def choose_group(limit: int, memory: Memory, targets: int, share: float = 1.0) -
     """
     least = memory.measure(1, targets, share)
     if limit < least:
-        needed = math.ceil(least / GIB * 10) / 10
         raise DataError(
-            f"A memory limit of {limit / GIB:.1f} GiB is too little for {targets} target(s) in an image of this size. "
-            f"Set it to {needed} GiB or more, or ask for fewer targets."
+            f"A memory limit of {say_memory(limit)} is too little for {targets} target(s) in an image of this size. "
+            f"Set --memory to {write_memory(least)} or more, or ask for fewer targets."
         )
     return max(1, min(targets, 1 + (limit - least) // memory.network))

@@ -1,5 +1,6 @@
 """Memory of a prediction: in comes what a user allows, or what is free, out come bytes."""
 
+import math
 import re
 
 import psutil
@@ -30,3 +31,9 @@ def read_memory(text: str | None) -> int:
 def say_memory(amount: int) -> str:
     """Write bytes for people."""
     return f"{amount / GIB:.2f} GiB" if amount >= GIB / 10 else f"{amount / (1 << 20):.1f} MiB"
+
+
+def write_memory(amount: int) -> str:
+    """Write bytes as `--memory` takes them, rounded up."""
+    mib = 1 << 20
+    return f"{math.ceil(amount / GIB * 10) / 10:g}GB" if amount >= GIB else f"{math.ceil(amount / mib)}MB"

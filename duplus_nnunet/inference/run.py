@@ -62,7 +62,8 @@ class Failures:
         if len(self.by_case) == cases == 1:
             raise DataError(next(iter(self.by_case.values())))
         listed = "\n".join(f"  {case}: {why}" for case, why in self.by_case.items())
-        raise DataError(f"{len(self.by_case)} of {cases} cases failed, the others are finished:\n{listed}")
+        others = ", the others are finished" if len(self.by_case) < cases else ""
+        raise DataError(f"{len(self.by_case)} of {cases} cases failed{others}:\n{listed}")
 
 
 class Clock:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -162,3 +163,17 @@ def test_python_finds_what_the_command_finds(project: Any, images: Path, everyth
     written = found.to_nibabel("liver")
     assert written.shape == nibabel.load(file).shape
     assert np.allclose(written.affine, nibabel.load(file).affine)
+
+
+def test_groups_that_fit_little_memory_give_the_same_files(
+    project: Any, images: Path, everything: Path, tmp_path: Path
+) -> None:
+    options = ("--targets", "liver", "spine", "aorta")
+    too_little = project.predict(tmp_path / "none", *options, "--memory", "1MB", images=images)
+    assert too_little.returncode == 1
+    least = re.search(r"Set --memory to (\w+)", too_little.stderr)
+    assert least is not None
+    done = project.predict(tmp_path / "out", *options, "--memory", least[1], images=images)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for case in CASES:
+        assert np.array_equal(read(tmp_path / "out" / f"{case}.nii.gz"), read(everything / f"{case}.nii.gz"))

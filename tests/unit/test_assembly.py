@@ -14,7 +14,6 @@ from scipy.ndimage import gaussian_filter
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import (
-    GIB,
     Assembly,
     Memory,
     Rule,
@@ -24,6 +23,7 @@ from duplus_nnunet.inference.assembly import (
     read_rule,
     spread_probabilities,
 )
+from duplus_nnunet.inference.memory import GIB
 from duplus_nnunet.inference.resampling import NOWHERE, Resampler, make_resampler
 from duplus_nnunet.planners import DuPLUSLabelManager
 
@@ -341,6 +341,6 @@ def test_group_is_the_largest_that_fits() -> None:
 
 def test_limit_that_would_do_is_said_and_does() -> None:
     memory = Memory(fixed=GIB, network=GIB // 3, kept=GIB // 7)
-    with pytest.raises(DataError, match=r"1\.0 GiB is too little for 8 target.*Set it to 2\.5 GiB or more"):
+    with pytest.raises(DataError, match=r"1\.00 GiB is too little for 8 target.*Set --memory to 2\.5GB or more"):
         choose_group(GIB, memory, 8)
     assert choose_group(int(2.5 * GIB), memory, 8) == 1

@@ -1,0 +1,277 @@
+"""What a prediction costs: stock nnU-Net beside DuPLUS, for all of 60 targets and for three of them.
+
+A phantom image of 256x256x200 voxels of 0.8 mm is predicted by models planned at 1.5 mm, in a process of its own each
+time, with nnU-Net's command. Networks have the size that nnU-Net plans and fresh weights: their forward passes are run
+and timed, then their logits are exchanged for those of 60 organ-like balls, the same ones for all, so that resampling
+and export do what they would do with a trained model. Masks are compared, and on a second image with thick slices too.
+
+Examples:
+  python benchmarks/prediction.py --json
+  python benchmarks/prediction.py --shape 96 96 80 --patch 48    # small and quick
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+NUMBER, NAME = 777, "Dataset777_TotalSegmentator"
+TARGETS = 60
+FEW = 3
+SPACING = 1.5
+IMAGE_SPACING = 0.8
+THICK = 5.0
+STOCK, OURS = ("nnUNetTrainer", "ExperimentPlanner", "nnUNetPlans"), ("DuPLUSTrainer", "DuPLUSPlanner", "DuPLUSPlans")
+FOLDERS = ("raw", "preprocessed", "results")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        shape: Voxels of the image along (x, y, z).
+        patch: Edge of a cubic patch.
+        targets: Names, in the order of their label values.
+    """
+
+    shape: tuple[int, int, int]
+    patch: int
+    targets: tuple[str, ...]
+
+
+def list_targets() -> tuple[str, ...]:
+    """List labels of TotalSegmentator that the shipped registry knows."""
+    from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER
+    from duplus_nnunet.prompt_registry.registry_file import load_registry_file
+
+    entry = load_registry_file(SHIPPED_FOLDER / "totalsegmentator_ct.yaml").entry
+    return tuple(target.labels[0] for target in entry.targets)[:TARGETS]
+
+
+def write_dataset(raw: Path, setting: Setting) -> None:
+    """Write five small training cases, from which nothing is learned but what to plan."""
+    import SimpleITK
+
+    rng = np.random.default_rng(0)
+    for part in ("imagesTr", "labelsTr"):
+        (raw / NAME / part).mkdir(parents=True)
+    for number in range(5):
+        labels = np.kron(rng.integers(0, len(setting.targets) + 1, (8, 8, 8)), np.ones((12, 12, 12))).astype(np.uint8)
+        image = (labels * 10.0 + rng.normal(0, 20, labels.shape)).astype(np.float32)
+        for values, file in ((image, f"imagesTr/c{number}_0000.nii.gz"), (labels, f"labelsTr/c{number}.nii.gz")):
+            written = SimpleITK.GetImageFromArray(values)
+            written.SetSpacing([SPACING] * 3)
+            SimpleITK.WriteImage(written, str(raw / NAME / file))
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, **{name: value for value, name in enumerate(setting.targets, 1)}},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    (raw / NAME / "dataset.json").write_text(json.dumps(content))
+
+
+def write_image(folder: Path, setting: Setting, spacing: tuple[float, float, float]) -> None:
+    """Write an image: a body in air."""
+    import SimpleITK
+
+    rng = np.random.default_rng(1)
+    sizes = setting.shape[::-1]
+    grids = np.meshgrid(*(np.linspace(-1, 1, size) for size in sizes), indexing="ij")
+    body = grids[1] ** 2 + grids[2] ** 2 < 0.7
+    image = SimpleITK.GetImageFromArray((np.where(body, 40, -1000) + rng.normal(0, 20, sizes)).astype(np.float32))
+    image.SetSpacing(spacing)
+    folder.mkdir(parents=True)
+    SimpleITK.WriteImage(image, str(folder / "phantom_0000.nii.gz"))
+
+
+def call(*words: object) -> None:
+    """Run a command of this environment; what it prints goes to stderr."""
+    script = Path(sys.executable).with_name(str(words[0]))
+    subprocess.run([str(script), *map(str, words[1:])], check=True, stdout=sys.stderr)
+
+
+def make_model(kind: tuple[str, str, str], setting: Setting) -> Path:
+    """Plan a model with nnU-Net's command and save it with fresh weights."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    trainer, planner, plans_name = kind
+    call("nnUNetv2_plan_experiment", "-d", NUMBER, "-pl", planner)
+    file = Path(os.environ["nnUNet_preprocessed"]) / NAME / f"{plans_name}.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["patch_size"], configuration["spacing"] = [setting.patch] * 3, [SPACING] * 3
+    for context in plans.get("duplus", {}).get("contexts", {}).values():
+        context["spacing"] = [SPACING] * 3
+    file.write_text(json.dumps(plans))
+    made = get_trainer_from_args(str(NUMBER), "3d_fullres", 0, trainer, plans_name, device=torch.device("cpu"))
+    made.plans_manager.plans["continue_training"] = False
+    made.initialize()
+    made.on_train_start = None
+    folder = Path(made.output_folder)
+    made.save_checkpoint(str(folder / "checkpoint_final.pth"))
+    for name, content in (("plans.json", plans), ("dataset.json", made.dataset_json)):
+        (folder.parent / name).write_text(json.dumps(content))
+    return folder.parent
+
+
+def make_logits(shape: tuple[int, ...], count: int) -> torch.Tensor:
+    """Make logits of organ-like balls, (K, d, h, w) in float16, with a rim that falls off like a trained network's."""
+    rng = np.random.default_rng(2)
+    grids = np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")).astype(np.float32)
+    logits = torch.empty((count, *shape), dtype=torch.half)
+    for channel in logits:
+        centre = np.array([rng.uniform(0.2, 0.8) * size for size in shape], np.float32).reshape(3, 1, 1, 1)
+        distance = np.sqrt(((grids - centre) ** 2).sum(0))
+        channel.copy_(torch.from_numpy(np.clip(3 * (rng.uniform(4, 14) - distance), -12, 12)))
+    return logits
+
+
+def predict(model: Path, images: Path, out: Path, targets: str) -> None:
+    """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage."""
+    from nnunetv2.inference import export_prediction, predict_from_raw_data
+
+    names = json.loads((model / "dataset.json").read_text())["labels"]
+    seconds: dict[str, float] = {}
+    host = predict_from_raw_data.nnUNetPredictor
+    network = host.predict_logits_from_preprocessed_data
+
+    def answer(self: Any, data: torch.Tensor) -> torch.Tensor:
+        started = time.perf_counter()
+        count = len(network(self, data))
+        seconds["network"] = seconds.get("network", 0.0) + time.perf_counter() - started
+        started = time.perf_counter()
+        balls = make_logits(tuple(data.shape[1:]), len(names) - 1)
+        seconds["aside"] = seconds.get("aside", 0.0) + time.perf_counter() - started
+        if "DuPLUS" not in self.trainer_name:
+            return torch.cat([torch.zeros_like(balls[:1]), balls])
+        asked = self.duplus_binding.declare([self.duplus_binding.current])["labels"]
+        return balls[[names[name] - 1 for name in asked if name != "background"]][:count]
+
+    host.predict_logits_from_preprocessed_data = answer
+    predict_from_raw_data.export_prediction_from_logits = export_prediction.export_prediction_from_logits
+    options = ["-f", "0", "-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
+    sys.argv = ["predict", "-i", str(images), "-o", str(out), "-m", str(model), *options]
+    sys.argv += ["--targets", *targets.split()] if targets else []
+    started = time.perf_counter()
+    predict_from_raw_data.predict_entry_point_modelfolder()
+    seconds["total"] = time.perf_counter() - started - seconds.pop("aside")
+    sys.stdout.write("\nRESULT " + json.dumps(seconds) + "\n")
+
+
+def measure(model: Path, images: Path, out: Path, targets: str = "") -> dict[str, float]:
+    """Predict in a process of its own; returns seconds by stage and the peak memory of it and its workers, in GiB."""
+    words = [sys.executable, __file__, "--worker", str(model), str(images), str(out), targets]
+    worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    peak = [0]
+    watcher = threading.Thread(target=watch, args=(worker, peak), daemon=True)
+    watcher.start()
+    printed, _ = worker.communicate()
+    watcher.join()
+    results = [line for line in printed.splitlines() if line.startswith("RESULT ")]
+    if worker.returncode or not results:
+        raise RuntimeError(printed[-3000:])
+    seconds: dict[str, float] = json.loads(results[-1].removeprefix("RESULT "))
+    seconds["rest"] = seconds["total"] - seconds["network"]
+    return {**{key: round(value, 2) for key, value in seconds.items()}, "peak_gib": round(peak[0] / 2**30, 2)}
+
+
+def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
+    """Note the largest memory of a process and its children."""
+    import psutil
+
+    while worker.poll() is None:
+        try:
+            root = psutil.Process(worker.pid)
+            used = sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
+            peak[0] = max(peak[0], used)
+        except psutil.Error:
+            pass
+        time.sleep(0.05)
+
+
+def compare_masks(first: Path, second: Path, values: list[int]) -> float:
+    """Return the smallest Dice of two label maps over label values; those that are in neither do not count."""
+    import SimpleITK
+
+    files = (str(folder / "phantom.nii.gz") for folder in (first, second))
+    one, other = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file)) for file in files)
+    found = []
+    for value in values:
+        a, b = one == value, other == value
+        if a.any() or b.any():
+            found.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
+    return min(found)
+
+
+def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
+    """Measure everything, stock and ours in turn."""
+    for kind in FOLDERS:
+        os.environ[f"nnUNet_{kind}"] = str(folder / kind)
+        (folder / kind).mkdir()
+    os.environ.setdefault("nnUNet_def_n_proc", "2")
+    write_dataset(folder / "raw", setting)
+    call("nnUNetv2_extract_fingerprint", "-d", NUMBER, "-np", "2")
+    stock, ours = (make_model(kind, setting) for kind in (STOCK, OURS))
+    write_image(folder / "images", setting, (IMAGE_SPACING,) * 3)
+    write_image(folder / "thick", setting, (IMAGE_SPACING, IMAGE_SPACING, THICK))
+    few = " ".join(setting.targets[:FEW])
+    cases = {"stock": (stock, ""), "all": (ours, ""), "few": (ours, few)}
+    rounds = [
+        {name: measure(model, folder / "images", folder / name, targets) for name, (model, targets) in cases.items()}
+        for _ in range(repeats)
+    ]
+    medians = {
+        name: {key: float(np.median([one[name][key] for one in rounds])) for key in rounds[0][name]} for name in cases
+    }
+    for name in ("stock", "all"):
+        measure(cases[name][0], folder / "thick", folder / f"thick_{name}")
+    values = list(range(1, len(setting.targets) + 1))
+    return {
+        "shape": setting.shape,
+        "targets": len(setting.targets),
+        "patch": setting.patch,
+        "seconds": medians,
+        "rest: stock / all": medians["stock"]["rest"] / medians["all"]["rest"],
+        "rest: stock / few": medians["stock"]["rest"] / medians["few"]["rest"],
+        "network: stock / all": medians["stock"]["network"] / medians["all"]["network"],
+        "total: stock / all": medians["stock"]["total"] / medians["all"]["total"],
+        "peak memory: all / stock": medians["all"]["peak_gib"] / medians["stock"]["peak_gib"],
+        "least Dice, all": compare_masks(folder / "stock", folder / "all", values),
+        "least Dice, all, thick slices": compare_masks(folder / "thick_stock", folder / "thick_all", values),
+    }
+
+
+def main() -> int:
+    """Measure, and print the result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 200), help="voxels along x, y and z")
+    parser.add_argument("--patch", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=3, help="the median is given")
+    parser.add_argument("--json", action="store_true", help="on one line")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        model, images, out, targets = args.worker
+        predict(Path(model), Path(images), Path(out), targets)
+        return 0
+    setting = Setting(tuple(args.shape), args.patch, list_targets())
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(setting, Path(folder), args.repeats)
+    print(json.dumps(found, indent=None if args.json else 1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
