@@ -156,14 +156,16 @@ def _describe_call(given: Mapping[str, Any], output: Any) -> Call:
 
 def wrap_sequential(original: Callable[..., Any]) -> Callable[..., Any]:
     """Predict as ever: nothing of ours is done in other processes anyway."""
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def predict(
-        self: Any, source: Any, output: Any, save_probabilities: bool = False, overwrite: bool = True, *rest: Any
-    ) -> Any:
+    def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_bound(self):
-            return original(self, source, output, save_probabilities, overwrite, *rest)
-        return self.predict_from_files(source, output, save_probabilities, overwrite)
+            return original(self, *args, **kwargs)
+        call = signature.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        shared = list(call.arguments)[1:5]  # nnU-Net's two methods begin with the same four parameters
+        return self.predict_from_files(*(call.arguments[name] for name in shared))
 
     return predict
 
