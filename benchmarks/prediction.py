@@ -55,8 +55,8 @@ def list_targets() -> tuple[str, ...]:
     from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER
     from duplus_nnunet.prompt_registry.registry_file import load_registry_file
 
-    entry = load_registry_file(SHIPPED_FOLDER / "totalsegmentator_ct.yaml").entry
-    return tuple(target.labels[0] for target in entry.targets)[:TARGETS]
+    known = load_registry_file(SHIPPED_FOLDER / "totalsegmentator_ct.yaml").labels
+    return tuple(labels[0] for labels in known.values())[:TARGETS]
 
 
 def write_dataset(raw: Path, setting: Setting) -> None:
@@ -115,10 +115,9 @@ def make_model(kind: tuple[str, str, str], setting: Setting) -> Path:
     for context in plans.get("duplus", {}).get("contexts", {}).values():
         context["spacing"] = [SPACING] * 3
     file.write_text(json.dumps(plans))
+    call("nnUNetv2_preprocess", "-d", NUMBER, "-plans_name", plans_name, "-c", "3d_fullres", "-np", 2)
     made = get_trainer_from_args(str(NUMBER), "3d_fullres", 0, trainer, plans_name, device=torch.device("cpu"))
-    made.plans_manager.plans["continue_training"] = False
     made.initialize()
-    made.on_train_start = None
     folder = Path(made.output_folder)
     made.save_checkpoint(str(folder / "checkpoint_final.pth"))
     for name, content in (("plans.json", plans), ("dataset.json", made.dataset_json)):
@@ -163,7 +162,7 @@ def predict(model: Path, images: Path, out: Path, targets: str) -> None:
     predict_from_raw_data.export_prediction_from_logits = export_prediction.export_prediction_from_logits
     options = ["-f", "0", "-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
     sys.argv = ["predict", "-i", str(images), "-o", str(out), "-m", str(model), *options]
-    sys.argv += ["--targets", *targets.split()] if targets else []
+    sys.argv += ["--targets", *targets.split(",")] if targets else []
     started = time.perf_counter()
     predict_from_raw_data.predict_entry_point_modelfolder()
     seconds["total"] = time.perf_counter() - started - seconds.pop("aside")
@@ -226,7 +225,7 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
     stock, ours = (make_model(kind, setting) for kind in (STOCK, OURS))
     write_image(folder / "images", setting, (IMAGE_SPACING,) * 3)
     write_image(folder / "thick", setting, (IMAGE_SPACING, IMAGE_SPACING, THICK))
-    few = " ".join(setting.targets[:FEW])
+    few = ",".join(setting.targets[:FEW])
     cases = {"stock": (stock, ""), "all": (ours, ""), "few": (ours, few)}
     rounds = [
         {name: measure(model, folder / "images", folder / name, targets) for name, (model, targets) in cases.items()}
