@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_OPTIONS ?=
+WORKERS ?= 2
 
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
@@ -18,9 +19,10 @@ BIN := $(abspath $(VENV))/bin
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
 
-# Bare `pytest`: `python -m pytest` would put the repository in front of the installed package.
+# Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests stay
+# together, since they share what takes long to make.
 test: $(VENV)/installed
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 lint: style spelling types
 
