@@ -9,7 +9,7 @@ import torch
 
 from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.networks.precision import has_bfloat16
-from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file
+from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file, list_versions
 
 # What makes finished cases of another run worthless for this one.
 _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets", "free_texts", "options")
@@ -26,11 +26,13 @@ class LoadedModel:
         name: Of the model's folder.
         folds: As nnU-Net names them.
         checkpoints: SHA-256 by path within the folder.
+        versions: Of the programs that loaded it.
     """
 
     name: str
     folds: tuple[str, ...]
     checkpoints: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
 def describe_model(folder: Path, folds: Any, checkpoint: str) -> LoadedModel:
@@ -39,7 +41,7 @@ def describe_model(folder: Path, folds: Any, checkpoint: str) -> LoadedModel:
         folds = sorted(found.parent.name.removeprefix("fold_") for found in folder.glob(f"fold_*/{checkpoint}"))
     names = tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
     files = [f"fold_{fold}/{checkpoint}" for fold in names]
-    return LoadedModel(folder.name, names, {file: hash_file(folder / file) for file in files})
+    return LoadedModel(folder.name, names, {file: hash_file(folder / file) for file in files}, list_versions())
 
 
 def describe_run(predictor: Any, options: Mapping[str, Any]) -> RunRecord:
@@ -62,6 +64,7 @@ def describe_run(predictor: Any, options: Mapping[str, Any]) -> RunRecord:
         device=_say_device(predictor.device),
         threads=torch.get_num_threads() if predictor.device.type == "cpu" else None,
         precision=_say_precision(predictor),
+        versions=model.versions,
     )
 
 

@@ -3,6 +3,7 @@
 It is written after every case, and a resumed run reads it. Paths are as the user gave them.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -200,6 +201,12 @@ def say_now() -> str:
 
 def list_versions() -> dict[str, str]:
     """List the programs that a prediction depends on, with their versions."""
+    return dict(_find_versions())
+
+
+@functools.cache
+def _find_versions() -> dict[str, str]:
+    # Once: looking packages up for every case takes time, and has failed now and then beside other threads.
     hosts = {name: importlib.metadata.version(name) for name in ("nnunetv2", "torch")}
     return {"duplus-nnunet": __version__, **hosts, "python": platform.python_version()}
 
