@@ -139,7 +139,7 @@ def make_logits(shape: tuple[int, ...], count: int) -> torch.Tensor:
 
 def predict(model: Path, images: Path, out: Path, targets: str) -> None:
     """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage."""
-    from nnunetv2.inference import export_prediction, predict_from_raw_data
+    from nnunetv2.inference import predict_from_raw_data
 
     names = json.loads((model / "dataset.json").read_text())["labels"]
     seconds: dict[str, float] = {}
@@ -159,7 +159,6 @@ def predict(model: Path, images: Path, out: Path, targets: str) -> None:
         return balls[[names[name] - 1 for name in asked if name != "background"]][:count]
 
     host.predict_logits_from_preprocessed_data = answer
-    predict_from_raw_data.export_prediction_from_logits = export_prediction.export_prediction_from_logits
     options = ["-f", "0", "-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
     sys.argv = ["predict", "-i", str(images), "-o", str(out), "-m", str(model), *options]
     sys.argv += ["--targets", *targets.split(",")] if targets else []
@@ -193,11 +192,12 @@ def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
     while worker.poll() is None:
         try:
             root = psutil.Process(worker.pid)
-            used = sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
+            # Shared pages count once: PyTorch forks a dozen workers, each of which seems to hold all of its memory.
+            used = sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])
             peak[0] = max(peak[0], used)
         except psutil.Error:
             pass
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def compare_masks(first: Path, second: Path, values: list[int]) -> float:

@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,12 @@ from duplus_nnunet.inference.binding import Binding
 from duplus_nnunet.inference.free_text import Reading, describe_reading
 from duplus_nnunet.inference.images import check_source, patch_checks
 from duplus_nnunet.inference.mirroring import find_network, patch_windows
-from duplus_nnunet.inference.options import get_options
 from duplus_nnunet.inference.reading import take_item
-from duplus_nnunet.inference.records import describe_model
+from duplus_nnunet.inference.records import describe_model, list_folds
 from duplus_nnunet.inference.selection import Selection, get_selection, read_model_plans
 from duplus_nnunet.inference.session import Call, get_session, open_session
-from duplus_nnunet.inference.skipping import patch_skipping
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.reporting.presence_files import read_calibration
 from duplus_nnunet.settings import PLANS_KEY
 
 
@@ -52,24 +49,16 @@ def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None
     predictor.label_manager = predictor.plans_manager.get_label_manager(dataset_json)
 
 
-def _check_checkpoints(
-    folder: Path, folds: Any, checkpoint_name: str, embedding: tuple[int, int] | None = None
-) -> None:
+def _check_checkpoints(folder: Path, folds: Sequence[str], checkpoint_name: str, embedding: tuple[int, int]) -> None:
     """Read every checkpoint with weights_only=True before nnU-Net reads it without, and compare it with the plans."""
     from duplus_nnunet.trainers.checkpoint import read_checkpoint, require_embedding
 
-    if folds is None:  # nnU-Net then takes every fold that has the checkpoint
-        folds = [found.parent.name.removeprefix("fold_") for found in folder.glob(f"fold_*/{checkpoint_name}")]
-    for fold in [folds] if isinstance(folds, (str, int)) else folds:
+    for fold in folds:
         file = folder / f"fold_{fold}" / checkpoint_name
         if not file.is_file():
-            there = sorted(found.parent.name for found in folder.glob(f"fold_*/{checkpoint_name}"))
-            raise ModelError(
-                f"There is no {file}. Folds with {checkpoint_name}: {', '.join(there) or 'none'} (option -f)."
-            )
-        found = read_checkpoint(file)
-        if embedding is not None:
-            require_embedding(found["network_weights"], embedding, file)
+            there = ", ".join(f"fold_{name}" for name in list_folds(folder, None, checkpoint_name))
+            raise ModelError(f"There is no {file}. Folds with {checkpoint_name}: {there or 'none'} (option -f).")
+        require_embedding(read_checkpoint(file)["network_weights"], embedding, file)
 
 
 def _refuse(selection: Selection) -> None:
@@ -96,55 +85,68 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
             _refuse(selection)
             original(self, model_training_output_dir, use_folds, checkpoint_name)
             return
-        if get_options().jobs is not None and selection.context is None:
+        bank, folder = PromptBank(plans), Path(model_training_output_dir)
+        if selection.options.jobs is not None and selection.context is None:
             # Each job says which context it has; until then, any will do.
-            selection = replace(selection, context=PromptBank(plans).default_context)
-        _check_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name, PromptBank(plans).embedding)
+            selection = replace(selection, context=bank.default_context)
+        folds = list_folds(folder, use_folds, checkpoint_name)
+        _check_checkpoints(folder, folds, checkpoint_name, bank.embedding)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
-        folder = Path(model_training_output_dir)
-        self.duplus_model = describe_model(folder, use_folds, checkpoint_name)
-        self.duplus_calibration = read_calibration(folder, self.duplus_model.folds)
-        values = {target["name"]: self.dataset_json["labels"][target["label"]] for target in PromptBank(plans).targets}
+        self.duplus_model = describe_model(folder, folds, checkpoint_name)
+        values = {target["name"]: self.dataset_json["labels"][target["label"]] for target in bank.targets}
         sys.stdout.write(describe_reading(apply_selection(self, selection), values))
         network = find_network(self)
         if network is not None:
-            network.cpu_bfloat16 = get_options().precision != "float32"
+            network.cpu_bfloat16 = selection.options.precision != "float32"
 
     return initialize
 
 
-def _is_bound(predictor: Any) -> bool:
-    """Say whether a predictor holds one of our models, bound to what was asked for."""
-    return getattr(predictor, "duplus_binding", None) is not None
+def _for_ours(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of nnU-Net's predictor do something else where it holds one of our models, bound to a selection.
+
+    Args:
+        original: nnU-Net's method.
+        ours: Takes the predictor, and the arguments of a call by name, defaults filled in.
+    """
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "duplus_binding", None) is None:
+            return original(self, *args, **kwargs)
+        call = signature.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        given = dict(list(call.arguments.items())[1:])
+        return ours(self, given)
+
+    return method
+
+
+# nnU-Net's names for what is to be predicted and where it goes; both methods that predict files have them.
+_SOURCE, _OUTPUT = "list_of_lists_or_source_folder", "output_folder_or_list_of_truncated_output_files"
+_SHARED = (_SOURCE, _OUTPUT, "save_probabilities", "overwrite")
 
 
 def wrap_files(original: Callable[..., Any]) -> Callable[..., Any]:
     """Check what is to be predicted, then let nnU-Net do it; a table of jobs is one call for each selection."""
-    signature = inspect.signature(original)
 
-    @functools.wraps(original)
-    def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_bound(self):
-            return original(self, *args, **kwargs)
-        call = signature.bind(self, *args, **kwargs)
-        call.apply_defaults()
-        given = call.arguments
-        source, output = (given[name] for name in list(given)[1:3])
+    def predict(self: Any, given: dict[str, Any]) -> Any:
         self.duplus_binding.bind_all(self)
-        with open_session(self, get_options(), _describe_call(given, output)) as session:
+        with open_session(self, get_selection().options, _describe_call(given)) as session:
             if session.options.jobs is None:
-                check_source(source, self.dataset_json)
-                return original(*call.args, **call.kwargs)
+                check_source(given[_SOURCE], self.dataset_json)
+                return original(self, **given)
             for files, names in session.walk_jobs():
-                outputs = [os.path.join(output, name) for name in names]
-                given.update(zip(list(given)[1:3], (files, outputs), strict=True))
-                original(*call.args, **call.kwargs)
+                outputs = [os.path.join(given[_OUTPUT], name) for name in names]
+                original(self, **{**given, _SOURCE: files, _OUTPUT: outputs})
             return None
 
-    return predict
+    return _for_ours(original, predict)
 
 
-def _describe_call(given: Mapping[str, Any], output: Any) -> Call:
+def _describe_call(given: Mapping[str, Any]) -> Call:
+    output = given[_OUTPUT]
     folder = os.path.dirname(output[0]) if isinstance(output, list) else output
     return Call(
         None if folder is None else Path(folder),
@@ -156,93 +158,68 @@ def _describe_call(given: Mapping[str, Any], output: Any) -> Call:
 
 def wrap_sequential(original: Callable[..., Any]) -> Callable[..., Any]:
     """Predict as ever: nothing of ours is done in other processes anyway."""
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_bound(self):
-            return original(self, *args, **kwargs)
-        call = signature.bind(self, *args, **kwargs)
-        call.apply_defaults()
-        shared = list(call.arguments)[1:5]  # nnU-Net's two methods begin with the same four parameters
-        return self.predict_from_files(*(call.arguments[name] for name in shared))
-
-    return predict
+    return _for_ours(original, lambda self, given: self.predict_from_files(**{name: given[name] for name in _SHARED}))
 
 
 def wrap_lists(original: Callable[..., Any]) -> Callable[..., Any]:
     """Compare cases with the table of contexts, and leave out those that are complete."""
 
-    @functools.wraps(original)
-    def manage(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_bound(self):
-            return original(self, *args, **kwargs)
-        call = inspect.signature(original).bind(self, *args, **kwargs)
-        call.apply_defaults()
-        overwrite, call.arguments["overwrite"] = call.arguments["overwrite"], True
-        lists = original(*call.args, **call.kwargs)
+    def manage(self: Any, given: dict[str, Any]) -> Any:
+        lists = original(self, **{**given, "overwrite": True})
         names = [os.path.basename(name) for name in lists[1]] if lists[1] else None
         self.duplus_binding.check_cases([files[0] for files in lists[0]], names)
-        return lists if overwrite else get_session(self).leave_out_complete(lists)
+        return lists if given["overwrite"] else get_session(self).leave_out_complete(lists)
 
-    return manage
+    return _for_ours(original, manage)
 
 
 def wrap_reading(original: Callable[..., Any]) -> Callable[..., Any]:
     """Read cases ahead in threads; one that cannot be read does not end the others."""
 
-    @functools.wraps(original)
-    def read(self: Any, inputs: Any, previous: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_bound(self):
-            return original(self, inputs, previous, outputs, *args, **kwargs)
-        return get_session(self).read(inputs, outputs)
+    def read(self: Any, given: dict[str, Any]) -> Any:
+        return get_session(self).read(given["input_list_of_lists"], given["output_filenames_truncated"])
 
-    return read
+    return _for_ours(original, read)
 
 
 def wrap_iterator(original: Callable[..., Any]) -> Callable[..., Any]:
     """Predict cases as they come, each in its context, and write them meanwhile."""
 
-    @functools.wraps(original)
-    def predict(self: Any, data_iterator: Any, save_probabilities: bool = False, *args: Any, **kwargs: Any) -> Any:
-        if not _is_bound(self):
-            return original(self, data_iterator, save_probabilities, *args, **kwargs)
-        return get_session(self, save_probabilities).predict(map(take_item, data_iterator))
+    def predict(self: Any, given: dict[str, Any]) -> Any:
+        session = get_session(self, given["save_probabilities"])
+        return session.predict(map(take_item, given["data_iterator"]))
 
-    return predict
+    return _for_ours(original, predict)
 
 
 def wrap_case(original: Callable[..., Any]) -> Callable[..., Any]:
     """Bind our models to the context of a single image that nnU-Net preprocessed in this very thread."""
 
-    @functools.wraps(original)
-    def predict(self: Any, data: Any) -> Any:
-        if _is_bound(self):
-            from duplus_nnunet.planners.preprocessor import take_last
+    def predict(self: Any, given: dict[str, Any]) -> Any:
+        from duplus_nnunet.planners.preprocessor import take_last
 
-            properties = take_last()
-            if properties is not None:
-                self.duplus_binding.bind_case(self, properties)
-        return original(self, data)
+        properties = take_last()
+        if properties is not None:
+            self.duplus_binding.bind_case(self, properties)
+        return original(self, **given)
 
-    return predict
+    return _for_ours(original, predict)
 
 
 def wrap_threads(original: Callable[..., Any]) -> Callable[..., Any]:
     """Use all processors that this process may use; nnU-Net takes eight at most."""
 
-    @functools.wraps(original)
-    def predict(self: Any, input_image: Any) -> Any:
-        if not _is_bound(self) or self.device.type != "cpu":
-            return original(self, input_image)
+    def predict(self: Any, given: dict[str, Any]) -> Any:
+        if self.device.type != "cpu":
+            return original(self, **given)
         before = torch.get_num_threads()
         torch.set_num_threads(count_processors())
         try:
-            return original(self, input_image)
+            return original(self, **given)
         finally:
             torch.set_num_threads(before)
 
-    return predict
+    return _for_ours(original, predict)
 
 
 def count_processors() -> int:
@@ -267,4 +244,3 @@ def patch_predictor(predictor: Any) -> None:
         setattr(predictor, name, wrap(getattr(predictor, name)))
     patch_checks(predictor)
     patch_windows(predictor)
-    patch_skipping(predictor)

@@ -1,8 +1,6 @@
 """How to predict and what to write beside the label map: in come a user's words, out comes one dataclass."""
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from duplus_nnunet.inference.memory import read_memory
@@ -70,22 +68,3 @@ def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
     names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision")
     return Options(**{name: getattr(parsed, name) for name in names})
-
-
-_asked = Options()
-
-
-def get_options() -> Options:
-    """Return the options of the prediction command at work; the defaults outside of one."""
-    return _asked
-
-
-@contextlib.contextmanager
-def use_options(options: Options) -> Iterator[None]:
-    """Let predictions in this block follow options."""
-    global _asked
-    before, _asked = _asked, options
-    try:
-        yield
-    finally:
-        _asked = before

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError, HostError, PromptError, say_unknown
 from duplus_nnunet.inference.host import apply_selection
-from duplus_nnunet.inference.options import Options, use_options
+from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import Reader, Source
 from duplus_nnunet.inference.run import LEAST_LOGIT, answer_case
 from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
@@ -165,7 +165,7 @@ class DuPLUSPredictor:
         bank, wanted = PromptBank(read_model_plans(model)), options or Options()
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         predictor = nnUNetPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
-        with use_options(wanted), use_selection(Selection(context=bank.default_context)):
+        with use_selection(Selection(context=bank.default_context, options=wanted)):
             predictor.initialize_from_trained_model_folder(
                 str(model), None if folds is None else tuple(folds), checkpoint
             )
@@ -205,8 +205,9 @@ class DuPLUSPredictor:
         """
         if isinstance(targets, str) or isinstance(prompts, str):
             raise PromptError("targets and prompts are lists of texts, such as targets=['liver'].")
-        with use_options(self._options), torch.inference_mode():
-            self._ask(Selection(tuple(targets), context, tuple(prompts)))
+        asked = Selection(tuple(targets), context, tuple(prompts), options=self._options)
+        with use_selection(asked), torch.inference_mode():
+            self._ask(asked)
             binding, predictor = self._predictor.duplus_binding, self._predictor
             with _list_files(image) as files:
                 source = Source("image", files, None, binding.first.context)

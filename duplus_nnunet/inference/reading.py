@@ -5,7 +5,9 @@ processes, each of which takes seconds to import everything, and the time is spe
 """
 
 import os
+import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -73,7 +75,7 @@ class Reader:
         try:
             data, properties = self._preprocess(source)
         except Exception as error:  # readers have exceptions of their own, and no case may end the others
-            return Item(source, error=describe_failure(error), seconds=time.perf_counter() - started)
+            return Item(source, error=report_failure(error), seconds=time.perf_counter() - started)
         return Item(source, data, properties, seconds=time.perf_counter() - started)
 
     def _preprocess(self, source: Source) -> tuple[Any, dict[str, Any]]:
@@ -124,11 +126,12 @@ def take_item(found: Item | dict[str, Any]) -> Item:
     return Item(Source(name, (), output), data, found["data_properties"])
 
 
-def describe_failure(error: Exception) -> str:
-    """Say what went wrong with a case, in one paragraph."""
+def report_failure(error: Exception) -> str:
+    """Say what went wrong with a case, in one paragraph; what nobody foresaw goes to stderr with its trace."""
     if isinstance(error, DuplusError):
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"There was not enough memory ({error}). Predict with a smaller --memory, or fewer targets."
+    sys.stderr.write("".join(traceback.format_exception(error)))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"

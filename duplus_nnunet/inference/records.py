@@ -1,6 +1,6 @@
 """What a run was: in come a bound predictor and its options, out comes the part of the manifest that cases share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ import torch
 from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file, list_versions
+from duplus_nnunet.reporting.presence import Calibration
+from duplus_nnunet.reporting.presence_files import read_calibration
 
 # What makes finished cases of another run worthless for this one.
 _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets", "free_texts", "options")
-# Of a table of jobs, each case has its own.
+# Of a table of jobs, each case has its own, which its record holds.
 _PROMPTS = ("contexts", "targets", "free_texts")
 _HARMLESS_OPTIONS = ("memory", "jobs")
 
@@ -27,21 +29,33 @@ class LoadedModel:
         folds: As nnU-Net names them.
         checkpoints: SHA-256 by path within the folder.
         versions: Of the programs that loaded it.
+        calibration: What its validations say of the presence of targets.
     """
 
     name: str
     folds: tuple[str, ...]
     checkpoints: Mapping[str, str]
     versions: Mapping[str, str]
+    calibration: Calibration
 
 
-def describe_model(folder: Path, folds: Any, checkpoint: str) -> LoadedModel:
-    """Describe the model in a folder, as it is loaded now."""
+def list_folds(folder: Path, folds: Any, checkpoint: str) -> tuple[str, ...]:
+    """List the folds that nnU-Net is told to use, by name; None are all that have the checkpoint."""
     if folds is None:
-        folds = sorted(found.parent.name.removeprefix("fold_") for found in folder.glob(f"fold_*/{checkpoint}"))
-    names = tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
-    files = [f"fold_{fold}/{checkpoint}" for fold in names]
-    return LoadedModel(folder.name, names, {file: hash_file(folder / file) for file in files}, list_versions())
+        return tuple(sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}")))
+    return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
+
+
+def describe_model(folder: Path, folds: Sequence[str], checkpoint: str) -> LoadedModel:
+    """Describe the model in a folder, as it is loaded now."""
+    files = [f"fold_{fold}/{checkpoint}" for fold in folds]
+    return LoadedModel(
+        folder.name,
+        tuple(folds),
+        {file: hash_file(folder / file) for file in files},
+        list_versions(),
+        read_calibration(folder, folds),
+    )
 
 
 def describe_run(predictor: Any, options: Mapping[str, Any]) -> RunRecord:
@@ -65,6 +79,7 @@ def describe_run(predictor: Any, options: Mapping[str, Any]) -> RunRecord:
         threads=torch.get_num_threads() if predictor.device.type == "cpu" else None,
         precision=_say_precision(predictor),
         versions=model.versions,
+        notes=model.calibration.notes,
     )
 
 

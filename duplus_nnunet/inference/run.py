@@ -1,5 +1,6 @@
 """Cases one after another: in comes each as it was read, out comes what was found, written in the meantime."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -13,9 +14,9 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.mirroring import find_network
-from duplus_nnunet.inference.options import get_options
-from duplus_nnunet.inference.reading import Item, Source, describe_failure
+from duplus_nnunet.inference.reading import Item, Source, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
+from duplus_nnunet.inference.selection import get_selection
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
 from duplus_nnunet.reporting.presence import measure_evidence
 
@@ -105,7 +106,8 @@ def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
     rule = read_rule(predictor.label_manager)
     assembly, evidence = Assembly(resampler, rule, asked, floor), []
     memory = estimate_memory(resampler, rule, manager.patch_size, len(predictor.list_of_parameters))
-    size = choose_group(read_memory(get_options().memory), memory, prompts.count, _BOX_SHARE)
+    share = 1.0 if floor == -math.inf else _BOX_SHARE
+    size = choose_group(read_memory(get_selection().options.memory), memory, prompts.count, share)
     try:
         for start in range(0, prompts.count, size):
             if size < prompts.count:
@@ -116,7 +118,7 @@ def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
     finally:
         network.bind(prompts)
     labels, targets = clock.time("resample", assembly.finish)
-    judge = predictor.duplus_calibration.judge
+    judge = predictor.duplus_model.calibration.judge
     judged = (replace(one, presence=judge(one.name, found)) for one, found in zip(targets, evidence, strict=True))
     grid = read_geometry(predictor, item.properties)
     answer = CaseAnswer(item.source.name, question.context, binding.say_context(question), grid, labels, tuple(judged))
@@ -156,7 +158,7 @@ def run_cases(
         try:
             results.append(future.result())
         except Exception as error:  # writers have exceptions of their own, and no case may end the others
-            fail(source, describe_failure(error))
+            fail(source, report_failure(error))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as pool:
         waiting: tuple[Source, Future[Any]] | None = None
@@ -164,7 +166,7 @@ def run_cases(
             try:
                 done = _answer(predictor, item, floor)
             except Exception as error:  # as above
-                fail(item.source, describe_failure(error))
+                fail(item.source, report_failure(error))
                 continue
             if waiting is not None:
                 collect(*waiting)

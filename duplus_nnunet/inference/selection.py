@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +61,14 @@ class Selection:
         context: Context as typed, or one a case; None is the model's default.
         prompts: Free texts as typed.
         encoder: Where the model's own text encoder is now; None is where it was at planning.
+        options: How to predict, and what to write beside the label map.
     """
 
     targets: tuple[str, ...] = ()
     context: "str | ContextChoice | None" = None
     prompts: tuple[str, ...] = ()
     encoder: str | None = None
+    options: wanted.Options = field(default_factory=wanted.Options)
 
     def __bool__(self) -> bool:
         return bool(self.targets or self.prompts) or self.context is not None
@@ -109,6 +111,7 @@ def read_selection(options: argparse.Namespace) -> Selection:
         context=options.context or os.environ.get("DUPLUS_CONTEXT") or None,
         prompts=_choose(options.prompt, "DUPLUS_PROMPT", ";"),
         encoder=options.encoder or os.environ.get("DUPLUS_ENCODER") or None,
+        options=wanted.read_options(options),
     )
 
 
@@ -229,7 +232,7 @@ def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], 
             rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net insists on one
         sys.argv = [before[0], *rest]
         try:
-            with use_selection(read_selection(options)), wanted.use_options(wanted.read_options(options)):
+            with use_selection(read_selection(options)):
                 return original()
         finally:
             sys.argv = before

@@ -27,7 +27,7 @@ from duplus_nnunet.inference.selection import Selection, get_selection
 from duplus_nnunet.inference.writing import CaseWriter, describe_inputs
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.legend import write_legend
-from duplus_nnunet.outputs.manifest import CaseRecord, Manifest, say_now
+from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, say_now
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.settings import PLANS_KEY
 
@@ -79,6 +79,7 @@ class Session:
     _manifest: Manifest | None = None
     _statistics: StatisticsTable | None = None
     _names: dict[int, str] = field(default_factory=dict)
+    _made: tuple[Binding, CaseWriter] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -138,15 +139,16 @@ class Session:
     def _is_open(self, files: list[str], output: str) -> bool:
         if not Path(output + self.predictor.dataset_json["file_ending"]).is_file():
             return True
-        name = os.path.basename(output)
-        manifest = self._open_manifest()
+        name, manifest = os.path.basename(output), self._open_manifest()
         if name not in manifest.cases:  # nnU-Net's own prediction, say, or before there were manifests
             return self.options.asks_for_more
+        question = self.binding.questions[self.binding.choice.of(name)]
         try:
-            inputs = describe_inputs(Source(name, tuple(files), output, ""))
+            inputs = describe_inputs(Source(name, tuple(files), output))
         except OSError:
             return True
-        return not manifest.is_complete(name, inputs, Path(output).parent)
+        wanted = CaseRecord(COMPLETE, question.context, dict(self.binding.list_asked(question)), inputs)
+        return not manifest.is_complete(name, wanted, Path(output).parent)
 
     def read(self, inputs: list[list[str]], outputs: list[str] | None) -> Iterator[Item]:
         """Read cases ahead."""
@@ -178,11 +180,18 @@ class Session:
         if output is not None:
             if self.call.output is None:
                 self.call = replace(self.call, output=Path(output).parent)
-            self._note(answer.case, self._make_writer().write(done))
+            self._note(answer.case, self._writer.write(done))
             return None
         if not self.call.host_probabilities:
             return answer.labels
         return answer.labels, spread_probabilities(answer.targets, answer.geometry.shape)
+
+    @property
+    def _writer(self) -> CaseWriter:
+        """What writes the cases of the binding as it is; a group of jobs has one of its own."""
+        if self._made is None or self._made[0] is not self.binding:
+            self._made = self.binding, self._make_writer()
+        return self._made[1]
 
     def _make_writer(self) -> CaseWriter:
         plans, place = self.predictor.plans_manager, self.call.place
@@ -190,7 +199,7 @@ class Session:
         if self._statistics is None:
             self._statistics = StatisticsTable() if self.call.overwrite else StatisticsTable.read(place)
         self._names |= {int(value): name for value, name in declared[PLANS_KEY]["legend"].items()}
-        write_legend(self.call.output or place, self._names)
+        write_legend(place, self._names)
         ranges = {context: read_volume_ranges(plans.plans, context) for context in self.binding.bank.contexts}
         return CaseWriter(
             io=plans.image_reader_writer_class(),

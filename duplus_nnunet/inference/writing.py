@@ -69,6 +69,7 @@ class CaseWriter:
         return CaseRecord(
             COMPLETE,
             answer.context,
+            {target.name: target.prompt for target in answer.targets},
             describe_inputs(source),
             tuple(describe_file(file, os.path.relpath(file, label_map.parent)) for file in files),
             seconds,

@@ -1,9 +1,17 @@
 """Files that are never there in part: in comes where one shall be, out comes where to write it until it is whole."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from duplus_nnunet.errors import DataError
+
+Form = TypeVar("Form")
 
 
 @contextmanager
@@ -31,3 +39,25 @@ def write_text(file: Path, content: str) -> None:
     """Write a text file, in UTF-8 and with the same line ends on every system."""
     with open_new_file(file) as new:
         new.write_text(content, encoding="utf-8", newline="\n")
+
+
+def read_form(file: Path, form: type[Form], version: int, advice: str) -> Form:
+    """Read a JSON file back, checked against a dataclass of its parts beside `version`.
+
+    Args:
+        file: It is there.
+        form: A dataclass.
+        version: The one that this package writes.
+        advice: What to do if it cannot be read, a sentence.
+
+    Raises:
+        DataError: It cannot be read, is of another version, or not of the form.
+    """
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        found = content.pop("version")
+        if found == version:
+            return TypeAdapter(form).validate_python(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}). {advice}") from error
+    raise DataError(f"{file} has version {found!r} of the form, expected {version}. {advice}")

@@ -8,17 +8,14 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from duplus_nnunet import __version__
-from duplus_nnunet.errors import DataError
-from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.outputs.files import read_form, write_text
 
 NAME = "manifest.json"
 VERSION = 1
@@ -56,6 +53,7 @@ class CaseRecord:
         status: `complete`, `failed`, or `skipped` if it was left out on purpose; a case that was complete before keeps
             the record it had.
         context: The context it was predicted in.
+        prompts: Target prompt (T2) by what was asked for.
         inputs: The image's files, one a channel.
         outputs: What was written of it.
         seconds: Time by stage: read, preprocess, network, resample, write.
@@ -66,6 +64,7 @@ class CaseRecord:
 
     status: Status
     context: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[FileRecord, ...] = ()
     outputs: tuple[FileRecord, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -90,6 +89,7 @@ class RunRecord:
         threads: Of the network on a CPU.
         precision: Such as `bfloat16`.
         versions: Of the programs.
+        notes: What the model could not be asked, such as the presence of its targets.
     """
 
     model: str
@@ -103,6 +103,13 @@ class RunRecord:
     threads: int | None = None
     precision: str = "float32"
     versions: Mapping[str, str] = field(default_factory=lambda: list_versions())
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    run: RunRecord
+    cases: dict[str, CaseRecord]
 
 
 class Manifest:
@@ -138,35 +145,26 @@ class Manifest:
         file = folder / NAME
         if not file.exists():
             return None
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content["version"] != VERSION:
-                raise DataError(
-                    f"{file} has version {content['version']!r} of the form, expected {VERSION}. Predict into a new "
-                    "folder."
-                )
-            run = TypeAdapter(RunRecord).validate_python(content["run"])
-            return cls(run, TypeAdapter(dict[str, CaseRecord]).validate_python(content["cases"]))
-        except DataError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise DataError(f"{file} cannot be read: {error}. Predict into a new folder.") from error
+        found = read_form(file, _File, VERSION, "Predict into a new folder.")
+        return cls(found.run, found.cases)
 
     def find_changes(self, run: RunRecord) -> tuple[str, ...]:
         """Name the settings of another run that differ from this one's, and from which other results may come."""
         names = [one.name for one in fields(RunRecord) if one.name not in _WITHOUT_INFLUENCE]
         return tuple(name for name in names if _to_data(getattr(self.run, name)) != _to_data(getattr(run, name)))
 
-    def is_complete(self, case: str, inputs: Sequence[FileRecord], folder: Path) -> bool:
-        """Say whether a case needs no second prediction: its images are the same, and all its files are still there.
+    def is_complete(self, case: str, wanted: CaseRecord, folder: Path) -> bool:
+        """Say whether a case needs no second prediction: the same is asked of the same images, and no file is missing.
 
         Args:
             case: nnU-Net's case identifier.
-            inputs: Its images as they are now.
+            wanted: Context, prompts and inputs as they are now; the rest does not count.
             folder: Where the predictions stand.
         """
         record = self.cases.get(case)
-        if record is None or record.status != COMPLETE or record.inputs != tuple(inputs):
+        if record is None or record.status != COMPLETE:
+            return False
+        if any(getattr(record, name) != getattr(wanted, name) for name in ("context", "prompts", "inputs")):
             return False
         return all(_has_size(folder / output.path, output.size) for output in record.outputs)
 

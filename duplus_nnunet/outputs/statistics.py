@@ -7,17 +7,16 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.outputs.files import read_form, write_text
 from duplus_nnunet.outputs.measures import Range, TargetStatistics, measure_target
 
 JSON_NAME = "statistics.json"
@@ -26,6 +25,11 @@ VERSION = 1
 
 _COLUMNS = tuple(field.name for field in fields(TargetStatistics))
 _DIGITS = 6
+
+
+@dataclass(frozen=True)
+class _File:
+    rows: tuple[TargetStatistics, ...]
 
 
 class StatisticsTable:
@@ -92,18 +96,7 @@ class StatisticsTable:
         file = folder / JSON_NAME
         if not file.exists():
             return cls(volumes)
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content["version"] != VERSION:
-                raise DataError(
-                    f"{file} has version {content['version']!r} of the form, expected {VERSION}. Delete it and predict "
-                    "again."
-                )
-            return cls(volumes, TypeAdapter(tuple[TargetStatistics, ...]).validate_python(content["rows"]))
-        except DataError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise DataError(f"{file} cannot be read as statistics: {error}. Delete it and predict again.") from error
+        return cls(volumes, read_form(file, _File, VERSION, "Delete it and predict again.").rows)
 
     def _to_csv(self) -> str:
         text = io.StringIO()

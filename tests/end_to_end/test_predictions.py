@@ -148,6 +148,13 @@ def test_jobs_ask_each_image_for_something_else(project: Any, images: Path, tmp_
     assert set(np.unique(read(tmp_path / "out" / "a.nii.gz"))) <= {0, labels["liver"]}
     cases = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
     assert [case["status"] for case in cases.values()] == ["complete", "complete"]
+    table[0]["targets"] = ["spleen"]
+    (tmp_path / "jobs.json").write_text(json.dumps(table))
+    again = project.run("nnUNetv2_predict", *options, "--continue_prediction")
+    assert again.returncode == 0, again.stderr[-2000:]
+    changed = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
+    assert list(changed["a"]["prompts"]) == ["spleen"]
+    assert changed["b"] == cases["b"]
 
 
 def test_python_finds_what_the_command_finds(project: Any, images: Path, everything: Path) -> None:

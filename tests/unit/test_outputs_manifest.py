@@ -83,7 +83,7 @@ def test_writing_that_fails_leaves_the_manifest_as_it_was(tmp_path: Path, monkey
 
 
 def test_complete_case_needs_no_second_prediction(folder: Path) -> None:
-    assert Manifest(RUN, {"a": DONE}).is_complete("a", DONE.inputs, folder)
+    assert Manifest(RUN, {"a": DONE}).is_complete("a", DONE, folder)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +92,19 @@ def test_complete_case_needs_no_second_prediction(folder: Path) -> None:
         lambda record: replace(record, status="failed"),
         lambda record: replace(record, status="skipped"),
         lambda record: replace(record, inputs=(FileRecord("in/a_0000.nii.gz", 3, sha256="other"),)),
+        lambda record: replace(record, context="another"),
+        lambda record: replace(record, prompts={"spleen": "A computed tomography of spleen"}),
         lambda record: replace(record, outputs=(FileRecord("a.nii.gz", 4),)),
         lambda record: replace(record, outputs=(*record.outputs, FileRecord("a/liver.nii.gz", 4))),
     ],
-    ids=["failed", "skipped", "other image", "cut off", "lost"],
+    ids=["failed", "skipped", "other image", "other context", "other prompts", "cut off", "lost"],
 )
 def test_case_that_changed_is_predicted_again(change: Callable[[CaseRecord], CaseRecord], folder: Path) -> None:
-    assert not Manifest(RUN, {"a": change(DONE)}).is_complete("a", DONE.inputs, folder)
+    assert not Manifest(RUN, {"a": change(DONE)}).is_complete("a", DONE, folder)
 
 
 def test_unknown_case_is_predicted(folder: Path) -> None:
-    assert not Manifest(RUN).is_complete("a", DONE.inputs, folder)
+    assert not Manifest(RUN).is_complete("a", DONE, folder)
 
 
 def test_same_settings_read_from_a_file_are_no_change(tmp_path: Path) -> None:

@@ -189,10 +189,10 @@ def test_folder_without_statistics_starts_a_new_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read as statistics"),
+        ("{", "statistics.json cannot be read"),
         ('{"version": 2, "rows": []}', "has version 2 of the form, expected 1"),
-        ('{"version": 1, "rows": [{"case": "a"}]}', "cannot be read as statistics"),
-        ("[]", "cannot be read as statistics"),
+        ('{"version": 1, "rows": [{"case": "a"}]}', "statistics.json cannot be read"),
+        ("[]", "statistics.json cannot be read"),
     ],
 )
 def test_file_that_is_not_of_the_form_is_refused(text: str, message: str, tmp_path: Path) -> None:
