@@ -82,12 +82,14 @@ def write_dataset(raw: Path, setting: Setting) -> None:
     (raw / NAME / "dataset.json").write_text(json.dumps(content))
 
 
-def write_image(folder: Path, setting: Setting, spacing: tuple[float, float, float]) -> None:
-    """Write an image: a body in air."""
+def write_image(folder: Path, setting: Setting, thickness: float) -> None:
+    """Write an image: a body in air; slices of another thickness (mm) are fewer."""
     import SimpleITK
 
     rng = np.random.default_rng(1)
-    sizes = setting.shape[::-1]
+    x, y, z = setting.shape
+    spacing = (IMAGE_SPACING, IMAGE_SPACING, thickness)
+    sizes = (round(z * IMAGE_SPACING / thickness), y, x)
     grids = np.meshgrid(*(np.linspace(-1, 1, size) for size in sizes), indexing="ij")
     body = grids[1] ** 2 + grids[2] ** 2 < 0.7
     image = SimpleITK.GetImageFromArray((np.where(body, 40, -1000) + rng.normal(0, 20, sizes)).astype(np.float32))
@@ -125,38 +127,47 @@ def make_model(kind: tuple[str, str, str], setting: Setting) -> Path:
     return folder.parent
 
 
-def make_logits(shape: tuple[int, ...], count: int) -> torch.Tensor:
-    """Make logits of organ-like balls, (K, d, h, w) in float16, with a rim that falls off like a trained network's."""
-    rng = np.random.default_rng(2)
-    grids = np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")).astype(np.float32)
-    logits = torch.empty((count, *shape), dtype=torch.half)
-    for channel in logits:
-        centre = np.array([rng.uniform(0.2, 0.8) * size for size in shape], np.float32).reshape(3, 1, 1, 1)
-        distance = np.sqrt(((grids - centre) ** 2).sum(0))
-        channel.copy_(torch.from_numpy(np.clip(3 * (rng.uniform(4, 14) - distance), -12, 12)))
+def make_logits(shape: tuple[int, ...], values: list[int]) -> torch.Tensor:
+    """Make logits in float16, (K, d, h, w): of value 0 zeros, of others a ball whose rim falls off like an organ's."""
+    logits = torch.zeros((len(values), *shape), dtype=torch.half)
+    for channel, value in zip(logits, values, strict=True):
+        if value:
+            rng = np.random.default_rng(value)
+            centre, radius = [rng.uniform(0.2, 0.8) * size for size in shape], rng.uniform(4, 14)
+            axes = np.ogrid[tuple(slice(0, size) for size in shape)]
+            squares = sum(np.square(axis - middle, dtype=np.float32) for axis, middle in zip(axes, centre, strict=True))
+            channel.copy_(torch.from_numpy(np.clip(3 * (radius - np.sqrt(squares)), -12, 12)))
     return logits
 
 
 def predict(model: Path, images: Path, out: Path, targets: str) -> None:
-    """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage."""
+    """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage.
+
+    Export is all that comes after the logits; the rest is all but the network: loading, reading, resampling, export.
+    """
     from nnunetv2.inference import predict_from_raw_data
 
     names = json.loads((model / "dataset.json").read_text())["labels"]
     seconds: dict[str, float] = {}
+    logits_there = [0.0]
     host = predict_from_raw_data.nnUNetPredictor
     network = host.predict_logits_from_preprocessed_data
 
     def answer(self: Any, data: torch.Tensor) -> torch.Tensor:
         started = time.perf_counter()
-        count = len(network(self, data))
+        shape = network(self, data).shape
         seconds["network"] = seconds.get("network", 0.0) + time.perf_counter() - started
         started = time.perf_counter()
-        balls = make_logits(tuple(data.shape[1:]), len(names) - 1)
-        seconds["aside"] = seconds.get("aside", 0.0) + time.perf_counter() - started
-        if "DuPLUS" not in self.trainer_name:
-            return torch.cat([torch.zeros_like(balls[:1]), balls])
-        asked = self.duplus_binding.declare([self.duplus_binding.current])["labels"]
-        return balls[[names[name] - 1 for name in asked if name != "background"]][:count]
+        declared = names
+        if "DuPLUS" in self.trainer_name:
+            asked = self.duplus_binding.declare([self.duplus_binding.current])["labels"]
+            declared = {name: value for name, value in asked.items() if name != "background"}
+        logits = make_logits(tuple(data.shape[1:]), list(declared.values()))
+        if logits.shape != shape:
+            raise RuntimeError(f"The network gave {tuple(shape)} instead of {tuple(logits.shape)}.")
+        logits_there[0] = time.perf_counter()
+        seconds["aside"] = seconds.get("aside", 0.0) + logits_there[0] - started
+        return logits
 
     host.predict_logits_from_preprocessed_data = answer
     options = ["-f", "0", "-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
@@ -164,7 +175,9 @@ def predict(model: Path, images: Path, out: Path, targets: str) -> None:
     sys.argv += ["--targets", *targets.split(",")] if targets else []
     started = time.perf_counter()
     predict_from_raw_data.predict_entry_point_modelfolder()
-    seconds["total"] = time.perf_counter() - started - seconds.pop("aside")
+    ended = time.perf_counter()
+    seconds["total"] = ended - started - seconds.pop("aside")
+    seconds["export"] = ended - logits_there[0]
     sys.stdout.write("\nRESULT " + json.dumps(seconds) + "\n")
 
 
@@ -182,7 +195,9 @@ def measure(model: Path, images: Path, out: Path, targets: str = "") -> dict[str
         raise RuntimeError(printed[-3000:])
     seconds: dict[str, float] = json.loads(results[-1].removeprefix("RESULT "))
     seconds["rest"] = seconds["total"] - seconds["network"]
-    return {**{key: round(value, 2) for key, value in seconds.items()}, "peak_gib": round(peak[0] / 2**30, 2)}
+    found = {**{key: round(value, 2) for key, value in seconds.items()}, "peak_gib": round(peak[0] / 2**30, 2)}
+    sys.stderr.write(f"{out.name}: {found}\n")
+    return found
 
 
 def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
@@ -223,8 +238,8 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
     write_dataset(folder / "raw", setting)
     call("nnUNetv2_extract_fingerprint", "-d", NUMBER, "-np", "2")
     stock, ours = (make_model(kind, setting) for kind in (STOCK, OURS))
-    write_image(folder / "images", setting, (IMAGE_SPACING,) * 3)
-    write_image(folder / "thick", setting, (IMAGE_SPACING, IMAGE_SPACING, THICK))
+    write_image(folder / "images", setting, IMAGE_SPACING)
+    write_image(folder / "thick", setting, THICK)
     few = ",".join(setting.targets[:FEW])
     cases = {"stock": (stock, ""), "all": (ours, ""), "few": (ours, few)}
     rounds = [
@@ -242,6 +257,8 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
         "targets": len(setting.targets),
         "patch": setting.patch,
         "seconds": medians,
+        "export: stock / all": medians["stock"]["export"] / medians["all"]["export"],
+        "export: stock / few": medians["stock"]["export"] / medians["few"]["export"],
         "rest: stock / all": medians["stock"]["rest"] / medians["all"]["rest"],
         "rest: stock / few": medians["stock"]["rest"] / medians["few"]["rest"],
         "network: stock / all": medians["stock"]["network"] / medians["all"]["network"],
