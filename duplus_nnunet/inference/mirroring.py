@@ -88,4 +88,5 @@ def predict_mirrored(
             total += call(x.flip(places)).flip(places)
     finally:
         network.bind(prompts)
-    return total / (len(combinations) + 1)
+    # In place: of many targets, a copy is the largest array there is.
+    return total if not combinations else total.div_(len(combinations) + 1)
