@@ -15,6 +15,7 @@ from duplus_nnunet.errors import DuplusError
 
 # Sub-command -> what it does. Its module, duplus_nnunet.commands.<sub-command>, is imported only once it is chosen.
 COMMANDS = {
+    "adapt": "plan for a base, and list, show, merge and export adapters",
     "compose": "make one dataset out of several raw ones",
     "demo": "train and test on generated bodies, in minutes, and show that the text steers the network",
     "doctor": "check the installation and say how to put it right",

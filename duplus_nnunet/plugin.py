@@ -41,11 +41,18 @@ CLASSES: dict[str, dict[str, str]] = {
     "nnunetv2.preprocessing": {"DuPLUSPreprocessor": PLANNERS},
     "nnunetv2.preprocessing.normalization": {"SUVNormalization": PLANNERS},
     "nnunetv2.utilities.label_handling": {"DuPLUSLabelManager": PLANNERS},
-    "nnunetv2.training.nnUNetTrainer": {"DuPLUSTrainer": TRAINERS},
+    "nnunetv2.training.nnUNetTrainer": {"DuPLUSTrainer": TRAINERS, "DuPLUSLoRATrainer": TRAINERS},
 }
 
 # Options of the prediction commands that are not nnU-Net's.
 OPTIONS = frozenset({"--targets", "--context", "--list-targets"})
+# Of the planning commands: the trained model that a dataset is planned for.
+BASE_OPTION = "--from-model"
+_PLAN_HELP = f"""
+DuPLUS option (for the DuPLUS planners):
+  {BASE_OPTION} FOLDER   Plan for an adapter of this trained model: with its spacing, patch, network and normalisation.
+                        Then train with -tr DuPLUSLoRATrainer -pretrained_weights FOLDER/fold_0/checkpoint_final.pth
+"""
 
 Entry = Callable[..., Any]
 
@@ -130,7 +137,12 @@ def wrap_pretrained(original: Entry) -> Entry:
         load = getattr(unwrap_network(network), "load_pretrained", None)
         if load is None:
             return original(network, fname, *args, **kwargs)
-        fresh = load(read_weights(fname))
+        inner = unwrap_network(network)
+        check = getattr(inner, "check_pretrained", None)
+        checkpoint = read_pretrained(fname)
+        if check is not None:
+            check(checkpoint, fname)
+        fresh = load(checkpoint["network_weights"])
         sys.stdout.write(f"Pretrained weights of {fname} taken over; fresh: {name_parts(fresh)}\n")
         return fresh
 
@@ -149,8 +161,8 @@ def unwrap_network(network: Any) -> Any:
     return getattr(network, "_orig_mod", network)
 
 
-def read_weights(path: str) -> dict[str, Any]:
-    """Read the network's weights out of a checkpoint of nnU-Net or of this package, onto the CPU.
+def read_pretrained(path: str) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net or of this package, onto the CPU.
 
     Raises:
         ModelError: If the file is missing, damaged, or holds no network weights.
@@ -174,8 +186,7 @@ def read_weights(path: str) -> dict[str, Any]:
             f"{path!r} is not a checkpoint of nnU-Net: it was expected to hold 'network_weights'. "
             "Give -pretrained_weights a file such as fold_0/checkpoint_final.pth of a model folder."
         )
-    weights: dict[str, Any] = checkpoint["network_weights"]
-    return weights
+    return checkpoint
 
 
 def wrap_preprocess(original: Entry) -> Entry:
@@ -249,25 +260,32 @@ def wrap_entry_elsewhere(original: Entry) -> Entry:
 
 
 def wrap_plan_entry(original: Entry) -> Entry:
-    """Say what would stop our planners before the fingerprint is taken, which can be an hour earlier."""
+    """Let one of nnU-Net's planning commands say early what would stop our planners, and take `--from-model`."""
 
     @functools.wraps(original)
-    def plan_and_preprocess_entry() -> Any:
+    def plan_entry() -> Any:
         import argparse
 
+        if {"-h", "--help"} & set(sys.argv):
+            try:
+                return original()
+            finally:
+                sys.stdout.write(_PLAN_HELP)
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("-pl", default="")
         parser.add_argument("-c", nargs="+", default=[])
         parser.add_argument("-d", nargs="+", default=[])
         typed, _ = parser.parse_known_args()
-        if typed.pl in CLASSES["nnunetv2.experiment_planning"] and not {"-h", "--help"} & set(sys.argv):
-            refuse_unplanned(typed.c, f"the plans of {typed.pl}")
-            check_host()
-            for number in filter(str.isdigit, typed.d):
-                importlib.import_module(f"{PLANNERS}.planner").check_dataset(int(number))
-        return original()
+        if typed.pl not in CLASSES["nnunetv2.experiment_planning"]:
+            if BASE_OPTION in sys.argv:
+                raise PlansError(f"{BASE_OPTION} is an option of the DuPLUS planners: add -pl DuPLUSPlanner.")
+            return original()
+        refuse_unplanned(typed.c, f"the plans of {typed.pl}")
+        check_host()
+        numbers = [int(number) for number in typed.d if number.isdigit()]
+        return importlib.import_module(f"{PLANNERS}.entry").plan(original, numbers, BASE_OPTION)
 
-    return wrap_entry(plan_and_preprocess_entry)
+    return wrap_entry(plan_entry)
 
 
 def wrap_predict_entry(kind: str) -> Callable[[Entry], Entry]:
@@ -336,11 +354,18 @@ CHANGES = (
     Change(
         _ENTRYPOINTS,
         "plan_and_preprocess_entry",
-        f"what stops our planners (configurations, labels, prompts) does so before the fingerprint; {_NO_TRACE}",
-        "the fingerprint of a large dataset takes long",
+        "accepts --from-model; what stops our planners (configurations, labels, prompts) does so before the "
+        f"fingerprint; {_NO_TRACE}",
+        "nnU-Net's parser refuses options that it does not know; the fingerprint of a large dataset takes long",
         wrap_plan_entry,
     ),
-    Change(_ENTRYPOINTS, "plan_experiment_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
+    Change(
+        _ENTRYPOINTS,
+        "plan_experiment_entry",
+        f"accepts --from-model; {_NO_TRACE}",
+        "as for plan_and_preprocess_entry",
+        wrap_plan_entry,
+    ),
     Change(_ENTRYPOINTS, "preprocess_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
     Change("nnunetv2.run.run_training", "run_training_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
 )

@@ -99,7 +99,9 @@ class PromptBank:
         settings = read_settings(plans)
         self._says_context = settings.context_prompt == "text"
         self._one_hot = settings.target_prompt == "one-hot"
-        self.entries = self._list_entries()
+        # A joined model's table of texts is its last adapter's, whose entries come first.
+        first = [(str(kind), str(text)) for kind, text in section.get("entries", ())]
+        self.entries = list(dict.fromkeys([*first, *self._list_entries()]))
         self._rows = {entry: row for row, entry in enumerate(self.entries)}
 
     def _list_entries(self) -> list[tuple[str, str]]:
@@ -209,15 +211,31 @@ class PromptBank:
             paraphrases have prompts for mirror images beside them, if all partners are known.
         """
         texts = self.choose(context, targets, rng, probability)
-        prompts = self.compose(*texts)
-        return prompts if rng is not None else replace(prompts, mirrored=self._mirror(context, texts))
+        names = [name for _, name in texts[1]]
+        prompts = replace(self.compose(*texts), adapters=self.find_adapters(context, names))
+        return prompts if rng is not None else replace(prompts, mirrored=self._mirror(context, names))
 
-    def _mirror(self, context: str | None, texts: Texts) -> Prompts | None:
-        """Put together what names the same structures in a mirror image."""
-        names = self.swap_sides([name for _, name in texts[1]])
-        if names is None or not set(names) <= self.contexts[self.find_context(context)]["target_prompts"].keys():
+    def find_adapters(self, context: str | None, names: Sequence[str], others: int = 0) -> tuple[str, ...] | None:
+        """Say whose weights answer for targets in a context, "" for the base's own; None if there are no adapters.
+
+        Args:
+            context: Key of a context; None is the default one.
+            names: Names of targets.
+            others: Number of texts that are no target; they are answered by the adapter whose context it is.
+        """
+        if not any("adapters" in found for found in self.contexts.values()):
             return None
-        return self.compose(*self.choose(context, names))
+        found = self.contexts[self.find_context(context)].get("adapters", {})
+        of_context = {found.get(name, "") for name in self.names_in(self.find_context(context))}
+        owner = of_context.pop() if len(of_context) == 1 else ""
+        return (*(found.get(name, "") for name in names), *[owner] * others)
+
+    def _mirror(self, context: str | None, names: Sequence[str]) -> Prompts | None:
+        """Put together what names the same structures in a mirror image."""
+        swapped = self.swap_sides(names)
+        if swapped is None or not set(swapped) <= self.contexts[self.find_context(context)]["target_prompts"].keys():
+            return None
+        return replace(self.compose(*self.choose(context, swapped)), adapters=self.find_adapters(context, swapped))
 
     def swap_sides(self, names: Sequence[str]) -> list[str] | None:
         """Exchange left and right targets; None if a partner is missing among the targets."""

@@ -9,6 +9,8 @@ from duplus_nnunet.errors import PlansError, say_unknown
 
 PLANS_KEY = "duplus"
 PLANS_VERSION = 1
+# What plans say, under PLANS_KEY, of the model that an adapter is planned for.
+BASE_KEY = "base"
 
 # Configurations of nnU-Net's that DuPLUS plans never hold -> why.
 NOT_PLANNED = {
@@ -62,18 +64,39 @@ class TextAdapterSettings:
     learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        where = "settings.text_adapter"
-        _check_at_least(f"{where}.r", self.r, 1)
-        _check(f"{where}.enabled", self.enabled, isinstance(self.enabled, bool), "true or false")
-        for name in ("lora_alpha", "learning_rate_factor"):
+        enabled = self.enabled
+        _check("settings.text_adapter.enabled", enabled, isinstance(enabled, bool), "true or false")
+        _check_lora("settings.text_adapter", self, "a list of names, such as ['query', 'value']")
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """What DuPLUSLoRATrainer trains beside a frozen base.
+
+    Attributes:
+        r: Rank of the LoRA beside convolutions.
+        lora_alpha: The LoRA's output is scaled by lora_alpha / r.
+        lora_dropout: Share, 0 to below 1, of the LoRA's inputs that are dropped in training.
+        target_modules: Patterns (regular expressions) that are looked for in the names of convolutions, such as
+            "^encoder" or "decoder"; none means all of encoder and decoder.
+        film: Whether the adapter gets an MLP_FiLM of its own, which starts as the base's.
+        head: Whether it gets an MLP_Pred and projections of its own, which start as the base's.
+        learning_rate_factor: The LoRA's learning rate, as a multiple of the generators'.
+    """
+
+    r: int = 8
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    film: bool = True
+    head: bool = True
+    learning_rate_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_lora("settings.adaptation", self, "a list of patterns, such as ['^encoder']")
+        for name in ("film", "head"):
             value = getattr(self, name)
-            _check(f"{where}.{name}", value, _is_number(value) and value > 0, "a number above 0")
-        dropout = self.lora_dropout
-        _check(f"{where}.lora_dropout", dropout, _is_number(dropout) and 0 <= dropout < 1, "a share from 0 to below 1")
-        modules = self.target_modules
-        listed = isinstance(modules, (list, tuple)) and all(isinstance(name, str) and name for name in modules)
-        _check(f"{where}.target_modules", modules, listed, "a list of names, such as ['query', 'value']")
-        object.__setattr__(self, "target_modules", tuple(modules))
+            _check(f"settings.adaptation.{name}", value, isinstance(value, bool), "true or false")
 
 
 @dataclass(frozen=True)
@@ -94,8 +117,12 @@ class Settings:
             the plain universal model).
         cpu_bfloat16: Whether convolutions run in bfloat16, in training and at prediction, on a CPU that has it; nnU-Net
             computes in float32 there, and in mixed precision on a GPU alone.
+        frozen_encoder_epochs: Number of epochs, from the first, in which nnU-Net's encoder does not learn: for
+            fine-tuning in stages; as many as `epochs` leave it as it was.
+        frozen_decoder_epochs: The same for its decoder.
         network: Sizes of the conditioning.
         text_adapter: LoRA on the text encoder; off by default.
+        adaptation: LoRA on the network, for DuPLUSLoRATrainer.
     """
 
     epochs: int = 1000
@@ -108,12 +135,17 @@ class Settings:
     context_prompt: str = "text"
     target_prompt: str = "text"
     cpu_bfloat16: bool = False
+    frozen_encoder_epochs: int = 0
+    frozen_decoder_epochs: int = 0
     network: NetworkSettings = field(default_factory=NetworkSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
+    adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             _check_at_least(f"settings.{name}", getattr(self, name), 1)
+        for name in ("frozen_encoder_epochs", "frozen_decoder_epochs"):
+            _check_at_least(f"settings.{name}", getattr(self, name), 0)
         share, rate = self.paraphrase_probability, self.initial_learning_rate
         fits = _is_number(share) and 0 <= share <= 1
         _check("settings.paraphrase_probability", share, fits, "a number from 0 to 1")
@@ -148,6 +180,19 @@ def _is_number(value: object) -> bool:
 def _check(name: str, value: object, fits: bool, expected: str) -> None:
     if not fits:
         raise PlansError(f"{name} is {value!r} in the plans; it must be {expected}.")
+
+
+def _check_lora(where: str, given: Any, modules: str) -> None:
+    """Check what all settings of a LoRA have in common, and make its modules a tuple."""
+    _check_at_least(f"{where}.r", given.r, 1)
+    for name in ("lora_alpha", "learning_rate_factor"):
+        value = getattr(given, name)
+        _check(f"{where}.{name}", value, _is_number(value) and 0 < value < math.inf, "a number above 0")
+    dropout, listed = given.lora_dropout, given.target_modules
+    _check(f"{where}.lora_dropout", dropout, _is_number(dropout) and 0 <= dropout < 1, "a share from 0 to below 1")
+    fits = isinstance(listed, (list, tuple)) and all(isinstance(name, str) and name for name in listed)
+    _check(f"{where}.target_modules", listed, fits, modules)
+    object.__setattr__(given, "target_modules", tuple(listed))
 
 
 def _check_keys(name: str, given: object, known: type) -> Mapping[str, Any]:
@@ -190,4 +235,10 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
     given = dict(_check_keys("duplus.settings", find_section(plans).get("settings", {}), Settings))
     network = _check_keys("duplus.settings.network", given.pop("network", {}), NetworkSettings)
     adapter = _check_keys("duplus.settings.text_adapter", given.pop("text_adapter", {}), TextAdapterSettings)
-    return Settings(**given, network=NetworkSettings(**network), text_adapter=TextAdapterSettings(**adapter))
+    adaptation = _check_keys("duplus.settings.adaptation", given.pop("adaptation", {}), AdaptationSettings)
+    return Settings(
+        **given,
+        network=NetworkSettings(**network),
+        text_adapter=TextAdapterSettings(**adapter),
+        adaptation=AdaptationSettings(**adaptation),
+    )

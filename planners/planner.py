@@ -21,6 +21,15 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from duplus_nnunet.adaptation.base import (
+    check_channels,
+    declare_base,
+    fit_contexts,
+    fit_section,
+    get_base,
+    take_configurations,
+)
+from duplus_nnunet.adaptation.joining import check_overlap
 from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
 from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.data.volume_ranges import summarise_volumes
@@ -68,7 +77,8 @@ def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | Non
     else:
         for source in table.sources.values():
             trained.setdefault(source.context, set()).update(source.targets)
-    return build_section(choose_contexts(entry, trained), labels, trained)
+    section, base = build_section(choose_contexts(entry, trained), labels, trained), get_base()
+    return section if base is None else fit_section(section, base)
 
 
 def check_dataset(dataset_name_or_id: str | int) -> None:
@@ -81,6 +91,10 @@ def check_dataset(dataset_name_or_id: str | int) -> None:
     folder = Path(nnUNet_raw, name)
     dataset_json = read_dataset_json(folder / "dataset.json")
     read_section(read_entry(name, dataset_json, folder), dataset_json["labels"], read_case_table(folder))
+    base = get_base()
+    if base is not None:
+        check_channels(base, dataset_json)
+        check_overlap(base.dataset, dataset_json)
     _refuse_other_splits(name)
     target = Path(nnUNet_preprocessed, name)
     try:
@@ -165,6 +179,8 @@ class _Prompted:
         modalities = {name: found["modality"] for name, found in section["contexts"].items()}
         planner = ContextPlanner(self, table, surveys, modalities)
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
+        base = get_base()
+        said = [] if base is None else fit_contexts(self._contexts, section["contexts"], base)
         section["sources"] = planner.plan_sources(self._contexts)
         regions = {target["name"]: list_values(labels[target["label"]]) for target in section["targets"]}
         volumes = summarise_volumes(table, {name: found.volumes for name, found in surveys.items()}, regions)
@@ -179,6 +195,8 @@ class _Prompted:
             self.dataset_fingerprint = whole
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
+        if base is not None:
+            sys.stdout.write("\n".join([f"planned for the base {base.name}; patch and network are its own", *said, ""]))
         return plans
 
     def _make_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
@@ -222,6 +240,9 @@ class _Prompted:
                 f"The images of {self.dataset_name} are two-dimensional; the prompts steer a 3D network. Use nnU-Net's "
                 "own planner and trainer for them."
             )
+        base = get_base()
+        if base is not None:
+            take_configurations(plans, base, self.plans_identifier)
         for name in NOT_PLANNED:
             plans["configurations"].pop(name, None)
         for configuration in plans["configurations"].values():
@@ -238,6 +259,8 @@ class _Prompted:
         self._section["left_right_axis"] = None if axis is None else [int(a) for a in order].index(axis)
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
+        if base is not None:
+            declare_base(plans, base, self.dataset_json)
         super().save_plans(plans)  # type: ignore[misc]
 
 

@@ -1,5 +1,6 @@
 """nnU-Net trainer classes of DuPLUS. nnU-Net finds them here through the start-up hook."""
 
+from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 
-__all__ = ["DuPLUSTrainer"]
+__all__ = ["DuPLUSLoRATrainer", "DuPLUSTrainer"]

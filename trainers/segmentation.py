@@ -20,7 +20,7 @@ from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, read_settings
+from duplus_nnunet.settings import BASE_KEY, NOT_PLANNED, PLANS_KEY, read_settings
 from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
 from duplus_nnunet.trainers.checkpoint import (
@@ -31,6 +31,7 @@ from duplus_nnunet.trainers.checkpoint import (
     write_safely,
 )
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 
 
@@ -39,6 +40,12 @@ def unwrap(network: nn.Module) -> ConditionedUNet:
     inner: Any = network.module if isinstance(network, DistributedDataParallel) else network
     inner = inner._orig_mod if isinstance(inner, OptimizedModule) else inner
     return inner  # type: ignore[no-any-return]
+
+
+def list_nnunets(network: ConditionedUNet, part: str) -> list[nn.Parameter]:
+    """List the weights of nnU-Net's own encoder or decoder; projections are the head's."""
+    named = network.named_parameters()
+    return [value for name, value in named if name.startswith(f"{part}.") and ".seg_layers." not in name]
 
 
 def _say_first(error: Exception) -> str:
@@ -75,6 +82,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ) -> None:
         """Differs from nnU-Net: plans are checked first, and the run's settings are read from them."""
+        plans = self.choose_plans(plans)
         _check(plans, configuration, dataset_json)
         self.settings = read_settings(plans)
         self.bank = PromptBank(plans)
@@ -93,6 +101,14 @@ class DuPLUSTrainer(nnUNetTrainer):
         self._across: int | None = None
         self._pairs: dict[tuple[str, str], int] = {}
         self._questioner: Questioner | None = None
+
+    @classmethod
+    def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
+        """Return the plans that this trainer trains by: all of its weights learn, so that of a base nothing is left."""
+        section = plans.get(PLANS_KEY)
+        if not isinstance(section, dict) or BASE_KEY not in section:
+            return plans
+        return {**plans, PLANS_KEY: {key: value for key, value in section.items() if key != BASE_KEY}}
 
     @staticmethod
     def build_network_architecture(
@@ -118,10 +134,20 @@ class DuPLUSTrainer(nnUNetTrainer):
         return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Differs from nnU-Net: the weights of a text adapter, if the plans ask for one, join network and optimizer."""
+        """Differs from nnU-Net: groups of weights may learn later or at other rates; a text adapter's join them."""
         optimizer, schedule = super().configure_optimizers()
         self.print_to_log_file(f"prompts: {self.texts}")
-        return optimizer, self.texts.join(unwrap(self.network), optimizer, schedule)
+        factors = [always(1.0)]
+        for parameters, factor in self._list_groups(unwrap(self.network)):
+            separate(optimizer, parameters)
+            factors.append(factor)
+        factors += self.texts.join(unwrap(self.network), optimizer)
+        return optimizer, schedule if len(factors) == 1 else GroupSchedule(optimizer, schedule, factors)
+
+    def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
+        """List the weights that do not learn at nnU-Net's rate from the first epoch on."""
+        waits = (("encoder", self.settings.frozen_encoder_epochs), ("decoder", self.settings.frozen_decoder_epochs))
+        return [(list_nnunets(network, part), from_epoch(start)) for part, start in waits if start]
 
     def initialize(self) -> None:
         """Differs from nnU-Net: DDP leaves buffers alone, and the log says in what a CPU computes."""
@@ -299,7 +325,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         """Differs from nnU-Net: embeddings and the wordings of targets are left out of the log."""
         manager = self.plans_manager
         section = dict(manager.plans[PLANS_KEY])
-        for key in ("embeddings", "centres"):
+        for key in ("embeddings", "centres", BASE_KEY):
             section.pop(key, None)
         section["contexts"] = {
             name: {key: value for key, value in context.items() if key != "target_prompts"}

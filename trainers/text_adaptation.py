@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +14,7 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.adapter import AdaptedEncoder
 from duplus_nnunet.settings import TextAdapterSettings, find_section, read_settings
+from duplus_nnunet.trainers.schedule import Factor, always
 
 Images = Sequence[tuple[str, Sequence[str]]]
 
@@ -35,9 +35,9 @@ class StoredTexts:
     def __str__(self) -> str:
         return "embedded as they stand in the plans"
 
-    def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer, schedule: Any) -> Any:
-        """Add what learns to network and optimizer; return the schedule of the learning rates."""
-        return schedule
+    def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer) -> list[Factor]:
+        """Add what learns to network and optimizer; return the factor of each group that the optimizer gained."""
+        return []
 
     def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
         """Put the prompts of a training step together, paraphrases among them.
@@ -76,14 +76,13 @@ class AdaptedTexts(StoredTexts):
         size = sum(weight.numel() for weight in self.encoder.weights.values())
         return f"embedded by {self.encoder.name!r} with LoRA on {len(self.encoder.layers)} layers ({size} weights)"
 
-    def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer, schedule: Any) -> Any:
+    def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer) -> list[Factor]:
         """Let the adapter's weights be the network's, before DDP wraps it, and a group of the optimizer."""
         self.encoder.to(next(network.parameters()).device)
         weights, table = self.encoder.weights, cast(TextTable, network.texts)
         table.attach(weights)
         optimizer.add_param_group({"params": list(weights.values())})
-        factor = self.settings.learning_rate_factor
-        return AdapterSchedule(optimizer, schedule.initial_lr, schedule.max_steps, factor)
+        return [always(self.settings.learning_rate_factor)]
 
     def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
         """Put the prompts of a training step together; each text is encoded once, with gradients to the adapter."""
@@ -118,21 +117,6 @@ class AdaptedTexts(StoredTexts):
         ]
         order = torch.tensor([index for many in by_kind.values() for index in many], device=encoded.device)
         return torch.cat(parts)[order.argsort()]
-
-
-class AdapterSchedule(PolyLRScheduler):
-    """nnU-Net's schedule, which sets all groups alike; the adapter's, the last one, then gets its multiple."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, initial_lr: float, max_steps: int, factor: float) -> None:
-        self.factor = factor
-        super().__init__(optimizer, initial_lr, max_steps)
-
-    def step(self, current_step: int | None = None) -> None:
-        """Set the learning rates of an epoch."""
-        super().step(current_step)
-        group = self.optimizer.param_groups[-1]
-        group["lr"] *= self.factor
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 
 def open_texts(plans: Mapping[str, Any], bank: PromptBank) -> StoredTexts:

@@ -50,11 +50,14 @@ def ask(plans: Mapping[str, Any], labels: Mapping[str, Any], selection: Selectio
     new = [(target.sentence, target.name) for target in reading.new]
     wider = PromptBank(reading.plans)
     t1, pairs = bank.choose(context, names)
-    prompts = wider.compose(t1, [*pairs, *new])
+    adapters = bank.find_adapters(context, names, len(new))
+    prompts = replace(wider.compose(t1, [*pairs, *new]), adapters=adapters)
     swapped = None if any(needs_partner(name) for _, name in new) else bank.swap_sides(names)
     if swapped is not None and set(swapped) <= bank.contexts[context]["target_prompts"].keys():
         # A text of neither side asks for the same in a mirror image, and leaves the others' mirroring as it is.
-        prompts = replace(prompts, mirrored=wider.compose(t1, [*bank.choose(context, swapped)[1], *new]))
+        mirrored = wider.compose(t1, [*bank.choose(context, swapped)[1], *new])
+        adapters = bank.find_adapters(context, swapped, len(new))
+        prompts = replace(prompts, mirrored=replace(mirrored, adapters=adapters))
     return Question(context, tuple(names), prompts, reading)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from duplus_nnunet.adaptation.files import read_adapter
+from duplus_nnunet.adaptation.joining import join_labels
+from duplus_nnunet.adaptation.loading import load_adapters
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.binding import Binding
 from duplus_nnunet.inference.free_text import Reading, describe_reading
@@ -79,8 +82,8 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
     def initialize(
         self: Any, model_training_output_dir: str, use_folds: Any, checkpoint_name: str = "checkpoint_final.pth"
     ) -> None:
-        plans = read_model_plans(model_training_output_dir)
         selection = get_selection()
+        plans = read_model_plans(model_training_output_dir, selection.options.adapters)
         if PLANS_KEY not in plans:
             _refuse(selection)
             original(self, model_training_output_dir, use_folds, checkpoint_name)
@@ -93,6 +96,7 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
         _check_checkpoints(folder, folds, checkpoint_name, bank.embedding)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
         self.duplus_model = describe_model(folder, folds, checkpoint_name)
+        _join_adapters(self, plans, selection.options.adapters)
         values = {target["name"]: self.dataset_json["labels"][target["label"]] for target in bank.targets}
         sys.stdout.write(describe_reading(apply_selection(self, selection), values))
         network = find_network(self)
@@ -100,6 +104,26 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
             network.cpu_bfloat16 = selection.options.precision != "float32"
 
     return initialize
+
+
+def _join_adapters(predictor: Any, plans: dict[str, Any], places: Sequence[str]) -> None:
+    """Make one model of a loaded one and its adapters.
+
+    Args:
+        predictor: nnU-Net's, as nnU-Net loaded it.
+        plans: Those that know the prompts of all.
+        places: Folders of adapters that are no part of the model itself.
+    """
+    own, adapters = predictor.plans_manager.plans, [read_adapter(place) for place in places]
+    if adapters:
+        network = find_network(predictor)
+        predictor.list_of_parameters = load_adapters(network, predictor.list_of_parameters, adapters)
+        found = {f"adapter {adapter.card.name}": adapter.card.sha256 for adapter in adapters}
+        model = predictor.duplus_model
+        predictor.duplus_model = replace(model, checkpoints={**model.checkpoints, **found})
+    members = [adapter.card.member for adapter in adapters]
+    predictor.dataset_json = join_labels(own, predictor.dataset_json, members)
+    predictor.plans_manager = type(predictor.plans_manager)(plans)
 
 
 def _for_ours(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.selection import read_model_plans
+from duplus_nnunet.inference.selection import read_own_plans
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY
@@ -108,7 +108,7 @@ def _wrap_folder(original: Callable[..., Any]) -> Callable[..., Any]:
     def initialize(self: Any, model_training_output_dir: str, *args: Any, **kwargs: Any) -> Any:
         from duplus_nnunet.planners.label_manager import check_labels
 
-        plans: Any = read_model_plans(model_training_output_dir)
+        plans: Any = read_own_plans(model_training_output_dir)
         if PLANS_KEY in plans:
             declared = read_dataset_json(Path(model_training_output_dir) / "dataset.json")
             check_labels(declared, PromptBank(plans).labels, plans.get("plans_name"))

@@ -20,6 +20,9 @@ HELP = """\
                         Default: half of what is free.
   --precision auto|float32|bfloat16
                         Precision of convolutions on a CPU. Default: auto, bfloat16 where the processor has it.
+  --adapters FOLDER [FOLDER ...]
+                        Put these adapters (folders with adapter.safetensors) beside the model, which has to be their
+                        base; their contexts and targets can then be asked for as the model's own.
 """
 
 
@@ -35,6 +38,7 @@ class Options:
         jobs: A table of jobs, or None.
         memory: As typed, or None for half of what is free.
         precision: One of PRECISIONS.
+        adapters: Folders of adapters of the model.
     """
 
     split: bool = False
@@ -44,6 +48,7 @@ class Options:
     jobs: str | None = None
     memory: str | None = None
     precision: str = "auto"
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.memory is not None:
@@ -62,9 +67,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs")
     parser.add_argument("--memory")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--adapters", nargs="+", default=())
 
 
 def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
     names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision")
-    return Options(**{name: getattr(parsed, name) for name in names})
+    return Options(**{name: getattr(parsed, name) for name in names}, adapters=tuple(parsed.adapters))

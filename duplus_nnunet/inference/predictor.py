@@ -162,7 +162,8 @@ class DuPLUSPredictor:
         """
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        bank, wanted = PromptBank(read_model_plans(model)), options or Options()
+        wanted = options or Options()
+        bank = PromptBank(read_model_plans(model, wanted.adapters))
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         predictor = nnUNetPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
         with use_selection(Selection(context=bank.default_context, options=wanted)):

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.adaptation.files import read_card
+from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.inference import options as wanted
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.settings import PLANS_KEY
 
 if TYPE_CHECKING:
     from duplus_nnunet.inference.contexts import ContextChoice
@@ -142,8 +145,25 @@ def _find_model_folder(arguments: Sequence[str]) -> Path:
     return Path(get_output_folder(dataset, trainer, plans, configuration))
 
 
-def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
-    """Read plans.json of a model folder.
+def read_model_plans(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> dict[str, Any]:
+    """Read plans.json of a model folder; of a base and adapters, one that knows the prompts of all.
+
+    Args:
+        folder: The model's.
+        adapters: Folders of adapters that stand beside it.
+
+    Raises:
+        ModelError: It is missing or damaged, or one of the adapters is.
+        PlansError: Adapters contradict each other or the base.
+    """
+    plans = read_own_plans(folder)
+    if PLANS_KEY not in plans:
+        return plans
+    return join_plans(plans, [read_card(place).member for place in adapters])
+
+
+def read_own_plans(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read plans.json of a model folder as it stands there.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -152,7 +172,7 @@ def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
 
     file = Path(folder) / "plans.json"
     try:
-        plans: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+        plans: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m)."
@@ -162,9 +182,9 @@ def read_model_plans(folder: str | os.PathLike[str]) -> dict[str, object]:
     return plans
 
 
-def describe_targets(folder: str | os.PathLike[str]) -> str:
+def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> str:
     """List what a model was trained on, by context: T1, and each target with what else it goes by."""
-    bank = PromptBank(read_model_plans(folder))
+    bank = PromptBank(read_model_plans(folder, adapters))
     lines = [
         f"{len(bank.contexts)} context(s) for --context, {len(bank.targets)} target(s) for --targets, in any case."
     ]
@@ -218,7 +238,7 @@ def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], 
     def run() -> object:
         options, rest = _ask(sys.argv[1:])
         if options.list_targets:
-            sys.stdout.write(describe_targets(_find_model_folder(rest)) + "\n")
+            sys.stdout.write(describe_targets(_find_model_folder(rest), options.adapters) + "\n")
             return None
         if {"-h", "--help"} & set(rest):
             try:

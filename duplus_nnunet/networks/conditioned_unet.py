@@ -5,7 +5,7 @@ steered: bind prompts, then call it like any network of nnU-Net's. No U-Net is w
 Source: Saeed et al. 2025, arXiv 2510.03483.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
+from duplus_nnunet.networks.adaptation import Projection, name_in_base, restart_adapters, use_adapter
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.precision import mix_precision
@@ -58,6 +59,10 @@ class ConditionedUNet(nn.Module):
 
     Attributes:
         cpu_bfloat16: Whether the U-Net's convolutions run in bfloat16 on a CPU that has it; logits stay float32.
+        adapters: What each adapter has beside its LoRA, by name; see networks.adaptation.
+        default_adapter: The adapter that answers prompts which name none; "" is the base itself.
+        used_adapter: The one that the layers are set to now.
+        check_pretrained: Called with a checkpoint and its file before its weights are taken over; None: nothing is.
 
     Raises:
         PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
@@ -85,8 +90,12 @@ class ConditionedUNet(nn.Module):
         decoder.num_classes = settings.head_features
         self._embedding = embedding
         self.cpu_bfloat16 = False
+        self.adapters = nn.ModuleDict()
+        self.default_adapter = ""
+        self.used_adapter: str | None = ""
+        self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
         self._bound: Prompts | None = None
-        self._folded: dict[tuple[int, torch.device], Folded] = {}
+        self._folded: dict[tuple[int, str, torch.device], Folded] = {}
         # Other weights make other scales and heads of the same prompts.
         self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())  # type: ignore[no-untyped-call]
 
@@ -126,7 +135,21 @@ class ConditionedUNet(nn.Module):
         Returns:
             Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are bounded.
         """
-        folded = self._fold(self.prompts if prompts is None else prompts, x.device)
+        bound = self.prompts if prompts is None else prompts
+        if bound.adapters is None:
+            return self._answer(x, bound, self.default_adapter)
+        found = [self._answer(x, part.prompts, part.adapter) for part in bound.parts]
+        if len(found) == 1:
+            return found[0]
+        order = torch.tensor([place for part in bound.parts for place in part.places], device=x.device).argsort()
+        if self.decoder.deep_supervision:
+            return [torch.cat(levels, 1).index_select(1, order) for levels in zip(*found, strict=True)]
+        return torch.cat(found, 1).index_select(1, order)
+
+    def _answer(self, x: torch.Tensor, prompts: Prompts, adapter: str) -> Any:
+        """Segment images with the weights of one adapter, or with the base's own."""
+        chosen = use_adapter(self, adapter)
+        folded = self._fold(prompts, adapter, x.device)
         try:
             for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
                 norm.modulate(gamma, beta)
@@ -136,26 +159,28 @@ class ConditionedUNet(nn.Module):
         finally:
             for norm in self._conditioned:
                 norm.modulate(None, None)
-        weights = self.generator.join(folded.targets, pool_bottleneck(skips))
+        weights = chosen.generator.join(folded.targets, pool_bottleneck(skips))
         if self.decoder.deep_supervision:
             return [self._finish(level, weights) for level in maps]
         return self._finish(maps, weights)
 
-    def _fold(self, prompts: Prompts, device: torch.device) -> Folded:
+    def _fold(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
         """Compute what is the same for all images; at prediction once, for the windows of all images to come."""
         if self.training or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-            return self._compute_folded(prompts, device)
-        key = (id(prompts), device)
+            return self._compute_folded(prompts, adapter, device)
+        key = (id(prompts), adapter, device)
         found = self._folded.get(key)
         if found is None or found.prompts is not prompts:
             if len(self._folded) >= _MOST_FOLDED:
                 self._folded.clear()
-            found = self._folded[key] = self._compute_folded(prompts, device)
+            found = self._folded[key] = self._compute_folded(prompts, adapter, device)
         return found
 
-    def _compute_folded(self, prompts: Prompts, device: torch.device) -> Folded:
-        there = self.texts(prompts.to(device))
-        return Folded(prompts, list(self.film(there.context)), self.generator.prepare(there.targets))
+    def _compute_folded(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
+        there, chosen = prompts.to(device), use_adapter(self, adapter)
+        if adapter == self.default_adapter:  # the table is of the texts that were trained last
+            there = self.texts(there)
+        return Folded(prompts, list(chosen.film(there.context)), chosen.generator.prepare(there.targets))
 
     def train(self, mode: bool = True) -> "ConditionedUNet":
         """Weights may change between training and prediction, so that nothing computed from them is kept."""
@@ -188,7 +213,7 @@ class ConditionedUNet(nn.Module):
         Raises:
             ModelError: A weight of nnU-Net's own part is missing or has another shape; nothing was loaded.
         """
-        ours = self.state_dict()
+        ours = {name_in_base(name): value for name, value in self.state_dict().items() if name_in_base(name)}
         conditioned = any(name.startswith("generator.") for name in weights)
         fresh, wrong = [], []
         for name, value in ours.items():
@@ -198,12 +223,20 @@ class ConditionedUNet(nn.Module):
             elif not fits:
                 found = tuple(weights[name].shape) if name in weights else "missing"
                 wrong.append(f"{name}: {found}, expected {tuple(value.shape)}")
+        if self.adapters and not conditioned:
+            raise ModelError(
+                "The pretrained weights are no DuPLUS model's: an adapter needs a base that two prompts steer already. "
+                "Give the checkpoint of the model that the dataset was planned for, or train with DuPLUSTrainer, which "
+                "takes nnU-Net's own models too."
+            )
         if wrong:
             raise ModelError(
                 f"The pretrained weights do not fit this network; {len(wrong)} of {len(ours)} differ, first: "
                 f"{'; '.join(wrong[:3])}. Plan the new dataset with the architecture of the pretrained model."
             )
-        self.load_state_dict({name: ours[name] if name in fresh else weights[name] for name in ours})
+        taken = {name: ours[name] if name in fresh else weights[name] for name in ours}
+        self.load_state_dict({name: taken.get(name_in_base(name), value) for name, value in self.state_dict().items()})
+        restart_adapters(self)
         return fresh
 
 
@@ -262,9 +295,9 @@ def _replace_norms(blocks: Iterator[nn.Module]) -> list[FiLMInstanceNorm]:
     return replaced
 
 
-def _make_projection(layer: nn.Module, features: int) -> nn.Conv3d:
+def _make_projection(layer: nn.Module, features: int) -> Projection:
     """Make the 1x1x1 projection that stands where nnU-Net has a segmentation layer."""
-    projection = nn.Conv3d(layer.in_channels, features, 1)  # type: ignore[arg-type]
+    projection = Projection(layer.in_channels, features, 1)  # type: ignore[arg-type]
     nn.init.kaiming_normal_(projection.weight, a=SLOPE)
     nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
     return projection

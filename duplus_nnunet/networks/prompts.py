@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -21,12 +22,14 @@ class Prompts:
             no table.
         mirrored: The same prompts for images whose left and right are exchanged: "left kidney" stands where "right
             kidney" did. None: not known, so that such images must not be made.
+        adapters: By target, the adapter whose weights answer, "" for the base's own. None: the network's default.
     """
 
     context: torch.Tensor
     targets: torch.Tensor
     rows: Rows | None = None
     mirrored: "Prompts | None" = None
+    adapters: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.context.ndim != 2 or self.targets.ndim not in (2, 3):
@@ -36,6 +39,8 @@ class Prompts:
             )
         if not self.count:
             raise PromptError("No target was chosen; name at least one.")
+        if self.adapters is not None and len(self.adapters) != self.count:
+            raise PromptError(f"{len(self.adapters)} adapters are named for {self.count} targets; name one a target.")
 
     @property
     def count(self) -> int:
@@ -50,7 +55,17 @@ class Prompts:
         )
         mirrored = None if self.mirrored is None else self.mirrored.take(numbers)
         targets = self.targets.index_select(-2, chosen.to(self.targets.device))
-        return replace(self, targets=targets, rows=rows, mirrored=mirrored)
+        adapters = None if self.adapters is None else tuple(self.adapters[number] for number in numbers)
+        return replace(self, targets=targets, rows=rows, mirrored=mirrored, adapters=adapters)
+
+    @cached_property
+    def parts(self) -> "tuple[Part, ...]":
+        """The prompts by adapter, in the order in which adapters are named first."""
+        named = self.adapters or ()
+        places = {name: [number for number, other in enumerate(named) if other == name] for name in named}
+        if len(places) == 1:
+            return (Part(named[0], tuple(range(self.count)), self),)
+        return tuple(Part(name, tuple(numbers), self.take(numbers)) for name, numbers in places.items())
 
     def to(self, device: torch.device) -> "Prompts":
         """Return the prompts on a device; the same object where they are there already."""
@@ -61,3 +76,18 @@ class Prompts:
         return replace(
             self, context=self.context.to(device), targets=self.targets.to(device), rows=rows, mirrored=mirrored
         )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prompts that one adapter answers.
+
+    Attributes:
+        adapter: Its name, "" for the base's own weights.
+        places: Which of all targets they are.
+        prompts: Their prompts.
+    """
+
+    adapter: str
+    places: tuple[int, ...]
+    prompts: Prompts

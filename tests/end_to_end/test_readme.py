@@ -1,5 +1,6 @@
 """Every command that the README names is run, on the phantom dataset instead of the reader's."""
 
+import json
 import re
 import shlex
 import shutil
@@ -9,22 +10,22 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.data.phantom import write_phantom_dataset
+from duplus_nnunet.data.phantom_sources import write_phantom_sources
 
 pytestmark = pytest.mark.slow
 
 README = Path(__file__).parents[2] / "README.md"
 # Run by the continuous integration itself, in an environment of its own.
 INSTALLS = ("make", "pip")
-COMMANDS = [
-    line.split("   #")[0]
+BLOCKS = [
+    [line.split("   #")[0].strip() for line in block.splitlines() if line.strip() and not line.startswith(INSTALLS)]
     for block in re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for line in block.splitlines()
-    if line.strip() and not line.startswith(INSTALLS)
 ]
+# Each of these needs what the one before it left.
+(ADAPTATION,) = (block for block in BLOCKS if any("--from-model" in line for line in block))
+COMMANDS = [line for block in BLOCKS if block is not ADAPTATION for line in block]
 # What is shown for a composed dataset too is run once, for dataset 4.
-COMMANDS = list(
-    dict.fromkeys(line if "compose" in line else re.sub(r"\b501\b", "4", line).strip() for line in COMMANDS)
-)
+COMMANDS = list(dict.fromkeys(line if "compose" in line else re.sub(r"\b501\b", "4", line) for line in COMMANDS))
 SPECIFICATION = re.search(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -68,3 +69,25 @@ def test_a_command_of_the_readme_runs(project: Any, tmp_path: Path, line: str) -
     if "compose" in words:
         add_sources(copy)
     copy.do(command, *words)
+
+
+def test_the_commands_of_an_adaptation_run_one_after_another(project: Any, tmp_path: Path) -> None:
+    copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
+    write_phantom_sources(copy.raw.parent, 5, 1, 0)
+    replaced = {
+        "62": "903",
+        "BASE": str(copy.model),
+        "BASE/fold_0/checkpoint_final.pth": str(copy.model / "fold_0" / "checkpoint_final.pth"),
+        "sarcoma_pet": "phantom_pet",
+        "IN": str(copy.raw.parent / "Dataset903_PhantomPET" / "imagesTs"),
+        "OUT": str(tmp_path / "out"),
+    }
+    plans = copy.folder / "preprocessed" / "Dataset903_PhantomPET" / "DuPLUSPlans.json"
+    for line in ADAPTATION:
+        command, *words = [replaced.get(word, word) for word in shlex.split(line)]
+        copy.do(command, *words, *(["-device", "cpu"] if "plan" not in words else []))
+        if "plan" in words:
+            content = json.loads(plans.read_text())
+            content["duplus"]["settings"] |= {"epochs": 1, "iterations_per_epoch": 1, "validation_iterations": 1}
+            plans.write_text(json.dumps(content))
+    assert list((tmp_path / "out").glob("*.nii.gz"))

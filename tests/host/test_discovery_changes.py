@@ -146,7 +146,7 @@ def test_stock_network_is_left_to_nnunet():
 def test_truncated_pretrained_weights_are_told(checkpoint):
     Path(checkpoint).write_bytes(Path(checkpoint).read_bytes()[:200])
     with pytest.raises(ModelError, match=r"cannot be read.*complete checkpoint"):
-        plugin.read_weights(checkpoint)
+        plugin.read_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02garbage"])
@@ -154,18 +154,18 @@ def test_file_that_is_no_checkpoint_is_told(tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"weights\.pth' cannot be read"):
-        plugin.read_weights(str(path))
+        plugin.read_pretrained(str(path))
 
 
 def test_missing_pretrained_weights_are_told():
     with pytest.raises(ModelError, match=r"'nowhere\.pth' cannot be read"):
-        plugin.read_weights("nowhere.pth")
+        plugin.read_pretrained("nowhere.pth")
 
 
 def test_file_without_network_weights_is_told(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="expected to hold 'network_weights'"):
-        plugin.read_weights(str(tmp_path / "other.pth"))
+        plugin.read_pretrained(str(tmp_path / "other.pth"))
 
 
 def test_parts_with_fresh_weights_are_named_once():

@@ -1,4 +1,4 @@
-"""One rank of two, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE."""
+"""One rank of two, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE ADAPTED."""
 
 import os
 import sys
@@ -11,26 +11,31 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from duplus_nnunet.networks import Prompts, condition
+from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, choose_convolutions
 from duplus_nnunet.trainers.loss import TargetLoss
 
 
-def make_network() -> Any:
+def make_network(adapted: bool) -> Any:
     torch.manual_seed(0)
     unet = PlainConvUNet(
         1, 2, [4, 8], nn.Conv3d, 3, [1, 2], 1, 1, 1, True, nn.InstanceNorm3d, {"affine": True}, None, None,
         nn.LeakyReLU, {"inplace": True}, False,
     )  # fmt: skip
-    return condition(unet, (3, 6))
+    network = condition(unet, (3, 6))
+    if adapted:
+        attach_adapter(network, AdapterSpec("new", 2, 2, 0.0, choose_convolutions(network, (), 2), True, True))
+        network.default_adapter = "new"
+    return network
 
 
-def step(rank: int, store: str, batch_dice: bool) -> None:
+def step(rank: int, store: str, batch_dice: bool, adapted: bool) -> None:
     """Train one step on a rank; rank 1 has other prompts, no annotated target, and another number of targets if it may.
 
     With Dice over the batch, sums are gathered from all ranks, which then have to ask for the same targets.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{store}/sync{batch_dice}", rank=rank, world_size=2)
-    network = DistributedDataParallel(make_network())
+    dist.init_process_group("gloo", init_method=f"file://{store}/sync", rank=rank, world_size=2)
+    network = DistributedDataParallel(make_network(adapted))
     torch.manual_seed(rank + 1)
     count = 2 if batch_dice or rank == 0 else 1
     prompts = Prompts(torch.randn(1, 3), torch.randn(1, count, 6))
@@ -43,7 +48,7 @@ def step(rank: int, store: str, batch_dice: bool) -> None:
     loss(network(torch.randn(1, 1, 8, 8, 8)), labels).backward()
     optimizer.step()
     kept = torch.equal(network.module.prompts.targets, prompts.targets)
-    start = make_network().state_dict()
+    start = make_network(adapted).state_dict()
     result = {"weights": network.module.state_dict(), "start": start, "kept": kept}
     torch.save(result, f"{store}/{rank}.pth")
     dist.barrier()
@@ -52,4 +57,4 @@ def step(rank: int, store: str, batch_dice: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    step(int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True")
+    step(int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True", sys.argv[4] == "True")

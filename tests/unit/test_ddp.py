@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from duplus_nnunet.networks.adaptation import name_in_base
 
-@pytest.mark.parametrize("batch_dice", [False, True])
-def test_ranks_stay_equal_and_a_rank_without_targets_does_not_hang(tmp_path: Path, batch_dice: bool) -> None:
+
+@pytest.mark.parametrize(("batch_dice", "adapted"), [(False, False), (True, False), (False, True), (True, True)])
+def test_ranks_stay_equal_and_a_rank_without_targets_does_not_hang(
+    tmp_path: Path, batch_dice: bool, adapted: bool
+) -> None:
     script = str(Path(__file__).with_name("ddp_rank.py"))
     ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), str(tmp_path), str(batch_dice)], cwd=tmp_path)
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(tmp_path), str(batch_dice), str(adapted)], cwd=tmp_path
+        )
         for rank in range(2)
     ]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
@@ -21,4 +27,6 @@ def test_ranks_stay_equal_and_a_rank_without_targets_does_not_hang(tmp_path: Pat
     assert second["kept"]
     names = list(first["start"])
     assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in names)
-    assert any(not torch.equal(first["weights"][name], first["start"][name]) for name in names)
+    changed = [name for name in names if not torch.equal(first["weights"][name], first["start"][name])]
+    assert changed
+    assert not adapted or not any(name_in_base(name) for name in changed)

@@ -13,7 +13,7 @@ PACKAGE = "duplus_nnunet"
 # A part may import parts of its own row or of a row below it, without a circle.
 ROWS = (
     ("cli", "commands", "doctor", "demo", "plugin", "api"),
-    ("trainers", "planners", "inference", "outputs", "reporting", "data"),
+    ("trainers", "planners", "inference", "adaptation", "outputs", "reporting", "data"),
     ("networks", "survival", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings", "errors"),
 )

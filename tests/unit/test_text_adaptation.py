@@ -20,6 +20,7 @@ from duplus_nnunet.prompt_registry import embed
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.settings import read_settings
 from duplus_nnunet.trainers.checkpoint import read_checkpoint
+from duplus_nnunet.trainers.schedule import GroupSchedule, always
 from duplus_nnunet.trainers.text_adaptation import open_texts
 
 SENTENCES = {
@@ -84,7 +85,8 @@ class Training:
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
         )
-        self.schedule = self.texts.join(self.network, self.optimizer, PolyLRScheduler(self.optimizer, 1e-2, 10))
+        factors = [always(1), *self.texts.join(self.network, self.optimizer)]
+        self.schedule = GroupSchedule(self.optimizer, PolyLRScheduler(self.optimizer, 1e-2, 10), factors)
         self.rng = np.random.default_rng(0)
 
     @property

@@ -1,0 +1,239 @@
+"""One base adapted to new data by its head, LoRA or all weights, and trained from scratch; the old targets afterwards.
+
+The base is trained on datasets 4 and 50, composed; the new one is 62. All have the network of benchmarks/universal.py
+and as many iterations. imagesTs decides nothing, it is only scored. Stages can be run one at a time, and a training
+that was interrupted goes on. nnU-Net's three folders have to be set.
+
+Examples:
+  python benchmarks/adaptation.py base          # composes, plans and trains the base
+  python benchmarks/adaptation.py prepare       # plans dataset 62 for it
+  python benchmarks/adaptation.py train lora_8  # or lora_4, lora_16, head, full, scratch
+  python benchmarks/adaptation.py score lora_8 full scratch      # as JSON
+"""
+
+import argparse
+import json
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import universal
+from universal import find_dataset, find_folder, shrink
+
+NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
+BASE_ITERATIONS, ITERATIONS = 3000, 1000
+TRAINERS = """
+from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
+
+
+class DuPLUSTrainerShort(DuPLUSTrainer):
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+
+
+class DuPLUSLoRATrainerShort(DuPLUSLoRATrainer):
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+"""
+SETTINGS = {"iterations_per_epoch": 100, "validation_iterations": 10, "cpu_bfloat16": True}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to learn the new dataset: its plans, its trainer, whether it starts from the base, what it changes."""
+
+    plans: str
+    trainer: str = "DuPLUSLoRATrainerShort"
+    pretrained: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+WAIT = ITERATIONS // SETTINGS["iterations_per_epoch"]
+METHODS = {
+    **{f"lora_{r}": Method(f"DuPLUSLoRA{r}", settings={"adaptation": {"r": r, "lora_alpha": r}}) for r in (4, 8, 16)},
+    "head": Method(
+        "DuPLUSHead", "DuPLUSTrainerShort", settings={"frozen_encoder_epochs": WAIT, "frozen_decoder_epochs": WAIT}
+    ),
+    "full": Method("DuPLUSFull", "DuPLUSTrainerShort"),
+    "scratch": Method("DuPLUSScratch", "DuPLUSTrainerShort", pretrained=False),
+}
+
+
+def call(*words: object) -> None:
+    """Run a command of this environment, which finds TRAINERS; what it prints goes to stderr."""
+    universal.TRAINERS = TRAINERS
+    universal.call(*words)
+
+
+def find_model(number: int, trainer: str, plans: str = "DuPLUSPlans") -> Path:
+    """Return a model's folder."""
+    return find_folder("results") / find_dataset(number) / f"{trainer}__{plans}__3d_fullres"
+
+
+def find_base() -> Path:
+    """Return the base's folder."""
+    return find_model(NUMBER, "DuPLUSTrainerShort")
+
+
+def train_base(device: str) -> None:
+    """Compose, plan, preprocess and train the base; what is there is left or continued."""
+    call("duplus", "compose", "-o", NUMBER, "-n", NAME, *OLD)
+    file = find_folder("preprocessed") / find_dataset(NUMBER) / "DuPLUSPlans.json"
+    if not file.is_file():
+        call("nnUNetv2_plan_and_preprocess", "-d", NUMBER, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "--no_pp")
+        plans = json.loads(file.read_text())
+        shrink(plans)
+        plans["duplus"]["settings"] |= {**SETTINGS, "epochs": BASE_ITERATIONS // SETTINGS["iterations_per_epoch"]}
+        file.write_text(json.dumps(plans, indent=1))
+        call("nnUNetv2_preprocess", "-d", NUMBER, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
+    words = (NUMBER, "3d_fullres", 0, "-tr", "DuPLUSTrainerShort", "-p", "DuPLUSPlans", "-device", device)
+    call("nnUNetv2_train", *words, "--c")
+
+
+def prepare() -> None:
+    """Plan and preprocess the new dataset for the base, and write the plans of each method."""
+    call("duplus", "adapt", "plan", NEW, "--from-model", find_base(), "-np", 2)
+    file = find_folder("preprocessed") / find_dataset(NEW) / "DuPLUSPlans.json"
+    for method in METHODS.values():
+        plans = json.loads(file.read_text())
+        settings = plans["duplus"]["settings"] | {**SETTINGS, "epochs": WAIT}
+        plans["duplus"]["settings"] = settings | method.settings
+        plans["plans_name"] = method.plans
+        file.with_name(f"{method.plans}.json").write_text(json.dumps(plans, indent=1))
+
+
+def train(name: str, device: str) -> None:
+    """Train by one method, and note the peak memory; what is there already is continued."""
+    method = METHODS[name]
+    model = find_model(NEW, method.trainer, method.plans)
+    words = [NEW, "3d_fullres", 0, "-tr", method.trainer, "-p", method.plans, "-device", device]
+    begun = any((model / "fold_0").glob("checkpoint_*.pth"))
+    start = ["-pretrained_weights", find_base() / "fold_0" / "checkpoint_final.pth"] if method.pretrained else []
+    call("nnUNetv2_train", *words, *(["--c"] if begun else start))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    (model / "fold_0" / "peak_gib.json").write_text(json.dumps(round(peak, 2)))
+
+
+def predict(model: Path, number: int, out: Path, device: str, contexts: dict[str, str]) -> dict[str, Any]:
+    """Predict a dataset's test images, each in its context, and score them by target."""
+    raw = find_folder("raw") / find_dataset(number)
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "contexts.json"
+        table.write_text(json.dumps(contexts))
+        options = ("-f", 0, "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
+        words = ("-i", raw / "imagesTs", "-o", out, "-m", model, *options, "--context", table)
+        call("nnUNetv2_predict_from_modelfolder", *words)
+    return score_by_name(out, raw)
+
+
+def score_by_name(out: Path, raw: Path) -> dict[str, Any]:
+    """Score predictions whose labels have the reference's names, but perhaps other values."""
+    import nibabel
+    import numpy as np
+
+    declared, own = (json.loads((folder / "dataset.json").read_text())["labels"] for folder in (out, raw))
+    place = out / "own_values"
+    place.mkdir(exist_ok=True)
+    for file in out.glob("*.nii.gz"):
+        image: Any = nibabel.load(file)
+        labels = np.asarray(image.dataobj)
+        changed = np.zeros_like(labels)
+        for name, value in own.items():
+            if name in declared:
+                changed[labels == declared[name]] = value
+        nibabel.save(nibabel.Nifti1Image(changed, image.affine, image.header), place / file.name)
+    script = Path(sys.executable).with_name("duplus")
+    words = [script, "evaluate", "-p", place, "-r", raw / "labelsTs", "-m", raw, "--json"]
+    done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
+    return {name: found["mean"]["dice"] for name, found in json.loads(done.stdout)["sources"].items()}
+
+
+def list_contexts(number: int) -> dict[str, str]:
+    """Return the context of each test case of a dataset, by its table of cases."""
+    file = next(
+        folder / "duplus_cases.json"
+        for folder in (find_folder("raw") / find_dataset(number), find_folder("preprocessed") / find_dataset(number))
+        if (folder / "duplus_cases.json").is_file()
+    )
+    table = json.loads(file.read_text())
+    return {case: table["sources"][found["source"]]["context"] for case, found in table["tests"].items()}
+
+
+def make_old_model(model: Path, folder: Path) -> Path:
+    """Put weights that were tuned into the base's model folder, which knows the old prompts."""
+    import torch
+
+    base = find_base()
+    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"):
+        shutil.copy(base / name, folder / name)
+    checkpoint = torch.load(base / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    tuned = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    torch.save({**checkpoint, "network_weights": tuned["network_weights"]}, folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+def read_log(fold: Path) -> dict[str, Any]:
+    """Read from a training log the seconds of an iteration and what the adapter has of its own."""
+    text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
+    seconds = [float(found) for found in re.findall(r"Epoch time: ([\d.]+) s", text)]
+    weights = re.search(
+        r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); generators of its own: (\d+)", text
+    )
+    lora = (
+        {} if weights is None else {"lora": int(weights[1]), "share": float(weights[2]), "generators": int(weights[3])}
+    )
+    return {"seconds_an_iteration": round(statistics.median(seconds) / SETTINGS["iterations_per_epoch"], 3), **lora}
+
+
+def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
+    """Score each method on the new target and on the old ones."""
+    old, new = list_contexts(NUMBER), list_contexts(NEW)
+    found: dict[str, Any] = {"base": {"old": predict(find_base(), NUMBER, out / "base_old", device, old)}}
+    for name in names:
+        method = METHODS[name]
+        model = find_model(NEW, method.trainer, method.plans)
+        peak = model / "fold_0" / "peak_gib.json"
+        found[name] = {"new": predict(model, NEW, out / name, device, new), **read_log(model / "fold_0")}
+        found[name]["peak_gib"] = json.loads(peak.read_text()) if peak.is_file() else None
+        if method.trainer.startswith("DuPLUSLoRA"):
+            found[name]["megabytes"] = round((model / "fold_0" / "adapter.safetensors").stat().st_size / 1e6, 2)
+            keeper = model
+        else:
+            keeper = make_old_model(model, out / f"{name}_model")
+        if method.pretrained:
+            found[name]["old"] = predict(keeper, NUMBER, out / f"{name}_old", device, old)
+    return found
+
+
+def main() -> int:
+    """Run one stage and print its result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("base", "prepare", "train", "score"))
+    parser.add_argument("methods", nargs="*", help=", ".join(METHODS))
+    parser.add_argument("--out", type=Path, default=Path("adaptation_predictions"), help="folder for predictions")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    result: dict[str, Any] = {}
+    if args.stage == "base":
+        train_base(args.device)
+    elif args.stage == "prepare":
+        prepare()
+    elif args.stage == "train":
+        for name in args.methods:
+            train(name, args.device)
+    else:
+        result = score(args.methods, args.out.resolve(), args.device)
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

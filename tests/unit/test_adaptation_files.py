@@ -1,0 +1,207 @@
+"""Adapters on disk: what is written is read back, and what is damaged or of another kind is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+
+from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, read_base
+from duplus_nnunet.adaptation.export import find_fold, open_adapted
+from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
+from duplus_nnunet.adaptation.loading import load_adapters
+from duplus_nnunet.errors import DataError, ModelError, PlansError
+from duplus_nnunet.settings import Settings
+from duplus_nnunet.trainers.schedule import GroupSchedule, always, from_epoch, separate
+
+SPEC = {"name": "new", "r": 2, "lora_alpha": 2, "lora_dropout": 0.0, "layers": ["a"], "film": True, "head": False}
+WEIGHT = {
+    "encoder.a.lora_A.new.weight": torch.arange(6.0).reshape(2, 3),
+    "encoder.a.lora_B.new.weight": torch.ones(4, 2),
+    "adapters.new.film.out.bias": torch.zeros(2),
+}
+
+
+def make_card(**changes: Any) -> Card:
+    values: dict[str, Any] = {
+        "name": "new", "base": "Dataset001/model", "checksum": "ab" * 32, "adapter": SPEC,
+        "targets": {"pet": ["tumour"]},
+        "parameters": {"base": 100, "lora": 2, "generators": 3}, "scores": {"PET": {"tumour": 0.5, "cyst": None}},
+        "prompts": {}, "dataset": {"labels": {}},
+    }  # fmt: skip
+    return Card(**{**values, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_adapter(tmp_path / "adapter", WEIGHT, make_card())
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("name", ["", WEIGHTS, CARD])
+def test_what_is_written_is_read_back(folder: Path, name: str) -> None:
+    found = read_adapter(folder / name)
+    assert found.weights.keys() == WEIGHT.keys()
+    assert all(torch.equal(found.weights[key], value) for key, value in WEIGHT.items())
+    assert found.card.spec.layers == ("a",)
+    assert found.card == make_card(sha256=found.card.sha256)
+    assert sorted(file.name for file in folder.iterdir()) == [CARD, WEIGHTS]
+
+
+def test_a_file_that_was_cut_off_is_refused(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-3])
+    with pytest.raises(ModelError, match="is not the file that its card"):
+        read_adapter(folder)
+
+
+def test_a_missing_file_of_weights_is_refused(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_adapter(folder)
+
+
+def test_a_folder_without_a_card_is_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no adapter"):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 2}'])
+def test_a_card_of_another_form_is_refused(folder: Path, content: str) -> None:
+    (folder / CARD).write_text(content)
+    with pytest.raises(DataError, match="Export the adapter again"):
+        read_card(folder)
+
+
+def test_an_adapter_of_another_base_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="was trained for another base, Dataset001/model"):
+        load_adapters(None, [{"generator.base": torch.zeros(1)}], [read_adapter(folder)])
+
+
+def test_an_adapter_belongs_to_one_fold(folder: Path) -> None:
+    with pytest.raises(ModelError, match="2 folds"):
+        load_adapters(None, [{}, {}], [read_adapter(folder)])
+
+
+def write_model(folder: Path, section: Any) -> Path:
+    folder.mkdir()
+    plans = {"experiment_planner_used": "ExperimentPlanner", **({} if section is None else {"duplus": section})}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {}}))
+    return folder
+
+
+SECTION = {"version": 1, "settings": Settings().to_dict(), "contexts": {}}
+
+
+def test_a_base_is_found_from_a_checkpoint_in_it_too(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", SECTION)
+    assert read_base(model).plans == read_base(model / "fold_0" / "checkpoint_final.pth").plans
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (None, "not of DuPLUS"),
+        ({**SECTION, "base": {"model": "first"}}, "Adapt its base, first"),
+        ({**SECTION, "settings": {"text_adapter": {"enabled": True}}}, "together with its text encoder"),
+    ],
+)
+def test_what_cannot_be_a_base_is_refused(tmp_path: Path, section: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_base(write_model(tmp_path / "model", section))
+
+
+def test_a_folder_without_plans_is_no_base(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no model folder"):
+        read_base(tmp_path)
+
+
+def test_another_number_of_channels_is_refused() -> None:
+    with pytest.raises(PlansError, match="takes images of 1 channel"):
+        check_channels(Base("base", {}, {"channel_names": {"0": "CT"}}), {"channel_names": {"0": "CT", "1": "PET"}})
+
+
+def test_images_are_preprocessed_as_the_base_does_those_of_their_kind() -> None:
+    context = {"modality": "CT", "region": "abdomen", "spacing": [3.0, 1.0, 2.0], "normalization_schemes": ["CT"]}
+    base = Base("base", {"duplus": {"contexts": {"ct": context}}, "transpose_backward": [1, 0, 2]}, {})
+    found: dict[str, Any] = {"ours": {"spacing": [9.0] * 3}, "other": {"spacing": [9.0] * 3}}
+    named = {"ours": {"modality": "CT", "region": "abdomen"}, "other": {"modality": "MR", "region": "abdomen"}}
+    said = fit_contexts(found, named, base)
+    assert found["ours"] == {"spacing": [1.0, 3.0, 2.0], "normalization_schemes": ["CT"]}
+    assert found["other"]["spacing"] == [9.0] * 3
+    assert "the base's ct" in said[0]
+    assert "of its own" in said[1]
+
+
+def make_checkpoint(**changes: Any) -> dict[str, Any]:
+    section = {**SECTION, "centres": {"name": 1}, "base": {"model": "first"}}
+    plans = {"plans_name": "P", "configurations": {"3d": {"patch_size": [8], "architecture": {}}}, "duplus": section}
+    return {"init_args": {"plans": {**plans, **changes}}}
+
+
+def test_a_checkpoint_of_the_base_is_accepted() -> None:
+    plans = make_checkpoint()["init_args"]["plans"]
+    check_checkpoint(make_checkpoint(), "file", plans, "3d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"configurations": {"3d": {"patch_size": [9], "architecture": {}}}}, "patch_size differ"),
+        ({"configurations": {"3d": {"patch_size": [8], "architecture": {"n": 1}}}}, "architecture differ"),
+        ({"duplus": {**SECTION, "centres": {"name": 2}}}, "centres of the embeddings differ"),
+        ({"duplus": {**SECTION, "centres": {"name": 1}, "settings": {"network": {"film": False}}}}, "settings.network"),
+    ],
+)
+def test_a_checkpoint_of_another_base_is_refused(changes: dict[str, Any], message: str) -> None:
+    plans = make_checkpoint()["init_args"]["plans"]
+    with pytest.raises(ModelError, match=message):
+        check_checkpoint(make_checkpoint(**changes), "file", plans, "3d")
+
+
+def test_a_stock_checkpoint_is_no_base() -> None:
+    with pytest.raises(ModelError, match="no DuPLUS model's checkpoint"):
+        check_checkpoint({"init_args": {"plans": {}}}, "file", make_checkpoint()["init_args"]["plans"], "3d")
+
+
+@pytest.mark.parametrize("inside", ["", "fold_3", "fold_3/checkpoint_final.pth"])
+def test_a_fold_is_found_by_its_folder(inside: str) -> None:
+    folder, fold = find_fold(Path("/models/one") / inside)
+    assert (folder, fold) == (Path("/models/one"), "3" if inside else None)
+
+
+def test_a_plain_model_holds_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no adapter"):
+        open_adapted(write_model(tmp_path / "model", SECTION), "0", {})
+
+
+def test_groups_learn_at_rates_of_their_own() -> None:
+    layers = [torch.nn.Linear(2, 2) for _ in range(3)]
+    everything = torch.nn.ModuleList(layers)
+    optimizer = torch.optim.SGD(everything.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    separate(optimizer, layers[1].parameters())
+    separate(optimizer, layers[2].parameters())
+    schedule = GroupSchedule(optimizer, PolyLRScheduler(optimizer, 0.1, 10), [always(1), from_epoch(2), always(0.5)])
+    rates = []
+    for epoch in range(3):
+        schedule.step(epoch)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    plain = [0.1 * (1 - epoch / 10) ** 0.9 for epoch in range(3)]
+    assert rates == [pytest.approx([lr, lr if epoch >= 2 else 0, lr / 2]) for epoch, lr in enumerate(plain)]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
+
+
+def test_a_group_that_waits_does_not_move_at_all() -> None:
+    layers = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+    separate(optimizer, layers[1].parameters())
+    schedule = GroupSchedule(optimizer, PolyLRScheduler(optimizer, 0.1, 10), [always(1), from_epoch(1)])
+    before = [value.clone() for value in layers[1].parameters()]
+    for epoch in range(2):
+        schedule.step(epoch)
+        layers[1](layers[0](torch.ones(1, 2))).sum().backward()
+        optimizer.step()
+        still = all(torch.equal(old, new) for old, new in zip(before, layers[1].parameters(), strict=True))
+        assert still == (epoch == 0)
