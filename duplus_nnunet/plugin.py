@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 from duplus_nnunet import __version__
-from duplus_nnunet.errors import DuplusError, HostError, ModelError, PlansError
-from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY
+from duplus_nnunet.errors import DuplusError, HostError, ModelError
+from duplus_nnunet.settings import PLANS_KEY, refuse_unplanned
 
 LOWEST_HOST = (2, 8)
 FIRST_UNSUPPORTED_HOST = (2, 9)
@@ -48,11 +48,6 @@ CLASSES: dict[str, dict[str, str]] = {
 OPTIONS = frozenset({"--targets", "--context", "--list-targets"})
 # Of the planning commands: the trained model that a dataset is planned for.
 BASE_OPTION = "--from-model"
-_PLAN_HELP = f"""
-DuPLUS option (for the DuPLUS planners):
-  {BASE_OPTION} FOLDER   Plan for an adapter of this trained model: with its spacing, patch, network and normalisation.
-                        Then train with -tr DuPLUSLoRATrainer -pretrained_weights FOLDER/fold_0/checkpoint_final.pth
-"""
 
 Entry = Callable[..., Any]
 
@@ -134,15 +129,13 @@ def wrap_pretrained(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def load_pretrained_weights(network: Any, fname: str, *args: Any, **kwargs: Any) -> Any:
-        load = getattr(unwrap_network(network), "load_pretrained", None)
-        if load is None:
-            return original(network, fname, *args, **kwargs)
         inner = unwrap_network(network)
-        check = getattr(inner, "check_pretrained", None)
+        if not hasattr(inner, "load_pretrained"):
+            return original(network, fname, *args, **kwargs)
         checkpoint = read_pretrained(fname)
-        if check is not None:
-            check(checkpoint, fname)
-        fresh = load(checkpoint["network_weights"])
+        if getattr(inner, "check_pretrained", None) is not None:
+            inner.check_pretrained(checkpoint, fname)
+        fresh = inner.load_pretrained(checkpoint["network_weights"])
         sys.stdout.write(f"Pretrained weights of {fname} taken over; fresh: {name_parts(fresh)}\n")
         return fresh
 
@@ -220,20 +213,6 @@ def is_ours(dataset_id: int, plans_name: str) -> bool:
         return False  # nnU-Net reads the same file next, and says what is wrong with it
 
 
-def refuse_unplanned(asked: Sequence[str], where: str) -> None:
-    """Stop at a configuration that DuPLUS does not plan.
-
-    Raises:
-        PlansError: If there is one among those asked for.
-    """
-    for name in asked:
-        if name in NOT_PLANNED:
-            raise PlansError(
-                f"Configuration {name!r} was asked for, but {where} cannot hold it: {NOT_PLANNED[name]}. "
-                "DuPLUS plans '3d_fullres' and, for large images, '3d_lowres': use `-c 3d_fullres`."
-            )
-
-
 def wrap_entry(original: Entry) -> Entry:
     """End one of nnU-Net's commands with our message and exit code 1, where it would print our stack trace."""
 
@@ -264,26 +243,12 @@ def wrap_plan_entry(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def plan_entry() -> Any:
-        import argparse
-
-        if {"-h", "--help"} & set(sys.argv):
-            try:
-                return original()
-            finally:
-                sys.stdout.write(_PLAN_HELP)
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("-pl", default="")
-        parser.add_argument("-c", nargs="+", default=[])
-        parser.add_argument("-d", nargs="+", default=[])
-        typed, _ = parser.parse_known_args()
-        if typed.pl not in CLASSES["nnunetv2.experiment_planning"]:
-            if BASE_OPTION in sys.argv:
-                raise PlansError(f"{BASE_OPTION} is an option of the DuPLUS planners: add -pl DuPLUSPlanner.")
+        words = set(sys.argv)
+        ours = bool(words & set(CLASSES["nnunetv2.experiment_planning"]))
+        if not ours and not words & {BASE_OPTION, "-h", "--help"}:
             return original()
-        refuse_unplanned(typed.c, f"the plans of {typed.pl}")
         check_host()
-        numbers = [int(number) for number in typed.d if number.isdigit()]
-        return importlib.import_module(f"{PLANNERS}.entry").plan(original, numbers, BASE_OPTION)
+        return importlib.import_module(f"{PLANNERS}.entry").plan(original, ours)
 
     return wrap_entry(plan_entry)
 

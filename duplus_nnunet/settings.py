@@ -1,7 +1,7 @@
 """Settings of a run: in comes the part `duplus` of a plans file, out comes one frozen dataclass."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -203,6 +203,28 @@ def _check_keys(name: str, given: object, known: type) -> Mapping[str, Any]:
         if key not in names:
             raise PlansError(f"In the plans, {name}: {say_unknown('setting', str(key), names)}")
     return given
+
+
+def refuse_unplanned(asked: Sequence[str], where: str) -> None:
+    """Stop at a configuration that DuPLUS does not plan.
+
+    Raises:
+        PlansError: If there is one among those asked for.
+    """
+    for name in asked:
+        if name in NOT_PLANNED:
+            raise PlansError(
+                f"Configuration {name!r} was asked for, but {where} cannot hold it: {NOT_PLANNED[name]}. "
+                "DuPLUS plans '3d_fullres' and, for large images, '3d_lowres': use `-c 3d_fullres`."
+            )
+
+
+def leave_base_out(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plans that say nothing of a base; those that do not anyway, and those of others, as they are."""
+    section = plans.get(PLANS_KEY)
+    if not isinstance(section, Mapping) or BASE_KEY not in section:
+        return dict(plans)
+    return {**plans, PLANS_KEY: {key: value for key, value in section.items() if key != BASE_KEY}}
 
 
 def find_section(plans: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,15 +1,15 @@
 """DuPLUSLoRATrainer: a frozen base, and beside it a LoRA and generators that learn a new dataset."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from duplus_nnunet.adaptation.base import check_checkpoint
-from duplus_nnunet.adaptation.export import export_adapter, read_scores
+from duplus_nnunet.adaptation.export import Trained, export_adapter, read_scores
 from duplus_nnunet.adaptation.joining import name_adapter
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.networks import ConditionedUNet
@@ -19,13 +19,14 @@ from duplus_nnunet.networks.adaptation import (
     attach_adapter,
     choose_convolutions,
     count_parameters,
+    use_adapter,
 )
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
 
 
-def make_spec(network: ConditionedUNet, plans: dict[str, Any]) -> AdapterSpec:
+def make_spec(network: ConditionedUNet, plans: Mapping[str, Any]) -> AdapterSpec:
     """Return what the adapter of a dataset consists of, as the plans' settings say.
 
     Raises:
@@ -66,22 +67,13 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             )
         return plans
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    @classmethod
+    def extend_network(cls, network: ConditionedUNet, plans: Mapping[str, Any]) -> None:
         """Differs from DuPLUSTrainer: an adapter stands beside the network's weights, and those are frozen."""
-        network: Any = DuPLUSTrainer.build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
-        spec = make_spec(network, plans_manager.plans)
+        spec = make_spec(network, plans)
         attach_adapter(network, spec)
         network.default_adapter = spec.name
-        return network  # type: ignore[no-any-return]
+        use_adapter(network, spec.name)  # before torch.compile looks at it
 
     @property
     def adapter(self) -> AdapterParts:
@@ -140,8 +132,13 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             return
         folder = Path(self.output_folder)
         weights: dict[str, torch.Tensor] = unwrap(self.network).state_dict()
-        card = export_adapter(
-            folder, weights, self.adapter.spec, self.plans_manager.plans, self.dataset_json, read_scores(folder)
+        trained = Trained(
+            self.plans_manager.plans,
+            self.dataset_json,
+            self.adapter.spec,
+            weights,
+            self.inference_allowed_mirroring_axes,
         )
+        card = export_adapter(folder, trained, read_scores(folder))
         size = sum(file.stat().st_size for file in folder.glob("adapter.*")) / 1e6
         self.print_to_log_file(f"adapter {card.name} written to {folder} ({size:.1f} MB)")

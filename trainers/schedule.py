@@ -26,7 +26,7 @@ def from_epoch(start: int) -> Factor:
 
 def separate(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
     """Make some parameters of the optimizer's first group a group of their own, the last one."""
-    chosen = {id(parameter): parameter for parameter in parameters}
+    chosen = {id(parameter) for parameter in parameters}
     first = optimizer.param_groups[0]
     moved = [parameter for parameter in first["params"] if id(parameter) in chosen]
     first["params"] = [parameter for parameter in first["params"] if id(parameter) not in chosen]

@@ -1,6 +1,7 @@
 """DuPLUSTrainer: nnU-Net's recipe for a network that two prompts steer."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import BASE_KEY, NOT_PLANNED, PLANS_KEY, read_settings
+from duplus_nnunet.settings import BASE_KEY, NOT_PLANNED, PLANS_KEY, leave_base_out, read_settings
 from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
 from duplus_nnunet.trainers.checkpoint import (
@@ -105,13 +106,11 @@ class DuPLUSTrainer(nnUNetTrainer):
     @classmethod
     def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
         """Return the plans that this trainer trains by: all of its weights learn, so that of a base nothing is left."""
-        section = plans.get(PLANS_KEY)
-        if not isinstance(section, dict) or BASE_KEY not in section:
-            return plans
-        return {**plans, PLANS_KEY: {key: value for key, value in section.items() if key != BASE_KEY}}
+        return leave_base_out(plans)
 
-    @staticmethod
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
@@ -131,7 +130,12 @@ class DuPLUSTrainer(nnUNetTrainer):
         network = condition(unet, bank.embedding, settings.network, table)
         network.cpu_bfloat16 = settings.cpu_bfloat16
         network.bind(bank.draw())
+        cls.extend_network(network, plans_manager.plans)
         return network
+
+    @classmethod
+    def extend_network(cls, network: ConditionedUNet, plans: Mapping[str, Any]) -> None:
+        """Add what a kind of training needs beside the network that the plans ask for: here nothing."""
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Differs from nnU-Net: groups of weights may learn later or at other rates; a text adapter's join them."""

@@ -5,7 +5,8 @@ Spacing, patch, network and normalisation are the base's, and embeddings are pla
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,37 @@ class Base:
         name: Dataset and folder.
         plans: Content of its plans.json.
         dataset: Content of its dataset.json.
+        mirroring: Array axes along which it saw mirror images; None: none.
     """
 
     name: str
     plans: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    mirroring: Sequence[int] | None = None
 
     @property
     def section(self) -> Mapping[str, Any]:
         """Its plans' part `duplus`."""
         found: Mapping[str, Any] = self.plans[PLANS_KEY]
         return found
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read plans.json and dataset.json of a model folder.
+
+    Raises:
+        ModelError: One is missing or damaged.
+    """
+    try:
+        plans, dataset = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} is no model folder: there is no {Path(str(error.filename)).name}. Name one such as "
+            "nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The plans in {folder} cannot be read: {error}. Export the model again.") from error
+    return plans, dataset
 
 
 def read_base(folder: str | Path) -> Base:
@@ -49,15 +70,7 @@ def read_base(folder: str | Path) -> Base:
     """
     place = Path(folder).resolve()
     place = next((one for one in (place, *list(place.parents)[:2]) if (one / "plans.json").is_file()), place)
-    try:
-        plans, dataset = (json.loads((place / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{folder} is no model folder: there is no {Path(str(error.filename)).name}. Give --from-model a folder "
-            "such as nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The plans in {place} cannot be read: {error}. Export the model again.") from error
+    plans, dataset = read_model(place)
     if PLANS_KEY not in plans:
         raise ModelError(
             f"{place} holds a model of {plans.get('experiment_planner_used')!r}, not of DuPLUS: no prompt steers it. "
@@ -73,7 +86,22 @@ def read_base(folder: str | Path) -> Base:
             f"{place} was trained together with its text encoder, which only its own texts went through, so that new "
             "prompts would mean something else to it. Adapt a base whose settings.text_adapter is off."
         )
-    return Base(f"{place.parent.name}/{place.name}", plans, dataset)
+    return Base(f"{place.parent.name}/{place.name}", plans, dataset, _read_mirroring(place))
+
+
+def _read_mirroring(folder: Path) -> list[int] | None:
+    """Read along which axes a model saw mirror images; all of its folds did alike."""
+    import torch
+
+    files = sorted(folder.glob("fold_*/checkpoint_*.pth"))
+    if not files:
+        raise ModelError(f"{folder} has no checkpoint in a fold_X, so there is nothing to adapt. Train it first.")
+    try:
+        found = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
+        axes = found["inference_allowed_mirroring_axes"]
+    except (RuntimeError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"The checkpoint {files[0]} cannot be read: {error}. Train that fold again.") from error
+    return None if axes is None else [int(axis) for axis in axes]
 
 
 _current: Base | None = None
@@ -172,7 +200,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     check_channels(base, dataset_json)
     check_overlap(base.dataset, dataset_json)
     join_plans(base.plans, [Member(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
-    plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset)
+    plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
 
 
 def check_channels(base: Base, dataset_json: Mapping[str, Any]) -> None:

@@ -3,15 +3,16 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from duplus_nnunet.adaptation.files import Card, describe_spec, write_adapter
-from duplus_nnunet.adaptation.joining import name_adapter
+from duplus_nnunet.adaptation.base import read_model
+from duplus_nnunet.adaptation.files import Card, write_adapter
+from duplus_nnunet.adaptation.joining import keep_labels, name_adapter
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
@@ -21,46 +22,55 @@ from duplus_nnunet.networks.adaptation import (
     take_adapter,
 )
 from duplus_nnunet.outputs.files import open_new_file, write_text
-from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
+from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, leave_base_out, read_settings
 
 _SCORES = Path("validation", "scores.json")
 # Beside the checkpoint, what nnU-Net's export to a zip file asks for.
 _BESIDE = ("progress.png", "validation/summary.json", "validation/scores.json", "validation/scores.csv")
 
 
-def export_adapter(
-    folder: Path,
-    weights: Mapping[str, torch.Tensor],
-    spec: AdapterSpec,
-    plans: Mapping[str, Any],
-    dataset_json: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, float | None]],
-) -> Card:
+@dataclass(frozen=True)
+class Trained:
+    """What a training of an adapter came to.
+
+    Attributes:
+        plans: Those that it was trained by.
+        dataset: The dataset.json that it was trained by.
+        spec: What the adapter consists of.
+        weights: State dictionary of the network with the adapter.
+        mirroring: Array axes along which it saw mirror images; None: none.
+    """
+
+    plans: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    spec: AdapterSpec
+    weights: Mapping[str, torch.Tensor]
+    mirroring: Sequence[int] | None
+
+
+def export_adapter(folder: Path, trained: Trained, scores: Mapping[str, Mapping[str, float | None]]) -> Card:
     """Write an adapter by itself.
 
     Args:
         folder: Where to.
-        weights: State dictionary of the network with the adapter.
-        spec: The adapter's.
-        plans: Those that it was trained by.
-        dataset_json: The one that it was trained by.
+        trained: What it is.
         scores: Mean Dice (0 to 1) by source and target.
     """
-    section = plans[PLANS_KEY]
-    own = {key: value for key, value in section.items() if key != BASE_KEY}
-    labels = {key: dataset_json[key] for key in ("labels", "regions_class_order") if key in dataset_json}
+    name, weights = trained.spec.name, trained.weights
+    own = leave_base_out(trained.plans)[PLANS_KEY]
     card = Card(
-        name=spec.name,
-        base=section[BASE_KEY]["model"],
-        checksum=read_checksum(weights, spec.name),
-        adapter=describe_spec(spec),
-        targets={name: list(found.get("targets", found["target_prompts"])) for name, found in own["contexts"].items()},
-        parameters=count_parameters(weights, spec.name),
+        name=name,
+        base=trained.plans[PLANS_KEY][BASE_KEY]["model"],
+        checksum=read_checksum(weights, name),
+        adapter=asdict(trained.spec),
+        mirroring_axes=None if trained.mirroring is None else [int(axis) for axis in trained.mirroring],
+        targets={key: list(found.get("targets", found["target_prompts"])) for key, found in own["contexts"].items()},
+        parameters=count_parameters(weights, name),
         scores={source: dict(found) for source, found in scores.items()},
         prompts=own,
-        dataset=labels,
+        dataset=keep_labels(trained.dataset),
     )
-    return write_adapter(folder, take_adapter(weights, spec.name), card)
+    return write_adapter(folder, take_adapter(weights, name), card)
 
 
 def read_scores(fold: Path) -> dict[str, dict[str, float | None]]:
@@ -94,20 +104,15 @@ class AdaptedModel:
     checkpoint: dict[str, Any]
 
     @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        """State dictionary of the network with the adapter."""
-        found: dict[str, torch.Tensor] = self.checkpoint["network_weights"]
-        return found
-
-    @property
-    def spec(self) -> AdapterSpec:
-        """What the adapter consists of, as the plans say and the weights show."""
+    def trained(self) -> Trained:
+        """What the training came to, as the plans say and the weights show."""
         settings, name = read_settings(self.plans), name_adapter(self.plans)
+        weights: dict[str, torch.Tensor] = self.checkpoint["network_weights"]
         end = f".lora_A.{name}.weight"
-        layers = [key.removesuffix(end) for key in take_adapter(self.weights, name) if key.endswith(end)]
-        own = settings.adaptation
-        film = own.film and settings.network.film
-        return AdapterSpec(name, own.r, own.lora_alpha, own.lora_dropout, tuple(layers), film, own.head)
+        layers = tuple(key.removesuffix(end) for key in take_adapter(weights, name) if key.endswith(end))
+        own, film = settings.adaptation, settings.network.film
+        spec = AdapterSpec(name, own.r, own.lora_alpha, own.lora_dropout, layers, own.film and film, own.head)
+        return Trained(self.plans, self.dataset, spec, weights, self.checkpoint["inference_allowed_mirroring_axes"])
 
 
 def open_adapted(folder: Path, fold: str, checkpoint: Mapping[str, Any]) -> AdaptedModel:
@@ -121,10 +126,7 @@ def open_adapted(folder: Path, fold: str, checkpoint: Mapping[str, Any]) -> Adap
     Raises:
         ModelError: It is none of an adapter.
     """
-    try:
-        plans, dataset = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is no model folder: {error}.") from error
+    plans, dataset = read_model(folder)
     if BASE_KEY not in plans.get(PLANS_KEY, {}):
         raise ModelError(
             f"{folder} holds no adapter: it was not trained by DuPLUSLoRATrainer. Adapters are listed by `duplus adapt "
@@ -148,8 +150,7 @@ def merge_model(model: AdaptedModel, out: Path) -> Path:
     Raises:
         ModelError: There is such a fold already, or it cannot be written.
     """
-    section = {key: value for key, value in model.plans[PLANS_KEY].items() if key != BASE_KEY}
-    plans = {**model.plans, PLANS_KEY: section}
+    plans, trained = leave_base_out(model.plans), model.trained
     place = out / f"fold_{model.fold}"
     target = place / "checkpoint_final.pth"
     if target.exists():
@@ -157,7 +158,7 @@ def merge_model(model: AdaptedModel, out: Path) -> Path:
     arguments = {**model.checkpoint["init_args"], "plans": plans}
     merged = {
         **{key: value for key, value in model.checkpoint.items() if key != "optimizer_state"},
-        "network_weights": merge_adapter(model.weights, model.spec),
+        "network_weights": merge_adapter(trained.weights, trained.spec),
         "trainer_name": "DuPLUSTrainer",
         "init_args": arguments,
     }

@@ -31,6 +31,7 @@ class Card:
         base: Name of the base's model folder.
         checksum: SHA-256 of the base's weights.
         adapter: Rank, layers and the other properties of its AdapterSpec.
+        mirroring_axes: Array axes along which it saw mirror images; None: none.
         targets: What it was trained on, by context.
         parameters: Number of parameters of the base, of the LoRA and of the generators.
         scores: Mean Dice (0 to 1) by source and target of its validation; empty before one.
@@ -43,6 +44,7 @@ class Card:
     base: str
     checksum: str
     adapter: dict[str, Any]
+    mirroring_axes: list[int] | None
     targets: dict[str, list[str]]
     parameters: dict[str, int]
     scores: dict[str, dict[str, float | None]]
@@ -105,11 +107,6 @@ def write_adapter(folder: str | os.PathLike[str], weights: Mapping[str, Any], ca
     return written
 
 
-def describe_spec(spec: AdapterSpec) -> dict[str, Any]:
-    """Return a specification as it stands in a card."""
-    return {**asdict(spec), "layers": list(spec.layers)}
-
-
 def read_card(place: str | os.PathLike[str]) -> Card:
     """Read an adapter's card.
 
@@ -162,6 +159,6 @@ def read_adapter(place: str | os.PathLike[str]) -> Adapter:
 
 def _rename(key: str, old: str, new: str) -> str:
     """Exchange an adapter's name in the name of one of its weights."""
-    for before, after in ((f"adapters.{old}.", f"adapters.{new}."), (f".lora_A.{old}.", f".lora_A.{new}.")):
-        key = key.replace(before, after)
-    return key.replace(f".lora_B.{old}.", f".lora_B.{new}.")
+    for part in ("adapters.", ".lora_A.", ".lora_B."):
+        key = key.replace(f"{part}{old}.", f"{part}{new}.")
+    return key

@@ -14,12 +14,12 @@ import numpy as np
 from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, find_section
+from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, find_section, leave_base_out
 
 Plain = dict[str, Any]
 _ORDER = "regions_class_order"
 # Of a section, what belongs to texts and images; the rest is of the training or the same as the base's.
-_SHARED = ("version", "encoder", "centres", "reference_spacing", "spacing", "left_right_axis")
+_SHARED = ("version", "encoder", "centres", "reference_spacing", "spacing")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,25 @@ def name_adapter(plans: Mapping[str, Any]) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)
 
 
-def describe_base(name: str, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> Plain:
-    """Return what the plans of an adapter say of its base, under BASE_KEY."""
+def keep_labels(dataset_json: Mapping[str, Any]) -> Plain:
+    """Return what a dataset.json says of labels."""
+    return {key: dataset_json[key] for key in ("labels", _ORDER) if key in dataset_json}
+
+
+def describe_base(
+    name: str, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], mirroring: Sequence[int] | None
+) -> Plain:
+    """Return what the plans of an adapter say of its base, under BASE_KEY.
+
+    Args:
+        name: Of the base's model folder.
+        plans: Its plans.
+        dataset_json: Its dataset.json.
+        mirroring: Array axes along which it saw mirror images; None: none.
+    """
     section = {key: value for key, value in find_section(plans).items() if key != "settings"}
-    labels = {key: dataset_json[key] for key in ("labels", _ORDER) if key in dataset_json}
-    return {"model": name, "section": section, "dataset": labels}
+    axes = None if mirroring is None else [int(axis) for axis in mirroring]
+    return {"model": name, "section": section, "dataset": keep_labels(dataset_json), "mirroring_axes": axes}
 
 
 def list_members(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> list[Member]:
@@ -56,7 +70,7 @@ def list_members(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> l
     base = section.get(BASE_KEY)
     if base is None:
         return [Member("", section, dataset_json)]
-    own = {key: value for key, value in section.items() if key != BASE_KEY}
+    own = leave_base_out(plans)[PLANS_KEY]
     return [Member("", base["section"], base["dataset"]), Member(name_adapter(plans), own, dataset_json)]
 
 
@@ -73,9 +87,10 @@ def join_plans(plans: Mapping[str, Any], added: Sequence[Member] = ()) -> Plain:
     members = [*list_members(plans, {"labels": {}}), *added]
     if len(members) == 1:
         return dict(plans)
-    section = deepcopy({key: value for key, value in find_section(plans).items() if key != BASE_KEY})
+    section = deepcopy(leave_base_out(plans)[PLANS_KEY])
     base = members[0].section
     section |= {key: base[key] for key in _SHARED if key in base}
+    section["left_right_axis"] = _join_axes([member.section.get("left_right_axis") for member in members])
     section["default_context"] = base["default_context"]
     section["contexts"], section["targets"] = deepcopy(dict(base["contexts"])), [dict(one) for one in base["targets"]]
     section["embeddings"] = dict(base["embeddings"])
@@ -84,6 +99,17 @@ def join_plans(plans: Mapping[str, Any], added: Sequence[Member] = ()) -> Plain:
     for member in members[1:]:
         _add(section, member)
     return {**plans, PLANS_KEY: section}
+
+
+def _join_axes(axes: Sequence[int | None]) -> int | None:
+    """Return the one axis from left to right that is known, if any is: all images' axes are in the base's order."""
+    known = {axis for axis in axes if axis is not None}
+    if len(known) > 1:
+        raise PlansError(
+            "The base's images and the new dataset's run from left to right along different axes. Add "
+            '"overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json, so that all run one way.'
+        )
+    return next(iter(known), None)
 
 
 def _add(section: Plain, member: Member) -> None:

@@ -24,7 +24,7 @@ def load_adapters(
         The weights of the network with adapters, a fold each.
 
     Raises:
-        ModelError: There are several folds, or an adapter is of another base.
+        ModelError: There are several folds, or an adapter is of another base or cannot be used without its model.
     """
     if not adapters:
         return [dict(one) for one in parameters]
@@ -35,6 +35,11 @@ def load_adapters(
         )
     checksum = measure_checksum(parameters[0])
     for adapter in adapters:
+        if adapter.card.prompts.get("settings", {}).get("text_adapter", {}).get("enabled"):
+            raise ModelError(
+                f"The adapter {adapter.card.name!r} was trained together with its text encoder, whose embeddings are "
+                "in its own model folder only. Predict with that folder."
+            )
         if adapter.card.checksum != checksum:
             raise ModelError(
                 f"The adapter {adapter.card.name!r} was trained for another base, {adapter.card.base} (weights "

@@ -153,7 +153,7 @@ def _export(args: argparse.Namespace) -> int:
 
     model = _open(args)
     scores = read_scores(model.folder / f"fold_{model.fold}")
-    card = export_adapter(Path(args.o), model.weights, model.spec, model.plans, model.dataset, scores)
+    card = export_adapter(Path(args.o), model.trained, scores)
     print(f"adapter {card.name} written to {args.o}; its base is {card.base}")
     return 0
 

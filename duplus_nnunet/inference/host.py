@@ -25,7 +25,7 @@ from duplus_nnunet.inference.selection import Selection, get_selection, read_mod
 from duplus_nnunet.inference.session import Call, get_session, open_session
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.settings import BASE_KEY, PLANS_KEY
 
 
 def apply_selection(predictor: Any, selection: Selection) -> Reading:
@@ -115,8 +115,12 @@ def _join_adapters(predictor: Any, plans: dict[str, Any], places: Sequence[str])
         places: Folders of adapters that are no part of the model itself.
     """
     own, adapters = predictor.plans_manager.plans, [read_adapter(place) for place in places]
+    network: Any = find_network(predictor)
+    axes = {network.default_adapter: predictor.allowed_mirroring_axes}
+    if BASE_KEY in own[PLANS_KEY]:
+        axes[""] = own[PLANS_KEY][BASE_KEY]["mirroring_axes"]
+    predictor.duplus_mirroring = {**axes, **{one.card.name: one.card.mirroring_axes for one in adapters}}
     if adapters:
-        network = find_network(predictor)
         predictor.list_of_parameters = load_adapters(network, predictor.list_of_parameters, adapters)
         found = {f"adapter {adapter.card.name}": adapter.card.sha256 for adapter in adapters}
         model = predictor.duplus_model

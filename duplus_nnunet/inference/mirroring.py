@@ -2,13 +2,14 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks.prompts import Part, join_parts
 from duplus_nnunet.settings import PLANS_KEY
 
 
@@ -51,10 +52,25 @@ def _wrap_mirroring(original: Callable[..., Any]) -> Callable[..., Any]:
             found: torch.Tensor = original(self, x)
             return found
         across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
-        axes = tuple(self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
-        return predict_mirrored(self.network, network, x, axes, across)
+        prompts, allowed = network.prompts, getattr(self, "duplus_mirroring", {})
+        parts = (Part(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
+        axes = [_choose_axes(self, allowed.get(part.adapter, self.allowed_mirroring_axes)) for part in parts]
+        if len(set(axes)) == 1:
+            return predict_mirrored(self.network, network, x, axes[0], across)
+        try:
+            logits = []
+            for part, own in zip(parts, axes, strict=True):
+                network.bind(part.prompts)
+                logits.append(predict_mirrored(self.network, network, x, own, across))
+        finally:
+            network.bind(prompts)
+        return join_parts(parts, logits)
 
     return predict
+
+
+def _choose_axes(predictor: Any, allowed: Sequence[int] | None) -> tuple[int, ...]:
+    return tuple(allowed or ()) if predictor.use_mirroring else ()
 
 
 def predict_mirrored(

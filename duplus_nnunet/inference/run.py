@@ -119,7 +119,12 @@ def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
         network.bind(prompts)
     labels, targets = clock.time("resample", assembly.finish)
     judge = predictor.duplus_model.calibration.judge
-    judged = (replace(one, presence=judge(one.name, found)) for one, found in zip(targets, evidence, strict=True))
+    # The model was calibrated on what it was trained on last; of a base or an adapter beside it, it knows nothing.
+    owners = prompts.adapters or (network.default_adapter,) * prompts.count
+    judged = (
+        replace(one, presence=judge(one.name, found) if owner == network.default_adapter else None)
+        for one, found, owner in zip(targets, evidence, owners, strict=True)
+    )
     grid = read_geometry(predictor, item.properties)
     answer = CaseAnswer(item.source.name, question.context, binding.say_context(question), grid, labels, tuple(judged))
     return Done(replace(item, data=None), answer, {"read": item.seconds, **clock.seconds})

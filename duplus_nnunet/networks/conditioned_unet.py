@@ -17,7 +17,7 @@ from duplus_nnunet.networks.adaptation import Projection, name_in_base, restart_
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.precision import mix_precision
-from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.networks.prompts import Prompts, join_parts
 from duplus_nnunet.networks.text_table import TextTable
 from duplus_nnunet.settings import NetworkSettings
 
@@ -139,12 +139,9 @@ class ConditionedUNet(nn.Module):
         if bound.adapters is None:
             return self._answer(x, bound, self.default_adapter)
         found = [self._answer(x, part.prompts, part.adapter) for part in bound.parts]
-        if len(found) == 1:
-            return found[0]
-        order = torch.tensor([place for part in bound.parts for place in part.places], device=x.device).argsort()
         if self.decoder.deep_supervision:
-            return [torch.cat(levels, 1).index_select(1, order) for levels in zip(*found, strict=True)]
-        return torch.cat(found, 1).index_select(1, order)
+            return [join_parts(bound.parts, levels) for levels in zip(*found, strict=True)]
+        return join_parts(bound.parts, found)
 
     def _answer(self, x: torch.Tensor, prompts: Prompts, adapter: str) -> Any:
         """Segment images with the weights of one adapter, or with the base's own."""

@@ -91,3 +91,11 @@ class Part:
     adapter: str
     places: tuple[int, ...]
     prompts: Prompts
+
+
+def join_parts(parts: Sequence[Part], logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Put the logits of parts, (B, k, D, H, W) each, back into the order of all targets."""
+    if len(logits) == 1:
+        return logits[0]
+    order = torch.tensor([place for part in parts for place in part.places], device=logits[0].device).argsort()
+    return torch.cat(list(logits), 1).index_select(1, order)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from duplus_nnunet import plugin
+from duplus_nnunet.adaptation.base import get_base
 from duplus_nnunet.errors import HostError, ModelError, PlansError
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -245,13 +246,31 @@ def test_planning_command_is_left_to_nnunet_otherwise(monkeypatch, words):
 
 
 def test_planning_command_checks_each_dataset_first(monkeypatch):
-    from duplus_nnunet.planners import planner
+    from duplus_nnunet.planners import entry
 
     checked = []
-    monkeypatch.setattr(planner, "check_dataset", checked.append)
+    monkeypatch.setattr(entry, "check_dataset", checked.append)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "8", "-pl", "DuPLUSPlanner"])
     assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
     assert checked == [7, 8]
+
+
+def test_planning_command_takes_the_base_out_of_what_nnunet_reads(monkeypatch):
+    from duplus_nnunet.planners import entry
+
+    monkeypatch.setattr(entry, "check_dataset", lambda number: None)
+    monkeypatch.setattr(entry, "read_base", lambda folder: f"base in {folder}")
+    words = ["plan", "-d", "7", "--from-model", "MODEL", "-pl", "DuPLUSPlanner", "-np", "2"]
+    monkeypatch.setattr(sys, "argv", words)
+    seen = plugin.wrap_plan_entry(lambda: (list(sys.argv), get_base()))()
+    assert seen == (["plan", "-d", "7", "-pl", "DuPLUSPlanner", "-np", "2"], "base in MODEL")
+    assert (sys.argv, get_base()) == (words, None)
+
+
+def test_stock_planners_know_no_base(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["plan", "-d", "7", "--from-model", "MODEL"])
+    with pytest.raises(SystemExit, match="add -pl DuPLUSPlanner"):
+        plugin.wrap_plan_entry(pytest.fail)()
 
 
 @pytest.mark.slow

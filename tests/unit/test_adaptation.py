@@ -1,6 +1,8 @@
 """Adapters: nothing at the start, everywhere at work, and never a trace on the base."""
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
+from duplus_nnunet.inference.mirroring import _wrap_mirroring, predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
@@ -22,6 +25,7 @@ from duplus_nnunet.networks.adaptation import (
     put_adapter,
     read_checksum,
     take_adapter,
+    use_adapter,
 )
 
 E, F = 6, 12
@@ -305,3 +309,41 @@ def test_parameters_are_counted_by_what_they_belong_to() -> None:
     assert counts["generators"] == sum(
         value.numel() for module in (network.generator, network.decoder.seg_layers) for value in module.parameters()
     )
+
+
+def test_compiled_an_adapter_answers_as_it_does_without() -> None:
+    network = make_network()
+    attach(network)
+    randomise(network)
+    network.default_adapter = "new"
+    use_adapter(network, "new")
+    compiled = torch.compile(network.train(), backend="aot_eager")
+    for one, other in zip(compiled(X), network(X), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_mirror_images_are_those_that_each_adapter_and_the_base_saw() -> None:
+    network = make_network()
+    attach(network)
+    randomise(network)
+    prompts = network.prompts
+    owners = ("new", "", "new")
+    host = SimpleNamespace(
+        network=network.eval(),
+        plans_manager=SimpleNamespace(plans={"duplus": {}}),
+        allowed_mirroring_axes=(0, 1, 2),
+        use_mirroring=True,
+        duplus_mirroring={"new": (0, 1, 2), "": (1,)},
+    )
+    network.decoder.deep_supervision = False
+    predict = _wrap_mirroring(lambda *_: None)
+    with torch.inference_mode():
+        expected = []
+        for place, owner in enumerate(owners):
+            network.bind(replace(prompts.take([place]), adapters=(owner,)))
+            axes = host.duplus_mirroring[owner]
+            expected.append(predict_mirrored(network, network, X, axes, None))
+        network.bind(replace(prompts, adapters=owners))
+        found = predict(host, X)
+    torch.testing.assert_close(found, torch.cat(expected, 1), rtol=0, atol=1e-5)
+    assert network.prompts.adapters == owners

@@ -26,7 +26,7 @@ WEIGHT = {
 
 def make_card(**changes: Any) -> Card:
     values: dict[str, Any] = {
-        "name": "new", "base": "Dataset001/model", "checksum": "ab" * 32, "adapter": SPEC,
+        "name": "new", "base": "Dataset001/model", "checksum": "ab" * 32, "adapter": SPEC, "mirroring_axes": [0, 2],
         "targets": {"pet": ["tumour"]},
         "parameters": {"base": 100, "lora": 2, "generators": 3}, "scores": {"PET": {"tumour": 0.5, "cyst": None}},
         "prompts": {}, "dataset": {"labels": {}},
@@ -79,6 +79,13 @@ def test_an_adapter_of_another_base_is_refused(folder: Path) -> None:
         load_adapters(None, [{"generator.base": torch.zeros(1)}], [read_adapter(folder)])
 
 
+def test_an_adapter_whose_texts_are_elsewhere_is_refused(tmp_path: Path) -> None:
+    prompts = {"settings": {"text_adapter": {"enabled": True}}}
+    write_adapter(tmp_path, WEIGHT, make_card(prompts=prompts))
+    with pytest.raises(ModelError, match="in its own model folder only"):
+        load_adapters(None, [{"generator.base": torch.zeros(1)}], [read_adapter(tmp_path)])
+
+
 def test_an_adapter_belongs_to_one_fold(folder: Path) -> None:
     with pytest.raises(ModelError, match="2 folds"):
         load_adapters(None, [{}, {}], [read_adapter(folder)])
@@ -89,6 +96,8 @@ def write_model(folder: Path, section: Any) -> Path:
     plans = {"experiment_planner_used": "ExperimentPlanner", **({} if section is None else {"duplus": section})}
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {}}))
+    (folder / "fold_0").mkdir()
+    torch.save({"inference_allowed_mirroring_axes": (0, 2)}, folder / "fold_0" / "checkpoint_final.pth")
     return folder
 
 
@@ -98,6 +107,21 @@ SECTION = {"version": 1, "settings": Settings().to_dict(), "contexts": {}}
 def test_a_base_is_found_from_a_checkpoint_in_it_too(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", SECTION)
     assert read_base(model).plans == read_base(model / "fold_0" / "checkpoint_final.pth").plans
+
+
+def test_a_base_says_along_which_axes_it_saw_mirror_images(tmp_path: Path) -> None:
+    assert read_base(write_model(tmp_path / "model", SECTION)).mirroring == [0, 2]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_a_base_without_a_whole_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    model = write_model(tmp_path / "model", SECTION)
+    file = model / "fold_0" / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[:100])
+    if damage == "missing":
+        file.unlink()
+    with pytest.raises(ModelError, match="checkpoint"):
+        read_base(model)
 
 
 @pytest.mark.parametrize(

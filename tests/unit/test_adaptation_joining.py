@@ -68,7 +68,7 @@ def test_a_model_without_a_base_is_left_as_it_is() -> None:
 
 def test_an_adapters_plans_hold_their_base() -> None:
     new = make_plans("pet", {"tumour": "GTV"}, "Dataset062_New")
-    new["duplus"]["base"] = describe_base("base", BASE, BASE_LABELS)
+    new["duplus"]["base"] = describe_base("base", BASE, BASE_LABELS, (0, 1, 2))
     members = list_members(new, label("GTV"))
     assert [one.name for one in members] == ["", "Dataset062_New"]
     joined = PromptBank(join_plans(new))
@@ -118,7 +118,7 @@ def test_several_adapters_are_told_apart() -> None:
 def test_the_table_of_texts_is_the_adapters() -> None:
     new = make_plans("pet", {"tumour": "GTV"}, "Dataset062_New")
     own = PromptBank(new).entries
-    new["duplus"]["base"] = describe_base("base", BASE, BASE_LABELS)
+    new["duplus"]["base"] = describe_base("base", BASE, BASE_LABELS, (0, 1, 2))
     assert PromptBank(join_plans(new)).entries[: len(own)] == own
 
 
@@ -167,3 +167,17 @@ def test_a_name_with_another_partner_is_refused() -> None:
 @pytest.mark.parametrize(("dataset", "name"), [("Dataset062_A.b c", "Dataset062_A_b_c"), ("", "adapter")])
 def test_names_of_adapters_can_stand_in_names_of_weights(dataset: str, name: str) -> None:
     assert name_adapter({"dataset_name": dataset}) == name
+
+
+@pytest.mark.parametrize(("base", "new", "joined"), [(None, None, None), (2, None, 2), (None, 1, 1), (0, 0, 0)])
+def test_the_left_right_axis_is_the_one_that_is_known(base: int | None, new: int | None, joined: int | None) -> None:
+    plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
+    plans["duplus"]["left_right_axis"], added["duplus"]["left_right_axis"] = base, new
+    assert join_plans(plans, [member(added, label("GTV"))])["duplus"]["left_right_axis"] == joined
+
+
+def test_two_left_right_axes_are_refused() -> None:
+    plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
+    plans["duplus"]["left_right_axis"], added["duplus"]["left_right_axis"] = 2, 1
+    with pytest.raises(PlansError, match="different axes"):
+        join_plans(plans, [member(added, label("GTV"))])
