@@ -17,7 +17,6 @@ import re
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import universal
-from universal import find_dataset, find_folder, shrink
+from universal import evaluate_folder, find_dataset, find_folder, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
-BASE_ITERATIONS, ITERATIONS = 3000, 1000
+BASE_ITERATIONS, ITERATIONS = 1500, 300
 TRAINERS = """
 from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
 
@@ -68,8 +67,7 @@ METHODS = {
 
 def call(*words: object) -> None:
     """Run a command of this environment, which finds TRAINERS; what it prints goes to stderr."""
-    universal.TRAINERS = TRAINERS
-    universal.call(*words)
+    universal.call(*words, trainers=TRAINERS)
 
 
 def find_model(number: int, trainer: str, plans: str = "DuPLUSPlans") -> Path:
@@ -149,10 +147,7 @@ def score_by_name(out: Path, raw: Path) -> dict[str, Any]:
             if name in declared:
                 changed[labels == declared[name]] = value
         nibabel.save(nibabel.Nifti1Image(changed, image.affine, image.header), place / file.name)
-    script = Path(sys.executable).with_name("duplus")
-    words = [script, "evaluate", "-p", place, "-r", raw / "labelsTs", "-m", raw, "--json"]
-    done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
-    return {name: found["mean"]["dice"] for name, found in json.loads(done.stdout)["sources"].items()}
+    return {name: found["mean"]["dice"] for name, found in evaluate_folder(place, raw)["sources"].items()}
 
 
 def list_contexts(number: int) -> dict[str, str]:
@@ -166,17 +161,18 @@ def list_contexts(number: int) -> dict[str, str]:
     return {case: table["sources"][found["source"]]["context"] for case, found in table["tests"].items()}
 
 
-def make_old_model(model: Path, folder: Path) -> Path:
-    """Put weights that were tuned into the base's model folder, which knows the old prompts."""
+def make_old_model(base: Path, tuned: Path, folder: Path, fold: str = "0") -> Path:
+    """Put the weights of a tuned fold into a copy of the base's model folder, which knows the old prompts."""
     import torch
 
-    base = find_base()
-    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    place = folder / f"fold_{fold}"
+    place.mkdir(parents=True, exist_ok=True)
     for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"):
         shutil.copy(base / name, folder / name)
-    checkpoint = torch.load(base / "fold_0" / "checkpoint_final.pth", weights_only=True)
-    tuned = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=True)
-    torch.save({**checkpoint, "network_weights": tuned["network_weights"]}, folder / "fold_0" / "checkpoint_final.pth")
+    checkpoint, weights = (
+        torch.load(part / "checkpoint_final.pth", weights_only=True) for part in (base / place.name, tuned)
+    )
+    torch.save({**checkpoint, "network_weights": weights["network_weights"]}, place / "checkpoint_final.pth")
     return folder
 
 
@@ -207,7 +203,7 @@ def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
             found[name]["megabytes"] = round((model / "fold_0" / "adapter.safetensors").stat().st_size / 1e6, 2)
             keeper = model
         else:
-            keeper = make_old_model(model, out / f"{name}_model")
+            keeper = make_old_model(find_base(), model / "fold_0", out / f"{name}_model")
         if method.pretrained:
             found[name]["old"] = predict(keeper, NUMBER, out / f"{name}_old", device, old)
     return found

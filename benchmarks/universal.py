@@ -104,12 +104,12 @@ def find_dataset(number: int) -> str:
     return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
 
 
-def call(*words: object) -> None:
-    """Run a command of this environment, which finds TRAINERS; what it prints goes to stderr."""
+def call(*words: object, trainers: str = TRAINERS) -> None:
+    """Run a command of this environment, which finds those trainers; what it prints goes to stderr."""
     script = Path(sys.executable).with_name(str(words[0]))
     command = [str(script), *map(str, words[1:])]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "short_trainers.py").write_text(TRAINERS)
+        (Path(folder) / "short_trainers.py").write_text(trainers)
         environment = {**os.environ, "nnUNet_extTrainer": folder}
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
 
@@ -218,7 +218,11 @@ def list_sources(composed: dict[str, int]) -> Iterator[tuple[str, dict[int, int]
 
 def evaluate(folder: Path, *options: object) -> dict[str, Any]:
     """Score predictions of the composed dataset's test cases."""
-    raw = find_folder("raw") / find_dataset(NUMBER)
+    return evaluate_folder(folder, find_folder("raw") / find_dataset(NUMBER), *options)
+
+
+def evaluate_folder(folder: Path, raw: Path, *options: object) -> dict[str, Any]:
+    """Score predictions of a raw dataset's test cases."""
     script = Path(sys.executable).with_name("duplus")
     words = [script, "evaluate", "-p", folder, "-r", raw / "labelsTs", "-m", raw, "--json", *options]
     done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)

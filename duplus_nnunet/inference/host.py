@@ -101,9 +101,17 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
         sys.stdout.write(describe_reading(apply_selection(self, selection), values))
         network = find_network(self)
         if network is not None:
-            network.cpu_bfloat16 = selection.options.precision != "float32"
+            network.cpu_bfloat16, network.half_logits = selection.options.precision != "float32", True
+            _share_weights(self, network)
 
     return initialize
+
+
+def _share_weights(predictor: Any, network: torch.nn.Module) -> None:
+    """Hold the weights of a single fold once: nnU-Net keeps those of each fold beside the network that runs."""
+    if len(predictor.list_of_parameters) == 1:
+        network.load_state_dict(predictor.list_of_parameters[0])
+        predictor.list_of_parameters = [network.state_dict()]
 
 
 def _join_adapters(predictor: Any, plans: dict[str, Any], places: Sequence[str]) -> None:

@@ -36,10 +36,12 @@ def _wrap_sliding_window(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, input_image)
         # nnU-Net sizes its sums by the label manager; it asks for nothing else there.
         before, self.label_manager = self.label_manager, SimpleNamespace(num_segmentation_heads=network.prompts.count)
+        self.duplus_window = None
         try:
             return original(self, input_image)
         finally:
             self.label_manager = before
+            del self.duplus_window
 
     return predict
 
@@ -51,22 +53,34 @@ def _wrap_mirroring(original: Callable[..., Any]) -> Callable[..., Any]:
         if network is None:
             found: torch.Tensor = original(self, x)
             return found
-        across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
-        prompts, allowed = network.prompts, getattr(self, "duplus_mirroring", {})
-        parts = (Part(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
-        axes = [_choose_axes(self, allowed.get(part.adapter, self.allowed_mirroring_axes)) for part in parts]
-        if len(set(axes)) == 1:
-            return predict_mirrored(self.network, network, x, axes[0], across)
-        try:
-            logits = []
-            for part, own in zip(parts, axes, strict=True):
-                network.bind(part.prompts)
-                logits.append(predict_mirrored(self.network, network, x, own, across))
-        finally:
-            network.bind(prompts)
-        return join_parts(parts, logits)
+        # nnU-Net has added the last window to its sums, and holds it all the same while the next one is predicted.
+        last = getattr(self, "duplus_window", None)
+        if last is not None:
+            last.untyped_storage().resize_(0)
+        answer = _answer_window(self, network, x)
+        if hasattr(self, "duplus_window") and answer.device.type == "cpu":
+            self.duplus_window = answer
+        return answer
 
     return predict
+
+
+def _answer_window(predictor: Any, network: ConditionedUNet, x: torch.Tensor) -> torch.Tensor:
+    """Predict one window, a member of the model after the other, each mirrored along its own axes."""
+    across = predictor.plans_manager.plans[PLANS_KEY].get("left_right_axis")
+    prompts, allowed = network.prompts, getattr(predictor, "duplus_mirroring", {})
+    parts = (Part(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
+    axes = [_choose_axes(predictor, allowed.get(part.adapter, predictor.allowed_mirroring_axes)) for part in parts]
+    if len(set(axes)) == 1:
+        return predict_mirrored(predictor.network, network, x, axes[0], across)
+    try:
+        logits = []
+        for part, own in zip(parts, axes, strict=True):
+            network.bind(part.prompts)
+            logits.append(predict_mirrored(predictor.network, network, x, own, across))
+    finally:
+        network.bind(prompts)
+    return join_parts(parts, logits)
 
 
 def _choose_axes(predictor: Any, allowed: Sequence[int] | None) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.inference import options as wanted
+from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.settings import PLANS_KEY
@@ -251,6 +252,7 @@ def wrap_entry_point(original: Callable[[], object], kind: str) -> Callable[[], 
         if options.jobs is not None and "-i" not in rest:
             rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net insists on one
         sys.argv = [before[0], *rest]
+        return_freed_memory()
         try:
             with use_selection(read_selection(options)):
                 return original()

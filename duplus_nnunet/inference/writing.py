@@ -21,7 +21,6 @@ from duplus_nnunet.outputs.legend import write_names_into
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, describe_file, say_now
 from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
-from duplus_nnunet.outputs.preview import write_preview
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.settings import PLANS_KEY
@@ -92,6 +91,8 @@ class CaseWriter:
                 self.statistics.add(answer, image)
                 self.statistics.write(self.place)
             if wanted.preview:
+                from duplus_nnunet.outputs.preview import write_preview  # imports matplotlib
+
                 files += write_preview(answer, image, folder)
         return files
 

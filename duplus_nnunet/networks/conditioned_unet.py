@@ -59,6 +59,7 @@ class ConditionedUNet(nn.Module):
 
     Attributes:
         cpu_bfloat16: Whether the U-Net's convolutions run in bfloat16 on a CPU that has it; logits stay float32.
+        half_logits: Whether logits are float16 in eval mode on a CPU, as they are on a GPU and in nnU-Net's sums.
         adapters: What each adapter has beside its LoRA, by name; see networks.adaptation.
         default_adapter: The adapter that answers prompts which name none; "" is the base itself.
         used_adapter: The one that the layers are set to now.
@@ -90,6 +91,7 @@ class ConditionedUNet(nn.Module):
         decoder.num_classes = settings.head_features
         self._embedding = embedding
         self.cpu_bfloat16 = False
+        self.half_logits = False
         self.adapters = nn.ModuleDict()
         self.default_adapter = ""
         self.used_adapter: str | None = ""
@@ -186,7 +188,8 @@ class ConditionedUNet(nn.Module):
         return super().train(mode)
 
     def _finish(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        logits = apply_heads(maps.float() if maps.dtype == torch.bfloat16 else maps, weights)
+        half = self.half_logits and not self.training and maps.device.type == "cpu"
+        logits = apply_heads(maps.float() if maps.dtype == torch.bfloat16 else maps, weights, half)
         return logits if self.training else logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:

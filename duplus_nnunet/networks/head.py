@@ -141,19 +141,26 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
 _target_heads.register_autograd(_backward, setup_context=_save_inputs)
 
 
-def apply_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def apply_heads(maps: torch.Tensor, weights: torch.Tensor, half: bool = False) -> torch.Tensor:
     """Run every target's head on a projected decoder map.
 
     Args:
         maps: Shape (B, F, D, H, W).
         weights: Shape (B, K, P), P = count_weights(F).
+        half: Whether logits are given in float16, for prediction alone; there is never more than a block of targets in
+            float32 then.
 
     Returns:
-        Logits, shape (B, K, D, H, W), of the type of `maps`; computed in float32 also under autocast.
+        Logits, shape (B, K, D, H, W), of the type of `maps` or float16; computed in float32 also under autocast.
     """
-    flat = maps.flatten(2).contiguous().float()
-    logits: torch.Tensor = torch.ops.duplus.target_heads(flat, weights.contiguous().float())
-    return logits.view(maps.shape[0], -1, *maps.shape[2:]).to(maps.dtype)
+    flat, weights = maps.flatten(2).contiguous().float(), weights.contiguous().float()
+    if half:
+        logits = flat.new_empty(flat.shape[0], weights.shape[1], flat.shape[2], dtype=torch.float16)
+        for targets in _blocks(weights.shape[1], _TARGETS):
+            logits[:, targets] = torch.ops.duplus.target_heads(flat, weights[:, targets].contiguous())
+    else:
+        logits = torch.ops.duplus.target_heads(flat, weights)
+    return logits.view(maps.shape[0], -1, *maps.shape[2:]).to(logits.dtype if half else maps.dtype)
 
 
 class HeadGenerator(nn.Module):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from duplus_nnunet.outputs.files import open_new_file, write_text
-from duplus_nnunet.reporting.figure import colour
+from duplus_nnunet.reporting.colours import colour
 
 JSON_NAME = "legend.json"
 SLICER_NAME = "legend.ctbl"

@@ -20,7 +20,7 @@ from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.naming import find_case_folder
 from duplus_nnunet.outputs.planes import PLANES, Part, Plane, Scene, View, look_at, look_at_all, set_scene
 from duplus_nnunet.outputs.statistics import check_image
-from duplus_nnunet.reporting.figure import COLOURS, colour
+from duplus_nnunet.reporting.colours import COLOURS, colour
 
 A_PICTURE = 12
 

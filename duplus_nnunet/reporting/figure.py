@@ -19,9 +19,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
-
-# Readable on grey, and apart from one another for the colour-blind as far as seven colours can be.
-COLOURS = ("#e8743b", "#19a979", "#3f9bf4", "#f2cf3b", "#b565d9", "#ed4a7b", "#5be0e6", "#a3c644", "#c49a6c", "#9fa8da")
+from duplus_nnunet.reporting.colours import colour
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -128,11 +126,6 @@ def choose_view(truths: Sequence[NDArray[np.uint8]]) -> View:
     if not shares.size:
         return View(0, len(truths[0]) // 2)
     return views[int(np.minimum(shares, _WELL_SHOWN).sum(axis=1).argmax())]
-
-
-def colour(value: int) -> str:
-    """Return the colour of a label value, 1 or more; they come round again after ten."""
-    return COLOURS[(value - 1) % len(COLOURS)]
 
 
 def _check(rows: Sequence[Row]) -> None:

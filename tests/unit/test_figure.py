@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.figure import COLOURS, Row, View, Volume, choose_view, colour, save_comparison
+from duplus_nnunet.reporting.colours import COLOURS, colour
+from duplus_nnunet.reporting.figure import Row, View, Volume, choose_view, save_comparison
 
 
 def label_map(*boxes: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.outputs.legend import write_legend, write_names_into
-from duplus_nnunet.reporting.figure import COLOURS
+from duplus_nnunet.reporting.colours import COLOURS
 
 from .outputs_answers import PROPERTIES, SHAPE, save_oriented
 

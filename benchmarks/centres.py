@@ -1,0 +1,157 @@
+"""A model of one centre adapted to another centre's scanner with 5, 10 and 20 cases, by LoRA and by all weights.
+
+Phantoms: the same organs, seen by a scanner with less contrast, more noise, a coarser and anisotropic grid and another
+field of view. Both centres' unseen bodies decide nothing, they are only scored; intervals are of the paired difference
+to the model before (patient bootstrap). nnU-Net's three folders have to be set, to empty ones; what is there already
+is left or continued.
+
+Example:
+  python benchmarks/centres.py > centres.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from adaptation import call, make_old_model
+from universal import evaluate_folder, find_dataset, find_folder
+
+from duplus_nnunet.data.phantom_sources import PHANTOM_CT, write_phantom_sources
+
+BASE, TRAINER, ADAPTER = PHANTOM_CT.number, "DuPLUSTrainerShort", "DuPLUSLoRATrainerShort"
+BASE_CASES, TESTS, SEED = 20, 15, 0
+# No contrast medium, half the dose, a softer kernel, thick slices and a smaller field of view.
+PLAIN = dict.fromkeys(("liver", "spleen", "left kidney", "right kidney"), 85.0) | {"aorta": 45.0, "stomach": 25.0}
+SCAN = replace(
+    PHANTOM_CT.scan,
+    intensities={**PHANTOM_CT.scan.intensities, **PLAIN},
+    noise=32.0,
+    blur=4.5,
+    shape=(44, 44, 22),
+    spacing=(5.5, 5.5, 10.0),
+)
+SOURCES = {cases: replace(PHANTOM_CT, number=910 + cases, name=f"CentreB{cases}", scan=SCAN) for cases in (5, 10, 20)}
+BASE_EPOCHS, EPOCHS, ITERATIONS = 20, 6, 50
+MEAN = "(mean over targets)"
+METHODS = {"lora": ADAPTER, "full": TRAINER}
+
+
+def find_model(number: int, trainer: str) -> Path:
+    """Return a model's folder; all cases are trained on."""
+    return find_folder("results") / find_dataset(number) / f"{trainer}__DuPLUSPlans__3d_fullres"
+
+
+def change_plans(number: int, epochs: int, thinner: int = 1) -> None:
+    """Shorten the training in a dataset's plans, and thin its network."""
+    file = find_folder("preprocessed") / find_dataset(number) / "DuPLUSPlans.json"
+    plans = json.loads(file.read_text())
+    plans["duplus"]["settings"] |= {
+        "epochs": epochs,
+        "iterations_per_epoch": ITERATIONS,
+        "validation_iterations": 2,
+        "mirror_left_right": False,
+        "cpu_bfloat16": True,
+    }
+    network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [features // thinner for features in network["features_per_stage"]]
+    file.write_text(json.dumps(plans))
+
+
+def is_planned(number: int) -> bool:
+    """Whether a dataset was planned."""
+    return any(find_folder("preprocessed").glob(f"Dataset{number}_*/DuPLUSPlans.json"))
+
+
+def train(number: int, trainer: str, device: str, *options: object) -> Path:
+    """Train, continue what was begun, or leave what is done; return the model's folder."""
+    model = find_model(number, trainer)
+    if not (model / "fold_all" / "checkpoint_final.pth").is_file():
+        begun = (model / "fold_all" / "checkpoint_latest.pth").is_file()
+        words = (number, "3d_fullres", "all", "-tr", trainer, "-p", "DuPLUSPlans", "-device", device)
+        call("nnUNetv2_train", *words, *(("--c",) if begun else options))
+    return model
+
+
+def predict(model: Path, number: int, context: str, out: Path, device: str) -> Path:
+    """Predict a dataset's test images in a context, without mirroring."""
+    images = find_folder("raw") / find_dataset(number) / "imagesTs"
+    fast = ("-f", "all", "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
+    call("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", out, "-m", model, *fast, "--context", context)
+    return out
+
+
+def score(folder: Path, number: int, before: Path | None = None) -> dict[str, Any]:
+    """Score predictions of a dataset's test images by their mean over targets, beside those of before if there are."""
+    raw = find_folder("raw") / find_dataset(number)
+    options = () if before is None else ("--compare", before / "scores.json")
+    found = evaluate_folder(folder, raw, *options)
+    (source,) = found["sources"].values()
+    result = {name: source["mean"][name] for name in ("dice", "dice_interval")}
+    for row in found.get("comparison", {}).get("differences", ()):
+        if row["source"] in found["sources"] and row["target"] == MEAN and row["metric"] == "dice":
+            result |= {"gain": row["difference"], "gain_interval": row["interval"]}
+    return result
+
+
+def count_different_voxels(one: Path, other: Path) -> int:
+    """Count the voxels in which the label maps of two folders differ."""
+    import nibabel
+
+    total = 0
+    for file in sorted(one.glob("*.nii.gz")):
+        images: Sequence[Any] = [nibabel.load(folder / file.name) for folder in (one, other)]
+        total += int(np.sum(np.asarray(images[0].dataobj) != np.asarray(images[1].dataobj)))
+    return total
+
+
+def run(out: Path, device: str) -> dict[str, Any]:
+    """Train the base, adapt it to the other centre, and score both centres before and after."""
+    raw = find_folder("raw")
+    if not (raw / PHANTOM_CT.dataset).is_dir():
+        write_phantom_sources(raw, BASE_CASES, TESTS, SEED, (PHANTOM_CT,))
+    if not is_planned(BASE):
+        call("nnUNetv2_plan_and_preprocess", "-d", BASE, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "-np", 1)
+        change_plans(BASE, BASE_EPOCHS, thinner=2)
+    base = train(BASE, TRAINER, device)
+    old = predict(base, BASE, PHANTOM_CT.context, out / "old_before", device)
+    found: dict[str, Any] = {"old centre before": score(old, BASE)}
+    for cases, source in SOURCES.items():
+        if not (raw / source.dataset).is_dir():
+            write_phantom_sources(raw, cases, TESTS, SEED, (source,))
+        if not is_planned(source.number):
+            call("duplus", "adapt", "plan", source.number, "--from-model", base, "-np", 1)
+            change_plans(source.number, EPOCHS)
+        before = predict(base, source.number, PHANTOM_CT.context, out / f"before_{cases}", device)
+        found[f"{cases} cases"] = {"before": score(before, source.number)}
+        for method, trainer in METHODS.items():
+            start = ("-pretrained_weights", base / "fold_all" / "checkpoint_final.pth")
+            model = train(source.number, trainer, device, *start)
+            new = predict(model, source.number, source.context, out / f"{method}_{cases}", device)
+            tuned = out / f"{method}_{cases}_model"
+            keeper = model if trainer == ADAPTER else make_old_model(base, model / "fold_all", tuned, "all")
+            after = predict(keeper, BASE, PHANTOM_CT.context, out / f"{method}_{cases}_old", device)
+            found[f"{cases} cases"][method] = {
+                **score(new, source.number, before),
+                "old centre": score(after, BASE, old),
+                "voxels of the old centre that changed": count_different_voxels(old, after),
+            }
+    return found
+
+
+def main() -> int:
+    """Print the table as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("centres_predictions"), help="folder for predictions")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    print(json.dumps(run(args.out.resolve(), args.device), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
