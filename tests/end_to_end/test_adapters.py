@@ -231,3 +231,25 @@ def test_all_weights_can_be_tuned_from_the_base_too(base: Adapted, pet: Adapted)
         (base.folder / "results" / PET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres/plans.json").read_text()
     )
     assert "base" not in plans["duplus"]
+
+
+def test_the_text_encoder_can_learn_with_an_adapter_and_the_base_hears_nothing_of_it(
+    base: Adapted, pet: Adapted, before: Path, tmp_path: Path
+) -> None:
+    plans = json.loads(pet.plans.read_text())
+    plans["duplus"]["settings"] |= {"epochs": 1, "iterations_per_epoch": 1, "text_adapter": {"enabled": True, "r": 2}}
+    plans["plans_name"] = "DuPLUSWithText"
+    (pet.plans.parent / "DuPLUSWithText.json").write_text(json.dumps(plans))
+    words = ("903", "3d_fullres", "0", "-tr", "DuPLUSLoRATrainer", "-p", "DuPLUSWithText", "-device", "cpu")
+    assert "with LoRA on 12 layers" in base.do("nnUNetv2_train", *words, "-pretrained_weights", base.weights)
+    model = pet.model.with_name("DuPLUSLoRATrainer__DuPLUSWithText__3d_fullres")
+    require_same(before, base.ask(model, BASE, tmp_path / "old", "--context", "phantom_ct"))
+    new = read_probabilities(base.ask(model, PET, tmp_path / "new", "--context", "phantom_pet"))
+    plain = read_probabilities(base.ask(base.model, PET, tmp_path / "plain", "--context", "phantom_ct"))
+    assert any(np.abs(new[name] - plain[name]).max() > 0 for name in new.keys() & plain.keys())
+    images = ("-i", base.raw / "imagesTs", "-o", tmp_path / "out", "-m", base.model, "-f", "0", *FAST)
+    refused = base.run(
+        "nnUNetv2_predict_from_modelfolder", *images, "--adapters", model / "fold_0", "--context", "phantom_pet"
+    )
+    assert refused.returncode == 1
+    assert "text encoder" in refused.stderr
