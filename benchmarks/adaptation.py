@@ -27,7 +27,7 @@ import universal
 from universal import evaluate_folder, find_dataset, find_folder, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
-BASE_ITERATIONS, ITERATIONS = 1200, 200
+BASE_ITERATIONS, ITERATIONS = 1000, 200
 TRAINERS = """
 from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
 

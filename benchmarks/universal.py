@@ -262,13 +262,14 @@ def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
     (copy / "plans.json").write_text(json.dumps(plans))
 
 
-def compare_contexts(names: list[str], out: Path, device: str) -> dict[str, Any]:
-    """Measure the Dice of the sarcoma under the right texts and under those of another modality."""
+def compare_contexts(names: list[str], out: Path, device: str, exchange_t2: bool = False) -> dict[str, Any]:
+    """Measure the Dice of the sarcoma under the right texts and under T1 of another modality, and T2 if wanted."""
     cases = [case for case, (source, _) in read_tests().items() if source in SARCOMA.values()]
     table: dict[str, Any] = {}
     for name in names:
         model = find_model(name)
-        for shift, with_t2 in ((0, False), (1, False), (2, False), (1, True), (2, True)):
+        both = ((1, True), (2, True)) if exchange_t2 else ()
+        for shift, with_t2 in ((0, False), (1, False), (2, False), *both):
             what = f"T1{' and T2' if with_t2 else ''} of modality +{shift}" if shift else "right texts"
             folder = out / f"{name}_{shift}{with_t2}"
             swap_contexts(model, folder / "model", shift, with_t2)
@@ -308,6 +309,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", help=f"stock, {', '.join(MODELS)}")
     parser.add_argument("--out", type=Path, default=Path("universal_predictions"), help="folder for predictions")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--exchange-t2", action="store_true", help="t1: exchange both texts too")
     args = parser.parse_args()
     result: dict[str, Any] = {}
     if args.stage == "prepare":
@@ -318,7 +320,7 @@ def main() -> int:
     elif args.stage == "score":
         result = score(args.models, args.out.resolve(), args.device)
     elif args.stage == "t1":
-        result = compare_contexts(args.models, args.out.resolve(), args.device)
+        result = compare_contexts(args.models, args.out.resolve(), args.device, args.exchange_t2)
     else:
         result = report_starts()
     print(json.dumps(result, indent=1))
