@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import universal
-from universal import evaluate_folder, find_dataset, find_folder, shrink
+from universal import evaluate_folder, find_dataset, find_folder, read_tests, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
 BASE_ITERATIONS, ITERATIONS = 1000, 200
@@ -128,37 +128,19 @@ def predict(model: Path, number: int, out: Path, device: str, contexts: dict[str
         options = ("-f", 0, "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
         words = ("-i", raw / "imagesTs", "-o", out, "-m", model, *options, "--context", table)
         call("nnUNetv2_predict_from_modelfolder", *words)
-    return score_by_name(out, raw)
-
-
-def score_by_name(out: Path, raw: Path) -> dict[str, Any]:
-    """Score predictions whose labels have the reference's names, but perhaps other values."""
-    import nibabel
-    import numpy as np
-
-    declared, own = (json.loads((folder / "dataset.json").read_text())["labels"] for folder in (out, raw))
-    place = out / "own_values"
-    place.mkdir(exist_ok=True)
-    for file in out.glob("*.nii.gz"):
-        image: Any = nibabel.load(file)
-        labels = np.asarray(image.dataobj)
-        changed = np.zeros_like(labels)
-        for name, value in own.items():
-            if name in declared:
-                changed[labels == declared[name]] = value
-        nibabel.save(nibabel.Nifti1Image(changed, image.affine, image.header), place / file.name)
-    return {name: found["mean"]["dice"] for name, found in evaluate_folder(place, raw)["sources"].items()}
+    home = raw if (raw / "duplus_cases.json").is_file() else model
+    found = evaluate_folder(out, raw, home=home)["sources"]
+    return {name: {key: source["mean"][key] for key in ("dice", "dice_interval")} for name, source in found.items()}
 
 
 def list_contexts(number: int) -> dict[str, str]:
-    """Return the context of each test case of a dataset, by its table of cases."""
-    file = next(
-        folder / "duplus_cases.json"
-        for folder in (find_folder("raw") / find_dataset(number), find_folder("preprocessed") / find_dataset(number))
-        if (folder / "duplus_cases.json").is_file()
-    )
-    table = json.loads(file.read_text())
-    return {case: table["sources"][found["source"]]["context"] for case, found in table["tests"].items()}
+    """Return the context of each test case of a dataset: by its table of cases, or the only one there is."""
+    raw = find_folder("raw") / find_dataset(number)
+    if (raw / "duplus_cases.json").is_file():
+        return {case: context for case, (_, context) in read_tests(number).items()}
+    plans = json.loads((find_folder("preprocessed") / find_dataset(number) / "DuPLUSPlans.json").read_text())
+    (context,) = plans["duplus"]["contexts"]
+    return {file.name.removesuffix("_0000.nii.gz"): context for file in (raw / "imagesTs").glob("*_0000.nii.gz")}
 
 
 def make_old_model(base: Path, tuned: Path, folder: Path, fold: str = "0") -> Path:

@@ -163,9 +163,9 @@ def find_model(name: str) -> Path:
     return dataset / f"{OURS}__{MODELS[name].plans}__3d_fullres"
 
 
-def read_tests() -> dict[str, tuple[str, str]]:
-    """Return source and context of each test case of the composed dataset."""
-    table = json.loads((find_folder("raw") / find_dataset(NUMBER) / "duplus_cases.json").read_text())
+def read_tests(number: int = NUMBER) -> dict[str, tuple[str, str]]:
+    """Return source and context of each test case of a composed dataset."""
+    table = json.loads((find_folder("raw") / find_dataset(number) / "duplus_cases.json").read_text())
     sources = table["sources"]
     return {case: (found["source"], sources[found["source"]]["context"]) for case, found in table["tests"].items()}
 
@@ -221,10 +221,10 @@ def evaluate(folder: Path, *options: object) -> dict[str, Any]:
     return evaluate_folder(folder, find_folder("raw") / find_dataset(NUMBER), *options)
 
 
-def evaluate_folder(folder: Path, raw: Path, *options: object) -> dict[str, Any]:
-    """Score predictions of a raw dataset's test cases."""
+def evaluate_folder(folder: Path, raw: Path, *options: object, home: Path | None = None) -> dict[str, Any]:
+    """Score predictions of a raw dataset's test cases; names come from there, or from another home."""
     script = Path(sys.executable).with_name("duplus")
-    words = [script, "evaluate", "-p", folder, "-r", raw / "labelsTs", "-m", raw, "--json", *options]
+    words = [script, "evaluate", "-p", folder, "-r", raw / "labelsTs", "-m", home or raw, "--json", *options]
     done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

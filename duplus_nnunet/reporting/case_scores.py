@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class LabelMaps:
         regions: Label values that make up each target, by the target's name.
         ignore: Label value of voxels that count for nothing; None if there is none.
         tolerance: Distance up to which surfaces count as agreeing, in mm.
+        predicted: Those that do in the predictions, of the targets that have other values there.
     """
 
     reader: type
@@ -43,6 +44,7 @@ class LabelMaps:
     regions: Mapping[str, Region]
     ignore: int | None = None
     tolerance: float = TOLERANCE
+    predicted: Mapping[str, Region] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < math.inf:
@@ -115,7 +117,8 @@ def score_maps(
     counted = None if maps.ignore is None else reference != maps.ignore
     scores = {}
     for name in targets:
-        found, real = (_find_mask(labels, maps.regions[name], counted) for labels in (prediction, reference))
+        real = _find_mask(reference, maps.regions[name], counted)
+        found = _find_mask(prediction, maps.predicted.get(name, maps.regions[name]), counted)
         scores[name] = _score_masks(found, real, spacing, maps.tolerance)
     return scores
 

@@ -6,7 +6,7 @@ Names and labels come from a model's or dataset's folder; what a selection left 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
-from duplus_nnunet.reporting.case_scores import LabelMaps, score_cases
+from duplus_nnunet.reporting.case_scores import LabelMaps, Region, score_cases
 from duplus_nnunet.reporting.validation import describe_maps, list_maps, make_plain_table, read_region
 from duplus_nnunet.settings import PLANS_KEY, find_section
 
@@ -69,9 +69,9 @@ def prepare(folders: tuple[Path, Path, Path], tolerance: float, allow_missing: b
         table = make_plain_table(
             str(plans.get("dataset_name") or home.resolve().name), [name for name, _ in targets], names
         )
-    asked, left_out = _find_asked(predictions, dataset_json, targets)
+    asked, other, left_out = _find_asked(predictions, dataset_json, targets)
     reader = _find_reader(plans, dataset_json, references / f"{names[0]}{ending}")
-    maps = describe_maps(reader, dataset_json, asked, tolerance)
+    maps = replace(describe_maps(reader, dataset_json, asked, tolerance), predicted=other)
     cases, unlisted = _find_cases(names, table)
     if not any(target in maps.regions for case in cases.values() for target in case.annotated):
         raise DataError(
@@ -166,24 +166,35 @@ def _find_cases(names: Sequence[str], table: CaseTable) -> tuple[dict[str, Case]
 
 def _find_asked(
     predictions: Path, dataset_json: Mapping[str, Any], targets: Sequence[tuple[str, str]]
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """Keep the targets that the predictions' own dataset.json says were asked for."""
+) -> tuple[list[tuple[str, str]], dict[str, Region], list[str]]:
+    """Keep the targets that the predictions' own dataset.json says were asked for.
+
+    Returns:
+        Name and label of each, label values in the predictions of those that have others there (an adapted model gives
+        the base's), and what a reader has to know.
+    """
     file = predictions / "dataset.json"
     found = read_dataset_json(file) if file.is_file() else {}
     if "legend" not in found.get(PLANS_KEY, {}):
-        return list(targets), []
+        return list(targets), {}, []
     theirs, ours = found["labels"], dataset_json["labels"]
-    asked = [(name, label) for name, label in targets if label in theirs]
-    for _, label in asked:
-        if read_region(theirs[label]) != read_region(ours[label]):
-            raise DataError(
-                f"{file} gives the label {label!r} the value {theirs[label]}, the folder of -m {ours[label]}. These "
-                "predictions are of another model: give its folder, or its dataset's, with -m."
-            )
-    new = [label for label in theirs if label not in ours and label not in _NOT_TARGETS]
-    unasked = [name for name, label in targets if label not in theirs]
+    meant = {name: int(value) for value, name in found[PLANS_KEY]["legend"].items()}
+    values = {name: theirs.get(label, meant.get(name)) for name, label in targets}
+    asked = [(name, label) for name, label in targets if values[name] is not None]
+    other = {
+        name: read_region(values[name])
+        for name, label in asked
+        if read_region(values[name]) != read_region(ours[label])
+    }
+    known = {*ours, *(label for label, value in theirs.items() if value in values.values())}
+    new = [label for label in theirs if label not in known and label not in _NOT_TARGETS]
+    unasked = [name for name, label in targets if values[name] is None]
     notes = [f"Not asked for, so not scored: {_say(unasked)}."] if unasked else []
-    return asked, notes + ([f"Predicted from free text, with no reference: {_say(new)}."] if new else [])
+    notes += [f"Predicted, with no reference: {_say(new)}."] if new else []
+    notes += (
+        [f"Other label values in the predictions than in the references, by {file}: {_say(other)}."] if other else []
+    )
+    return asked, other, notes
 
 
 def _find_reader(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], example: Path) -> type:

@@ -133,7 +133,7 @@ def test_selected_targets_only_are_scored(home: Path, capsys: pytest.CaptureFixt
     assert list(read(home)["sources"]["Dataset009_Test"]["targets"]) == ["spleen"]
     err = capsys.readouterr().err
     assert "Not asked for, so not scored: Liver, Kidneys." in err
-    assert "Predicted from free text, with no reference: renal pelvis." in err
+    assert "Predicted, with no reference: renal pelvis." in err
 
 
 def test_selection_without_an_annotated_target_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,10 +148,35 @@ def test_selection_without_an_annotated_target_says_so(home: Path, capsys: pytes
     assert "None of the predicted targets (spleen) is annotated in any of the 2 cases" in capsys.readouterr().err
 
 
-def test_predictions_of_another_model_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(home / "p" / "dataset.json", {"labels": {"spleen": 7}, "duplus": {"legend": {"7": "spleen"}}})
-    assert evaluate(home) == 1
-    assert "gives the label 'spleen' the value 7, the folder of -m 2" in capsys.readouterr().err
+def test_predictions_with_other_values_are_scored_by_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home) == 0
+    expected = read(home)["sources"]["Dataset009_Test"]["targets"]
+    for name, values in {"a": (4, 4, 5, 5, 9), "b": (4, 0, 9), "c": (4, 9)}.items():
+        save(home / "p", name, *values)
+    labels = {"background": 0, "Liver": 4, "spleen": 9, "Kidneys": 5, "aorta": 1}
+    legend = {"1": "aorta", "4": "liver", "5": "both kidneys", "9": "spleen"}
+    write_json(home / "p" / "dataset.json", {"labels": labels, "duplus": {"legend": legend}})
+    capsys.readouterr()
+    assert evaluate(home) == 0
+    assert read(home)["sources"]["Dataset009_Test"]["targets"] == expected
+    err = capsys.readouterr().err
+    assert "Other label values in the predictions than in the references" in err
+    assert "Predicted, with no reference: aorta." in err
+
+
+def test_a_label_by_another_name_is_found_by_what_it_means(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(home)
+    for name, values in {"a": (4, 4, 5, 5, 9), "b": (4, 0, 9), "c": (4, 9)}.items():
+        save(home / "p", name, *values)
+    labels, legend = {"background": 0, "hepar": 4, "lien": 9}, {"4": "liver", "9": "spleen"}
+    write_json(home / "p" / "dataset.json", {"labels": labels, "duplus": {"legend": legend}})
+    assert evaluate(home, model=model) == 0
+    (source,) = read(home)["sources"].values()
+    assert source["targets"].keys() == {"liver", "spleen"}
+    assert source["targets"]["liver"]["dice"] == pytest.approx((1 + 2 / 3 + 1) / 3, abs=1e-6)
+    err = capsys.readouterr().err
+    assert "with no reference" not in err
+    assert "Not asked for, so not scored: both kidneys." in err
 
 
 def test_missing_predictions_are_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
