@@ -23,7 +23,8 @@ BLOCKS = [
 ]
 # Each of these needs what the one before it left.
 (ADAPTATION,) = (block for block in BLOCKS if any("--from-model" in line for line in block))
-COMMANDS = [line for block in BLOCKS if block is not ADAPTATION for line in block]
+(SURVIVAL,) = (block for block in BLOCKS if any("duplus survival" in line for line in block))
+COMMANDS = [line for block in BLOCKS if block not in (ADAPTATION, SURVIVAL) for line in block]
 # What is shown for a composed dataset too is run once, for dataset 4.
 COMMANDS = list(dict.fromkeys(line if "compose" in line else re.sub(r"\b501\b", "4", line) for line in COMMANDS))
 SPECIFICATION = re.search(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -91,3 +92,16 @@ def test_the_commands_of_an_adaptation_run_one_after_another(project: Any, tmp_p
             content["duplus"]["settings"] |= {"epochs": 1, "iterations_per_epoch": 1, "validation_iterations": 1}
             plans.write_text(json.dumps(content))
     assert list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_the_commands_of_clinical_tables_run_one_after_another(project: Any, tmp_path: Path) -> None:
+    copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
+    add_sources(copy)
+    cases = sorted(file.name.removesuffix("_0000.nii.gz") for file in (copy.raw / "imagesTr").glob("*.nii.gz"))
+    rows = [f"{case},{50 + number},{100 + 7 * number},{number % 2}" for number, case in enumerate(cases)]
+    (copy.raw / "clinical.csv").write_text("\n".join(["patient,age,time_days,event", *rows]))
+    replaced = {"62": "998", "60": "997", "61": "996"}
+    for line in SURVIVAL:
+        command, *words = [replaced.get(word, word) for word in shlex.split(line)]
+        copy.do(command, *words)
+    assert (copy.raw / "clinical.yaml").is_file()

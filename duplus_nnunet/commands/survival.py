@@ -1,0 +1,122 @@
+"""`duplus survival`: what the columns of a clinical table mean, and whether prognosis can be learned from it."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
+    from duplus_nnunet.survival.checking import Report
+
+_DESCRIPTION = """\
+A dataset for prognosis is a raw nnU-Net dataset with clinical.csv beside its dataset.json: a row a patient, with the
+time to the event or the end of follow-up, what happened then, and what was known before treatment. clinical.yaml says
+what its columns mean.
+"""
+_EPILOG = """\
+examples:
+  duplus survival draft 62             writes clinical.yaml beside clinical.csv, for you to correct
+  duplus survival check 62 60 61       with the images of the same patients in two more datasets
+  duplus survival check 62 --json
+
+draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
+are errors; nothing is dropped silently.
+"""
+_WIDEST = 60
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-commands."""
+    looks: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = subparsers.add_parser(
+        "survival", help="draft and check what the columns of a clinical table mean", description=_DESCRIPTION, **looks
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    what = {
+        "draft": (_draft, "write a first clinical.yaml from clinical.csv"),
+        "check": (_check, "check clinical.csv by clinical.yaml"),
+    }
+    for name, (action, summary) in what.items():
+        added = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", **looks)
+        added.add_argument("dataset", metavar="DATASET", help="raw dataset with the table: its number, name or folder")
+        added.add_argument("more", nargs="*", metavar="MORE", help="datasets with more images of the same patients")
+        added.set_defaults(run=action)
+        if name == "check":
+            added.add_argument("--json", action="store_true", help="print JSON")
+            continue
+        for column in ("patient", "time", "event", "centre"):
+            added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
+
+
+def _draft(args: argparse.Namespace) -> int:
+    from duplus_nnunet.errors import DataError
+    from duplus_nnunet.outputs.files import write_text
+    from duplus_nnunet.survival.drafting import Named, draft
+    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME
+    from duplus_nnunet.survival.table import read_rows
+
+    datasets = _open(args)
+    folder = datasets[0].folder
+    if (folder / SCHEMA_NAME).exists():
+        raise DataError(f"{folder / SCHEMA_NAME} exists; it is not overwritten. Edit it, or take it away first.")
+    named = Named(args.patient, args.time, args.event, args.centre)
+    text = draft(read_rows(folder / TABLE_NAME), _list_cases(datasets), named)
+    write_text(folder / SCHEMA_NAME, text)
+    print(text)
+    print(f"Wrote {folder / SCHEMA_NAME}. Correct it, then run: duplus survival check {args.dataset}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from duplus_nnunet.survival.checking import check
+    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, read_schema
+    from duplus_nnunet.survival.table import read_rows
+
+    datasets = _open(args)
+    folder = datasets[0].folder
+    rows = read_rows(folder / TABLE_NAME)
+    report = check(rows, read_schema(folder / SCHEMA_NAME), _list_cases(datasets))
+    if args.json:
+        plain = {key: value for key, value in asdict(report).items() if key != "records"}
+        counts = {"rows": len(rows.rows), "patients": len(report.records), "events": report.events}
+        print(json.dumps({**counts, **plain}, indent=1))
+    else:
+        sys.stdout.write(_describe(report, len(rows.rows)))
+    return 0 if report.is_usable else 1
+
+
+def _open(args: argparse.Namespace) -> "list[RawDataset]":
+    from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+
+    return [open_raw_dataset(name) for name in (args.dataset, *args.more)]
+
+
+def _list_cases(datasets: "list[RawDataset]") -> list[str]:
+    """List the cases that have an image, to train on or to test on."""
+    from duplus_nnunet.errors import DataError
+
+    cases: set[str] = set()
+    for dataset in datasets:
+        ending = dataset.dataset_json.get("file_ending")
+        if not isinstance(ending, str):
+            raise DataError(f'{dataset.folder / "dataset.json"} has no "file_ending". Add it, such as ".nii.gz".')
+        tail = f"_0000{ending}"
+        images = [file for part in ("imagesTr", "imagesTs") for file in Path(dataset.folder / part).glob(f"*{tail}")]
+        if not images:
+            raise DataError(f"{dataset.folder} has no image *{tail} in imagesTr or imagesTs. Images are needed.")
+        cases |= {file.name.removesuffix(tail) for file in images}
+    return sorted(cases)
+
+
+def _describe(report: "Report", rows: int) -> str:
+    lines = [f"{rows} rows, {len(report.records)} patients that can be used, {report.events} with the event."]
+    if set(report.centres) != {""}:
+        width = min(_WIDEST, max(map(len, report.centres)))
+        lines += [f"  {centre or '(no centre)':<{width}}  {count[0]} patients, {count[1]} with the event"
+                  for centre, count in report.centres.items()]  # fmt: skip
+    lines += [f"{finding.severity}: {finding.text}" for finding in report.findings]
+    lines.append("The table can be used." if report.is_usable else "The table cannot be used: see the errors.")
+    return "\n".join(lines) + "\n"

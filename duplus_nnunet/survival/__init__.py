@@ -1,0 +1,1 @@
+"""Prognosis from images and electronic health records; this package reads and checks the records."""

@@ -1,0 +1,213 @@
+"""A clinical table, one row a patient: in come clinical.csv and its schema, out come records, and what is wrong.
+
+Nothing is dropped silently: what cannot be read is a finding, and stays out of the records.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, plain
+
+Severity = Literal["error", "warning", "note"]
+SEEN, CENSORED = "seen", "censored"
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the table has to know.
+
+    Attributes:
+        severity: error: no training with this table; warning: look at it; note: a fact.
+        text: What was found, and what to do.
+    """
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table as it stands in its file.
+
+    Attributes:
+        file: Where it was read.
+        columns: Their names, in order.
+        rows: Cells by column; the first is on line 2 of the file.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, str], ...]
+
+    def column(self, name: str) -> list[str]:
+        """Return the cells of a column."""
+        return [row[name] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One patient.
+
+    Attributes:
+        row: Number of the row, from 1.
+        patient: Who it is.
+        centre: Hospital; empty if the table does not tell.
+        time: Days from the start to the event or the end of follow-up, above 0.
+        event: SEEN, CENSORED, or the code of a competing event.
+        entry: Days at which the patient came under observation, 0 or more and below `time`.
+        values: Covariates: numbers, texts, or for an ordinal one its place in the order from 0; None if not known.
+    """
+
+    row: int
+    patient: str
+    centre: str
+    time: float
+    event: str
+    entry: float = 0.0
+    values: Mapping[str, float | str | None] = field(default_factory=dict)
+
+
+def read_rows(file: Path) -> Rows:
+    """Read a CSV file with a header; cells are separated by commas, semicolons or tabs.
+
+    Raises:
+        DataError: It cannot be read, has no rows, names a column twice, or rows differ in length.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}. Put the clinical table there.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    header = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header.count)
+    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    if len(lines) < 2:
+        raise DataError(f"{file} has {len(lines)} line(s); expected a header and one row a patient.")
+    columns = [name.strip() for name in lines[0]]
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice or "" in columns:
+        raise DataError(f"{file} has {'a column without a name' if '' in columns else f'two columns {twice[0]!r}'}.")
+    for number, line in enumerate(lines[1:], 1):
+        if len(line) != len(columns):
+            raise DataError(
+                f"Row {number} of {file} has {len(line)} cells, the header {len(columns)}. Quote cells that hold "
+                f"{delimiter!r}, and fill in what is missing."
+            )
+    rows = tuple(dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:])
+    return Rows(str(file), tuple(columns), rows)
+
+
+def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list[Finding]]:
+    """Read every row by a schema.
+
+    Returns:
+        The records of rows that could be read, and an error for each one that could not.
+
+    Raises:
+        DataError: The schema names a column that the table does not have.
+    """
+    absent = [name for name in schema.list_columns() if name not in rows.columns]
+    if absent:
+        raise DataError(
+            f"The schema names the column(s) {', '.join(map(repr, absent))}, which {rows.file} does not have; it has "
+            f"{', '.join(rows.columns)}. Correct the schema, or draft it again."
+        )
+    records, findings = [], []
+    for number, row in enumerate(rows.rows, 1):
+        try:
+            records.append(_read_record(number, row, schema))
+        except ValueError as error:
+            findings.append(Finding("error", f"Row {number} ({row[schema.patient] or 'no patient'}): {error}"))
+    return records, findings
+
+
+def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = None) -> bool:
+    """Whether a cell means that the value is not known."""
+    markers = (*schema.missing, *(form.missing if form is not None else ()))
+    return plain(cell) in {plain(marker) for marker in markers}
+
+
+def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> Record:
+    patient = row[schema.patient]
+    if is_missing(patient, schema):
+        raise ValueError("no patient. Fill it in")
+    time = _read_time(row, schema)
+    if not 0 < time < math.inf:
+        raise ValueError(f"the time is {time:g} days; it must be above 0")
+    entry = 0.0
+    if schema.entry is not None and not is_missing(row[schema.entry], schema):
+        entry = _read_number(schema.entry, row[schema.entry]) * DAYS[schema.time.unit]
+        if not 0 <= entry < time:
+            raise ValueError(f"the entry is at {entry:g} days, the end at {time:g}; it must be 0 or more and before it")
+    values = {name: _read_value(name, row[name], form, schema) for name, form in schema.covariates.items()}
+    centre = "" if schema.centre is None or is_missing(row[schema.centre], schema) else row[schema.centre]
+    return Record(number, patient, centre, time, _read_event(row, schema), entry, values)
+
+
+def _read_time(row: Mapping[str, str], schema: ClinicalSchema) -> float:
+    form = schema.time
+    for name in form.columns:
+        if is_missing(row[name], schema):
+            raise ValueError(f"{name!r} is missing. Fill it in, or take the row out")
+    if form.column is not None:
+        return _read_number(form.column, row[form.column]) * DAYS[form.unit]
+    start, end = (_read_date(name, row[name], form.format) for name in form.columns)
+    return (end - start).total_seconds() / 86400
+
+
+def _read_date(name: str, cell: str, form: str) -> datetime:
+    try:
+        return datetime.strptime(cell, form)
+    except ValueError as error:
+        raise ValueError(f"{name!r} is {cell!r}, which is no date of the form {form!r} (`time: format`)") from error
+
+
+def _read_number(name: str, cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError as error:
+        raise ValueError(f"{name!r} is {cell!r}; expected a number (a point before decimals)") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{name!r} is {cell!r}; expected a finite number")
+    return number
+
+
+def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
+    form, cell = schema.event, row[schema.event.column]
+    for kind, codes in ((SEEN, form.seen), (CENSORED, form.censored), (None, form.competing)):
+        for code in codes:
+            if plain(code) == plain(cell):
+                return kind or plain(cell)
+    known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
+    raise ValueError(
+        f"{form.column!r} is {cell!r}; the schema knows {known}. Declare it as `seen`, `censored` or, if it is another "
+        "event that makes this one impossible, `competing`"
+    )
+
+
+def _read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchema) -> float | str | None:
+    if is_missing(cell, schema, form):
+        return None
+    read: dict[str, Callable[[], float | str]] = {
+        "numeric": lambda: _read_number(name, cell),
+        "categorical": lambda: cell,
+        "ordinal": lambda: _read_place(name, cell, form),
+    }
+    return read[form.type]()
+
+
+def _read_place(name: str, cell: str, form: CovariateForm) -> float:
+    order = [plain(value) for value in form.order]
+    if plain(cell) not in order:
+        listed = ", ".join(map(repr, form.order))
+        raise ValueError(f"{name!r} is {cell!r}, which is not in its order {listed}. Add it there, or to `missing`")
+    return float(order.index(plain(cell)))

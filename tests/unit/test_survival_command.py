@@ -1,0 +1,146 @@
+"""`duplus survival`: what a user gets from a table, and what the draft guesses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from duplus_nnunet import cli
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.drafting import Named, draft
+from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.table import Rows, read_records
+
+TABLE = """\
+patient,age,sex,grade,hospital,event_relapse,time_months,note,stage
+{rows}"""
+
+
+def make_table(count: int = 24) -> str:
+    rows = [
+        f"P_{n:02d},{40 + n * 7 % 31},{'FM'[n % 2]},{('Low', 'Intermediate', 'High')[n % 3]},{'AB'[n % 2]},"
+        f"{n % 2},{1 + n * 5 % 23}.5,seen by Dr {n},III"
+        for n in range(count)
+    ]
+    return TABLE.format(rows="\n".join(rows))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "Dataset007_Sarcoma"
+    (folder / "imagesTr").mkdir(parents=True)
+    for number in range(24):
+        (folder / "imagesTr" / f"P_{number:02d}_0000.nii.gz").touch()
+    (folder / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    (folder / "clinical.csv").write_text(make_table())
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    return folder
+
+
+def guess(text: str, cases: tuple[str, ...] = (), **named: str) -> dict[str, Any]:
+    lines = [line.split(",") for line in text.splitlines()]
+    rows = Rows("t.csv", tuple(lines[0]), tuple(dict(zip(lines[0], line, strict=True)) for line in lines[1:]))
+    content: dict[str, Any] = yaml.safe_load(draft(rows, cases, Named(**named)))
+    records, findings = read_records(rows, ClinicalSchema.model_validate(content))
+    assert len(records) == len(rows.rows), findings
+    return content
+
+
+def test_a_draft_can_be_used_at_once(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["survival", "draft", "7"]) == 0
+    drafted = yaml.safe_load((dataset / "clinical.yaml").read_text())
+    assert drafted["patient"] == "patient"
+    assert drafted["centre"] == "hospital"
+    assert drafted["time"] == {"column": "time_months", "unit": "months"}
+    assert drafted["event"] == {"column": "event_relapse", "seen": [1], "censored": [0]}
+    assert drafted["covariates"] == {
+        "age": {"type": "numeric"},
+        "sex": {"type": "categorical"},
+        "grade": {"type": "ordinal", "order": ["Low", "Intermediate", "High"]},
+    }
+    assert drafted["ignored"] == {"note": "another value in each patient", "stage": "the same in all patients"}
+    capsys.readouterr()
+    assert cli.main(["survival", "check", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "24 rows, 24 patients that can be used, 12 with the event." in out
+    assert "A  12 patients, 0 with the event" in out
+    assert out.strip().endswith("The table can be used.")
+
+
+def test_a_schema_is_not_overwritten(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (dataset / "clinical.yaml").write_text("mine")
+    assert cli.main(["survival", "draft", "7"]) == 1
+    assert "it is not overwritten" in capsys.readouterr().err
+    assert (dataset / "clinical.yaml").read_text() == "mine"
+
+
+def test_errors_end_with_exit_code_1_and_json_holds_them(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["survival", "draft", "7"]) == 0
+    (dataset / "clinical.csv").write_text(make_table() + "\nP_99,50,F,Low,A,2,3.5,x,III\n")
+    capsys.readouterr()
+    assert cli.main(["survival", "check", "7", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["patients"], found["events"]) == (25, 24, 12)
+    assert found["findings"][0]["severity"] == "error"
+    assert "Row 25 (P_99): 'event_relapse' is '2'" in found["findings"][0]["text"]
+
+
+def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = dataset.with_name("Dataset008_MR")
+    (other / "imagesTs").mkdir(parents=True)
+    (other / "imagesTs" / "Q_01_0000.nii.gz").touch()
+    (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    assert cli.main(["survival", "draft", "7"]) == 0
+    assert cli.main(["survival", "check", "7", "8"]) == 0
+    assert "1 of 25 imaged patients have no row: Q_01" in capsys.readouterr().out
+
+
+def test_without_table_or_images_it_says_what_to_do(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (dataset / "clinical.csv").unlink()
+    assert cli.main(["survival", "draft", "7"]) == 1
+    assert "Put the clinical table there" in capsys.readouterr().err
+    for image in (dataset / "imagesTr").iterdir():
+        image.unlink()
+    assert cli.main(["survival", "check", "7"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("cases", "pattern", "found"),
+    [
+        (("P1", "P2"), None, "P1"),
+        (("P1_CT", "P2_CT", "P2_PET"), "^([^_]+)", "P1"),
+        (("P1-0", "P2-1"), r"^([^\-]+)", "P1"),
+    ],
+)
+def test_patients_are_found_in_case_identifiers(cases: tuple[str, ...], pattern: str | None, found: str) -> None:
+    text = "patient,time,event\nP1,5,1\nP2,6,0"
+    drafted = guess(text, cases)
+    assert drafted.get("cases") == pattern
+    assert ClinicalSchema.model_validate(drafted).find_patient(cases[0]) == found
+
+
+def test_patients_with_the_separator_in_their_names_are_found_too() -> None:
+    drafted = guess("patient,time,event\nA_1,5,1\nA_2,6,0", ("A_1_CT", "A_2_PET"))
+    assert ClinicalSchema.model_validate(drafted).find_patient("A_2_PET") == "A_2"
+
+
+def test_columns_can_be_named_where_their_names_do_not_tell() -> None:
+    text = "who,x,y\nP1,5,1\nP2,6,0\nP3,7,0"
+    with pytest.raises(DataError, match="looks like the patient"):
+        guess(text)
+    drafted = guess(text, patient="who", time="x", event="y")
+    assert drafted["event"] == {"column": "y", "seen": [1], "censored": [0]}
+    with pytest.raises(DataError, match="Unknown column 'z'"):
+        guess(text, patient="z")
+
+
+def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
+    drafted = guess("patient,time,status\nP1,5,dead\nP2,6,alive\nP3,7,other", event="status")
+    assert drafted["event"] == {"column": "status", "seen": ["dead"], "censored": ["alive"], "competing": ["other"]}
+
+
+def test_what_is_known_only_afterwards_is_ignored() -> None:
+    drafted = guess("patient,time,event,response,last_contact\nP1,5,1,2,3\nP2,6,0,3,4\nP3,7,0,4,5")
+    assert set(drafted["ignored"]) == {"response", "last_contact"}
