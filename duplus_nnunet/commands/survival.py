@@ -1,4 +1,4 @@
-"""`duplus survival`: what the columns of a clinical table mean, and whether prognosis can be learned from it."""
+"""`duplus survival`: what a clinical table means, whether prognosis can be learned from it, and what it foretells."""
 
 import argparse
 import json
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.checking import Report
+    from duplus_nnunet.survival.schema import ClinicalSchema
+    from duplus_nnunet.survival.table import Rows
 
 _DESCRIPTION = """\
 A dataset for prognosis is a raw nnU-Net dataset with clinical.csv beside its dataset.json: a row a patient, with the
@@ -21,6 +23,7 @@ examples:
   duplus survival draft 62             writes clinical.yaml beside clinical.csv, for you to correct
   duplus survival check 62 60 61       with the images of the same patients in two more datasets
   duplus survival check 62 --json
+  duplus survival evaluate 62 -o OUT   what the records alone foretell, by cross-validation
 
 draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
 are errors; nothing is dropped silently.
@@ -38,17 +41,29 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     what = {
         "draft": (_draft, "write a first clinical.yaml from clinical.csv"),
         "check": (_check, "check clinical.csv by clinical.yaml"),
+        "evaluate": (_evaluate, "cross-validate what the records alone foretell, beside Cox models and a forest"),
     }
     for name, (action, summary) in what.items():
         added = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", **looks)
         added.add_argument("dataset", metavar="DATASET", help="raw dataset with the table: its number, name or folder")
         added.add_argument("more", nargs="*", metavar="MORE", help="datasets with more images of the same patients")
         added.set_defaults(run=action)
-        if name == "check":
-            added.add_argument("--json", action="store_true", help="print JSON")
+        if name == "draft":
+            for column in ("patient", "time", "event", "centre"):
+                added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
             continue
-        for column in ("patient", "time", "event", "centre"):
-            added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
+        added.add_argument("--json", action="store_true", help="print JSON")
+        if name == "evaluate":
+            _add_study_options(added)
+
+
+def _add_study_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", metavar="FOLDER", type=Path, help="where metrics.json and predictions.csv are written")
+    add("--folds", type=int, default=5, help="default: %(default)s")
+    add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
+    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
+        "when a quarter, half and three quarters of all events had happened)")  # fmt: skip
 
 
 def _draft(args: argparse.Namespace) -> int:
@@ -71,14 +86,7 @@ def _draft(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from duplus_nnunet.survival.checking import check
-    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, read_schema
-    from duplus_nnunet.survival.table import read_rows
-
-    datasets = _open(args)
-    folder = datasets[0].folder
-    rows = read_rows(folder / TABLE_NAME)
-    report = check(rows, read_schema(folder / SCHEMA_NAME), _list_cases(datasets))
+    rows, _, report = _examine(_open(args))
     if args.json:
         plain = {key: value for key, value in asdict(report).items() if key != "records"}
         counts = {"rows": len(rows.rows), "patients": len(report.records), "events": report.events}
@@ -86,6 +94,42 @@ def _check(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_describe(report, len(rows.rows)))
     return 0 if report.is_usable else 1
+
+
+def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Report]":
+    """Read a table and its schema, and check them."""
+    from duplus_nnunet.survival.checking import check
+    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, read_schema
+    from duplus_nnunet.survival.table import read_rows
+
+    folder = datasets[0].folder
+    rows, schema = read_rows(folder / TABLE_NAME), read_schema(folder / SCHEMA_NAME)
+    return rows, schema, check(rows, schema, _list_cases(datasets))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.scores import require_sksurv
+    from duplus_nnunet.survival.study import Design, run_study, to_plain
+    from duplus_nnunet.survival.study_files import describe_study, write_study
+
+    require_sksurv()
+    if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
+        raise DataError("--seeds must be 1 or more, and --horizons above 0.")
+    rows, schema, report = _examine(_open(args))
+    if not report.is_usable:
+        sys.stderr.write(_describe(report, len(rows.rows)))
+        return 1
+    if not schema.covariates:
+        raise DataError("The schema has no covariates, so that there is nothing to foretell from. Add some.")
+    design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
+    study = run_study(report.records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr))
+    for note in study.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if args.output is not None:
+        print(f"Wrote {' and '.join(map(str, write_study(study, design, args.output)))}.", file=sys.stderr)
+    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study, design)))
+    return 0
 
 
 def _open(args: argparse.Namespace) -> "list[RawDataset]":

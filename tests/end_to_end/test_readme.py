@@ -94,14 +94,17 @@ def test_the_commands_of_an_adaptation_run_one_after_another(project: Any, tmp_p
     assert list((tmp_path / "out").glob("*.nii.gz"))
 
 
-def test_the_commands_of_clinical_tables_run_one_after_another(project: Any, tmp_path: Path) -> None:
+def test_the_commands_of_prognosis_run_one_after_another(project: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sksurv")
     copy = type(project)(Path(shutil.copytree(project.folder, tmp_path / "project")))
     add_sources(copy)
     cases = sorted(file.name.removesuffix("_0000.nii.gz") for file in (copy.raw / "imagesTr").glob("*.nii.gz"))
-    rows = [f"{case},{50 + number},{100 + 7 * number},{number % 2}" for number, case in enumerate(cases)]
+    patients = [*cases, *(f"without_image_{number}" for number in range(30))]
+    rows = [f"{name},{50 + number * 7 % 31},{100 + 7 * number},{number % 2}" for number, name in enumerate(patients)]
     (copy.raw / "clinical.csv").write_text("\n".join(["patient,age,time_days,event", *rows]))
-    replaced = {"62": "998", "60": "997", "61": "996"}
+    replaced = {"62": "998", "60": "997", "61": "996", "OUT": str(tmp_path / "out")}
     for line in SURVIVAL:
         command, *words = [replaced.get(word, word) for word in shlex.split(line)]
         copy.do(command, *words)
     assert (copy.raw / "clinical.yaml").is_file()
+    assert (tmp_path / "out" / "metrics.json").is_file()

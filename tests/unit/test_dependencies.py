@@ -13,8 +13,8 @@ PACKAGE = "duplus_nnunet"
 # A part may import parts of its own row or of a row below it, without a circle.
 ROWS = (
     ("cli", "commands", "doctor", "demo", "plugin", "api"),
-    ("trainers", "planners", "inference", "adaptation", "outputs", "reporting", "data"),
-    ("networks", "survival", "prompt_registry", "prompt_bank", "plans_form"),
+    ("trainers", "planners", "inference", "adaptation", "survival", "outputs", "reporting", "data"),
+    ("networks", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings", "errors"),
 )
 LEVEL = {part: level for level, row in enumerate(reversed(ROWS)) for part in row}

@@ -1,6 +1,7 @@
 """`duplus survival`: what a user gets from a table, and what the draft guesses."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,37 @@ def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
 def test_what_is_known_only_afterwards_is_ignored() -> None:
     drafted = guess("patient,time,event,response,last_contact\nP1,5,1,2,3\nP2,6,0,3,4\nP3,7,0,4,5")
     assert set(drafted["ignored"]) == {"response", "last_contact"}
+
+
+def test_records_are_cross_validated(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sksurv")
+    assert cli.main(["survival", "draft", "7"]) == 0
+    capsys.readouterr()
+    words = ["survival", "evaluate", "7", "-o", str(tmp_path / "out"), "--folds", "2", "--seeds", "1"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[:2] == ["Harrell's", "C"]
+    assert "random survival forest" in out
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["seeds"] == [0]
+    assert (tmp_path / "out" / "predictions.csv").is_file()
+
+
+def test_a_table_with_errors_is_not_cross_validated(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sksurv")
+    assert cli.main(["survival", "draft", "7"]) == 0
+    (dataset / "clinical.csv").write_text(make_table() + "\nP_99,50,F,Low,A,2,3.5,x,III\n")
+    assert cli.main(["survival", "evaluate", "7"]) == 1
+    assert "The table cannot be used" in capsys.readouterr().err
+    (dataset / "clinical.csv").write_text(make_table())
+    assert cli.main(["survival", "evaluate", "7", "--folds", "13"]) == 1
+    assert "13 folds for 12 patients with the event" in capsys.readouterr().err
+    assert cli.main(["survival", "evaluate", "7", "--horizons", "-1"]) == 1
+
+
+def test_without_scikit_survival_one_line_says_what_to_install(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sksurv", None)
+    assert cli.main(["survival", "evaluate", "7"]) == 1
+    assert capsys.readouterr().err.strip().endswith("pip install 'duplus-nnunet[survival]'")

@@ -1,0 +1,143 @@
+"""Records as numbers: fitted on the patients of a training fold, and on nobody else.
+
+In come records, out comes an array (N, P), float32. A fitted encoder is plain data and is kept as JSON. What it has not
+seen it says, and goes on: an unknown category counts as the commonest one, a missing value as the mean, and marked.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.table import Record
+
+Table = NDArray[np.float32]
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ColumnCode:
+    """How one covariate becomes numbers.
+
+    Attributes:
+        name: Of the column.
+        type: numeric, ordinal or categorical.
+        mean: Of the known training values; those of an ordinal covariate are their places in the order.
+        scale: Standard deviation of the same, 1 if they are all equal.
+        categories: Of a categorical covariate, the commonest first, which is the one that all zeros stand for.
+        marks_missing: Whether a further number says that the value is not known.
+    """
+
+    name: str
+    type: str
+    mean: float = 0.0
+    scale: float = 1.0
+    categories: tuple[str, ...] = ()
+    marks_missing: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its numbers."""
+        own = tuple(f"{self.name}={value}" for value in self.categories[1:]) if self.categories else (self.name,)
+        return (*own, f"{self.name} is missing") if self.marks_missing else own
+
+    def encode(self, value: float | str | None) -> list[float]:
+        """Turn one value into numbers."""
+        if self.categories:
+            numbers = [float(value == category) for category in self.categories[1:]]
+        else:
+            numbers = [0.0 if value is None else (float(value) - self.mean) / self.scale]
+        return [*numbers, float(value is None)] if self.marks_missing else numbers
+
+
+@dataclass(frozen=True)
+class RecordEncoder:
+    """Turns records into numbers.
+
+    Attributes:
+        columns: How each covariate does.
+    """
+
+    columns: tuple[ColumnCode, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all P numbers."""
+        return tuple(name for column in self.columns for name in column.names)
+
+    def encode(self, records: Sequence[Record]) -> tuple[Table, list[str]]:
+        """Encode records.
+
+        Returns:
+            Shape (N, P), and what a reader has to know, a sentence each.
+        """
+        rows = [
+            [number for column in self.columns for number in column.encode(record.values.get(column.name))]
+            for record in records
+        ]
+        return np.array(rows, np.float32).reshape(len(records), len(self.names)), self._list_notes(records)
+
+    def _list_notes(self, records: Sequence[Record]) -> list[str]:
+        notes = []
+        for column in self.columns:
+            values = [record.values.get(column.name) for record in records]
+            absent = sum(value is None for value in values)
+            if records and absent == len(records):
+                notes.append(f"{column.name!r} is not known of anybody here; it counts as missing.")
+            elif absent and not column.marks_missing:
+                notes.append(f"{column.name!r} is missing in {absent} record(s), and in none that was trained on.")
+            known = {str(value) for value in values if value is not None}
+            strange = sorted(known - {*column.categories}) if column.categories else []
+            if strange:
+                notes.append(f"{column.name!r} has values that were not trained on: {', '.join(map(repr, strange))}.")
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"version": VERSION, "columns": [asdict(column) for column in self.columns]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "RecordEncoder":
+        """Read it back.
+
+        Raises:
+            DataError: It is of another version, or not of the form.
+        """
+        try:
+            if content["version"] != VERSION:
+                raise DataError(f"The record encoder is of version {content['version']}; expected {VERSION}.")
+            columns = [{**column, "categories": tuple(column["categories"])} for column in content["columns"]]
+            return cls(tuple(ColumnCode(**column) for column in columns))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"The record encoder is not of the form ({error!r}). Train the model again.") from error
+
+
+def fit_encoder(records: Sequence[Record], schema: ClinicalSchema, mark_all: bool = False) -> RecordEncoder:
+    """Fit an encoder on training records.
+
+    Args:
+        records: Those of a training fold, and no others.
+        schema: Says the type of each covariate.
+        mark_all: Whether missing values are marked in columns without any too, for a model that is trained to do
+            without columns; else a number would stand there that is always 0.
+    """
+    columns = []
+    for name, form in schema.covariates.items():
+        values = [record.values[name] for record in records]
+        known = [value for value in values if value is not None]
+        marks = mark_all or len(known) < len(values)
+        if form.type == "categorical":
+            counts = Counter(map(str, known))
+            common = tuple(sorted(counts, key=lambda value: (-counts[value], value)))
+            # Without a category there is nothing but whether it is missing.
+            columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks))
+            continue
+        numbers = np.array(known, np.float64)
+        mean, scale = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 1.0)
+        columns.append(ColumnCode(name, form.type, mean, scale if scale > 0 else 1.0, marks_missing=marks))
+    return RecordEncoder(tuple(columns))

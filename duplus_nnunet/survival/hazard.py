@@ -1,0 +1,181 @@
+"""Discrete-time logistic hazard: the chance to have the event in a time bin, for those who came that far.
+
+In come features (N, P), out come hazards (N, T) of T bins; survival curves follow from them. Bins are cut from the
+times of training events alone. Source: Gensheimer and Narasimhan 2019, PeerJ 7:e6257; Kvamme and Borgan 2021.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.scores import Numbers, Outcome
+
+_EPOCHS, _PATIENCE, _BATCH = 300, 40, 128
+_LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2
+
+
+def cut_bins(outcome: Outcome, count: int) -> Numbers:
+    """Cut time into bins with as many training events each.
+
+    Args:
+        outcome: Of training patients.
+        count: Number of bins that are wanted; fewer if there are not as many different times of events.
+
+    Returns:
+        Right edges in days, ascending, (T); the last event lies on the last edge.
+
+    Raises:
+        DataError: There is no event.
+    """
+    times = outcome.time[outcome.event]
+    if len(times) == 0:
+        raise DataError("No training patient has the event, so that time cannot be cut into bins. Use larger folds.")
+    edges: Numbers = np.unique(np.quantile(times, np.linspace(0, 1, count + 1)[1:], method="inverted_cdf"))
+    return edges
+
+
+def find_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
+    """Give the bin of each time, 0 to T - 1; times beyond the last edge are T."""
+    return np.searchsorted(edges, times, side="left").astype(np.int64)
+
+
+def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say in which bins each patient was at risk, and in which one they had the event; both float32 (N, T).
+
+    A censored patient counts in the bins that they outlived.
+    """
+    bins, columns = find_bins(outcome.time, edges)[:, None], np.arange(len(edges))[None, :]
+    had = outcome.event[:, None] & (bins == columns)
+    risk = (columns < bins) | had
+    return torch.from_numpy(risk.astype(np.float32)), torch.from_numpy(had.astype(np.float32))
+
+
+def logistic_hazard_loss(logits: torch.Tensor, risk: torch.Tensor, had: torch.Tensor) -> torch.Tensor:
+    """Return the negative log-likelihood, a mean over patients.
+
+    Args:
+        logits: Of the hazards, (N, T).
+        risk: Bins in which each patient was at risk, (N, T).
+        had: The bin in which they had the event, (N, T).
+    """
+    parts = functional.binary_cross_entropy_with_logits(logits, had, reduction="none")
+    return (parts * risk).sum(1).mean()
+
+
+def predict_survival(logits: torch.Tensor, edges: Numbers, times: Numbers) -> Numbers:
+    """Return the probability to be free of the event at some times, (N, times).
+
+    Within a bin the hazard is taken to be constant; beyond the last edge the curve stays where it is.
+
+    Args:
+        logits: Of the hazards, (N, T).
+        edges: Right edges of the bins, in days, (T).
+        times: In days.
+    """
+    steps = functional.logsigmoid(-logits.double()).cumsum(1).numpy()
+    logs = np.concatenate([np.zeros((len(steps), 1)), steps], axis=1)
+    knots = np.concatenate([[0.0], edges])
+    curves: Numbers = np.exp(np.stack([np.interp(times, knots, row) for row in logs]))
+    return curves
+
+
+def predict_risk(logits: torch.Tensor) -> Numbers:
+    """Return a risk, (N), higher is worse: the expected number of events, as the cumulative hazard over all bins."""
+    risk: Numbers = -functional.logsigmoid(-logits.double()).sum(1).numpy()
+    return risk
+
+
+class RecordNetwork(torch.nn.Module):
+    """MLP from a record's numbers (N, P) to logits of hazards (N, T).
+
+    In training, whole columns of a batch's records are left out now and then, so that it can do without any of them.
+
+    Args:
+        features: P.
+        bins: T.
+        hidden: Width of its hidden layer; 0: none, which makes a proportional-odds model.
+        dropout: Share of columns that is left out of a record.
+    """
+
+    def __init__(self, features: int, bins: int, hidden: int = 16, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.dropout = torch.nn.Dropout(dropout)
+        self.hidden = torch.nn.Linear(features, hidden) if hidden else torch.nn.Identity()
+        self.risk = torch.nn.Linear(hidden or features, 1, bias=False)
+        # A base hazard, a bin each: what changes from patient to patient is one number, unless the data say more.
+        self.base = torch.nn.Parameter(torch.zeros(bins))
+        self.shape = torch.nn.Linear(hidden or features, bins, bias=False)
+        torch.nn.init.zeros_(self.shape.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map records (N, P) to logits (N, T)."""
+        hidden = functional.leaky_relu(self.hidden(self.dropout(x)), 0.01)
+        logits: torch.Tensor = self.base + self.risk(hidden) + self.shape(hidden)
+        return logits
+
+
+def start_base(network: RecordNetwork, risk: torch.Tensor, had: torch.Tensor) -> None:
+    """Start from the hazards of all training patients together."""
+    shares = (had.sum(0) + 0.5) / (risk.sum(0) + 1.0)
+    with torch.no_grad():
+        network.base.copy_(torch.logit(shares))
+
+
+def train_record_network(
+    features: NDArray[np.float32], outcome: Outcome, held: Sequence[int], seed: int, bins: int = 10
+) -> tuple[RecordNetwork, Numbers]:
+    """Train a network; a part of the training patients says when to stop, and nobody else.
+
+    Args:
+        features: Of training patients, (N, P).
+        outcome: Of the same.
+        held: Places of those that are not learned from, but say when to stop.
+        seed: Of weights and dropout.
+        bins: Number of time bins.
+
+    Returns:
+        The network in eval mode, and the right edges of its bins.
+    """
+    learn = np.setdiff1d(np.arange(len(outcome)), np.asarray(held, np.int64))
+    edges = cut_bins(outcome.take(learn), bins)
+    inputs, (risk, had) = torch.from_numpy(features), make_targets(outcome, edges)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = RecordNetwork(features.shape[1], len(edges))
+        start_base(network, risk[learn], had[learn])
+        _fit(network, (inputs, risk, had), learn, np.asarray(held, np.int64))
+    return network.eval(), edges
+
+
+def _fit(
+    network: RecordNetwork,
+    data: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    learn: NDArray[np.int64],
+    held: NDArray[np.int64],
+) -> None:
+    """Run epochs until the loss of those held has not fallen for a while, and go back to where it was least."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    best, kept, since = float("inf"), {name: value.clone() for name, value in network.state_dict().items()}, 0
+    for _ in range(_EPOCHS):
+        network.train()
+        for batch in torch.split(torch.from_numpy(learn)[torch.randperm(len(learn))], _BATCH):
+            optimizer.zero_grad()
+            loss = logistic_hazard_loss(network(data[0][batch]), data[1][batch], data[2][batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            places = held if len(held) else learn
+            found = float(logistic_hazard_loss(network(data[0][places]), data[1][places], data[2][places]))
+        if found < best - 1e-5:
+            best, since = found, 0
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+        else:
+            since += 1
+            if since >= _PATIENCE:
+                break
+    network.load_state_dict(kept)
