@@ -24,7 +24,7 @@ from universal import evaluate_folder, find_dataset, find_folder
 from duplus_nnunet.data.phantom_sources import PHANTOM_CT, write_phantom_sources
 
 BASE, TRAINER, ADAPTER = PHANTOM_CT.number, "DuPLUSTrainerShort", "DuPLUSLoRATrainerShort"
-BASE_CASES, TESTS, SEED = 20, 15, 0
+BASE_CASES, TESTS, SEED = 20, 10, 0
 # No contrast medium, half the dose, a softer kernel, thick slices and a smaller field of view.
 PLAIN = dict.fromkeys(("liver", "spleen", "left kidney", "right kidney"), 85.0) | {"aorta": 45.0, "stomach": 25.0}
 SCAN = replace(
@@ -36,7 +36,7 @@ SCAN = replace(
     spacing=(5.5, 5.5, 10.0),
 )
 SOURCES = {cases: replace(PHANTOM_CT, number=910 + cases, name=f"CentreB{cases}", scan=SCAN) for cases in (5, 10, 20)}
-BASE_EPOCHS, EPOCHS, ITERATIONS = 20, 6, 50
+BASE_EPOCHS, EPOCHS, ITERATIONS = 16, 4, 50
 MEAN = "(mean over targets)"
 METHODS = {"lora": ADAPTER, "full": TRAINER}
 

@@ -295,6 +295,14 @@ def test_the_order_of_rows_changes_no_score() -> None:
     assert one.scores == other.scores
 
 
+def test_late_entries_are_told() -> None:
+    pytest.importorskip("sksurv")
+    records = make_records(30)
+    records[4] = replace(records[4], entry=records[4].time / 2)
+    found = run_study(records, SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
+    assert "1 patient(s) entered late. No method here uses entry times" in found.notes[0]
+
+
 def test_a_horizon_beyond_the_follow_up_is_refused() -> None:
     pytest.importorskip("sksurv")
     with pytest.raises(DataError, match="lies beyond the follow-up"):
