@@ -27,7 +27,7 @@ import universal
 from universal import evaluate_folder, find_dataset, find_folder, read_tests, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
-BASE_ITERATIONS, ITERATIONS = 1000, 200
+BASE_ITERATIONS, ITERATIONS = 1000, 150
 TRAINERS = """
 from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
 
@@ -41,7 +41,7 @@ class DuPLUSLoRATrainerShort(DuPLUSLoRATrainer):
     def perform_actual_validation(self, save_probabilities=False):
         pass
 """
-SETTINGS = {"iterations_per_epoch": 100, "validation_iterations": 10, "cpu_bfloat16": True}
+SETTINGS = {"iterations_per_epoch": 50, "validation_iterations": 5, "cpu_bfloat16": True}
 
 
 @dataclass(frozen=True)

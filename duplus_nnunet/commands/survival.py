@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not schema.covariates:
         raise DataError("The schema has no covariates, so that there is nothing to foretell from. Add some.")
     design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
+    warnings = tuple(found.text for found in report.findings if found.severity == "warning")
     study = run_study(report.records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr))
+    study = replace(study, notes=(*warnings, *study.notes))
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output is not None:

@@ -194,7 +194,8 @@ class Binding:
             self._dataset_json, labels, {target.text: target.value for target in questions[0].reading.new}
         )
         contexts = {question.context: self.bank.contexts[question.context]["sentences"][0] for question in questions}
-        declared[PLANS_KEY] = write_legend(declared, contexts, questions[0].reading)
+        meant = {target["name"]: target["label"] for target in self.bank.targets if target["name"] in asked}
+        declared[PLANS_KEY] = {**write_legend(declared, contexts, questions[0].reading), "targets": meant}
         return declared
 
     def bind_case(self, predictor: Any, properties: Mapping[str, Any]) -> None:

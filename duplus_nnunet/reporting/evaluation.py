@@ -178,8 +178,8 @@ def _find_asked(
     if "legend" not in found.get(PLANS_KEY, {}):
         return list(targets), {}, []
     theirs, ours = found["labels"], dataset_json["labels"]
-    meant = {name: int(value) for value, name in found[PLANS_KEY]["legend"].items()}
-    values = {name: theirs.get(label, meant.get(name)) for name, label in targets}
+    meant = {normalise(name): theirs[label] for name, label in found[PLANS_KEY].get("targets", {}).items()}
+    values = {name: theirs.get(label, meant.get(normalise(name))) for name, label in targets}
     asked = [(name, label) for name, label in targets if values[name] is not None]
     other = {
         name: read_region(values[name])

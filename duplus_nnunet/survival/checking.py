@@ -29,6 +29,9 @@ _LEAST_EVENTS = 10
 # Events a covariate below which a Cox model is known to be unstable. Source: Peduzzi et al. 1995.
 _EVENTS_A_COVARIATE = 10
 _SHOWN = 8
+# Of what a guess by the commonest outcome gets wrong, the share that a column must put right to know the outcome.
+_TELLING = 0.95
+_SEVERAL = 4
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,12 @@ def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iter
             f"{name!r} sounds like something that is known only after treatment began. If so, move it to `ignored`: a "
             "model that reads it predicts the past.",
         )
+    if _tells_the_event(name, records):
+        yield Finding(
+            "warning",
+            f"{name!r} tells in nearly all patients whether they had the event: it is the outcome by another name, or "
+            "was measured later. Move it to `ignored`.",
+        )
     groups = [[record for record in records if (record.event == SEEN) == seen] for seen in (True, False)]
     if all(len(group) >= _SHOWN for group in groups):
         shares = [sum(record.values[name] is None for record in group) / len(group) for group in groups]
@@ -188,6 +197,21 @@ def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iter
                 f"{name!r} rises and falls with the time (rank correlation {rank:.2f}): it is a measure of follow-up, "
                 "and not of the patient. Move it to `ignored`.",
             )
+
+
+def _tells_the_event(name: str, records: Sequence[Record]) -> bool:
+    """Whether few values, each in several patients, part those with the event from the others."""
+    values: dict[object, Counter[bool]] = {}
+    for record in records:
+        if record.values[name] is not None:
+            values.setdefault(record.values[name], Counter())[record.event == SEEN] += 1
+    known = sum(found.total() for found in values.values())
+    events = sum(found[True] for found in values.values())
+    if known < _LEAST_EVENTS or not 0 < events < known or len(values) > known / _SEVERAL:
+        return False
+    right = sum(max(found.values()) for found in values.values())
+    # As much better than the commonest guess as is left to be.
+    return right - max(events, known - events) >= _TELLING * min(events, known - events)
 
 
 def _check_sizes(records: Sequence[Record], schema: ClinicalSchema) -> Iterable[Finding]:

@@ -20,7 +20,8 @@ _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE
 _TIME = re.compile(
     r"(^|_)time|duration|surviv|follow.?up|(^|_)(days|weeks|months|years)|(^|_)[or dpefs]+s_?(t|time)$", re.I
 )
-_EVENT = re.compile(r"event|status|relaps|recur|progress|death|dead|deceased|vital", re.IGNORECASE)
+_EVENT = re.compile(r"event|status|outcome|relaps|recur|progress|death|dead|deceased|vital", re.IGNORECASE)
+_EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|deceased")  # these before a mere status
 _UNITS = {"day": "days", "week": "weeks", "month": "months", "year": "years"}
 _SEEN, _CENSORED = (
     ("1", "true", "yes", "event", "dead", "deceased", "relapse"),
@@ -78,12 +79,16 @@ def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
     patient = named.patient or _choose("patient", _rank_patients(rows, cases), rows)
     event = named.event or _choose("event", _list_events(rows), rows)
     time = named.time or _choose("time", _list_times(rows, {patient, event}), rows)
-    centre = named.centre or next((name for name in rows.columns if _CENTRE.search(name)), None)
+    taken = {patient, event, time}
+    if len(taken) < 3 or named.centre in taken:
+        raise DataError("Patient, time, event and centre are four columns; one was named twice. Name each once.")
+    others = (name for name in rows.columns if name not in taken and _CENTRE.search(name))
+    centre = named.centre or next(others, None)
     content: dict[str, Any] = {
         "patient": patient,
         "centre": centre,
         "time": {"column": time, "unit": _guess_unit(time)},
-        "event": {"column": event, **_guess_codes(rows.column(event))},
+        "event": {"column": event, **_guess_codes(event, rows.column(event))},
         "cases": _guess_pattern(rows.column(patient), cases),
         **_sort_columns(rows, {patient, event, time, centre}),
     }
@@ -110,7 +115,7 @@ def _rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
 def _list_events(rows: Rows) -> list[str]:
     known = {*_SEEN, *_CENSORED}
     found = [name for name in rows.columns if _EVENT.search(name) and {*map(plain, rows.column(name))} - {""} <= known]
-    return sorted(found, key=lambda name: "event" not in name.casefold())
+    return sorted(found, key=lambda name: [re.search(words, name, re.IGNORECASE) is None for words in _EVENT_WORDS])
 
 
 def _list_times(rows: Rows, taken: set[str]) -> list[str]:
@@ -125,9 +130,15 @@ def _guess_unit(column: str) -> str:
     return next((unit for word, unit in _UNITS.items() if word in column.casefold()), "days")
 
 
-def _guess_codes(cells: Iterable[str]) -> dict[str, list[Any]]:
+def _guess_codes(column: str, cells: Iterable[str]) -> dict[str, list[Any]]:
     codes = sorted({plain(cell) for cell in cells if plain(cell) not in MISSING})
-    seen = [code for code in codes if code in _SEEN] or codes[-1:]
+    if len(codes) < 2:
+        raise DataError(
+            f"The column {column!r} holds {len(codes)} code(s), {', '.join(codes) or 'none'}; expected one for "
+            "those with the event and one for the others. Name another column: --event COLUMN."
+        )
+    # 1 and 2 are censored and dead in R's survival, and in most tables that come from it.
+    seen = ["2"] if codes == ["1", "2"] else [code for code in codes if code in _SEEN] or codes[-1:]
     censored = (
         [code for code in codes if code in _CENSORED] or [code for code in codes if code not in seen][:1] or ["0"]
     )

@@ -28,7 +28,8 @@ class ColumnCode:
         name: Of the column.
         type: numeric, ordinal or categorical.
         mean: Of the known training values; those of an ordinal covariate are their places in the order.
-        scale: Standard deviation of the same, 1 if they are all equal.
+        scale: Standard deviation of the same; 0 if they do not differ, so that nothing was learned from them and any
+            value counts as the mean.
         categories: Of a categorical covariate, the commonest first, which is the one that all zeros stand for.
         marks_missing: Whether a further number says that the value is not known.
     """
@@ -51,7 +52,8 @@ class ColumnCode:
         if self.categories:
             numbers = [float(value == category) for category in self.categories[1:]]
         else:
-            numbers = [0.0 if value is None else (float(value) - self.mean) / self.scale]
+            known = value is not None and self.scale > 0
+            numbers = [(float(value or 0.0) - self.mean) / self.scale if known else 0.0]
         return [*numbers, float(value is None)] if self.marks_missing else numbers
 
 
@@ -117,20 +119,18 @@ class RecordEncoder:
             raise DataError(f"The record encoder is not of the form ({error!r}). Train the model again.") from error
 
 
-def fit_encoder(records: Sequence[Record], schema: ClinicalSchema, mark_all: bool = False) -> RecordEncoder:
+def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEncoder:
     """Fit an encoder on training records.
 
     Args:
         records: Those of a training fold, and no others.
         schema: Says the type of each covariate.
-        mark_all: Whether missing values are marked in columns without any too, for a model that is trained to do
-            without columns; else a number would stand there that is always 0.
     """
     columns = []
     for name, form in schema.covariates.items():
         values = [record.values[name] for record in records]
         known = [value for value in values if value is not None]
-        marks = mark_all or len(known) < len(values)
+        marks = 0 < len(known) < len(values)
         if form.type == "categorical":
             counts = Counter(map(str, known))
             common = tuple(sorted(counts, key=lambda value: (-counts[value], value)))
@@ -138,6 +138,6 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema, mark_all: boo
             columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks))
             continue
         numbers = np.array(known, np.float64)
-        mean, scale = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 1.0)
-        columns.append(ColumnCode(name, form.type, mean, scale if scale > 0 else 1.0, marks_missing=marks))
+        mean, scale = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 0.0)
+        columns.append(ColumnCode(name, form.type, mean, scale, marks_missing=marks))
     return RecordEncoder(tuple(columns))

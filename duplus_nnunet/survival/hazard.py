@@ -48,7 +48,9 @@ def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.
 
     A censored patient counts in the bins that they outlived.
     """
-    bins, columns = find_bins(outcome.time, edges)[:, None], np.arange(len(edges))[None, :]
+    # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
+    bins = np.where(outcome.event, find_bins(outcome.time, edges), np.searchsorted(edges, outcome.time, side="right"))
+    bins, columns = bins[:, None], np.arange(len(edges))[None, :]
     had = outcome.event[:, None] & (bins == columns)
     risk = (columns < bins) | had
     return torch.from_numpy(risk.astype(np.float32)), torch.from_numpy(had.astype(np.float32))
@@ -92,13 +94,11 @@ def predict_risk(logits: torch.Tensor) -> Numbers:
 class RecordNetwork(torch.nn.Module):
     """MLP from a record's numbers (N, P) to logits of hazards (N, T).
 
-    In training, whole columns of a batch's records are left out now and then, so that it can do without any of them.
-
     Args:
         features: P.
         bins: T.
         hidden: Width of its hidden layer; 0: none, which makes a proportional-odds model.
-        dropout: Share of columns that is left out of a record.
+        dropout: Share of a record's numbers that is left out in training.
     """
 
     def __init__(self, features: int, bins: int, hidden: int = 16, dropout: float = 0.1) -> None:

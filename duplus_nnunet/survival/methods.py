@@ -5,7 +5,7 @@ In come training records and records to predict, out come risks and survival cur
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,14 +88,23 @@ def _kaplan_meier(task: Task) -> Forecast:
     return Forecast(np.zeros(len(task.test)), np.tile(steps, (len(task.test), 1)))
 
 
+def _foretell_nothing(task: Task, notes: tuple[str, ...]) -> Forecast:
+    return replace(_kaplan_meier(task), notes=(*notes, "In a fold no covariate differs between training patients."))
+
+
 def _run_sksurv(task: Task, fit: Callable[[Any, Any], Any]) -> Forecast:
     train, test, notes = _encode(task)
+    if train.shape[1] == 0:
+        return _foretell_nothing(task, notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of convergence in a fold; the scores show what it is worth
         model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
         risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
         curves = model.predict_survival_function(test.astype(np.float64))
-    survival = np.stack([curve(np.clip(task.times, *curve.domain)) for curve in curves])
+    # Before the first training time nobody had the event; scikit-survival's curves start with what comes at it.
+    survival = np.stack(
+        [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
+    )
     return Forecast(risk, survival, notes)
 
 
@@ -150,9 +159,9 @@ def _logistic_hazard(task: Task) -> Forecast:
     """Average networks, each of which stops early by another inner part of the training patients."""
     import torch
 
-    encoder = fit_encoder(task.train, task.schema, mark_all=True)
-    train, _ = encoder.encode(task.train)
-    test, notes = encoder.encode(task.test)
+    train, test, notes = _encode(task)
+    if train.shape[1] == 0:
+        return _foretell_nothing(task, notes)
     outcome, risks, curves = read_outcome(task.train), [], []
     folds = make_folds(task.train, _count_inner(task), task.seed)
     for number in range(_NETWORKS):
@@ -162,7 +171,7 @@ def _logistic_hazard(task: Task) -> Forecast:
             logits = network(torch.from_numpy(test))
         risks.append(predict_risk(logits))
         curves.append(predict_survival(logits, edges, task.times))
-    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), tuple(notes))
+    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes)
 
 
 METHODS: Mapping[str, Callable[[Task], Forecast]] = {

@@ -123,7 +123,8 @@ class ClinicalSchema(_Strict):
         entry: Column of the time, in the same unit, at which a patient came under observation (left truncation).
         cases: Regular expression that finds the patient in nnU-Net's case identifier, by its one group; None: a case
             is a patient.
-        missing: What means in any column that a value is not known; upper and lower case are the same.
+        missing: What means in any column that a value is not known, beside an empty cell; upper and lower case are the
+            same. What stands in an `order` is known.
         covariates: By column.
         ignored: Columns that are not used, and why.
     """
@@ -162,6 +163,13 @@ class ClinicalSchema(_Strict):
             return case
         found = re.search(self.cases, case)
         return None if found is None else found[1]
+
+
+def spell(code: object) -> frozenset[str]:
+    """Give the ways in which a code may stand in a cell; YAML makes truth values of yes and no."""
+    if isinstance(code, bool):
+        return frozenset(("true", "yes", "on") if code else ("false", "no", "off"))
+    return frozenset((plain(code),))
 
 
 def plain(value: object) -> str:

@@ -101,7 +101,7 @@ def weigh_events(train: Outcome, test: Outcome, tau: float) -> Numbers:
     from sksurv.nonparametric import CensoringDistributionEstimator
 
     weights = np.zeros(len(test))
-    early = test.time < tau
+    early = test.event & (test.time < tau)
     if early.any():
         estimator = CensoringDistributionEstimator().fit(train.to_sksurv())
         weights[early] = estimator.predict_ipcw(test.take(np.flatnonzero(early)).to_sksurv())

@@ -4,6 +4,7 @@ All methods see the same folds. Folds are drawn several times, by one seed each;
 and a patient enters all methods and seeds at once, so that differences are paired.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,12 @@ from duplus_nnunet.survival.scores import (
     sum_brier,
     weigh_events,
 )
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.table import SEEN, Record
 
 # Direction of each score: whether higher is better.
 SCORES = {"Harrell's C": True, "Uno's C": True, "AUC": True, "integrated Brier": False}
 _GRID = 20
+_LEAST_EVENTS = 2
 _LATE = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
 
 
@@ -131,7 +133,7 @@ def run_study(
     late = sum(record.entry > 0 for record in records)
     notes = dict.fromkeys([f"{late} patient(s) entered late. {_LATE}"] if late else [])
     for seed in design.seeds:
-        folds = make_folds(records, design.folds, seed)
+        folds = _make_folds(records, design.folds, seed)
         grid = _choose_grid(everybody, folds, horizons)
         for name in design.methods:
             sums: dict[str, list[tuple[Fold, Sums]]] = {score: [] for score in SCORES}
@@ -149,6 +151,19 @@ def run_study(
     return Study(scores, differences, tuple(predictions), tuple(horizons), tuple(notes))
 
 
+def _make_folds(records: Sequence[Record], count: int, seed: int) -> list[Fold]:
+    """Make folds of which each leaves events enough to learn from, and to choose by."""
+    folds = make_folds(records, count, seed)
+    least = min(sum(records[place].event == SEEN for place in fold.train) for fold in folds)
+    if least < _LEAST_EVENTS:
+        events = sum(record.event == SEEN for record in records)
+        raise DataError(
+            f"With {count} folds of {events} patients with the event, only {least} are left to learn from in one of "
+            f"them; expected {_LEAST_EVENTS} or more. There are too few events."
+        )
+    return folds
+
+
 def _make_task(records: Sequence[Record], fold: Fold, schema: ClinicalSchema, times: Numbers, seed: int) -> Task:
     train, test = ([records[place] for place in places] for places in (fold.train, fold.test))
     return Task(train, test, schema, times, seed)
@@ -163,12 +178,18 @@ def _draw(patients: int) -> Numbers:
 def _choose_grid(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[float]) -> Numbers:
     """Choose the times over which Brier scores are integrated: from the first seen event to the last horizon."""
     last = min(float(outcome.time[list(fold.train)].max()) for fold in folds)
+    first = float(outcome.time[outcome.event].min())
+    if horizons[-1] <= first:
+        raise DataError(
+            f"The last horizon, {horizons[-1]:g} days, is not after the first event, {first:g} days, so that there is "
+            "nothing to foretell until then. Choose a later one (--horizons); coarse times may need a finer unit."
+        )
     if horizons[-1] >= last:
         raise DataError(
             f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of a fold, {last:g} days. Choose an "
             "earlier one: nobody was observed there."
         )
-    return np.linspace(float(outcome.time[outcome.event].min()), horizons[-1], _GRID)
+    return np.linspace(first, horizons[-1], _GRID)
 
 
 def _sum_up(
@@ -219,7 +240,7 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
 
     def turn(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
         return {
-            name: {score: {"value": one.value, "interval": one.interval} for score, one in found.items()}
+            name: {score: {"value": _to_json(one.value), "interval": one.interval} for score, one in found.items()}
             for name, found in values.items()
         }
 
@@ -235,3 +256,8 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "first_less_others": turn(study.differences),
         "notes": list(study.notes),
     }
+
+
+def _to_json(value: float) -> float | None:
+    """JSON has no NaN, which says that there was nothing to compare."""
+    return None if math.isnan(value) else value

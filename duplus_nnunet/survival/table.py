@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, plain
+from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, plain, spell
 
 Severity = Literal["error", "warning", "note"]
 SEEN, CENSORED = "seen", "censored"
@@ -132,8 +132,12 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
 
 def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = None) -> bool:
     """Whether a cell means that the value is not known."""
+    if not cell.strip():
+        return True
+    if form is not None and any(plain(cell) in spell(value) for value in form.order):
+        return False
     markers = (*schema.missing, *(form.missing if form is not None else ()))
-    return plain(cell) in {plain(marker) for marker in markers}
+    return any(plain(cell) in spell(marker) for marker in markers)
 
 
 def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> Record:
@@ -185,7 +189,7 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
     form, cell = schema.event, row[schema.event.column]
     for kind, codes in ((SEEN, form.seen), (CENSORED, form.censored), (None, form.competing)):
         for code in codes:
-            if plain(code) == plain(cell):
+            if plain(cell) in spell(code):
                 return kind or plain(cell)
     known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
     raise ValueError(
@@ -206,8 +210,8 @@ def _read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchem
 
 
 def _read_place(name: str, cell: str, form: CovariateForm) -> float:
-    order = [plain(value) for value in form.order]
-    if plain(cell) not in order:
+    places = [place for place, value in enumerate(form.order) if plain(cell) in spell(value)]
+    if not places:
         listed = ", ".join(map(repr, form.order))
         raise ValueError(f"{name!r} is {cell!r}, which is not in its order {listed}. Add it there, or to `missing`")
-    return float(order.index(plain(cell)))
+    return float(places[0])

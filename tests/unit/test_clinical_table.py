@@ -87,6 +87,31 @@ def test_what_cannot_be_read_is_an_error_with_its_row(line: tuple[Any, ...], mes
     assert len(report.records) == 30
 
 
+def test_what_stands_in_an_order_is_known_and_truth_values_are_words() -> None:
+    covariates = {
+        "grade": {"type": "ordinal", "order": ["none", "mild"]},
+        "smoker": {"type": "ordinal", "order": [False, True]},
+    }
+    event = {"column": "event", "seen": [True], "censored": [False]}
+    schema = ClinicalSchema.model_validate(FORM | {"covariates": covariates, "event": event, "missing": [-999]})
+    header = ("id", "months", "event", "grade", "smoker")
+    rows = make_rows(("a", 1, "Yes", "none", "no"), ("b", 2, "false", "", "-999"), ("", 2, "no", "mild", "yes"),
+                     header=header)  # fmt: skip
+    records, findings = read_records(rows, schema)
+    assert [record.values for record in records] == [{"grade": 0.0, "smoker": 0.0}, {"grade": None, "smoker": None}]
+    assert [record.event for record in records] == [SEEN, CENSORED]
+    assert "no patient" in findings[0].text
+
+
+def test_the_outcome_by_another_name_is_told() -> None:
+    lines = [(*line, {0: "no", 1: "yes"}[line[2]]) for line in make_patients()]
+    rows = make_rows(*lines, header=(*HEADER, "status"))
+    schema = ClinicalSchema.model_validate(FORM | {"covariates": {"status": {"type": "categorical"}}})
+    assert "'status' tells in nearly all patients whether they had the event" in texts(
+        check(rows, schema, ()), "warning"
+    )
+
+
 def test_entry_must_be_before_the_end() -> None:
     rows = make_rows(("a", 5, 1, 2), ("b", 5, 1, 5), ("c", 5, 1, ""), header=("id", "months", "event", "from"))
     schema = ClinicalSchema.model_validate(FORM | {"entry": "from", "covariates": {}})

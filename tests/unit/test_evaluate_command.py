@@ -168,8 +168,9 @@ def test_a_label_by_another_name_is_found_by_what_it_means(home: Path, capsys: p
     model = make_model(home)
     for name, values in {"a": (4, 4, 5, 5, 9), "b": (4, 0, 9), "c": (4, 9)}.items():
         save(home / "p", name, *values)
-    labels, legend = {"background": 0, "hepar": 4, "lien": 9}, {"4": "liver", "9": "spleen"}
-    write_json(home / "p" / "dataset.json", {"labels": labels, "duplus": {"legend": legend}})
+    labels, legend = {"background": 0, "hepar": 4, "lien": 9}, {"4": "hepar", "9": "lien"}
+    meant = {"Liver": "hepar", "spleen": "lien"}
+    write_json(home / "p" / "dataset.json", {"labels": labels, "duplus": {"legend": legend, "targets": meant}})
     assert evaluate(home, model=model) == 0
     (source,) = read(home)["sources"].values()
     assert source["targets"].keys() == {"liver", "spleen"}

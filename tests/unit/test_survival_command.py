@@ -142,6 +142,29 @@ def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
     assert drafted["event"] == {"column": "status", "seen": ["dead"], "censored": ["alive"], "competing": ["other"]}
 
 
+def test_an_event_is_preferred_to_a_status_and_codes_of_r_are_known() -> None:
+    drafted = guess("PatientID,time,HPV_status,Relapse\nP1,5,1,1\nP2,6,1,0\nP3,7,0,0")
+    assert drafted["event"]["column"] == "Relapse"
+    drafted = guess("patient,time,status\nP1,5,1\nP2,6,2", event="status")
+    assert drafted["event"] == {"column": "status", "seen": [2], "censored": [1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "message"),
+    [
+        ("patient,time,event\nP1,5,0\nP2,6,0", {}, "holds 1 code"),
+        ("patient,time,event\nP1,5,0\nP2,6,1", {"time": "event"}, "one was named twice"),
+    ],
+)
+def test_a_draft_that_cannot_be_made_says_why(text: str, named: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        guess(text, **named)
+
+
+def test_a_patient_column_is_no_centre() -> None:
+    assert "centre" not in guess("hospital_id,time,event\nP1,5,0\nP2,6,1")
+
+
 def test_what_is_known_only_afterwards_is_ignored() -> None:
     drafted = guess("patient,time,event,response,last_contact\nP1,5,1,2,3\nP2,6,0,3,4\nP3,7,0,4,5")
     assert set(drafted["ignored"]) == {"response", "last_contact"}

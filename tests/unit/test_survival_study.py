@@ -26,7 +26,7 @@ from duplus_nnunet.survival.hazard import (
 )
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, run_study
+from duplus_nnunet.survival.study import Design, Study, Value, run_study, to_plain
 from duplus_nnunet.survival.study_files import describe_study, write_study
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 
@@ -161,7 +161,14 @@ def test_missing_values_are_marked() -> None:
     records[3] = replace(records[3], values={**records[3].values, "age": None})
     numbers, _ = fit_encoder(records, SCHEMA).encode(records)
     assert numbers[3].tolist()[:2] == [0.0, 1.0]
-    assert fit_encoder(records, SCHEMA, mark_all=True).names.count("grade is missing") == 1
+
+
+def test_what_did_not_differ_in_training_moves_nothing() -> None:
+    records = [replace(r, values={**r.values, "age": 5.0, "grade": None}) for r in make_records(20)]
+    encoder = fit_encoder(records, SCHEMA)
+    strange = replace(records[0], values={"age": 1200.0, "sex": records[0].values["sex"], "grade": 2.0})
+    one, other = (encoder.encode([record])[0] for record in (records[0], strange))
+    np.testing.assert_array_equal(one, other)
 
 
 @given(st.permutations(range(40)), st.integers(0, 5))
@@ -203,6 +210,8 @@ def test_the_loss_is_the_likelihood_of_the_formula() -> None:
     expected = -np.mean([math.log(0.1), math.log(0.9), math.log(0.9 * 0.8 * 0.3), math.log(0.9 * 0.8 * 0.7)])
     logits = torch.logit(torch.tensor(hazards, dtype=torch.float32))
     assert float(logistic_hazard_loss(logits, *make_targets(outcome, edges))) == pytest.approx(expected, abs=1e-6)
+    at_edge = make_targets(Outcome(np.array([False, False]), np.array([1.0, 3.0])), edges)
+    np.testing.assert_array_equal(at_edge[0], [[1, 0, 0], [1, 1, 1]])
     curves = predict_survival(logits[:1], edges, np.array([0.0, 1.0, 2.0, 2.5, 3.0, 99.0]))
     np.testing.assert_allclose(curves[0], [1, 0.9, 0.72, 0.72 * 0.7**0.5, 0.504, 0.504], atol=1e-6)
     assert predict_risk(logits)[0] == pytest.approx(-math.log(0.504), abs=1e-6)
@@ -257,6 +266,10 @@ def test_survival_curves_fall_and_follow_the_risk(study: Any) -> None:
     curves = np.array([one.survival for one in study.predictions if one.method == "logistic hazard"])
     assert (np.diff(curves, axis=1) <= 1e-9).all()
     assert ((curves >= 0) & (curves <= 1)).all()
+    for fold in range(3):
+        own = [one for one in study.predictions if one.method == "logistic hazard" and one.fold == fold]
+        last = [one.survival[-1] for one in sorted(own, key=lambda one: one.risk)]
+        assert np.corrcoef(range(len(last)), last)[0, 1] < -0.8
 
 
 def test_a_study_is_written_whole(study: Any, tmp_path: Path) -> None:
@@ -283,7 +296,8 @@ def test_held_out_patients_are_seen_by_nothing_that_is_fitted() -> None:
     times = np.array([100.0, 300.0])
     for method in METHODS:
         alone = forecast(method, Task(train, test[:1], SCHEMA, times, 0))
-        among = forecast(method, Task(train, [test[0], *poisoned[1:]], SCHEMA, times, 0))
+        own = replace(test[0], time=9.0, event=CENSORED if test[0].event == SEEN else SEEN)
+        among = forecast(method, Task(train, [own, *poisoned[1:]], SCHEMA, times, 0))
         np.testing.assert_allclose(alone.risk, among.risk[:1], rtol=1e-5, atol=1e-6, err_msg=method)
         np.testing.assert_allclose(alone.survival, among.survival[:1], rtol=1e-5, atol=1e-6, err_msg=method)
 
@@ -293,6 +307,37 @@ def test_the_order_of_rows_changes_no_score() -> None:
     records, design = make_records(30), Design(folds=3, seeds=(0,), methods=("Cox", "logistic hazard"))
     one, other = run_study(records, SCHEMA, design), run_study(records[::-1], SCHEMA, design)
     assert one.scores == other.scores
+
+
+def test_fewer_events_than_folds_can_share_still_have_scores() -> None:
+    pytest.importorskip("sksurv")
+    few = [replace(r, event=SEEN if n % 4 == 0 else CENSORED) for n, r in enumerate(make_records(40))]
+    found = run_study(few, SCHEMA, Design(seeds=(0, 1, 2), methods=("Cox", "Kaplan-Meier")))
+    assert 0 <= found.scores["Cox"]["AUC"].value <= 1
+    with pytest.raises(DataError, match="only 1 are left to learn from"):
+        run_study([replace(r, event=SEEN if n < 2 else CENSORED) for n, r in enumerate(few)], SCHEMA, Design(folds=2))
+
+
+def test_a_fold_without_a_covariate_that_differs_foretells_the_same_for_all() -> None:
+    pytest.importorskip("sksurv")
+    same = [replace(r, values={"age": None, "sex": "m", "grade": None}) for r in make_records(40)]
+    schema = SCHEMA.model_copy(update={"covariates": {"sex": SCHEMA.covariates["sex"]}})
+    found = run_study(same, schema, Design(folds=3, seeds=(0,)))
+    assert {scores["Harrell's C"].value for scores in found.scores.values()} == {0.5}
+    assert "In a fold no covariate differs between training patients." in found.notes
+
+
+@pytest.mark.parametrize("horizon", [0.5, 1.0])
+def test_a_horizon_before_the_first_event_is_refused(horizon: float) -> None:
+    pytest.importorskip("sksurv")
+    records = [replace(record, time=record.time + 1) for record in make_records(30)]
+    with pytest.raises(DataError, match="is not after the first event"):
+        run_study(records, SCHEMA, Design(folds=3, seeds=(0,), horizons=(horizon,), methods=("Cox",)))
+
+
+def test_nothing_to_compare_is_null_in_json() -> None:
+    study = Study({"Cox": {"AUC": Value(math.nan, None)}}, {}, (), (1.0,), ())
+    assert json.loads(json.dumps(to_plain(study, Design()), allow_nan=False))["scores"]["Cox"]["AUC"]["value"] is None
 
 
 def test_late_entries_are_told() -> None:
