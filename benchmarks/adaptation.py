@@ -7,7 +7,7 @@ that was interrupted goes on. nnU-Net's three folders have to be set.
 Examples:
   python benchmarks/adaptation.py base          # composes, plans and trains the base
   python benchmarks/adaptation.py prepare       # plans dataset 62 for it
-  python benchmarks/adaptation.py train lora_8  # or lora_4, lora_16, lora_8_base_film, head, full, scratch
+  python benchmarks/adaptation.py train lora_8  # or lora_4, lora_16, lora_8_alpha_32, head, full, scratch
   python benchmarks/adaptation.py score lora_8 full scratch      # as JSON
 """
 
@@ -57,6 +57,7 @@ class Method:
 WAIT = ITERATIONS // SETTINGS["iterations_per_epoch"]
 METHODS = {
     **{f"lora_{r}": Method(f"DuPLUSLoRA{r}", settings={"adaptation": {"r": r, "lora_alpha": r}}) for r in (4, 8, 16)},
+    "lora_8_alpha_32": Method("DuPLUSLoRA8Alpha32", settings={"adaptation": {"r": 8, "lora_alpha": 32}}),
     "lora_8_base_film": Method(
         "DuPLUSLoRA8BaseFiLM", settings={"adaptation": {"r": 8, "lora_alpha": 8, "film": False}}
     ),

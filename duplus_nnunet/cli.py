@@ -23,7 +23,7 @@ COMMANDS = {
     "plan-report": "show what was planned for each source, and why",
     "predict": "predict with a trained model: nnUNetv2_predict with a choice of targets",
     "prompts": "list, check and embed the texts of datasets and labels",
-    "survival": "draft and check what the columns of a clinical table mean",
+    "survival": "draft and check a clinical table, and cross-validate what records alone foretell",
 }
 
 _DESCRIPTION = "Text-steered segmentation for nnU-Net v2. Planning and training are nnU-Net's own commands."

@@ -35,7 +35,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the sub-commands."""
     looks: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = subparsers.add_parser(
-        "survival", help="draft and check what the columns of a clinical table mean", description=_DESCRIPTION, **looks
+        "survival",
+        help="draft and check a clinical table, and cross-validate what records alone foretell",
+        description=_DESCRIPTION,
+        **looks,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     what = {

@@ -75,7 +75,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> Report:
     records, findings = read_records(rows, schema)
     findings += _find_repeated(records)
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
-    findings += _compare_cases(records, schema, cases, _list_patients(rows, schema))
+    findings += _compare_cases(records, schema, cases, set(rows.column(schema.patient)))
     findings += _check_events(records)
     missing = _measure_missing(rows, schema)
     findings += _check_covariates(rows, schema, records, missing)
@@ -83,10 +83,6 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> Report:
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Report(tuple(findings), tuple(records), _count_centres(records), missing)
-
-
-def _list_patients(rows: Rows, schema: ClinicalSchema) -> set[str]:
-    return set(rows.column(schema.patient))
 
 
 def _find_repeated(records: Sequence[Record]) -> Iterable[Finding]:

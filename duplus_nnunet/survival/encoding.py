@@ -1,23 +1,20 @@
 """Records as numbers: fitted on the patients of a training fold, and on nobody else.
 
-In come records, out comes an array (N, P), float32. A fitted encoder is plain data and is kept as JSON. What it has not
-seen it says, and goes on: an unknown category counts as the commonest one, a missing value as the mean, and marked.
+In come records, out comes an array (N, P), float32. What a fitted encoder has not seen it says, and goes on: an unknown
+category counts as the commonest one, a missing value as the mean, and marked.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.table import Record
 
 Table = NDArray[np.float32]
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -98,25 +95,6 @@ class RecordEncoder:
             if strange:
                 notes.append(f"{column.name!r} has values that were not trained on: {', '.join(map(repr, strange))}.")
         return notes
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {"version": VERSION, "columns": [asdict(column) for column in self.columns]}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "RecordEncoder":
-        """Read it back.
-
-        Raises:
-            DataError: It is of another version, or not of the form.
-        """
-        try:
-            if content["version"] != VERSION:
-                raise DataError(f"The record encoder is of version {content['version']}; expected {VERSION}.")
-            columns = [{**column, "categories": tuple(column["categories"])} for column in content["columns"]]
-            return cls(tuple(ColumnCode(**column) for column in columns))
-        except (KeyError, TypeError) as error:
-            raise DataError(f"The record encoder is not of the form ({error!r}). Train the model again.") from error
 
 
 def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEncoder:

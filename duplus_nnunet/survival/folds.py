@@ -46,18 +46,3 @@ def make_folds(records: Sequence[Record], count: int, seed: int) -> list[Fold]:
             turn += 1
     everybody = range(len(records))
     return [Fold(tuple(place for place in everybody if place not in set(fold)), tuple(sorted(fold))) for fold in held]
-
-
-def leave_centres_out(records: Sequence[Record]) -> dict[str, Fold]:
-    """Hold out one centre after another; nothing if there are fewer than two."""
-    centres = sorted({record.centre for record in records})
-    if len(centres) < 2:
-        return {}
-    places = range(len(records))
-    return {
-        centre: Fold(
-            tuple(place for place in places if records[place].centre != centre),
-            tuple(place for place in places if records[place].centre == centre),
-        )
-        for centre in centres
-    }

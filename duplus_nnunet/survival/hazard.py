@@ -97,18 +97,18 @@ class RecordNetwork(torch.nn.Module):
     Args:
         features: P.
         bins: T.
-        hidden: Width of its hidden layer; 0: none, which makes a proportional-odds model.
+        hidden: Width of its hidden layer.
         dropout: Share of a record's numbers that is left out in training.
     """
 
     def __init__(self, features: int, bins: int, hidden: int = 16, dropout: float = 0.1) -> None:
         super().__init__()
         self.dropout = torch.nn.Dropout(dropout)
-        self.hidden = torch.nn.Linear(features, hidden) if hidden else torch.nn.Identity()
-        self.risk = torch.nn.Linear(hidden or features, 1, bias=False)
+        self.hidden = torch.nn.Linear(features, hidden)
+        self.risk = torch.nn.Linear(hidden, 1, bias=False)
         # A base hazard, a bin each: what changes from patient to patient is one number, unless the data say more.
         self.base = torch.nn.Parameter(torch.zeros(bins))
-        self.shape = torch.nn.Linear(hidden or features, bins, bias=False)
+        self.shape = torch.nn.Linear(hidden, bins, bias=False)
         torch.nn.init.zeros_(self.shape.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,7 +133,7 @@ def train_record_network(
     Args:
         features: Of training patients, (N, P).
         outcome: Of the same.
-        held: Places of those that are not learned from, but say when to stop.
+        held: Places of those that are not learned from, but say when to stop; one or more.
         seed: Of weights and dropout.
         bins: Number of time bins.
 
@@ -169,8 +169,7 @@ def _fit(
             optimizer.step()
         network.eval()
         with torch.no_grad():
-            places = held if len(held) else learn
-            found = float(logistic_hazard_loss(network(data[0][places]), data[1][places], data[2][places]))
+            found = float(logistic_hazard_loss(network(data[0][held]), data[1][held], data[2][held]))
         if found < best - 1e-5:
             best, since = found, 0
             kept = {name: value.clone() for name, value in network.state_dict().items()}

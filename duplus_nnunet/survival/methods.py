@@ -17,7 +17,6 @@ from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome, compare_pairs, pool, require_sksurv
 from duplus_nnunet.survival.table import SEEN, Record
 
-OURS = "logistic hazard"
 _RIDGE = 0.1
 _INNER = 5
 # Networks of which risks and curves are averaged; each stops by another part of the training patients.
@@ -175,7 +174,7 @@ def _logistic_hazard(task: Task) -> Forecast:
 
 
 METHODS: Mapping[str, Callable[[Task], Forecast]] = {
-    OURS: _logistic_hazard,
+    "logistic hazard": _logistic_hazard,
     "Cox": _cox,
     "Coxnet": _coxnet,
     "random survival forest": _forest,

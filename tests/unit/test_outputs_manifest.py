@@ -103,6 +103,11 @@ def test_case_that_changed_is_predicted_again(change: Callable[[CaseRecord], Cas
     assert not Manifest(RUN, {"a": change(DONE)}).is_complete("a", DONE, folder)
 
 
+def test_the_same_image_in_another_place_needs_no_second_prediction(folder: Path) -> None:
+    elsewhere = tuple(replace(one, path=f"elsewhere/{one.path}") for one in DONE.inputs)
+    assert Manifest(RUN, {"a": DONE}).is_complete("a", replace(DONE, inputs=elsewhere), folder)
+
+
 def test_unknown_case_is_predicted(folder: Path) -> None:
     assert not Manifest(RUN).is_complete("a", DONE, folder)
 
