@@ -7,7 +7,7 @@ that was interrupted goes on. nnU-Net's three folders have to be set.
 Examples:
   python benchmarks/adaptation.py base          # composes, plans and trains the base
   python benchmarks/adaptation.py prepare       # plans dataset 62 for it
-  python benchmarks/adaptation.py train lora_8  # or lora_4, lora_16, lora_8_alpha_32, head, full, scratch
+  python benchmarks/adaptation.py train lora_8  # or lora_4, lora_16, lora_4_encoder, head, full, scratch
   python benchmarks/adaptation.py score lora_8 full scratch      # as JSON
 """
 
@@ -27,7 +27,7 @@ import universal
 from universal import evaluate_folder, find_dataset, find_folder, read_tests, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
-BASE_ITERATIONS, ITERATIONS = 1000, 150
+BASE_ITERATIONS, ITERATIONS = 1000, 500
 TRAINERS = """
 from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
 
@@ -56,10 +56,12 @@ class Method:
 
 WAIT = ITERATIONS // SETTINGS["iterations_per_epoch"]
 METHODS = {
-    **{f"lora_{r}": Method(f"DuPLUSLoRA{r}", settings={"adaptation": {"r": r, "lora_alpha": r}}) for r in (4, 8, 16)},
-    "lora_8_alpha_32": Method("DuPLUSLoRA8Alpha32", settings={"adaptation": {"r": 8, "lora_alpha": 32}}),
-    "lora_8_base_film": Method(
-        "DuPLUSLoRA8BaseFiLM", settings={"adaptation": {"r": 8, "lora_alpha": 8, "film": False}}
+    **{
+        f"lora_{r}": Method(f"DuPLUSLoRA{r}", settings={"adaptation": {"r": r, "lora_alpha": 2 * r}})
+        for r in (4, 8, 16)
+    },
+    "lora_4_encoder": Method(
+        "DuPLUSLoRA4Encoder", settings={"adaptation": {"r": 4, "lora_alpha": 8, "target_modules": ["^encoder"]}}
     ),
     "head": Method(
         "DuPLUSHead", "DuPLUSTrainerShort", settings={"frozen_encoder_epochs": WAIT, "frozen_decoder_epochs": WAIT}

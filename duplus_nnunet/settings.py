@@ -81,15 +81,17 @@ class AdaptationSettings:
             "^encoder" or "decoder"; none means all of encoder and decoder.
         film: Whether the adapter gets an MLP_FiLM of its own, which starts as the base's.
         head: Whether it gets an MLP_Pred and projections of its own, which start as the base's.
+        learning_rate: AdamW's, of the first epoch; nnU-Net's polynomial schedule follows.
         learning_rate_factor: The LoRA's learning rate, as a multiple of the generators'.
     """
 
     r: int = 8
-    lora_alpha: float = 8
+    lora_alpha: float = 16
     lora_dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
     film: bool = True
     head: bool = True
+    learning_rate: float = 3e-3
     learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
@@ -97,6 +99,9 @@ class AdaptationSettings:
         for name in ("film", "head"):
             value = getattr(self, name)
             _check(f"settings.adaptation.{name}", value, isinstance(value, bool), "true or false")
+        rate = self.learning_rate
+        fits = _is_number(rate) and 0 < rate < math.inf
+        _check("settings.adaptation.learning_rate", rate, fits, "a number above 0")
 
 
 @dataclass(frozen=True)

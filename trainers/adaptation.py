@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
 from duplus_nnunet.adaptation.base import check_checkpoint
@@ -95,6 +96,16 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             f"convolutions, {counts['lora']} weights ({counts['lora'] / whole:.2%} of the base's {whole}); generators "
             f"of its own: {counts['generators']} weights"
         )
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Differs from nnU-Net: AdamW for what learns, as LoRA is usually trained, at a rate of its own.
+
+        With nnU-Net's SGD a LoRA, whose second factor starts at 0, hardly leaves its start.
+        """
+        self.initial_lr = self.settings.adaptation.learning_rate
+        learning = [value for value in self.network.parameters() if value.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
         """Differs from DuPLUSTrainer: the LoRA learns at its own rate; encoder and decoder are frozen anyway."""

@@ -139,7 +139,7 @@ class DuPLUSTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Differs from nnU-Net: groups of weights may learn later or at other rates; a text adapter's join them."""
-        optimizer, schedule = super().configure_optimizers()
+        optimizer, schedule = self._make_optimizer()
         self.print_to_log_file(f"prompts: {self.texts}")
         factors = [always(1.0)]
         for parameters, factor in self._list_groups(unwrap(self.network)):
@@ -147,6 +147,11 @@ class DuPLUSTrainer(nnUNetTrainer):
             factors.append(factor)
         factors += self.texts.join(unwrap(self.network), optimizer)
         return optimizer, schedule if len(factors) == 1 else GroupSchedule(optimizer, schedule, factors)
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Make an optimizer and its schedule: nnU-Net's."""
+        made: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
+        return made
 
     def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
         """List the weights that do not learn at nnU-Net's rate from the first epoch on."""

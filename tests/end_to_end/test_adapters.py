@@ -8,6 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from duplus_nnunet.data.phantom_sources import write_phantom_sources
 
@@ -126,6 +127,16 @@ def test_the_plans_are_the_bases_where_they_have_to_be(base: Adapted, pet: Adapt
     assert own["duplus"]["base"]["model"].startswith(BASE)
     assert own["duplus"]["contexts"]["phantom_pet"]["normalization_schemes"] == ["SUVNormalization"]
     assert own["configurations"]["3d_fullres"]["data_identifier"] == "DuPLUSPlans_3d_fullres"
+
+
+def test_adamw_trains_the_adapter_alone_at_its_own_rate(pet: Adapted) -> None:
+    found = torch.load(pet.model / "fold_0/checkpoint_final.pth", weights_only=True)
+    (group,) = found["optimizer_state"]["param_groups"]
+    assert group["betas"] == (0.9, 0.999)
+    assert group["initial_lr"] == 3e-3
+    expected = [name for name in found["network_weights"] if ".lora_" in name or name.startswith("adapters.")]
+    own = {name for name in expected if ".all_modules." not in name and not name.startswith("decoder.encoder.")}
+    assert len(group["params"]) == len([name for name in own if not name.endswith("base_checksum")])
 
 
 def test_the_base_answers_to_the_bit_as_before(base: Adapted, pet: Adapted, before: Path, tmp_path: Path) -> None:

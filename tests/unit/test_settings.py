@@ -94,6 +94,12 @@ def test_an_adapted_encoder_and_no_texts_contradict_each_other() -> None:
         read_settings(plans(text_adapter={"enabled": True}, target_prompt="one-hot"))
 
 
+@pytest.mark.parametrize("wrong", [{"learning_rate": 0}, {"learning_rate": "1e-3"}, {"film": 1}, {"r": 0}])
+def test_a_setting_of_the_adaptation_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PlansError, match=f"adaptation.{next(iter(wrong))} is "):
+        read_settings(plans(adaptation=wrong))
+
+
 def test_plans_of_a_newer_version_are_refused() -> None:
     with pytest.raises(PlansError, match="version 2"):
         read_settings({"plans_name": "Test", "duplus": {"version": 2}})
