@@ -135,6 +135,10 @@ class RoundResult:
         drawn = [counts[:, list(fold.test)] for fold in folds]
         return {score: pool(parts, drawn) for score, parts in self.sums.items()}
 
+    def choose(self, number: int) -> "RoundResult":
+        """Keep the sums of one fold."""
+        return replace(self, sums={score: [parts[number]] for score, parts in self.sums.items()})
+
 
 def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[float]) -> Times:
     """Choose when survival is asked for; Brier scores are integrated from the first seen event to the last horizon.

@@ -26,8 +26,9 @@ from duplus_nnunet.survival.hazard import (
 )
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, Study, Value, run_study, to_plain
-from duplus_nnunet.survival.study_files import describe_study, write_study
+from duplus_nnunet.survival.study import Design, Study, run_study
+from duplus_nnunet.survival.values import Value
+
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 
 SCHEMA = ClinicalSchema.model_validate(
