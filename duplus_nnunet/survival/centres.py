@@ -104,7 +104,9 @@ def leave_centres_out(
 
 def _describe_centre(place: Round, number: int, each: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> Centre:
     test = place.folds[number].test
-    means = average_seeds({name: {score: [values] for score, values in found[number].items()} for name, found in each.items()})
+    means = average_seeds(
+        {name: {score: [values] for score, values in found[number].items()} for name, found in each.items()}
+    )
     scores = {
         name: {score: describe(values, len(test)) for score, values in found.items()} for name, found in means.items()
     }

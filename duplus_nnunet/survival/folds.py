@@ -50,7 +50,9 @@ def make_folds(records: Sequence[Record], count: int, seed: int) -> list[Fold]:
     return [Fold(tuple(place for place in everybody if place not in set(fold)), tuple(sorted(fold))) for fold in held]
 
 
-def give_folds(records: Sequence[Record], splits: Sequence[tuple[Collection[str], Collection[str]]]) -> tuple[Fold, ...]:
+def give_folds(
+    records: Sequence[Record], splits: Sequence[tuple[Collection[str], Collection[str]]]
+) -> tuple[Fold, ...]:
     """Make folds of those that a model was trained by, so that it is tested on whom it has not seen.
 
     Args:
@@ -82,7 +84,9 @@ def check_folds(records: Sequence[Record], folds: Sequence[Fold]) -> None:
         raise DataError("There is no fold, or one without patients to learn from or to hold out. Give one or more.")
     strange = {place for fold in folds for place in (*fold.train, *fold.test)} - {*range(len(records))}
     if strange:
-        raise DataError(f"A fold has the place {min(strange)}, and there are {len(records)} records. Give their places.")
+        raise DataError(
+            f"A fold has the place {min(strange)}, and there are {len(records)} records. Give their places."
+        )
     held = [place for fold in folds for place in fold.test]
     twice = {place for place in held if held.count(place) > 1}
     both = {place for fold in folds for place in {*fold.train} & {*fold.test}}

@@ -62,9 +62,7 @@ def split_by_risk(seed: int, held: Sequence[HeldOut], outcome: Outcome, horizons
         if len(own):
             groups.append(RiskGroup(name, own, tuple(observe_with_interval(own, horizon) for horizon in horizons)))
     grouped = np.flatnonzero(names != "")
-    return RiskGroups(
-        seed, tuple(groups), _test(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped))
-    )
+    return RiskGroups(seed, tuple(groups), _test(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped)))
 
 
 def _test(outcome: Outcome, names: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> float | None:

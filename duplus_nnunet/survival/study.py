@@ -75,7 +75,7 @@ class Study:
         calibration_groups: Of the first method and the first seed, by horizon.
         risk_groups: Of the first method, one a seed.
         centres: What each centre is foretold by the others; None if there are not two of them.
-        curve_days: Times of the predictions' curves, by seed.
+        curve_days: Times of the predictions' curves.
     """
 
     scores: Values
@@ -88,7 +88,7 @@ class Study:
     calibration_groups: Mapping[float, tuple[Group, ...]] = field(default_factory=dict)
     risk_groups: tuple[RiskGroups, ...] = ()
     centres: Centres | None = None
-    curve_days: Mapping[int, Numbers] = field(default_factory=dict)
+    curve_days: tuple[float, ...] = ()
 
 
 def choose_horizons(outcome: Outcome) -> tuple[float, ...]:
@@ -164,21 +164,32 @@ def _plan_rounds(
     design: Design,
     features: FindFeatures | None,
 ) -> list[Round]:
+    for folds in design.given:
+        check_folds([records[order.index(place)] for place in range(len(order))], folds)
     if design.given and len(design.given) != len(design.seeds):
-        raise DataError(f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give one each.")
-    outcome, rank = read_outcome(records), {place: new for new, place in enumerate(order)}
+        raise DataError(
+            f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give one each."
+        )
+    outcome = read_outcome(records)
+    splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
+    horizons = design.horizons or choose_horizons(outcome)
+    times = choose_times(outcome, [fold for folds in splits for fold in folds], horizons)
     rounds = []
-    for number, seed in enumerate(design.seeds):
-        if design.given:
-            check_folds(records, design.given[number])
-            folds = [_move(fold, rank) for fold in design.given[number]]
-        else:
-            folds = make_folds(records, design.folds, seed)
-        _check_training(records, folds)
-        horizons = design.horizons or choose_horizons(outcome)
+    for seed, folds in zip(design.seeds, splits, strict=True):
         images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(folds)]
-        rounds.append(Round(records, outcome, schema, folds, images, seed, choose_times(outcome, folds, horizons)))
+        rounds.append(Round(records, outcome, schema, folds, images, seed, times))
     return rounds
+
+
+def _split(records: Sequence[Record], order: Sequence[int], design: Design, number: int) -> list[Fold]:
+    """Draw the folds of a seed, or take those that were given."""
+    if design.given:
+        rank = {place: new for new, place in enumerate(order)}
+        folds = [_move(fold, rank) for fold in design.given[number]]
+    else:
+        folds = make_folds(records, design.folds, design.seeds[number])
+    _check_training(records, folds)
+    return folds
 
 
 def _move(fold: Fold, places: Mapping[int, int] | Sequence[int]) -> Fold:
@@ -223,7 +234,7 @@ def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResul
             split_by_risk(place.seed, result.held, place.outcome.take(place.held), tuple(map(float, horizons)))
             for place, result in zip(rounds, results[methods[0]], strict=True)
         ),
-        curve_days={place.seed: place.times.curve for place in rounds},
+        curve_days=tuple(map(float, rounds[0].times.curve)),
     )
 
 
