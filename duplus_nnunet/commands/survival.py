@@ -67,7 +67,7 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FOLDER",
         type=Path,
-        help="where tables, metrics.json, pictures and a model card are written",
+        help="for tables, metrics.json, pictures, a model card",
     )
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")

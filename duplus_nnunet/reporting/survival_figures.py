@@ -20,7 +20,7 @@ Numbers = NDArray[np.float64]
 
 _CURVE_COLOURS = (COLOURS[2], COLOURS[0])  # blue and orange, apart for the colour-blind too
 _GREY = "#606060"
-_DPI = 150
+_DPI, _TICKS = 150, 6
 _PANELS_A_ROW, _PANEL_INCHES = 3, 3.3
 _WRAP_AT = 105
 
@@ -98,9 +98,8 @@ def save_kaplan_meier(path: Path, title: str, caption: str, curves: Sequence[Gro
     upper.set(ylim=(0, 1.02), xlim=(0, last * 1.02), ylabel="Free of the event", title=title)
     upper.grid(alpha=0.25, linewidth=0.6)
     upper.legend(loc="best", frameon=False, fontsize=9)
-    ticks = MaxNLocator(6, integer=last > _PANELS_A_ROW).tick_values(0, last)
-    ticks = ticks[(ticks >= 0) & (ticks <= last * 1.02)]
-    _write_numbers(lower, curves, ticks)
+    ticks = np.asarray(MaxNLocator(_TICKS).tick_values(0, last))
+    _write_numbers(lower, curves, ticks[(ticks >= 0) & (ticks <= last * 1.02)])
     _hide_frame(upper, ("top", "right"))
     figure.supxlabel(_wrap(caption, _WRAP_AT), fontsize=8, color=_GREY)
     path.parent.mkdir(parents=True, exist_ok=True)

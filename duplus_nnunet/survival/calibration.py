@@ -1,6 +1,6 @@
 """Are survival probabilities right? In come those of held-out patients at a horizon, out comes what was observed.
 
-Patients are few, so nothing is smoothed: the mean over all patients, a slope, and groups of patients beside Kaplan-Meier.
+Patients are few, so nothing is smoothed: a mean over all patients, a slope, and groups of patients beside Kaplan-Meier.
 
 Source: McLernon et al. 2023 (doi 10.7326/M22-0844), fixed-time calibration of survival models; Kaplan and Meier 1958.
 """

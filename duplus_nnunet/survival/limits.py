@@ -41,8 +41,8 @@ def list_limits(study: Study, cohort: Cohort) -> Iterator[str]:
 def _list_calibration_limits(study: Study) -> Iterator[str]:
     first = study.methods[0]
     for one in study.calibration.get(first, ()):
-        between = one.slope.interval
+        between, when = one.slope.interval, f"At {say_days(one.horizon)} days"
         if math.isnan(one.slope.value) or between is None:
-            yield f"At {say_days(one.horizon)} days {first} foretells nearly the same of everybody, so that it has no slope."
+            yield f"{when} {first} foretells nearly the same of everybody, so that it has no slope."
         elif between[1] - between[0] > _STEEP:
-            yield f"At {say_days(one.horizon)} days the slope of calibration of {first} is hardly known: too few events by then."
+            yield f"{when} the slope of calibration of {first} is hardly known: too few events by then."

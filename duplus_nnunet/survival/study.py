@@ -1,4 +1,4 @@
-"""Cross-validation of prognosis: in come records and, of images, their features; out come held-out predictions and scores.
+"""Cross-validation of prognosis: in come records and features of images, out come held-out predictions and scores.
 
 All methods see the same folds. Folds are drawn several times, by one seed each, or given; patients are drawn for the
 intervals, and a patient enters all methods and seeds at once, so that differences are paired.
@@ -117,6 +117,7 @@ def run_study(
             method is not known or has no images.
     """
     methods = _choose_methods(design, features is not None)
+    _check_given(records, design)
     order = sorted(range(len(records)), key=lambda place: records[place].patient)  # the table's order changes nothing
     ordered = [records[place] for place in order]
     outcome = read_outcome(ordered)
@@ -134,7 +135,8 @@ def run_study(
 
 
 def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
-    known = {**{name: partial(forecast, name) for name in METHODS}, **design.forecasts}
+    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
+    known |= design.forecasts
     taken = sorted({*design.forecasts} & {*METHODS})
     if taken:
         raise DataError(f"The forecasts hold {taken[0]!r}, which is the name of another method. Choose another one.")
@@ -147,6 +149,15 @@ def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
         if name not in usable:
             raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
     return {name: known[name] for name in chosen}
+
+
+def _check_given(records: Sequence[Record], design: Design) -> None:
+    if design.given and len(design.given) != len(design.seeds):
+        raise DataError(
+            f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give folds for each."
+        )
+    for folds in design.given:
+        check_folds(records, folds)
 
 
 def _check_events(outcome: Outcome) -> None:
@@ -164,12 +175,6 @@ def _plan_rounds(
     design: Design,
     features: FindFeatures | None,
 ) -> list[Round]:
-    for folds in design.given:
-        check_folds([records[order.index(place)] for place in range(len(order))], folds)
-    if design.given and len(design.given) != len(design.seeds):
-        raise DataError(
-            f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give one each."
-        )
     outcome = read_outcome(records)
     splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
     horizons = design.horizons or choose_horizons(outcome)
