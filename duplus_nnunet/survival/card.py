@@ -142,7 +142,7 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
     yield (
         "Output: a risk (higher is worse) and the probability to be free of the event at "
         f"{', '.join(say_days(horizon) for horizon in study.horizons)} days. Patients are compared within a fold. "
-        f"Intervals of 95 % and those of differences are by patient bootstrap ({DRAWS} draws); they tell how results vary with "
+        f"Intervals of 95 % are by patient bootstrap ({DRAWS} draws); they tell how results vary with "
         "who is foretold, and not how they vary with who is learned from."
     )
 
