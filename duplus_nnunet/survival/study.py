@@ -134,19 +134,23 @@ def run_study(
     return replace(study, centres=centres, notes=(*_list_notes(rounds[0]), *study.notes, *notes))
 
 
+def list_methods(has_images: bool) -> tuple[str, ...]:
+    """List the methods for which there is data; ours stands first: with images, the network of both."""
+    usable = [name for name in METHODS if has_images or name not in IMAGE_METHODS]
+    return tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+
+
 def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
-    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
-    known |= design.forecasts
     taken = sorted({*design.forecasts} & {*METHODS})
     if taken:
         raise DataError(f"The forecasts hold {taken[0]!r}, which is the name of another method. Choose another one.")
-    usable = [name for name in known if has_images or name not in IMAGE_METHODS]
-    # Ours stands first: with images, the network of both.
-    chosen = design.methods or tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
+    known |= design.forecasts
+    chosen = design.methods or (*list_methods(has_images), *design.forecasts)
     for name in chosen:
         if name not in known:
             raise DataError(say_unknown("method", name, known))
-        if name not in usable:
+        if name in IMAGE_METHODS and not has_images:
             raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
     return {name: known[name] for name in chosen}
 
