@@ -17,6 +17,7 @@ from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.methods import METHODS, forecast, read_outcome
+from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, run_round
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome
@@ -235,7 +236,7 @@ def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResul
         differences,
         tuple(one for number in range(len(rounds)) for name in methods for one in results[name][number].held),
         tuple(map(float, horizons)),
-        tuple(dict.fromkeys(note for found in results.values() for result in found for note in result.notes)),
+        merge_notes(note for found in results.values() for result in found for note in result.notes),
         methods,
         {name: calibrate(found, horizons, drawn) for name, found in foretold.items()},
         {float(horizon): group(first, number, horizon) for number, horizon in enumerate(horizons)},

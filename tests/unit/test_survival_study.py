@@ -27,6 +27,7 @@ from duplus_nnunet.survival.hazard import (
     train_record_network,
 )
 from duplus_nnunet.survival.methods import Task
+from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import find_median
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
@@ -570,3 +571,13 @@ def test_pure_noise_is_chance() -> None:
     half = 2.093 * values.std(ddof=1) / math.sqrt(20)  # Student's t of 19 degrees of freedom
     assert abs(values.mean() - 0.5) <= half
     assert sum(one.interval is not None and one.interval[0] <= 0.5 <= one.interval[1] for one in found) >= 16
+
+
+def test_notes_that_list_names_are_merged() -> None:
+    site = "'site' has values that were not trained on: {}."
+    notes = [site.format("'b'"), "Another note: of 3, or 4.", site.format("'a', 'b'"), "Another note: of 3, or 4."]
+    assert merge_notes(notes) == (site.format("'a', 'b'"), "Another note: of 3, or 4.")
+    many = [site.format(f"'{letter}'") for letter in "abcdefghij"]
+    assert merge_notes(many) == (
+        "'site' has values that were not trained on: 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 2 more.",
+    )
