@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import give_folds
-from duplus_nnunet.survival.forecasts import Forecast
-from duplus_nnunet.survival.methods import Task
+from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks
 from duplus_nnunet.survival.model import SurvivalModel
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.study import Design, Study, list_methods, run_study
@@ -95,4 +94,4 @@ def _foretell(folds: Sequence[TrainedFold], task: Task) -> Forecast:
     patients = {record.patient for record in task.test}
     (fold,) = (fold for fold in folds if set(fold.held) == patients)
     found = fold.model.forecast(task.test, fold.own, task.times)
-    return replace(found, cut=float(fold.model.find_cuts()[0]))
+    return replace(found, cut=cut_risks(fold.model.risks))

@@ -16,7 +16,7 @@ from duplus_nnunet.survival import study as study_module
 from duplus_nnunet.survival.encoding import fit_encoder
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold, check_folds, give_folds, make_folds
-from duplus_nnunet.survival.forecasts import Forecast
+from duplus_nnunet.survival.forecasts import Forecast, cut_risks
 from duplus_nnunet.survival.hazard import (
     RecordNetwork,
     cut_bins,
@@ -282,12 +282,18 @@ def test_held_out_patients_are_seen_by_nothing_that_is_fitted() -> None:
         for place, record in enumerate(test)
     ]
     times = np.array([100.0, 300.0])
+    names = ("CT: lesion volume", "CT: 0", "CT: 1")
+    rows = {r.patient: np.random.default_rng(r.row).random(3).astype(np.float32) for r in records}
+    images = FeatureTable(names, ("CT",) * 3, ("measure", "pooled", "lesion"), rows)
+    other_rows = rows | {r.patient: np.array([1e9, np.nan, -1e9], np.float32) for r in test[1:]}
     for method in METHODS:
-        alone = forecast(method, Task(train, test[:1], SCHEMA, times, 0))
+        alone = forecast(method, Task(train, test[:1], SCHEMA, times, 0, images))
         own = replace(test[0], time=9.0, event=CENSORED if test[0].event == SEEN else SEEN)
-        among = forecast(method, Task(train, [own, *poisoned[1:]], SCHEMA, times, 0))
+        among = forecast(method, Task(train, [own, *poisoned[1:]], SCHEMA, times, 0, replace(images, rows=other_rows)))
         np.testing.assert_allclose(alone.risk, among.risk[:1], rtol=1e-5, atol=1e-6, err_msg=method)
         np.testing.assert_allclose(alone.survival, among.survival[:1], rtol=1e-5, atol=1e-6, err_msg=method)
+        assert alone.cut == among.cut
+        assert (alone.cut is None) == (method == "Kaplan-Meier")
 
 
 def test_the_order_of_rows_changes_no_score() -> None:
@@ -345,7 +351,8 @@ def by_age(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     def foretell(task: Task) -> Forecast:
         tasks.append(task)
         risk = np.array([float(record.values["age"] or 0) for record in task.test])
-        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)))
+        own = np.array([float(record.values["age"] or 0) for record in task.train])
+        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=cut_risks(own))
 
     monkeypatch.setitem(methods.METHODS, "age", foretell)  # type: ignore[arg-type]
     return tasks
@@ -433,9 +440,8 @@ def test_each_fold_gets_the_features_that_are_made_for_it(by_age: list[Task], mo
     assert list(calls) == [(seed, number) for seed in (4, 7) for number in range(3)]
     for task, (table, held) in zip(by_age, calls.values(), strict=True):
         assert task.images is table
-        train = {record.patient for record in task.train}
-        assert held == {record.patient for record in task.test} - train
-        assert not held & train
+        assert held == {record.patient for record in task.test}
+        assert not held & {record.patient for record in task.train}
     with pytest.raises(DataError, match="'age' needs images"):
         run_study(records, SCHEMA, design)
 
@@ -488,8 +494,8 @@ def test_methods_that_cannot_be_run_are_named() -> None:
 def test_ours_is_the_one_that_others_are_compared_with() -> None:
     assert list_methods(has_images=False)[0] == "logistic hazard"
     assert not set(list_methods(has_images=False)) & set(study_module.IMAGE_METHODS)
-    if study_module.IMAGE_METHODS:
-        assert list_methods(has_images=True)[0] == "image and EHR"
+    assert list_methods(has_images=True)[0] == "image and EHR"
+    assert set(list_methods(has_images=True)) == {*methods.METHODS}
 
 
 def test_centres_are_foretold_by_the_others_and_small_ones_are_named(by_age: list[Task]) -> None:
@@ -499,8 +505,8 @@ def test_centres_are_foretold_by_the_others_and_small_ones_are_named(by_age: lis
     assert [one.name for one in found.centres.centres] == ["A", "B"]
     assert any("The centre 'C' has" in note for note in found.notes)
     for task, centre in zip(by_age[-2:], "AB", strict=True):
-        held = {record.patient for record in task.test} - {record.patient for record in task.train}
-        assert held == {record.patient for record in few if record.centre == centre}
+        assert not {record.patient for record in task.test} & {record.patient for record in task.train}
+        assert {record.patient for record in task.test} == {record.patient for record in few if record.centre == centre}
     own = found.centres.centres[0]
     assert own.patients == 28
     assert own.scores["age"]["Harrell's C"].value > 0.7
@@ -577,4 +583,5 @@ def test_notes_that_list_names_are_merged() -> None:
     site = "'site' has values that were not trained on: {}."
     notes = [site.format("'b'"), "Another note: of 3, or 4.", site.format("'a', 'b'"), "Another note: of 3, or 4."]
     assert merge_notes(notes) == (site.format("'a', 'b'"), "Another note: of 3, or 4.")
-    many = [site.format(f"'{letter}'") for letter in "abcdefghij"]
+    (merged,) = merge_notes([site.format(f"'{letter}'") for letter in "abcdefghij"])
+    assert merged.endswith(": 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 2 more.")
