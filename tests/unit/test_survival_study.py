@@ -585,3 +585,9 @@ def test_notes_that_list_names_are_merged() -> None:
     assert merge_notes(notes) == (site.format("'a', 'b'"), "Another note: of 3, or 4.")
     (merged,) = merge_notes([site.format(f"'{letter}'") for letter in "abcdefghij"])
     assert merged.endswith(": 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 2 more.")
+
+
+def test_notes_that_differ_in_numbers_are_said_once_but_names_with_numbers_are_told_apart() -> None:
+    notes = [f"'ct_{name}' is missing in {count} of 24 patient(s)." for name, count in ((1, 3), (2, 5), (1, 4))]
+    assert merge_notes(notes) == (f"{notes[0]} So it is in other folds, with other numbers.", notes[1])
+    assert merge_notes([notes[0], notes[0]]) == (notes[0],)
