@@ -3,6 +3,7 @@
 In comes a task, and how its patients become numbers; out comes a forecast.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.encoding import Table, fit_encoder
 from duplus_nnunet.survival.folds import make_folds
 from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks, read_outcome
-from duplus_nnunet.survival.scores import Outcome, compare_pairs, pool, require_sksurv
+from duplus_nnunet.survival.scores import Numbers, Outcome, Sums, compare_pairs, pool, require_sksurv
 from duplus_nnunet.survival.table import SEEN
 
 _RIDGE = 0.1
 _INNER = 5
-# Of Coxnet's weakest penalty to its strongest, tried in turn.
-_RATIOS = (0.01, 0.1, 0.3, 0.9)
+# Strengths of Coxnet's penalty that are tried.
+_STRENGTHS = 30
 
 # Numbers of training patients (N, P), of those to predict, and what a reader has to know.
 Encode = Callable[[Task], tuple[Table, Table, tuple[str, ...]]]
@@ -80,46 +80,41 @@ def foretell_by_cox(task: Task, encode: Encode = encode_records) -> Forecast:
 def foretell_by_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
     """Cox with an elastic net, whose strength inner folds of the training patients choose."""
     require_sksurv()
-    from sksurv.linear_model import CoxnetSurvivalAnalysis
 
     def fit(x: Any, y: Any) -> Any:
-        alphas = _list_strengths(x, y)
-        scores = [_score_strength(x, y, alpha, task) for alpha in alphas]
-        best = alphas[int(np.argmax(scores))]
-        return CoxnetSurvivalAnalysis(l1_ratio=0.5, alphas=[best], fit_baseline_model=True).fit(x, y)
+        alphas = _fit_coxnet(x, y, n_alphas=_STRENGTHS, alpha_min_ratio=0.01).alphas_
+        best = int(np.argmax(_score_strengths(x, y, alphas, task)))
+        return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
 
     return _run_sksurv(task, encode, fit)
 
 
-def _list_strengths(x: Any, y: Any) -> Any:
-    """List strengths of the penalty, strongest first, that can be fitted; with many numbers, weak ones cannot."""
+def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
+    """Fit from the strongest penalty to the weakest that can be fitted; with many numbers, weak ones cannot."""
     from sksurv.linear_model import CoxnetSurvivalAnalysis
 
-    for ratio in _RATIOS:
-        try:
-            return CoxnetSurvivalAnalysis(l1_ratio=0.5, alpha_min_ratio=ratio, n_alphas=30).fit(x, y).alphas_
-        except ArithmeticError:
-            continue
-    raise DataError(
-        f"Coxnet cannot be fitted to {x.shape[1]} numbers of {len(x)} training patients, however strong its penalty. "
-        "Leave it out, or use more patients."
-    )
+    try:
+        return CoxnetSurvivalAnalysis(l1_ratio=0.5, **options).fit(x, y)
+    except ArithmeticError:
+        alphas = options.get("alphas")
+        if alphas is None:
+            ratio = math.sqrt(options["alpha_min_ratio"])
+            return _fit_coxnet(x, y, **{**options, "alpha_min_ratio": ratio})
+        if len(alphas) == 1:
+            raise
+        return _fit_coxnet(x, y, **{**options, "alphas": alphas[: len(alphas) // 2]})
 
 
-def _score_strength(x: Any, y: Any, alpha: float, task: Task) -> float:
-    from sksurv.linear_model import CoxnetSurvivalAnalysis
-
-    sums = []
+def _score_strengths(x: Any, y: Any, alphas: Any, task: Task) -> Numbers:
+    """Return the concordance, over inner folds, of each strength that could be fitted in all of them."""
+    sums: list[list[Sums]] = []
     for fold in make_folds(task.train, count_inner(task), task.seed):
         train, test = list(fold.train), list(fold.test)
-        try:
-            model = CoxnetSurvivalAnalysis(l1_ratio=0.5, alphas=[alpha]).fit(x[train], y[train])
-        except ArithmeticError:  # too weak for so few patients
-            return 0.0
         outcome = Outcome(y["event"][test], y["time"][test])
-        sums.append(compare_pairs(outcome, np.asarray(model.predict(x[test]), np.float64)))
-    (found,) = pool(sums)
-    return 0.5 if np.isnan(found) else float(found)
+        weights = _fit_coxnet(x[train], y[train], alphas=alphas).coef_
+        sums.append([compare_pairs(outcome, x[test] @ one) for one in weights.T])
+    found = np.concatenate([pool(list(parts)) for parts in zip(*sums, strict=False)])
+    return np.where(np.isnan(found), 0.5, found)
 
 
 def count_inner(task: Task) -> int:
