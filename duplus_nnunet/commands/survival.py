@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.checking import Report
+    from duplus_nnunet.survival.cohort import Cohort
     from duplus_nnunet.survival.schema import ClinicalSchema
+    from duplus_nnunet.survival.study import Design, Study
     from duplus_nnunet.survival.table import Rows
 
 _DESCRIPTION = """\
@@ -62,7 +64,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-o", "--output", metavar="FOLDER", type=Path, help="where metrics.json and predictions.csv are written")
+    add(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="for tables, metrics.json, pictures, a model card",
+    )
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
@@ -112,14 +120,15 @@ def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Repor
 
 def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.cohort import Cohort
     from duplus_nnunet.survival.scores import require_sksurv
-    from duplus_nnunet.survival.study import Design, run_study, to_plain
-    from duplus_nnunet.survival.study_files import describe_study, write_study
+    from duplus_nnunet.survival.study import Design, run_study
 
     require_sksurv()
     if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
         raise DataError("--seeds must be 1 or more, and --horizons above 0.")
-    rows, schema, report = _examine(_open(args))
+    datasets = _open(args)
+    rows, schema, report = _examine(datasets)
     if not report.is_usable:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
@@ -129,12 +138,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     warnings = tuple(found.text for found in report.findings if found.severity == "warning")
     study = run_study(report.records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr))
     study = replace(study, notes=(*warnings, *study.notes))
+    _tell(study, design, Cohort(datasets[0].folder.name, report.records, schema), args)
+    return 0
+
+
+def _tell(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:
+    """Print what a study found, and write its files where they are asked for."""
+    from duplus_nnunet.survival.study_files import write_study
+    from duplus_nnunet.survival.study_json import to_plain
+    from duplus_nnunet.survival.study_text import describe_study
+
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output is not None:
-        print(f"Wrote {' and '.join(map(str, write_study(study, design, args.output)))}.", file=sys.stderr)
-    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study, design)))
-    return 0
+        for file in write_study(study, design, cohort, args.output):
+            print(f"Wrote {file}.", file=sys.stderr)
+    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study)))
 
 
 def _open(args: argparse.Namespace) -> "list[RawDataset]":
