@@ -99,6 +99,64 @@ class AdaptationSettings:
             _check(f"settings.adaptation.{name}", value, isinstance(value, bool), "true or false")
 
 
+# Losses of the prognosis.
+SURVIVAL_LOSSES = ("logistic hazard", "mtlr", "deephit", "cox")
+
+
+@dataclass(frozen=True)
+class SurvivalSettings:
+    """The prognosis: how image features and EHR become a risk.
+
+    Attributes:
+        loss: One of SURVIVAL_LOSSES; "cox" needs torchsurv.
+        bins: Number of time bins, 2 or more; fewer are used where there are fewer training events.
+        networks: Number of networks that are averaged; each stops by another inner part of the training patients.
+        hidden: Width of MLP_Prog's hidden layer.
+        image_features: Number of numbers that the image features are projected to.
+        dropout: Share, 0 to below 1, of the inputs of MLP_Prog that are dropped in training.
+        column_dropout: Share of the EHR columns, 0 to below 1, that a patient is trained without, drawn anew each time.
+        table_dropout: Share of the patients, 0 to below 1, who are trained without their EHR, drawn anew each time.
+        modality_dropout: Share of the modalities, 0 to below 1, that a patient is trained without.
+        lesion_targets: Names of the targets that are the lesion; none means that they are chosen by name.
+        lora_epochs: Number of epochs of the second stage, in which a LoRA in the encoder learns too; 0: none.
+        lora_r: Rank of that LoRA.
+        lora_alpha: Its output is scaled by lora_alpha / lora_r.
+        allow_overlap: Whether the segmentation model may have been trained on held-out patients; it is reported.
+    """
+
+    loss: str = "logistic hazard"
+    bins: int = 10
+    networks: int = 5
+    hidden: int = 16
+    image_features: int = 8
+    dropout: float = 0.1
+    column_dropout: float = 0.1
+    table_dropout: float = 0.1
+    modality_dropout: float = 0.1
+    lesion_targets: tuple[str, ...] = ()
+    lora_epochs: int = 10
+    lora_r: int = 8
+    lora_alpha: float = 32.0
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        where = "settings.survival"
+        _check(f"{where}.loss", self.loss, self.loss in SURVIVAL_LOSSES, " or ".join(map(repr, SURVIVAL_LOSSES)))
+        _check_at_least(f"{where}.bins", self.bins, 2)
+        _check_at_least(f"{where}.lora_epochs", self.lora_epochs, 0)
+        for name in ("networks", "hidden", "image_features", "lora_r"):
+            _check_at_least(f"{where}.{name}", getattr(self, name), 1)
+        for name in ("dropout", "column_dropout", "table_dropout", "modality_dropout"):
+            share = getattr(self, name)
+            _check(f"{where}.{name}", share, _is_number(share) and 0 <= share < 1, "a share from 0 to below 1")
+        alpha, listed, overlap = self.lora_alpha, self.lesion_targets, self.allow_overlap
+        _check(f"{where}.lora_alpha", alpha, _is_number(alpha) and 0 < alpha < math.inf, "a number above 0")
+        fits = isinstance(listed, (list, tuple)) and all(isinstance(name, str) and name for name in listed)
+        _check(f"{where}.lesion_targets", listed, fits, "a list of names, such as ['sarcoma']")
+        _check(f"{where}.allow_overlap", overlap, isinstance(overlap, bool), "true or false")
+        object.__setattr__(self, "lesion_targets", tuple(listed))
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a user changes in the plans to change a run; the defaults are nnU-Net's but for `save_every`.
@@ -123,6 +181,7 @@ class Settings:
         network: Sizes of the conditioning.
         text_adapter: LoRA on the text encoder; off by default.
         adaptation: LoRA on the network, for DuPLUSLoRATrainer.
+        survival: The prognosis, for DuPLUSSurvivalTrainer.
     """
 
     epochs: int = 1000
@@ -140,6 +199,7 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
+    survival: SurvivalSettings = field(default_factory=SurvivalSettings)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
@@ -258,9 +318,11 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
     network = _check_keys("duplus.settings.network", given.pop("network", {}), NetworkSettings)
     adapter = _check_keys("duplus.settings.text_adapter", given.pop("text_adapter", {}), TextAdapterSettings)
     adaptation = _check_keys("duplus.settings.adaptation", given.pop("adaptation", {}), AdaptationSettings)
+    survival = _check_keys("duplus.settings.survival", given.pop("survival", {}), SurvivalSettings)
     return Settings(
         **given,
         network=NetworkSettings(**network),
         text_adapter=TextAdapterSettings(**adapter),
         adaptation=AdaptationSettings(**adaptation),
+        survival=SurvivalSettings(**survival),
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import Settings, TextAdapterSettings, read_settings
+from duplus_nnunet.settings import Settings, SurvivalSettings, TextAdapterSettings, read_settings
 
 
 def plans(**settings: Any) -> dict[str, Any]:
@@ -63,6 +63,42 @@ def test_an_unknown_adapter_setting_is_refused() -> None:
 def test_an_adapter_setting_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(PlansError, match=f"text_adapter.{next(iter(wrong))} is "):
         read_settings(plans(text_adapter=wrong))
+
+
+def test_settings_of_the_prognosis_survive_json() -> None:
+    written = Settings(survival=SurvivalSettings(loss="mtlr", bins=4, lesion_targets=("sarcoma",)))
+    assert read_settings(plans(**json.loads(json.dumps(written.to_dict())))) == written
+
+
+def test_an_unknown_setting_of_the_prognosis_is_refused() -> None:
+    with pytest.raises(PlansError, match="Did you mean 'networks'"):
+        read_settings(plans(survival={"network": 3}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"loss": "hinge"},
+        {"loss": ["cox"]},
+        {"bins": 1},
+        {"networks": 0},
+        {"hidden": 2.5},
+        {"image_features": 0},
+        {"dropout": 1.0},
+        {"column_dropout": -0.1},
+        {"table_dropout": "none"},
+        {"modality_dropout": float("nan")},
+        {"lesion_targets": "sarcoma"},
+        {"lesion_targets": [""]},
+        {"lora_epochs": -1},
+        {"lora_r": 0},
+        {"lora_alpha": 0},
+        {"allow_overlap": "yes"},
+    ],
+)
+def test_a_setting_of_the_prognosis_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PlansError, match=f"survival.{next(iter(wrong))} is "):
+        read_settings(plans(survival=wrong))
 
 
 @pytest.mark.parametrize(
