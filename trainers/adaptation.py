@@ -1,7 +1,6 @@
 """DuPLUSLoRATrainer: a frozen base, and beside it a LoRA and generators that learn a new dataset."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,12 +81,9 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
         return cast(AdapterParts, network.adapters[network.default_adapter])
 
     def initialize(self) -> None:
-        """Differs from DuPLUSTrainer: pretrained weights are compared with the base; the log says what learns."""
+        """Differs from DuPLUSTrainer: the log says what learns."""
         super().initialize()
         network = unwrap(self.network)
-        network.check_pretrained = partial(
-            check_checkpoint, plans=self.plans_manager.plans, configuration=self.configuration_name
-        )
         counts = count_parameters(network.state_dict(), network.default_adapter)
         whole = counts["base"]
         self.print_to_log_file(
@@ -95,6 +91,11 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             f"convolutions, {counts['lora']} weights ({counts['lora'] / whole:.2%} of the base's {whole}); generators "
             f"of its own: {counts['generators']} weights"
         )
+
+    def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
+        """Differs from DuPLUSTrainer: the checkpoint is compared with the base that the plans were made for."""
+        check_checkpoint(checkpoint, file, self.plans_manager.plans, self.configuration_name)
+        super().meet_base(checkpoint, file)
 
     def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
         """Differs from DuPLUSTrainer: the LoRA learns at its own rate; encoder and decoder are frozen anyway."""
