@@ -176,4 +176,3 @@ def join(reader: FeatureReader, images: Sequence[Imaged], rows: Mapping[str, tup
     columns = [(name, context, kind) for context, block in blocks.items() for name, kind in block]
     names, contexts, kinds = zip(*columns, strict=True)
     return FeatureTable(tuple(names), tuple(contexts), tuple(kinds), table)
-

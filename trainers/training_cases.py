@@ -92,8 +92,7 @@ def continue_from(before: TrainingCases | Literal["unknown"], now: TrainingCases
     if not isinstance(before, TrainingCases):
         return TrainingCases(now.dataset, now.fold, now.cases, now.patients, UNKNOWN)
     cases, patients = (
-        tuple(sorted({*mine, *theirs}))
-        for mine, theirs in ((now.cases, before.cases), (now.patients, before.patients))
+        tuple(sorted({*mine, *theirs})) for mine, theirs in ((now.cases, before.cases), (now.patients, before.patients))
     )
     return TrainingCases(now.dataset, now.fold, cases, patients, before.base)
 
@@ -112,3 +111,10 @@ def find_overlap(base: TrainingCases, held_out: Mapping[str, Sequence[str]]) -> 
 
 Base = TrainingCases | Literal["unknown"] | None
 _FORM: TypeAdapter[Any] = TypeAdapter(TrainingCases)
+_BASE: TypeAdapter[Any] = TypeAdapter(Base)
+
+
+def parse_base(content: Any) -> Base:
+    """Read from plain data what a training started from."""
+    found: Base = _BASE.validate_python(content)
+    return found

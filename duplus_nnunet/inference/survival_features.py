@@ -174,9 +174,7 @@ class FeatureReader:
     def _predict(self, image: torch.Tensor, context: str) -> tuple[torch.Tensor, Windows]:
         """Predict an image by nnU-Net's windows, and keep what the encoder gave of each."""
         host, maps = self.host, list[torch.Tensor]()
-        predictor = nnUNetPredictor(
-            _STEP, use_gaussian=True, use_mirroring=False, device=host.device, allow_tqdm=False
-        )
+        predictor = nnUNetPredictor(_STEP, use_gaussian=True, use_mirroring=False, device=host.device, allow_tqdm=False)
         configuration = configure(host.configuration, host.plans_manager.plans, context)
         predictor.manual_initialization(
             self.network, host.plans_manager, configuration, None, host.dataset_json, "DuPLUSTrainer", None
@@ -195,9 +193,7 @@ class FeatureReader:
 
     def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
         """Pad an image (C, D, H, W) as nnU-Net does for its windows; return it, and where the image is in it."""
-        padded, inside = pad_nd_image(
-            image, self.host.configuration.patch_size, "constant", {"value": 0}, True, None
-        )
+        padded, inside = pad_nd_image(image, self.host.configuration.patch_size, "constant", {"value": 0}, True, None)
         return padded, tuple(inside)
 
     def _encode(self, padded: torch.Tensor, windows: Windows) -> Windows:
