@@ -81,6 +81,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self.num_epochs = self.settings.survival.lora_epochs if self.inner else 0
         self.notes = [*self.clinic.notes, *note_lesions(self.lesions)]
         self.base_file: str | None = None
+        self.continued = False
         self.model: SurvivalModel | None = None
         self.losses: dict[str, float] = {}
         self.kept = False
@@ -140,17 +141,14 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         held = {record.patient for record in self.cohort.held_out}
         names = {patient: found for patient, found in list_names(self.clinic, validation).items() if patient in held}
         self._note(*judge_overlap(self.base_cases, names, self.settings.survival.allow_overlap))
-        folder = Path(self.output_folder)
-        if self.current_epoch == 0 and self.model is None and not (folder / VALIDATION / "summary.json").is_file():
-            base = self.base_cases
-            same = isinstance(base, TrainingCases) and set(base.cases) == set(training)
-            copy_summary(
-                Path(str(self.base_file)).parent, folder, same and base.dataset == self.plans_manager.dataset_name
-            )
+        if not self.continued:
+            base, dataset = self.base_cases, self.plans_manager.dataset_name
+            same = isinstance(base, TrainingCases) and (base.dataset, set(base.cases)) == (dataset, set(training))
+            copy_summary(Path(str(self.base_file)).parent, Path(self.output_folder), same)
 
     def _begin(self) -> None:
         """Read features, or find them read; what was begun can be continued from here on."""
-        if self.model is None and self.current_epoch == 0:
+        if self.model is None and not self.continued:
             self._save_at("checkpoint_latest.pth")
         table = self.read_features("")
         if self.num_epochs and self.inner and self.current_epoch == 0:
@@ -195,8 +193,12 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         return tuple(self.dataset_class(self.preprocessed_dataset_folder, cases) for cases in sides)
 
     def get_dataloaders(self) -> Any:
-        """Differs from nnU-Net: where no epoch is left, no worker is started."""
-        return super().get_dataloaders() if self.current_epoch < self.num_epochs else (None, None)
+        """Differs from nnU-Net: where no epoch is left, no worker is started; images are mirrored as the base's."""
+        axes = self.inference_allowed_mirroring_axes
+        try:
+            return super().get_dataloaders() if self.current_epoch < self.num_epochs else (None, None)
+        finally:
+            self.inference_allowed_mirroring_axes = axes
 
     def _measure(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         """Return loss and logits of a batch's patches by the LoRA's encoder, and whose they are."""

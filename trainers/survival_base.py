@@ -34,8 +34,8 @@ def check_base(checkpoint: Mapping[str, Any], file: object, network: Conditioned
     theirs = checkpoint.get("init_args", {}).get("plans", {}).get(PLANS_KEY)
     if theirs is None:
         raise ModelError(
-            f"{file} is no DuPLUS model's checkpoint. A prognosis is learned on a trained segmentation model: train one "
-            "with -tr DuPLUSTrainer and the same plans, and give its checkpoint_final.pth."
+            f"{file} is no DuPLUS model's checkpoint. A prognosis is learned on a trained segmentation model: "
+            "train one with -tr DuPLUSTrainer and the same plans, and give its checkpoint_final.pth."
         )
     ours = {name_in_base(name): value for name, value in network.state_dict().items() if name_in_base(name)}
     wrong = [

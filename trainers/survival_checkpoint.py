@@ -90,6 +90,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
         if trainer.grad_scaler is not None and found["grad_scaler_state"]:
             trainer.grad_scaler.load_state_dict(found["grad_scaler_state"])
     trainer.base_file, trainer.base_cases = state["base_file"], parse_base(state["base_cases"])
+    trainer.continued = True
     trainer.kept, trainer.losses = state["kept"], state["losses"]
     trainer.notes = list(dict.fromkeys([*trainer.notes, *state["notes"]]))
     trainer.model = None if state["model"] is None else SurvivalModel.from_plain(state["model"])
@@ -101,8 +102,8 @@ def _compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None
     if before != now:
         differ = sorted(before ^ now)
         raise ModelError(
-            f"{file} was trained on {len(before)} patients, and the fold has {len(now)} now; {len(differ)} differ, first "
-            f"{differ[0]!r}. Restore splits_final.json and clinical.csv, or train without --c."
+            f"{file} was trained on {len(before)} patients, and the fold has {len(now)} now; {len(differ)} differ, "
+            f"first {differ[0]!r}. Restore splits_final.json and clinical.csv, or train without --c."
         )
 
 

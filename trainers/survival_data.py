@@ -124,8 +124,8 @@ def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence
     both = sorted(str(patient) for patient in sides[0] & sides[1])
     if both:
         raise DataError(
-            f"Fold {fold} holds out some images of patient {both[0]!r} and trains on others ({len(both)} such patients). "
-            "Split by patient: take splits_final.json away and run `duplus survival split DATASET`."
+            f"Fold {fold} holds out some images of patient {both[0]!r} and trains on others ({len(both)} such "
+            "patients). Split by patient: take splits_final.json away and run `duplus survival split DATASET`."
         )
     held = tuple(record for name, record in records.items() if name in sides[1])
     train = tuple(record for name, record in records.items() if name not in sides[1])

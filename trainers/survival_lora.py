@@ -40,8 +40,8 @@ def make_spec(network: ConditionedUNet, settings: SurvivalSettings) -> AdapterSp
     chosen = tuple(name for name, fit in fits.items() if fit and name.startswith("encoder."))
     if not chosen:
         raise PlansError(
-            f"settings.survival.lora_r is {r} in the plans, and no convolution of the encoder has weights of that rank. "
-            "Lower it, or set settings.survival.lora_epochs to 0."
+            f"settings.survival.lora_r is {r} in the plans, and no convolution of the encoder has weights of that "
+            "rank. Lower it, or set settings.survival.lora_epochs to 0."
         )
     return AdapterSpec(ADAPTER, r, settings.lora_alpha, 0.0, chosen, film=False, head=False)
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.commands.survival_split import add_action as add_split
+
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.checking import Report
@@ -58,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         added.add_argument("--json", action="store_true", help="print JSON")
         if name == "evaluate":
             _add_study_options(added)
+    add_split(actions, **looks)
 
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
