@@ -4,13 +4,16 @@ In come records, out comes an array (N, P), float32. What a fitted encoder has n
 category counts as the commonest one, a missing value as the mean, and marked.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.errors import ModelError
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.table import Record
 
@@ -45,7 +48,7 @@ class ColumnCode:
         return (*own, f"{self.name} is missing") if self.marks_missing else own
 
     def encode(self, value: float | str | None) -> list[float]:
-        """Turn one value into numbers."""
+        """Turn one value into numbers; None is one that is not known."""
         if self.categories:
             numbers = [float(value == category) for category in self.categories[1:]]
         else:
@@ -81,6 +84,30 @@ class RecordEncoder:
         ]
         return np.array(rows, np.float32).reshape(len(records), len(self.names)), self._list_notes(records)
 
+    def encode_absent(self) -> Table:
+        """Encode a record of which nothing is known, (P)."""
+        return np.array([number for column in self.columns for number in column.encode(None)], np.float32)
+
+    def list_owners(self) -> NDArray[np.int64]:
+        """Give the place of the column that each number is of, (P)."""
+        return np.repeat(np.arange(len(self.columns)), [len(column.names) for column in self.columns]).astype(np.int64)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return it as plain data that JSON takes."""
+        return [{**asdict(column), "categories": list(column.categories)} for column in self.columns]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "RecordEncoder":
+        """Read what `to_plain` gave.
+
+        Raises:
+            ModelError: It is not of that form.
+        """
+        try:
+            return cls(tuple(_read_column(column) for column in plain))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"A stored EHR encoder cannot be read ({error!r}). Fit the model again.") from error
+
     def _list_notes(self, records: Sequence[Record]) -> list[str]:
         notes = []
         for column in self.columns:
@@ -95,6 +122,16 @@ class RecordEncoder:
             if strange:
                 notes.append(f"{column.name!r} has values that were not trained on: {', '.join(map(repr, strange))}.")
         return notes
+
+
+def _read_column(plain: Mapping[str, Any]) -> ColumnCode:
+    mean, scale = float(plain["mean"]), float(plain["scale"])
+    if not (math.isfinite(mean) and math.isfinite(scale)):
+        raise ValueError(f"the mean {mean} or the scale {scale} of {plain['name']!r}")
+    categories = tuple(str(value) for value in plain["categories"])
+    return ColumnCode(
+        str(plain["name"]), str(plain["type"]), mean, scale, categories, marks_missing=bool(plain["marks_missing"])
+    )
 
 
 def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEncoder:

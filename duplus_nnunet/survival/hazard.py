@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.scores import Numbers, Outcome
+from duplus_nnunet.survival.stopping import train_until
 
-_EPOCHS, _PATIENCE, _BATCH = 300, 40, 128
+_BATCH = 128
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2
 
 
@@ -78,11 +79,15 @@ def predict_survival(logits: torch.Tensor, edges: Numbers, times: Numbers) -> Nu
         edges: Right edges of the bins, in days, (T).
         times: In days.
     """
-    steps = functional.logsigmoid(-logits.double()).cumsum(1).numpy()
-    logs = np.concatenate([np.zeros((len(steps), 1)), steps], axis=1)
+    return interpolate_survival(functional.logsigmoid(-logits.double()).cumsum(1).numpy(), edges, times)
+
+
+def interpolate_survival(logs: Numbers, edges: Numbers, times: Numbers) -> Numbers:
+    """Return survival at some times, (N, times), given its logarithm at the right edges of bins, (N, T)."""
+    logs = np.concatenate([np.zeros((len(logs), 1)), logs], axis=1)
     knots = np.concatenate([[0.0], edges])
-    curves: Numbers = np.exp(np.stack([np.interp(times, knots, row) for row in logs]))
-    return curves
+    curves = np.exp([np.interp(times, knots, row) for row in logs])
+    return np.asarray(curves, np.float64).reshape(len(logs), len(times))
 
 
 def predict_risk(logits: torch.Tensor) -> Numbers:
@@ -157,24 +162,16 @@ def _fit(
     learn: NDArray[np.int64],
     held: NDArray[np.int64],
 ) -> None:
-    """Run epochs until the loss of those held has not fallen for a while, and go back to where it was least."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    best, kept, since = float("inf"), {name: value.clone() for name, value in network.state_dict().items()}, 0
-    for _ in range(_EPOCHS):
-        network.train()
+
+    def learn_once() -> None:
         for batch in torch.split(torch.from_numpy(learn)[torch.randperm(len(learn))], _BATCH):
             optimizer.zero_grad()
             loss = logistic_hazard_loss(network(data[0][batch]), data[1][batch], data[2][batch])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            found = float(logistic_hazard_loss(network(data[0][held]), data[1][held], data[2][held]))
-        if found < best - 1e-5:
-            best, since = found, 0
-            kept = {name: value.clone() for name, value in network.state_dict().items()}
-        else:
-            since += 1
-            if since >= _PATIENCE:
-                break
-    network.load_state_dict(kept)
+
+    def measure() -> float:
+        return float(logistic_hazard_loss(network(data[0][held]), data[1][held], data[2][held]))
+
+    train_until(network, learn_once, measure)

@@ -12,10 +12,13 @@ import numpy as np
 
 from duplus_nnunet.survival.encoding import fit_encoder
 from duplus_nnunet.survival.folds import make_folds
+from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.hazard import predict_risk, predict_survival, train_record_network
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome, compare_pairs, pool, require_sksurv
 from duplus_nnunet.survival.table import SEEN, Record
+
+__all__ = ["METHODS", "Forecast", "Task", "forecast", "read_outcome"]
 
 _RIDGE = 0.1
 _INNER = 5
@@ -40,28 +43,6 @@ class Task:
     schema: ClinicalSchema
     times: Numbers
     seed: int
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What was predicted of N patients.
-
-    Attributes:
-        risk: Higher is worse, (N).
-        survival: Probability to be free of the event at each time, (N, T).
-        notes: What a reader has to know.
-    """
-
-    risk: Numbers
-    survival: Numbers
-    notes: tuple[str, ...] = ()
-
-
-def read_outcome(records: Sequence[Record]) -> Outcome:
-    """Return outcomes; a competing event counts as the end of follow-up."""
-    return Outcome(
-        np.array([record.event == SEEN for record in records], bool), np.array([record.time for record in records])
-    )
 
 
 def forecast(method: str, task: Task) -> Forecast:

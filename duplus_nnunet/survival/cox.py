@@ -1,0 +1,145 @@
+"""Cox's partial likelihood by torchsurv, with Breslow's baseline. Risk sets hold everybody who is given."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.scores import Numbers, Outcome
+from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
+
+# torchsurv exponentiates log hazards in float32 as they are; beyond this they differ from their mean by no more.
+_WIDEST = 40.0
+
+
+def require_torchsurv() -> Any:
+    """Import torchsurv's Cox loss.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        from torchsurv.loss import cox
+    except ImportError as error:
+        raise DataError(
+            "The loss 'cox' needs torchsurv. Install it: pip install 'duplus-nnunet[survival]'; or choose "
+            "'logistic hazard', which needs nothing more."
+        ) from error
+    return cox
+
+
+def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """Return the log partial likelihood, a sum over events; ties by Efron's method.
+
+    Args:
+        log_hazards: Relative ones, (N); only their differences count.
+        event: Whether the event was seen, bool (N).
+        ranks: Of the times, int64 (N).
+
+    Returns:
+        A scalar; 0, with gradients of 0, without any event and for a patient alone.
+
+    Raises:
+        DataError: torchsurv is not installed.
+
+    Source: Cox 1972; Efron 1977, JASA 72(359).
+    """
+    cox = require_torchsurv()
+    if len(log_hazards) < 2 or not bool(event.any()):
+        return log_hazards.sum() * 0.0
+    centred = (log_hazards - log_hazards.detach().mean()).clamp(-_WIDEST, _WIDEST)
+    likelihood: torch.Tensor = -cox.neg_partial_log_likelihood(
+        centred, event, ranks.float(), ties_method="efron", reduction="sum"
+    )
+    return likelihood
+
+
+def fit_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
+    """Fit the cumulative hazard of a patient whose log hazard is 0.
+
+    Args:
+        log_hazards: Relative ones of training patients, (N).
+        outcome: Of the same.
+
+    Returns:
+        Different times of events in days, ascending, and the cumulative hazard at each, both (K).
+
+    Source: Breslow 1972, JRSS B 34(2), discussion.
+    """
+    times, counts = np.unique(outcome.time[outcome.event], return_counts=True)
+    at_risk = (outcome.time[None, :] >= times[:, None]).astype(np.float64) @ np.exp(log_hazards)
+    return times, np.cumsum(counts / at_risk)
+
+
+@dataclass(frozen=True)
+class Cox(SurvivalLoss):
+    """The one output is a log hazard relative to a baseline, which is Breslow's, fitted on all training patients.
+
+    Attributes:
+        times: Different times of training events, in days, ascending, (K).
+        hazards: The baseline's cumulative hazard at each, (K).
+        centre: Mean output of training patients, which is risk 0.
+    """
+
+    name: ClassVar[str] = "cox"
+    needs_everybody: ClassVar[bool] = True
+    times: Numbers = field(default_factory=lambda: np.zeros(0))
+    hazards: Numbers = field(default_factory=lambda: np.zeros(0))
+    centre: float = 0.0
+
+    @property
+    def outputs(self) -> int:
+        """One."""
+        return 1
+
+    def make_targets(self, outcome: Outcome) -> Targets:
+        """Rank the times: nothing else of them counts."""
+        ranks = np.unique(outcome.time, return_inverse=True)[1].astype(np.int64)
+        return Targets(torch.from_numpy(ranks), torch.from_numpy(outcome.event.copy()))
+
+    def start(self, targets: Targets) -> torch.Tensor:
+        """Give 0: the baseline is no part of the network."""
+        return torch.zeros(1)
+
+    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return the negative log partial likelihood, a mean over events; 0 if there is none."""
+        count = max(1, int(targets.seen.sum()))
+        return -sum_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
+
+    def measure_held(self, logits: torch.Tensor, targets: Targets, held: torch.Tensor) -> torch.Tensor:
+        """Return what those held add to the loss of all, so that their risk sets hold everybody; a mean over events.
+
+        Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24): cross-validated partial likelihood.
+        """
+        rest = torch.ones(len(logits), dtype=torch.bool)
+        rest[held] = False
+        whole = sum_partial_likelihood(logits[:, 0], targets.seen, targets.places)
+        part = sum_partial_likelihood(logits[rest, 0], targets.seen[rest], targets.places[rest])
+        return (part - whole) / max(1, int(targets.seen[held].sum()))
+
+    def finish(self, logits: torch.Tensor, outcome: Outcome) -> "Cox":
+        """Fit the baseline."""
+        centre = float(logits.double().mean())
+        return Cox(*fit_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
+
+    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return log hazards relative to the mean training patient."""
+        return logits[:, 0] - self.centre
+
+    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+        """Return survival: steps at the times of training events."""
+        steps = np.concatenate([[0.0], self.hazards])[np.searchsorted(self.times, times, side="right")]
+        ratios = self.tell_risk(logits.double()).exp().numpy()
+        survival: Numbers = np.exp(-steps[None, :] * ratios[:, None])
+        return survival
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "name": self.name,
+            "times": self.times.tolist(),
+            "hazards": self.hazards.tolist(),
+            "centre": self.centre,
+        }

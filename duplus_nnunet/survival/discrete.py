@@ -1,0 +1,177 @@
+"""Losses over bins of time: logistic hazard, MTLR and DeepHit.
+
+Bins are cut from the times of training events alone. A place is the number of bins that a patient is known to have
+outlived; those censored count in these bins and no others.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from duplus_nnunet.survival.hazard import find_bins, interpolate_survival, logistic_hazard_loss
+from duplus_nnunet.survival.scores import Numbers, Outcome
+from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
+
+# DeepHit's weight of the likelihood against the ranking, and how steeply a pair in wrong order costs; both as in pycox.
+_ALPHA, _SIGMA = 0.2, 0.1
+
+
+@dataclass(frozen=True)
+class DiscreteLoss(SurvivalLoss):
+    """A loss over bins of time.
+
+    Attributes:
+        edges: Right edges of the T bins in days, ascending.
+    """
+
+    edges: Numbers
+
+    @property
+    def outputs(self) -> int:
+        """Count the bins."""
+        return len(self.edges)
+
+    def make_targets(self, outcome: Outcome) -> Targets:
+        """Say how many bins each patient outlived, and whether the event is in the next one."""
+        # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
+        outlived = np.searchsorted(self.edges, outcome.time, side="right")
+        places = np.where(outcome.event, find_bins(outcome.time, self.edges), outlived)
+        seen = outcome.event & (places < self.outputs)
+        return Targets(torch.from_numpy(places.astype(np.int64)), torch.from_numpy(seen))
+
+    @abstractmethod
+    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the cumulative hazard, -log(survival), at the right edge of each bin, (N, T)."""
+
+    def start(self, targets: Targets) -> torch.Tensor:
+        """Give outputs that describe all patients together."""
+        had, at_risk = _spread(targets, self.outputs)
+        return self.describe((had.sum(0) + 0.5) / (at_risk.sum(0) + 1.0))
+
+    @abstractmethod
+    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+        """Give the outputs that mean some hazards, the chance to have the event in a bin; both (T)."""
+
+    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return cumulative hazards, summed over the edges: the expected number of events.
+
+        Source: Ishwaran et al. 2008, Annals of Applied Statistics 2(3).
+        """
+        return self.sum_hazards(logits).sum(1)
+
+    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+        """Return survival; within a bin the hazard is constant, beyond the last edge the curve stays where it is."""
+        return interpolate_survival(-self.sum_hazards(logits.double()).numpy(), self.edges, times)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"name": self.name, "edges": self.edges.tolist()}
+
+
+@dataclass(frozen=True)
+class LogisticHazard(DiscreteLoss):
+    """Outputs are logits of hazards. Source: Gensheimer and Narasimhan 2019, PeerJ 7:e6257."""
+
+    name: ClassVar[str] = "logistic hazard"
+
+    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return the negative log-likelihood, a mean over patients."""
+        had, at_risk = _spread(targets, self.outputs)
+        return logistic_hazard_loss(logits, at_risk, had)
+
+    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return cumulative hazards, (N, T)."""
+        return -functional.logsigmoid(-logits).cumsum(1)
+
+    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+        """Give the logits of hazards."""
+        return torch.logit(hazards)
+
+
+@dataclass(frozen=True)
+class Multinomial(DiscreteLoss):
+    """Outputs give the chance of the event in each bin, and of none in all of them, whose own score is 0."""
+
+    @abstractmethod
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn outputs (N, T) into scores of the bins (N, T), of which a softmax gives chances."""
+
+    def take_logs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return logarithms of the chances of T bins and of none, (N, T + 1)."""
+        return functional.pad(self.score(logits), (0, 1)).log_softmax(1)
+
+    def _sum_likelihood(self, logs: torch.Tensor, targets: Targets) -> torch.Tensor:
+        # Those censored are somewhere in what is left from their place on.
+        left = logs.flip(1).logcumsumexp(1).flip(1)
+        chosen = torch.where(targets.seen[:, None], logs, left).gather(1, targets.places[:, None])
+        return -chosen.mean()
+
+    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return cumulative hazards, (N, T)."""
+        return -self.take_logs(logits).flip(1).logcumsumexp(1).flip(1)[:, 1:]
+
+
+@dataclass(frozen=True)
+class MultiTaskRegression(Multinomial):
+    """MTLR: the score of a bin is the sum of the outputs from it on. Source: Yu et al. 2011, NeurIPS 24."""
+
+    name: ClassVar[str] = "mtlr"
+
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """Sum up outputs from the last bin backwards."""
+        return logits.flip(1).cumsum(1).flip(1)
+
+    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return the negative log-likelihood, a mean over patients."""
+        return self._sum_likelihood(self.take_logs(logits), targets)
+
+    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+        """Give outputs of which the sums mean the hazards."""
+        scores = _score_hazards(hazards)
+        return scores - functional.pad(scores[1:], (0, 1))
+
+
+@dataclass(frozen=True)
+class DeepHit(Multinomial):
+    """DeepHit for one kind of event: the likelihood, and a cost of pairs whose order is wrong.
+
+    Source: Lee et al. 2018, AAAI; weighted against each other as in Kvamme et al. 2019, JMLR 20(129).
+    """
+
+    name: ClassVar[str] = "deephit"
+
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """Take outputs as they are."""
+        return logits
+
+    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return likelihood and ranking together; means over patients, and over pairs."""
+        logs = self.take_logs(logits)
+        # By the end of each bin, the chance to have had the event; of pairs (i, j), at i's own bin.
+        by_then = logs.exp().cumsum(1)
+        own = by_then.gather(1, targets.places[:, None])
+        others = by_then.T[targets.places]
+        counts = targets.seen[:, None] & (targets.places[None, :] > targets.places[:, None])
+        costs = torch.exp((others - own) / _SIGMA) * counts
+        return _ALPHA * self._sum_likelihood(logs, targets) + (1 - _ALPHA) * costs.mean()
+
+    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+        """Give scores that mean the hazards."""
+        return _score_hazards(hazards)
+
+
+def _spread(targets: Targets, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say in which bin each patient had the event, and in which ones they were at risk; both float32 (N, T)."""
+    columns, places = torch.arange(bins)[None, :], targets.places[:, None]
+    had = targets.seen[:, None] & (columns == places)
+    return had.float(), ((columns < places) | had).float()
+
+
+def _score_hazards(hazards: torch.Tensor) -> torch.Tensor:
+    """Give the logarithm of the chance of each bin relative to that of none, (T)."""
+    alive = torch.cat([torch.ones(1), (1 - hazards).cumprod(0)])
+    return torch.log(hazards * alive[:-1]) - torch.log(alive[-1])

@@ -1,0 +1,75 @@
+"""What a network's outputs mean for survival: the interface that all losses share.
+
+In come outputs ("logits") and outcomes, out come a loss, a risk and a survival curve.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+
+from duplus_nnunet.survival.scores import Numbers, Outcome
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Outcomes as a loss wants them.
+
+    Attributes:
+        places: Bins that each patient outlived, 0 to T; for Cox, the rank of the time; int64 (N).
+        seen: Whether the event is seen in the next bin, or for Cox at that time; bool (N).
+    """
+
+    places: torch.Tensor
+    seen: torch.Tensor
+
+    def take(self, rows: torch.Tensor) -> "Targets":
+        """Choose some patients by their rows."""
+        return Targets(self.places[rows], self.seen[rows])
+
+
+@dataclass(frozen=True)
+class SurvivalLoss(ABC):
+    """A loss, and how its network's outputs are read."""
+
+    name: ClassVar[str]
+    # Whether all patients have to enter a step together, because they are compared with each other.
+    needs_everybody: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of outputs that the network has."""
+
+    @abstractmethod
+    def make_targets(self, outcome: Outcome) -> Targets:
+        """Turn outcomes of N patients into targets."""
+
+    @abstractmethod
+    def start(self, targets: Targets) -> torch.Tensor:
+        """Give outputs, (outputs), that describe all patients together."""
+
+    @abstractmethod
+    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return the loss, a scalar, of logits (N, outputs); finite, with finite gradients, whatever the outcomes."""
+
+    @abstractmethod
+    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return a risk, (N), higher is worse."""
+
+    @abstractmethod
+    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+        """Return the probability to be free of the event at some times in days, (N, times)."""
+
+    def measure_held(self, logits: torch.Tensor, targets: Targets, held: torch.Tensor) -> torch.Tensor:
+        """Return the loss of rows that were not learned from, given the logits of all patients."""
+        return self.measure(logits[held], targets.take(held))
+
+    def finish(self, logits: torch.Tensor, outcome: Outcome) -> Self:
+        """Fit what a curve needs beside the network, from outputs and outcomes of all training patients."""
+        return self
+
+    @abstractmethod
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data that JSON takes."""
