@@ -65,7 +65,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-o", "--output", metavar="FOLDER", type=Path, help="where metrics.json and predictions.csv are written")
+    add(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="for tables, metrics.json, pictures, a model card",
+    )
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
@@ -115,14 +121,18 @@ def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Repor
 
 def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.cohort import Cohort
     from duplus_nnunet.survival.scores import require_sksurv
-    from duplus_nnunet.survival.study import Design, run_study, to_plain
-    from duplus_nnunet.survival.study_files import describe_study, write_study
+    from duplus_nnunet.survival.study import Design, run_study
+    from duplus_nnunet.survival.study_files import write_study
+    from duplus_nnunet.survival.study_json import to_plain
+    from duplus_nnunet.survival.study_text import describe_study
 
     require_sksurv()
     if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
         raise DataError("--seeds must be 1 or more, and --horizons above 0.")
-    rows, schema, report = _examine(_open(args))
+    datasets = _open(args)
+    rows, schema, report = _examine(datasets)
     if not report.is_usable:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
@@ -135,8 +145,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output is not None:
-        print(f"Wrote {' and '.join(map(str, write_study(study, design, args.output)))}.", file=sys.stderr)
-    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study, design)))
+        cohort = Cohort(datasets[0].folder.name, report.records, schema)
+        for file in write_study(study, design, cohort, args.output):
+            print(f"Wrote {file}.", file=sys.stderr)
+    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study)))
     return 0
 
 

@@ -17,11 +17,13 @@ class Forecast:
         risk: Higher is worse, (N).
         survival: Probability to be free of the event at each time, (N, T).
         notes: What a reader has to know.
+        cut: Risk above which a patient is of the high-risk group, as training patients say; None if it was not chosen.
     """
 
     risk: Numbers
     survival: Numbers
     notes: tuple[str, ...] = ()
+    cut: float | None = None
 
 
 def read_outcome(records: Sequence[Record]) -> Outcome:

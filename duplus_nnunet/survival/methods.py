@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.survival.encoding import fit_encoder
+from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import make_folds
 from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.hazard import predict_risk, predict_survival, train_record_network
@@ -36,6 +37,7 @@ class Task:
         schema: Types of covariates.
         times: When survival is asked for, in days.
         seed: Of whatever is drawn.
+        images: Numbers of the images of all patients, or None.
     """
 
     train: Sequence[Record]
@@ -43,6 +45,7 @@ class Task:
     schema: ClinicalSchema
     times: Numbers
     seed: int
+    images: FeatureTable | None = None
 
 
 def forecast(method: str, task: Task) -> Forecast:

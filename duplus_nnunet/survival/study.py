@@ -1,38 +1,37 @@
-"""Cross-validation of prognosis: in come records, out come held-out predictions and scores with intervals.
+"""Cross-validation of prognosis: in come records and features of images, out come held-out predictions and scores.
 
-All methods see the same folds. Folds are drawn several times, by one seed each; patients are drawn for the intervals,
-and a patient enters all methods and seeds at once, so that differences are paired.
+All methods see the same folds. Folds are drawn several times, by one seed each, or given; patients are drawn for the
+intervals, and a patient enters all methods and seeds at once, so that differences are paired.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.bootstrap import DRAWS, SEED, find_interval
-from duplus_nnunet.survival.folds import Fold, make_folds
-from duplus_nnunet.survival.methods import METHODS, Forecast, Task, forecast, read_outcome
+from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.survival.calibration import Calibration, Foretold, Group, calibrate, group
+from duplus_nnunet.survival.centres import Centres, choose_centres, leave_centres_out
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.folds import Fold, check_folds, make_folds
+from duplus_nnunet.survival.groups import RiskGroups, split_by_risk
+from duplus_nnunet.survival.methods import METHODS, forecast, read_outcome
+from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, run_round
 from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import (
-    Numbers,
-    Outcome,
-    Sums,
-    compare_at,
-    compare_pairs,
-    pool,
-    sum_brier,
-    weigh_events,
-)
+from duplus_nnunet.survival.scores import Numbers, Outcome
 from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.values import Values, average_seeds, conclude, draw_counts
 
-# Direction of each score: whether higher is better.
-SCORES = {"Harrell's C": True, "Uno's C": True, "AUC": True, "integrated Brier": False}
-_GRID = 20
-_LEAST_EVENTS = 2
+# Methods that need images, ours first.
+IMAGE_METHODS = tuple(
+    name for name in ("image and EHR", "image only", "lesion volume Cox", "frozen features Coxnet") if name in METHODS
+)
+_LEAST_EVENTS, _LEAST_CENTRES = 2, 2
 _LATE = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
+
+# Of a seed, the number of a fold and the fold, whose places are those of the records that the study was given.
+FindFeatures = Callable[[int, int, Fold], FeatureTable | None]
 
 
 @dataclass(frozen=True)
@@ -40,50 +39,25 @@ class Design:
     """How a study is done.
 
     Attributes:
-        folds: Number of folds.
+        folds: Number of folds that are drawn.
         seeds: Of the splits; each is a whole cross-validation.
-        horizons: Days at which survival is reported, ascending.
-        methods: Names among METHODS; differences are to the first one.
+        horizons: Days at which survival is reported, ascending; empty: chosen by `choose_horizons`.
+        methods: Names among METHODS and `forecasts`; differences are to the first one. Empty: all for which there is
+            data, first the network that sees all of it.
+        given: Folds of each seed instead of drawn ones, by places of the records that the study is given.
+        forecasts: Methods that were learned elsewhere. Each is called with a task whose test records are the held-out
+            patients of a fold, and gives what a model that has not seen them says.
+        find_centre_features: Gives the features for a centre that is left out, by its name and fold; None: methods that
+            need images are not among those that leave centres out, as a network may have seen them.
     """
 
     folds: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
     horizons: tuple[float, ...] = ()
-    methods: tuple[str, ...] = tuple(METHODS)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What a method predicted of one held-out patient.
-
-    Attributes:
-        method: Its name.
-        seed: Of the split.
-        fold: Number of the fold.
-        patient: Who it is.
-        risk: Higher is worse; comparable within a fold only.
-        survival: Probability to be free of the event at each horizon.
-    """
-
-    method: str
-    seed: int
-    fold: int
-    patient: str
-    risk: float
-    survival: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A score, or a difference of scores.
-
-    Attributes:
-        value: Mean over seeds.
-        interval: 95 % interval by patient bootstrap, or None.
-    """
-
-    value: float
-    interval: tuple[float, float] | None
+    methods: tuple[str, ...] = ()
+    given: tuple[tuple[Fold, ...], ...] = ()
+    forecasts: Mapping[str, Method] = field(default_factory=dict)
+    find_centre_features: Callable[[str, Fold], FeatureTable | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,13 +70,25 @@ class Study:
         predictions: Of every held-out patient.
         horizons: Days at which they tell the survival.
         notes: What a reader has to know.
+        methods: Their names; the first is the one that others are compared with.
+        calibration: By method, one a horizon.
+        calibration_groups: Of the first method and the first seed, by horizon.
+        risk_groups: Of the first method, one a seed.
+        centres: What each centre is foretold by the others; None if there are not two of them.
+        curve_days: Times of the predictions' curves.
     """
 
-    scores: dict[str, dict[str, Value]]
-    differences: dict[str, dict[str, Value]]
+    scores: Values
+    differences: Values
     predictions: tuple[HeldOut, ...]
     horizons: tuple[float, ...]
     notes: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
+    calibration_groups: Mapping[float, tuple[Group, ...]] = field(default_factory=dict)
+    risk_groups: tuple[RiskGroups, ...] = ()
+    centres: Centres | None = None
+    curve_days: tuple[float, ...] = ()
 
 
 def choose_horizons(outcome: Outcome) -> tuple[float, ...]:
@@ -111,7 +97,11 @@ def choose_horizons(outcome: Outcome) -> tuple[float, ...]:
 
 
 def run_study(
-    records: Sequence[Record], schema: ClinicalSchema, design: Design, show: Callable[[str], None] = lambda _: None
+    records: Sequence[Record],
+    schema: ClinicalSchema,
+    design: Design,
+    show: Callable[[str], None] = lambda _: None,
+    features: FindFeatures | None = None,
 ) -> Study:
     """Cross-validate.
 
@@ -120,144 +110,173 @@ def run_study(
         schema: Types of covariates.
         design: How.
         show: Takes a line for each method and seed that is done.
+        features: Gives the features of images for a fold, made by a network that saw none of its held-out patients.
 
     Raises:
-        DataError: There are too few events, or a horizon lies beyond the follow-up of a fold.
+        DataError: There are too few events, a horizon lies beyond the follow-up of a fold, given folds overlap, or a
+            method is not known or has no images.
     """
-    records = sorted(records, key=lambda record: record.patient)  # their order in the table shall change nothing
-    everybody = read_outcome(records)
-    horizons = design.horizons or choose_horizons(everybody)
-    counts = _draw(len(records))
-    rows: dict[str, dict[str, list[Numbers]]] = {name: {} for name in design.methods}
-    predictions: list[HeldOut] = []
-    late = sum(record.entry > 0 for record in records)
-    notes = dict.fromkeys([f"{late} patient(s) entered late. {_LATE}"] if late else [])
-    for seed in design.seeds:
-        folds = _make_folds(records, design.folds, seed)
-        grid = _choose_grid(everybody, folds, horizons)
-        for name in design.methods:
-            sums: dict[str, list[tuple[Fold, Sums]]] = {score: [] for score in SCORES}
-            for number, fold in enumerate(folds):
-                found = forecast(name, _make_task(records, fold, schema, np.array([*grid, *horizons]), seed))
-                notes |= dict.fromkeys(found.notes)
-                predictions += _list_held_out((name, seed, number), records, fold, found, len(horizons))
-                for score, one in _sum_up(everybody, fold, found, grid, horizons).items():
-                    sums[score].append((fold, one))
-            for score, parts in sums.items():
-                drawn = [counts[:, list(fold.test)] for fold, _ in parts]
-                rows[name].setdefault(score, []).append(pool([one for _, one in parts], drawn))
-            show(f"{name}, seed {seed}")
-    scores, differences = _conclude(rows, design, len(records))
-    return Study(scores, differences, tuple(predictions), tuple(horizons), tuple(notes))
+    methods = _choose_methods(design, features is not None)
+    _check_given(records, design)
+    order = sorted(range(len(records)), key=lambda place: records[place].patient)  # the table's order changes nothing
+    ordered = [records[place] for place in order]
+    outcome = read_outcome(ordered)
+    _check_events(outcome)
+    rounds = _plan_rounds(ordered, order, schema, design, features)
+    counts = draw_counts(len(ordered))
+    results: dict[str, list[RoundResult]] = {name: [] for name in methods}
+    for place in rounds:
+        for name, method in methods.items():
+            results[name].append(run_round(name, method, place, name in design.forecasts))
+            show(f"{name}, seed {place.seed}")
+    study = _conclude(rounds, results, counts)
+    centres, notes = _leave_out(rounds[0], methods, design, (counts, order), show)
+    return replace(study, centres=centres, notes=(*_list_notes(rounds[0]), *study.notes, *notes))
 
 
-def _make_folds(records: Sequence[Record], count: int, seed: int) -> list[Fold]:
-    """Make folds of which each leaves events enough to learn from, and to choose by."""
-    folds = make_folds(records, count, seed)
+def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
+    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
+    known |= design.forecasts
+    taken = sorted({*design.forecasts} & {*METHODS})
+    if taken:
+        raise DataError(f"The forecasts hold {taken[0]!r}, which is the name of another method. Choose another one.")
+    usable = [name for name in known if has_images or name not in IMAGE_METHODS]
+    # Ours stands first: with images, the network of both.
+    chosen = design.methods or tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+    for name in chosen:
+        if name not in known:
+            raise DataError(say_unknown("method", name, known))
+        if name not in usable:
+            raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
+    return {name: known[name] for name in chosen}
+
+
+def _check_given(records: Sequence[Record], design: Design) -> None:
+    if design.given and len(design.given) != len(design.seeds):
+        raise DataError(
+            f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give folds for each."
+        )
+    for folds in design.given:
+        check_folds(records, folds)
+
+
+def _check_events(outcome: Outcome) -> None:
+    if not outcome.event.any():
+        raise DataError(
+            f"None of {len(outcome)} patients has the event, so that there is nothing to foretell. Check `event: seen` "
+            "in the schema."
+        )
+
+
+def _plan_rounds(
+    records: Sequence[Record],
+    order: Sequence[int],
+    schema: ClinicalSchema,
+    design: Design,
+    features: FindFeatures | None,
+) -> list[Round]:
+    outcome = read_outcome(records)
+    splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
+    horizons = design.horizons or choose_horizons(outcome)
+    times = choose_times(outcome, [fold for folds in splits for fold in folds], horizons)
+    rounds = []
+    for seed, folds in zip(design.seeds, splits, strict=True):
+        images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(folds)]
+        rounds.append(Round(records, outcome, schema, folds, images, seed, times))
+    return rounds
+
+
+def _split(records: Sequence[Record], order: Sequence[int], design: Design, number: int) -> list[Fold]:
+    """Draw the folds of a seed, or take those that were given."""
+    if design.given:
+        rank = {place: new for new, place in enumerate(order)}
+        folds = [_move(fold, rank) for fold in design.given[number]]
+    else:
+        folds = make_folds(records, design.folds, design.seeds[number])
+    _check_training(records, folds)
+    return folds
+
+
+def _move(fold: Fold, places: Mapping[int, int] | Sequence[int]) -> Fold:
+    return Fold(*(tuple(sorted(places[one] for one in part)) for part in (fold.train, fold.test)))
+
+
+def _check_training(records: Sequence[Record], folds: Sequence[Fold]) -> None:
+    """Check that each fold leaves events enough to learn from, and to choose by."""
     least = min(sum(records[place].event == SEEN for place in fold.train) for fold in folds)
     if least < _LEAST_EVENTS:
         events = sum(record.event == SEEN for record in records)
         raise DataError(
-            f"With {count} folds of {events} patients with the event, only {least} are left to learn from in one of "
-            f"them; expected {_LEAST_EVENTS} or more. There are too few events."
+            f"With {len(folds)} folds of {events} patients with the event, only {least} are left to learn from in one "
+            f"of them; expected {_LEAST_EVENTS} or more. There are too few events."
         )
-    return folds
 
 
-def _make_task(records: Sequence[Record], fold: Fold, schema: ClinicalSchema, times: Numbers, seed: int) -> Task:
-    train, test = ([records[place] for place in places] for places in (fold.train, fold.test))
-    return Task(train, test, schema, times, seed)
-
-
-def _draw(patients: int) -> Numbers:
-    """Count patients that are drawn with replacement, (1 + B, N); first everybody once."""
-    drawn = np.random.default_rng(SEED).multinomial(patients, np.full(patients, 1 / patients), size=DRAWS)
-    return np.concatenate([np.ones((1, patients)), drawn.astype(np.float64)])
-
-
-def _choose_grid(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[float]) -> Numbers:
-    """Choose the times over which Brier scores are integrated: from the first seen event to the last horizon."""
-    last = min(float(outcome.time[list(fold.train)].max()) for fold in folds)
-    first = float(outcome.time[outcome.event].min())
-    if horizons[-1] <= first:
-        raise DataError(
-            f"The last horizon, {horizons[-1]:g} days, is not after the first event, {first:g} days, so that there is "
-            "nothing to foretell until then. Choose a later one (--horizons); coarse times may need a finer unit."
-        )
-    if horizons[-1] >= last:
-        raise DataError(
-            f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of a fold, {last:g} days. Choose an "
-            "earlier one: nobody was observed there."
-        )
-    return np.linspace(first, horizons[-1], _GRID)
-
-
-def _sum_up(
-    everybody: Outcome, fold: Fold, found: Forecast, grid: Numbers, horizons: Sequence[float]
-) -> dict[str, Sums]:
-    train, test = everybody.take(fold.train), everybody.take(fold.test)
-    after = float(np.nextafter(horizons[-1], np.inf))
-    weights = weigh_events(train, test, after)
-    parts = [compare_at(test, found.risk, weights, horizon) for horizon in horizons]
-    return {
-        "Harrell's C": compare_pairs(test, found.risk),
-        "Uno's C": compare_pairs(test, found.risk, weights**2),
-        "AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
-        "integrated Brier": sum_brier(train, test, found.survival[:, : len(grid)], grid),
+def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResult]], counts: Numbers) -> Study:
+    rows = {
+        name: [result.pool(place.folds, counts) for place, result in zip(rounds, found, strict=True)]
+        for name, found in results.items()
     }
-
-
-def _list_held_out(
-    key: tuple[str, int, int], records: Sequence[Record], fold: Fold, found: Forecast, horizons: int
-) -> list[HeldOut]:
-    return [
-        HeldOut(*key, records[place].patient, float(risk), tuple(float(value) for value in curve[-horizons:]))
-        for place, risk, curve in zip(fold.test, found.risk, found.survival, strict=True)
-    ]
-
-
-def _conclude(
-    rows: Mapping[str, Mapping[str, Sequence[Numbers]]], design: Design, patients: int
-) -> tuple[dict[str, dict[str, Value]], dict[str, dict[str, Value]]]:
-    """Average over seeds, and find intervals of scores and of differences to the first method."""
-    means = {name: {score: np.mean(seeds, axis=0) for score, seeds in found.items()} for name, found in rows.items()}
-    first = means[design.methods[0]]
-
-    def describe(values: Numbers) -> Value:
-        return Value(float(values[0]), find_interval(values[1:], patients))
-
-    scores = {name: {score: describe(values) for score, values in found.items()} for name, found in means.items()}
-    others = {name: found for name, found in means.items() if name != design.methods[0]}
-    differences = {
-        name: {score: describe(first[score] - values) for score, values in found.items()}
-        for name, found in others.items()
+    means = average_seeds({name: {s: [one[s] for one in found] for s in found[0]} for name, found in rows.items()})
+    methods, horizons = tuple(results), rounds[0].times.horizons
+    scores, differences = conclude(means, methods[0], len(rounds[0].held))
+    drawn = [counts[:, place.held] for place in rounds]
+    foretold = {
+        name: [_gather(place, result) for place, result in zip(rounds, found, strict=True)]
+        for name, found in results.items()
     }
-    return scores, differences
+    first = foretold[methods[0]][0]
+    return Study(
+        scores,
+        differences,
+        tuple(one for number in range(len(rounds)) for name in methods for one in results[name][number].held),
+        tuple(map(float, horizons)),
+        tuple(dict.fromkeys(note for found in results.values() for result in found for note in result.notes)),
+        methods,
+        {name: calibrate(found, horizons, drawn) for name, found in foretold.items()},
+        {float(horizon): group(first, number, horizon) for number, horizon in enumerate(horizons)},
+        tuple(
+            split_by_risk(place.seed, result.held, place.outcome.take(place.held), tuple(map(float, horizons)))
+            for place, result in zip(rounds, results[methods[0]], strict=True)
+        ),
+        curve_days=tuple(map(float, rounds[0].times.curve)),
+    )
 
 
-def to_plain(study: Study, design: Design) -> dict[str, Any]:
-    """Return scores and differences as plain data."""
+def _gather(place: Round, result: RoundResult) -> Foretold:
+    return Foretold(
+        place.outcome.take(place.held),
+        np.array([one.survival for one in result.held]),
+        np.array([one.fold for one in result.held]),
+    )
 
-    def turn(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
-        return {
-            name: {score: {"value": _to_json(one.value), "interval": one.interval} for score, one in found.items()}
-            for name, found in values.items()
-        }
 
-    return {
-        "version": 1,
-        "folds": design.folds,
-        "seeds": list(design.seeds),
-        "interval": {"level": 0.95, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
-        "horizons_days": list(study.horizons),
-        "higher_is_better": SCORES,
-        "scores": turn(study.scores),
-        "first_method": design.methods[0],
-        "first_less_others": turn(study.differences),
-        "notes": list(study.notes),
+def _leave_out(
+    base: Round,
+    methods: Mapping[str, Method],
+    design: Design,
+    drawn: tuple[Numbers, Sequence[int]],
+    show: Callable[[str], None],
+) -> tuple[Centres | None, tuple[str, ...]]:
+    """Leave centres out, if there are two that can be; returns what has to be said of the others too."""
+    counts, order = drawn
+    folds, notes = choose_centres(base.records, float(base.times.horizons[-1]))
+    find = design.find_centre_features
+    own = {
+        name: method
+        for name, method in methods.items()
+        if name not in design.forecasts and (find is not None or name not in IMAGE_METHODS)
     }
+    if len(folds) < _LEAST_CENTRES or not own:
+        return None, notes
+    images = [find(name, _move(fold, order)) if find else None for name, fold in folds.items()]
+    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), own, counts, show), notes
 
 
-def _to_json(value: float) -> float | None:
-    """JSON has no NaN, which says that there was nothing to compare."""
-    return None if math.isnan(value) else value
+def _list_notes(place: Round) -> list[str]:
+    late = sum(record.entry > 0 for record in place.records)
+    notes = [f"{late} patient(s) entered late. {_LATE}"] if late else []
+    never = len(place.records) - len(place.held)
+    if never:
+        notes.append(f"{never} patient(s) are held out in no fold, and are not foretold.")
+    return notes

@@ -1,50 +1,64 @@
-"""A study on paper: in comes what a cross-validation found, out come metrics.json, predictions.csv and a table."""
+"""A study as files: in comes what a cross-validation found, out come tables, metrics.json, pictures and a model card.
+
+All of them are written aside first, and put in place together when all went well.
+"""
 
 import csv
-import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-from duplus_nnunet.outputs.files import write_text
-from duplus_nnunet.survival.study import SCORES, Design, Study, Value, to_plain
+from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.survival.card import write_card
+from duplus_nnunet.survival.cohort import Cohort
+from duplus_nnunet.survival.pictures import draw_study
+from duplus_nnunet.survival.study import Design, Study
+from duplus_nnunet.survival.study_json import to_plain
 
-METRICS_NAME, PREDICTIONS_NAME = "metrics.json", "predictions.csv"
+METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME = "metrics.json", "predictions.csv", "survival_curves.csv"
+CARD_NAME = "model_card.md"
 
 
-def write_study(study: Study, design: Design, folder: Path) -> tuple[Path, Path]:
-    """Write scores and held-out predictions; returns the two files."""
-    metrics, predictions = folder / METRICS_NAME, folder / PREDICTIONS_NAME
-    write_text(metrics, json.dumps(to_plain(study, design), indent=1))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> list[Path]:
+    """Write everything; on an error nothing is left, and what was there before stays.
+
+    Returns:
+        The files.
+    """
+    with open_new_file(folder / METRICS_NAME) as metrics:
+        aside = metrics.parent
+        _write_predictions(study, aside / PREDICTIONS_NAME)
+        _write_curves(study, aside / CURVES_NAME)
+        pictures = draw_study(study, aside)
+        card = "\n".join(write_card(study, design, cohort)) + "\n"
+        (aside / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
+        plain = json.dumps(to_plain(study, design), indent=1, allow_nan=False)
+        metrics.write_text(plain, encoding="utf-8", newline="\n")
+    names = [METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME, *(picture.name for picture in pictures), CARD_NAME]
+    return [folder / name for name in names]
+
+
+def _write_predictions(study: Study, file: Path) -> None:
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
-    writer.writerow(["patient", "method", "seed", "fold", "risk", *horizons])
-    for one in study.predictions:
-        curve = [f"{value:.6f}" for value in one.survival]
-        writer.writerow([one.patient, one.method, one.seed, one.fold, f"{one.risk:.6g}", *curve])
-    write_text(predictions, text.getvalue())
-    return metrics, predictions
+    head = ["method", "seed", "fold", "patient", "risk", *horizons, "median survival (days)", "risk group"]
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*head, "EHR values missing", "warnings"])
+        for one in study.predictions:
+            writer.writerow(
+                [
+                    *(one.method, one.seed, one.fold, one.patient, f"{one.risk:.6g}"),
+                    *(f"{value:.6f}" for value in one.survival),
+                    *("" if one.median is None else f"{one.median:.1f}", one.group, one.missing),
+                    "; ".join(one.warnings),
+                ]
+            )
 
 
-def describe_study(study: Study, design: Design) -> Iterator[str]:
-    """Write scores, and differences of the first method to the others, as lines for people."""
-    width = max(map(len, design.methods)) + 2
-    for title, table, signed in (
-        ("", study.scores, False),
-        (f"{design.methods[0]} less", study.differences, True),
-    ):
-        if not table:
-            continue
-        yield f"{title:<{max(width, len(title) + 2)}}" + "".join(f"{score:<26}" for score in SCORES)
-        for name, found in table.items():
-            cells = "".join(f"{_say(found[score], signed):<26}" for score in SCORES)
-            yield f"{name:<{max(width, len(title) + 2)}}{cells}"
-    yield "Higher is better, 0.5 is chance; of the integrated Brier score lower is better."
-
-
-def _say(value: Value, signed: bool) -> str:
-    sign = "+" if signed else ""
-    if value.interval is None:
-        return f"{value.value:{sign}.3f}"
-    return f"{value.value:{sign}.3f} ({value.interval[0]:{sign}.3f} to {value.interval[1]:{sign}.3f})"
+def _write_curves(study: Study, file: Path) -> None:
+    """Write the curves of the first method, a row a patient and seed, a column a time."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["seed", "fold", "patient", *(f"{day:g} days" for day in study.curve_days)])
+        for one in study.predictions:
+            if one.method == study.methods[0]:
+                writer.writerow([one.seed, one.fold, one.patient, *(f"{value:.5f}" for value in one.curve)])

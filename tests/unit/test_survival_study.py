@@ -1,9 +1,7 @@
 """Prognosis from records: exact scores, honest folds, and what was planted is found."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +24,7 @@ from duplus_nnunet.survival.hazard import (
 )
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, Study, Value, run_study, to_plain
-from duplus_nnunet.survival.study_files import describe_study, write_study
+from duplus_nnunet.survival.study import Design, run_study
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 
 SCHEMA = ClinicalSchema.model_validate(
@@ -266,17 +263,6 @@ def test_survival_curves_fall_and_follow_the_risk(study: Any) -> None:
         assert np.corrcoef(range(len(last)), last)[0, 1] < -0.8
 
 
-def test_a_study_is_written_whole(study: Any, tmp_path: Path) -> None:
-    design = Design(folds=3, seeds=(0,))
-    metrics, predictions = write_study(study, design, tmp_path)
-    content = json.loads(metrics.read_text())
-    assert content["scores"]["Cox"]["AUC"]["value"] == study.scores["Cox"]["AUC"].value
-    assert len(predictions.read_text().splitlines()) == 1 + 60 * len(design.methods)
-    text = "\n".join(describe_study(study, design))
-    assert "logistic hazard less" in text
-    assert "+" in text
-
-
 def test_held_out_patients_are_seen_by_nothing_that_is_fitted() -> None:
     pytest.importorskip("sksurv")
     from duplus_nnunet.survival.methods import METHODS, Task, forecast
@@ -327,11 +313,6 @@ def test_a_horizon_before_the_first_event_is_refused(horizon: float) -> None:
     records = [replace(record, time=record.time + 1) for record in make_records(30)]
     with pytest.raises(DataError, match="is not after the first event"):
         run_study(records, SCHEMA, Design(folds=3, seeds=(0,), horizons=(horizon,), methods=("Cox",)))
-
-
-def test_nothing_to_compare_is_null_in_json() -> None:
-    study = Study({"Cox": {"AUC": Value(math.nan, None)}}, {}, (), (1.0,), ())
-    assert json.loads(json.dumps(to_plain(study, Design()), allow_nan=False))["scores"]["Cox"]["AUC"]["value"] is None
 
 
 def test_late_entries_are_told() -> None:

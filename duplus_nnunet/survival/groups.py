@@ -1,0 +1,75 @@
+"""Patients of high and of low risk: in come held-out patients, out come Kaplan-Meier's curves and a log-rank test.
+
+The cut is of each fold's training risks. The test describes: models of different folds share training patients, so that
+held-out patients are not as independent as it takes them to be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from duplus_nnunet.survival.calibration import observe_with_interval
+from duplus_nnunet.survival.rounds import HIGH, LOW, HeldOut
+from duplus_nnunet.survival.scores import Outcome, require_sksurv
+
+
+@dataclass(frozen=True)
+class RiskGroup:
+    """One group.
+
+    Attributes:
+        name: HIGH or LOW.
+        outcome: What became of its patients.
+        survival: At each horizon with its 95 % interval; None where nobody was followed that long.
+    """
+
+    name: str
+    outcome: Outcome
+    survival: tuple[tuple[float | None, tuple[float, float] | None], ...]
+
+
+@dataclass(frozen=True)
+class RiskGroups:
+    """The groups of one cross-validation.
+
+    Attributes:
+        seed: Of its folds.
+        groups: Low risk first; one that has no patient is left out.
+        p: Of the log-rank test; None unless there are both groups, and an event.
+        ungrouped: Number of patients without a cut.
+    """
+
+    seed: int
+    groups: tuple[RiskGroup, ...]
+    p: float | None
+    ungrouped: int
+
+
+def split_by_risk(seed: int, held: Sequence[HeldOut], outcome: Outcome, horizons: Sequence[float]) -> RiskGroups:
+    """Split held-out patients of one method and seed.
+
+    Args:
+        seed: Of the folds.
+        held: Predictions of N patients.
+        outcome: Of the same, in the same order.
+        horizons: In days.
+    """
+    names = np.array([one.group for one in held])
+    groups = []
+    for name in (LOW, HIGH):
+        own = outcome.take(np.flatnonzero(names == name))
+        if len(own):
+            groups.append(RiskGroup(name, own, tuple(observe_with_interval(own, horizon) for horizon in horizons)))
+    grouped = np.flatnonzero(names != "")
+    return RiskGroups(seed, tuple(groups), _test(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped)))
+
+
+def _test(outcome: Outcome, names: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> float | None:
+    require_sksurv()
+    from sksurv.compare import compare_survival
+
+    if len(np.unique(names)) < 2 or not outcome.event.any():
+        return None
+    _, p = compare_survival(outcome.to_sksurv(), names)
+    return float(p)

@@ -1,0 +1,88 @@
+"""A study in pictures: in come its groups, out come kaplan_meier.png and calibration.png."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duplus_nnunet.survival.groups import RiskGroup, RiskGroups
+from duplus_nnunet.survival.scores import require_sksurv
+from duplus_nnunet.survival.study import Study
+from duplus_nnunet.survival.study_text import say_days, say_value
+
+if TYPE_CHECKING:
+    from duplus_nnunet.reporting.survival_figures import GroupCurve, Panel
+
+KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
+
+
+def draw_study(study: Study, folder: Path) -> list[Path]:
+    """Draw the first method's risk groups and calibration, of the first seed.
+
+    Returns:
+        The files: there are no risk groups of a method without a cut.
+    """
+    from duplus_nnunet.reporting.survival_figures import save_calibration, save_kaplan_meier
+
+    files = []
+    first = study.methods[0]
+    if study.risk_groups and study.risk_groups[0].groups:
+        files.append(folder / KAPLAN_MEIER_NAME)
+        title = f"Held-out patients by predicted risk: {first}"
+        curves = [_make_curve(group) for group in study.risk_groups[0].groups]
+        save_kaplan_meier(files[-1], title, _caption_groups(study.risk_groups), curves)
+    if study.calibration_groups:
+        files.append(folder / CALIBRATION_NAME)
+        seed = study.predictions[0].seed
+        caption = (
+            f"Folds of seed {seed}. Points: groups of patients of similar predicted survival, observed by Kaplan-Meier "
+            "with 95 % intervals; strokes below: single patients; dashed: what is right. Slope 1 is right; below 1 "
+            "predictions are too extreme, above 1 too much alike. Slopes are means over seeds."
+        )
+        panels = list(_list_panels(study, seed))
+        save_calibration(files[-1], f"Calibration in held-out patients: {first}", caption, panels)
+    return files
+
+
+def _make_curve(group: RiskGroup) -> "GroupCurve":
+    require_sksurv()
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    from duplus_nnunet.reporting.survival_figures import GroupCurve
+
+    outcome = group.outcome
+    times, survival, (low, high) = kaplan_meier_estimator(outcome.event, outcome.time, conf_type="log-log")
+    events = int(outcome.event.sum())
+    name = f"{group.name} risk ({len(outcome)} patients, {events} with the event)"
+    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.event])
+
+
+def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
+    tests = ", ".join(f"{_say_p(one.p)} (seed {one.seed})" for one in groups)
+    ungrouped = f" {groups[0].ungrouped} patient(s) have no cut." if groups[0].ungrouped else ""
+    return (
+        f"Folds of seed {groups[0].seed}; cut: a risk of the training patients of each fold; shaded: 95 % intervals; "
+        f"strokes: end of follow-up. Log-rank {tests}. It describes: models of different folds share training "
+        f"patients, so that it is no test of a hypothesis.{ungrouped}"
+    )
+
+
+def _say_p(p: float | None) -> str:
+    if p is None:
+        return "no p, as there is one group"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _list_panels(study: Study, seed: int) -> "Iterator[Panel]":
+    from duplus_nnunet.reporting.survival_figures import Panel, Point
+
+    first = study.methods[0]
+    own = [one for one in study.predictions if one.method == first and one.seed == seed]
+    for place, (horizon, groups) in enumerate(study.calibration_groups.items()):
+        found = study.calibration[first][place]
+        points = [
+            Point(group.predicted, group.observed, group.interval, group.patients)
+            for group in groups
+            if group.observed is not None and group.interval is not None
+        ]
+        title = f"{say_days(horizon)} days\nslope {say_value(found.slope, digits=2)}"
+        yield Panel(title, points, [one.survival[place] for one in own])

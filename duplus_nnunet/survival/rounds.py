@@ -1,0 +1,266 @@
+"""One cross-validation of one method: in come folds, out come held-out predictions and sums of scores.
+
+Whatever the method, its training fold is all that it learns from; risk groups are cut by training risks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.folds import Fold
+from duplus_nnunet.survival.methods import Forecast, Task
+from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.scores import (
+    Numbers,
+    Outcome,
+    Sums,
+    compare_at,
+    compare_pairs,
+    pool,
+    sum_brier,
+    weigh_events,
+)
+from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.unfamiliar import count_missing, find_warnings, list_known
+
+HIGH, LOW = "high", "low"
+_GRID, _CURVE = 20, 101
+_HALF = 0.5
+
+Method = Callable[[Task], Forecast]
+
+
+@dataclass(frozen=True)
+class Times:
+    """When survival is asked for, in days, ascending each.
+
+    Attributes:
+        grid: Over which Brier scores are integrated.
+        horizons: At which survival is reported.
+        curve: From 0 to the end of follow-up, for curves and median times.
+    """
+
+    grid: Numbers
+    horizons: Numbers
+    curve: Numbers
+
+    def join(self) -> Numbers:
+        """Put them one after the other."""
+        return np.concatenate([self.grid, self.horizons, self.curve])
+
+    def part(self, survival: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Part survival at `join` times, (N, T), again."""
+        at_grid, at_horizons, at_curve = np.split(survival, np.cumsum([len(self.grid), len(self.horizons)]), axis=1)
+        return at_grid, at_horizons, at_curve
+
+
+@dataclass(frozen=True)
+class Round:
+    """What all methods of a cross-validation share.
+
+    Attributes:
+        records: One a patient.
+        outcome: Of the same.
+        schema: Types of covariates.
+        folds: Places of records.
+        images: Of each fold, or None.
+        seed: Of whatever is drawn.
+        times: When survival is asked for.
+    """
+
+    records: Sequence[Record]
+    outcome: Outcome
+    schema: ClinicalSchema
+    folds: Sequence[Fold]
+    images: Sequence[FeatureTable | None]
+    seed: int
+    times: Times
+
+    @property
+    def held(self) -> list[int]:
+        """Places of all held-out patients, fold by fold."""
+        return [place for fold in self.folds for place in fold.test]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a method predicted of one held-out patient.
+
+    Attributes:
+        method: Its name.
+        seed: Of the split.
+        fold: Number of the fold.
+        patient: Who it is.
+        risk: Higher is worse; comparable within a fold only.
+        survival: Probability to be free of the event at each horizon.
+        curve: The same at each time of the curves.
+        median: Days by which the probability has fallen to one half; None if it has not by the end of follow-up.
+        group: HIGH or LOW, as the risk lies above the training patients' cut or not; empty without a cut.
+        missing: Number of covariates that are not known of the patient.
+        warnings: In what the patient differs from all that were trained on.
+    """
+
+    method: str
+    seed: int
+    fold: int
+    patient: str
+    risk: float
+    survival: tuple[float, ...]
+    curve: tuple[float, ...] = ()
+    median: float | None = None
+    group: str = ""
+    missing: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one method did in a cross-validation.
+
+    Attributes:
+        sums: By score, one a fold.
+        held: Predictions, in the order of `Round.held`.
+        notes: What a reader has to know.
+    """
+
+    sums: Mapping[str, Sequence[Sums]]
+    held: tuple[HeldOut, ...]
+    notes: tuple[str, ...]
+
+    def pool(self, folds: Sequence[Fold], counts: Numbers) -> dict[str, Numbers]:
+        """Pool folds in each draw, counts (1 + B, N), by score."""
+        drawn = [counts[:, list(fold.test)] for fold in folds]
+        return {score: pool(parts, drawn) for score, parts in self.sums.items()}
+
+    def choose(self, number: int) -> "RoundResult":
+        """Keep the sums of one fold."""
+        return replace(self, sums={score: [parts[number]] for score, parts in self.sums.items()})
+
+
+def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[float]) -> Times:
+    """Choose when survival is asked for; Brier scores are integrated from the first seen event to the last horizon.
+
+    Raises:
+        DataError: The last horizon lies before the first event, or beyond the follow-up of a fold.
+    """
+    last = find_last(outcome, folds)
+    first = float(outcome.time[outcome.event].min())
+    if horizons[-1] <= first:
+        raise DataError(
+            f"The last horizon, {horizons[-1]:g} days, is not after the first event, {first:g} days, so that there is "
+            "nothing to foretell until then. Choose a later one (--horizons); coarse times may need a finer unit."
+        )
+    if horizons[-1] >= last:
+        raise DataError(
+            f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of a fold, {last:g} days. Choose an "
+            "earlier one: nobody was observed there."
+        )
+    return Times(np.linspace(first, horizons[-1], _GRID), np.array(horizons, float), np.linspace(0, last, _CURVE))
+
+
+def find_last(outcome: Outcome, folds: Sequence[Fold]) -> float:
+    """Find the days up to which the training patients of every fold were followed."""
+    return min(float(outcome.time[list(fold.train)].max()) for fold in folds)
+
+
+def run_round(name: str, method: Method, place: Round, from_elsewhere: bool = False) -> RoundResult:
+    """Cross-validate one method.
+
+    Args:
+        name: Of the method.
+        method: Learns and predicts; or gives what was predicted elsewhere.
+        place: Folds and all that methods share.
+        from_elsewhere: Whether it knows held-out patients alone, so that it brings its own cut or has none.
+    """
+    sums: dict[str, list[Sums]] = {}
+    held: list[HeldOut] = []
+    notes: dict[str, None] = {}
+    for number, fold in enumerate(place.folds):
+        found = _forecast(method, _make_task(place, number), from_elsewhere)
+        notes |= dict.fromkeys(found.notes)
+        held += _list_held_out((name, place.seed, number), place, found)
+        for score, one in _sum_up(place, fold, found).items():
+            sums.setdefault(score, []).append(one)
+    return RoundResult(sums, tuple(held), tuple(notes))
+
+
+def _make_task(place: Round, number: int) -> Task:
+    fold = place.folds[number]
+    train, test = ([place.records[one] for one in places] for places in (fold.train, fold.test))
+    return Task(train, test, place.schema, place.times.join(), place.seed, images=place.images[number])
+
+
+def _forecast(method: Method, task: Task, from_elsewhere: bool) -> Forecast:
+    """Forecast the held-out patients; training patients are forecast with them for the sake of the cut."""
+    if from_elsewhere:
+        return _check(method(task), task)
+    count = len(task.test)
+    found = method(replace(task, test=[*task.test, *task.train]))
+    own = found.risk[count:]
+    cut = found.cut if found.cut is not None else float(np.median(own)) if np.ptp(own) > 0 else None
+    return Forecast(found.risk[:count], found.survival[:count], found.notes, cut)
+
+
+def _check(found: Forecast, task: Task) -> Forecast:
+    """Check what another program computed.
+
+    Raises:
+        DataError: It is of other patients or times, or not finite.
+    """
+    shapes, expected = (found.risk.shape, found.survival.shape), ((len(task.test),), (len(task.test), len(task.times)))
+    if shapes != expected:
+        raise DataError(f"A forecast has risks and survival of shapes {shapes}; expected {expected}.")
+    if not (np.isfinite(found.risk).all() and ((found.survival >= 0) & (found.survival <= 1)).all()):
+        raise DataError("A forecast holds risks that are not finite, or survival that is not between 0 and 1.")
+    return found
+
+
+def _sum_up(place: Round, fold: Fold, found: Forecast) -> dict[str, Sums]:
+    train, test = place.outcome.take(fold.train), place.outcome.take(fold.test)
+    grid, horizons = place.times.grid, place.times.horizons
+    weights = weigh_events(train, test, float(np.nextafter(horizons[-1], np.inf)))
+    parts = [compare_at(test, found.risk, weights, horizon) for horizon in horizons]
+    return {
+        "Harrell's C": compare_pairs(test, found.risk),
+        "Uno's C": compare_pairs(test, found.risk, weights**2),
+        "AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
+        "integrated Brier": sum_brier(train, test, place.times.part(found.survival)[0], grid),
+    }
+
+
+def _list_held_out(key: tuple[str, int, int], place: Round, found: Forecast) -> list[HeldOut]:
+    fold, images = place.folds[key[2]], place.images[key[2]]
+    known = list_known([place.records[one] for one in fold.train], place.schema)
+    _, survival, curves = place.times.part(found.survival)
+    listed = []
+    for row, one in enumerate(fold.test):
+        record, risk = place.records[one], float(found.risk[row])
+        listed.append(
+            HeldOut(
+                *key,
+                record.patient,
+                risk,
+                tuple(map(float, survival[row])),
+                tuple(map(float, curves[row])),
+                find_median(place.times.curve, curves[row]),
+                "" if found.cut is None else HIGH if risk > found.cut else LOW,
+                count_missing(record, place.schema),
+                find_warnings(record, known, place.schema, images),
+            )
+        )
+    return listed
+
+
+def find_median(times: Numbers, curve: Numbers) -> float | None:
+    """Find when a survival curve has fallen to one half, between times in a straight line; None if it has not."""
+    below = np.flatnonzero(curve <= _HALF)
+    if not len(below):
+        return None
+    last = int(below[0])
+    if last == 0:
+        return float(times[0])
+    before, after = curve[last - 1], curve[last]
+    return float(times[last - 1] + (times[last] - times[last - 1]) * (before - _HALF) / (before - after))

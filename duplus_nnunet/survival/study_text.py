@@ -1,0 +1,79 @@
+"""A study as tables for people: in come scores, out come lines of text, for a terminal or in Markdown."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from duplus_nnunet.survival.study import Study
+from duplus_nnunet.survival.values import SCORES, Value
+
+DIRECTIONS = (
+    "Higher is better, 0.5 is chance; of the integrated Brier score lower is better; a Brier skill of 0 is "
+    "Kaplan-Meier's, 1 is perfect."
+)
+
+_WHOLE_DAYS = 10
+
+
+def describe_study(study: Study) -> Iterator[str]:
+    """Write scores, differences of the first method to the others, and centres, as lines for people."""
+    width = max(map(len, study.methods)) + 2
+    for title, table, signed in _list_tables(study):
+        if not table:
+            continue
+        names = _list_scores(table)
+        wide = max(width, len(title) + 2)
+        yield f"{title:<{wide}}" + "".join(f"{score:<26}" for score in names)
+        for name, found in table.items():
+            yield f"{name:<{wide}}" + "".join(f"{say_value(found[score], signed):<26}" for score in names)
+    yield DIRECTIONS
+
+
+def _list_tables(study: Study) -> Iterator[tuple[str, Mapping[str, Mapping[str, Value]], bool]]:
+    yield "", study.scores, False
+    yield f"{study.methods[0]} less", study.differences, True
+    if study.centres is not None:
+        yield f"{len(study.centres.centres)} centres left out", study.centres.scores, False
+
+
+def tabulate(first: str, table: Mapping[str, Mapping[str, Value]], signed: bool = False) -> Iterator[str]:
+    """Write scores as a table in Markdown.
+
+    Args:
+        first: Heading of the first column.
+        table: By row and score.
+        signed: Whether they are differences.
+    """
+    names = _list_scores(table)
+    yield from start_table(first, *names)
+    for name, found in table.items():
+        yield f"| {escape(name)} | " + " | ".join(say_value(found[score], signed) for score in names) + " |"
+
+
+def start_table(*headings: str) -> Iterator[str]:
+    """Write the head of a table in Markdown."""
+    yield "| " + " | ".join(headings) + " |"
+    yield "|---" * len(headings) + "|"
+
+
+def escape(text: str) -> str:
+    """Write a text so that it stays in its cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _list_scores(table: Mapping[str, Mapping[str, Value]]) -> list[str]:
+    return [score for score in SCORES if all(score in found for found in table.values())]
+
+
+def say_value(value: Value, signed: bool = False, digits: int = 3) -> str:
+    """Write a value with its interval."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    if math.isnan(value.value):
+        return "none"
+    if value.interval is None:
+        return f"{value.value:{form}}"
+    return f"{value.value:{form}} ({value.interval[0]:{form}} to {value.interval[1]:{form}})"
+
+
+def say_days(days: float) -> str:
+    """Write a time in days, as exactly as it matters."""
+    return f"{days:.0f}" if days >= _WHOLE_DAYS else f"{days:.3g}"
