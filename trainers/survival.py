@@ -17,7 +17,7 @@ from torch import nn
 from duplus_nnunet.errors import HostError, ModelError
 from duplus_nnunet.inference.survival_features import FeatureReader, Host, choose_lesions, note_lesions
 from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.methods import Forecast, read_outcome
+from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.study import choose_horizons
 from duplus_nnunet.trainers.checkpoint import write_safely

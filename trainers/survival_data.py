@@ -17,6 +17,8 @@ from duplus_nnunet.survival.table import SEEN, Record, read_rows
 from duplus_nnunet.trainers.feature_store import Imaged
 
 _INNER = 5
+# One event to judge by, and two to learn from.
+_LEAST_EVENTS = 3
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _list_tests(folder: Path, ending: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class FoldPatients:
     """The patients of a fold.
 
     Attributes:
@@ -105,7 +107,7 @@ class Cohort:
     held_out: tuple[Record, ...]
 
 
-def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence[str], fold: int | str) -> Cohort:
+def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence[str], fold: int | str) -> FoldPatients:
     """Hold out the patients whose cases nnU-Net holds out; all others, imaged or not, are learned from.
 
     Args:
@@ -119,7 +121,7 @@ def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence
     """
     records = clinic.records
     if fold == "all":
-        return Cohort(tuple(records.values()), ())
+        return FoldPatients(tuple(records.values()), ())
     sides = [{clinic.find_patient(case) for case in cases} - {None} for cases in (training, validation)]
     both = sorted(str(patient) for patient in sides[0] & sides[1])
     if both:
@@ -134,7 +136,7 @@ def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence
             f"Fold {fold} holds out {len(held)} patients with a record and leaves {len(train)} to learn from; expected "
             "some of each. Make splits by `duplus survival split DATASET`."
         )
-    return Cohort(train, held)
+    return FoldPatients(train, held)
 
 
 def list_names(clinic: Clinic, cases: Sequence[str]) -> dict[str, list[str]]:
@@ -165,7 +167,7 @@ def split_within(records: Sequence[Record], imaged: set[str], seed: int) -> Inne
     """
     there = [record for record in records if record.patient in imaged]
     events = sum(record.event == SEEN for record in there)
-    if events < 2 or len(there) < 2 * 2:
+    if events < _LEAST_EVENTS:
         return None
     held = {there[place].patient for place in make_folds(there, min(_INNER, events), seed)[0].test}
     return InnerSplit(

@@ -15,7 +15,7 @@ import numpy as np
 
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.methods import Forecast, read_outcome
+from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.scores import compare_pairs, pool
 from duplus_nnunet.survival.table import SEEN, Record
 

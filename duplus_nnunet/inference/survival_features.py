@@ -174,7 +174,7 @@ class FeatureReader:
     def _predict(self, image: torch.Tensor, context: str) -> tuple[torch.Tensor, Windows]:
         """Predict an image by nnU-Net's windows, and keep what the encoder gave of each."""
         host, maps = self.host, list[torch.Tensor]()
-        predictor = nnUNetPredictor(_STEP, use_gaussian=True, use_mirroring=False, device=host.device, allow_tqdm=False)
+        predictor = nnUNetPredictor(_STEP, True, False, host.device.type == "cuda", host.device, allow_tqdm=False)
         configuration = configure(host.configuration, host.plans_manager.plans, context)
         predictor.manual_initialization(
             self.network, host.plans_manager, configuration, None, host.dataset_json, "DuPLUSTrainer", None
