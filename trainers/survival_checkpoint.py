@@ -57,7 +57,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
         "kept": trainer.kept,
         "losses": trainer.losses,
         "epochs": trainer.num_epochs,
-        "schema": trainer.clinic.schema.model_dump(mode="json"),
+        "schema": trainer.clinic.schema.model_dump(mode="json", exclude_defaults=True),
         "lesions": trainer.lesions,
         "base_file": trainer.base_file,
         "base_cases": asdict(base) if isinstance(base, TrainingCases) else base,

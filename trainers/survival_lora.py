@@ -16,8 +16,8 @@ from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, list_convolutions
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.hazard import cut_bins, logistic_hazard_loss, make_targets
 from duplus_nnunet.survival.forecasts import read_outcome
+from duplus_nnunet.survival.hazard import cut_bins, logistic_hazard_loss, make_targets
 from duplus_nnunet.survival.scores import Numbers
 from duplus_nnunet.survival.table import Record
 

@@ -138,7 +138,7 @@ class SurvivalModel:
         """Return plain data and tensors, which torch.load(weights_only=True) takes."""
         return {
             "version": _VERSION,
-            "schema": self.schema.model_dump(mode="json"),
+            "schema": self.schema.model_dump(mode="json", exclude_defaults=True),
             "settings": {**asdict(self.settings), "lesion_targets": list(self.settings.lesion_targets)},
             "encoder": self.encoder.to_plain(),
             "images": None if self.code is None else self.code.to_plain(),
