@@ -24,7 +24,7 @@ from duplus_nnunet.trainers.checkpoint import write_safely
 from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
 from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap
-from duplus_nnunet.trainers.survival_checkpoint import make_checkpoint, take_checkpoint
+from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
 from duplus_nnunet.trainers.survival_data import InnerSplit, list_names, read_clinic, split_patients, split_within
 from duplus_nnunet.trainers.survival_lora import (
     ADAPTER,
@@ -75,7 +75,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self.oversample_foreground_percent = 1.0
         self.lesions = choose_lesions(self.bank, self.settings.survival.lesion_targets)
         self.clinic = read_clinic(self.plans_manager.dataset_name, self.table)
-        self.cohort = split_patients(self.clinic, *self.do_split(), self.fold)
+        training, validation = self.do_split()
+        self.cohort = split_patients(self.clinic, training, validation, self.fold)
         imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}
         self.inner = split_within(self.cohort.train, imaged, _SEED)
         self.num_epochs = self.settings.survival.lora_epochs if self.inner else 0
@@ -165,14 +166,15 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             adapter: "" is the base.
         """
         if adapter not in self._tables:
-            network = unwrap(self.network)
+            training, validation = self.do_split()
             host = Host(self.plans_manager, self.configuration_manager, self.dataset_json, self.device)
-            reader = FeatureReader(network, host, self.bank, self.lesions, adapter)
+            reader = FeatureReader(unwrap(self.network), host, self.bank, self.lesions, adapter)
             file = Path(self.output_folder, _LORA_FEATURES if adapter else FEATURES_NAME)
-            images = self.clinic.list_images([*self.do_split()[0], *self.do_split()[1]])
+            images = self.clinic.list_images([*training, *validation])
             dataset = self.dataset_class(self.preprocessed_dataset_folder, [image.case for image in images])
             store = FeatureStore.open(file, make_key(reader))
             self._tables[adapter], notes = collect(store, reader, dataset, images, self.print_to_log_file)
+            self._tables[adapter].to_npz(file.with_name(LORA_TABLE_NAME if adapter else TABLE_NAME))
             self._note(*notes)
         return self._tables[adapter]
 
@@ -229,7 +231,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(learned, 12)
             self.optimizer.step()
         return {"loss": loss.detach().cpu().numpy()}

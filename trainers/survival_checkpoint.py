@@ -21,6 +21,8 @@ from duplus_nnunet.trainers.training_cases import TrainingCases, parse_base
 
 KEY = "duplus_survival"
 VERSION = 1
+# Features of a fold's patients, beside its checkpoint: as the base sees them, and as the LoRA does.
+TABLE_NAME, LORA_TABLE_NAME = "survival_table.npz", "survival_table_lora.npz"
 
 
 def make_checkpoint(trainer: Any) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
         "base_cases": asdict(base) if isinstance(base, TrainingCases) else base,
         "notes": trainer.notes,
         "patients": [record.patient for record in trainer.cohort.train],
+        "held_out": [record.patient for record in trainer.cohort.held_out],
     }
 
 

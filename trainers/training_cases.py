@@ -60,7 +60,8 @@ def read_training_cases(folder: Path) -> TrainingCases | Literal["unknown"]:
         content = dict(json.loads(file.read_text(encoding="utf-8")))
         version = content.pop("version")
         if version == VERSION:
-            return _FORM.validate_python(content)
+            found: TrainingCases = _FORM.validate_python(content)
+            return found
     except FileNotFoundError:
         return UNKNOWN
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:

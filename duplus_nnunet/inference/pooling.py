@@ -52,7 +52,8 @@ def pool_windows(windows: Windows, weights: torch.Tensor) -> torch.Tensor:
     total, top = 0.0, torch.zeros(windows.maps[0].shape[0], dtype=torch.float64)
     for bottleneck, start in zip(windows.maps, windows.starts, strict=True):
         box = tuple(slice(first, first + length) for first, length in zip(start, windows.size, strict=True))
-        part = functional.adaptive_avg_pool3d(weights[box][None].double(), bottleneck.shape[1:])[0]
+        depth, height, width = bottleneck.shape[1:]
+        part = functional.adaptive_avg_pool3d(weights[box][None].double(), (depth, height, width))[0]
         top += (bottleneck.double().cpu() * part).sum(dim=(1, 2, 3))
         total += float(part.sum())
     if total <= 0:

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, pad_nd_image
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
