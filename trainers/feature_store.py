@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.pooling import MARGIN
-from duplus_nnunet.inference.survival_features import FeatureReader, Row, name_features
 from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
+from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.trainers.image_features import FeatureReader, Row, name_features
 
 FEATURES_NAME = "survival_features.npz"
 _VERSION = 1

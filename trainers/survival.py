@@ -15,13 +15,13 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
 from duplus_nnunet.errors import HostError, ModelError
-from duplus_nnunet.inference.survival_features import FeatureReader, Host, choose_lesions, note_lesions
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.study import choose_horizons
 from duplus_nnunet.trainers.checkpoint import write_safely
 from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
+from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_lesions, note_lesions
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
 from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap
 from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint

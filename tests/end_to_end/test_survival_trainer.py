@@ -1,4 +1,4 @@
-"""Prognosis learned by nnU-Net's own command: on a frozen base, with a LoRA, interrupted, refused, and used afterwards."""
+"""Prognosis learned by nnU-Net's own command: on a frozen base, with a LoRA, interrupted, refused, and used."""
 
 import csv
 import json

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.pooling import Windows, find_region, measure_lesion, pool_windows, weigh
+from duplus_nnunet.networks.pooling import Windows, find_region, measure_lesion, pool_windows, weigh
 
 SIZE = (4, 4, 4)
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError, ModelError
-from duplus_nnunet.inference.survival_features import LESION, name_features
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.features import FeatureTable
@@ -20,6 +19,7 @@ from duplus_nnunet.survival.hazard import logistic_hazard_loss, predict_survival
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 from duplus_nnunet.trainers.feature_store import FeatureStore, Imaged, collect
+from duplus_nnunet.trainers.image_features import LESION, name_features
 from duplus_nnunet.trainers.survival_base import judge_overlap
 from duplus_nnunet.trainers.survival_data import Clinic, split_patients, split_within
 from duplus_nnunet.trainers.survival_lora import ADAPTER, HazardHead, Targets, attach_lora, make_spec, measure_curves

@@ -17,8 +17,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, pad_nd_ima
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.pooling import Lesion, Windows, measure_lesion, pool_windows, weigh
 from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks.pooling import Lesion, Windows, measure_lesion, pool_windows, weigh
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
 
