@@ -1,5 +1,6 @@
 """Cox's partial likelihood by torchsurv, with Breslow's baseline. Risk sets hold everybody who is given."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,7 +22,9 @@ def require_torchsurv() -> Any:
         DataError: It is not installed.
     """
     try:
-        from torchsurv.loss import cox
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what torchmetrics, which it brings, uses of torch
+            from torchsurv.loss import cox
     except ImportError as error:
         raise DataError(
             "The loss 'cox' needs torchsurv. Install it: pip install 'duplus-nnunet[survival]'; or choose "
@@ -50,9 +53,13 @@ def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks
     if len(log_hazards) < 2 or not bool(event.any()):
         return log_hazards.sum() * 0.0
     centred = (log_hazards - log_hazards.detach().mean()).clamp(-_WIDEST, _WIDEST)
-    likelihood: torch.Tensor = -cox.neg_partial_log_likelihood(
-        centred, event, ranks.float(), ties_method="efron", reduction="sum"
-    )
+    # Of equal times, events come first: where no events are tied, torchsurv's risk sets go by the order of rows alone.
+    times = (2 * ranks + ~event).float()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Ties in `time` detected")
+        likelihood: torch.Tensor = -cox.neg_partial_log_likelihood(
+            centred, event, times, ties_method="efron", reduction="sum"
+        )
     return likelihood
 
 

@@ -122,6 +122,6 @@ def _note_gains(gains: Sequence[float], given: Inputs) -> list[str]:
     if np.mean(gains) > 0 and 2 * better > len(gains):
         return []
     return [
-        f"The image carries little or nothing: it lowered the loss of inner held-out training patients in {better} of "
-        f"{len(gains)} networks."
+        "The image carries little or nothing: it did not lower the loss of inner held-out training patients, or "
+        "in half of the networks at most."
     ]

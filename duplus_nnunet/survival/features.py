@@ -69,10 +69,17 @@ class FeatureTable:
             for place, (kind, context) in enumerate(zip(self.kinds, self.contexts, strict=True))
             if (kinds is None or kind in kinds) and (contexts is None or context in contexts)
         ]
-        names, contexts_, kinds_ = (
+        return self._keep(places)
+
+    def choose(self, names: Collection[str]) -> "FeatureTable":
+        """Keep the numbers of some names, in their order."""
+        return self._keep([place for place, name in enumerate(self.names) if name in names])
+
+    def _keep(self, places: list[int]) -> "FeatureTable":
+        names, contexts, kinds = (
             tuple(words[place] for place in places) for words in (self.names, self.contexts, self.kinds)
         )
-        return FeatureTable(names, contexts_, kinds_, {patient: row[places] for patient, row in self.rows.items()})
+        return FeatureTable(names, contexts, kinds, {patient: row[places] for patient, row in self.rows.items()})
 
     def to_npz(self, file: Path) -> None:
         """Write plain arrays, under a temporary name at first, so that a file is whole or not there."""

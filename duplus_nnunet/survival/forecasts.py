@@ -1,12 +1,38 @@
-"""What is foretold of patients, and what became of them."""
+"""What is asked for, what is foretold of patients, and what became of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from duplus_nnunet.settings import SurvivalSettings
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome
 from duplus_nnunet.survival.table import SEEN, Record
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned and predicted once.
+
+    Attributes:
+        train: Records to learn from.
+        test: Records to predict; their outcomes are not looked at.
+        schema: Types of covariates.
+        times: When survival is asked for, in days.
+        seed: Of whatever is drawn.
+        images: Image features by patient, those of the records to predict included; None: there are no images.
+        settings: Of our own model with images.
+    """
+
+    train: Sequence[Record]
+    test: Sequence[Record]
+    schema: ClinicalSchema
+    times: Numbers
+    seed: int
+    images: FeatureTable | None = None
+    settings: SurvivalSettings = field(default_factory=SurvivalSettings)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class ImageCode:
             without = int(np.isnan(found[:, own]).all(1).sum())
             if without and len(absent) < len(own):
                 notes.append(f"{modality!r} is missing in {without} of {len(found)} patient(s).")
-            notes += count_without_lesion(self.names, found, modality)
+            notes += _count_without_lesion(self.names, found, modality)
         strange = sorted(set(table.contexts) - set(self.contexts))
         if strange:
             notes.append(f"Images of {', '.join(map(repr, strange))} were not trained with, and are not used.")
@@ -108,23 +108,14 @@ class ImageCode:
             raise ModelError(f"Stored image features cannot be read ({error!r}). Fit the model again.") from error
 
 
-def count_without_lesion(names: tuple[str, ...], numbers: Numbers32, modality: str) -> list[str]:
-    """Say in how many patients with a modality no lesion was found there, if in any."""
-    name = f"{modality}: {FOUND}"
-    if name not in names:
-        return []
-    marks = numbers[:, names.index(name)]
-    imaged, without = int((~np.isnan(marks)).sum()), int((marks == 0).sum())
-    return [f"In {without} of {imaged} patient(s) with {modality!r} no lesion was found."] if without else []
-
-
-def fit_images(table: FeatureTable, patients: list[str], components: int) -> tuple[ImageCode, list[str]]:
+def fit_images(table: FeatureTable, patients: list[str], components: int | None) -> tuple[ImageCode, list[str]]:
     """Fit on training patients.
 
     Args:
         table: Numbers of images; only those of the patients named are looked at.
         patients: Those of a training fold, and no others.
-        components: Number of principal components of a modality's pooled numbers, at most.
+        components: Number of principal components of a modality's pooled numbers, at most; None: the numbers stay as
+            they are, standardised.
 
     Returns:
         The code, and what a reader has to know.
@@ -139,20 +130,36 @@ def fit_images(table: FeatureTable, patients: list[str], components: int) -> tup
     owners: list[int] = []
     for place, modality in enumerate(modalities):
         own = np.array([name == modality for name in table.contexts], bool)
-        measures = own & np.array([kind == "measure" for kind in table.kinds], bool) & (scale > 0)
+        kept = own & (scale > 0) & np.array([components is None or kind == "measure" for kind in table.kinds], bool)
         imaged = ~np.isnan(raw[:, own]).all(1)
-        for weights in (
-            np.eye(len(own))[:, measures],
-            _find_components(standard[imaged], own & ~measures & (scale > 0), components),
-        ):
-            parts.append(weights)
-            owners += [place] * weights.shape[1]
+        found = _find_components(standard[imaged], own & ~kept & (scale > 0), components or 0)
+        parts += [np.eye(len(own))[:, kept], found]
+        owners += [place] * (int(kept.sum()) + found.shape[1])
     joined = np.concatenate([np.zeros((len(scale), 0)), *parts], axis=1)
     tensors = [torch.from_numpy(part.astype(np.float32)) for part in (mean, scale, joined)]
     places = torch.tensor(owners, dtype=torch.int64)
     code = ImageCode(table.names, table.contexts, tensors[0], tensors[1], tensors[2], places)
-    notes = [note for name in modalities for note in count_without_lesion(table.names, table.take(patients), name)]
-    return code, [f"Training: {note}" for note in notes]
+    return code, _note_no_lesion(table, raw)
+
+
+def _note_no_lesion(table: FeatureTable, raw: Numbers) -> list[str]:
+    """Say in which modalities no lesion was found in any training patient."""
+    notes = []
+    for place, (name, context) in enumerate(zip(table.names, table.contexts, strict=True)):
+        known = raw[~np.isnan(raw[:, place]), place]
+        if name == f"{context}: {FOUND}" and len(known) and not known.any():
+            notes.append(f"In {context!r} no lesion was found in any training patient: its measures tell nothing.")
+    return notes
+
+
+def _count_without_lesion(names: tuple[str, ...], numbers: Numbers32, modality: str) -> list[str]:
+    """Say in how many patients with a modality no lesion was found there, if in any."""
+    name = f"{modality}: {FOUND}"
+    if name not in names:
+        return []
+    marks = numbers[:, names.index(name)]
+    imaged, without = int((~np.isnan(marks)).sum()), int((marks == 0).sum())
+    return [f"In {without} of {imaged} patient(s) with {modality!r} no lesion was found."] if without else []
 
 
 def _measure_columns(raw: Numbers) -> tuple[Numbers, Numbers]:

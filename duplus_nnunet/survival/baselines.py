@@ -1,0 +1,130 @@
+"""What our models have to beat: scikit-survival's, each fitted on a training fold and nothing else.
+
+In comes a task, and how its patients become numbers; out comes a forecast.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from duplus_nnunet.survival.encoding import Table, fit_encoder
+from duplus_nnunet.survival.folds import make_folds
+from duplus_nnunet.survival.forecasts import Forecast, Task, read_outcome
+from duplus_nnunet.survival.scores import Numbers, Outcome, Sums, compare_pairs, pool, require_sksurv
+from duplus_nnunet.survival.table import SEEN
+
+_RIDGE = 0.1
+_INNER = 5
+# Strengths of Coxnet's penalty that are tried.
+_STRENGTHS = 30
+
+# Numbers of training patients (N, P), of those to predict, and what a reader has to know.
+Encode = Callable[[Task], tuple[Table, Table, tuple[str, ...]]]
+
+
+def encode_records(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
+    """Encode covariates; the encoder is fitted on the training records."""
+    encoder = fit_encoder(task.train, task.schema)
+    train, _ = encoder.encode(task.train)
+    test, notes = encoder.encode(task.test)
+    return train, test, tuple(notes)
+
+
+def foretell_by_kaplan_meier(task: Task) -> Forecast:
+    """Tell everybody the same: what any curve has to beat."""
+    require_sksurv()
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    outcome = read_outcome(task.train)
+    times, curve = kaplan_meier_estimator(outcome.event, outcome.time)
+    steps = np.concatenate([[1.0], curve])[np.searchsorted(times, task.times, side="right")]
+    return Forecast(np.zeros(len(task.test)), np.tile(steps, (len(task.test), 1)))
+
+
+def foretell_nothing(task: Task, notes: tuple[str, ...]) -> Forecast:
+    """Tell everybody the same, for want of anything that differs."""
+    return replace(
+        foretell_by_kaplan_meier(task), notes=(*notes, "In a fold no covariate differs between training patients.")
+    )
+
+
+def _run_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast:
+    train, test, notes = encode(task)
+    if train.shape[1] == 0:
+        return foretell_nothing(task, notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of convergence in a fold; the scores show what it is worth
+        model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
+        risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
+        curves = model.predict_survival_function(test.astype(np.float64))
+    # Before the first training time nobody had the event; scikit-survival's curves start with what comes at it.
+    survival = np.stack(
+        [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
+    )
+    return Forecast(risk, survival, notes)
+
+
+def foretell_by_cox(task: Task, encode: Encode = encode_records) -> Forecast:
+    """Cox with a slight ridge."""
+    require_sksurv()
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+    return _run_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
+
+
+def foretell_by_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
+    """Cox with an elastic net, whose strength inner folds of the training patients choose."""
+    require_sksurv()
+
+    def fit(x: Any, y: Any) -> Any:
+        alphas = _fit_coxnet(x, y, n_alphas=_STRENGTHS, alpha_min_ratio=0.01).alphas_
+        best = int(np.argmax(_score_strengths(x, y, alphas, task)))
+        return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
+
+    return _run_sksurv(task, encode, fit)
+
+
+def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
+    """Fit from the strongest penalty to the weakest that can be fitted; with many numbers, weak ones cannot."""
+    from sksurv.linear_model import CoxnetSurvivalAnalysis
+
+    try:
+        return CoxnetSurvivalAnalysis(l1_ratio=0.5, **options).fit(x, y)
+    except ArithmeticError:
+        alphas = options.get("alphas")
+        if alphas is None:
+            ratio = math.sqrt(options["alpha_min_ratio"])
+            return _fit_coxnet(x, y, **{**options, "alpha_min_ratio": ratio})
+        if len(alphas) == 1:
+            raise
+        return _fit_coxnet(x, y, **{**options, "alphas": alphas[: len(alphas) // 2]})
+
+
+def _score_strengths(x: Any, y: Any, alphas: Any, task: Task) -> Numbers:
+    """Return the concordance, over inner folds, of each strength that could be fitted in all of them."""
+    sums: list[list[Sums]] = []
+    for fold in make_folds(task.train, count_inner(task), task.seed):
+        train, test = list(fold.train), list(fold.test)
+        outcome = Outcome(y["event"][test], y["time"][test])
+        weights = _fit_coxnet(x[train], y[train], alphas=alphas).coef_
+        sums.append([compare_pairs(outcome, x[test] @ one) for one in weights.T])
+    found = np.concatenate([pool(list(parts)) for parts in zip(*sums, strict=False)])
+    return np.where(np.isnan(found), 0.5, found)
+
+
+def count_inner(task: Task) -> int:
+    """Count inner folds: as many as there are events to share, up to 5."""
+    return max(2, min(_INNER, sum(record.event == SEEN for record in task.train)))
+
+
+def foretell_by_forest(task: Task) -> Forecast:
+    """A random survival forest."""
+    require_sksurv()
+    from sksurv.ensemble import RandomSurvivalForest
+
+    options: dict[str, Any] = {"n_estimators": 200, "min_samples_leaf": 5, "random_state": task.seed, "n_jobs": 1}
+    return _run_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, y))
