@@ -10,8 +10,7 @@ from pathlib import Path
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold
-from duplus_nnunet.survival.forecasts import Forecast
-from duplus_nnunet.survival.methods import Task
+from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks
 from duplus_nnunet.survival.model import SurvivalModel
 from duplus_nnunet.survival.table import Record
 from duplus_nnunet.trainers.checkpoint import read_checkpoint
@@ -123,4 +122,5 @@ class TrainedForecast:
         if fold is None or not fold.train.isdisjoint(fold.held_out):
             raise ModelError("Held-out predictions were asked for of patients that no trained model held out.")
         found = fold.model.forecast(task.test, fold.used, task.times)
-        return replace(found, notes=tuple(dict.fromkeys((*fold.notes, *found.notes))))
+        notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *found.notes)))
+        return replace(found, notes=notes, cut=cut_risks(fold.model.risks))

@@ -13,7 +13,9 @@ from duplus_nnunet.commands.survival_split import add_action as add_split
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.checking import Report
+    from duplus_nnunet.survival.cohort import Cohort
     from duplus_nnunet.survival.schema import ClinicalSchema
+    from duplus_nnunet.survival.study import Design, Study
     from duplus_nnunet.survival.table import Rows
 
 _DESCRIPTION = """\
@@ -129,9 +131,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.survival.cohort import Cohort
     from duplus_nnunet.survival.scores import require_sksurv
     from duplus_nnunet.survival.study import Design, run_study
-    from duplus_nnunet.survival.study_files import write_study
-    from duplus_nnunet.survival.study_json import to_plain
-    from duplus_nnunet.survival.study_text import describe_study
 
     require_sksurv()
     if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
@@ -152,14 +151,22 @@ def _evaluate(args: argparse.Namespace) -> int:
         warnings += arranged.notes
     study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
     study = replace(study, notes=(*warnings, *study.notes))
+    _tell(study, design, Cohort(datasets[0].folder.name, records, schema), args)
+    return 0
+
+
+def _tell(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:
+    """Print what a study found, and write its files where they are asked for."""
+    from duplus_nnunet.survival.study_files import write_study
+    from duplus_nnunet.survival.study_json import to_plain
+    from duplus_nnunet.survival.study_text import describe_study
+
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output is not None:
-        cohort = Cohort(datasets[0].folder.name, records, schema)
         for file in write_study(study, design, cohort, args.output):
             print(f"Wrote {file}.", file=sys.stderr)
     print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study)))
-    return 0
 
 
 def _open(args: argparse.Namespace) -> "list[RawDataset]":

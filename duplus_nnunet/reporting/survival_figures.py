@@ -115,15 +115,15 @@ def save_calibration(path: Path, title: str, caption: str, panels: Sequence[Pane
         caption: Stands below, in small print.
         panels: One a horizon; at least one.
     """
-    columns = min(len(panels), _PANELS_A_ROW)
+    columns = 2 if len(panels) == 4 else min(len(panels), _PANELS_A_ROW)
     rows = -(-len(panels) // columns)
-    size = (_PANEL_INCHES * max(columns, 1.4), _PANEL_INCHES * rows + 1.1)
+    size = (_PANEL_INCHES * max(columns, 1.4), (_PANEL_INCHES + 0.6) * rows + 0.9)
     figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
         _draw_panel(axis, panel)
     for axis in axes[len(panels) :]:
-        axis.set_visible(False)
+        figure.delaxes(axis)
     axes[0].set_ylabel("Observed survival")
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(_wrap(caption, int(size[0] * 14)), fontsize=8, color=_GREY)

@@ -13,7 +13,7 @@ import numpy as np
 
 from duplus_nnunet.survival.encoding import Table, fit_encoder
 from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.forecasts import Forecast, Task, read_outcome
+from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks, read_outcome
 from duplus_nnunet.survival.scores import Numbers, Outcome, Sums, compare_pairs, pool, require_sksurv
 from duplus_nnunet.survival.table import SEEN
 
@@ -61,11 +61,12 @@ def _run_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
         model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
         risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
         curves = model.predict_survival_function(test.astype(np.float64))
+        cut = cut_risks(np.asarray(model.predict(train.astype(np.float64)), np.float64))
     # Before the first training time nobody had the event; scikit-survival's curves start with what comes at it.
     survival = np.stack(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
-    return Forecast(risk, survival, notes)
+    return Forecast(risk, survival, notes, cut)
 
 
 def foretell_by_cox(task: Task, encode: Encode = encode_records) -> Forecast:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from duplus_nnunet.reporting.bootstrap import DRAWS
 from duplus_nnunet.survival.cohort import Cohort
 from duplus_nnunet.survival.limits import list_limits
-from duplus_nnunet.survival.study import IMAGE_METHODS, Design, Study
+from duplus_nnunet.survival.methods import IMAGE_METHODS
+from duplus_nnunet.survival.study import Design, Study
 from duplus_nnunet.survival.study_text import DIRECTIONS, escape, say_days, say_value, start_table, tabulate
 
 _UNANSWERED = (

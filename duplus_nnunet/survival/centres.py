@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from duplus_nnunet.survival.folds import Fold
+from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import Method, Round, choose_times, run_round
 from duplus_nnunet.survival.scores import Numbers
 from duplus_nnunet.survival.table import SEEN, Record
@@ -99,7 +100,7 @@ def leave_centres_out(
         show(f"{name}, centres left out")
     scores, differences = conclude(average_seeds(rows), next(iter(methods)), len(place.held))
     centres = tuple(_describe_centre(place, number, each) for number in range(len(place.folds)))
-    return Centres(centres, scores, differences, tuple(notes))
+    return Centres(centres, scores, differences, merge_notes(notes))
 
 
 def _describe_centre(place: Round, number: int, each: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> Centre:

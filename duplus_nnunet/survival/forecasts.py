@@ -52,6 +52,11 @@ class Forecast:
     cut: float | None = None
 
 
+def cut_risks(risks: Numbers) -> float | None:
+    """Return the risk that parts training patients into two halves, of their risks (N); None if all are the same."""
+    return float(np.median(risks)) if np.ptp(risks) > 0 else None
+
+
 def read_outcome(records: Sequence[Record]) -> Outcome:
     """Return outcomes; a competing event counts as the end of follow-up."""
     return Outcome(

@@ -21,7 +21,7 @@ from duplus_nnunet.survival.baselines import (
     foretell_nothing,
 )
 from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.forecasts import Forecast, Task, read_outcome
+from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks, read_outcome
 from duplus_nnunet.survival.hazard import predict_risk, predict_survival, train_record_network
 from duplus_nnunet.survival.image_baselines import encode_frozen, encode_lesions
 from duplus_nnunet.survival.model import fit_model
@@ -52,23 +52,24 @@ def _logistic_hazard(task: Task) -> Forecast:
     train, test, notes = encode_records(task)
     if train.shape[1] == 0:
         return foretell_nothing(task, notes)
-    outcome, risks, curves = read_outcome(task.train), [], []
+    outcome, risks, curves, own = read_outcome(task.train), [], [], []
     folds = make_folds(task.train, count_inner(task), task.seed)
     for number in range(_NETWORKS):
         held = folds[number % len(folds)].test
         network, edges = train_record_network(train, outcome, held, task.seed * _NETWORKS + number)
         with torch.no_grad():
             logits = network(torch.from_numpy(test))
+            own.append(predict_risk(network(torch.from_numpy(train))))
         risks.append(predict_risk(logits))
         curves.append(predict_survival(logits, edges, task.times))
-    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes)
+    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_risks(np.mean(own, axis=0)))
 
 
 def _fuse(task: Task) -> Forecast:
     """Our model of image features and EHR."""
     model = fit_model(task.train, task.schema, task.images, task.settings, task.seed)
     found = model.forecast(task.test, task.images, task.times)
-    return replace(found, notes=(*model.notes, *found.notes))
+    return replace(found, notes=(*model.notes, *found.notes), cut=cut_risks(model.risks))
 
 
 def _see(task: Task) -> Forecast:

@@ -36,7 +36,8 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
         caption = (
             f"Folds of seed {seed}. Points: groups of patients of similar predicted survival, observed by Kaplan-Meier "
             "with 95 % intervals; strokes below: single patients; dashed: what is right. Slope 1 is right; below 1 "
-            "predictions are too extreme, above 1 too much alike. Slopes are means over seeds."
+            "predictions are too extreme, above 1 too much alike. Slopes compare "
+            "patients within folds, and are means over seeds."
         )
         panels = list(_list_panels(study, seed))
         save_calibration(files[-1], f"Calibration in held-out patients: {first}", caption, panels)
@@ -60,7 +61,7 @@ def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
     tests = ", ".join(f"{_say_p(one.p)} (seed {one.seed})" for one in groups)
     ungrouped = f" {groups[0].ungrouped} patient(s) have no cut." if groups[0].ungrouped else ""
     return (
-        f"Folds of seed {groups[0].seed}; cut: a risk of the training patients of each fold; shaded: 95 % intervals; "
+        f"Folds of seed {groups[0].seed}; cut by the risks of each fold's training patients; shaded: 95 % intervals; "
         f"strokes: end of follow-up. Log-rank {tests}. It describes: models of different folds share training "
         f"patients, so that it is no test of a hypothesis.{ungrouped}"
     )

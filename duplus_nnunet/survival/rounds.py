@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold
-from duplus_nnunet.survival.methods import Forecast, Task
+from duplus_nnunet.survival.forecasts import Forecast, Task
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import (
     Numbers,
@@ -69,6 +70,7 @@ class Round:
         images: Of each fold, or None.
         seed: Of whatever is drawn.
         times: When survival is asked for.
+        settings: Of our own model with images.
     """
 
     records: Sequence[Record]
@@ -78,6 +80,7 @@ class Round:
     images: Sequence[FeatureTable | None]
     seed: int
     times: Times
+    settings: SurvivalSettings
 
     @property
     def held(self) -> list[int]:
@@ -166,20 +169,23 @@ def find_last(outcome: Outcome, folds: Sequence[Fold]) -> float:
     return min(float(outcome.time[list(fold.train)].max()) for fold in folds)
 
 
-def run_round(name: str, method: Method, place: Round, from_elsewhere: bool = False) -> RoundResult:
+def run_round(name: str, method: Method, place: Round) -> RoundResult:
     """Cross-validate one method.
 
     Args:
         name: Of the method.
         method: Learns and predicts; or gives what was predicted elsewhere.
         place: Folds and all that methods share.
-        from_elsewhere: Whether it knows held-out patients alone, so that it brings its own cut or has none.
+
+    Raises:
+        DataError: A forecast is of other patients or times, or not finite.
     """
     sums: dict[str, list[Sums]] = {}
     held: list[HeldOut] = []
     notes: dict[str, None] = {}
     for number, fold in enumerate(place.folds):
-        found = _forecast(method, _make_task(place, number), from_elsewhere)
+        task = _make_task(place, number)
+        found = _check(method(task), task)
         notes |= dict.fromkeys(found.notes)
         held += _list_held_out((name, place.seed, number), place, found)
         for score, one in _sum_up(place, fold, found).items():
@@ -190,26 +196,11 @@ def run_round(name: str, method: Method, place: Round, from_elsewhere: bool = Fa
 def _make_task(place: Round, number: int) -> Task:
     fold = place.folds[number]
     train, test = ([place.records[one] for one in places] for places in (fold.train, fold.test))
-    return Task(train, test, place.schema, place.times.join(), place.seed, images=place.images[number])
-
-
-def _forecast(method: Method, task: Task, from_elsewhere: bool) -> Forecast:
-    """Forecast the held-out patients; training patients are forecast with them for the sake of the cut."""
-    if from_elsewhere:
-        return _check(method(task), task)
-    count = len(task.test)
-    found = method(replace(task, test=[*task.test, *task.train]))
-    own = found.risk[count:]
-    cut = found.cut if found.cut is not None else float(np.median(own)) if np.ptp(own) > 0 else None
-    return Forecast(found.risk[:count], found.survival[:count], found.notes, cut)
+    return Task(train, test, place.schema, place.times.join(), place.seed, place.images[number], place.settings)
 
 
 def _check(found: Forecast, task: Task) -> Forecast:
-    """Check what another program computed.
-
-    Raises:
-        DataError: It is of other patients or times, or not finite.
-    """
+    """Check that a forecast, which another program may have made, is one of the task."""
     shapes, expected = (found.risk.shape, found.survival.shape), ((len(task.test),), (len(task.test), len(task.times)))
     if shapes != expected:
         raise DataError(f"A forecast has risks and survival of shapes {shapes}; expected {expected}.")

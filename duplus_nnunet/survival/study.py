@@ -11,22 +11,20 @@ from functools import partial
 import numpy as np
 
 from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.calibration import Calibration, Foretold, Group, calibrate, group
 from duplus_nnunet.survival.centres import Centres, choose_centres, leave_centres_out
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.groups import RiskGroups, split_by_risk
-from duplus_nnunet.survival.methods import METHODS, forecast, read_outcome
+from duplus_nnunet.survival.methods import IMAGE_METHODS, METHODS, forecast, read_outcome
+from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, run_round
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome
 from duplus_nnunet.survival.table import SEEN, Record
 from duplus_nnunet.survival.values import Values, average_seeds, conclude, draw_counts
 
-# Methods that need images, ours first.
-IMAGE_METHODS = tuple(
-    name for name in ("image and EHR", "image only", "lesion volume Cox", "frozen features Coxnet") if name in METHODS
-)
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
 _LATE = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
 
@@ -49,6 +47,7 @@ class Design:
             patients of a fold, and gives what a model that has not seen them says.
         find_centre_features: Gives the features for a centre that is left out, by its name and fold; None: methods that
             need images are not among those that leave centres out, as a network may have seen them.
+        settings: Of our own model with images.
     """
 
     folds: int = 5
@@ -58,6 +57,7 @@ class Design:
     given: tuple[tuple[Fold, ...], ...] = ()
     forecasts: Mapping[str, Method] = field(default_factory=dict)
     find_centre_features: Callable[[str, Fold], FeatureTable | None] | None = None
+    settings: SurvivalSettings = field(default_factory=SurvivalSettings)
 
 
 @dataclass(frozen=True)
@@ -127,26 +127,30 @@ def run_study(
     results: dict[str, list[RoundResult]] = {name: [] for name in methods}
     for place in rounds:
         for name, method in methods.items():
-            results[name].append(run_round(name, method, place, name in design.forecasts))
+            results[name].append(run_round(name, method, place))
             show(f"{name}, seed {place.seed}")
     study = _conclude(rounds, results, counts)
     centres, notes = _leave_out(rounds[0], methods, design, (counts, order), show)
     return replace(study, centres=centres, notes=(*_list_notes(rounds[0]), *study.notes, *notes))
 
 
+def list_methods(has_images: bool) -> tuple[str, ...]:
+    """List the methods for which there is data; ours stands first: with images, the network of both."""
+    usable = [name for name in METHODS if has_images or name not in IMAGE_METHODS]
+    return tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+
+
 def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
-    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
-    known |= design.forecasts
     taken = sorted({*design.forecasts} & {*METHODS})
     if taken:
         raise DataError(f"The forecasts hold {taken[0]!r}, which is the name of another method. Choose another one.")
-    usable = [name for name in known if has_images or name not in IMAGE_METHODS]
-    # Ours stands first: with images, the network of both.
-    chosen = design.methods or tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
+    known |= design.forecasts
+    chosen = design.methods or (*list_methods(has_images), *design.forecasts)
     for name in chosen:
         if name not in known:
             raise DataError(say_unknown("method", name, known))
-        if name not in usable:
+        if name in IMAGE_METHODS and not has_images:
             raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
     return {name: known[name] for name in chosen}
 
@@ -182,7 +186,7 @@ def _plan_rounds(
     rounds = []
     for seed, folds in zip(design.seeds, splits, strict=True):
         images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(folds)]
-        rounds.append(Round(records, outcome, schema, folds, images, seed, times))
+        rounds.append(Round(records, outcome, schema, folds, images, seed, times, design.settings))
     return rounds
 
 
@@ -231,7 +235,7 @@ def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResul
         differences,
         tuple(one for number in range(len(rounds)) for name in methods for one in results[name][number].held),
         tuple(map(float, horizons)),
-        tuple(dict.fromkeys(note for found in results.values() for result in found for note in result.notes)),
+        merge_notes(note for found in results.values() for result in found for note in result.notes),
         methods,
         {name: calibrate(found, horizons, drawn) for name, found in foretold.items()},
         {float(horizon): group(first, number, horizon) for number, horizon in enumerate(horizons)},

@@ -181,7 +181,9 @@ def test_records_are_cross_validated(dataset: Path, tmp_path: Path, capsys: pyte
     assert "random survival forest" in out
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["seeds"] == [0]
-    assert (tmp_path / "out" / "predictions.csv").is_file()
+    files = ("predictions.csv", "survival_curves.csv", "kaplan_meier.png", "calibration.png", "model_card.md")
+    assert all((tmp_path / "out" / name).is_file() for name in files)
+    assert "Dataset007_Sarcoma" in (tmp_path / "out" / "model_card.md").read_text()
 
 
 def test_a_table_with_errors_is_not_cross_validated(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival import methods
+from duplus_nnunet.survival import study as study_module
 from duplus_nnunet.survival.encoding import fit_encoder
-from duplus_nnunet.survival.folds import make_folds
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.folds import Fold, check_folds, give_folds, make_folds
+from duplus_nnunet.survival.forecasts import Forecast, cut_risks
 from duplus_nnunet.survival.hazard import (
     RecordNetwork,
     cut_bins,
@@ -22,10 +26,14 @@ from duplus_nnunet.survival.hazard import (
     predict_survival,
     train_record_network,
 )
+from duplus_nnunet.survival.methods import Task
+from duplus_nnunet.survival.notes import merge_notes
+from duplus_nnunet.survival.rounds import find_median
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, run_study
+from duplus_nnunet.survival.study import Design, Study, list_methods, run_study
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.unfamiliar import count_missing, find_warnings, list_known
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -274,12 +282,18 @@ def test_held_out_patients_are_seen_by_nothing_that_is_fitted() -> None:
         for place, record in enumerate(test)
     ]
     times = np.array([100.0, 300.0])
+    names = ("CT: lesion volume", "CT: 0", "CT: 1")
+    rows = {r.patient: np.random.default_rng(r.row).random(3).astype(np.float32) for r in records}
+    images = FeatureTable(names, ("CT",) * 3, ("measure", "pooled", "lesion"), rows)
+    other_rows = rows | {r.patient: np.array([1e9, np.nan, -1e9], np.float32) for r in test[1:]}
     for method in METHODS:
-        alone = forecast(method, Task(train, test[:1], SCHEMA, times, 0))
+        alone = forecast(method, Task(train, test[:1], SCHEMA, times, 0, images))
         own = replace(test[0], time=9.0, event=CENSORED if test[0].event == SEEN else SEEN)
-        among = forecast(method, Task(train, [own, *poisoned[1:]], SCHEMA, times, 0))
+        among = forecast(method, Task(train, [own, *poisoned[1:]], SCHEMA, times, 0, replace(images, rows=other_rows)))
         np.testing.assert_allclose(alone.risk, among.risk[:1], rtol=1e-5, atol=1e-6, err_msg=method)
         np.testing.assert_allclose(alone.survival, among.survival[:1], rtol=1e-5, atol=1e-6, err_msg=method)
+        assert alone.cut == among.cut
+        assert (alone.cut is None) == (method == "Kaplan-Meier")
 
 
 def test_the_order_of_rows_changes_no_score() -> None:
@@ -327,3 +341,253 @@ def test_a_horizon_beyond_the_follow_up_is_refused() -> None:
     pytest.importorskip("sksurv")
     with pytest.raises(DataError, match="lies beyond the follow-up"):
         run_study(make_records(30), SCHEMA, Design(folds=3, seeds=(0,), horizons=(1e6,), methods=("Cox",)))
+
+
+@pytest.fixture
+def by_age(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """Add a method "age" whose risk is the age and which remembers its tasks."""
+    tasks = []
+
+    def foretell(task: Task) -> Forecast:
+        tasks.append(task)
+        risk = np.array([float(record.values["age"] or 0) for record in task.test])
+        own = np.array([float(record.values["age"] or 0) for record in task.train])
+        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=cut_risks(own))
+
+    monkeypatch.setitem(methods.METHODS, "age", foretell)  # type: ignore[arg-type]
+    return tasks
+
+
+def run_age(records: list[Record], **options: Any) -> Study:
+    pytest.importorskip("sksurv")
+    return run_study(records, SCHEMA, Design(**{"seeds": (0,), "folds": 3, "methods": ("age",), **options}))
+
+
+def test_risk_groups_are_cut_by_training_risks(by_age: list[Task]) -> None:
+    records = make_records(31)
+    ages = {record.patient: float(record.values["age"] or 0) for record in records}
+    found = run_age(records)
+    for one in found.predictions:
+        held = {other.patient for other in found.predictions if other.fold == one.fold}
+        cut = np.median([age for patient, age in ages.items() if patient not in held])
+        assert one.group == ("high" if ages[one.patient] > cut else "low")
+    (groups,) = found.risk_groups
+    assert sum(len(group.outcome) for group in groups.groups) == 31
+    assert groups.p is not None
+    assert groups.p < 0.05
+
+
+def test_the_order_of_held_out_patients_and_of_records_changes_nothing(by_age: list[Task]) -> None:
+    records = make_records(30)
+    folds = make_folds(records, 3, 5)
+    turned = [Fold(fold.train[::-1], fold.test[::-1]) for fold in folds]
+    back = [Fold(*(tuple(29 - place for place in part) for part in (f.train, f.test))) for f in folds]
+    chosen = ("age", "Cox")
+    one, other, third = (
+        run_age(rows, given=(tuple(given),), methods=chosen)
+        for rows, given in ((records, folds), (records, turned), (records[::-1], back))
+    )
+    assert one.scores == other.scores == third.scores
+    assert one.calibration["Cox"] == other.calibration["Cox"] == third.calibration["Cox"]
+    assert one.predictions == other.predictions == third.predictions
+
+
+def test_given_folds_are_used_and_may_leave_some_out(by_age: list[Task]) -> None:
+    records = make_records(30)[::-1]
+    names = sorted(record.patient for record in records)
+    splits = [(names[10:], names[:10]), (names[:10] + names[20:], names[10:20])]
+    found = run_age(records, given=(give_folds(records, splits),))
+    assert [one.patient for one in found.predictions] == names[:20]
+    assert [one.fold for one in found.predictions] == [0] * 10 + [1] * 10
+    assert "10 patient(s) are held out in no fold, and are not foretold." in found.notes
+    with pytest.raises(DataError, match="folds for 1 seed"):
+        run_age(records, given=(give_folds(records, splits),), seeds=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ([(["p000", "p001"], ["p001"])], "1 patient.s. are learned from and held out in the same fold: p001"),
+        ([(["p000"], ["p001"]), (["p000"], ["p001"])], "1 patient.s. are held out more than once: p001"),
+        ([(["p000"], ["q"])], "1 patient.s. of the folds have no record: q"),
+        ([(["p000"], [])], "one without patients"),
+        ([], "There is no fold"),
+    ],
+)
+def test_folds_that_are_no_test_are_refused(splits: list[tuple[list[str], list[str]]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        give_folds(make_records(4), splits)
+    with pytest.raises(DataError, match="has the place 9, and there are 4 records"):
+        check_folds(make_records(4), [Fold((0,), (9,))])
+
+
+def make_features(records: list[Record], names: tuple[str, ...] = ("x",)) -> FeatureTable:
+    rows = {record.patient: np.array([record.row] * len(names), np.float32) for record in records}
+    return FeatureTable(names, ("CT",) * len(names), ("pooled",) * len(names), rows)
+
+
+def test_each_fold_gets_the_features_that_are_made_for_it(by_age: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    records = make_records(30)[::-1]
+    monkeypatch.setattr(study_module, "IMAGE_METHODS", ("age",))
+    calls = {}
+
+    def find(seed: int, number: int, fold: Fold) -> FeatureTable:
+        held = {records[place].patient for place in fold.test}
+        return calls.setdefault((seed, number), (make_features(records), held))[0]
+
+    design = Design(folds=3, seeds=(4, 7), methods=("age", "Kaplan-Meier"))
+    run_study(records, SCHEMA, design, features=find)
+    assert list(calls) == [(seed, number) for seed in (4, 7) for number in range(3)]
+    for task, (table, held) in zip(by_age, calls.values(), strict=True):
+        assert task.images is table
+        assert held == {record.patient for record in task.test}
+        assert not held & {record.patient for record in task.train}
+    with pytest.raises(DataError, match="'age' needs images"):
+        run_study(records, SCHEMA, design)
+
+
+def test_forecasts_from_elsewhere_are_scored_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sksurv")
+    records = make_records(40)
+    seen = []
+
+    def know(task: Task) -> Forecast:
+        seen.append({record.patient for record in task.test})
+        time = np.array([record.time for record in task.test])
+        return Forecast(-time, (time[:, None] > task.times).astype(float), ("from elsewhere",), float(-time.mean()))
+
+    design = Design(folds=4, seeds=(0,), methods=("Cox", "oracle"), forecasts={"oracle": know})
+    found = run_study(records, SCHEMA, design)
+    assert set().union(*seen) == {record.patient for record in records}
+    assert sum(map(len, seen)) == 40  # held-out patients alone, and no centre that was left out
+    assert found.scores["oracle"]["Harrell's C"].value == 1
+    difference = found.differences["oracle"]["Harrell's C"]
+    assert difference.value == pytest.approx(found.scores["Cox"]["Harrell's C"].value - 1)
+    assert "from elsewhere" in found.notes
+    assert {one.group for one in found.predictions if one.method == "oracle"} == {"high", "low"}
+    monkeypatch.setattr(study_module, "METHODS", {"Cox": methods.METHODS["Cox"]})
+    assert run_study(records, SCHEMA, replace(design, methods=())).methods == ("Cox", "oracle")
+
+
+@pytest.mark.parametrize(
+    ("forecast", "message"),
+    [
+        (lambda task: Forecast(np.zeros(3), np.zeros((3, 2))), "risks and survival of shapes"),
+        (lambda task: Forecast(np.full(len(task.test), np.nan), np.ones((len(task.test), len(task.times)))), "finite"),
+        (lambda task: Forecast(np.zeros(len(task.test)), np.full((len(task.test), len(task.times)), 2.0)), "0 and 1"),
+    ],
+)
+def test_forecasts_that_do_not_fit_are_refused(forecast: Any, message: str) -> None:
+    pytest.importorskip("sksurv")
+    design = Design(folds=3, seeds=(0,), methods=("x",), forecasts={"x": forecast})
+    with pytest.raises(DataError, match=message):
+        run_study(make_records(30), SCHEMA, design)
+
+
+def test_methods_that_cannot_be_run_are_named() -> None:
+    with pytest.raises(DataError, match=r"'Coks'.*Cox"):
+        run_study(make_records(30), SCHEMA, Design(methods=("Coks",)))
+    with pytest.raises(DataError, match="the name of another method"):
+        run_study(make_records(30), SCHEMA, Design(forecasts={"Cox": methods.METHODS["Cox"]}))
+
+
+def test_ours_is_the_one_that_others_are_compared_with() -> None:
+    assert list_methods(has_images=False)[0] == "logistic hazard"
+    assert not set(list_methods(has_images=False)) & set(study_module.IMAGE_METHODS)
+    assert list_methods(has_images=True)[0] == "image and EHR"
+    assert set(list_methods(has_images=True)) == {*methods.METHODS}
+
+
+def test_centres_are_foretold_by_the_others_and_small_ones_are_named(by_age: list[Task]) -> None:
+    few = [replace(r, centre=("C" if n < 4 else "AB"[n % 2])) for n, r in enumerate(make_records(60))]
+    found = run_age(few, methods=("age", "Kaplan-Meier"))
+    assert found.centres is not None
+    assert [one.name for one in found.centres.centres] == ["A", "B"]
+    assert any("The centre 'C' has" in note for note in found.notes)
+    for task, centre in zip(by_age[-2:], "AB", strict=True):
+        assert not {record.patient for record in task.test} & {record.patient for record in task.train}
+        assert {record.patient for record in task.test} == {record.patient for record in few if record.centre == centre}
+    own = found.centres.centres[0]
+    assert own.patients == 28
+    assert own.scores["age"]["Harrell's C"].value > 0.7
+    assert found.centres.differences["Kaplan-Meier"]["Harrell's C"].value > 0.2
+
+
+def test_one_centre_or_networks_that_saw_the_others_leave_none_out(
+    by_age: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = make_records(60)
+    assert run_age([replace(record, centre="A") for record in records]).centres is None
+    assert run_age([replace(record, centre="") for record in records]).centres is None
+    monkeypatch.setattr(study_module, "IMAGE_METHODS", ("age",))
+    design = Design(folds=3, seeds=(0,), methods=("age", "Kaplan-Meier"))
+    table = make_features(records)
+    found = run_study(records, SCHEMA, design, features=lambda *_: table)
+    assert found.centres is not None
+    assert set(found.centres.scores) == {"Kaplan-Meier"}
+    asked = []
+    find = replace(design, find_centre_features=lambda name, fold: asked.append((name, fold)) or table)
+    found = run_study(records, SCHEMA, find, features=lambda *_: table)
+    assert found.centres is not None
+    assert set(found.centres.scores) == {"age", "Kaplan-Meier"}
+    assert [name for name, _ in asked] == ["A", "B"]
+
+
+def test_what_stands_out_in_a_patient_is_said() -> None:
+    records = make_records(20)
+    known = list_known(records, SCHEMA)
+    assert find_warnings(records[3], known, SCHEMA) == ()
+    strange = replace(records[0], values={"age": None, "sex": "x", "grade": 7.0})
+    table = make_features(records, ("x", "y"))
+    half = replace(table, contexts=("CT", "PET"), rows={"p000": np.array([1, np.nan], np.float32)})
+    assert find_warnings(strange, known, SCHEMA, half) == (
+        "'age' is missing, and was of nobody trained on",
+        "'sex' is 'x', which nobody trained on has",
+        "'grade' is 7, outside 0 to 2 of those trained on",
+        "no image of 'PET'",
+    )
+    assert find_warnings(records[5], known, SCHEMA, half) == ("no image",)
+    assert count_missing(strange, SCHEMA) == 1
+
+
+def test_a_median_lies_where_the_curve_crosses_one_half() -> None:
+    times = np.array([0.0, 10.0, 20.0])
+    assert find_median(times, np.array([1.0, 0.6, 0.4])) == pytest.approx(15)
+    assert find_median(times, np.array([1.0, 0.9, 0.6])) is None
+    assert find_median(times, np.array([1.0, 0.5, 0.5])) == pytest.approx(10)
+    assert find_median(times, np.array([0.4, 0.3, 0.2])) == 0
+
+
+def test_all_events_of_one_kind_are_said_or_done(by_age: list[Task]) -> None:
+    records = make_records(30)
+    with pytest.raises(DataError, match="None of 30 patients has the event"):
+        run_age([replace(record, event=CENSORED) for record in records])
+    assert run_age([replace(record, event=SEEN) for record in records]).scores["age"]["AUC"].value > 0.5
+
+
+def test_pure_noise_is_chance() -> None:
+    pytest.importorskip("sksurv")
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        records = [replace(r, values={**r.values, "age": rng.normal()}) for r in make_records(45, 0.0, seed)]
+        design = Design(folds=3, seeds=(seed,), methods=("Cox",))
+        found.append(run_study([replace(r, centre="") for r in records], SCHEMA, design).scores["Cox"]["Harrell's C"])
+    values = np.array([one.value for one in found])
+    half = 2.093 * values.std(ddof=1) / math.sqrt(20)  # Student's t of 19 degrees of freedom
+    assert abs(values.mean() - 0.5) <= half
+    assert sum(one.interval is not None and one.interval[0] <= 0.5 <= one.interval[1] for one in found) >= 16
+
+
+def test_notes_that_list_names_are_merged() -> None:
+    site = "'site' has values that were not trained on: {}."
+    notes = [site.format("'b'"), "Another note: of 3, or 4.", site.format("'a', 'b'"), "Another note: of 3, or 4."]
+    assert merge_notes(notes) == (site.format("'a', 'b'"), "Another note: of 3, or 4.")
+    (merged,) = merge_notes([site.format(f"'{letter}'") for letter in "abcdefghij"])
+    assert merged.endswith(": 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 2 more.")
+
+
+def test_notes_that_differ_in_numbers_are_said_once_but_names_with_numbers_are_told_apart() -> None:
+    notes = [f"'ct_{name}' is missing in {count} of 24 patient(s)." for name, count in ((1, 3), (2, 5), (1, 4))]
+    assert merge_notes(notes) == (f"{notes[0]} So it is in other folds, with other numbers.", notes[1])
+    assert merge_notes([notes[0], notes[0]]) == (notes[0],)
