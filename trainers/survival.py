@@ -323,10 +323,15 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         found = self.model.forecast(held or train, images, np.array(horizons))
         details = {
             "lesion_targets": {context: list(names) for context, names in self.lesions.items()},
-            "lora": {"kept": self.kept, "epochs": self.num_epochs, "loss_of_inner_held_out": self.losses},
+            "lora": {
+                "kept": self.kept,
+                "epochs": self.num_epochs,
+                "loss_of_inner_held_out": self.losses,
+                "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
+            },
             "base": self.base_file,
             "trained_on": [record.patient for record in train],
-            "notes": self.notes,
+            "notes": [*self.notes, *self.model.notes],
         }
         dataset = self.plans_manager.dataset_name
         report = FoldReport(dataset, self.fold, held or train, bool(held), horizons, found, images, details)

@@ -53,6 +53,12 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
     notes += [f"{left} patient(s) of the table took part in no training, and are left out."] if left else []
     forecast = TrainedForecast({fold.held_out: fold for fold in trained})
     arranged = replace(
-        design, folds=len(trained), seeds=(0,), given=(folds,), forecasts={NAME: forecast}, methods=(NAME, *METHODS)
+        design,
+        folds=len(trained),
+        seeds=(0,),
+        given=(folds,),
+        forecasts={NAME: forecast},
+        methods=(NAME, *METHODS),
+        settings=trained[0].model.settings,
     )
     return Arranged(used, arranged, lambda seed, number, fold: trained[number].frozen, tuple(notes))
