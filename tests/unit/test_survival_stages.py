@@ -13,6 +13,7 @@ from torch import nn
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
+from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.hazard import logistic_hazard_loss, predict_survival
@@ -294,10 +295,9 @@ def test_gradient_reaches_every_layer_of_the_lora_and_nothing_of_the_base() -> N
     assert all(weight.grad is not None and bool(weight.grad.abs().max() > 0) for weight in weights)
     own = {id(weight) for weight in weights}
     assert all(value.grad is None for value in network.parameters() if id(value) not in own)
-    after = network.state_dict()
-    assert all(torch.equal(value, after[name.replace(".conv.", ".conv.base_layer.")
-                                        if name.replace(".conv.", ".conv.base_layer.") in after else name])
-               for name, value in before.items() if ".all_modules." not in name and name in after)  # fmt: skip
+    after = {name_in_base(name): value for name, value in network.state_dict().items() if name_in_base(name)}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
     with torch.no_grad():
         assert torch.equal(network(image)[0], answer[0])
 
