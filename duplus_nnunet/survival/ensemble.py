@@ -44,11 +44,11 @@ class _Part:
 def make_network(
     encoder: RecordEncoder, code: ImageCode | None, base: torch.Tensor, settings: SurvivalSettings
 ) -> PrognosisNetwork:
-    """Build a network that starts from some outputs (T), the same for everybody."""
+    """Build a network of double precision that starts from some outputs (T), the same for everybody."""
     absent, columns = torch.from_numpy(encoder.encode_absent()), torch.from_numpy(encoder.list_owners())
     owners = torch.zeros(0, dtype=torch.int64) if code is None else code.owners
     modalities = 0 if code is None else len(code.modalities)
-    return PrognosisNetwork(Hiding(absent, columns, owners, settings), base, modalities, settings)
+    return PrognosisNetwork(Hiding(absent, columns, owners, settings), base, modalities, settings).double()
 
 
 def train_members(

@@ -40,7 +40,7 @@ def _encode(table: FeatureTable, task: Task) -> tuple[Table, Table, tuple[str, .
     parts = []
     for records in (task.train, task.test):
         numbers, more = code.align(table, [record.patient for record in records])
-        inputs, there = code.encode(torch.from_numpy(numbers))
+        inputs, there = code.encode(torch.from_numpy(numbers).double())
         parts.append(np.concatenate([inputs.numpy(), 1.0 - there.numpy()], axis=1).astype(np.float32))
     differ = parts[0].std(axis=0) > 0
     return parts[0][:, differ], parts[1][:, differ], (*notes, *more)

@@ -136,7 +136,7 @@ def fit_images(table: FeatureTable, patients: list[str], components: int | None)
         parts += [np.eye(len(own))[:, kept], found]
         owners += [place] * (int(kept.sum()) + found.shape[1])
     joined = np.concatenate([np.zeros((len(scale), 0)), *parts], axis=1)
-    tensors = [torch.from_numpy(part.astype(np.float32)) for part in (mean, scale, joined)]
+    tensors = [torch.from_numpy(part.astype(np.float64)) for part in (mean, scale, joined)]
     places = torch.tensor(owners, dtype=torch.int64)
     code = ImageCode(table.names, table.contexts, tensors[0], tensors[1], tensors[2], places)
     return code, _note_no_lesion(table, raw)

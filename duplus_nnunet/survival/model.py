@@ -84,7 +84,7 @@ class SurvivalModel:
         with torch.no_grad():
             for member in self.members:
                 logits = member.network(given)
-                risks.append(member.loss.tell_risk(logits.double()).numpy())
+                risks.append(member.loss.tell_risk(logits).numpy())
                 curves.append(member.loss.tell_survival(logits, times))
         return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), (*notes, *self._note_times(times)))
 
@@ -107,10 +107,13 @@ class SurvivalModel:
         return self.join(torch.from_numpy(ehr), raw), tuple(notes)
 
     def join(self, ehr: torch.Tensor, numbers: torch.Tensor | None) -> Inputs:
-        """Join encoded records (N, P) and image features (N, I), of which it is differentiable."""
+        """Join encoded records (N, P) and image features (N, I), of which it is differentiable.
+
+        All is computed in double precision: in single, equal patients would get risks that are not quite equal.
+        """
         if self.code is None or numbers is None:
-            return Inputs(ehr, torch.zeros(len(ehr), 0), torch.zeros(len(ehr), 0, dtype=torch.bool))
-        return Inputs(ehr, *self.code.encode(numbers))
+            return Inputs(ehr.double(), torch.zeros(len(ehr), 0).double(), torch.zeros(len(ehr), 0, dtype=torch.bool))
+        return Inputs(ehr.double(), *self.code.encode(numbers.double()))
 
     def tell_risk(self, records: Sequence[Record], numbers: torch.Tensor | None) -> torch.Tensor:
         """Return risks (N), higher is worse, differentiable with respect to image features (N, I) in its order."""
@@ -175,6 +178,8 @@ class SurvivalModel:
             schema = ClinicalSchema.model_validate(plain["schema"])
             risks, follow_up = np.array(plain["risks"], np.float64), float(plain["follow_up"])
             patients, notes = tuple(plain["patients"]), tuple(plain["notes"])
+            if risks.shape != (len(patients),):
+                raise ValueError(f"risks of shape {risks.shape} of {len(patients)} patients")
         except ModelError:
             raise
         except (AttributeError, KeyError, TypeError, RuntimeError, ValidationError, PlansError, ValueError) as error:

@@ -1,0 +1,74 @@
+"""Records as numbers, and the encoder as JSON."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.survival.encoding import RecordEncoder, fit_encoder
+from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.table import CENSORED, Record
+
+SCHEMA = ClinicalSchema.model_validate(
+    {
+        "patient": "id",
+        "time": {"column": "t"},
+        "event": {"column": "e", "seen": [1], "censored": [0]},
+        "covariates": {
+            "age": {"type": "numeric"},
+            "site": {"type": "categorical"},
+            "grade": {"type": "ordinal", "order": ["low", "mid", "high"]},
+        },
+    }
+)
+
+
+def make_records() -> list[Record]:
+    rows = [(50.0, "arm", 0.0), (60.0, "leg", None), (70.0, "leg", 2.0), (80.0, "jaw", 1.0), (65.0, "leg", 1.0)]
+    return [
+        Record(place + 1, f"p{place}", "", 9.0, CENSORED, 0.0, dict(zip(SCHEMA.covariates, row, strict=True)))
+        for place, row in enumerate(rows)
+    ]
+
+
+def test_an_encoder_reads_back_from_json() -> None:
+    records = make_records()
+    encoder = fit_encoder(records, SCHEMA)
+    again = RecordEncoder.from_plain(json.loads(json.dumps(encoder.to_plain(), allow_nan=False)))
+    assert again == encoder
+    np.testing.assert_array_equal(again.encode(records)[0], encoder.encode(records)[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": None, "extra": 1}, {"mean": "high"}, {"mean": float("nan")}, {"scale": float("inf")}, {"categories": 3}],
+)
+def test_an_encoder_of_another_form_is_refused(change: dict[str, Any]) -> None:
+    plain = fit_encoder(make_records(), SCHEMA).to_plain()
+    broken = {key: value for key, value in {**plain[0], **change}.items() if value is not None}
+    with pytest.raises(ModelError, match="A stored EHR encoder cannot be read"):
+        RecordEncoder.from_plain([broken, *plain[1:]])
+
+
+def test_numbers_know_their_column() -> None:
+    encoder = fit_encoder(make_records(), SCHEMA)
+    assert encoder.names == ("age", "site=arm", "site=jaw", "grade", "grade is missing")
+    assert encoder.list_owners().tolist() == [0, 1, 1, 2, 2]
+
+
+def test_a_record_of_which_nothing_is_known_is_mean_commonest_and_marked() -> None:
+    encoder = fit_encoder(make_records(), SCHEMA)
+    assert encoder.encode_absent().tolist() == [0, 0, 0, 0, 1]
+    bare = replace(make_records()[0], values={})
+    np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_absent())
+
+
+def test_an_encoder_of_nothing_encodes_to_nothing() -> None:
+    encoder = fit_encoder(make_records(), SCHEMA.model_copy(update={"covariates": {}}))
+    assert encoder.encode(make_records())[0].shape == (5, 0)
+    assert encoder.encode_absent().shape == (0,)
+    assert encoder.list_owners().shape == (0,)
+    assert RecordEncoder.from_plain(encoder.to_plain()) == encoder
