@@ -41,7 +41,11 @@ CLASSES: dict[str, dict[str, str]] = {
     "nnunetv2.preprocessing": {"DuPLUSPreprocessor": PLANNERS},
     "nnunetv2.preprocessing.normalization": {"SUVNormalization": PLANNERS},
     "nnunetv2.utilities.label_handling": {"DuPLUSLabelManager": PLANNERS},
-    "nnunetv2.training.nnUNetTrainer": {"DuPLUSTrainer": TRAINERS, "DuPLUSLoRATrainer": TRAINERS},
+    "nnunetv2.training.nnUNetTrainer": {
+        "DuPLUSTrainer": TRAINERS,
+        "DuPLUSLoRATrainer": TRAINERS,
+        "DuPLUSSurvivalTrainer": TRAINERS,
+    },
 }
 
 # Options of the prediction commands that are not nnU-Net's.

@@ -2,5 +2,6 @@
 
 from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
+from duplus_nnunet.trainers.survival import DuPLUSSurvivalTrainer
 
-__all__ = ["DuPLUSLoRATrainer", "DuPLUSTrainer"]
+__all__ = ["DuPLUSLoRATrainer", "DuPLUSSurvivalTrainer", "DuPLUSTrainer"]

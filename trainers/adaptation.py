@@ -1,7 +1,6 @@
 """DuPLUSLoRATrainer: a frozen base, and beside it a LoRA and generators that learn a new dataset."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,12 +82,9 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
         return cast(AdapterParts, network.adapters[network.default_adapter])
 
     def initialize(self) -> None:
-        """Differs from DuPLUSTrainer: pretrained weights are compared with the base; the log says what learns."""
+        """Differs from DuPLUSTrainer: the log says what learns."""
         super().initialize()
         network = unwrap(self.network)
-        network.check_pretrained = partial(
-            check_checkpoint, plans=self.plans_manager.plans, configuration=self.configuration_name
-        )
         counts = count_parameters(network.state_dict(), network.default_adapter)
         whole = counts["base"]
         self.print_to_log_file(
@@ -106,6 +102,11 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
         learning = [value for value in self.network.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
+        """Differs from DuPLUSTrainer: the checkpoint is compared with the base that the plans were made for."""
+        check_checkpoint(checkpoint, file, self.plans_manager.plans, self.configuration_name)
+        super().meet_base(checkpoint, file)
 
     def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
         """Differs from DuPLUSTrainer: the LoRA learns at its own rate; encoder and decoder are frozen anyway."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from duplus_nnunet.trainers.checkpoint import (
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
+from duplus_nnunet.trainers.training_cases import Base, note_training, read_training_cases
 
 
 def unwrap(network: nn.Module) -> ConditionedUNet:
@@ -102,6 +104,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         self._across: int | None = None
         self._pairs: dict[tuple[str, str], int] = {}
         self._questioner: Questioner | None = None
+        self.base_cases: Base = None
 
     @classmethod
     def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
@@ -159,12 +162,27 @@ class DuPLUSTrainer(nnUNetTrainer):
         return [(list_nnunets(network, part), from_epoch(start)) for part, start in waits if start]
 
     def initialize(self) -> None:
-        """Differs from nnU-Net: DDP leaves buffers alone, and the log says in what a CPU computes."""
+        """Differs from nnU-Net: DDP leaves buffers alone, a base is looked at, and the log says how a CPU computes."""
         super().initialize()
         keep_buffers_apart(self.network)
+        unwrap(self.network).check_pretrained = self.meet_base
         if self.settings.cpu_bfloat16 and self.device.type == "cpu":
             found = "in bfloat16" if has_bfloat16() else "in float32, as this processor has no bfloat16"
             self.print_to_log_file(f"convolutions are computed {found}")
+
+    def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
+        """Look at the checkpoint that the training starts from, before its weights are taken over.
+
+        Raises:
+            ModelError: It cannot be the base of this training.
+            DataError: What says whom it was trained on cannot be read.
+        """
+        self.base_cases = read_training_cases(Path(str(file)).parent)
+
+    def on_train_start(self) -> None:
+        """Differs from nnU-Net: whom the model is trained on is written beside its checkpoints."""
+        super().on_train_start()
+        note_training(self)
 
     def _build_loss(self) -> nn.Module:
         """Differs from nnU-Net: our loss a target, under nnU-Net's own weights of deep supervision."""

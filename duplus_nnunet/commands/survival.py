@@ -7,6 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.commands.survival_models import arrange
+from duplus_nnunet.commands.survival_split import add_action as add_split
+
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.checking import Report
@@ -26,6 +29,8 @@ examples:
   duplus survival check 62 60 61       with the images of the same patients in two more datasets
   duplus survival check 62 --json
   duplus survival evaluate 62 -o OUT   what the records alone foretell, by cross-validation
+  duplus survival split 62             folds by patient, for segmentation and prognosis alike
+  duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   trained prognoses beside all of that
 
 draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
 are errors; nothing is dropped silently.
@@ -60,6 +65,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         added.add_argument("--json", action="store_true", help="print JSON")
         if name == "evaluate":
             _add_study_options(added)
+    add_split(actions, **looks)
 
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +77,8 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="for tables, metrics.json, pictures, a model card",
     )
+    add("-m", "--model", metavar="FOLDER", type=Path, help="model folder of DuPLUSSurvivalTrainer: "
+        "what its folds say of whom they held out, beside all other methods on the same folds and images")  # fmt: skip
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
@@ -132,13 +140,18 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not report.is_usable:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
-    if not schema.covariates:
+    if not schema.covariates and args.model is None:
         raise DataError("The schema has no covariates, so that there is nothing to foretell from. Add some.")
     design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
     warnings = tuple(found.text for found in report.findings if found.severity == "warning")
-    study = run_study(report.records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr))
+    records, features = report.records, None
+    if args.model is not None:
+        arranged = arrange(args.model, records, design)
+        records, design, features = arranged.records, arranged.design, arranged.features
+        warnings += arranged.notes
+    study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
     study = replace(study, notes=(*warnings, *study.notes))
-    _tell(study, design, Cohort(datasets[0].folder.name, report.records, schema), args)
+    _tell(study, design, Cohort(datasets[0].folder.name, records, schema), args)
     return 0
 
 

@@ -163,6 +163,29 @@ class ConditionedUNet(nn.Module):
             return [self._finish(level, weights) for level in maps]
         return self._finish(maps, weights)
 
+    def encode(self, x: torch.Tensor, prompts: Prompts | None = None) -> torch.Tensor:
+        """Run the encoder alone, under T1, with the weights of the default adapter.
+
+        Args:
+            x: Images, shape (B, C, D, H, W).
+            prompts: Prompts of this call alone; without them, the bound ones.
+
+        Returns:
+            The bottleneck, the encoder's last feature map, (B, F, d, h, w), float32.
+        """
+        bound, adapter = self.prompts if prompts is None else prompts, self.default_adapter
+        use_adapter(self, adapter)
+        folded = self._fold(bound, adapter, x.device)
+        try:
+            for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
+                norm.modulate(gamma, beta)
+            with mix_precision(x.device, self.cpu_bfloat16):
+                bottleneck: torch.Tensor = self.encoder(x)[-1]
+        finally:
+            for norm in self._conditioned:
+                norm.modulate(None, None)
+        return bottleneck.float()
+
     def _fold(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
         """Compute what is the same for all images; at prediction once, for the windows of all images to come."""
         if self.training or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():

@@ -1,0 +1,211 @@
+"""Prognosis from images and records: planted signals on phantoms, and the patients with sarcoma.
+
+Everything is done by commands: planning, `duplus survival split`, a segmentation a fold, DuPLUSSurvivalTrainer a fold,
+`duplus survival evaluate -m`. A fold's segmentation never saw whom the fold holds out. nnU-Net's three folders have to
+be set; what is there already is left or continued. Printed: what `evaluate --json` prints, and seconds a stage.
+
+Examples:
+  python benchmarks/prognosis_images.py signal            # hazard by the lesion's volume and by the record
+  python benchmarks/prognosis_images.py record            # hazard by the record alone
+  python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv         # the 51 patients, PET
+  python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv --lora  # with the second stage
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from universal import NETWORK, PATCH, find_dataset, find_folder
+
+SCRIPTS = Path(sys.executable).parent
+SEGMENTATION, PROGNOSIS = "DuPLUSTrainer", "DuPLUSSurvivalTrainer"
+SIDE, SPACING, PATIENTS = 24, 4.0, 150
+EFFECT = 0.9
+
+
+@dataclass(frozen=True)
+class Study:
+    """One dataset and how it is learned.
+
+    Attributes:
+        number: nnU-Net's.
+        name: nnU-Net's.
+        folds: Number of folds.
+        epochs: Epochs of 50 iterations of each fold's segmentation.
+        image: Whether the image tells of the hazard; None: the data are real.
+    """
+
+    number: int
+    name: str
+    folds: int
+    epochs: int
+    image: bool | None
+
+
+STUDIES = {
+    "signal": Study(991, "LesionSignal", 3, 3, True),
+    "record": Study(992, "LesionNoSignal", 3, 3, False),
+    "sarcoma": Study(563, "SarcomaPET", 5, 5, None),
+}
+SCHEMA = """\
+patient: patient
+time: {column: days, unit: days}
+event: {column: relapse, seen: [1], censored: [0]}
+covariates:
+  marker: {type: numeric}
+  other: {type: numeric}
+"""
+
+
+def call(*words: object) -> str:
+    """Run a command of this environment; what it prints to stdout is returned."""
+    command = [str(SCRIPTS / str(words[0])), *map(str, words[1:])]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=sys.stderr, text=True).stdout
+
+
+def draw_phantom(radius: float, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Draw an image with one bright ball, and its label map."""
+    axes = np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij")
+    centre = rng.uniform(8, SIDE - 8, 3)
+    inside = sum((axis - at) ** 2 for axis, at in zip(axes, centre, strict=True)) <= radius**2
+    image = np.where(inside, 150.0, -50.0) + rng.normal(0, 20, inside.shape)
+    return image.astype(np.float32), inside.astype(np.uint8)
+
+
+def write_phantoms(study: Study, folder: Path) -> None:
+    """Write phantoms, their table and its schema; the hazard is known."""
+    rng = np.random.default_rng(study.number)
+    rows = []
+    for number in range(PATIENTS):
+        radius, marker = rng.uniform(2.5, 7.0), rng.normal()
+        image, labels = draw_phantom(radius, rng)
+        for values, kind, name in ((image, "imagesTr", f"P{number:03d}_0000"), (labels, "labelsTr", f"P{number:03d}")):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([SPACING] * 3 + [1.0])), folder / kind / f"{name}.nii.gz")
+        size = (3 * np.log(radius) - 4.5) / 0.9  # about 0 and 1 in mean and spread
+        log_hazard = EFFECT * marker + (EFFECT * size if study.image else 0.0)
+        event, censoring = rng.exponential(400 * np.exp(-log_hazard)), rng.uniform(100, 1500)
+        rows.append([f"P{number:03d}", f"{min(event, censoring) + 1:.1f}", int(event <= censoring), f"{marker:.4f}",
+                     f"{rng.normal():.4f}"])  # fmt: skip
+    describe(folder, "CT", PATIENTS, "tumour")
+    with (folder / "clinical.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["patient", "days", "relapse", "marker", "other"], *rows])
+    (folder / "clinical.yaml").write_text(SCHEMA)
+
+
+def describe(folder: Path, channel: str, cases: int, target: str) -> None:
+    """Write dataset.json."""
+    content = {"channel_names": {"0": channel}, "labels": {"background": 0, target: 1}, "numTraining": cases,
+               "file_ending": ".nii.gz"}  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def link_sarcoma(folder: Path, clinical: Path) -> None:
+    """Make one dataset of the PET of all 51 patients, of whom every fold holds some out."""
+    source = find_folder("raw") / find_dataset(62)
+    for kind in ("images", "labels"):
+        (folder / f"{kind}Tr").mkdir(parents=True)
+        for file in sorted(source.glob(f"{kind}T[rs]/*.nii.gz")):
+            (folder / f"{kind}Tr" / file.name).symlink_to(file.resolve())
+    content = json.loads((source / "dataset.json").read_text())
+    content["numTraining"] = len(list((folder / "labelsTr").iterdir()))
+    (folder / "dataset.json").write_text(json.dumps(content))
+    shutil.copyfile(clinical, folder / "clinical.csv")
+    call("duplus", "survival", "draft", folder.name.split("_")[0].removeprefix("Dataset"))
+
+
+def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
+    """Write, plan, preprocess and split a dataset, and write the plans of the prognosis."""
+    folder = find_folder("raw") / f"Dataset{study.number}_{study.name}"
+    if not folder.is_dir():
+        if study.image is None:
+            if clinical is None:
+                sys.exit("The patients with sarcoma need their table: --clinical sarcoma_clinical.csv")
+            link_sarcoma(folder, clinical)
+        else:
+            write_phantoms(study, folder)
+    home = find_folder("preprocessed") / folder.name
+    if not (home / "splits_final.json").is_file():
+        words = ("-d", study.number, "-pl", "DuPLUSPlanner", "-c", "3d_fullres")
+        call("nnUNetv2_plan_and_preprocess", *words, "--no_pp")
+        change_plans(home, "DuPLUSPlans", study, {})
+        call("nnUNetv2_preprocess", "-d", study.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
+        call("duplus", "survival", "split", study.number, "--folds", study.folds)
+    change_plans(home, name_plans(lora), study, {"lora_epochs": 5 if lora else 0})
+
+
+def name_plans(lora: bool) -> str:
+    """Return the name of a prognosis' plans."""
+    return "DuPLUSWithLoRA" if lora else "DuPLUSFrozen"
+
+
+def change_plans(home: Path, name: str, study: Study, survival: dict[str, Any]) -> None:
+    """Write plans of a name: shorter, and for real images with the network of benchmarks/universal.py."""
+    plans = json.loads((home / "DuPLUSPlans.json").read_text())
+    plans["plans_name"] = name
+    settings = plans["duplus"]["settings"]
+    settings |= {"epochs": study.epochs, "iterations_per_epoch": 50, "validation_iterations": 2, "cpu_bfloat16": True}
+    settings["survival"] = settings.get("survival", {}) | survival
+    configuration = plans["configurations"]["3d_fullres"]
+    if study.image is None:
+        configuration["patch_size"], configuration["batch_size"] = PATCH, 2
+        configuration["architecture"]["arch_kwargs"] |= NETWORK
+    else:
+        arguments = configuration["architecture"]["arch_kwargs"]
+        arguments["features_per_stage"] = [max(8, features // 4) for features in arguments["features_per_stage"]]
+    if name != "DuPLUSPlans":  # those were changed before they were copied
+        plans["configurations"] = json.loads((home / "DuPLUSPlans.json").read_text())["configurations"]
+    (home / f"{name}.json").write_text(json.dumps(plans, indent=1))
+
+
+def train(study: Study, trainer: str, plans: str, fold: int) -> float:
+    """Train one fold, or leave what is done; return the seconds that it took."""
+    results = find_folder("results") / find_dataset(study.number)
+    model = results / f"{trainer}__{plans}__3d_fullres" / f"fold_{fold}"
+    start = time.perf_counter()
+    if not (model / "checkpoint_final.pth").is_file():
+        begun = (model / "checkpoint_latest.pth").is_file()
+        base = results / f"{SEGMENTATION}__DuPLUSPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_final.pth"
+        options = ["--c"] if begun else [] if trainer == SEGMENTATION else ["-pretrained_weights", base]
+        words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", "cpu")
+        print(call("nnUNetv2_train", *words, *options), file=sys.stderr)
+    return time.perf_counter() - start
+
+
+def run(study: Study, clinical: Path | None, lora: bool) -> dict[str, Any]:
+    """Do all of it."""
+    prepare(study, clinical, lora)
+    folds, plans = range(study.folds), name_plans(lora)
+    seconds = {
+        "segmentation": [round(train(study, SEGMENTATION, "DuPLUSPlans", fold), 1) for fold in folds],
+        "prognosis": [round(train(study, PROGNOSIS, plans, fold), 1) for fold in folds],
+    }
+    model = find_folder("results") / find_dataset(study.number) / f"{PROGNOSIS}__{plans}__3d_fullres"
+    reports = [json.loads((model / f"fold_{fold}/validation/survival.json").read_text()) for fold in folds]
+    found = json.loads(call("duplus", "survival", "evaluate", study.number, "-m", model, "-o", model / "study",
+                            "--json"))  # fmt: skip
+    return {"seconds a fold": seconds, "lora": [report["lora"] for report in reports], **found}
+
+
+def main() -> int:
+    """Print one study's result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma")
+    parser.add_argument("--lora", action="store_true", help="with the second stage, a LoRA in the encoder")
+    args = parser.parse_args()
+    print(json.dumps(run(STUDIES[args.study], args.clinical, args.lora), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""DuPLUSSurvivalTrainer: prognosis from what a segmentation model sees in images, and from health records.
+
+In come a dataset with clinical.csv, nnU-Net's split and a trained base, out comes a model folder that segments as the
+base does, and whose checkpoints hold the prognosis beside it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.helpers import dummy_context
+from torch import nn
+
+from duplus_nnunet.errors import HostError, ModelError
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.forecasts import Forecast, read_outcome
+from duplus_nnunet.survival.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.study import choose_horizons
+from duplus_nnunet.trainers.checkpoint import write_safely
+from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
+from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_lesions, note_lesions
+from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
+from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap
+from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
+from duplus_nnunet.trainers.survival_data import InnerSplit, list_names, read_clinic, split_patients, split_within
+from duplus_nnunet.trainers.survival_lora import (
+    ADAPTER,
+    LEARNING_RATE,
+    WEIGHT_DECAY,
+    HazardHead,
+    Targets,
+    attach_lora,
+    make_spec,
+    measure_curves,
+)
+from duplus_nnunet.trainers.survival_report import FoldReport, measure_concordance, write_report
+from duplus_nnunet.trainers.text_adaptation import StoredTexts
+from duplus_nnunet.trainers.training_cases import TrainingCases
+
+_SEED = 0
+_LORA_FEATURES = FEATURES_NAME.replace(".npz", "_lora.npz")
+# Each is used by nnU-Net's own loop, whose log calls it by another name.
+_SCORE = "what nnU-Net calls pseudo dice is the concordance index of the inner held-out patients' patches"
+
+
+class DuPLUSSurvivalTrainer(DuPLUSTrainer):
+    """Learns prognosis on a trained base, which stays to the bit as it is.
+
+    Start it with `-pretrained_weights SEGMENTATION/fold_X/checkpoint_final.pth`. First, features are read and kept;
+    then nnU-Net's loop trains a LoRA in the encoder, which is kept if patients within the training fold, held out for
+    that, gain. Settings stand in the plans under `duplus.settings.survival`.
+    """
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ) -> None:
+        """Differs from DuPLUSTrainer: the clinical table is read and checked, and there are as many epochs as LoRA has.
+
+        Raises:
+            DataError: The clinical table cannot be learned from.
+            HostError: Several GPUs are asked for.
+        """
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:
+            raise HostError("Prognosis is trained on one GPU; leave -num_gpus out.")
+        self.texts = StoredTexts(self.bank)
+        self.oversample_foreground_percent = 1.0
+        self.lesions = choose_lesions(self.bank, self.settings.survival.lesion_targets)
+        self.clinic = read_clinic(self.plans_manager.dataset_name, self.table)
+        training, validation = self.do_split()
+        self.cohort = split_patients(self.clinic, training, validation, self.fold)
+        imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}
+        self.inner = split_within(self.cohort.train, imaged, _SEED)
+        self.num_epochs = self.settings.survival.lora_epochs if self.inner else 0
+        self.notes = [*self.clinic.notes, *note_lesions(self.lesions)]
+        self.base_file: str | None = None
+        self.continued = False
+        self.model: SurvivalModel | None = None
+        self.losses: dict[str, float] = {}
+        self.kept = False
+        self._tables: dict[str, FeatureTable] = {}
+
+    # --- the network: nnU-Net builds the base's, LoRA and head are put beside it
+
+    def _do_i_compile(self) -> bool:
+        """Differs from nnU-Net: the encoder alone runs, on few epochs, for which compiling does not pay."""
+        return False
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Differs from DuPLUSTrainer: the LoRA and its head learn alone, by AdamW."""
+        network, settings = unwrap(self.network), self.settings.survival
+        network.requires_grad_(False)
+        weights: list[nn.Parameter] = []
+        if self.num_epochs and self.inner:
+            self.spec = make_spec(network, settings)
+            weights = attach_lora(network, self.spec)
+            size = sum(weight.numel() for weight in weights)
+            self.print_to_log_file(
+                f"LoRA of rank {self.spec.r} on {len(self.spec.layers)} convolutions, {size} weights"
+            )
+            self.targets = Targets.of(self.inner.train, self.cohort.train, settings.bins)
+        bins = len(self.targets.edges) if weights else 1
+        self.head = HazardHead(int(network.encoder.output_channels[-1]), len(self.bank.contexts), bins).to(self.device)
+        learned = [*weights, *self.head.parameters()]
+        optimizer = torch.optim.AdamW(learned, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        return optimizer, PolyLRScheduler(optimizer, LEARNING_RATE, max(1, self.num_epochs))
+
+    def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
+        """Differs from DuPLUSTrainer: it has to be a whole model of these plans."""
+        check_base(checkpoint, file, unwrap(self.network), self.plans_manager.plans)
+        super().meet_base(checkpoint, file)
+        self.inference_allowed_mirroring_axes = checkpoint.get("inference_allowed_mirroring_axes")
+        self.base_file = str(Path(str(file)).resolve())
+
+    # --- stage 1
+
+    def on_train_start(self) -> None:
+        """Differs from DuPLUSTrainer: the base is judged and images are read before the epochs begin."""
+        if not self.was_initialized:
+            self.initialize()
+        if self.base_file is None:
+            raise ModelError(
+                "Prognosis is learned on a trained segmentation model: add -pretrained_weights with a checkpoint of "
+                "DuPLUSTrainer, such as fold_0/checkpoint_final.pth of the same dataset and fold; or continue what was "
+                "begun with --c."
+            )
+        self._judge_base()
+        self._begin()
+        super().on_train_start()
+
+    def _judge_base(self) -> None:
+        """Refuse a base that has seen who is held out, unless that is allowed."""
+        training, validation = self.do_split()
+        held = {record.patient for record in self.cohort.held_out}
+        names = {patient: found for patient, found in list_names(self.clinic, validation).items() if patient in held}
+        self._note(*judge_overlap(self.base_cases, names, self.settings.survival.allow_overlap))
+        if not self.continued:
+            base, dataset = self.base_cases, self.plans_manager.dataset_name
+            same = isinstance(base, TrainingCases) and (base.dataset, set(base.cases)) == (dataset, set(training))
+            copy_summary(Path(str(self.base_file)).parent, Path(self.output_folder), same)
+
+    def _begin(self) -> None:
+        """Read features, or find them read; what was begun can be continued from here on."""
+        if self.model is None and not self.continued:
+            self._save_at("checkpoint_latest.pth")
+        table = self.read_features("")
+        if self.num_epochs and self.inner and self.current_epoch == 0:
+            patients = [record.patient for record in self.inner.train]
+            self.head.start(table, list(self.bank.contexts), patients)
+            with torch.no_grad():
+                self.head.base.copy_(self.targets.base_hazards(patients))
+            self.print_to_log_file(_SCORE)
+
+    def read_features(self, adapter: str) -> FeatureTable:
+        """Return the features of all patients with images, as the base or the LoRA sees them.
+
+        Args:
+            adapter: "" is the base.
+        """
+        if adapter not in self._tables:
+            training, validation = self.do_split()
+            host = Host(self.plans_manager, self.configuration_manager, self.dataset_json, self.device)
+            reader = FeatureReader(unwrap(self.network), host, self.bank, self.lesions, adapter)
+            file = Path(self.output_folder, _LORA_FEATURES if adapter else FEATURES_NAME)
+            images = self.clinic.list_images([*training, *validation])
+            dataset = self.dataset_class(self.preprocessed_dataset_folder, [image.case for image in images])
+            store = FeatureStore.open(file, make_key(reader))
+            self._tables[adapter], notes = collect(store, reader, dataset, images, self.print_to_log_file)
+            self._tables[adapter].to_npz(file.with_name(LORA_TABLE_NAME if adapter else TABLE_NAME))
+            self._note(*notes)
+        return self._tables[adapter]
+
+    def _note(self, *notes: str) -> None:
+        for note in notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                self.print_to_log_file(f"note: {note}")
+
+    # --- stage 2: nnU-Net's loop
+
+    def get_tr_and_val_datasets(self) -> Any:
+        """Differs from DuPLUSTrainer: the training cases are split once more, by patient; nobody held out is loaded."""
+        training, _ = self.do_split()
+        held = {record.patient for record in self.inner.held_out} if self.inner else set()
+        images = self.clinic.list_images(training)
+        sides = [[image.case for image in images if (image.patient in held) == side] for side in (False, True)]
+        return tuple(self.dataset_class(self.preprocessed_dataset_folder, cases) for cases in sides)
+
+    def get_dataloaders(self) -> Any:
+        """Differs from nnU-Net: where no epoch is left, no worker is started; images are mirrored as the base's."""
+        axes = self.inference_allowed_mirroring_axes
+        try:
+            return super().get_dataloaders() if self.current_epoch < self.num_epochs else (None, None)
+        finally:
+            self.inference_allowed_mirroring_axes = axes
+
+    def _measure(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Return loss and logits of a batch's patches by the LoRA's encoder, and whose they are."""
+        network = unwrap(self.network)
+        contexts = [self.table.sources[self.table.find(key).source].context for key in batch["keys"]]
+        patients = [str(self.clinic.find_patient(key)) for key in batch["keys"]]
+        any_target = tuple(self.bank.names[:1])
+        prompts = self.texts.draw([(context, any_target) for context in contexts], self._rng, 0.0)
+        places = torch.tensor([list(self.bank.contexts).index(context) for context in contexts], device=self.device)
+        network.default_adapter = ADAPTER
+        try:
+            with torch.autocast("cuda", enabled=True) if self.device.type == "cuda" else dummy_context():
+                bottleneck = network.encode(batch["data"].to(self.device, non_blocking=True), prompts)
+        finally:
+            network.default_adapter = ""
+        logits = self.head(bottleneck.float().mean(dim=(2, 3, 4)), places)
+        return self.targets.measure(logits, patients), logits, patients
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Differs from nnU-Net: patches go through the encoder alone, and are judged by what became of the patient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, _, _ = self._measure(batch)
+        learned = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        if self.grad_scaler is not None:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(learned, 12)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learned, 12)
+            self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Differs from nnU-Net: the loss and risk of patches of inner held-out patients."""
+        loss, logits, patients = self._measure(batch)
+        risk = -nn.functional.logsigmoid(-logits.double()).sum(1).cpu().numpy()
+        return {"loss": loss.cpu().numpy(), "risk": list(risk), "patient": patients}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Differs from nnU-Net: what it logs as Dice is a concordance index, higher is better, 0.5 chance."""
+        risks: dict[str, list[float]] = {}
+        for output in val_outputs:
+            for patient, risk in zip(output["patient"], output["risk"], strict=True):
+                risks.setdefault(patient, []).append(float(risk))
+        records = [record for record in self.cohort.train if record.patient in risks]
+        mean = np.array([np.mean(risks[record.patient]) for record in records])
+        found = measure_concordance(records, Forecast(mean, np.zeros((len(records), 0))))
+        score = 0.5 if found is None else found
+        self.logger.log("mean_fg_dice", score, self.current_epoch)
+        self.logger.log("dice_per_class_or_region", [score], self.current_epoch)
+        self.logger.log("val_losses", float(np.mean([output["loss"] for output in val_outputs])), self.current_epoch)
+
+    def on_train_end(self) -> None:
+        """Differs from nnU-Net: whether the LoRA stays is decided, and the prognosis fitted, before the end."""
+        if self.model is None:
+            if self.num_epochs:
+                self._save_at("checkpoint_latest.pth")
+            self._conclude()
+        self.logger.plot_progress_png(self.output_folder)
+        super().on_train_end()
+
+    def _conclude(self) -> None:
+        """Compare both stages within the training fold, then learn from all of its patients."""
+        images = self.read_features("")
+        if self.num_epochs and self.inner:
+            adapted = self.read_features(ADAPTER)
+            tables = {"frozen": images, "LoRA": adapted}
+            self.losses = {name: self._measure_inner(table, self.inner) for name, table in tables.items()}
+            self.kept = self.losses["LoRA"] < self.losses["frozen"]
+            images = adapted if self.kept else images
+            said = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
+            self.print_to_log_file(f"loss of {len(self.inner.held_out)} inner held-out patients: {said}; "
+                                   f"the LoRA is {'kept' if self.kept else 'dropped'}")  # fmt: skip
+        self.model = fit_model(self.cohort.train, self.clinic.schema, images, self.settings.survival, _SEED)
+
+    def _measure_inner(self, images: FeatureTable, inner: InnerSplit) -> float:
+        """Learn from the inner training patients, and return the loss of those held out there."""
+        model = fit_model(inner.train, self.clinic.schema, images, self.settings.survival, _SEED)
+        found = model.forecast(inner.held_out, images, self.targets.edges)
+        return measure_curves(found.survival, self.targets, [record.patient for record in inner.held_out])
+
+    # --- checkpoints
+
+    def _save_at(self, name: str) -> None:
+        """Save a checkpoint that goes on with the current epoch; nnU-Net's holds the next one."""
+        self.current_epoch -= 1
+        self.save_checkpoint(str(Path(self.output_folder, name)))
+        self.current_epoch += 1
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Differs from nnU-Net: weights are the base's, the prognosis stands beside them; no epoch is the best one."""
+        if not self.disable_checkpointing and Path(filename).name != "checkpoint_best.pth":
+            content = make_checkpoint(self)
+            write_safely(filename, lambda file: torch.save(content, file))
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Differs from nnU-Net: weights are put under the LoRA, and the prognosis is taken up where it was left.
+
+        Raises:
+            ModelError: It is damaged, no checkpoint of this trainer, or does not fit the plans.
+        """
+        take_checkpoint(self, filename_or_checkpoint)
+
+    # --- what was held out
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Differs from nnU-Net: the prognosis of held-out patients is written; segmentation is the base's.
+
+        Raises:
+            ModelError: The checkpoint was written before the prognosis was learned.
+        """
+        if self.model is None:
+            raise ModelError("The prognosis was not learned yet. Continue the training with --c.")
+        images = self.read_features(ADAPTER if self.kept else "")
+        train, held = self.cohort.train, self.cohort.held_out
+        horizons = choose_horizons(read_outcome(train))
+        found = self.model.forecast(held or train, images, np.array(horizons))
+        details = {
+            "lesion_targets": {context: list(names) for context, names in self.lesions.items()},
+            "lora": {
+                "kept": self.kept,
+                "epochs": self.num_epochs,
+                "loss_of_inner_held_out": self.losses,
+                "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
+            },
+            "base": self.base_file,
+            "trained_on": [record.patient for record in train],
+            "notes": [*self.notes, *self.model.notes],
+        }
+        dataset = self.plans_manager.dataset_name
+        report = FoldReport(dataset, self.fold, held or train, bool(held), horizons, found, images, details)
+        files = write_report(report, Path(self.output_folder, VALIDATION))
+        score = measure_concordance(report.records, found) if held else None
+        self.print_to_log_file(f"prognosis of {len(held)} held-out patients: Harrell's C "
+                               f"{'not defined' if score is None else f'{score:.3f}'}; {files[0]}")  # fmt: skip

@@ -1,0 +1,176 @@
+"""Whose prognosis is learned: in come a dataset's clinical table and nnU-Net's split, out come records and images.
+
+A patient whose images are in imagesTs is for testing: neither images nor record are learned from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from duplus_nnunet.data.case_table import CaseTable
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.survival.checking import check
+from duplus_nnunet.survival.folds import make_folds
+from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema, read_schema
+from duplus_nnunet.survival.table import SEEN, Record, read_rows
+from duplus_nnunet.trainers.feature_store import Imaged
+
+_INNER = 5
+# One event to judge by, and two to learn from.
+_LEAST_EVENTS = 3
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """The clinical side of a dataset.
+
+    Attributes:
+        records: One a patient, but for those of test images, by patient.
+        schema: What the columns mean.
+        table: All cases of the dataset.
+        notes: What a reader has to know, a sentence each.
+    """
+
+    records: Mapping[str, Record]
+    schema: ClinicalSchema
+    table: CaseTable
+    notes: tuple[str, ...]
+
+    def find_patient(self, case: str) -> str | None:
+        """Return the patient of a case as the clinical table calls them; None if it does not know them."""
+        found = self.schema.find_patient(case)
+        return found if found in self.records else None
+
+    def list_images(self, cases: Sequence[str]) -> list[Imaged]:
+        """List those of some cases whose patient has a record."""
+        found = {case: self.find_patient(case) for case in sorted(set(cases))}
+        sources = self.table.sources
+        return [
+            Imaged(case, patient, sources[self.table.find(case).source].context)
+            for case, patient in found.items()
+            if patient is not None
+        ]
+
+
+def read_clinic(dataset: str, table: CaseTable) -> Clinic:
+    """Read and check the clinical table of a raw dataset.
+
+    Args:
+        dataset: nnU-Net's name.
+        table: Its cases.
+
+    Raises:
+        DataError: Files are missing, or the table cannot be learned from.
+    """
+    raw = open_raw_dataset(dataset)
+    rows, schema = read_rows(raw.folder / TABLE_NAME), read_schema(raw.folder / SCHEMA_NAME)
+    tests = sorted({*table.tests, *_list_tests(raw.folder, str(raw.dataset_json.get("file_ending")))})
+    report = check(rows, schema, sorted({*table.cases, *tests}))
+    errors = [finding.text for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            f"{raw.folder / TABLE_NAME} cannot be learned from: {' '.join(errors)} `duplus survival check` says all "
+            "that is to say of it."
+        )
+    held = {schema.find_patient(case) for case in tests}
+    trained = {schema.find_patient(case) for case in table.cases}
+    both = sorted(str(patient) for patient in held & trained if patient is not None)
+    if both:
+        raise DataError(
+            f"Patient {both[0]!r} has training images as well as test images ({len(both)} in all); a patient stands on "
+            "one side. Move their images, or correct the pattern `cases` in the schema."
+        )
+    records = {record.patient: record for record in sorted(report.records, key=lambda one: one.patient)}
+    left = [patient for patient in records if patient in held]
+    notes = [finding.text for finding in report.findings if finding.severity == "warning"]
+    if left:
+        notes.append(f"{len(left)} patient(s) have images in imagesTs: they are for testing, and left out of training.")
+    return Clinic({name: one for name, one in records.items() if name not in held}, schema, table, tuple(notes))
+
+
+def _list_tests(folder: Path, ending: str) -> list[str]:
+    tail = f"_0000{ending}"
+    return [file.name.removesuffix(tail) for file in (folder / "imagesTs").glob(f"*{tail}")]
+
+
+@dataclass(frozen=True)
+class FoldPatients:
+    """The patients of a fold.
+
+    Attributes:
+        train: Records to learn from.
+        held_out: Records that are held out; of the fold "all", nobody is.
+    """
+
+    train: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+
+
+def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence[str], fold: int | str) -> FoldPatients:
+    """Hold out the patients whose cases nnU-Net holds out; all others, imaged or not, are learned from.
+
+    Args:
+        clinic: All records.
+        training: nnU-Net's training cases of the fold.
+        validation: nnU-Net's validation cases.
+        fold: nnU-Net's.
+
+    Raises:
+        DataError: A patient is on both sides, or nobody is held out or left.
+    """
+    records = clinic.records
+    if fold == "all":
+        return FoldPatients(tuple(records.values()), ())
+    sides = [{clinic.find_patient(case) for case in cases} - {None} for cases in (training, validation)]
+    both = sorted(str(patient) for patient in sides[0] & sides[1])
+    if both:
+        raise DataError(
+            f"Fold {fold} holds out some images of patient {both[0]!r} and trains on others ({len(both)} such "
+            "patients). Split by patient: take splits_final.json away and run `duplus survival split DATASET`."
+        )
+    held = tuple(record for name, record in records.items() if name in sides[1])
+    train = tuple(record for name, record in records.items() if name not in sides[1])
+    if not held or not train:
+        raise DataError(
+            f"Fold {fold} holds out {len(held)} patients with a record and leaves {len(train)} to learn from; expected "
+            "some of each. Make splits by `duplus survival split DATASET`."
+        )
+    return FoldPatients(train, held)
+
+
+def list_names(clinic: Clinic, cases: Sequence[str]) -> dict[str, list[str]]:
+    """List, by patient, all names that they go by: cases, and patients as the table of cases has them."""
+    names: dict[str, list[str]] = {}
+    for image in clinic.list_images(cases):
+        names.setdefault(image.patient, []).extend((image.case, clinic.table.find(image.case).patient))
+    return names
+
+
+@dataclass(frozen=True)
+class InnerSplit:
+    """A split of a fold's training patients, by which the second stage is judged.
+
+    Attributes:
+        train: Records that it learns from.
+        held_out: Records that say whether it gained.
+    """
+
+    train: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+
+
+def split_within(records: Sequence[Record], imaged: set[str], seed: int) -> InnerSplit | None:
+    """Split training patients once more; None if there are too few with images and the event for that.
+
+    Those without images are learned from, and judge nothing: their features are the same in both stages.
+    """
+    there = [record for record in records if record.patient in imaged]
+    events = sum(record.event == SEEN for record in there)
+    if events < _LEAST_EVENTS:
+        return None
+    held = {there[place].patient for place in make_folds(there, min(_INNER, events), seed)[0].test}
+    return InnerSplit(
+        tuple(record for record in records if record.patient not in held),
+        tuple(record for record in records if record.patient in held),
+    )

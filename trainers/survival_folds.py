@@ -1,0 +1,126 @@
+"""Trained prognoses of all folds: in comes a model folder, out come models, features and who was held out.
+
+Everything comes from the checkpoints and the tables beside them: neither images nor network are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.folds import Fold
+from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.model import SurvivalModel
+from duplus_nnunet.survival.table import Record
+from duplus_nnunet.trainers.checkpoint import read_checkpoint
+from duplus_nnunet.trainers.survival_checkpoint import KEY, LORA_TABLE_NAME, TABLE_NAME, VERSION
+
+CHECKPOINT_NAME = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """What was trained in a fold.
+
+    Attributes:
+        number: nnU-Net's.
+        model: Fitted on the fold's training patients alone.
+        frozen: Features as the base sees them.
+        used: Features that the model takes: those, or the LoRA's.
+        train: Patients that were learned from.
+        held_out: Patients that were not.
+        notes: What a reader has to know, such as an overlap that was allowed.
+    """
+
+    number: int
+    model: SurvivalModel
+    frozen: FeatureTable
+    used: FeatureTable
+    train: frozenset[str]
+    held_out: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def read_fold(folder: Path) -> TrainedFold:
+    """Read a fold's folder.
+
+    Raises:
+        ModelError: Its training is not finished, or of another trainer.
+        DataError: Its features cannot be read.
+    """
+    file = folder / CHECKPOINT_NAME
+    state = read_checkpoint(file).get(KEY)
+    if not isinstance(state, dict) or state.get("version") != VERSION or state["model"] is None:
+        raise ModelError(f"{file} holds no finished prognosis. Train it by DuPLUSSurvivalTrainer, or finish it by --c.")
+    frozen = FeatureTable.from_npz(folder / TABLE_NAME)
+    used = FeatureTable.from_npz(folder / LORA_TABLE_NAME) if state["kept"] else frozen
+    return TrainedFold(
+        int(folder.name.removeprefix("fold_")), SurvivalModel.from_plain(state["model"]), frozen, used,
+        frozenset(state["patients"]), frozenset(state["held_out"]), tuple(state["notes"]),
+    )  # fmt: skip
+
+
+def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
+    """Read all folds of a model folder whose training is finished; the fold "all" holds nobody out and is left out.
+
+    Raises:
+        ModelError: There is none, or somebody is held out in two of them.
+    """
+    names = sorted(path.parent for path in folder.glob(f"fold_[0-9]*/{CHECKPOINT_NAME}"))
+    if not names:
+        raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with patients held out. Give the model folder.")
+    folds = tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))
+    seen: dict[str, int] = {}
+    for fold in folds:
+        for patient in sorted(fold.held_out):
+            if patient in seen:
+                raise ModelError(
+                    f"Patient {patient!r} is held out in fold {seen[patient]} and in fold {fold.number} of {folder}: "
+                    "they were trained on different splits. Train one of them anew."
+                )
+            seen[patient] = fold.number
+    return folds
+
+
+def place(folds: Sequence[TrainedFold], records: Sequence[Record]) -> tuple[Fold, ...]:
+    """Return the folds as places of records.
+
+    Raises:
+        ModelError: A patient of a fold has no record any more.
+    """
+    places = {record.patient: number for number, record in enumerate(records)}
+    absent = sorted(patient for fold in folds for patient in fold.train | fold.held_out if patient not in places)
+    if absent:
+        raise ModelError(
+            f"The models were trained with {absent[0]!r} ({len(absent)} such patients), who has no usable record now. "
+            "Restore the clinical table that they were trained with."
+        )
+    return tuple(
+        Fold(*(tuple(sorted(places[patient] for patient in side)) for side in (fold.train, fold.held_out)))
+        for fold in folds
+    )
+
+
+@dataclass(frozen=True)
+class TrainedForecast:
+    """Lets a study ask the trained models: each foretells the patients that its fold held out, and nobody else.
+
+    Attributes:
+        folds: By the patients that each held out.
+    """
+
+    folds: Mapping[frozenset[str], TrainedFold]
+
+    def __call__(self, task: Task) -> Forecast:
+        """Foretell the held-out patients of a fold.
+
+        Raises:
+            ModelError: No model held them out.
+        """
+        fold = self.folds.get(frozenset(record.patient for record in task.test))
+        if fold is None or not fold.train.isdisjoint(fold.held_out):
+            raise ModelError("Held-out predictions were asked for of patients that no trained model held out.")
+        found = fold.model.forecast(task.test, fold.used, task.times)
+        notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *found.notes)))
+        return replace(found, notes=notes, cut=cut_risks(fold.model.risks))

@@ -1,0 +1,99 @@
+"""What a fold's model says of the patients that were held out: predictions.csv and survival.json.
+
+In come records and a forecast, out come two files; risks are higher for worse.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.forecasts import Forecast, read_outcome
+from duplus_nnunet.survival.scores import compare_pairs, pool
+from duplus_nnunet.survival.table import SEEN, Record
+
+PREDICTIONS_NAME, REPORT_NAME = "predictions.csv", "survival.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What is known of a fold's model and its held-out patients.
+
+    Attributes:
+        dataset: nnU-Net's name.
+        fold: nnU-Net's.
+        records: Of N patients.
+        held_out: Whether they were; of the fold "all", they were learned from.
+        horizons: Days at which the survival is told, (T).
+        forecast: Of the same patients.
+        images: What was seen of them.
+        details: Of the model, as plain data.
+    """
+
+    dataset: str
+    fold: int | str
+    records: Sequence[Record]
+    held_out: bool
+    horizons: Sequence[float]
+    forecast: Forecast
+    images: FeatureTable
+    details: dict[str, Any]
+
+
+def list_imaged(images: FeatureTable, patient: str) -> list[str]:
+    """List the contexts in which a patient was imaged."""
+    row = images.take([patient])[0]
+    known = [context for context, value in zip(images.contexts, row, strict=True) if not np.isnan(value)]
+    return list(dict.fromkeys(known))
+
+
+def measure_concordance(records: Sequence[Record], forecast: Forecast) -> float | None:
+    """Return Harrell's concordance index, higher is better; None if no two patients can be compared."""
+    (found,) = pool([compare_pairs(read_outcome(records), forecast.risk)])
+    return None if np.isnan(found) else float(found)
+
+
+def write_report(report: FoldReport, folder: Path) -> tuple[Path, Path]:
+    """Write predictions and what is known of the model; returns both files."""
+    predictions, about = folder / PREDICTIONS_NAME, folder / REPORT_NAME
+    write_text(predictions, _list_predictions(report))
+    events = sum(record.event == SEEN for record in report.records)
+    content = {
+        "version": _VERSION,
+        "dataset": report.dataset,
+        "fold": str(report.fold),
+        "patients": len(report.records),
+        "events": events,
+        "held_out": report.held_out,
+        "risk": "higher is worse; comparable within this fold only",
+        "horizons_days": [float(horizon) for horizon in report.horizons],
+        "Harrell's C": measure_concordance(report.records, report.forecast) if report.held_out else None,
+        **report.details,
+        "notes": list(dict.fromkeys([*report.details.get("notes", ()), *report.forecast.notes])),
+    }
+    write_text(about, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return predictions, about
+
+
+def _list_predictions(report: FoldReport) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    horizons = [f"survival at {horizon:g} days" for horizon in report.horizons]
+    writer.writerow(["patient", "fold", "held out", "risk", *horizons, "images", "EHR missing", "time (days)", "event"])
+    rows = zip(report.records, report.forecast.risk, report.forecast.survival, strict=True)
+    for record, risk, curve in rows:
+        imaged = "; ".join(list_imaged(report.images, record.patient))
+        missing = "; ".join(name for name, value in record.values.items() if value is None)
+        outcome = [f"{record.time:g}", record.event]
+        values = [f"{risk:.6g}", *(f"{value:.6f}" for value in curve)]
+        held = "yes" if report.held_out else "no"
+        writer.writerow([record.patient, report.fold, held, *values, imaged, missing, *outcome])
+    return text.getvalue()
