@@ -57,11 +57,11 @@ class DiscreteLoss(SurvivalLoss):
         """Give the outputs that mean some hazards, the chance to have the event in a bin; both (T)."""
 
     def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return cumulative hazards, summed over the edges: the expected number of events.
+        """Return the chance of the event by each edge, a mean over edges, 0 to 1: what survival curves lack of 1.
 
-        Source: Ishwaran et al. 2008, Annals of Applied Statistics 2(3).
+        As it is bounded, one network of an ensemble cannot outvote the others.
         """
-        return self.sum_hazards(logits).sum(1)
+        return -torch.expm1(-self.sum_hazards(logits)).mean(1)
 
     def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return survival; within a bin the hazard is constant, beyond the last edge the curve stays where it is."""
