@@ -18,6 +18,7 @@ from duplus_nnunet.errors import HostError, ModelError
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.scores import Numbers
 from duplus_nnunet.survival.study import choose_horizons
 from duplus_nnunet.trainers.checkpoint import write_safely
 from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
@@ -33,6 +34,7 @@ from duplus_nnunet.trainers.survival_lora import (
     HazardHead,
     Targets,
     attach_lora,
+    is_gain,
     make_spec,
     measure_curves,
 )
@@ -271,16 +273,17 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         if self.num_epochs and self.inner:
             adapted = self.read_features(ADAPTER)
             tables = {"frozen": images, "LoRA": adapted}
-            self.losses = {name: self._measure_inner(table, self.inner) for name, table in tables.items()}
-            self.kept = self.losses["LoRA"] < self.losses["frozen"]
+            losses = {name: self._measure_inner(table, self.inner) for name, table in tables.items()}
+            self.losses = {name: float(found.mean()) for name, found in losses.items()}
+            self.kept = is_gain(losses["frozen"], losses["LoRA"])
             images = adapted if self.kept else images
             said = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
             self.print_to_log_file(f"loss of {len(self.inner.held_out)} inner held-out patients: {said}; "
                                    f"the LoRA is {'kept' if self.kept else 'dropped'}")  # fmt: skip
         self.model = fit_model(self.cohort.train, self.clinic.schema, images, self.settings.survival, _SEED)
 
-    def _measure_inner(self, images: FeatureTable, inner: InnerSplit) -> float:
-        """Learn from the inner training patients, and return the loss of those held out there."""
+    def _measure_inner(self, images: FeatureTable, inner: InnerSplit) -> Numbers:
+        """Learn from the inner training patients, and return the loss of each one held out there, (N)."""
         model = fit_model(inner.train, self.clinic.schema, images, self.settings.survival, _SEED)
         found = model.forecast(inner.held_out, images, self.targets.edges)
         return measure_curves(found.survival, self.targets, [record.patient for record in inner.held_out])

@@ -124,8 +124,8 @@ class Targets:
         return torch.logit((self.had[rows].sum(0) + 0.5) / (self.risk[rows].sum(0) + 1.0))
 
 
-def measure_curves(survival: Numbers, targets: Targets, patients: Sequence[str]) -> float:
-    """Return the loss of survival curves: the negative log-likelihood of what happened, a mean over patients.
+def measure_curves(survival: Numbers, targets: Targets, patients: Sequence[str]) -> Numbers:
+    """Return the loss of survival curves: the negative log-likelihood of what happened, (N).
 
     Args:
         survival: Probability to be free of the event at the edges of the bins, (N, T).
@@ -136,5 +136,15 @@ def measure_curves(survival: Numbers, targets: Targets, patients: Sequence[str])
     before = np.concatenate([np.ones((len(survival), 1)), survival[:, :-1]], axis=1)
     hazards = np.clip(1 - survival / np.maximum(before, _SMALL), _SMALL, 1 - _SMALL)
     risk, had = targets.risk[rows].numpy(), targets.had[rows].numpy()
-    found = -(risk * (had * np.log(hazards) + (1 - had) * np.log1p(-hazards))).sum(1).mean()
-    return float(found)
+    found: Numbers = -(risk * (had * np.log(hazards) + (1 - had) * np.log1p(-hazards))).sum(1)
+    return found
+
+
+def is_gain(before: Numbers, after: Numbers) -> bool:
+    """Whether patients' losses, (N) each, fell by more than one standard error of their mean difference.
+
+    Few patients judge, so that a smaller fall is as likely to be chance.
+    """
+    gains = before - after
+    error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
+    return float(gains.mean()) > error

@@ -191,7 +191,7 @@ def test_lora_learns_goes_on_after_an_interruption_and_leaves_the_base_alone(pro
     found, base = read_state(model), torch.load(project.base, weights_only=True)
     assert all(torch.equal(value, base["network_weights"][name]) for name, value in found["network_weights"].items())
     state = found["duplus_survival"]
-    assert state["kept"] == (state["losses"]["LoRA"] < state["losses"]["frozen"])
+    assert not state["kept"] or state["losses"]["LoRA"] < state["losses"]["frozen"]
     assert (state["lora"] is not None) == state["kept"]
     assert not latest.is_file()
 
