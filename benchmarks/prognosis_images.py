@@ -24,10 +24,12 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import universal
 from universal import NETWORK, PATCH, find_dataset, find_folder
 
 SCRIPTS = Path(sys.executable).parent
-SEGMENTATION, PROGNOSIS = "DuPLUSTrainer", "DuPLUSSurvivalTrainer"
+# The segmentation is not validated on whole images: what it is good for here is shown by the prognosis.
+SEGMENTATION, PROGNOSIS = universal.OURS, "DuPLUSSurvivalTrainer"
 SIDE, SPACING, PATIENTS = 24, 4.0, 150
 EFFECT = 0.9
 
@@ -54,7 +56,7 @@ class Study:
 STUDIES = {
     "signal": Study(991, "LesionSignal", 3, 3, True),
     "record": Study(992, "LesionNoSignal", 3, 3, False),
-    "sarcoma": Study(563, "SarcomaPET", 5, 5, None),
+    "sarcoma": Study(563, "SarcomaPET", 5, 3, None),
 }
 SCHEMA = """\
 patient: patient
@@ -160,6 +162,7 @@ def change_plans(home: Path, name: str, study: Study, survival: dict[str, Any]) 
         configuration["patch_size"], configuration["batch_size"] = PATCH, 2
         configuration["architecture"]["arch_kwargs"] |= NETWORK
     else:
+        configuration["batch_size"] = 4  # what fits a GPU's memory is dozens of images that small
         arguments = configuration["architecture"]["arch_kwargs"]
         arguments["features_per_stage"] = [max(8, features // 4) for features in arguments["features_per_stage"]]
     if name != "DuPLUSPlans":  # those were changed before they were copied
@@ -177,7 +180,7 @@ def train(study: Study, trainer: str, plans: str, fold: int) -> float:
         base = results / f"{SEGMENTATION}__DuPLUSPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_final.pth"
         options = ["--c"] if begun else [] if trainer == SEGMENTATION else ["-pretrained_weights", base]
         words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", "cpu")
-        print(call("nnUNetv2_train", *words, *options), file=sys.stderr)
+        universal.call("nnUNetv2_train", *words, *options)
     return time.perf_counter() - start
 
 
