@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.commands.survival_models import arrange
+from duplus_nnunet.commands.survival_predict import add_action as add_predict
 from duplus_nnunet.commands.survival_split import add_action as add_split
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ examples:
   duplus survival evaluate 62 -o OUT   what the records alone foretell, by cross-validation
   duplus survival split 62             folds by patient, for segmentation and prognosis alike
   duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   trained prognoses beside all of that
+  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT   new patients
 
 draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
 are errors; nothing is dropped silently.
@@ -66,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "evaluate":
             _add_study_options(added)
     add_split(actions, **looks)
+    add_predict(actions)
 
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
