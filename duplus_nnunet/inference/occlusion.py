@@ -61,7 +61,8 @@ def choose_boxes(region: Box, spacing: Sequence[float], size: float | None, most
     while math.prod(map(len, found)) > most:
         current *= _GROWTH
         found = _part(region, spacing, current)
-    return Boxes(tuple(itertools.product(*found)), current, current > wanted)
+    boxes = tuple((z, y, x) for z, y, x in itertools.product(*found))
+    return Boxes(boxes, current, current > wanted)
 
 
 def _part(region: Box, spacing: Sequence[float], size: float) -> list[list[slice]]:

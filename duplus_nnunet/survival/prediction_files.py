@@ -82,5 +82,5 @@ def _list_values(one: Foretold) -> list[object]:
 
 
 def _list_curves(found: Prediction) -> list[list[object]]:
-    head = ["patient", *(f"{day:g} days" for day in found.days)]
-    return [head, *([one.patient, *(f"{value:.5f}" for value in one.curve)] for one in found.patients)]
+    rows: list[list[object]] = [["patient", *(f"{day:g} days" for day in found.days)]]
+    return rows + [[one.patient, *(f"{value:.5f}" for value in one.curve)] for one in found.patients]
