@@ -1,4 +1,4 @@
-"""Label files that a model predicted: a record beside dataset.json says which, so that nobody takes them for drawn ones.
+"""Label files that a model predicted: a record beside dataset.json says which, as nobody drew them.
 
 Each is listed with its checksum: one that was corrected by hand since is a prediction no more.
 """

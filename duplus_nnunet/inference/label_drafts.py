@@ -115,8 +115,8 @@ def _match(raw: RawDataset, theirs: Mapping[str, Any], bank: PromptBank) -> _Lab
             ) from error
         if not isinstance(value, int) or not isinstance(by_name[name], int):
             raise DataError(
-                f"The label {label!r} is {value!r} in {raw.folder / 'dataset.json'} and {by_name[name]!r} in the model's: "
-                "regions are drafted only where both declare the same labels. Take the labels out, to get the model's."
+                f"{raw.name} declares {label!r} as {value!r}, the model as {by_name[name]!r}: regions "
+                "are drafted only where both declare the same labels. Take the labels out, to get the model's."
             )
         values[by_name[name]] = value
         targets.append(name)
