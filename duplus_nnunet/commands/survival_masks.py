@@ -24,8 +24,8 @@ def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
     """Predict label files for a dataset's images that have none."""
     import torch
 
-    from duplus_nnunet.data.predicted_labels import RECORD_NAME
     from duplus_nnunet.inference.label_drafts import draft_labels
+    from duplus_nnunet.outputs.predicted_labels import RECORD_NAME
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cases = draft_labels(raw, args.masks_from, args.context, device)
@@ -38,7 +38,7 @@ def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
 
 def add_finding(report: "Report", datasets: "list[RawDataset]") -> "Report":
     """Say which label files are predictions."""
-    from duplus_nnunet.data.predicted_labels import describe_predicted, list_predicted
+    from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted
     from duplus_nnunet.survival.table import Finding
 
     notes = []

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from duplus_nnunet.data.predicted_labels import PredictedLabels, read_predicted, write_predicted
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.selection import Selection, read_own_plans, use_selection
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.manifest import hash_file
+from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY
