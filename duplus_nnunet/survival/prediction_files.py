@@ -46,7 +46,8 @@ def write_prediction(found: Prediction, about: Mapping[str, Any], folder: Path) 
         if found.effects is not None:
             write_rows(aside / EXPLANATION_NAME, tabulate_effects(found.effects))
             names.append(EXPLANATION_NAME)
-        content = {"version": VERSION, **about, **_describe(found)}
+        # What an earlier prediction left in the folder is none of this one's.
+        content = {"version": VERSION, **about, **_describe(found), "files": names}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         file.write_text(text + "\n", encoding="utf-8", newline="\n")
     return [folder / name for name in names]
