@@ -1,7 +1,8 @@
-"""Predicted label files: put where there are none, in the dataset's own values, recorded, and never over another file."""
+"""Predicted label files: put where there are none, in the dataset's own values, recorded, never over another."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,8 @@ def read(file: Path) -> list[int]:
 class Predictor:
     """What drafting asks of nnU-Net's predictor; it finds a voxel of each label."""
 
-    class duplus_model:  # noqa: N801
-        checkpoints = {"fold_0/checkpoint_final.pth": "0" * 64}  # noqa: RUF012
-
-    class plans_manager:  # noqa: N801
-        image_reader_writer_class = SimpleITKIO
+    duplus_model = SimpleNamespace(checkpoints={"fold_0/checkpoint_final.pth": "0" * 64})
+    plans_manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO)
 
     def predict_from_files(self, files: list[list[str]], outputs: list[str], *_: Any) -> None:
         for own, output in zip(files, outputs, strict=True):
