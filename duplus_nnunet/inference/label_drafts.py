@@ -131,7 +131,7 @@ def _declare(file: Path, labels: Mapping[str, Any]) -> None:
 def _load(model: Path, selection: Selection, device: torch.device) -> Any:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
     with use_selection(selection):
         predictor.initialize_from_trained_model_folder(str(model), None, _CHECKPOINT)
     return predictor

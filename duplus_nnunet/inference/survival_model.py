@@ -146,7 +146,8 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
     """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    bank, predictor = read_bank(folder), nnUNetPredictor(device=device, allow_tqdm=False)
+    bank = read_bank(folder)
+    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
     selection = Selection(context=bank.default_context, options=Options(precision="float32"))
     with use_selection(selection), contextlib.redirect_stdout(io.StringIO()):
         predictor.initialize_from_trained_model_folder(str(folder), (fold.name,), CHECKPOINT_NAME)

@@ -318,6 +318,12 @@ def test_bad_calls_are_refused_and_leave_nothing(
     assert not out.exists()
 
 
+def test_importance_needs_trained_models_and_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sksurv")
+    assert main(["survival", "evaluate", "62", "--importance"]) == 1
+    assert "give -m MODEL_FOLDER and -o FOLDER" in capsys.readouterr().err
+
+
 def change_state(folder: Path, **changes: Any) -> None:
     file = folder / "fold_1" / "checkpoint_final.pth"
     content = torch.load(file, weights_only=True)
