@@ -28,7 +28,7 @@ LESION = re.compile(
     r"(^|\W)gtv",
     re.IGNORECASE,
 )
-_STEP = 0.5
+STEP = 0.5
 
 Row = NDArray[np.float32]
 
@@ -136,13 +136,31 @@ class FeatureReader:
         Raises:
             DataError: A number is none, as of an image that holds NaN.
         """
-        spacing = self.spacing(context)
-        with self._prepare(context), torch.inference_mode():
+        with self.prepare(context), torch.inference_mode():
             logits, windows = self._predict(image, context)
-            probability = logits.float().sigmoid().amax(0).cpu() if self.lesions[context] else None
-            padded, inside = self._pad(image if self.adapter else image[:1])
+            padded, _ = self.pad(image if self.adapter else image[:1])
             if self.adapter:
                 windows = self._encode(padded, windows)
+        return self.summarise(image, context, logits, windows)
+
+    def find_lesion(self, logits: torch.Tensor, context: str) -> torch.Tensor | None:
+        """Return the probability (D, H, W) that a voxel is of any lesion; None if the context has no such target."""
+        return logits.float().sigmoid().amax(0).cpu() if self.lesions[context] else None
+
+    def summarise(self, image: torch.Tensor, context: str, logits: torch.Tensor, windows: Windows) -> Row:
+        """Make numbers of what the network gave of an image.
+
+        Args:
+            image: As for `read`, (C, D, H, W).
+            context: Its context.
+            logits: Of its lesions, (K, D, H, W).
+            windows: Bottlenecks, of the padded image.
+
+        Raises:
+            DataError: A number is none.
+        """
+        spacing, probability = self.spacing(context), self.find_lesion(logits, context)
+        padded, inside = self.pad(image[:1])
         numbers: list[float] = []
         for weights in weigh(probability, image.shape[1:], spacing):
             whole = torch.zeros(padded.shape[1:])
@@ -156,7 +174,7 @@ class FeatureReader:
         return row
 
     @contextmanager
-    def _prepare(self, context: str) -> Iterator[None]:
+    def prepare(self, context: str) -> Iterator[None]:
         """Ask for a context's lesions, at one resolution, of the base; put all back."""
         network = self.network
         before = network.training, network.decoder.deep_supervision, network._bound, network.default_adapter
@@ -173,13 +191,13 @@ class FeatureReader:
     def _predict(self, image: torch.Tensor, context: str) -> tuple[torch.Tensor, Windows]:
         """Predict an image by nnU-Net's windows, and keep what the encoder gave of each."""
         host, maps = self.host, list[torch.Tensor]()
-        predictor = nnUNetPredictor(_STEP, True, False, host.device.type == "cuda", host.device, allow_tqdm=False)
+        predictor = nnUNetPredictor(STEP, True, False, host.device.type == "cuda", host.device, allow_tqdm=False)
         configuration = configure(host.configuration, host.plans_manager.plans, context)
         predictor.manual_initialization(
             self.network, host.plans_manager, configuration, None, host.dataset_json, "DuPLUSTrainer", None
         )
         size = tuple(int(length) for length in configuration.patch_size)
-        shape = self._pad(image[:1])[0].shape[1:]
+        shape = self.pad(image[:1])[0].shape[1:]
         slicers = predictor._internal_get_sliding_window_slicers(shape)
         hook = self.network.encoder.register_forward_hook(lambda *call: maps.append(call[2][-1][0].float().cpu()))
         try:
@@ -190,7 +208,7 @@ class FeatureReader:
         # Where a GPU was too small for all sums, nnU-Net began again: the last ones count.
         return torch.as_tensor(logits), Windows(maps[-len(starts) :], starts, size)  # type: ignore[arg-type]
 
-    def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    def pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
         """Pad an image (C, D, H, W) as nnU-Net does for its windows; return it, and where the image is in it."""
         padded, inside = pad_nd_image(image, self.host.configuration.patch_size, "constant", {"value": 0}, True, None)
         return padded, tuple(inside)

@@ -7,7 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.commands.survival_importance import check_options, write_importance
+from duplus_nnunet.commands.survival_masks import add_finding, add_options, draft_masks
 from duplus_nnunet.commands.survival_models import arrange
+from duplus_nnunet.commands.survival_predict import add_action as add_predict
 from duplus_nnunet.commands.survival_split import add_action as add_split
 
 if TYPE_CHECKING:
@@ -26,11 +29,13 @@ what its columns mean.
 _EPILOG = """\
 examples:
   duplus survival draft 62             writes clinical.yaml beside clinical.csv, for you to correct
+  duplus survival draft 62 --masks-from MODEL_FOLDER   and label files, predicted, for images without
   duplus survival check 62 60 61       with the images of the same patients in two more datasets
   duplus survival check 62 --json
   duplus survival evaluate 62 -o OUT   what the records alone foretell, by cross-validation
   duplus survival split 62             folds by patient, for segmentation and prognosis alike
   duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   trained prognoses beside all of that
+  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT   new patients
 
 draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
 are errors; nothing is dropped silently.
@@ -61,11 +66,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "draft":
             for column in ("patient", "time", "event", "centre"):
                 added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
+            add_options(added)
             continue
         added.add_argument("--json", action="store_true", help="print JSON")
         if name == "evaluate":
             _add_study_options(added)
     add_split(actions, **looks)
+    add_predict(actions)
 
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +86,8 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
     )
     add("-m", "--model", metavar="FOLDER", type=Path, help="model folder of DuPLUSSurvivalTrainer: "
         "what its folds say of whom they held out, beside all other methods on the same folds and images")  # fmt: skip
+    add("--importance", action="store_true", help="with -m and -o: what each column and the images are worth to whom "
+        "the folds held out (importance.csv)")  # fmt: skip
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
@@ -94,6 +103,9 @@ def _draft(args: argparse.Namespace) -> int:
 
     datasets = _open(args)
     folder = datasets[0].folder
+    if args.masks_from is not None and (folder / SCHEMA_NAME).exists():
+        draft_masks(datasets[0], args)
+        return 0
     if (folder / SCHEMA_NAME).exists():
         raise DataError(f"{folder / SCHEMA_NAME} exists; it is not overwritten. Edit it, or take it away first.")
     named = Named(args.patient, args.time, args.event, args.centre)
@@ -101,6 +113,8 @@ def _draft(args: argparse.Namespace) -> int:
     write_text(folder / SCHEMA_NAME, text)
     print(text)
     print(f"Wrote {folder / SCHEMA_NAME}. Correct it, then run: duplus survival check {args.dataset}")
+    if args.masks_from is not None:
+        draft_masks(datasets[0], args)
     return 0
 
 
@@ -123,7 +137,7 @@ def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Repor
 
     folder = datasets[0].folder
     rows, schema = read_rows(folder / TABLE_NAME), read_schema(folder / SCHEMA_NAME)
-    return rows, schema, check(rows, schema, _list_cases(datasets))
+    return rows, schema, add_finding(check(rows, schema, _list_cases(datasets)), datasets)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -133,6 +147,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.survival.study import Design, run_study
 
     require_sksurv()
+    check_options(args.importance, args.model, args.output)
     if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
         raise DataError("--seeds must be 1 or more, and --horizons above 0.")
     datasets = _open(args)
@@ -152,6 +167,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
     study = replace(study, notes=(*warnings, *study.notes))
     _tell(study, design, Cohort(datasets[0].folder.name, records, schema), args)
+    if args.importance:
+        print(write_importance(args.model, records, args.output), file=sys.stderr)
     return 0
 
 

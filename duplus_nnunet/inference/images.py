@@ -34,7 +34,7 @@ def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[st
         DataError: There is no case, or a file has no channel number.
     """
     if isinstance(source, str):
-        _list_folder(Path(source), dataset_json["file_ending"])
+        list_folder(Path(source), dataset_json["file_ending"])
     elif not source:
         raise DataError("There is no case to predict: the list of files is empty.")
 
@@ -127,8 +127,12 @@ def _wrap_logits(original: Callable[..., Any]) -> Callable[..., Any]:
     return predict
 
 
-def _list_folder(folder: Path, ending: str) -> list[list[str]]:
-    """List the files of each case of a folder, as nnU-Net does, where there is something to list."""
+def list_folder(folder: Path, ending: str) -> list[list[str]]:
+    """List the files of each case of a folder, as nnU-Net does, where there is something to list.
+
+    Raises:
+        DataError: There is no case, or a file has no channel number.
+    """
     from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
     try:

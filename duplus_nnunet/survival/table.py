@@ -152,7 +152,7 @@ def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) ->
         entry = _read_number(schema.entry, row[schema.entry]) * DAYS[schema.time.unit]
         if not 0 <= entry < time:
             raise ValueError(f"the entry is at {entry:g} days, the end at {time:g}; it must be 0 or more and before it")
-    values = {name: _read_value(name, row[name], form, schema) for name, form in schema.covariates.items()}
+    values = {name: read_value(name, row[name], form, schema) for name, form in schema.covariates.items()}
     centre = "" if schema.centre is None or is_missing(row[schema.centre], schema) else row[schema.centre]
     return Record(number, patient, centre, time, _read_event(row, schema), entry, values)
 
@@ -198,7 +198,12 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
     )
 
 
-def _read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchema) -> float | str | None:
+def read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchema) -> float | str | None:
+    """Read a covariate's cell; None: it is not known.
+
+    Raises:
+        ValueError: It is not of the covariate's form.
+    """
     if is_missing(cell, schema, form):
         return None
     read: dict[str, Callable[[], float | str]] = {

@@ -1,0 +1,48 @@
+"""Masks of a segmentation model for `duplus survival draft`, and what `check` says of them."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
+    from duplus_nnunet.survival.checking import Report
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what masks are drafted by."""
+    add = parser.add_argument
+    add("--masks-from", metavar="FOLDER", type=Path, help="model folder of a DuPLUS segmentation model, which predicts "
+        "label files for images that have none; they are listed in predicted_labels.json")  # fmt: skip
+    add("--context", metavar="CONTEXT|FILE", help="what the images are to that model: a context, or a table of cases")
+    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+
+
+def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
+    """Predict label files for a dataset's images that have none."""
+    import torch
+
+    from duplus_nnunet.inference.label_drafts import draft_labels
+    from duplus_nnunet.outputs.predicted_labels import RECORD_NAME
+
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cases = draft_labels(raw, args.masks_from, args.context, device)
+    if not cases:
+        print(f"Every training image of {raw.name} has a label file; none was predicted.")
+        return
+    print(f"Predicted {len(cases)} label file(s) into {raw.folder / 'labelsTr'}, listed in {RECORD_NAME}.")
+    sys.stderr.write("note: predicted masks are no truth: look at them, and train no segmentation on them unseen.\n")
+
+
+def add_finding(report: "Report", datasets: "list[RawDataset]") -> "Report":
+    """Say which label files are predictions."""
+    from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted
+    from duplus_nnunet.survival.table import Finding
+
+    notes = []
+    for raw in datasets:
+        found = list_predicted(raw.folder, str(raw.dataset_json.get("file_ending")))
+        notes += [Finding("note", f"{raw.name}: {describe_predicted(found)}")] if found else []
+    return replace(report, findings=(*report.findings, *notes))

@@ -1,0 +1,164 @@
+"""What of an image drove the risk: boxes of it are filled, one after another, and its features read again.
+
+A box takes as many passes of the network as there are windows that meet it; of all others, what they gave stays.
+Source: Zeiler and Fergus 2014, arXiv 1311.2901.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.networks.pooling import Windows, find_region
+from duplus_nnunet.trainers.image_features import STEP, FeatureReader, Row
+
+Box = tuple[slice, slice, slice]
+
+# Boxes along the longest side of the region of interest, unless their size is given.
+_ALONG = 8
+_GROWTH = 1.05
+_FOUND = 0.5
+_SIGMA, _PEAK = 1 / 8, 10  # of nnU-Net's weights of a window
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A region of an image in boxes.
+
+    Attributes:
+        boxes: Side by side, in voxels of the preprocessed image.
+        size: Their side, in mm, before it is rounded to voxels.
+        enlarged: Whether it was made larger, so that they are not too many.
+    """
+
+    boxes: tuple[Box, ...]
+    size: float
+    enlarged: bool
+
+
+def choose_boxes(region: Box, spacing: Sequence[float], size: float | None, most: int) -> Boxes:
+    """Part a region into boxes.
+
+    Args:
+        region: In voxels.
+        spacing: Size of a voxel, in mm.
+        size: Side of a box, in mm; None: an eighth of the region's longest side.
+        most: Number of boxes, at most; if there were more, they are made larger.
+
+    Raises:
+        DataError: The size or the number cannot be.
+    """
+    if most < 1 or (size is not None and not size > 0):
+        raise DataError(f"Boxes of {size} mm, {most} at most, were asked for; expected a size above 0 and 1 or more.")
+    wanted = size or max((one.stop - one.start) * width for one, width in zip(region, spacing, strict=True)) / _ALONG
+    found, current = _part(region, spacing, wanted), wanted
+    while math.prod(map(len, found)) > most:
+        current *= _GROWTH
+        found = _part(region, spacing, current)
+    boxes = tuple((z, y, x) for z, y, x in itertools.product(*found))
+    return Boxes(boxes, current, current > wanted)
+
+
+def _part(region: Box, spacing: Sequence[float], size: float) -> list[list[slice]]:
+    """Part each axis of a region into pieces of a size in mm."""
+    parts = []
+    for one, width in zip(region, spacing, strict=True):
+        step = max(1, round(size / width))
+        parts.append([slice(first, min(first + step, one.stop)) for first in range(one.start, one.stop, step)])
+    return parts
+
+
+class WindowedImage:
+    """One image as one network sees it, window by window.
+
+    Args:
+        reader: Reads its features.
+        image: As preprocessed, (C, D, H, W).
+        context: Its context.
+    """
+
+    def __init__(self, reader: FeatureReader, image: torch.Tensor, context: str) -> None:
+        self._reader, self._image, self._context = reader, image, context
+        self._padded, self._inside = reader.pad(image)
+        size = tuple(int(length) for length in reader.host.configuration.patch_size)
+        steps = compute_steps_for_sliding_window(self._padded.shape[1:], size, STEP)
+        self._size: tuple[int, int, int] = (size[0], size[1], size[2])
+        self._starts = [(first, second, third) for first, second, third in itertools.product(*steps)]
+        self._weight = compute_gaussian(size, _SIGMA, _PEAK, torch.float32, torch.device("cpu"))
+        looks = [self._look(self._padded, start) for start in self._starts]
+        self._logits, self._maps = [one[0] for one in looks], [one[1] for one in looks]
+        self._sum = torch.zeros((len(self._logits[0]), *self._padded.shape[1:]))
+        self._weights = torch.zeros(self._padded.shape[1:])
+        for start, logits in zip(self._starts, self._logits, strict=True):
+            self._sum[(slice(None), *self._find(start))] += logits * self._weight
+            self._weights[self._find(start)] += self._weight
+        self.row = self._summarise(self._image, self._sum, self._maps)
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self._starts)
+
+    def find_region(self) -> Box:
+        """Find the region of interest: around the predicted lesion, or the whole image."""
+        logits = (self._sum / self._weights)[self._inside]
+        lesion = self._reader.find_lesion(logits, self._context)
+        mask = torch.zeros(self._image.shape[1:], dtype=torch.bool) if lesion is None else lesion > _FOUND
+        return find_region(mask, self._reader.spacing(self._context))
+
+    def read_without(self, box: Box) -> Row:
+        """Read the features with a box filled by the mean of the image, a channel each."""
+        image = self._image.clone()
+        image[(slice(None), *box)] = image.mean(dim=(1, 2, 3))[:, None, None, None]
+        padded, _ = self._reader.pad(image)
+        moved = [slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, self._inside[1:], strict=True)]
+        total, maps = self._sum.clone(), list(self._maps)
+        for number, start in enumerate(self._starts):
+            if not all(a.start < b.stop and b.start < a.stop for a, b in zip(moved, self._find(start), strict=True)):
+                continue
+            logits, maps[number] = self._look(padded, start)
+            total[(slice(None), *self._find(start))] += (logits - self._logits[number].float()) * self._weight
+        return self._summarise(image, total, maps)
+
+    def _find(self, start: Sequence[int]) -> Box:
+        z, y, x = (slice(first, first + length) for first, length in zip(start, self._size, strict=True))
+        return z, y, x
+
+    def _look(self, padded: torch.Tensor, start: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (K, ...) of the base in a window, float16, and the bottleneck that features are made of."""
+        reader, device = self._reader, self._reader.host.device
+        window = padded[(slice(None), *self._find(start))][None].contiguous().to(device)
+        maps = list[torch.Tensor]()
+        hook = reader.network.encoder.register_forward_hook(lambda *call: maps.append(call[2][-1][0].float().cpu()))
+        try:
+            with reader.prepare(self._context), torch.inference_mode(), torch.autocast("cuda", enabled=_on_gpu(device)):
+                logits = reader.network(window)[0].half().cpu()
+            if reader.adapter:
+                with reader.prepare(self._context), torch.inference_mode():
+                    reader.network.default_adapter = reader.adapter
+                    maps = [reader.network.encode(window)[0].float().cpu()]
+        finally:
+            hook.remove()
+        return logits, maps[-1]
+
+    def _summarise(self, image: torch.Tensor, total: torch.Tensor, maps: Sequence[torch.Tensor]) -> Row:
+        logits = (total / self._weights)[self._inside]
+        return self._reader.summarise(image, self._context, logits, Windows(maps, self._starts, self._size))
+
+
+def _on_gpu(device: Any) -> bool:
+    return bool(device.type == "cuda")
+
+
+def spread(values: Sequence[float], boxes: Sequence[Box], shape: Sequence[int]) -> "np.ndarray[Any, Any]":
+    """Write each box's value into it, float32 (D, H, W); NaN where there is no box."""
+    found = np.full(tuple(shape), np.nan, np.float32)
+    for value, box in zip(values, boxes, strict=True):
+        found[box] = value
+    return found
