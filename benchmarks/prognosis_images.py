@@ -9,6 +9,8 @@ Examples:
   python benchmarks/prognosis_images.py record            # hazard by the record alone
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv         # the 51 patients, PET
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv --lora  # with the second stage
+  python benchmarks/prognosis_images.py modalities --clinical sarcoma_clinical.csv      # CT, MR and PET, three draws
+  python benchmarks/prognosis_images.py modalities --only 0 1 2   # trains these folds alone, beside another process
 """
 
 import argparse
@@ -17,7 +19,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +48,8 @@ class Study:
         folds: Number of folds.
         epochs: Epochs of 50 iterations of each fold's segmentation.
         image: Whether the image tells of the hazard; None: the data are real.
+        sources: nnU-Net's numbers of the datasets of real patients; several are composed into one.
+        repeats: Number of times that folds are drawn.
     """
 
     number: int
@@ -51,12 +57,15 @@ class Study:
     folds: int
     epochs: int
     image: bool | None
+    sources: tuple[int, ...] = ()
+    repeats: int = 1
 
 
 STUDIES = {
     "signal": Study(991, "LesionSignal", 3, 3, True),
     "record": Study(992, "LesionNoSignal", 3, 3, False),
-    "sarcoma": Study(563, "SarcomaPET", 5, 3, None),
+    "sarcoma": Study(563, "SarcomaPET", 5, 3, None, (62,)),
+    "modalities": Study(564, "SarcomaModalities", 5, 6, None, (60, 61, 62), 3),
 }
 SCHEMA = """\
 patient: patient
@@ -111,9 +120,9 @@ def describe(folder: Path, channel: str, cases: int, target: str) -> None:
     (folder / "dataset.json").write_text(json.dumps(content))
 
 
-def link_sarcoma(folder: Path, clinical: Path) -> None:
-    """Make one dataset of the PET of all 51 patients, of whom every fold holds some out."""
-    source = find_folder("raw") / find_dataset(62)
+def link_images(number: int, folder: Path) -> None:
+    """Make one dataset of all images of a source, those of its imagesTs too: every fold holds out some patients."""
+    source = find_folder("raw") / find_dataset(number)
     for kind in ("images", "labels"):
         (folder / f"{kind}Tr").mkdir(parents=True)
         for file in sorted(source.glob(f"{kind}T[rs]/*.nii.gz")):
@@ -121,8 +130,24 @@ def link_sarcoma(folder: Path, clinical: Path) -> None:
     content = json.loads((source / "dataset.json").read_text())
     content["numTraining"] = len(list((folder / "labelsTr").iterdir()))
     (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def gather_patients(study: Study, folder: Path, clinical: Path) -> None:
+    """Make the dataset of real patients, of one source or composed of several, and draft what its table means."""
+    if len(study.sources) == 1:
+        link_images(study.sources[0], folder)
+    else:
+        numbers = {source: study.number + place for place, source in enumerate(study.sources, 1)}
+        for source, number in numbers.items():
+            name = find_dataset(source).split("_", 1)[1]
+            link_images(source, folder.with_name(f"Dataset{number}_{name}"))
+        with tempfile.TemporaryDirectory() as place:
+            spec = Path(place) / "compose.yaml"
+            spec.write_text(f"patients: {{shared: [{list(numbers.values())}]}}\n")
+            call("duplus", "compose", "-o", study.number, "-n", study.name, *numbers.values(), "--spec", spec)
+        (folder / "splits_final.json").unlink()  # folds are drawn by event here
     shutil.copyfile(clinical, folder / "clinical.csv")
-    call("duplus", "survival", "draft", folder.name.split("_")[0].removeprefix("Dataset"))
+    call("duplus", "survival", "draft", study.number)
 
 
 def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
@@ -132,7 +157,7 @@ def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
         if study.image is None:
             if clinical is None:
                 sys.exit("The patients with sarcoma need their table: --clinical sarcoma_clinical.csv")
-            link_sarcoma(folder, clinical)
+            gather_patients(study, folder, clinical)
         else:
             write_phantoms(study, folder)
     home = find_folder("preprocessed") / folder.name
@@ -141,7 +166,7 @@ def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
         call("nnUNetv2_plan_and_preprocess", *words, "--no_pp")
         change_plans(home, "DuPLUSPlans", study, {})
         call("nnUNetv2_preprocess", "-d", study.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
-        call("duplus", "survival", "split", study.number, "--folds", study.folds)
+        call("duplus", "survival", "split", study.number, "--folds", study.folds, "--repeats", study.repeats)
     change_plans(home, name_plans(lora), study, {"lora_epochs": 5 if lora else 0})
 
 
@@ -184,14 +209,19 @@ def train(study: Study, trainer: str, plans: str, fold: int) -> float:
     return time.perf_counter() - start
 
 
-def run(study: Study, clinical: Path | None, lora: bool) -> dict[str, Any]:
-    """Do all of it."""
-    prepare(study, clinical, lora)
-    folds, plans = range(study.folds), name_plans(lora)
-    seconds = {
-        "segmentation": [round(train(study, SEGMENTATION, "DuPLUSPlans", fold), 1) for fold in folds],
-        "prognosis": [round(train(study, PROGNOSIS, plans, fold), 1) for fold in folds],
-    }
+def learn(study: Study, plans: str, folds: Iterable[int]) -> dict[str, list[float]]:
+    """Train the segmentation and the prognosis of some folds; return the seconds that each took."""
+    seconds: dict[str, list[float]] = {"segmentation": [], "prognosis": []}
+    for fold in folds:
+        seconds["segmentation"].append(round(train(study, SEGMENTATION, "DuPLUSPlans", fold), 1))
+        seconds["prognosis"].append(round(train(study, PROGNOSIS, plans, fold), 1))
+    return seconds
+
+
+def run(study: Study, plans: str) -> dict[str, Any]:
+    """Train what is not trained, and evaluate all folds."""
+    folds = range(study.folds * study.repeats)
+    seconds = learn(study, plans, folds)
     model = find_folder("results") / find_dataset(study.number) / f"{PROGNOSIS}__{plans}__3d_fullres"
     reports = [json.loads((model / f"fold_{fold}/validation/survival.json").read_text()) for fold in folds]
     found = json.loads(call("duplus", "survival", "evaluate", study.number, "-m", model, "-o", model / "study",
@@ -205,8 +235,12 @@ def main() -> int:
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma")
     parser.add_argument("--lora", action="store_true", help="with the second stage, a LoRA in the encoder")
+    parser.add_argument("--only", type=int, nargs="*", metavar="FOLD", help="train these folds and evaluate nothing; "
+        "none is named: prepare alone")  # fmt: skip
     args = parser.parse_args()
-    print(json.dumps(run(STUDIES[args.study], args.clinical, args.lora), indent=1))
+    study, plans = STUDIES[args.study], name_plans(args.lora)
+    prepare(study, args.clinical, args.lora)
+    print(json.dumps(run(study, plans) if args.only is None else learn(study, plans, args.only), indent=1))
     return 0
 
 

@@ -25,13 +25,8 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import BASE_KEY, NOT_PLANNED, PLANS_KEY, leave_base_out, read_settings
 from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
-from duplus_nnunet.trainers.checkpoint import (
-    FULL_DISK,
-    make_plain,
-    read_checkpoint,
-    require_embedding,
-    write_safely,
-)
+from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
+from duplus_nnunet.trainers.ending import end_in_order
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
@@ -328,15 +323,8 @@ class DuPLUSTrainer(nnUNetTrainer):
 
     def run_training(self) -> None:
         """Differs from nnU-Net: a disk that fills up ends with a message, whatever was being written."""
-        try:
+        with end_in_order(self):
             super().run_training()
-        except OSError as error:
-            if error.errno not in FULL_DISK:
-                raise
-            raise DataError(
-                f"The training stopped in epoch {self.current_epoch}: {error}. Free some space and continue it with "
-                f"--c; what was finished before lies in {self.output_folder}."
-            ) from error
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Differs from nnU-Net: weights that are no numbers any more end the training, before they are saved."""

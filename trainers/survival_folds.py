@@ -53,10 +53,17 @@ def read_fold(folder: Path) -> TrainedFold:
     state = read_checkpoint(file).get(KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION or state["model"] is None:
         raise ModelError(f"{file} holds no finished prognosis. Train it by DuPLUSSurvivalTrainer, or finish it by --c.")
+    model = SurvivalModel.from_plain(state["model"])
+    seen = sorted({*state["patients"], *model.patients} & {*state["held_out"]})
+    if seen:
+        raise ModelError(
+            f"{file} was trained on {len(seen)} patient(s) that it holds out, such as {seen[0]!r}: its scores would be "
+            "no test. Train it anew."
+        )
     frozen = FeatureTable.from_npz(folder / TABLE_NAME)
     used = FeatureTable.from_npz(folder / LORA_TABLE_NAME) if state["kept"] else frozen
     return TrainedFold(
-        int(folder.name.removeprefix("fold_")), SurvivalModel.from_plain(state["model"]), frozen, used,
+        int(folder.name.removeprefix("fold_")), model, frozen, used,
         frozenset(state["patients"]), frozenset(state["held_out"]), tuple(state["notes"]),
     )  # fmt: skip
 
@@ -65,22 +72,41 @@ def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
     """Read all folds of a model folder whose training is finished; the fold "all" holds nobody out and is left out.
 
     Raises:
-        ModelError: There is none, or somebody is held out in two of them.
+        ModelError: There is none.
     """
     names = sorted(path.parent for path in folder.glob(f"fold_[0-9]*/{CHECKPOINT_NAME}"))
     if not names:
         raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with patients held out. Give the model folder.")
-    folds = tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))
-    seen: dict[str, int] = {}
+    return tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))
+
+
+def group_folds(folds: Sequence[TrainedFold]) -> tuple[tuple[TrainedFold, ...], ...]:
+    """Part folds into cross-validations: a new one begins with the first fold that holds out somebody again.
+
+    Args:
+        folds: In the order of their numbers.
+
+    Raises:
+        ModelError: They do not hold out the same patients each.
+    """
+    rounds: list[list[TrainedFold]] = []
+    seen: set[str] = set()
     for fold in folds:
-        for patient in sorted(fold.held_out):
-            if patient in seen:
-                raise ModelError(
-                    f"Patient {patient!r} is held out in fold {seen[patient]} and in fold {fold.number} of {folder}: "
-                    "they were trained on different splits. Train one of them anew."
-                )
-            seen[patient] = fold.number
-    return folds
+        if not rounds or seen & fold.held_out:
+            rounds.append([])
+            seen = set()
+        rounds[-1].append(fold)
+        seen |= fold.held_out
+    everybody = [frozenset[str]().union(*(fold.held_out for fold in one)) for one in rounds]
+    for one, held in zip(rounds, everybody, strict=True):
+        if held != everybody[0]:
+            first, other = (", ".join(str(fold.number) for fold in part) for part in (rounds[0], one))
+            raise ModelError(
+                f"Folds {first} hold out {len(everybody[0])} patients, and folds {other} hold out {len(held)}, not the "
+                "same ones. Either a draw of folds is not finished: train the rest of it; or models were trained on "
+                "different splits: train one of them anew."
+            )
+    return tuple(map(tuple, rounds))
 
 
 def place(folds: Sequence[TrainedFold], records: Sequence[Record]) -> tuple[Fold, ...]:
@@ -107,10 +133,10 @@ class TrainedForecast:
     """Lets a study ask the trained models: each foretells the patients that its fold held out, and nobody else.
 
     Attributes:
-        folds: By the patients that each held out.
+        folds: By the seed of their draw, and by the patients that each held out.
     """
 
-    folds: Mapping[frozenset[str], TrainedFold]
+    folds: Mapping[tuple[int, frozenset[str]], TrainedFold]
 
     def __call__(self, task: Task) -> Forecast:
         """Foretell the held-out patients of a fold.
@@ -118,8 +144,8 @@ class TrainedForecast:
         Raises:
             ModelError: No model held them out.
         """
-        fold = self.folds.get(frozenset(record.patient for record in task.test))
-        if fold is None or not fold.train.isdisjoint(fold.held_out):
+        fold = self.folds.get((task.seed, frozenset(record.patient for record in task.test)))
+        if fold is None:
             raise ModelError("Held-out predictions were asked for of patients that no trained model held out.")
         found = fold.model.forecast(task.test, fold.used, task.times)
         notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *found.notes)))

@@ -41,24 +41,25 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
         ModelError: The folder holds no finished prognosis, or the records are other ones.
     """
     from duplus_nnunet.survival.methods import METHODS
-    from duplus_nnunet.trainers.survival_folds import TrainedForecast, place, read_folds
+    from duplus_nnunet.trainers.survival_folds import TrainedForecast, group_folds, place, read_folds
 
-    trained = read_folds(folder)
+    rounds = group_folds(read_folds(folder))
+    trained = [fold for folds in rounds for fold in folds]
     known = {patient for fold in trained for patient in fold.train | fold.held_out}
     used = tuple(record for record in records if record.patient in known)
-    folds = place(trained, used)
     left = len(records) - len(used)
-    numbers = ", ".join(str(fold.number) for fold in trained)
-    notes = [f"The trained models' own folds ({numbers}): their number and seeds are not drawn."]
+    draws = "; ".join(", ".join(str(fold.number) for fold in folds) for folds in rounds)
+    notes = [f"The trained models' own folds ({draws}): their number and seeds are not drawn."]
     notes += [f"{left} patient(s) of the table took part in no training, and are left out."] if left else []
-    forecast = TrainedForecast({fold.held_out: fold for fold in trained})
+    seeds = tuple(range(len(rounds)))
+    held = {(seed, fold.held_out): fold for seed, folds in enumerate(rounds) for fold in folds}
     arranged = replace(
         design,
-        folds=len(trained),
-        seeds=(0,),
-        given=(folds,),
-        forecasts={NAME: forecast},
+        folds=len(rounds[0]),
+        seeds=seeds,
+        given=tuple(place(folds, used) for folds in rounds),
+        forecasts={NAME: TrainedForecast(held)},
         methods=(NAME, *METHODS),
         settings=trained[0].model.settings,
     )
-    return Arranged(used, arranged, lambda seed, number, fold: trained[number].frozen, tuple(notes))
+    return Arranged(used, arranged, lambda seed, number, fold: rounds[seed][number].frozen, tuple(notes))

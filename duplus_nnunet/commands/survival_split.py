@@ -23,7 +23,9 @@ def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", *
     parser = actions.add_parser("split", help="write folds by patient for nnU-Net", description=_DESCRIPTION, **looks)
     parser.add_argument("dataset", metavar="DATASET", help="planned dataset with the table: its number, name or folder")
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=1, help="number of times that folds are drawn, numbered on: of "
+        "5 folds, 5 to 9 are the second draw (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the first draw (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
@@ -35,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
 
     raw = open_raw_dataset(args.dataset)
     file = _find_preprocessed(raw.name) / SPLITS_NAME
-    folds, lines = _make(raw, args.folds, args.seed)
+    if args.repeats < 1:
+        raise DataError(f"--repeats is {args.repeats}; expected 1 or more.")
+    folds, lines = _make(raw, args.folds, range(args.seed, args.seed + args.repeats))
     if file.exists():
         if json.loads(file.read_text(encoding="utf-8")) == folds:
             print(f"{file} holds these {len(folds)} folds already.")
@@ -63,8 +67,8 @@ def _find_preprocessed(name: str) -> Path:
     return folder
 
 
-def _make(raw: "RawDataset", count: int, seed: int) -> tuple[list[dict[str, list[str]]], list[str]]:
-    """Deal the imaged patients; returns nnU-Net's folds, and a line for each and for what is in none.
+def _make(raw: "RawDataset", count: int, seeds: range) -> tuple[list[dict[str, list[str]]], list[str]]:
+    """Deal the imaged patients once a seed; returns nnU-Net's folds, and a line for each and for what is in none.
 
     Raises:
         DataError: The clinical table cannot be used, or there are too few events.
@@ -78,7 +82,7 @@ def _make(raw: "RawDataset", count: int, seed: int) -> tuple[list[dict[str, list
     patients = {case: clinic.find_patient(case) for case in cases}
     records = [record for name, record in clinic.records.items() if name in set(patients.values())]
     folds, lines = [], []
-    for number, fold in enumerate(make_folds(records, count, seed)):
+    for number, fold in enumerate(fold for seed in seeds for fold in make_folds(records, count, seed)):
         held = {records[place].patient for place in fold.test}
         validation = [case for case in cases if patients[case] in held]
         folds.append({"train": [case for case in cases if case not in set(validation)], "val": validation})

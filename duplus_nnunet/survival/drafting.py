@@ -33,7 +33,7 @@ _ORDERS = (
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
 _NUMERIC_SHARE = 0.9
-_LEAST_FOR_IDENTITY = 8
+_LEAST_FOR_IDENTITY, _MOST_PREFIXES = 8, 12
 _HEADER = """\
 # What the columns of {table} mean. A draft: correct it, then run `duplus survival check`.
 # Times: of the event, or of the end of follow-up. event: codes of the event that is to be predicted, of those who were
@@ -159,6 +159,15 @@ def _guess_pattern(patients: Sequence[str], cases: Sequence[str]) -> str | None:
         if not any(separator in patient for patient in patients):
             return f"^([^{re.escape(separator)}]+)"
         return f"^(.+?){re.escape(separator)}[^{re.escape(separator)}]*$"
+    return None if starts else _guess_prefix(patients, cases)
+
+
+def _guess_prefix(patients: Sequence[str], cases: Sequence[str]) -> str | None:
+    """Find what stands before a patient's name, as the source's name does in datasets that were composed."""
+    found = [(case, max((one for one in patients if case.endswith(one)), key=len, default="")) for case in cases]
+    heads = sorted({case.removesuffix(patient) for case, patient in found if patient})
+    if 0 < len(heads) <= _MOST_PREFIXES and all(head and not head[-1].isalnum() for head in heads):
+        return f"^(?:{'|'.join(map(re.escape, heads))})(.+)$"
     return None
 
 

@@ -113,6 +113,9 @@ def test_without_table_or_images_it_says_what_to_do(dataset: Path, capsys: pytes
         (("P1", "P2"), None, "P1"),
         (("P1_CT", "P2_CT", "P2_PET"), "^([^_]+)", "P1"),
         (("P1-0", "P2-1"), r"^([^\-]+)", "P1"),
+        (("CT_P1", "PET_P1", "CT_P2"), "^(?:CT_|PET_)(.+)$", "P1"),
+        (("A1_P1", "A1_elsewhere"), "^(?:A1_)(.+)$", "P1"),
+        (("scanP1", "scanP2"), None, "scanP1"),
     ],
 )
 def test_patients_are_found_in_case_identifiers(cases: tuple[str, ...], pattern: str | None, found: str) -> None:

@@ -49,6 +49,23 @@ def test_all_cases_of_a_patient_are_on_one_side_and_everybody_is_held_out_once(p
         assert sum(int(case[1:3]) % 2 for case in fold["val"] if case.endswith("_ct")) == 2  # of 6 events
 
 
+def test_folds_can_be_drawn_again_and_are_numbered_on(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["survival", "split", "990", "--folds", "3", "--seed", "1"])
+    second = json.loads((planned / "splits_final.json").read_text())
+    (planned / "splits_final.json").unlink()
+    assert main(["survival", "split", "990", "--folds", "3", "--repeats", "2"]) == 0
+    splits = json.loads((planned / "splits_final.json").read_text())
+    assert len(splits) == 6
+    assert splits[3:] == second
+    assert splits[:3] != second
+    assert sorted(case for fold in splits[:3] for case in fold["val"]) == sorted(
+        case for fold in splits[3:] for case in fold["val"]
+    )
+    assert "fold 5: 4 patients held out" in capsys.readouterr().out
+    assert main(["survival", "split", "990", "--repeats", "0"]) == 1
+    assert "--repeats is 0" in capsys.readouterr().err
+
+
 def test_the_same_folds_are_left_and_others_are_not_overwritten(
     planned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
