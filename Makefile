@@ -20,9 +20,10 @@ demo: $(VENV)/installed
 	$(BIN)/duplus demo
 
 # Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests stay
-# together, since they share what takes long to make.
+# together, since they share what takes long to make. nnU-Net takes a thread a core whatever it is told; those of two
+# trainings side by side are to wait for each other asleep, not in a loop.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 lint: style spelling types
 

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, write_phantom_sources
+from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_SOURCES, write_phantom_sources
 from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated
 from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.demo.host_commands import HostCommands
@@ -26,6 +26,7 @@ CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
 _THINNER = 2
+_MORE_MR = 1.5
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class Experiment:
             "save_every": 1,
             "cpu_bfloat16": True,
         }
+        # Of a third of the MR images the kidneys were not contoured: more of those are drawn, so that each kidney is
+        # learned from as many images in MR as in CT.
+        plans["duplus"]["sources"][PHANTOM_MR.dataset.split("_")[1]]["weight"] *= _MORE_MR
         network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [features // _THINNER for features in network["features_per_stage"]]
         self.workspace.plans.write_text(json.dumps(plans), encoding="utf-8")

@@ -62,7 +62,7 @@ def test_datasets_are_composed_by_the_command(experiment: Experiment) -> None:
 
 def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     plans = {
-        "duplus": {"settings": {"epochs": 1000}},
+        "duplus": {"settings": {"epochs": 1000}, "sources": {"PhantomCT": {"weight": 2.0}, "PhantomMR": {"weight": 2.0}}},
         "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": {"features_per_stage": [32, 64]}}}},
     }
     experiment.workspace.plans.parent.mkdir(parents=True)
@@ -72,6 +72,9 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     assert changed["duplus"]["settings"]["epochs"] == 3
     assert changed["duplus"]["settings"]["iterations_per_epoch"] == 4
     assert changed["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32]
+    assert {name: source["weight"] for name, source in changed["duplus"]["sources"].items()} == {
+        "PhantomCT": 2.0, "PhantomMR": 3.0,
+    }  # fmt: skip
 
 
 def test_one_call_predicts_all_contrasts_by_the_table(experiment: Experiment) -> None:
