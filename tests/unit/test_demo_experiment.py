@@ -62,7 +62,10 @@ def test_datasets_are_composed_by_the_command(experiment: Experiment) -> None:
 
 def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     plans = {
-        "duplus": {"settings": {"epochs": 1000}, "sources": {"PhantomCT": {"weight": 2.0}, "PhantomMR": {"weight": 2.0}}},
+        "duplus": {
+            "settings": {"epochs": 1000},
+            "sources": {"PhantomCT": {"weight": 2.0}, "PhantomMR": {"weight": 2.0}},
+        },
         "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": {"features_per_stage": [32, 64]}}}},
     }
     experiment.workspace.plans.parent.mkdir(parents=True)
