@@ -105,6 +105,7 @@ class AdaptationSettings:
 
 
 # Losses of the prognosis.
+PRETRAINED, SCRATCH = "pretrained", "scratch"
 SURVIVAL_LOSSES = ("logistic hazard", "mtlr", "deephit", "cox")
 
 
@@ -123,6 +124,8 @@ class SurvivalSettings:
         table_dropout: Share of the patients, 0 to below 1, who are trained without their EHR, drawn anew each time.
         modality_dropout: Share of the modalities, 0 to below 1, that a patient is trained without.
         lesion_targets: Names of the targets that are the lesion; none means that they are chosen by name.
+        encoder: "pretrained" takes what a segmentation model sees; "scratch" trains the encoder by outcomes alone.
+        scratch_epochs: Number of epochs of that; there is no LoRA then.
         lora_epochs: Number of epochs of the second stage, in which a LoRA in the encoder learns too; 0: none.
         lora_r: Rank of that LoRA.
         lora_alpha: Its output is scaled by lora_alpha / lora_r.
@@ -139,6 +142,8 @@ class SurvivalSettings:
     table_dropout: float = 0.1
     modality_dropout: float = 0.1
     lesion_targets: tuple[str, ...] = ()
+    encoder: str = PRETRAINED
+    scratch_epochs: int = 100
     lora_epochs: int = 10
     lora_r: int = 8
     lora_alpha: float = 32.0
@@ -149,7 +154,9 @@ class SurvivalSettings:
         _check(f"{where}.loss", self.loss, self.loss in SURVIVAL_LOSSES, " or ".join(map(repr, SURVIVAL_LOSSES)))
         _check_at_least(f"{where}.bins", self.bins, 2)
         _check_at_least(f"{where}.lora_epochs", self.lora_epochs, 0)
-        for name in ("networks", "hidden", "image_features", "lora_r"):
+        known = f"{PRETRAINED!r} or {SCRATCH!r}"
+        _check(f"{where}.encoder", self.encoder, self.encoder in (PRETRAINED, SCRATCH), known)
+        for name in ("networks", "hidden", "image_features", "lora_r", "scratch_epochs"):
             _check_at_least(f"{where}.{name}", getattr(self, name), 1)
         for name in ("dropout", "column_dropout", "table_dropout", "modality_dropout"):
             share = getattr(self, name)

@@ -15,6 +15,8 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
 from duplus_nnunet.errors import HostError, ModelError
+from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.settings import SCRATCH
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.forecasts import Forecast, read_outcome
 from duplus_nnunet.survival.model import SurvivalModel, fit_model
@@ -39,6 +41,7 @@ from duplus_nnunet.trainers.survival_lora import (
     measure_curves,
 )
 from duplus_nnunet.trainers.survival_report import FoldReport, measure_concordance, write_report
+from duplus_nnunet.trainers.survival_scratch import NOTE, UNUSED, learn_encoder, refuse_base, require_split
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
 from duplus_nnunet.trainers.training_cases import TrainingCases
 
@@ -53,7 +56,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
 
     Start it with `-pretrained_weights SEGMENTATION/fold_X/checkpoint_final.pth`. First, features are read and kept;
     then nnU-Net's loop trains a LoRA in the encoder, which is kept if patients within the training fold, held out for
-    that, gain. Settings stand in the plans under `duplus.settings.survival`.
+    that, gain. Settings stand in the plans under `duplus.settings.survival`; with its `encoder` "scratch" there is no
+    base: all of the encoder is trained then, and no lesion is known.
     """
 
     def __init__(
@@ -75,14 +79,22 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             raise HostError("Prognosis is trained on one GPU; leave -num_gpus out.")
         self.texts = StoredTexts(self.bank)
         self.oversample_foreground_percent = 1.0
-        self.lesions = choose_lesions(self.bank, self.settings.survival.lesion_targets)
+        self.scratch = self.settings.survival.encoder == SCRATCH
+        self.lesions = (
+            dict.fromkeys(self.bank.contexts, ())
+            if self.scratch
+            else choose_lesions(self.bank, self.settings.survival.lesion_targets)
+        )
         self.clinic = read_clinic(self.plans_manager.dataset_name, self.table)
         training, validation = self.do_split()
         self.cohort = split_patients(self.clinic, training, validation, self.fold)
         imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}
         self.inner = split_within(self.cohort.train, imaged, _SEED)
-        self.num_epochs = self.settings.survival.lora_epochs if self.inner else 0
-        self.notes = [*self.clinic.notes, *note_lesions(self.lesions)]
+        if self.scratch:
+            require_split(self.inner)
+        wanted = self.settings.survival.scratch_epochs if self.scratch else self.settings.survival.lora_epochs
+        self.num_epochs = wanted if self.inner else 0
+        self.notes = [*self.clinic.notes, *([NOTE] if self.scratch else note_lesions(self.lesions))]
         self.base_file: str | None = None
         self.continued = False
         self.model: SurvivalModel | None = None
@@ -97,26 +109,29 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         return False
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Differs from DuPLUSTrainer: the LoRA and its head learn alone, by AdamW."""
-        network, settings = unwrap(self.network), self.settings.survival
+        """Differs from DuPLUSTrainer: the LoRA, or the encoder, and its head learn alone, by AdamW."""
+        network = unwrap(self.network)
         network.requires_grad_(False)
         weights: list[nn.Parameter] = []
         if self.num_epochs and self.inner:
-            self.spec = make_spec(network, settings)
-            weights = attach_lora(network, self.spec)
-            size = sum(weight.numel() for weight in weights)
-            self.print_to_log_file(
-                f"LoRA of rank {self.spec.r} on {len(self.spec.layers)} convolutions, {size} weights"
-            )
-            self.targets = Targets.of(self.inner.train, self.cohort.train, settings.bins)
+            weights = learn_encoder(network) if self.scratch else self._attach_lora(network)
+            self.print_to_log_file(f"{sum(weight.numel() for weight in weights)} weights learn from outcomes")
+            self.targets = Targets.of(self.inner.train, self.cohort.train, self.settings.survival.bins)
         bins = len(self.targets.edges) if weights else 1
         self.head = HazardHead(int(network.encoder.output_channels[-1]), len(self.bank.contexts), bins).to(self.device)
         learned = [*weights, *self.head.parameters()]
         optimizer = torch.optim.AdamW(learned, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         return optimizer, PolyLRScheduler(optimizer, LEARNING_RATE, max(1, self.num_epochs))
 
+    def _attach_lora(self, network: ConditionedUNet) -> list[nn.Parameter]:
+        self.spec = make_spec(network, self.settings.survival)
+        self.print_to_log_file(f"LoRA of rank {self.spec.r} on {len(self.spec.layers)} convolutions")
+        return attach_lora(network, self.spec)
+
     def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
         """Differs from DuPLUSTrainer: it has to be a whole model of these plans."""
+        if self.scratch:
+            refuse_base(file)
         check_base(checkpoint, file, unwrap(self.network), self.plans_manager.plans)
         super().meet_base(checkpoint, file)
         self.inference_allowed_mirroring_axes = checkpoint.get("inference_allowed_mirroring_axes")
@@ -128,13 +143,17 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """Differs from DuPLUSTrainer: the base is judged and images are read before the epochs begin."""
         if not self.was_initialized:
             self.initialize()
-        if self.base_file is None:
+        if self.base_file is None and not self.scratch:
             raise ModelError(
                 "Prognosis is learned on a trained segmentation model: add -pretrained_weights with a checkpoint of "
                 "DuPLUSTrainer, such as fold_0/checkpoint_final.pth of the same dataset and fold; or continue what was "
-                "begun with --c."
+                "begun with --c. To train the encoder by outcomes alone, set settings.survival.encoder to 'scratch' in "
+                "the plans."
             )
-        self._judge_base()
+        if self.scratch:
+            copy_summary(None, Path(self.output_folder))
+        else:
+            self._judge_base()
         self._begin()
         super().on_train_start()
 
@@ -147,16 +166,17 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         if not self.continued:
             base, dataset = self.base_cases, self.plans_manager.dataset_name
             same = isinstance(base, TrainingCases) and (base.dataset, set(base.cases)) == (dataset, set(training))
-            copy_summary(Path(str(self.base_file)).parent, Path(self.output_folder), same)
+            copy_summary(Path(str(self.base_file)).parent if same else None, Path(self.output_folder))
 
     def _begin(self) -> None:
         """Read features, or find them read; what was begun can be continued from here on."""
         if self.model is None and not self.continued:
             self._save_at("checkpoint_latest.pth")
-        table = self.read_features("")
+        table = None if self.scratch else self.read_features("")  # there is nothing to see yet
         if self.num_epochs and self.inner and self.current_epoch == 0:
             patients = [record.patient for record in self.inner.train]
-            self.head.start(table, list(self.bank.contexts), patients)
+            if table is not None:
+                self.head.start(table, list(self.bank.contexts), patients)
             with torch.no_grad():
                 self.head.base.copy_(self.targets.base_hazards(patients))
             self.print_to_log_file(_SCORE)
@@ -205,14 +225,14 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             self.inference_allowed_mirroring_axes = axes
 
     def _measure(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Return loss and logits of a batch's patches by the LoRA's encoder, and whose they are."""
+        """Return loss and logits of a batch's patches by the encoder that learns, and whose they are."""
         network = unwrap(self.network)
         contexts = [self.table.sources[self.table.find(key).source].context for key in batch["keys"]]
         patients = [str(self.clinic.find_patient(key)) for key in batch["keys"]]
         any_target = tuple(self.bank.names[:1])
         prompts = self.texts.draw([(context, any_target) for context in contexts], self._rng, 0.0)
         places = torch.tensor([list(self.bank.contexts).index(context) for context in contexts], device=self.device)
-        network.default_adapter = ADAPTER
+        network.default_adapter = "" if self.scratch else ADAPTER
         try:
             with torch.autocast("cuda", enabled=True) if self.device.type == "cuda" else dummy_context():
                 bottleneck = network.encode(batch["data"].to(self.device, non_blocking=True), prompts)
@@ -268,21 +288,31 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         super().on_train_end()
 
     def _conclude(self) -> None:
-        """Compare both stages within the training fold, then learn from all of its patients."""
-        images = self.read_features("")
-        if self.num_epochs and self.inner:
+        """Compare what was before with what was learned, within the training fold; then learn from all its patients."""
+        images: FeatureTable | None = self.read_features("")
+        if self.scratch:
+            if self.clinic.schema.covariates and not self._gains({"records alone": None, "images": images}):
+                images = None
+                self._note(UNUSED)
+        elif self.num_epochs:
             adapted = self.read_features(ADAPTER)
-            tables = {"frozen": images, "LoRA": adapted}
-            losses = {name: self._measure_inner(table, self.inner) for name, table in tables.items()}
-            self.losses = {name: float(found.mean()) for name, found in losses.items()}
-            self.kept = is_gain(losses["frozen"], losses["LoRA"])
+            self.kept = self._gains({"frozen": images, "LoRA": adapted})
             images = adapted if self.kept else images
-            said = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
-            self.print_to_log_file(f"loss of {len(self.inner.held_out)} inner held-out patients: {said}; "
-                                   f"the LoRA is {'kept' if self.kept else 'dropped'}")  # fmt: skip
         self.model = fit_model(self.cohort.train, self.clinic.schema, images, self.settings.survival, _SEED)
 
-    def _measure_inner(self, images: FeatureTable, inner: InnerSplit) -> Numbers:
+    def _gains(self, tables: Mapping[str, FeatureTable | None]) -> bool:
+        """Say whether inner held-out patients gain by the second one of two tables, rather than by chance."""
+        if self.inner is None:
+            return False
+        before, after = (self._measure_inner(table, self.inner) for table in tables.values())
+        self.losses = {name: float(loss.mean()) for name, loss in zip(tables, (before, after), strict=True)}
+        gained = is_gain(before, after)
+        said = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
+        self.print_to_log_file(f"loss of {len(self.inner.held_out)} inner held-out patients: {said}; "
+                               f"{list(tables)[1]} {'kept' if gained else 'dropped'}")  # fmt: skip
+        return gained
+
+    def _measure_inner(self, images: FeatureTable | None, inner: InnerSplit) -> Numbers:
         """Learn from the inner training patients, and return the loss of each one held out there, (N)."""
         model = fit_model(inner.train, self.clinic.schema, images, self.settings.survival, _SEED)
         found = model.forecast(inner.held_out, images, self.targets.edges)
@@ -326,9 +356,11 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         found = self.model.forecast(held or train, images, np.array(horizons))
         details = {
             "lesion_targets": {context: list(names) for context, names in self.lesions.items()},
+            "encoder": self.settings.survival.encoder,
+            "uses_images": self.model.code is not None,
             "lora": {
                 "kept": self.kept,
-                "epochs": self.num_epochs,
+                "epochs": 0 if self.scratch else self.num_epochs,
                 "loss_of_inner_held_out": self.losses,
                 "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
             },

@@ -101,20 +101,19 @@ def judge_overlap(base: Base, held_out: Mapping[str, Sequence[str]], allowed: bo
     return [f"Overlap was allowed: {found}. Scores of what images tell may be too good."]
 
 
-def copy_summary(base: Path, folder: Path, same: bool) -> None:
+def copy_summary(base: Path | None, folder: Path) -> None:
     """Give a fold the summary.json that nnU-Net's export asks for.
 
     Args:
-        base: Folder of the base's fold.
+        base: Folder of the base's fold, if it held out the same cases, so that its scores are those of this network.
         folder: Of ours.
-        same: Whether the base held out the same cases, so that its scores are those of this network.
     """
-    theirs, ours = (one / VALIDATION / SUMMARY_NAME for one in (base, folder))
+    ours = folder / VALIDATION / SUMMARY_NAME
     ours.parent.mkdir(parents=True, exist_ok=True)
-    if same and theirs.is_file():
-        shutil.copyfile(theirs, ours)
+    if base is not None and (base / VALIDATION / SUMMARY_NAME).is_file():
+        shutil.copyfile(base / VALIDATION / SUMMARY_NAME, ours)
         return
     # nnU-Net's own functions read NaN as "no value".
     nothing = {"foreground_mean": {"Dice": float("nan")}, "mean": {}, "metric_per_case": []}
     write_text(ours, json.dumps(nothing, indent=1) + "\n")
-    add_note(ours, "survival", "Segmentation was not validated here: the network is that of the base, see its own.")
+    add_note(ours, "survival", "Segmentation was not validated here: it is that of the base, if there is one.")

@@ -13,6 +13,7 @@ import torch
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import name_in_base, put_adapter, take_adapter
+from duplus_nnunet.settings import PRETRAINED, SCRATCH
 from duplus_nnunet.survival.model import SurvivalModel
 from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding
 from duplus_nnunet.trainers.segmentation import unwrap
@@ -48,7 +49,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
     """Return all that the prognosis needs: model, LoRA if it is in use, schema, lesions, and how it came about."""
     unfinished, base = trainer.model is None, trainer.base_cases
     lora = None
-    if trainer.num_epochs and (unfinished or trainer.kept):
+    if trainer.num_epochs and not trainer.scratch and (unfinished or trainer.kept):
         weights = take_adapter(unwrap(trainer.network).state_dict(), ADAPTER)
         lora = {"spec": asdict(trainer.spec), "weights": weights}
     return {
@@ -56,6 +57,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
         "model": None if unfinished else trainer.model.to_plain(),
         "lora": lora,
         "head": trainer.head.state_dict() if unfinished else None,
+        "encoder": trainer.settings.survival.encoder,
         "kept": trainer.kept,
         "losses": trainer.losses,
         "epochs": trainer.num_epochs,
@@ -69,6 +71,19 @@ def _describe(trainer: Any) -> dict[str, Any]:
     }
 
 
+def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
+    """Refuse to segment by a model whose decoder never learned.
+
+    Raises:
+        ModelError: Its encoder was trained by outcomes alone.
+    """
+    if checkpoint.get(KEY, {}).get("encoder") == SCRATCH:
+        raise ModelError(
+            f"{file} cannot segment: its encoder was trained from scratch for a prognosis, and its decoder never "
+            "learned. Use it by `duplus survival predict`, and a model of DuPLUSTrainer for masks."
+        )
+
+
 def take_checkpoint(trainer: Any, file: Any) -> None:
     """Let a DuPLUSSurvivalTrainer go on from a checkpoint of its own.
 
@@ -80,6 +95,12 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
     state = found.get(KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ModelError(f"{file} holds no prognosis of version {VERSION}; it is none of DuPLUSSurvivalTrainer's.")
+    now, before = trainer.settings.survival.encoder, state.get("encoder", PRETRAINED)
+    if now != before:
+        raise ModelError(
+            f"{file} was begun with settings.survival.encoder {before!r}, and the plans say {now!r} now. Put that back "
+            "in the plans, or train without --c."
+        )
     _compare_patients(trainer, state, file)
     trainer.num_epochs = state["epochs"]
     if not trainer.was_initialized:

@@ -52,16 +52,19 @@ def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None
     predictor.label_manager = predictor.plans_manager.get_label_manager(dataset_json)
 
 
-def _check_checkpoints(folder: Path, folds: Sequence[str], checkpoint_name: str, embedding: tuple[int, int]) -> None:
+def _check_checkpoints(files: Sequence[Path], embedding: tuple[int, int], masks: bool) -> None:
     """Read every checkpoint with weights_only=True before nnU-Net reads it without, and compare it with the plans."""
     from duplus_nnunet.trainers.checkpoint import read_checkpoint, require_embedding
+    from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
 
-    for fold in folds:
-        file = folder / f"fold_{fold}" / checkpoint_name
+    for file in files:
         if not file.is_file():
-            there = ", ".join(f"fold_{name}" for name in list_folds(folder, None, checkpoint_name))
-            raise ModelError(f"There is no {file}. Folds with {checkpoint_name}: {there or 'none'} (option -f).")
-        require_embedding(read_checkpoint(file)["network_weights"], embedding, file)
+            there = ", ".join(f"fold_{name}" for name in list_folds(file.parents[1], None, file.name))
+            raise ModelError(f"There is no {file}. Folds with {file.name}: {there or 'none'} (option -f).")
+        found = read_checkpoint(file)
+        require_embedding(found["network_weights"], embedding, file)
+        if masks:
+            refuse_masks(found, file)
 
 
 def _refuse(selection: Selection) -> None:
@@ -93,7 +96,8 @@ def wrap_initialize(original: Callable[..., None]) -> Callable[..., None]:
             # Each job says which context it has; until then, any will do.
             selection = replace(selection, context=bank.default_context)
         folds = list_folds(folder, use_folds, checkpoint_name)
-        _check_checkpoints(folder, folds, checkpoint_name, bank.embedding)
+        files = [folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        _check_checkpoints(files, bank.embedding, selection.masks)
         original(self, model_training_output_dir, use_folds, checkpoint_name)
         self.duplus_model = describe_model(folder, folds, checkpoint_name)
         _join_adapters(self, plans, selection.options.adapters)

@@ -66,6 +66,7 @@ class Selection:
         prompts: Free texts as typed.
         encoder: Where the model's own text encoder is now; None is where it was at planning.
         options: How to predict, and what to write beside the label map.
+        masks: Whether the model is to segment; False: nothing but its features is looked at.
     """
 
     targets: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class Selection:
     prompts: tuple[str, ...] = ()
     encoder: str | None = None
     options: wanted.Options = field(default_factory=wanted.Options)
+    masks: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.targets or self.prompts) or self.context is not None

@@ -148,7 +148,7 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
 
     bank = read_bank(folder)
     predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
-    selection = Selection(context=bank.default_context, options=Options(precision="float32"))
+    selection = Selection(context=bank.default_context, options=Options(precision="float32"), masks=False)
     with use_selection(selection), contextlib.redirect_stdout(io.StringIO()):
         predictor.initialize_from_trained_model_folder(str(folder), (fold.name,), CHECKPOINT_NAME)
     network = find_network(predictor)

@@ -196,6 +196,30 @@ def test_lora_learns_goes_on_after_an_interruption_and_leaves_the_base_alone(pro
     assert not latest.is_file()
 
 
+def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(project: Prognosis, tmp_path: Path) -> None:
+    plans = project.copy_plans("DuPLUSScratch", encoder="scratch", scratch_epochs=2)
+    done = project.learn(plans, 0)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "inner held-out patients: records alone" in done.stdout
+    model = project.model_of("DuPLUSSurvivalTrainer", plans)
+    state = read_state(model)["duplus_survival"]
+    assert (state["encoder"], state["kept"], state["lora"], state["base_file"]) == ("scratch", False, None, None)
+    report = json.loads((model / "fold_0/validation/survival.json").read_text())
+    assert report["encoder"] == "scratch"
+    assert any("no lesion is known" in note for note in report["notes"])
+    assert report["uses_images"] is not any("Images are not used" in note for note in report["notes"])
+    assert json.loads((model / "fold_0" / "training_cases.json").read_text())["base"] is None
+    masks = project.run("nnUNetv2_predict_from_modelfolder", "-i", project.raw / "imagesTs", "-o", tmp_path / "masks",
+                        "-m", model, "-f", "0", *FAST)  # fmt: skip
+    assert masks.returncode == 1
+    assert "cannot segment" in masks.stderr
+    words = ("-m", model, "-i", project.raw / "imagesTs", "-o", tmp_path / "out", "--device", "cpu")
+    project.do("duplus", "survival", "predict", *words)
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["patient"] == f"P{PATIENTS}"
+
+
 def test_without_a_base_nothing_is_learned(project: Prognosis, frozen: Path) -> None:
     done = project.learn("DuPLUSFrozen", 1)
     assert done.returncode == 1
