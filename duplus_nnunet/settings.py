@@ -104,8 +104,9 @@ class AdaptationSettings:
         _check("settings.adaptation.learning_rate", rate, fits, "a number above 0")
 
 
-# Losses of the prognosis.
+# Where the encoder of a prognosis comes from.
 PRETRAINED, SCRATCH = "pretrained", "scratch"
+# Its losses.
 SURVIVAL_LOSSES = ("logistic hazard", "mtlr", "deephit", "cox")
 
 
@@ -125,7 +126,7 @@ class SurvivalSettings:
         modality_dropout: Share of the modalities, 0 to below 1, that a patient is trained without.
         lesion_targets: Names of the targets that are the lesion; none means that they are chosen by name.
         encoder: "pretrained" takes what a segmentation model sees; "scratch" trains the encoder by outcomes alone.
-        scratch_epochs: Number of epochs of that; there is no LoRA then.
+        scratch_epochs: Number of epochs of that, of which inner held-out patients choose one; there is no LoRA then.
         lora_epochs: Number of epochs of the second stage, in which a LoRA in the encoder learns too; 0: none.
         lora_r: Rank of that LoRA.
         lora_alpha: Its output is scaled by lora_alpha / lora_r.

@@ -24,6 +24,7 @@ from duplus_nnunet.networks.adaptation import (
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
+from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
 
 
 def make_spec(network: ConditionedUNet, plans: Mapping[str, Any]) -> AdapterSpec:
@@ -105,6 +106,7 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
 
     def meet_base(self, checkpoint: Mapping[str, Any], file: Any) -> None:
         """Differs from DuPLUSTrainer: the checkpoint is compared with the base that the plans were made for."""
+        refuse_masks(checkpoint, file)
         check_checkpoint(checkpoint, file, self.plans_manager.plans, self.configuration_name)
         super().meet_base(checkpoint, file)
 

@@ -26,7 +26,7 @@ from duplus_nnunet.trainers.checkpoint import write_safely
 from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
 from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_lesions, note_lesions
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
-from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap
+from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap, require_base
 from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
 from duplus_nnunet.trainers.survival_data import InnerSplit, list_names, read_clinic, split_patients, split_within
 from duplus_nnunet.trainers.survival_lora import (
@@ -41,7 +41,15 @@ from duplus_nnunet.trainers.survival_lora import (
     measure_curves,
 )
 from duplus_nnunet.trainers.survival_report import FoldReport, measure_concordance, write_report
-from duplus_nnunet.trainers.survival_scratch import NOTE, UNUSED, learn_encoder, refuse_base, require_split
+from duplus_nnunet.trainers.survival_scratch import (
+    NOTE,
+    UNJUDGED,
+    UNUSED,
+    BestEpoch,
+    learn_encoder,
+    refuse_base,
+    require_split,
+)
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
 from duplus_nnunet.trainers.training_cases import TrainingCases
 
@@ -78,8 +86,9 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         if self.is_ddp:
             raise HostError("Prognosis is trained on one GPU; leave -num_gpus out.")
         self.texts = StoredTexts(self.bank)
-        self.oversample_foreground_percent = 1.0
         self.scratch = self.settings.survival.encoder == SCRATCH
+        if not self.scratch:  # from scratch, there is no lesion to look at in particular when features are read
+            self.oversample_foreground_percent = 1.0
         self.lesions = (
             dict.fromkeys(self.bank.contexts, ())
             if self.scratch
@@ -100,6 +109,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self.model: SurvivalModel | None = None
         self.losses: dict[str, float] = {}
         self.kept = False
+        self.best = BestEpoch()
         self._tables: dict[str, FeatureTable] = {}
 
     # --- the network: nnU-Net builds the base's, LoRA and head are put beside it
@@ -143,16 +153,10 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """Differs from DuPLUSTrainer: the base is judged and images are read before the epochs begin."""
         if not self.was_initialized:
             self.initialize()
-        if self.base_file is None and not self.scratch:
-            raise ModelError(
-                "Prognosis is learned on a trained segmentation model: add -pretrained_weights with a checkpoint of "
-                "DuPLUSTrainer, such as fold_0/checkpoint_final.pth of the same dataset and fold; or continue what was "
-                "begun with --c. To train the encoder by outcomes alone, set settings.survival.encoder to 'scratch' in "
-                "the plans."
-            )
         if self.scratch:
             copy_summary(None, Path(self.output_folder))
         else:
+            require_base(self.base_file)
             self._judge_base()
         self._begin()
         super().on_train_start()
@@ -172,11 +176,10 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """Read features, or find them read; what was begun can be continued from here on."""
         if self.model is None and not self.continued:
             self._save_at("checkpoint_latest.pth")
-        table = None if self.scratch else self.read_features("")  # there is nothing to see yet
         if self.num_epochs and self.inner and self.current_epoch == 0:
             patients = [record.patient for record in self.inner.train]
-            if table is not None:
-                self.head.start(table, list(self.bank.contexts), patients)
+            # From scratch too: in features of an encoder that learned nothing yet, patients hardly differ unscaled.
+            self.head.start(self.read_features(""), list(self.bank.contexts), patients)
             with torch.no_grad():
                 self.head.base.copy_(self.targets.base_hazards(patients))
             self.print_to_log_file(_SCORE)
@@ -276,7 +279,10 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         score = 0.5 if found is None else found
         self.logger.log("mean_fg_dice", score, self.current_epoch)
         self.logger.log("dice_per_class_or_region", [score], self.current_epoch)
-        self.logger.log("val_losses", float(np.mean([output["loss"] for output in val_outputs])), self.current_epoch)
+        loss = float(np.mean([output["loss"] for output in val_outputs]))
+        self.logger.log("val_losses", loss, self.current_epoch)
+        if self.scratch:
+            self.best.offer(unwrap(self.network), loss, self.current_epoch)
 
     def on_train_end(self) -> None:
         """Differs from nnU-Net: whether the LoRA stays is decided, and the prognosis fitted, before the end."""
@@ -289,16 +295,29 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
 
     def _conclude(self) -> None:
         """Compare what was before with what was learned, within the training fold; then learn from all its patients."""
-        images: FeatureTable | None = self.read_features("")
         if self.scratch:
-            if self.clinic.schema.covariates and not self._gains({"records alone": None, "images": images}):
-                images = None
-                self._note(UNUSED)
+            self.best.put_back(unwrap(self.network))
+            self._tables.clear()  # of the encoder as it began
+            self.print_to_log_file(f"the encoder of epoch {self.best.epoch} is used")
+        seen = self.read_features("")
+        images: FeatureTable | None = seen
+        if self.scratch:
+            images = self._judge_images(seen)
         elif self.num_epochs:
             adapted = self.read_features(ADAPTER)
-            self.kept = self._gains({"frozen": images, "LoRA": adapted})
-            images = adapted if self.kept else images
+            self.kept = self._gains({"frozen": seen, "LoRA": adapted})
+            images = adapted if self.kept else seen
         self.model = fit_model(self.cohort.train, self.clinic.schema, images, self.settings.survival, _SEED)
+
+    def _judge_images(self, images: FeatureTable) -> FeatureTable | None:
+        """Return the features of an encoder from scratch; None: records are as good without them."""
+        if not self.clinic.schema.covariates:
+            self._note(UNJUDGED)
+            return images
+        if self._gains({"records alone": None, "images": images}):
+            return images
+        self._note(UNUSED)
+        return None
 
     def _gains(self, tables: Mapping[str, FeatureTable | None]) -> bool:
         """Say whether inner held-out patients gain by the second one of two tables, rather than by chance."""
@@ -354,16 +373,17 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         train, held = self.cohort.train, self.cohort.held_out
         horizons = choose_horizons(read_outcome(train))
         found = self.model.forecast(held or train, images, np.array(horizons))
+        stage = {
+            "epochs": self.num_epochs,
+            "loss_of_inner_held_out": self.losses,
+            "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
+        }
         details = {
             "lesion_targets": {context: list(names) for context, names in self.lesions.items()},
             "encoder": self.settings.survival.encoder,
             "uses_images": self.model.code is not None,
-            "lora": {
-                "kept": self.kept,
-                "epochs": 0 if self.scratch else self.num_epochs,
-                "loss_of_inner_held_out": self.losses,
-                "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
-            },
+            "lora": None if self.scratch else {"kept": self.kept, **stage},
+            "scratch": {"best_epoch": self.best.epoch, **stage} if self.scratch else None,
             "base": self.base_file,
             "trained_on": [record.patient for record in train],
             "notes": [*self.notes, *self.model.notes],

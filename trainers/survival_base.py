@@ -17,6 +17,7 @@ from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.reporting.summary import add_note
 from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_overlap
 
 VALIDATION, SUMMARY_NAME = "validation", "summary.json"
@@ -24,12 +25,28 @@ _SHOWN = 8
 _ALLOW = "set duplus.settings.survival.allow_overlap to true in the plans; it will be reported with every result"
 
 
+def require_base(file: str | None) -> None:
+    """Refuse to begin without a base.
+
+    Raises:
+        ModelError: None was given, nor is this the continuation of a training that had one.
+    """
+    if file is None:
+        raise ModelError(
+            "Prognosis is learned on a trained segmentation model: add -pretrained_weights with a checkpoint of "
+            "DuPLUSTrainer, such as fold_0/checkpoint_final.pth of the same dataset and fold; or continue what was "
+            "begun with --c. To train the encoder by outcomes alone, set settings.survival.encoder to 'scratch' in the "
+            "plans."
+        )
+
+
 def check_base(checkpoint: Mapping[str, Any], file: object, network: ConditionedUNet, plans: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that is not a whole model of these plans; take over embeddings that were trained with it.
 
     Raises:
-        ModelError: It is no DuPLUS model's, lacks a weight, or was trained with other prompts.
+        ModelError: It is no DuPLUS model's, cannot segment, lacks a weight, or was trained with other prompts.
     """
+    refuse_masks(checkpoint, file)
     weights = checkpoint["network_weights"]
     theirs = checkpoint.get("init_args", {}).get("plans", {}).get(PLANS_KEY)
     if theirs is None:

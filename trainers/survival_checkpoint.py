@@ -18,6 +18,7 @@ from duplus_nnunet.survival.model import SurvivalModel
 from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding
 from duplus_nnunet.trainers.segmentation import unwrap
 from duplus_nnunet.trainers.survival_lora import ADAPTER
+from duplus_nnunet.trainers.survival_scratch import BestEpoch
 from duplus_nnunet.trainers.training_cases import TrainingCases, parse_base
 
 KEY = "duplus_survival"
@@ -58,6 +59,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
         "lora": lora,
         "head": trainer.head.state_dict() if unfinished else None,
         "encoder": trainer.settings.survival.encoder,
+        "best": trainer.best.to_plain(unfinished),
         "kept": trainer.kept,
         "losses": trainer.losses,
         "epochs": trainer.num_epochs,
@@ -72,7 +74,7 @@ def _describe(trainer: Any) -> dict[str, Any]:
 
 
 def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
-    """Refuse to segment by a model whose decoder never learned.
+    """Refuse to segment by a model whose decoder never learned, or to build on its masks.
 
     Raises:
         ModelError: Its encoder was trained by outcomes alone.
@@ -80,7 +82,7 @@ def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
     if checkpoint.get(KEY, {}).get("encoder") == SCRATCH:
         raise ModelError(
             f"{file} cannot segment: its encoder was trained from scratch for a prognosis, and its decoder never "
-            "learned. Use it by `duplus survival predict`, and a model of DuPLUSTrainer for masks."
+            "learned. Use it by `duplus survival predict`; for masks, or as a base, take a model of DuPLUSTrainer."
         )
 
 
@@ -115,7 +117,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
             trainer.grad_scaler.load_state_dict(found["grad_scaler_state"])
     trainer.base_file, trainer.base_cases = state["base_file"], parse_base(state["base_cases"])
     trainer.continued = True
-    trainer.kept, trainer.losses = state["kept"], state["losses"]
+    trainer.kept, trainer.losses, trainer.best = state["kept"], state["losses"], BestEpoch(**state.get("best", {}))
     trainer.notes = list(dict.fromkeys([*trainer.notes, *state["notes"]]))
     trainer.model = None if state["model"] is None else SurvivalModel.from_plain(state["model"])
 

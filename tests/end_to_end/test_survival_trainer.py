@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from duplus_nnunet.cli import main
+from duplus_nnunet.inference.survival_model import open_reader, read_model
+from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, make_key
+
 from .conftest import FAST, Project
 from .lesions import write_lesions
 
@@ -196,13 +200,20 @@ def test_lora_learns_goes_on_after_an_interruption_and_leaves_the_base_alone(pro
     assert not latest.is_file()
 
 
-def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(project: Prognosis, tmp_path: Path) -> None:
-    plans = project.copy_plans("DuPLUSScratch", encoder="scratch", scratch_epochs=2)
-    done = project.learn(plans, 0)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "inner held-out patients: records alone" in done.stdout
+def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(
+    project: Prognosis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = project.copy_plans("DuPLUSScratch", encoder="scratch", scratch_epochs=4)
     model = project.model_of("DuPLUSSurvivalTrainer", plans)
+    project.kill_when(plans, model / "fold_0" / "checkpoint_latest.pth", 1)
+    assert read_state(model, "checkpoint_latest.pth")["duplus_survival"]["best"]["weights"]
+    done = project.learn(plans, 0, "--c")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Epoch 3" in done.stdout
+    assert "Epoch 0" not in done.stdout
+    assert "inner held-out patients: records alone" in done.stdout
     state = read_state(model)["duplus_survival"]
+    assert f"the encoder of epoch {state['best']['epoch']} is used" in done.stdout
     assert (state["encoder"], state["kept"], state["lora"], state["base_file"]) == ("scratch", False, None, None)
     report = json.loads((model / "fold_0/validation/survival.json").read_text())
     assert report["encoder"] == "scratch"
@@ -214,10 +225,15 @@ def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(project: Pr
     assert masks.returncode == 1
     assert "cannot segment" in masks.stderr
     words = ("-m", model, "-i", project.raw / "imagesTs", "-o", tmp_path / "out", "--device", "cpu")
-    project.do("duplus", "survival", "predict", *words)
+    assert main(["survival", "predict", *map(str, words)]) == 0
     with (tmp_path / "out" / "predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["patient"] == f"P{PATIENTS}"
+    reader = open_reader(model, read_model(model).folds[0], torch.device("cpu"))  # sees what was learned from
+    assert len(FeatureStore.open(model / "fold_0" / FEATURES_NAME, make_key(reader)).rows) == PATIENTS
+    capsys.readouterr()
+    assert main(["survival", "evaluate", str(project.raw), "-m", str(model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["first_method"] == "trained model"
 
 
 def test_without_a_base_nothing_is_learned(project: Prognosis, frozen: Path) -> None:

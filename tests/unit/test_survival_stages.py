@@ -22,7 +22,6 @@ from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 from duplus_nnunet.trainers.feature_store import FeatureStore, Imaged, collect
 from duplus_nnunet.trainers.image_features import LESION, name_features
 from duplus_nnunet.trainers.survival_base import judge_overlap
-from duplus_nnunet.trainers.survival_checkpoint import KEY, VERSION, take_checkpoint
 from duplus_nnunet.trainers.survival_data import Clinic, split_patients, split_within
 from duplus_nnunet.trainers.survival_lora import (
     ADAPTER,
@@ -33,7 +32,6 @@ from duplus_nnunet.trainers.survival_lora import (
     make_spec,
     measure_curves,
 )
-from duplus_nnunet.trainers.survival_scratch import learn_encoder, refuse_base, require_split
 from duplus_nnunet.trainers.training_cases import (
     TrainingCases,
     continue_from,
@@ -345,41 +343,6 @@ def test_features_are_standardised_by_the_context_of_training_patients_alone() -
 def test_a_rank_that_no_layer_has_is_refused() -> None:
     with pytest.raises(ValueError, match="lora_r is 64"):
         make_spec(make_network(), SurvivalSettings(lora_r=64))
-
-
-# --- an encoder from scratch
-
-
-def test_from_scratch_the_encoder_and_its_conditioning_learn_and_the_decoder_does_not() -> None:
-    network = make_network()
-    network.requires_grad_(False)
-    weights = learn_encoder(network)
-    head = HazardHead(8, 1, 3)
-    records = [make_record(str(n), 1.0 + n, SEEN if n < 3 else CENSORED) for n in range(4)]
-    pooled = network.train().encode(torch.randn(4, 1, 16, 16, 16)).mean((2, 3, 4))
-    logits = head(pooled, torch.zeros(4, dtype=torch.int64))
-    Targets.of(records, records, 3).measure(logits, list("0123")).backward()  # type: ignore[no-untyped-call]
-    own = {id(weight) for weight in weights}
-    norms = [module for module in network.encoder.modules() if isinstance(module, nn.InstanceNorm3d)]
-    kernels = [module.weight for module in network.encoder.modules() if isinstance(module, nn.Conv3d)]
-    learned = [*kernels, *(norm.weight for norm in norms), *network.film.parameters()]
-    assert own >= {id(weight) for weight in learned}
-    assert all(weight.grad is not None and bool(weight.grad.abs().max() > 0) for weight in learned)
-    assert not any(value.requires_grad for value in network.parameters() if id(value) not in own)
-
-
-def test_from_scratch_somebody_has_to_judge_and_no_base_is_taken() -> None:
-    with pytest.raises(DataError, match="too few patients with images and the event to train an encoder"):
-        require_split(None)
-    with pytest.raises(ModelError, match=r"base\.pth was given by -pretrained_weights, .* 'scratch'"):
-        refuse_base("base.pth")
-
-
-def test_what_was_begun_from_scratch_does_not_go_on_from_a_base(tmp_path: Path) -> None:
-    torch.save({"network_weights": {}, KEY: {"version": VERSION, "encoder": "scratch"}}, tmp_path / "c.pth")
-    settings = SimpleNamespace(survival=SurvivalSettings())
-    with pytest.raises(ModelError, match="encoder 'scratch', and the plans say 'pretrained' now"):
-        take_checkpoint(SimpleNamespace(bank=SimpleNamespace(embedding=(8, 8)), settings=settings), tmp_path / "c.pth")
 
 
 # --- trained folds in a study
