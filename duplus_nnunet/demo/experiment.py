@@ -26,7 +26,7 @@ CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
 _THINNER = 2
-_MORE_MR = 2.5
+_MORE_MR = 1.5
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     assert changed["duplus"]["settings"]["iterations_per_epoch"] == 4
     assert changed["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32]
     assert {name: source["weight"] for name, source in changed["duplus"]["sources"].items()} == {
-        "PhantomCT": 2.0, "PhantomMR": 5.0,
+        "PhantomCT": 2.0, "PhantomMR": 3.0,
     }  # fmt: skip
 
 
