@@ -233,7 +233,7 @@ def main() -> int:
     """Print one study's result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma")
+    parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma and modalities")
     parser.add_argument("--lora", action="store_true", help="with the second stage, a LoRA in the encoder")
     parser.add_argument("--only", type=int, nargs="*", metavar="FOLD", help="train these folds and evaluate nothing; "
         "none is named: prepare alone")  # fmt: skip

@@ -165,7 +165,9 @@ def _guess_pattern(patients: Sequence[str], cases: Sequence[str]) -> str | None:
 def _guess_prefix(patients: Sequence[str], cases: Sequence[str]) -> str | None:
     """Find what stands before a patient's name, as the source's name does in datasets that were composed."""
     found = [(case, max((one for one in patients if case.endswith(one)), key=len, default="")) for case in cases]
-    heads = sorted({case.removesuffix(patient) for case, patient in found if patient})
+    heads = sorted(
+        {case.removesuffix(patient) for case, patient in found if patient}, key=lambda head: (-len(head), head)
+    )
     if 0 < len(heads) <= _MOST_PREFIXES and all(head and not head[-1].isalnum() for head in heads):
         return f"^(?:{'|'.join(map(re.escape, heads))})(.+)$"
     return None

@@ -88,7 +88,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Prognosis:
     write_lesions(made.raw, PATIENTS)
     options = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
     made.do("nnUNetv2_plan_and_preprocess", "-d", "990", *options)
-    made.change_settings(epochs=2, iterations_per_epoch=30, validation_iterations=1)
+    made.change_settings(epochs=4, iterations_per_epoch=25, validation_iterations=1)
     assert "fold 0: 8 patients held out" in made.do("duplus", "survival", "split", "990", "--folds", "2")
     made.do(*TRAIN, "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", *ON_CPU)
     made.copy_plans("DuPLUSFrozen")
@@ -159,7 +159,7 @@ def test_the_model_segments_as_the_base_does(project: Prognosis, frozen: Path, t
         np.load(tmp_path / out / f"P{PATIENTS}_CT.npz")["probabilities"] for out in ("base", "prognosis")
     )
     np.testing.assert_array_equal(first, second)
-    assert np.ptp(first) > 0.01  # of an image, not of nothing; a base this short need not find the lesion
+    assert first.max() > 0.5
 
 
 def test_the_model_can_be_exported(project: Prognosis, frozen: Path) -> None:

@@ -15,7 +15,7 @@ FITTING, FINAL = (8, 16), "checkpoint_final.pth"
 @pytest.mark.parametrize("folds", [None, (0,), "0", 0])
 def test_a_damaged_checkpoint_is_found_however_folds_are_named(tmp_path: Path, folds: object) -> None:
     (tmp_path / "fold_0").mkdir()
-    (tmp_path / "fold_0" / "checkpoint_final.pth").write_bytes(b"cut off")
+    (tmp_path / "fold_0" / FINAL).write_bytes(b"cut off")
     files = [tmp_path / f"fold_{name}" / FINAL for name in list_folds(tmp_path, folds, FINAL)]
     with pytest.raises(ModelError, match="cannot be read"):
         _check_checkpoints(files, FITTING, True)
@@ -23,7 +23,7 @@ def test_a_damaged_checkpoint_is_found_however_folds_are_named(tmp_path: Path, f
 
 def test_a_missing_fold_lists_those_there(tmp_path: Path) -> None:
     (tmp_path / "fold_1").mkdir()
-    (tmp_path / "fold_1" / "checkpoint_final.pth").write_bytes(b"")
+    (tmp_path / "fold_1" / FINAL).write_bytes(b"")
     with pytest.raises(ModelError, match="fold_1"):
         _check_checkpoints([tmp_path / "fold_0" / FINAL], FITTING, True)
 
