@@ -1,9 +1,9 @@
 """`duplus compose`: make one nnU-Net raw dataset out of several."""
 
 import argparse
-import signal
-import threading
 from pathlib import Path
+
+from duplus_nnunet.commands.interrupts import end_like_interrupt
 
 _DESCRIPTION = """\
 Puts raw datasets together into one: images are linked, label maps are rewritten to the targets of all, and every case
@@ -47,6 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
+@end_like_interrupt()
 def run(args: argparse.Namespace) -> int:
     """Compose a dataset, or show what would be composed."""
     from tqdm import tqdm
@@ -59,9 +60,6 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.data.composing.write import EDITED_PROMPTS, build_dataset_json, look, write_dataset
     from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 
-    if threading.current_thread() is threading.main_thread():
-        # A request to end is answered like Ctrl-C, so that nothing half-written stays.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = find_place(args.output, args.name)
     spec_folder = args.spec.parent if args.spec else Path()
     plan = make_plan(folder.name, args.sources, read_spec(args.spec), spec_folder)

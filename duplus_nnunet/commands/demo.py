@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duplus_nnunet.commands.interrupts import end_like_interrupt
 from duplus_nnunet.errors import DataError, PromptError, say_unknown
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
+@end_like_interrupt()
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration.
 
@@ -74,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
     console = Console(sys.stdout, steps=9 + len(options.targets))
-    # A request to end is answered like Ctrl-C, so that the running command ends with this one.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     commands = HostCommands(workspace.environment(os.environ), workspace.log, console.show)
     started = time.monotonic()
     bars = _carry_out(Experiment(options, workspace, commands), console)
