@@ -1,9 +1,12 @@
 """What conditioning costs: ratios of a DuPLUS network to stock nnU-Net's with as many classes.
 
 Both are built from the same plans (a plain U-Net as nnU-Net plans it), both are measured in one run, in turn, and the
-medians are compared. Peak memory is that of a training step, measured in a process of its own for each network.
+medians are compared. Peak memory is that of a training step; on a CPU it is measured in a process of its own for each
+network. On a GPU both run in mixed precision, as nnU-Net does there, and compiled if that is asked for.
 
-Example: python benchmarks/conditioning.py --json
+Examples:
+  python benchmarks/conditioning.py --json
+  python benchmarks/conditioning.py --device cuda --patch 128 --compile
 """
 
 import argparse
@@ -14,6 +17,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +60,62 @@ def build(kind: str, targets: int) -> tuple[nn.Module, nn.Module]:
     return network, DeepSupervisionWrapper(TargetLoss(list(range(1, targets + 1)), False), weights)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What both networks are measured at: the edge of a cubic patch in voxels, the batch size, and on what."""
+
+    patch: int
+    batch: int
+    device: str = "cpu"
+    compiled: bool = False
+
+    def mix_precision(self) -> AbstractContextManager[Any]:
+        """Compute as nnU-Net does: in mixed precision on a GPU, in float32 on a CPU."""
+        return torch.autocast("cuda") if self.device == "cuda" else nullcontext()
+
+    def wait(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
 class Case:
     """One network with data of one patch size, ready to be timed."""
 
-    def __init__(self, kind: str, targets: int, patch: int, batch: int) -> None:
-        self.network, self.loss = build(kind, targets)
+    def __init__(self, kind: str, targets: int, setting: Setting) -> None:
+        self.setting = setting
+        network, self.loss = build(kind, targets)
+        self.network, self.loss = network.to(setting.device), self.loss.to(setting.device)
+        self.called = torch.compile(self.network) if setting.compiled else self.network
         self.optimizer = torch.optim.SGD(self.network.parameters(), 0.01, momentum=0.99, nesterov=True)
-        self.image = torch.randn(batch, 1, patch, patch, patch)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=setting.device == "cuda")
+        patch, batch = setting.patch, setting.batch
+        self.image = torch.randn(batch, 1, patch, patch, patch, device=setting.device)
         sizes = [patch // 2**level for level in range(len(FEATURES) - 1)]
-        self.labels = [torch.randint(0, targets + 1, (batch, 1, s, s, s), dtype=torch.int16) for s in sizes]
+        made = [torch.randint(0, targets + 1, (batch, 1, s, s, s), dtype=torch.int16) for s in sizes]
+        self.labels = [level.to(setting.device) for level in made]
 
     def train(self) -> None:
         """Run a training step."""
         self.network.train()
         self.network.decoder.deep_supervision = True
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(self.network(self.image), self.labels).backward()
+        with self.setting.mix_precision():
+            loss = self.loss(self.called(self.image), self.labels)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.setting.wait()
 
     def infer(self) -> None:
         """Run one forward pass of one patch."""
         self.network.eval()
         self.network.decoder.deep_supervision = False
-        with torch.inference_mode():
-            self.network(self.image[:1])
+        with torch.inference_mode(), self.setting.mix_precision():
+            self.called(self.image[:1])
+        self.setting.wait()
 
 
 def time_once(call: Callable[[], None]) -> float:
@@ -91,7 +127,8 @@ def time_once(call: Callable[[], None]) -> float:
 
 def alternate(ours: Callable[[], None], stock: Callable[[], None], repeats: int) -> dict[str, float]:
     """Time two calls in turn; return the medians in seconds and their ratio."""
-    ours(), stock()
+    for _ in range(2):  # compiling, choosing of algorithms, allocating
+        ours(), stock()
     pairs = [(time_once(ours), time_once(stock)) for _ in range(repeats)]
     first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
     return {"duplus_s": round(first, 4), "stock_s": round(second, 4), "ratio": round(first / second, 3)}
@@ -103,29 +140,43 @@ def read_peak_memory() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def measure_memory(kind: str, targets: int, patch: int, batch: int) -> float:
-    """Return the peak memory, in MiB, that two training steps add to a fresh process."""
+def measure_memory(kind: str, targets: int, setting: Setting) -> float:
+    """Return the peak memory, in MiB, that two training steps add: to a fresh process, or on the GPU."""
     torch.manual_seed(0)
     before = read_peak_memory()
-    case = Case(kind, targets, patch, batch)
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**20
+    case = Case(kind, targets, setting)
     case.train(), case.train()
-    return read_peak_memory() - before
+    after = torch.cuda.max_memory_allocated() / 2**20 if setting.device == "cuda" else read_peak_memory()
+    return after - before
 
 
-def run(targets: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure one number of targets."""
-    torch.manual_seed(0)
-    ours, stock = Case("duplus", targets, args.patch, args.batch), Case("stock", targets, args.patch, args.batch)
-    result = {
-        "targets": targets,
-        "inference": alternate(ours.infer, stock.infer, args.repeats),
-        "training_step": alternate(ours.train, stock.train, args.repeats),
-    }
-    del ours, stock
+def measure_memories(targets: int, setting: Setting) -> dict[str, float]:
+    """Measure both networks' peak memory."""
     peaks = {}
     for kind in ("duplus", "stock"):
+        if setting.device == "cuda":
+            peaks[kind] = measure_memory(kind, targets, setting)
+            continue
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peaks[kind] = pool.apply(measure_memory, (kind, targets, args.patch, args.batch))
+            peaks[kind] = pool.apply(measure_memory, (kind, targets, setting))
+    return peaks
+
+
+def run(targets: int, setting: Setting, repeats: int) -> dict[str, Any]:
+    """Measure one number of targets."""
+    torch.manual_seed(0)
+    ours, stock = Case("duplus", targets, setting), Case("stock", targets, setting)
+    result = {
+        "targets": targets,
+        "inference": alternate(ours.infer, stock.infer, repeats),
+        "training_step": alternate(ours.train, stock.train, repeats),
+    }
+    del ours, stock
+    peaks = measure_memories(targets, setting)
     result["peak_memory"] = {
         **{f"{kind}_mib": round(peak) for kind, peak in peaks.items()},
         "ratio": round(peaks["duplus"] / peaks["stock"], 3),
@@ -140,13 +191,15 @@ def main() -> int:
     parser.add_argument("--patch", type=int, default=64, help="edge of a cubic patch, voxels")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="both networks by torch.compile, as nnU-Net on a GPU")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    results = [run(targets, args) for targets in args.targets]
+    setting = Setting(args.patch, args.batch, args.device, args.compile)
+    results = [run(targets, setting, args.repeats) for targets in args.targets]
     if args.json:
-        print(
-            json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "results": results}, indent=1)
-        )
+        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        print(json.dumps({"device": where, "torch": torch.__version__, "results": results}, indent=1))
         return 0
     for row in results:
         cells = [f"{name} {row[name]['ratio']:.3f}" for name in ("inference", "training_step", "peak_memory")]

@@ -1,8 +1,8 @@
 """Three phantom datasets, each as one scanner and one group of readers would leave it, to be composed into one.
 
 In: numbers of cases and a seed. Out: the raw datasets 901 (CT), 902 (MR) and 903 (PET). Their label sets overlap, in an
-order and a spelling of their own, and the prompts.yaml of each says what its labels mean. Of the MR images some have no
-kidneys contoured. The training images are of different bodies, the test images of the same ones in all three.
+order and a spelling of their own, and the prompts.yaml of each says what its labels mean. In some MR images nobody
+contoured the stomach. The training images are of different bodies, the test images of the same ones in all three.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,7 +92,7 @@ PHANTOM_MR = PhantomSource(
         "right_kidney": "right kidney",
         "stomach": "stomach",
     },
-    left_out=("left kidney", "right kidney"),
+    left_out=("stomach",),
 )
 PHANTOM_PET = PhantomSource(
     number=903,

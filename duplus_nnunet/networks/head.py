@@ -1,8 +1,9 @@
 """The dynamic head: T2 and the pooled bottleneck make the weights that turn a decoder map into targets.
 
 In come a projected decoder map (B, F, V voxels) and generated weights (B, K, P), out come logits (B, K, V).
-All voxels see the same few weights, so voxels and targets are walked in blocks that stay in the cache, and the
-backward pass recomputes the hidden layers instead of keeping them: memory grows with K only by the logits.
+All voxels see the same few weights, so voxels and targets are walked in blocks that stay in the cache, or on a GPU in
+registers (networks.kernels), and the backward pass recomputes the hidden layers instead of keeping them: memory grows
+with K only by the logits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from duplus_nnunet.networks.acceleration import find_kernels
 from duplus_nnunet.networks.film import to_length
 
 SLOPE = 0.01
@@ -66,8 +68,21 @@ def _block_size(device: torch.device, targets: int, features: int) -> int:
     return max(1024, _VALUES.get(device.type, _VALUES_DEVICE) // (min(targets, _TARGETS) * features))
 
 
+def _find_kernels(maps: torch.Tensor) -> Any:
+    kernels = find_kernels(maps.device)
+    return kernels if kernels is not None and maps.shape[1] <= kernels.MOST_FEATURES else None
+
+
 @torch.library.custom_op("duplus::target_heads", mutates_args=())
 def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    kernels = _find_kernels(maps)
+    if kernels is not None:
+        return kernels.compute_heads(maps, weights)  # type: ignore[no-any-return]
+    with torch.autocast(maps.device.type, enabled=False):
+        return _walk_heads(maps, weights)
+
+
+def _walk_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     batch, features, voxels = maps.shape
     out = maps.new_empty(batch, weights.shape[1], voxels)
     size = _block_size(maps.device, weights.shape[1], features)
@@ -75,7 +90,7 @@ def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         for targets in _blocks(weights.shape[1], _TARGETS):
             layers = _split_layers(weights[b, targets], features)
             for block in _blocks(voxels, size):
-                _, h2 = _hidden(maps[b, :, block], layers)
+                _, h2 = _hidden(maps[b, :, block].float(), layers)
                 out[b, targets, block] = torch.baddbmm(layers[5], layers[4], h2).squeeze(1)
     return out
 
@@ -113,13 +128,24 @@ def _block_gradients(z: torch.Tensor, layers: Layers, grad: torch.Tensor) -> tup
 def _target_heads_backward(
     maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    maps_grad, weights_grad = torch.zeros_like(maps), torch.zeros_like(weights)
+    kernels = _find_kernels(maps)
+    if kernels is not None:
+        return kernels.compute_heads_backward(maps, weights, grad)  # type: ignore[no-any-return]
+    with torch.autocast(maps.device.type, enabled=False):
+        maps_grad, weights_grad = _walk_heads_backward(maps, weights, grad)
+    return maps_grad.to(maps.dtype), weights_grad
+
+
+def _walk_heads_backward(
+    maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    maps_grad, weights_grad = torch.zeros_like(maps, dtype=torch.float32), torch.zeros_like(weights)
     size = _block_size(maps.device, weights.shape[1], maps.shape[1])
     for b in range(maps.shape[0]):
         for targets in _blocks(weights.shape[1], _TARGETS):
             layers = _split_layers(weights[b, targets], maps.shape[1])
             for block in _blocks(maps.shape[2], size):
-                d0, dw = _block_gradients(maps[b, :, block], layers, grad[b, targets, block])
+                d0, dw = _block_gradients(maps[b, :, block].float(), layers, grad[b, targets, block].float())
                 maps_grad[b, :, block] += d0
                 weights_grad[b, targets] += dw
     return maps_grad, weights_grad
@@ -153,14 +179,14 @@ def apply_heads(maps: torch.Tensor, weights: torch.Tensor, half: bool = False) -
     Returns:
         Logits, shape (B, K, D, H, W), of the type of `maps` or float16; computed in float32 also under autocast.
     """
-    flat, weights = maps.flatten(2).contiguous().float(), weights.contiguous().float()
+    flat, weights = maps.flatten(2).contiguous(), weights.contiguous().float()
     if half:
         logits = flat.new_empty(flat.shape[0], weights.shape[1], flat.shape[2], dtype=torch.float16)
         for targets in _blocks(weights.shape[1], _TARGETS):
             logits[:, targets] = torch.ops.duplus.target_heads(flat, weights[:, targets].contiguous())
     else:
         logits = torch.ops.duplus.target_heads(flat, weights)
-    return logits.view(maps.shape[0], -1, *maps.shape[2:]).to(logits.dtype if half else maps.dtype)
+    return logits.view(maps.shape[0], -1, *maps.shape[2:])
 
 
 class HeadGenerator(nn.Module):

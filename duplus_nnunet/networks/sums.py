@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from duplus_nnunet.networks.acceleration import find_kernels
+
+# Values of one target block: a CPU walks one target after the other, an accelerator is to be kept busy.
+_VALUES_DEVICE = 1 << 26
+
 
 def membership_table(regions: list[Any], device: torch.device) -> torch.Tensor:
     """Tabulate which label values belong to which target.
@@ -32,8 +37,28 @@ def expand_target(labels: torch.Tensor, table: torch.Tensor, target: int) -> tor
     return labels == members[0] if len(members) == 1 else torch.isin(labels, members)
 
 
+def _expand_block(labels: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Return where a label map (V) shows which of k targets, float32 (k, V).
+
+    An accelerator looks all up at once, since reading a table's entries one by one would make it wait for the CPU.
+    """
+    if labels.device.type == "cpu":
+        found = [expand_target(labels, table, target).float() for target in range(len(table))]
+        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+    none = table.shape[1] - 1
+    known = torch.where((labels < 0) | (labels > none), none, labels).long()
+    return table[:, known].float()
+
+
+def _list_blocks(logits: torch.Tensor) -> list[tuple[int, slice]]:
+    """List which targets of which image are worked on at a time."""
+    batch, targets, voxels = logits.shape
+    size = 1 if logits.device.type == "cpu" else max(1, _VALUES_DEVICE // voxels)
+    return [(image, slice(first, first + size)) for image in range(batch) for first in range(0, targets, size)]
+
+
 class TargetSums(torch.autograd.Function):
-    """Sums over voxels for every image and target, computed a target at a time so that nothing is expanded.
+    """Sums over voxels for every image and target, computed a block at a time so that not all is expanded.
 
     forward(logits, labels, table, valid) takes logits (B, K, V), labels (B, V), the membership table (K, L) and an
     optional mask valid (B, V) of voxels that count; it returns four (B, K) float32 tensors: sum of p*y, sum of p, sum
@@ -45,15 +70,19 @@ class TargetSums(torch.autograd.Function):
         ctx: Any, logits: torch.Tensor, labels: torch.Tensor, table: torch.Tensor, valid: torch.Tensor | None
     ) -> tuple[torch.Tensor, ...]:
         """Compute the sums; see the class."""
+        kernels = find_kernels(logits.device)
+        if kernels is not None:
+            logits, labels, table = logits.contiguous(), labels.contiguous(), table.to(torch.uint8)
         ctx.save_for_backward(logits, labels, table, valid)
+        if kernels is not None:
+            return tuple(kernels.compute_sums(logits, labels, table, valid))
         sums = logits.new_zeros(4, *logits.shape[:2], dtype=torch.float32)
-        for b in range(logits.shape[0]):
-            for k in range(logits.shape[1]):
-                x, y = logits[b, k].float(), expand_target(labels[b], table, k).float()
-                p, cross = torch.sigmoid(x), functional.binary_cross_entropy_with_logits(x, y, reduction="none")
-                if valid is not None:
-                    p, y, cross = p * valid[b], y * valid[b], cross * valid[b]
-                sums[:, b, k] = torch.stack([torch.dot(p, y), p.sum(), y.sum(), cross.sum()])
+        for b, some in _list_blocks(logits):
+            x, y = logits[b, some].float(), _expand_block(labels[b], table[some])
+            p, cross = torch.sigmoid(x), functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+            if valid is not None:
+                p, y, cross = p * valid[b], y * valid[b], cross * valid[b]
+            sums[:, b, some] = torch.stack([torch.linalg.vecdot(p, y), p.sum(1), y.sum(1), cross.sum(1)])
         return sums[0], sums[1], sums[2], sums[3]
 
     @staticmethod
@@ -61,11 +90,14 @@ class TargetSums(torch.autograd.Function):
         """Compute the logits' gradient, recomputing the sigmoid instead of keeping it."""
         logits, labels, table, valid = ctx.saved_tensors
         overlap, prediction, _, cross = grads
+        kernels = find_kernels(logits.device)
+        if kernels is not None:
+            steps = torch.stack([overlap, prediction, cross], dim=2).float()
+            return kernels.compute_sums_backward(logits, labels, table, valid, steps), None, None, None
         out = torch.empty_like(logits)
-        for b in range(logits.shape[0]):
-            for k in range(logits.shape[1]):
-                p, y = torch.sigmoid(logits[b, k].float()), expand_target(labels[b], table, k).float()
-                slope = (p - p * p) * (y * overlap[b, k] + prediction[b, k])
-                step = slope.add_((p - y).mul_(cross[b, k]))
-                out[b, k] = step if valid is None else step * valid[b]
+        for b, some in _list_blocks(logits):
+            p, y = torch.sigmoid(logits[b, some].float()), _expand_block(labels[b], table[some])
+            slope = (p - p * p) * (y * overlap[b, some, None] + prediction[b, some, None])
+            step = slope.add_((p - y).mul_(cross[b, some, None]))
+            out[b, some] = step if valid is None else step * valid[b]
         return out, None, None, None

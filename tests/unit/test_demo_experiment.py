@@ -64,7 +64,7 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     plans = {
         "duplus": {
             "settings": {"epochs": 1000},
-            "sources": {"PhantomCT": {"weight": 2.0}, "PhantomMR": {"weight": 2.0}},
+            "sources": {name: {"weight": 2.0} for name in ("PhantomCT", "PhantomMR", "PhantomPET")},
         },
         "configurations": {"3d_fullres": {"architecture": {"arch_kwargs": {"features_per_stage": [32, 64]}}}},
     }
@@ -76,7 +76,7 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     assert changed["duplus"]["settings"]["iterations_per_epoch"] == 4
     assert changed["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32]
     assert {name: source["weight"] for name, source in changed["duplus"]["sources"].items()} == {
-        "PhantomCT": 2.0, "PhantomMR": 3.0,
+        "PhantomCT": 2.0, "PhantomMR": 2.5, "PhantomPET": 1.0,
     }  # fmt: skip
 
 
