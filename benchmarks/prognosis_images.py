@@ -10,12 +10,14 @@ Examples:
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv         # the 51 patients, PET
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv --lora  # with the second stage
   python benchmarks/prognosis_images.py modalities --clinical sarcoma_clinical.csv      # CT, MR and PET, three draws
+  python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv --scratch --device cuda   # no base
   python benchmarks/prognosis_images.py modalities --only 0 1 2   # trains these folds alone, beside another process
 """
 
 import argparse
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +68,13 @@ STUDIES = {
     "record": Study(992, "LesionNoSignal", 3, 3, False),
     "sarcoma": Study(563, "SarcomaPET", 5, 3, None, (62,)),
     "modalities": Study(564, "SarcomaModalities", 5, 6, None, (60, 61, 62), 3),
+}
+# What each kind of prognosis changes of the plans' settings, by the name of its plans.
+KINDS: dict[str, dict[str, Any]] = {
+    "DuPLUSFrozen": {"survival": {"lora_epochs": 0}},
+    "DuPLUSWithLoRA": {"survival": {"lora_epochs": 5}},
+    # The inner held-out patients choose an epoch, so that they are looked at longer.
+    "DuPLUSScratch": {"survival": {"encoder": "scratch", "scratch_epochs": 30}, "validation_iterations": 10},
 }
 SCHEMA = """\
 patient: patient
@@ -150,8 +159,8 @@ def gather_patients(study: Study, folder: Path, clinical: Path) -> None:
     call("duplus", "survival", "draft", study.number)
 
 
-def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
-    """Write, plan, preprocess and split a dataset, and write the plans of the prognosis."""
+def prepare(study: Study, clinical: Path | None, kind: str) -> None:
+    """Write, plan, preprocess and split a dataset, and write the plans of a kind of prognosis."""
     folder = find_folder("raw") / f"Dataset{study.number}_{study.name}"
     if not folder.is_dir():
         if study.image is None:
@@ -167,21 +176,16 @@ def prepare(study: Study, clinical: Path | None, lora: bool) -> None:
         change_plans(home, "DuPLUSPlans", study, {})
         call("nnUNetv2_preprocess", "-d", study.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
         call("duplus", "survival", "split", study.number, "--folds", study.folds, "--repeats", study.repeats)
-    change_plans(home, name_plans(lora), study, {"lora_epochs": 5 if lora else 0})
+    change_plans(home, kind, study, KINDS[kind])
 
 
-def name_plans(lora: bool) -> str:
-    """Return the name of a prognosis' plans."""
-    return "DuPLUSWithLoRA" if lora else "DuPLUSFrozen"
-
-
-def change_plans(home: Path, name: str, study: Study, survival: dict[str, Any]) -> None:
+def change_plans(home: Path, name: str, study: Study, changed: dict[str, Any]) -> None:
     """Write plans of a name: shorter, and for real images with the network of benchmarks/universal.py."""
     plans = json.loads((home / "DuPLUSPlans.json").read_text())
     plans["plans_name"] = name
     settings = plans["duplus"]["settings"]
     settings |= {"epochs": study.epochs, "iterations_per_epoch": 50, "validation_iterations": 2, "cpu_bfloat16": True}
-    settings["survival"] = settings.get("survival", {}) | survival
+    settings |= {**changed, "survival": settings.get("survival", {}) | changed.get("survival", {})}
     configuration = plans["configurations"]["3d_fullres"]
     if study.image is None:
         configuration["patch_size"], configuration["batch_size"] = PATCH, 2
@@ -192,10 +196,12 @@ def change_plans(home: Path, name: str, study: Study, survival: dict[str, Any]) 
         arguments["features_per_stage"] = [max(8, features // 4) for features in arguments["features_per_stage"]]
     if name != "DuPLUSPlans":  # those were changed before they were copied
         plans["configurations"] = json.loads((home / "DuPLUSPlans.json").read_text())["configurations"]
-    (home / f"{name}.json").write_text(json.dumps(plans, indent=1))
+    written = home / f"{name}.{os.getpid()}.tmp"  # folds may be trained side by side
+    written.write_text(json.dumps(plans, indent=1))
+    written.replace(home / f"{name}.json")
 
 
-def train(study: Study, trainer: str, plans: str, fold: int) -> float:
+def train(study: Study, trainer: str, plans: str, fold: int, device: str) -> float:
     """Train one fold, or leave what is done; return the seconds that it took."""
     results = find_folder("results") / find_dataset(study.number)
     model = results / f"{trainer}__{plans}__3d_fullres" / f"fold_{fold}"
@@ -203,25 +209,27 @@ def train(study: Study, trainer: str, plans: str, fold: int) -> float:
     if not (model / "checkpoint_final.pth").is_file():
         begun = (model / "checkpoint_latest.pth").is_file()
         base = results / f"{SEGMENTATION}__DuPLUSPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_final.pth"
-        options = ["--c"] if begun else [] if trainer == SEGMENTATION else ["-pretrained_weights", base]
-        words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", "cpu")
+        alone = trainer == SEGMENTATION or plans == "DuPLUSScratch"
+        options = ["--c"] if begun else [] if alone else ["-pretrained_weights", base]
+        words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", device)
         universal.call("nnUNetv2_train", *words, *options)
     return time.perf_counter() - start
 
 
-def learn(study: Study, plans: str, folds: Iterable[int]) -> dict[str, list[float]]:
+def learn(study: Study, plans: str, folds: Iterable[int], device: str) -> dict[str, list[float]]:
     """Train the segmentation and the prognosis of some folds; return the seconds that each took."""
     seconds: dict[str, list[float]] = {"segmentation": [], "prognosis": []}
     for fold in folds:
-        seconds["segmentation"].append(round(train(study, SEGMENTATION, "DuPLUSPlans", fold), 1))
-        seconds["prognosis"].append(round(train(study, PROGNOSIS, plans, fold), 1))
+        if plans != "DuPLUSScratch":
+            seconds["segmentation"].append(round(train(study, SEGMENTATION, "DuPLUSPlans", fold, device), 1))
+        seconds["prognosis"].append(round(train(study, PROGNOSIS, plans, fold, device), 1))
     return seconds
 
 
-def run(study: Study, plans: str) -> dict[str, Any]:
+def run(study: Study, plans: str, device: str) -> dict[str, Any]:
     """Train what is not trained, and evaluate all folds."""
     folds = range(study.folds * study.repeats)
-    seconds = learn(study, plans, folds)
+    seconds = learn(study, plans, folds, device)
     model = find_folder("results") / find_dataset(study.number) / f"{PROGNOSIS}__{plans}__3d_fullres"
     reports = [json.loads((model / f"fold_{fold}/validation/survival.json").read_text()) for fold in folds]
     found = json.loads(call("duplus", "survival", "evaluate", study.number, "-m", model, "-o", model / "study",
@@ -234,13 +242,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma and modalities")
-    parser.add_argument("--lora", action="store_true", help="with the second stage, a LoRA in the encoder")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--lora", dest="kind", action="store_const", const="DuPLUSWithLoRA", default="DuPLUSFrozen",
+        help="with the second stage, a LoRA in the encoder")  # fmt: skip
+    kind.add_argument("--scratch", dest="kind", action="store_const", const="DuPLUSScratch",
+        help="without a segmentation model: the encoder learns from outcomes alone")  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="nnU-Net's -device (default: %(default)s)")
     parser.add_argument("--only", type=int, nargs="*", metavar="FOLD", help="train these folds and evaluate nothing; "
         "none is named: prepare alone")  # fmt: skip
     args = parser.parse_args()
-    study, plans = STUDIES[args.study], name_plans(args.lora)
-    prepare(study, args.clinical, args.lora)
-    print(json.dumps(run(study, plans) if args.only is None else learn(study, plans, args.only), indent=1))
+    study, (kind, device) = STUDIES[args.study], (args.kind, args.device)
+    prepare(study, args.clinical, kind)
+    print(
+        json.dumps(run(study, kind, device) if args.only is None else learn(study, kind, args.only, device), indent=1)
+    )
     return 0
 
 
