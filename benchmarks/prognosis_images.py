@@ -174,7 +174,8 @@ def prepare(study: Study, clinical: Path | None, kind: str) -> None:
         words = ("-d", study.number, "-pl", "DuPLUSPlanner", "-c", "3d_fullres")
         call("nnUNetv2_plan_and_preprocess", *words, "--no_pp")
         change_plans(home, "DuPLUSPlans", study, {})
-        call("nnUNetv2_preprocess", "-d", study.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
+        words = ("-d", study.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres")
+        call("nnUNetv2_preprocess", *words, "-np", os.environ.get("nnUNet_def_n_proc", "2"))
         call("duplus", "survival", "split", study.number, "--folds", study.folds, "--repeats", study.repeats)
     change_plans(home, kind, study, KINDS[kind])
 

@@ -121,21 +121,36 @@ def shrink(plans: dict[str, Any]) -> None:
     configuration["architecture"]["arch_kwargs"] |= NETWORK
 
 
-def prepare() -> None:
-    """Compose, plan and preprocess, for one model and for the specialists."""
+def compose() -> None:
+    """Make one dataset of the five."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "compose.yaml"
         spec.write_text(SPEC)
         call("duplus", "compose", "-o", NUMBER, "-n", NAME, *SOURCES, "--spec", spec)
-    for number, planner, name in [(NUMBER, "DuPLUSPlanner", "DuPLUSPlans")] + [
-        (source, "ExperimentPlanner", "nnUNetPlans") for source in SOURCES
-    ]:
-        call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", planner, "-c", "3d_fullres", "--no_pp")
-        file = find_folder("preprocessed") / find_dataset(number) / f"{name}.json"
-        plans = json.loads(file.read_text())
-        shrink(plans)
-        file.write_text(json.dumps(plans, indent=1))
-        call("nnUNetv2_preprocess", "-d", number, "-plans_name", name, "-c", "3d_fullres", "-np", 2)
+
+
+def prepare() -> None:
+    """Compose, plan and preprocess, for one model and for the specialists."""
+    compose()
+    prepare_dataset(NUMBER, "DuPLUSPlanner", "DuPLUSPlans")
+    for source in SOURCES:
+        prepare_dataset(source, "ExperimentPlanner", "nnUNetPlans")
+    write_models()
+
+
+def prepare_dataset(number: int, planner: str, name: str) -> None:
+    """Plan one dataset, give it the network that all models here have, and preprocess it."""
+    call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", planner, "-c", "3d_fullres", "--no_pp")
+    file = find_folder("preprocessed") / find_dataset(number) / f"{name}.json"
+    plans = json.loads(file.read_text())
+    shrink(plans)
+    file.write_text(json.dumps(plans, indent=1))
+    processes = os.environ.get("nnUNet_def_n_proc", "2")
+    call("nnUNetv2_preprocess", "-d", number, "-plans_name", name, "-c", "3d_fullres", "-np", processes)
+
+
+def write_models() -> None:
+    """Write plans for each of our models beside those of the composed dataset."""
     file = find_folder("preprocessed") / find_dataset(NUMBER) / "DuPLUSPlans.json"
     for model in MODELS.values():
         plans = json.loads(file.read_text())

@@ -24,6 +24,8 @@ needs_gpu = pytest.mark.skipif(
 def test_interpreted_kernels_equal_the_matrix_products() -> None:
     script = Path(__file__).with_name("kernel_calls.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    if "only 0-dimensional arrays can be converted" in done.stderr and "interpreter.py" in done.stderr:
+        pytest.skip("this Triton's interpreter does not run with this numpy: Triton 3.8 or newer, or numpy below 2.4")
     assert done.returncode == 0, done.stderr
     for name, values in json.loads(done.stdout).items():
         allowed = 1e-3 if "float16" in name else 1e-5
