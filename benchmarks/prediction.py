@@ -8,6 +8,7 @@ and export do what they would do with a trained model. Masks are compared, and o
 Examples:
   python benchmarks/prediction.py --json
   python benchmarks/prediction.py --shape 96 96 80 --patch 48    # small and quick
+  python benchmarks/prediction.py --device cuda --patch 128
 """
 
 import argparse
@@ -43,11 +44,13 @@ class Setting:
         shape: Voxels of the image along (x, y, z).
         patch: Edge of a cubic patch.
         targets: Names, in the order of their label values.
+        device: nnU-Net's -device.
     """
 
     shape: tuple[int, int, int]
     patch: int
     targets: tuple[str, ...]
+    device: str = "cpu"
 
 
 def list_targets() -> tuple[str, ...]:
@@ -140,7 +143,7 @@ def make_logits(shape: tuple[int, ...], values: list[int]) -> torch.Tensor:
     return logits
 
 
-def predict(model: Path, images: Path, out: Path, targets: str) -> None:
+def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> None:
     """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage.
 
     Export is all that comes after the logits; the rest is all but the network: loading, reading, resampling, export.
@@ -170,7 +173,7 @@ def predict(model: Path, images: Path, out: Path, targets: str) -> None:
         return logits
 
     host.predict_logits_from_preprocessed_data = answer
-    options = ["-f", "0", "-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
+    options = ["-f", "0", "-device", device, "--disable_tta", "--disable_progress_bar", "-npp", "1", "-nps", "1"]
     sys.argv = ["predict", "-i", str(images), "-o", str(out), "-m", str(model), *options]
     sys.argv += ["--targets", *targets.split(",")] if targets else []
     started = time.perf_counter()
@@ -181,9 +184,9 @@ def predict(model: Path, images: Path, out: Path, targets: str) -> None:
     sys.stdout.write("\nRESULT " + json.dumps(seconds) + "\n")
 
 
-def measure(model: Path, images: Path, out: Path, targets: str = "") -> dict[str, float]:
+def measure(model: Path, images: Path, out: Path, device: str, targets: str = "") -> dict[str, float]:
     """Predict in a process of its own; returns seconds by stage and the peak memory of it and its workers, in GiB."""
-    words = [sys.executable, __file__, "--worker", str(model), str(images), str(out), targets]
+    words = [sys.executable, __file__, "--worker", str(model), str(images), str(out), device, targets]
     worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = [0]
     watcher = threading.Thread(target=watch, args=(worker, peak), daemon=True)
@@ -236,21 +239,24 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
         (folder / kind).mkdir()
     os.environ.setdefault("nnUNet_def_n_proc", "2")
     write_dataset(folder / "raw", setting)
-    call("nnUNetv2_extract_fingerprint", "-d", NUMBER, "-np", "2")
+    call("nnUNetv2_extract_fingerprint", "-d", NUMBER, "-np", os.environ["nnUNet_def_n_proc"])
     stock, ours = (make_model(kind, setting) for kind in (STOCK, OURS))
     write_image(folder / "images", setting, IMAGE_SPACING)
     write_image(folder / "thick", setting, THICK)
     few = ",".join(setting.targets[:FEW])
     cases = {"stock": (stock, ""), "all": (ours, ""), "few": (ours, few)}
     rounds = [
-        {name: measure(model, folder / "images", folder / name, targets) for name, (model, targets) in cases.items()}
+        {
+            name: measure(model, folder / "images", folder / name, setting.device, targets)
+            for name, (model, targets) in cases.items()
+        }
         for _ in range(repeats)
     ]
     medians = {
         name: {key: float(np.median([one[name][key] for one in rounds])) for key in rounds[0][name]} for name in cases
     }
     for name in ("stock", "all"):
-        measure(cases[name][0], folder / "thick", folder / f"thick_{name}")
+        measure(cases[name][0], folder / "thick", folder / f"thick_{name}", setting.device)
     values = list(range(1, len(setting.targets) + 1))
     return {
         "shape": setting.shape,
@@ -274,15 +280,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 200), help="voxels along x, y and z")
     parser.add_argument("--patch", type=int, default=96)
+    parser.add_argument("--device", default="cpu", help="nnU-Net's -device (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="the median is given")
     parser.add_argument("--json", action="store_true", help="on one line")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        model, images, out, targets = args.worker
-        predict(Path(model), Path(images), Path(out), targets)
+        model, images, out, device, targets = args.worker
+        predict(Path(model), Path(images), Path(out), device, targets)
         return 0
-    setting = Setting(tuple(args.shape), args.patch, list_targets())
+    setting = Setting(tuple(args.shape), args.patch, list_targets(), args.device)
     with tempfile.TemporaryDirectory() as folder:
         found = run(setting, Path(folder), args.repeats)
     print(json.dumps(found, indent=None if args.json else 1))

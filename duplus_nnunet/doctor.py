@@ -185,8 +185,22 @@ def _find_encoder() -> str:
 
 
 def check_device() -> Iterator[Finding]:
-    """Name what nnU-Net can compute on."""
-    yield _attempt("device", "device", _describe_device, "pip install --force-reinstall torch")
+    """Name what nnU-Net can compute on, and say whether a GPU gets kernels of its own."""
+    device = _attempt("device", "device", _describe_device, "pip install --force-reinstall torch")
+    yield device
+    if device.ok and device.found.startswith("cuda"):
+        remedy = "install gcc, or set CC: Triton builds them with a C compiler, as torch.compile does"
+        yield _attempt("device", "kernels", _find_kernels, remedy, needed=False)
+
+
+def _find_kernels() -> str:
+    import torch
+
+    from duplus_nnunet.networks.acceleration import find_kernels
+
+    if find_kernels(torch.device("cuda")) is None:
+        raise DuplusError("none can be built here, so that a training step takes two to five times as long")
+    return "built for the head and the loss"
 
 
 def _describe_device() -> str:

@@ -1,5 +1,6 @@
 """`duplus doctor` says what is wrong and what to do, and its exit code says whether it matters."""
 
+import importlib
 import json
 import sys
 
@@ -9,6 +10,7 @@ from duplus_nnunet import _autoload, cli, doctor, plugin
 from duplus_nnunet.commands import doctor as command
 from duplus_nnunet.doctor import Finding
 from duplus_nnunet.errors import HostError
+from duplus_nnunet.networks import acceleration
 
 FINE = Finding("versions", "python", "3.11")
 FAULT = Finding("folders", "nnUNet_raw", "not set", ok=False, remedy="export it")
@@ -108,6 +110,7 @@ def test_missing_distribution_is_a_fault_with_the_line_to_install_it(monkeypatch
 
 
 def test_change_that_was_not_made_is_a_fault(monkeypatch):
+    importlib.import_module(plugin.LOOKUP.module)  # the first import makes the change
     monkeypatch.setitem(plugin.outcomes, plugin.LOOKUP.place, "AttributeError: gone")
     monkeypatch.setattr(plugin, "CHANGES", (plugin.LOOKUP,))
     finding = next(doctor.check_changes())
@@ -171,6 +174,15 @@ def test_missing_text_encoder_is_no_fault_and_names_the_extra(monkeypatch):
 
 def test_device_is_named():
     assert next(doctor.check_device()).ok
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_a_gpu_is_told_with_its_kernels_which_it_can_do_without(monkeypatch, built):
+    monkeypatch.setattr(doctor, "_describe_device", lambda: "cuda: a GPU")
+    monkeypatch.setattr(acceleration, "find_kernels", lambda device: acceleration if built else None)
+    kernels = by_name(doctor.check_device())["kernels"]
+    assert (kernels.ok, kernels.is_fault) == (built, False)
+    assert built or "install gcc" in kernels.remedy
 
 
 # --- the command around it
