@@ -153,6 +153,8 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEnco
             columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks))
             continue
         numbers = np.array(known, np.float64)
-        mean, scale = (float(numbers.mean()), float(numbers.std())) if len(numbers) else (0.0, 0.0)
+        # The standard deviation of equal numbers need not be 0: rounding leaves some 1e-16 of it.
+        differ = len(numbers) > 0 and float(np.ptp(numbers)) > 0
+        mean, scale = float(numbers.mean()) if len(numbers) else 0.0, float(numbers.std()) if differ else 0.0
         columns.append(ColumnCode(name, form.type, mean, scale, marks_missing=marks))
     return RecordEncoder(tuple(columns))

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from duplus_nnunet.survival.calibration import observe_with_interval
 from duplus_nnunet.survival.rounds import HIGH, LOW, HeldOut
 from duplus_nnunet.survival.scores import Outcome, require_sksurv
+
+Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class RiskGroups:
     Attributes:
         seed: Of its folds.
         groups: Low risk first; one that has no patient is left out.
-        p: Of the log-rank test; None unless there are both groups, and an event.
+        p: Of the log-rank test; None unless there are both groups, and an event that can tell them apart.
         ungrouped: Number of patients without a cut.
     """
 
@@ -65,11 +68,20 @@ def split_by_risk(seed: int, held: Sequence[HeldOut], outcome: Outcome, horizons
     return RiskGroups(seed, tuple(groups), _test(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped)))
 
 
-def _test(outcome: Outcome, names: "np.ndarray[tuple[int], np.dtype[np.str_]]") -> float | None:
+def _test(outcome: Outcome, names: Names) -> float | None:
     require_sksurv()
     from sksurv.compare import compare_survival
 
-    if len(np.unique(names)) < 2 or not outcome.event.any():
+    if not _has_variance(outcome, names):
         return None
     _, p = compare_survival(outcome.to_sksurv(), names)
     return float(p)
+
+
+def _has_variance(outcome: Outcome, names: Names) -> bool:
+    """Whether an event came to some of those who were followed, of both groups: else the test divides by nothing."""
+    at_risk = outcome.time[None, :] >= outcome.time[outcome.event][:, None]
+    had = outcome.event[None, :] & (outcome.time[None, :] == outcome.time[outcome.event][:, None])
+    low = (at_risk & (names == LOW)[None, :]).sum(1)
+    everybody = at_risk.sum(1)
+    return bool(((low > 0) & (low < everybody) & (had.sum(1) < everybody)).any())

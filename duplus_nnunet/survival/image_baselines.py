@@ -42,5 +42,5 @@ def _encode(table: FeatureTable, task: Task) -> tuple[Table, Table, tuple[str, .
         numbers, more = code.align(table, [record.patient for record in records])
         inputs, there = code.encode(torch.from_numpy(numbers).double())
         parts.append(np.concatenate([inputs.numpy(), 1.0 - there.numpy()], axis=1).astype(np.float32))
-    differ = parts[0].std(axis=0) > 0
+    differ = np.ptp(parts[0], axis=0) > 0  # not the deviation, of which rounding leaves some
     return parts[0][:, differ], parts[1][:, differ], (*notes, *more)

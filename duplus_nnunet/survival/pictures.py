@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duplus_nnunet.survival.groups import RiskGroup, RiskGroups
+from duplus_nnunet.survival.rounds import HIGH, LOW
 from duplus_nnunet.survival.scores import require_sksurv
 from duplus_nnunet.survival.study import Study
 from duplus_nnunet.survival.study_text import say_days, say_value
@@ -58,7 +59,7 @@ def _make_curve(group: RiskGroup) -> "GroupCurve":
 
 
 def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
-    tests = ", ".join(f"{_say_p(one.p)} (seed {one.seed})" for one in groups)
+    tests = ", ".join(f"{_say_p(one)} (seed {one.seed})" for one in groups)
     ungrouped = f" {groups[0].ungrouped} patient(s) have no cut." if groups[0].ungrouped else ""
     return (
         f"Folds of seed {groups[0].seed}; cut by the risks of each fold's training patients; shaded: 95 % intervals; "
@@ -67,10 +68,14 @@ def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
     )
 
 
-def _say_p(p: float | None) -> str:
-    if p is None:
-        return "no p, as there is one group"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+def _say_p(found: RiskGroups) -> str:
+    if found.p is not None:
+        return "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+    if len(found.groups) < len((LOW, HIGH)):
+        return "no p, as there is one group" if found.groups else "no p, as nobody has a cut"
+    if not any(group.outcome.event.any() for group in found.groups):
+        return "no p, as nobody had the event"
+    return "no p, as no event sets one group apart from the other"
 
 
 def _list_panels(study: Study, seed: int) -> "Iterator[Panel]":

@@ -6,7 +6,7 @@ Nothing is dropped silently: what cannot be read is a finding, and stays out of 
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -79,7 +79,8 @@ def read_rows(file: Path) -> Rows:
     """Read a CSV file with a header; cells are separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: It cannot be read, has no rows, names a column twice, or rows differ in length.
+        DataError: It cannot be read, a quote is not closed, it has no rows, names a column twice, or rows differ in
+            length.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -89,7 +90,7 @@ def read_rows(file: Path) -> Rows:
         raise DataError(f"{file} is no UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    lines = [line for line in _split_lines(text, delimiter, file) if any(cell.strip() for cell in line)]
     if len(lines) < 2:
         raise DataError(f"{file} has {len(lines)} line(s); expected a header and one row a patient.")
     columns = [name.strip() for name in lines[0]]
@@ -104,6 +105,21 @@ def read_rows(file: Path) -> Rows:
             )
     rows = tuple(dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:])
     return Rows(str(file), tuple(columns), rows)
+
+
+def _split_lines(text: str, delimiter: str, file: Path) -> Iterator[list[str]]:
+    """Split into cells; a quote that is not closed would take the lines below it into its cell."""
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        for line in reader:
+            yield line
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"Line {start} of {file} cannot be read ({error}). Close each quote right before the next {delimiter!r} or "
+            'the end of the line, and write one that belongs to the text twice (""), or take it out.'
+        ) from error
 
 
 def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list[Finding]]:

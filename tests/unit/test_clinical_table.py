@@ -247,6 +247,14 @@ def test_a_table_that_is_none_is_refused(text: str, message: str, tmp_path: Path
         read_rows(tmp_path / "clinical.csv")
 
 
+@pytest.mark.parametrize("cell", ['"no response', '"good" response', '"left, as the rest'])
+def test_a_quote_that_is_not_closed_swallows_no_rows(cell: str, tmp_path: Path) -> None:
+    file = tmp_path / "clinical.csv"
+    file.write_text(f'id,note\n1,"two\nlines"\n2,{cell}\n3,x\n4,"y"\n')
+    with pytest.raises(DataError, match=r"Line 4 of .*Close each quote"):
+        read_rows(file)
+
+
 def test_tables_of_spreadsheets_are_read(tmp_path: Path) -> None:
     file = tmp_path / "clinical.csv"
     file.write_text('\ufeffid;name\r\n1;"a; b"\r\n\r\n', encoding="utf-8")

@@ -66,6 +66,14 @@ def test_a_record_of_which_nothing_is_known_is_mean_commonest_and_marked() -> No
     np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_absent())
 
 
+@pytest.mark.parametrize("count", [20, 41])
+def test_equal_numbers_teach_nothing_however_they_are_rounded(count: int) -> None:
+    records = [replace(make_records()[0], values={"age": 1.8, "site": "arm", "grade": 1.0}) for _ in range(count)]
+    assert fit_encoder(records, SCHEMA).columns[0].encode(2.0) == [0.0]
+    nearly = [*records[1:], replace(records[0], values={**records[0].values, "age": 1.8000001})]
+    assert fit_encoder(nearly, SCHEMA).columns[0].scale > 0
+
+
 def test_an_encoder_of_nothing_encodes_to_nothing() -> None:
     encoder = fit_encoder(make_records(), SCHEMA.model_copy(update={"covariates": {}}))
     assert encoder.encode(make_records())[0].shape == (5, 0)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from matplotlib.image import imread
 
 from duplus_nnunet.reporting import survival_figures
 from duplus_nnunet.survival.cohort import Cohort
+from duplus_nnunet.survival.groups import split_by_risk
 from duplus_nnunet.survival.limits import list_limits
+from duplus_nnunet.survival.pictures import _caption_groups
 from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.scores import Outcome
 from duplus_nnunet.survival.study import Design, Study, run_study
 from duplus_nnunet.survival.study_files import write_study
 from duplus_nnunet.survival.study_json import to_plain
@@ -187,6 +191,22 @@ def test_without_a_cut_there_are_no_curves_of_groups(cohort: Cohort, tmp_path: P
     files = {file.name for file in write_study(found, design, cohort, tmp_path)}
     assert files == {*FILES, "model_card.md"} - {"kaplan_meier.png"}
     assert "## Risk groups" not in (tmp_path / "model_card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("groups", "events", "said"),
+    [
+        (["high", *["low"] * 6], [0, *[1] * 6], "no p, as no event sets one group apart from the other"),
+        (["low"] * 7, [1] * 7, "no p, as there is one group"),
+        (["high", *["low"] * 6], [0] * 7, "no p, as nobody had the event"),
+        (["low", "low", "high", "low", "high", "low", "low"], [1] * 7, "p = "),
+    ],
+)
+def test_why_there_is_no_p_is_said(study: Study, groups: list[str], events: list[int], said: str) -> None:
+    held = [replace(study.predictions[n], group=name) for n, name in enumerate(groups)]
+    found = split_by_risk(0, held, Outcome(np.array(events, bool), np.arange(1.0, 8.0)), (3.0,))
+    assert said in _caption_groups((found,))
+    assert (found.p is None) == ("no p" in said)
 
 
 def test_nothing_to_compare_is_null_in_json() -> None:
