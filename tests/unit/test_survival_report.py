@@ -13,10 +13,12 @@ import pytest
 from matplotlib.image import imread
 
 from duplus_nnunet.reporting import survival_figures
+from duplus_nnunet.survival.calibration import Calibration
 from duplus_nnunet.survival.cohort import Cohort
 from duplus_nnunet.survival.groups import split_by_risk
 from duplus_nnunet.survival.limits import list_limits
 from duplus_nnunet.survival.pictures import _caption_groups
+from duplus_nnunet.survival.rounds import HeldOut
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome
 from duplus_nnunet.survival.study import Design, Study, run_study
@@ -168,6 +170,31 @@ def test_limits_follow_from_intervals(study: Study, cohort: Cohort) -> None:
     weak = "\n".join(list_limits(run_study(noise.records, SCHEMA, DESIGN), noise))
     assert "it may foretell nothing" in weak
     assert "Cox is neither shown to be better nor worse than: Kaplan-Meier" in weak
+
+
+def test_what_is_worse_than_chance_or_than_another_is_said(study: Study, cohort: Cohort) -> None:
+    low = {"Harrell's C": Value(0.35, (0.25, 0.44)), "integrated Brier": Value(0.2, (0.1, 0.3))}
+    less = {"Harrell's C": Value(-0.15, (-0.25, -0.06)), "integrated Brier": Value(0.05, (0.02, 0.08))}
+    said = "\n".join(list_limits(replace(study, scores={"Cox": low}, differences={"Kaplan-Meier": less}), cohort))
+    assert "The interval of Harrell's C of Cox lies below 0.5: it foretells worse than chance" in said
+    assert "may foretell nothing" not in said
+    assert "By Harrell's C, Cox is shown to be worse than: Kaplan-Meier." in said
+    assert "By integrated Brier, Cox is shown to be worse than: Kaplan-Meier." in said
+    assert "neither" not in said
+
+
+def test_why_a_slope_is_not_known_is_said(study: Study, cohort: Cohort) -> None:
+    def say(horizon: float, slope: Value, predictions: tuple[HeldOut, ...] = study.predictions) -> str:
+        measured = {"Cox": (Calibration(horizon, slope, slope),)}
+        return "\n".join(list_limits(replace(study, calibration=measured, predictions=predictions), cohort))
+
+    none = Value(math.nan, None)
+    assert "Cox has no slope of calibration: nobody who was foretold has had the event by then." in say(0.1, none)
+    same = tuple(replace(one, survival=(0.5,) * len(one.survival)) for one in study.predictions)
+    assert "it foretells the same of everybody in a fold" in say(400.0, none, same)
+    assert "hardly differs between those who are compared in a fold" in say(400.0, none)
+    events = sum(record.event == SEEN and record.time <= 400 for record in cohort.records)
+    assert f"is hardly known, with {events} events by then." in say(400.0, Value(1.0, (-1.0, 3.0)))
 
 
 def test_on_an_error_what_was_there_stays(
