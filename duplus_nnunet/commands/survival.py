@@ -66,6 +66,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "draft":
             for column in ("patient", "time", "event", "centre"):
                 added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
+            for kind, who in (("seen", "had the event"), ("censored", "were followed without it")):
+                added.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=f"of those who {who}")
             add_options(added)
             continue
         added.add_argument("--json", action="store_true", help="print JSON")
@@ -108,7 +110,7 @@ def _draft(args: argparse.Namespace) -> int:
         return 0
     if (folder / SCHEMA_NAME).exists():
         raise DataError(f"{folder / SCHEMA_NAME} exists; it is not overwritten. Edit it, or take it away first.")
-    named = Named(args.patient, args.time, args.event, args.centre)
+    named = Named(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
     text = draft(read_rows(folder / TABLE_NAME), _list_cases(datasets), named)
     write_text(folder / SCHEMA_NAME, text)
     print(text)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, say_unknown
 from duplus_nnunet.survival.checking import LATER
+from duplus_nnunet.survival.identifiers import look_like_identifiers, sounds_like_identifier
 from duplus_nnunet.survival.schema import MISSING, ClinicalSchema, plain
 from duplus_nnunet.survival.table import Rows
 
@@ -23,13 +25,25 @@ _TIME = re.compile(
 _EVENT = re.compile(r"event|status|outcome|relaps|recur|progress|death|dead|deceased|vital", re.IGNORECASE)
 _EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|deceased")  # these before a mere status
 _UNITS = {"day": "days", "week": "weeks", "month": "months", "year": "years"}
-_SEEN, _CENSORED = (
-    ("1", "true", "yes", "event", "dead", "deceased", "relapse"),
-    ("0", "false", "no", "censored", "alive"),
+_SEEN = (
+    *("1", "true", "yes", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
+    *("recurrence", "recurred", "progression", "progressed", "1:deceased", "1:progression", "1:recurred/progressed"),
+)  # fmt: skip
+_CENSORED = ("0", "false", "no", "censored", "alive", "living", "0:living", "0:censored", "0:diseasefree")
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_TURNED = re.compile(r"alive|survived|censor", re.IGNORECASE)  # there, 1 and yes may mean that there was no event
+# Words of names that do not say of which event a time is.
+_COMMON = frozenset(
+    (
+        *("time", "times", "event", "events", "status", "state", "code", "survival", "outcome", "t", "to", "of", "in"),
+        *("day", "days", "week", "weeks", "month", "months", "year", "years"),
+        *("duration", "follow", "followup", "up"),
+    )
 )
+_NONE = "none"  # means missing, and is a value too: of a treatment, say
 _ORDERS = (
     ("low", "intermediate", "high"), ("low", "medium", "high"), ("low", "moderate", "high"),
-    ("mild", "moderate", "severe"),
+    ("mild", "moderate", "severe"), (_NONE, "mild", "moderate", "severe"),
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
 _NUMERIC_SHARE = 0.9
@@ -40,6 +54,7 @@ _HEADER = """\
 # followed without it, and of other events that make it impossible (competing). Types of covariates: numeric,
 # categorical, ordinal (with its order, lowest first). Ignored columns are not used; say why.
 """
+_OTHERS = "# Other columns that look like a time or an event: {columns}. Are the right two taken?\n"
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,16 @@ class Named:
         time: Time to the event or the end of follow-up.
         event: What happened then.
         centre: Hospital.
+        seen: Codes of the event; empty: guess.
+        censored: Codes of those who were followed without it; empty: guess.
     """
 
     patient: str | None = None
     time: str | None = None
     event: str | None = None
     centre: str | None = None
+    seen: tuple[str, ...] = ()
+    censored: tuple[str, ...] = ()
 
 
 def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
@@ -71,38 +90,57 @@ def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
         The text of a clinical.yaml, with comments.
 
     Raises:
-        DataError: Patient, time or event cannot be told, or a column that was named is not there.
+        DataError: Patient, time, event or its codes cannot be told, or what was named is not there or not a schema.
     """
     for column in (named.patient, named.time, named.event, named.centre):
         if column is not None and column not in rows.columns:
             raise DataError(say_unknown("column", column, rows.columns))
-    patient = named.patient or _choose("patient", _rank_patients(rows, cases), rows)
-    event = named.event or _choose("event", _list_events(rows), rows)
-    time = named.time or _choose("time", _list_times(rows, {patient, event}), rows)
+    patient = named.patient or _require("patient", _rank_patients(rows, cases), rows)[0]
+    events, times = _list_events(rows), _list_times(rows, patient)
+    event, time = _pair(
+        [named.event] if named.event else _require("event", events, rows),
+        [named.time] if named.time else _require("time", [name for name in times if name != named.event], rows),
+    )
     taken = {patient, event, time}
     if len(taken) < 3 or named.centre in taken:
         raise DataError("Patient, time, event and centre are four columns; one was named twice. Name each once.")
-    others = (name for name in rows.columns if name not in taken and _CENTRE.search(name))
-    centre = named.centre or next(others, None)
+    centre = named.centre or next((name for name in rows.columns if name not in taken and _CENTRE.search(name)), None)
     content: dict[str, Any] = {
         "patient": patient,
         "centre": centre,
         "time": {"column": time, "unit": _guess_unit(time)},
-        "event": {"column": event, **_guess_codes(event, rows.column(event))},
+        "event": {"column": event, **_guess_codes(event, rows.column(event), named)},
         "cases": _guess_pattern(rows.column(patient), cases),
         **_sort_columns(rows, {patient, event, time, centre}),
     }
     content = {key: value for key, value in content.items() if value is not None}
-    ClinicalSchema.model_validate(content)
-    return _HEADER.format(table=rows.file) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    _check(content)
+    others = [name for name in dict.fromkeys((*events, *times)) if name not in (patient, event, time, centre)]
+    hint = _OTHERS.format(columns=", ".join(others)) if others else ""
+    return _HEADER.format(table=rows.file) + hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _choose(what: str, names: Sequence[str], rows: Rows) -> str:
+def _check(content: Mapping[str, Any]) -> None:
+    try:
+        ClinicalSchema.model_validate(content)
+    except ValidationError as error:
+        found = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+        raise DataError(f"This makes no schema: {found}. Name other columns or codes.") from error
+
+
+def _require(what: str, names: Sequence[str], rows: Rows) -> Sequence[str]:
     if not names:
         raise DataError(
             f"None of the columns {', '.join(rows.columns)} looks like the {what}. Name it: --{what} COLUMN."
         )
-    return names[0]
+    return names
+
+
+def _pair(events: Sequence[str], times: Sequence[str]) -> tuple[str, str]:
+    """Choose the event and the time whose names have most words in common, as os_status and os_time do."""
+    words = {name: {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())} - _COMMON for name in (*events, *times)}
+    pairs = [(event, time) for event in events for time in times if event != time]
+    return max(pairs, key=lambda pair: len(words[pair[0]] & words[pair[1]]), default=(events[0], times[0]))
 
 
 def _rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
@@ -114,11 +152,15 @@ def _rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
 
 def _list_events(rows: Rows) -> list[str]:
     known = {*_SEEN, *_CENSORED}
-    found = [name for name in rows.columns if _EVENT.search(name) and {*map(plain, rows.column(name))} - {""} <= known]
+    found = [
+        name for name in rows.columns if _EVENT.search(name) and {*map(plain, rows.column(name))} - {*MISSING} <= known
+    ]
     return sorted(found, key=lambda name: [re.search(words, name, re.IGNORECASE) is None for words in _EVENT_WORDS])
 
 
-def _list_times(rows: Rows, taken: set[str]) -> list[str]:
+def _list_times(rows: Rows, patient: str) -> list[str]:
+    """List columns that may be a time: numbers, and not the codes of an event."""
+    taken = {patient, *_list_events(rows)}
     return [
         name
         for name in rows.columns
@@ -130,21 +172,41 @@ def _guess_unit(column: str) -> str:
     return next((unit for word, unit in _UNITS.items() if word in column.casefold()), "days")
 
 
-def _guess_codes(column: str, cells: Iterable[str]) -> dict[str, list[Any]]:
-    codes = sorted({plain(cell) for cell in cells if plain(cell) not in MISSING})
+def _guess_codes(column: str, cells: Iterable[str], named: Named) -> dict[str, list[Any]]:
+    told = {plain(code) for code in (*named.seen, *named.censored)}
+    codes = sorted({plain(cell) for cell in cells} - ({*MISSING} - told))
+    strange = sorted(told - {*codes})
+    if strange:
+        raise DataError(say_unknown("code", strange[0], codes))
     if len(codes) < 2:
         raise DataError(
             f"The column {column!r} holds {len(codes)} code(s), {', '.join(codes) or 'none'}; expected one for "
             "those with the event and one for the others. Name another column: --event COLUMN."
         )
-    # 1 and 2 are censored and dead in R's survival, and in most tables that come from it.
-    seen = ["2"] if codes == ["1", "2"] else [code for code in codes if code in _SEEN] or codes[-1:]
-    censored = (
-        [code for code in codes if code in _CENSORED] or [code for code in codes if code not in seen][:1] or ["0"]
-    )
+    seen, censored = _part_codes(column, codes, named)
+    if not seen or not censored:
+        raise DataError(
+            f"The codes {', '.join(map(repr, codes))} of the column {column!r} do not tell who had the event and who "
+            "was followed without it. Name them: --seen CODE --censored CODE, or another column: --event COLUMN."
+        )
     competing = [code for code in codes if code not in (*seen, *censored)]
     found = {"seen": seen, "censored": censored, "competing": competing}
-    return {key: [int(code) if code.isdigit() else code for code in value] for key, value in found.items() if value}
+    return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in found.items() if value}
+
+
+def _part_codes(column: str, codes: Sequence[str], named: Named) -> tuple[list[str], list[str]]:
+    """Tell codes of the event and of follow-up without it; empty where they do not tell by themselves."""
+    seen, censored = [*map(plain, named.seen)], [*map(plain, named.censored)]
+    if not seen and not censored and _TURNED.search(column):
+        return [], []
+    if not seen and not censored and codes == ["1", "2"]:
+        return ["2"], ["1"]  # censored and dead in R's survival, and in most tables that come from it
+    seen = seen or [code for code in codes if code in _SEEN and code not in censored]
+    censored = censored or [code for code in codes if code in _CENSORED and code not in seen]
+    rest = [code for code in codes if code not in (*seen, *censored)]
+    if len(rest) == 1 and bool(seen) != bool(censored):  # of two kinds one is known, and so the other
+        return seen or rest, censored or rest
+    return seen, censored
 
 
 def _guess_pattern(patients: Sequence[str], cases: Sequence[str]) -> str | None:
@@ -179,23 +241,50 @@ def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
     for name in rows.columns:
         if name in used:
             continue
-        cells = [cell for cell in rows.column(name) if plain(cell) not in MISSING]
-        different = {plain(cell) for cell in cells}
-        if len(different) < 2:
-            ignored[name] = "the same in all patients" if cells else "missing in all patients"
-        elif LATER.search(name):
-            ignored[name] = "sounds like something known only after treatment began"
-        elif _share_of_numbers(cells) < _NUMERIC_SHARE and len(different) == len(cells) >= _LEAST_FOR_IDENTITY:
-            ignored[name] = "another value in each patient"
+        cells = [cell for cell in rows.column(name) if plain(cell)]
+        why = _find_reason_to_ignore(name, cells)
+        if why:
+            ignored[name] = why
         else:
-            covariates[name] = _guess_type(cells, different)
+            covariates[name] = _guess_type(cells)
     return {"covariates": covariates, **({"ignored": ignored} if ignored else {})}
 
 
-def _guess_type(cells: Sequence[str], different: set[str]) -> dict[str, Any]:
-    order = next((order for order in _ORDERS if different <= set(order)), None)
+def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
+    known = [cell for cell in cells if plain(cell) not in MISSING]
+    different = {plain(cell) for cell in known}
+    if not known:
+        return "missing in all patients"
+    if len(different) == 1 and not _is_all_or_none(cells):
+        markers = sorted({cell for cell in cells if plain(cell) in MISSING})
+        missing = f", or {', '.join(map(repr, markers))}, which means missing" if markers else ""
+        return f"the same in all patients{missing}"
+    if LATER.search(name):
+        return "sounds like something known only after treatment began"
+    if sounds_like_identifier(name):
+        return "sounds like an identifier"
+    share = _share_of_numbers(cells)
+    if share < _NUMERIC_SHARE and len(different) == len(known) >= _LEAST_FOR_IDENTITY:
+        return "another value in each patient"
+    if share == 1 and look_like_identifiers([*map(float, known)]):
+        return "another whole number in each patient, as an identifier has"
+    return ""
+
+
+def _is_all_or_none(cells: Sequence[str]) -> bool:
+    """Whether a word and None are all that there is, as of a treatment that some had and the others not."""
+    words = {plain(cell) for cell in cells} - ({*MISSING} - {_NONE})
+    return len(words) == 2 and _NONE in words and not any(map(_is_number, words))
+
+
+def _guess_type(cells: Sequence[str]) -> dict[str, Any]:
+    different = {plain(cell) for cell in cells} - {*MISSING}
+    written = {plain(cell): cell for cell in cells}
+    if _is_all_or_none(cells) and len(different) == 1:
+        return {"type": "ordinal", "order": [written[value] for value in (_NONE, *different)]}
+    wanted = (different | {_NONE} if _NONE in written else different, different)
+    order = next((order for values in wanted for order in _ORDERS if values <= set(order)), None)
     if order is not None:
-        written = {plain(cell): cell for cell in cells}
         return {"type": "ordinal", "order": [written[value] for value in order if value in written]}
     # Two numbers are a code: 1 and 2 for sex, say.
     numeric = _share_of_numbers(cells) == 1 and len(different) > 2

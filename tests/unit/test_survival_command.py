@@ -1,6 +1,7 @@
 """`duplus survival`: what a user gets from a table, and what the draft guesses."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def guess(text: str, cases: tuple[str, ...] = (), **named: str) -> dict[str, Any]:
+def guess(text: str, cases: tuple[str, ...] = (), **named: Any) -> dict[str, Any]:
     lines = [line.split(",") for line in text.splitlines()]
     rows = Rows("t.csv", tuple(lines[0]), tuple(dict(zip(lines[0], line, strict=True)) for line in lines[1:]))
     content: dict[str, Any] = yaml.safe_load(draft(rows, cases, Named(**named)))
@@ -144,6 +145,83 @@ def test_columns_can_be_named_where_their_names_do_not_tell() -> None:
 def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
     drafted = guess("patient,time,status\nP1,5,dead\nP2,6,alive\nP3,7,other", event="status")
     assert drafted["event"] == {"column": "status", "seen": ["dead"], "censored": ["alive"], "competing": ["other"]}
+
+
+@pytest.mark.parametrize("codes", [("progressed?", "stable"), ("1", "2", "3"), ("DOD", "NED", "AWD"), ("no", "0")])
+def test_codes_that_do_not_tell_are_asked_for(codes: tuple[str, ...]) -> None:
+    text = "patient,time,outcome\n" + "\n".join(f"P{n},{n + 5},{codes[n % len(codes)]}" for n in range(6))
+    with pytest.raises(DataError, match=r"do not tell who had the event .* --seen CODE --censored CODE"):
+        guess(text, event="outcome")
+    drafted = guess(text, event="outcome", seen=(codes[0],), censored=codes[1:])["event"]
+    assert [str(code).casefold() for code in drafted["seen"]] == [codes[0].casefold()]
+    with pytest.raises(DataError, match="Unknown code 'x'"):
+        guess(text, event="outcome", seen=("x",))
+    with pytest.raises(DataError, match="stands in more than one place"):
+        guess(text, event="outcome", seen=codes, censored=codes)
+
+
+@pytest.mark.parametrize(("one", "other"), [("Died", "No"), ("progressed", "stable"), ("²", "0"), ("1", "²")])
+def test_one_known_code_tells_the_other(one: str, other: str) -> None:
+    drafted = guess(f"patient,time,status\nP1,5,{one}\nP2,6,{other}", event="status")["event"]
+    assert [str(drafted[kind][0]) for kind in ("seen", "censored")] == [one.casefold(), other.casefold()]
+
+
+def test_a_column_of_the_living_is_not_taken_for_one_of_events() -> None:
+    text = "patient,time,alive\nP1,5,1\nP2,6,0"
+    with pytest.raises(DataError, match="do not tell who had the event"):
+        guess(text, event="alive")
+    assert guess(text, event="alive", seen=("0",))["event"] == {"column": "alive", "seen": [0], "censored": [1]}
+
+
+@pytest.mark.parametrize(
+    ("header", "pair"),
+    [
+        ("os_status,os_time,pfs_time,pfs_event", ("pfs_event", "pfs_time")),
+        ("OS_event,RFS_months,OS_months,RFS_event", ("OS_event", "OS_months")),
+        ("relapse,OSTime,OSStatus,age", ("OSStatus", "OSTime")),
+        ("death,time_os,relapse,age", ("death", "time_os")),
+    ],
+)
+def test_a_time_is_taken_with_its_own_event(header: str, pair: tuple[str, str]) -> None:
+    names = header.split(",")
+    numbers = {name: ("5", "6") if re.search("time|months|age", name, re.I) else ("1", "0") for name in names}
+    text = "\n".join([f"patient,{header}", *(f"P{n}," + ",".join(numbers[name][n] for name in names) for n in (0, 1))])
+    drafted = guess(text)
+    assert (drafted["event"]["column"], drafted["time"]["column"]) == pair
+
+
+def test_other_times_and_events_are_named_in_the_draft() -> None:
+    columns = ("patient", "death", "time_os", "relapse", "time_rfs")
+    rows = Rows("t.csv", columns, tuple(dict(zip(columns, line, strict=True)) for line in ("a1516", "b0708")))
+    assert "# Other columns that look like a time or an event: relapse, time_rfs." in draft(rows, (), Named())
+
+
+def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
+    lines = [
+        f"P{n},{n + 5},{n % 2},{('None', 'Yes')[n % 2]},{('none', 'mild', 'severe')[n % 3]},"
+        f"{('Unknown', 'Yes')[n % 2]},{70000 + n * 7919 % 9973},{n + 1},{n % 3},{40 + n * 7 % 31}"
+        for n in range(24)
+    ]
+    header = "patient,time,event,chemo,pain,smoker,number,line,site_id,age"
+    drafted = guess("\n".join([header, *lines]), patient="patient")
+    assert drafted["covariates"] == {
+        "chemo": {"type": "ordinal", "order": ["None", "Yes"]},
+        "pain": {"type": "ordinal", "order": ["none", "mild", "severe"]},
+        "age": {"type": "numeric"},
+    }
+    assert drafted["ignored"] == {
+        "smoker": "the same in all patients, or 'Unknown', which means missing",
+        "number": "another whole number in each patient, as an identifier has",
+        "line": "another whole number in each patient, as an identifier has",
+        "site_id": "sounds like an identifier",
+    }
+
+
+def test_an_event_that_some_lack_is_found_all_the_same() -> None:
+    columns = ("patient", "time", "event")
+    lines = (("a", "5", "1"), ("b", "6", "0"), ("c", "7", "NA"))
+    rows = Rows("t.csv", columns, tuple(dict(zip(columns, line, strict=True)) for line in lines))
+    assert yaml.safe_load(draft(rows, (), Named()))["event"] == {"column": "event", "seen": [1], "censored": [0]}
 
 
 def test_an_event_is_preferred_to_a_status_and_codes_of_r_are_known() -> None:
