@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import CENSORED, SEEN, Finding, Record, Rows, is_missing, read_records
+from duplus_nnunet.survival.identifiers import look_like_identifiers, sounds_like_identifier
+from duplus_nnunet.survival.schema import MISSING, ClinicalSchema, plain
+from duplus_nnunet.survival.table import CENSORED, LATE_ENTRY, SEEN, Finding, Record, Rows, is_missing, read_records
 
 # Words of columns that are known only after treatment began, or that tell the outcome by another name.
 LATER = re.compile(
@@ -29,6 +30,8 @@ _LEAST_EVENTS = 10
 # Events a covariate below which a Cox model is known to be unstable. Source: Peduzzi et al. 1995.
 _EVENTS_A_COVARIATE = 10
 _SHOWN = 8
+# Of all that means missing, what may be a value too: no treatment, say.
+_WORDS = ("none", "unknown")
 # Of what a guess by the commonest outcome gets wrong, the share that a column must put right to know the outcome.
 _TELLING = 0.95
 _SEVERAL = 4
@@ -75,7 +78,9 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> Report:
     records, findings = read_records(rows, schema)
     findings += _find_repeated(records)
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
-    findings += _compare_cases(records, schema, cases, set(rows.column(schema.patient)))
+    listed = {cell for cell in rows.column(schema.patient) if not is_missing(cell, schema)}
+    findings += _compare_cases(records, schema, cases, listed)
+    findings += _check_use(rows, schema)
     findings += _check_events(records)
     missing = _measure_missing(rows, schema)
     findings += _check_covariates(rows, schema, records, missing)
@@ -117,6 +122,33 @@ def _compare_cases(
         yield Finding("warning", f"{text} They are used with their record alone.")
 
 
+def _check_use(rows: Rows, schema: ClinicalSchema) -> Iterable[Finding]:
+    """Say what stands in the table and is not used, or not as it may seem."""
+    named = {*schema.list_columns()}
+    unnamed = [name for name in rows.columns if name not in named]
+    if unnamed:
+        yield Finding(
+            "note",
+            f"The schema does not name the column(s) {_say([*map(repr, unnamed)])}: they are not used. Add them to "
+            "`covariates`, or to `ignored` with the reason.",
+        )
+    if schema.entry is not None:
+        yield Finding("note", f"{schema.entry!r} is read as the time of entry, and is not used. {LATE_ENTRY}")
+    if "missing" not in schema.model_fields_set:
+        return
+    left_out = {*MISSING} - {plain(marker) for marker in schema.missing}
+    for name, form in schema.covariates.items():
+        values = {*map(plain, form.order)}
+        cells = [cell for cell in rows.column(name) if plain(cell) in left_out - values]
+        kept = Counter(cell for cell in cells if not is_missing(cell, schema, form))
+        if kept:
+            yield Finding(
+                "note",
+                f"{name!r}: {_say_counts(kept)} is read as a value, since `missing` of the schema replaces the usual "
+                "markers. Add it there if it means missing.",
+            )
+
+
 def _check_events(records: Sequence[Record]) -> Iterable[Finding]:
     kinds = Counter(record.event for record in records)
     none = f"None of {len(records)} patients is"
@@ -145,20 +177,57 @@ def _check_covariates(
     rows: Rows, schema: ClinicalSchema, records: Sequence[Record], missing: dict[str, float]
 ) -> Iterable[Finding]:
     for name, form in schema.covariates.items():
-        known = [record.values[name] for record in records if record.values[name] is not None]
+        known = [value for record in records if (value := record.values[name]) is not None]
+        markers = Counter(cell for cell in rows.column(name) if cell and is_missing(cell, schema, form))
+        held = f" Read as missing: {_say_counts(markers)}." if markers else ""
         if missing[name] == 1 or len(set(known)) < 2:
             value = f"the same, {known[0]!r}, in all patients" if known else "missing in all patients"
-            yield Finding("warning", f"{name!r} is {value}, so that it tells nothing. Move it to `ignored`.")
+            text = f"{name!r} is {value}, so that it tells nothing. Move it to `ignored`."
+            yield Finding("warning", text + held + _say_how_to_keep(markers, schema, tuple(MISSING)))
             continue
-        if form.type == "categorical" and len(known) >= _SHOWN and len(set(known)) > 0.8 * len(known):
-            yield Finding(
-                "warning",
-                f"{name!r} has {len(set(known))} different values in {len(known)} patients: it says who somebody is, "
-                "and not what they have. Move it to `ignored`, or make groups of its values.",
-            )
+        yield from _find_identity(name, form.type, known)
         yield from _find_foreknowledge(name, form.type, records)
         if missing[name] > 0:
-            yield Finding("note", f"{name!r} is missing in {missing[name]:.0%} of {len(rows.rows)} rows.")
+            few = form.type != "numeric" and len(set(known)) <= _SHOWN
+            how = _say_how_to_keep(markers, schema, _WORDS) if few else ""
+            yield Finding("note", f"{name!r} is missing in {missing[name]:.0%} of {len(rows.rows)} rows.{held}{how}")
+
+
+def _say_counts(cells: Counter[str]) -> str:
+    return ", ".join(f"{cell!r} ({count} rows)" for cell, count in sorted(cells.items()))
+
+
+def _say_how_to_keep(markers: Counter[str], schema: ClinicalSchema, doubtful: Sequence[str]) -> str:
+    """Say how a value is kept that means missing only because the schema does not say what does."""
+    found = [] if "missing" in schema.model_fields_set else sorted({*map(plain, markers)} & {*doubtful})
+    if not found:
+        return ""
+    others = ", ".join(repr(marker) for marker in MISSING if marker and marker not in found)
+    said = " or ".join(map(repr, found))
+    return f" If {said} is a value, write in the schema what means missing without it: `missing: [{others}]`."
+
+
+def _find_identity(name: str, kind: str, known: Sequence[float | str]) -> Iterable[Finding]:
+    """Look for what says who somebody is."""
+    if kind == "categorical" and len(known) >= _SHOWN and len(set(known)) > 0.8 * len(known):
+        yield Finding(
+            "warning",
+            f"{name!r} has {len(set(known))} different values in {len(known)} patients: it says who somebody is, "
+            "and not what they have. Move it to `ignored`, or make groups of its values.",
+        )
+    if kind != "numeric":
+        return
+    if sounds_like_identifier(name):
+        yield Finding(
+            "warning",
+            f"{name!r} sounds like an identifier. If so, move it to `ignored`; a code of groups is categorical.",
+        )
+    elif look_like_identifiers([*map(float, known)]):
+        yield Finding(
+            "warning",
+            f"{name!r} is another whole number in each patient, as an identifier is. If it says who somebody is, and "
+            "not what they have, move it to `ignored`.",
+        )
 
 
 def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iterable[Finding]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.schema import ClinicalSchema, plain
 from duplus_nnunet.survival.table import Record
 
 Table = NDArray[np.float32]
@@ -47,10 +47,18 @@ class ColumnCode:
         own = tuple(f"{self.name}={value}" for value in self.categories[1:]) if self.categories else (self.name,)
         return (*own, f"{self.name} is missing") if self.marks_missing else own
 
+    def find_category(self, value: float | str | None) -> int | None:
+        """Give the place of a value's category, however it is written (1 or 1.0, F or f); None: it is none of them."""
+        if value is None:
+            return None
+        written = plain(value)
+        return next((place for place, category in enumerate(self.categories) if plain(category) == written), None)
+
     def encode(self, value: float | str | None) -> list[float]:
         """Turn one value into numbers; None is one that is not known."""
         if self.categories:
-            numbers = [float(value == category) for category in self.categories[1:]]
+            place = self.find_category(value)
+            numbers = [float(place == other) for other in range(1, len(self.categories))]
         else:
             known = value is not None and self.scale > 0
             numbers = [(float(value or 0.0) - self.mean) / self.scale if known else 0.0]
@@ -117,8 +125,8 @@ class RecordEncoder:
                 notes.append(f"{column.name!r} is not known of anybody here; it counts as missing.")
             elif absent and not column.marks_missing:
                 notes.append(f"{column.name!r} is missing in {absent} record(s), and in none that was trained on.")
-            known = {str(value) for value in values if value is not None}
-            strange = sorted(known - {*column.categories}) if column.categories else []
+            known = {str(value) for value in values if value is not None} if column.categories else set()
+            strange = sorted(value for value in known if column.find_category(value) is None)
             if strange:
                 notes.append(f"{column.name!r} has values that were not trained on: {', '.join(map(repr, strange))}.")
         return notes

@@ -140,7 +140,7 @@ def _judge(column: ColumnCode, value: float | str | None) -> str:
     if value is None:
         return "" if column.marks_missing else f"{column.name!r} is missing, and was of nobody trained on"
     if column.categories:
-        known = value in column.categories
+        known = column.find_category(value) is not None
         return "" if known else f"{column.name!r} is {value!r}, which nobody trained on has; the commonest counts"
     if column.scale > 0 and abs(float(value) - column.mean) > _FAR * column.scale:
         return f"{column.name!r} is {value:g}, more than {_FAR:g} standard deviations from those trained on"

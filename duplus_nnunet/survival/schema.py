@@ -11,6 +11,7 @@ Example:
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -56,6 +57,17 @@ class TimeForm(_Strict):
         if dates == (None, None) if self.column is not None else None not in dates:
             return self
         raise ValueError("give either `column` (and `unit`), or `start` and `end` (and `format`)")
+
+    @model_validator(mode="after")
+    def _format_can_be_read(self) -> Self:
+        try:
+            datetime.strptime(datetime(2000, 1, 2, tzinfo=UTC).strftime(self.format), self.format)
+        except (ValueError, re.error) as error:
+            raise ValueError(
+                f"`format` is {self.format!r}, which no date can be read by ({error}). Use each part once, as in "
+                "'%Y-%m-%d' or '%d.%m.%Y'"
+            ) from error
+        return self
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -123,8 +135,8 @@ class ClinicalSchema(_Strict):
         entry: Column of the time, in the same unit, at which a patient came under observation (left truncation).
         cases: Regular expression that finds the patient in nnU-Net's case identifier, by its one group; None: a case
             is a patient.
-        missing: What means in any column that a value is not known, beside an empty cell; upper and lower case are the
-            same. What stands in an `order` is known.
+        missing: What means in any column that a value is not known, beside an empty cell, instead of the usual markers;
+            upper and lower case are the same. What stands in an `order` is known.
         covariates: By column.
         ignored: Columns that are not used, and why.
     """

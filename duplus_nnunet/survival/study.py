@@ -22,11 +22,10 @@ from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, run_round
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.table import LATE_ENTRY, SEEN, Record
 from duplus_nnunet.survival.values import Values, average_seeds, conclude, draw_counts
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
-_LATE = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
 
 # Of a seed, the number of a fold and the fold, whose places are those of the records that the study was given.
 FindFeatures = Callable[[int, int, Fold], FeatureTable | None]
@@ -279,7 +278,7 @@ def _leave_out(
 
 def _list_notes(place: Round) -> list[str]:
     late = sum(record.entry > 0 for record in place.records)
-    notes = [f"{late} patient(s) entered late. {_LATE}"] if late else []
+    notes = [f"{late} patient(s) entered late. {LATE_ENTRY}"] if late else []
     never = len(place.records) - len(place.held)
     if never:
         notes.append(f"{never} patient(s) are held out in no fold, and are not foretold.")

@@ -6,8 +6,9 @@ Nothing is dropped silently: what cannot be read is a finding, and stays out of 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, p
 Severity = Literal["error", "warning", "note"]
 SEEN, CENSORED = "seen", "censored"
 _DELIMITERS = ",;\t"
+LATE_ENTRY = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Record:
         event: SEEN, CENSORED, or the code of a competing event.
         entry: Days at which the patient came under observation, 0 or more and below `time`.
         values: Covariates: numbers, texts, or for an ordinal one its place in the order from 0; None if not known.
+            Texts that mean the same, such as 1 and 1.0, stand as most cells of the table have them.
     """
 
     row: int
@@ -143,7 +146,24 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
             records.append(_read_record(number, row, schema))
         except ValueError as error:
             findings.append(Finding("error", f"Row {number} ({row[schema.patient] or 'no patient'}): {error}"))
-    return records, findings
+    return _spell_alike(records, schema), findings
+
+
+def _spell_alike(records: Sequence[Record], schema: ClinicalSchema) -> list[Record]:
+    """Write equal values of categorical covariates, such as 1 and 1.0, or F and f, as most cells do."""
+    spelt: dict[str, dict[str, str]] = {}
+    for name in (name for name, form in schema.covariates.items() if form.type == "categorical"):
+        counts = Counter(str(record.values[name]) for record in records if record.values[name] is not None)
+        rising = sorted(counts, key=lambda value: (counts[value], value))
+        spelt[name] = {plain(value): value for value in rising}  # of several, the commonest stays
+    return [
+        replace(record, values={name: _respell(value, spelt.get(name)) for name, value in record.values.items()})
+        for record in records
+    ]
+
+
+def _respell(value: float | str | None, spelt: Mapping[str, str] | None) -> float | str | None:
+    return value if value is None or spelt is None else spelt[plain(value)]
 
 
 def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = None) -> bool:
@@ -207,6 +227,9 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
         for code in codes:
             if plain(cell) in spell(code):
                 return kind or plain(cell)
+    if is_missing(cell, schema):
+        how = f", which means missing: {cell!r}" if cell else ""
+        raise ValueError(f"{form.column!r} is missing{how}. Fill it in, or take the row out")
     known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
     raise ValueError(
         f"{form.column!r} is {cell!r}; the schema knows {known}. Declare it as `seen`, `censored` or, if it is another "

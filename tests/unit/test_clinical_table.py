@@ -87,6 +87,12 @@ def test_what_cannot_be_read_is_an_error_with_its_row(line: tuple[Any, ...], mes
     assert len(report.records) == 30
 
 
+@pytest.mark.parametrize("form", ["%d.%m.%y", "%Y-%m-%dT%H:%M:%S %z", "%d %b %Y"])
+def test_usual_formats_of_dates_are_taken(form: str) -> None:
+    time = {"start": "from", "end": "to", "format": form}
+    assert ClinicalSchema.model_validate(FORM | {"time": time}).time.format == form
+
+
 def test_what_stands_in_an_order_is_known_and_truth_values_are_words() -> None:
     covariates = {
         "grade": {"type": "ordinal", "order": ["none", "mild"]},
@@ -112,6 +118,26 @@ def test_the_outcome_by_another_name_is_told() -> None:
     )
 
 
+def test_a_category_is_the_same_however_it_is_written() -> None:
+    cells = ("1", "1.0", "2", "1", "2.0", "2", "Male", "male", "MALE", "male")
+    rows = make_rows(*((f"p{n}", n + 1, 1, 50, cell, "low") for n, cell in enumerate(cells)))
+    records, _ = read_records(rows, ClinicalSchema.model_validate(FORM))
+    assert [record.values["sex"] for record in records] == [*"112122", *["male"] * 4]
+
+
+@pytest.mark.parametrize(("cell", "found"), [("", "is missing. Fill"), ("NA", "which means missing: 'NA'. Fill")])
+def test_an_event_that_is_not_known_is_to_be_filled_in(cell: str, found: str) -> None:
+    told = texts(examine(*make_patients(), ("q", 3, cell, 50, "f", "low")), "error")
+    assert found in told
+    assert "Declare it as" not in told
+
+
+def test_a_code_may_be_what_else_means_missing() -> None:
+    event = {"column": "event", "seen": [1], "censored": ["none"]}
+    rows = make_rows(("a", 1, "None", 50, "f", "low"))
+    assert read_records(rows, ClinicalSchema.model_validate(FORM | {"event": event}))[0][0].event == CENSORED
+
+
 def test_entry_must_be_before_the_end() -> None:
     rows = make_rows(("a", 5, 1, 2), ("b", 5, 1, 5), ("c", 5, 1, ""), header=("id", "months", "event", "from"))
     schema = ClinicalSchema.model_validate(FORM | {"entry": "from", "covariates": {}})
@@ -135,6 +161,8 @@ def test_images_and_rows_are_compared() -> None:
     assert "No patient of the table has an image" in texts(nobody, "error")
     schema = ClinicalSchema.model_validate(FORM | {"cases": "^s_([^_]+)_"})
     assert not texts(check(make_rows(*make_patients(2)), schema, ("s_p0_ct", "s_p1_ct")), "error")
+    nameless = examine(*make_patients(), ("", 3, 1, 50, "f", "low"), cases=("p0", "p1"))
+    assert "28 of 30 patients have no image: p10, " in texts(nameless, "warning")
     strange = check(make_rows(*make_patients(2)), schema, ("s_p0_ct", "p1"))
     assert "does not fit p1" in texts(strange, "error")
 
@@ -186,6 +214,36 @@ def test_columns_that_tell_nothing_or_too_much_are_told() -> None:
     assert "'lab' is missing in 50% of 30 rows" in texts(report, "note")
 
 
+def test_what_was_read_as_missing_by_a_marker_is_said() -> None:
+    lines = [(*line[:4], ("None", "Yes")[n // 2 % 2], *line[5:]) for n, line in enumerate(make_patients())]
+    found = texts(examine(*lines), "warning")
+    assert "'sex' is the same, 'Yes', in all patients" in found
+    assert "Read as missing: 'None' (16 rows). If 'none' is a value, write in the schema" in found
+    assert "`missing: ['na', 'n/a', 'nan', 'null', 'unknown', 'missing', '?', '.']`" in found
+    kept = examine(*lines, missing=["na"])
+    assert not texts(kept, "warning")
+    assert "'sex': 'None' (16 rows) is read as a value, since `missing` of the schema replaces" in texts(kept, "note")
+    few = [(*line[:4], "abc?"[n % 4], *line[5:]) for n, line in enumerate(make_patients())]
+    assert "'sex' is missing in 23% of 30 rows. Read as missing: '?' (7 rows)." in texts(examine(*few), "note")
+    unknown = [(*line[:4], ("a", "b", "Unknown")[n % 3], *line[5:]) for n, line in enumerate(make_patients())]
+    assert "If 'unknown' is a value" in texts(examine(*unknown), "note")
+
+
+@pytest.mark.parametrize(("name", "first", "step"), [("mrn", 40.5, 1), ("count", 71234, 913), ("count", 7, 1)])
+def test_numbers_that_say_who_somebody_is_are_told(name: str, first: float, step: int) -> None:
+    rows = make_rows(*((*line, first + step * n) for n, line in enumerate(make_patients())), header=(*HEADER, name))
+    schema = ClinicalSchema.model_validate(FORM | {"covariates": {name: {"type": "numeric"}}})
+    assert f"{name!r} " in texts(check(rows, schema, ()), "warning")
+    assert "an identifier" in texts(check(rows, schema, ()), "warning")
+
+
+def test_columns_that_are_not_used_are_said() -> None:
+    rows = make_rows(*((*line, 0, "x") for line in make_patients()), header=(*HEADER, "from", "stage"))
+    report = check(rows, ClinicalSchema.model_validate(FORM | {"entry": "from"}), ())
+    assert "The schema does not name the column(s) 'stage': they are not used" in texts(report, "note")
+    assert "'from' is read as the time of entry, and is not used. No method here uses" in texts(report, "note")
+
+
 def test_patients_and_events_are_counted_by_centre() -> None:
     header = (*HEADER, "hospital")
     lines = [(*line, "AB"[n % 3 == 0]) for n, line in enumerate(make_patients())]
@@ -202,6 +260,7 @@ def test_patients_and_events_are_counted_by_centre() -> None:
             "give either `column` (and `unit`), or `start` and `end`",
         ),
         ({"time": {"start": "b"}}, "give either `column`"),
+        ({"time": {"start": "b", "end": "c", "format": "%Y/%Y"}}, "`format` is '%Y/%Y', which no date can be read by"),
         ({"time": {"column": "a", "unit": "hours"}}, "time -> unit"),
         ({"event": {"column": "e", "seen": [1], "censored": ["1.0"]}}, "the code '1' stands in more than one place"),
         ({"covariates": {"g": {"type": "ordinal"}}}, "an ordinal covariate needs `order`"),

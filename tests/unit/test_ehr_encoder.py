@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.encoding import RecordEncoder, fit_encoder
+from duplus_nnunet.survival.encoding import ColumnCode, RecordEncoder, fit_encoder
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.table import CENSORED, Record
 
@@ -51,6 +51,15 @@ def test_an_encoder_of_another_form_is_refused(change: dict[str, Any]) -> None:
     broken = {key: value for key, value in {**plain[0], **change}.items() if value is not None}
     with pytest.raises(ModelError, match="A stored EHR encoder cannot be read"):
         RecordEncoder.from_plain([broken, *plain[1:]])
+
+
+def test_a_category_is_known_however_it_is_written() -> None:
+    encoder = fit_encoder(make_records(), SCHEMA)
+    one, other = ([replace(make_records()[0], values={"site": site})] for site in ("arm", " Arm"))
+    np.testing.assert_array_equal(encoder.encode(one)[0], encoder.encode(other)[0])
+    assert encoder.encode(other)[1] == encoder.encode(one)[1]
+    column = ColumnCode("chemo", "categorical", categories=("yes", "None"), marks_missing=True)
+    assert [column.encode(value) for value in ("none", "YES", None)] == [[1, 0], [0, 0], [0, 1]]
 
 
 def test_numbers_know_their_column() -> None:
