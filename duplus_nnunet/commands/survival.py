@@ -92,8 +92,8 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         "the folds held out (importance.csv)")  # fmt: skip
     add("--folds", type=int, default=5, help="default: %(default)s")
     add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
-    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of AUC and of survival (default: "
-        "when a quarter, half and three quarters of all events had happened)")  # fmt: skip
+    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of the pooled AUC and of survival "
+        "(default: when a quarter, half and three quarters of all events had happened)")  # fmt: skip
 
 
 def _draft(args: argparse.Namespace) -> int:
@@ -150,8 +150,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     require_sksurv()
     check_options(args.importance, args.model, args.output)
-    if args.seeds < 1 or min(args.horizons, default=1.0) <= 0:
-        raise DataError("--seeds must be 1 or more, and --horizons above 0.")
+    if args.seeds < 1:
+        raise DataError("--seeds must be 1 or more.")
+    design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
     datasets = _open(args)
     rows, schema, report = _examine(datasets)
     if not report.is_usable:
@@ -159,7 +160,6 @@ def _evaluate(args: argparse.Namespace) -> int:
         return 1
     if not schema.covariates and args.model is None:
         raise DataError("The schema has no covariates, so that there is nothing to foretell from. Add some.")
-    design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
     warnings = tuple(found.text for found in report.findings if found.severity == "warning")
     records, features = report.records, None
     if args.model is not None:

@@ -19,6 +19,7 @@ from duplus_nnunet.survival.table import SEEN
 
 _RIDGE = 0.1
 _INNER = 5
+_LEAST_TO_LEARN = 2  # patients that Coxnet can be fitted to
 # Strengths of Coxnet's penalty that are tried.
 _STRENGTHS = 30
 # No path of penalties is shorter than this.
@@ -86,7 +87,8 @@ def foretell_by_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
 
     def fit(x: Any, y: Any) -> Any:
         alphas = _fit_coxnet(x, y, n_alphas=_STRENGTHS, alpha_min_ratio=0.01).alphas_
-        best = int(np.argmax(_score_strengths(x, y, alphas, task)))
+        scores = _score_strengths(x, y, alphas, task)
+        best = int(np.argmax(scores)) if len(scores) else 0
         return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
 
     return _run_sksurv(task, encode, fit)
@@ -111,12 +113,16 @@ def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
 def _score_strengths(x: Any, y: Any, alphas: Any, task: Task) -> Numbers:
     """Return the cross-validated partial likelihood, higher is better, of strengths that fitted in all inner folds.
 
-    Concordance would not do: it does not see how far a penalty shrinks.
+    Concordance would not do: it does not see how far a penalty shrinks. Of too few patients for inner folds to learn
+    from, nothing is returned, and the strongest penalty stays.
 
     Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24).
     """
+    folds = make_folds(task.train, count_inner(task), task.seed)
+    if min(len(fold.train) for fold in folds) < _LEAST_TO_LEARN:
+        return np.zeros(0)
     sums = []
-    for fold in make_folds(task.train, count_inner(task), task.seed):
+    for fold in folds:
         train = list(fold.train)
         weights = _fit_coxnet(x[train], y[train], alphas=alphas).coef_
         sums.append(_sum_likelihood(x, y, weights) - _sum_likelihood(x[train], y[train], weights))

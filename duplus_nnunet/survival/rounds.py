@@ -159,7 +159,7 @@ def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[flo
     if horizons[-1] >= last:
         raise DataError(
             f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of a fold, {last:g} days. Choose an "
-            "earlier one: nobody was observed there."
+            "earlier one (--horizons): nobody was observed there."
         )
     return Times(np.linspace(first, horizons[-1], _GRID), np.array(horizons, float), np.linspace(0, last, _CURVE))
 
@@ -217,7 +217,7 @@ def _sum_up(place: Round, fold: Fold, found: Forecast) -> dict[str, Sums]:
     return {
         "Harrell's C": compare_pairs(test, found.risk),
         "Uno's C": compare_pairs(test, found.risk, weights**2),
-        "AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
+        "pooled AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
         "integrated Brier": sum_brier(train, test, place.times.part(found.survival)[0], grid),
     }
 

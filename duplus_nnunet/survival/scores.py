@@ -5,7 +5,8 @@ of sums over patients or pairs of them, so that a patient bootstrap weighs what 
 concordance and AUC, 0.5 being chance; lower is better for the Brier score.
 
 Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). Weights of
-the censoring are scikit-survival's, and all scores equal its own to 1e-6.
+the censoring are scikit-survival's, and all scores equal its own to 1e-6, the AUC at each horizon. A study's pooled AUC
+is of the pairs of all horizons together, which is not its mean AUC: that averages horizons by how survival falls.
 """
 
 from collections.abc import Sequence

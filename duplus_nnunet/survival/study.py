@@ -4,9 +4,11 @@ All methods see the same folds. Folds are drawn several times, by one seed each,
 intervals, and a patient enters all methods and seeds at once, so that differences are paired.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,13 +21,14 @@ from duplus_nnunet.survival.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.methods import IMAGE_METHODS, METHODS, forecast, read_outcome
 from duplus_nnunet.survival.notes import merge_notes
-from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, run_round
+from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, find_last, run_round
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Numbers, Outcome
 from duplus_nnunet.survival.table import LATE_ENTRY, SEEN, Record
 from duplus_nnunet.survival.values import Values, average_seeds, conclude, draw_counts
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
+_QUARTERS = (0.25, 0.5, 0.75)
 
 # Of a seed, the number of a fold and the fold, whose places are those of the records that the study was given.
 FindFeatures = Callable[[int, int, Fold], FeatureTable | None]
@@ -57,6 +60,19 @@ class Design:
     forecasts: Mapping[str, Method] = field(default_factory=dict)
     find_centre_features: Callable[[str, Fold], FeatureTable | None] | None = None
     settings: SurvivalSettings = field(default_factory=SurvivalSettings)
+
+    def __post_init__(self) -> None:
+        """Check the horizons.
+
+        Raises:
+            DataError: One is not a number above 0, or they do not ascend.
+        """
+        steps = (0.0, *self.horizons, math.inf)
+        if not all(one < other for one, other in pairwise(steps)):
+            raise DataError(
+                f"The horizons (--horizons) are {', '.join(f'{one:g}' for one in self.horizons)}; expected days above "
+                "0, none of them twice, in ascending order."
+            )
 
 
 @dataclass(frozen=True)
@@ -90,9 +106,29 @@ class Study:
     curve_days: tuple[float, ...] = ()
 
 
-def choose_horizons(outcome: Outcome) -> tuple[float, ...]:
-    """Take the times by which a quarter, half and three quarters of all seen events had happened."""
-    return tuple(float(time) for time in np.unique(np.quantile(outcome.time[outcome.event], [0.25, 0.5, 0.75])))
+def choose_horizons(outcome: Outcome, followed: float = math.inf) -> tuple[float, ...]:
+    """Take the times by which a quarter, half and three quarters of all seen events had happened.
+
+    Args:
+        outcome: With one event or more.
+        followed: Days up to which the training patients of every fold were followed. Of the times, those before it are
+            kept; if none of them is after the first event, the events before it are those that are parted.
+
+    Raises:
+        DataError: No event came before the end of that follow-up, or all at one time.
+    """
+    times = outcome.time[outcome.event]
+    first = float(times.min())
+    for part in (times, times[times < followed]):
+        found = np.unique(np.quantile(part, _QUARTERS)) if len(part) else part
+        kept = tuple(float(time) for time in found[found < followed])
+        if kept and (kept[-1] > first or followed == math.inf):
+            return kept
+    raise DataError(
+        f"The first event is at {first:g} days, and the training patients of every fold were followed for "
+        f"{followed:g}: no time between them parts the events, so that there is nothing to foretell. Use patients with "
+        "longer follow-up, other folds, or a finer unit of time."
+    )
 
 
 def run_study(
@@ -130,7 +166,7 @@ def run_study(
             show(f"{name}, seed {place.seed}")
     study = _conclude(rounds, results, counts)
     centres, notes = _leave_out(rounds[0], methods, design, (counts, order), show)
-    return replace(study, centres=centres, notes=(*_list_notes(rounds[0]), *study.notes, *notes))
+    return replace(study, centres=centres, notes=(*_list_notes(rounds[0], design), *study.notes, *notes))
 
 
 def list_methods(has_images: bool) -> tuple[str, ...]:
@@ -180,12 +216,13 @@ def _plan_rounds(
 ) -> list[Round]:
     outcome = read_outcome(records)
     splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
-    horizons = design.horizons or choose_horizons(outcome)
-    times = choose_times(outcome, [fold for folds in splits for fold in folds], horizons)
+    folds = [fold for split in splits for fold in split]
+    horizons = design.horizons or choose_horizons(outcome, find_last(outcome, folds))
+    times = choose_times(outcome, folds, horizons)
     rounds = []
-    for seed, folds in zip(design.seeds, splits, strict=True):
-        images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(folds)]
-        rounds.append(Round(records, outcome, schema, folds, images, seed, times, design.settings))
+    for seed, split in zip(design.seeds, splits, strict=True):
+        images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(split)]
+        rounds.append(Round(records, outcome, schema, split, images, seed, times, design.settings))
     return rounds
 
 
@@ -276,10 +313,16 @@ def _leave_out(
     return leave_centres_out(replace(base, folds=list(folds.values()), images=images), own, counts, show), notes
 
 
-def _list_notes(place: Round) -> list[str]:
+def _list_notes(place: Round, design: Design) -> list[str]:
     late = sum(record.entry > 0 for record in place.records)
     notes = [f"{late} patient(s) entered late. {LATE_ENTRY}"] if late else []
     never = len(place.records) - len(place.held)
     if never:
         notes.append(f"{never} patient(s) are held out in no fold, and are not foretold.")
+    horizons = tuple(map(float, place.times.horizons))
+    if not design.horizons and horizons != choose_horizons(place.outcome):
+        notes.append(
+            "Not all times by which a quarter, half and three quarters of the events had happened lie within the "
+            f"follow-up of every fold; the horizons are {', '.join(f'{one:g}' for one in horizons)} days instead."
+        )
     return notes

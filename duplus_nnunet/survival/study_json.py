@@ -11,7 +11,7 @@ from duplus_nnunet.survival.groups import RiskGroups
 from duplus_nnunet.survival.study import Design, Study
 from duplus_nnunet.survival.values import SCORES, Value
 
-VERSION = 2
+VERSION = 3
 
 
 def to_plain(study: Study, design: Design) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from duplus_nnunet.survival.values import SCORES, Value
 
 DIRECTIONS = (
     "Higher is better, 0.5 is chance; of the integrated Brier score lower is better; a Brier skill of 0 is "
-    "Kaplan-Meier's, 1 is perfect."
+    "Kaplan-Meier's, 1 is perfect. The pooled AUC is of the pairs of all horizons together, and not a mean over them."
 )
 
 _WHOLE_DAYS = 10

@@ -12,8 +12,8 @@ import numpy as np
 from duplus_nnunet.reporting.bootstrap import DRAWS, SEED, find_interval
 from duplus_nnunet.survival.scores import Numbers
 
-# Direction of each score: whether higher is better.
-SCORES = {"Harrell's C": True, "Uno's C": True, "AUC": True, "integrated Brier": False, "Brier skill": True}
+# Direction of each score: whether higher is better. The AUC is of the pairs of all horizons together (see scores.py).
+SCORES = {"Harrell's C": True, "Uno's C": True, "pooled AUC": True, "integrated Brier": False, "Brier skill": True}
 NULL = "Kaplan-Meier"
 _BRIER, _SKILL = "integrated Brier", "Brier skill"
 

@@ -124,9 +124,9 @@ def test_curves_and_median_times_agree(folder: Path, study: Study) -> None:
 
 def test_metrics_are_plain_json_of_a_version(folder: Path, study: Study) -> None:
     content = json.loads((folder / "metrics.json").read_text())
-    assert content["version"] == 2
+    assert content["version"] == 3
     assert content["first_method"] == "Cox"
-    assert content["scores"]["Cox"]["AUC"]["value"] == study.scores["Cox"]["AUC"].value
+    assert content["scores"]["Cox"]["pooled AUC"]["value"] == study.scores["Cox"]["pooled AUC"].value
     brier = {name: content["scores"][name]["integrated Brier"]["value"] for name in study.methods}
     skill = content["scores"]["Cox"]["Brier skill"]["value"]
     assert skill == pytest.approx(1 - brier["Cox"] / brier["Kaplan-Meier"])
@@ -237,14 +237,19 @@ def test_why_there_is_no_p_is_said(study: Study, groups: list[str], events: list
 
 
 def test_nothing_to_compare_is_null_in_json() -> None:
-    study = Study({"Cox": {"AUC": Value(math.nan, None)}}, {}, (), (1.0,), ())
-    assert json.loads(json.dumps(to_plain(study, Design()), allow_nan=False))["scores"]["Cox"]["AUC"]["value"] is None
+    study = Study({"Cox": {"pooled AUC": Value(math.nan, None)}}, {}, (), (1.0,), ())
+    assert (
+        json.loads(json.dumps(to_plain(study, Design()), allow_nan=False))["scores"]["Cox"]["pooled AUC"]["value"]
+        is None
+    )
 
 
 def test_lines_for_people_hold_differences_and_centres(study: Study) -> None:
     lines = list(describe_study(study))
     assert lines[0].split()[:2] == ["Harrell's", "C"]
     assert any(line.startswith("Cox less") for line in lines)
+    assert "pooled AUC" in lines[0]
+    assert "of the pairs of all horizons together, and not a mean over them" in lines[-1]
     assert any(line.startswith("2 centres left out") for line in lines)
 
 

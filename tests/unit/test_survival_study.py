@@ -31,7 +31,7 @@ from duplus_nnunet.survival.notes import merge_notes
 from duplus_nnunet.survival.rounds import find_median
 from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, Study, list_methods, run_study
+from duplus_nnunet.survival.study import Design, Study, choose_horizons, list_methods, run_study
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 from duplus_nnunet.survival.unfamiliar import count_missing, find_warnings, list_known
 
@@ -307,7 +307,7 @@ def test_fewer_events_than_folds_can_share_still_have_scores() -> None:
     pytest.importorskip("sksurv")
     few = [replace(r, event=SEEN if n % 4 == 0 else CENSORED) for n, r in enumerate(make_records(40))]
     found = run_study(few, SCHEMA, Design(seeds=(0, 1, 2), methods=("Cox", "Kaplan-Meier")))
-    assert 0 <= found.scores["Cox"]["AUC"].value <= 1
+    assert 0 <= found.scores["Cox"]["pooled AUC"].value <= 1
     with pytest.raises(DataError, match="only 1 are left to learn from"):
         run_study([replace(r, event=SEEN if n < 2 else CENSORED) for n, r in enumerate(few)], SCHEMA, Design(folds=2))
 
@@ -341,6 +341,46 @@ def test_a_horizon_beyond_the_follow_up_is_refused() -> None:
     pytest.importorskip("sksurv")
     with pytest.raises(DataError, match="lies beyond the follow-up"):
         run_study(make_records(30), SCHEMA, Design(folds=3, seeds=(0,), horizons=(1e6,), methods=("Cox",)))
+
+
+def test_chosen_horizons_lie_within_the_follow_up_of_every_fold() -> None:
+    pytest.importorskip("sksurv")
+    late = (3, 9, 12)
+    records = [
+        replace(r, time=2000.0 + n if n in late else 50.0 + n, event=SEEN if n in (*late, 0, 5, 20) else CENSORED)
+        for n, r in enumerate(make_records(30))
+    ]
+    fold = Fold(tuple(n for n in range(30) if n not in late), late)
+    design = Design(seeds=(0,), given=((fold,),), methods=("Cox", "Kaplan-Meier"))
+    found = run_study(records, SCHEMA, design)
+    assert 50 < found.horizons[-1] < 79
+    assert any("lie within the follow-up of every fold; the horizons are" in note for note in found.notes)
+    usual = run_study(make_records(30), SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
+    assert not any("the horizons are" in note for note in usual.notes)
+
+
+def test_chosen_horizons_are_quarters_of_the_events_before_the_end() -> None:
+    outcome = Outcome(np.array([True, True, True, True, False]), np.array([1.0, 2.0, 3.0, 9.0, 9.0]))
+    assert choose_horizons(outcome) == (1.75, 2.5, 4.5)
+    assert choose_horizons(outcome, 4.0) == (1.75, 2.5)
+    late = Outcome(np.array([True, True, *[True] * 8]), np.array([1.0, 2.0, *[9.0] * 8]))
+    assert choose_horizons(late, 5.0) == (1.25, 1.5, 1.75)
+    with pytest.raises(DataError, match="no time between them parts the events"):
+        choose_horizons(late, 1.5)
+
+
+@pytest.mark.parametrize("horizons", [(math.nan,), (math.inf,), (0.0, 5.0), (5.0, 5.0), (9.0, 5.0)])
+def test_horizons_that_are_none_are_refused(horizons: tuple[float, ...]) -> None:
+    with pytest.raises(DataError, match="expected days above 0, none of them twice, in ascending order"):
+        Design(horizons=horizons)
+
+
+def test_the_strongest_penalty_is_taken_if_too_few_are_left_to_choose_by() -> None:
+    pytest.importorskip("sksurv")
+    records = [replace(record, time=10.0 + n, event=SEEN) for n, record in enumerate(make_records(4))]
+    found = methods.forecast("Coxnet", Task(records[:2], records[2:], SCHEMA, np.array([10.5]), 0))
+    assert np.isfinite(found.risk).all()
+    assert np.ptp(found.risk) == 0
 
 
 @pytest.fixture
@@ -562,7 +602,7 @@ def test_all_events_of_one_kind_are_said_or_done(by_age: list[Task]) -> None:
     records = make_records(30)
     with pytest.raises(DataError, match="None of 30 patients has the event"):
         run_age([replace(record, event=CENSORED) for record in records])
-    assert run_age([replace(record, event=SEEN) for record in records]).scores["age"]["AUC"].value > 0.5
+    assert run_age([replace(record, event=SEEN) for record in records]).scores["age"]["pooled AUC"].value > 0.5
 
 
 def test_pure_noise_is_chance() -> None:
