@@ -8,7 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_PET, PHANTOM_SOURCES, write_phantom_sources
+from duplus_nnunet.data.anatomy import LABELS
+from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_SOURCES, write_phantom_sources
 from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated
 from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.demo.host_commands import HostCommands
@@ -26,8 +27,8 @@ CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
 _THINNER = 2
-# In CT and MR left has to be told from right, in MR last, in PET nothing that looks alike.
-_DRAWN_TIMES = ((PHANTOM_MR, 1.25), (PHANTOM_PET, 0.5))
+# Left is told from right last in MR.
+_DRAWN_TIMES = ((PHANTOM_MR, 1.25),)
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,8 @@ class Experiment:
         self._predict("nnUNetv2_predict", self.workspace.one_body, target, *_MODEL, *self._table, "--targets", target)
 
     def predict_transfer(self) -> None:
-        """Predict in each contrast the targets that are annotated in other contrasts only."""
-        for source in PHANTOM_SOURCES:
-            images = self.workspace.raw / source.dataset / "imagesTs"
-            words = (*_MODEL, "--context", source.context, "--targets", *list_unannotated(source))
-            self._predict("nnUNetv2_predict", images, TRANSFER, *words)
+        """Predict all targets in every contrast, those too that are annotated in other contrasts only."""
+        self._predict("nnUNetv2_predict", self.workspace.images, TRANSFER, *_MODEL, *self._table, "--targets", *LABELS)
 
     def predict_control(self, name: str) -> None:
         """Predict as `predict_all` does, by a copy of the model with exchanged embeddings; see `CONTROLS`."""
