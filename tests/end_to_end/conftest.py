@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from duplus_nnunet.data.phantom import write_phantom_dataset
 
@@ -75,13 +76,32 @@ class Project:
         file.write_text(json.dumps(plans))
 
 
+def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Build a folder that several test files start from: once in a run of the tests, by whichever worker comes first.
+
+    Returns:
+        A copy of the worker's own, which tests may change.
+    """
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared_{name}"
+    with FileLock(f"{shared}.lock"):
+        if not shared.is_dir():
+            made = factory.mktemp(f"making_{name}")
+            build(made)
+            made.rename(shared)
+    return Path(shutil.copytree(shared, factory.mktemp("copies") / name, symlinks=True))
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Five phantoms planned, preprocessed and trained on for two short epochs."""
-    made = Project(tmp_path_factory.mktemp("project"))
+    return Project(build_once(tmp_path_factory, "project", _train_briefly))
+
+
+def _train_briefly(folder: Path) -> None:
+    made = Project(folder)
     made.raw.parent.mkdir()
     write_phantom_dataset(made.raw, 5, 1, 0)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "998", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
     made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=1)
     made.do("nnUNetv2_train", "998", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
-    return made

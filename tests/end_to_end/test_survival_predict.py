@@ -23,25 +23,18 @@ from duplus_nnunet.survival.table import Record, read_records
 from duplus_nnunet.survival.table import read_rows as read_table
 from duplus_nnunet.trainers.survival_lora import ADAPTER, attach_lora, make_spec
 
-from .lesions import write_lesions
-from .test_survival_trainer import ON_CPU, TRAIN, Prognosis
+from .conftest import build_once
+from .test_survival_trainer import PATIENTS, Prognosis, train_base
 
 pytestmark = pytest.mark.slow
 
-PATIENTS = 12
 NEW = f"P{PATIENTS}"  # whose image is in imagesTs
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Prognosis:
     """A segmentation, and a prognosis of two folds on it."""
-    made = Prognosis(tmp_path_factory.mktemp("new_patients"))
-    write_lesions(made.raw, PATIENTS)
-    options = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
-    made.do("nnUNetv2_plan_and_preprocess", "-d", "990", *options)
-    made.change_settings(epochs=8, iterations_per_epoch=25, validation_iterations=1)
-    made.do("duplus", "survival", "split", "990", "--folds", "2")
-    made.do(*TRAIN, "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", *ON_CPU)
+    made = Prognosis(build_once(tmp_path_factory, "prognosis", train_base))
     plans = made.copy_plans("DuPLUSFrozen", allow_overlap=True)
     for fold in (0, 1):
         done = made.learn(plans, fold, "-pretrained_weights", made.base)

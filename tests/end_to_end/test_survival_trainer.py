@@ -19,7 +19,7 @@ from duplus_nnunet.cli import main
 from duplus_nnunet.inference.survival_model import open_reader, read_model
 from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, make_key
 
-from .conftest import FAST, Project
+from .conftest import FAST, Project, build_once
 from .lesions import write_lesions
 
 pytestmark = pytest.mark.slow
@@ -81,16 +81,21 @@ class Prognosis(Project):
             started.wait()
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Prognosis:
-    """Patients, folds by patient, and a segmentation trained on the first one."""
-    made = Prognosis(tmp_path_factory.mktemp("prognosis"))
+def train_base(folder: Path) -> None:
+    """Write patients, draw folds by patient, and train a segmentation on the first one."""
+    made = Prognosis(folder)
     write_lesions(made.raw, PATIENTS)
     options = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
     made.do("nnUNetv2_plan_and_preprocess", "-d", "990", *options)
     made.change_settings(epochs=8, iterations_per_epoch=25, validation_iterations=1)
     assert "fold 0: 8 patients held out" in made.do("duplus", "survival", "split", "990", "--folds", "2")
     made.do(*TRAIN, "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", *ON_CPU)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Prognosis:
+    """Patients, folds by patient, a segmentation, and plans for a prognosis on it."""
+    made = Prognosis(build_once(tmp_path_factory, "prognosis", train_base))
     made.copy_plans("DuPLUSFrozen")
     return made
 
