@@ -22,13 +22,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
     """Predict label files for a dataset's images that have none."""
-    import torch
-
+    from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.inference.label_drafts import draft_labels
+    from duplus_nnunet.outputs.files import require_writable
     from duplus_nnunet.outputs.predicted_labels import RECORD_NAME
 
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    cases = draft_labels(raw, args.masks_from, args.context, device)
+    require_writable(raw.folder)
+    cases = draft_labels(raw, args.masks_from, args.context, choose_device(args.device))
     if not cases:
         print(f"Every training image of {raw.name} has a label file; none was predicted.")
         return

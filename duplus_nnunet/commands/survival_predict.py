@@ -58,11 +58,9 @@ def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def run(args: argparse.Namespace) -> int:
     """Foretell; exit code 1 if an image could not be used."""
-    import torch
-
+    from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.inference.survival_prediction import Request, predict_survival
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     answer = predict_survival(
         Request(
             args.model,
@@ -72,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             tuple(args.fold),
             args.context,
             tuple(args.horizons),
-            torch.device(device),
+            choose_device(args.device),
             _read_occlusion(args),
         )
     )

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError, HostError, PromptError, say_unknown
+from duplus_nnunet.inference.devices import choose_device
 from duplus_nnunet.inference.host import apply_selection
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import Reader, Source
@@ -164,7 +165,7 @@ class DuPLUSPredictor:
 
         wanted = options or Options()
         bank = PromptBank(read_model_plans(model, wanted.adapters))
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = choose_device(None if device is None else str(device))
         predictor = nnUNetPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
         with use_selection(Selection(context=bank.default_context, options=wanted)):
             predictor.initialize_from_trained_model_folder(

@@ -17,6 +17,7 @@ from duplus_nnunet.inference.reading import report_failure
 from duplus_nnunet.inference.survival_images import Features, ImageNetworks, NewImage, list_images
 from duplus_nnunet.inference.survival_maps import FOLDER_NAME, Mapper, Occlusion
 from duplus_nnunet.inference.survival_model import PrognosisModel, read_model
+from duplus_nnunet.outputs.files import require_writable
 from duplus_nnunet.outputs.manifest import list_versions
 from duplus_nnunet.survival.averaging import average, choose_curve, choose_new_horizons, find_follow_up
 from duplus_nnunet.survival.explaining import Effect, explain
@@ -112,6 +113,7 @@ def _check(request: Request) -> None:
         raise DataError(f"The output folder is the images', {request.output}. Choose another one with -o.")
     if request.output.exists() and not request.output.is_dir():
         raise DataError(f"The output {request.output} is a file. Name a folder with -o.")
+    require_writable(request.output)
 
 
 def _leave_out_unknown(patients: NewPatients, features: Features) -> NewPatients:

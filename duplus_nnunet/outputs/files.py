@@ -1,6 +1,7 @@
 """Files that are never there in part: in comes where one shall be, out comes where to write it until it is whole."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +24,34 @@ def open_new_file(file: Path) -> Iterator[Path]:
 
     Args:
         file: Where it shall be; the folder is made if there is none.
+
+    Raises:
+        DataError: Nothing can be written there.
     """
     workplace = file.with_name(file.name + ".writing")
     shutil.rmtree(workplace, ignore_errors=True)  # of a run that was killed
-    workplace.mkdir(parents=True)
+    try:
+        workplace.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{file} cannot be written ({error.strerror}). Choose a folder that can be.") from error
     try:
         yield workplace / file.name
         for written in sorted(workplace.iterdir(), key=lambda path: path.name == file.name):
             written.replace(file.with_name(written.name))
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that nothing can be written to, before anything long begins; nothing is made.
+
+    Raises:
+        DataError: It is a file, or may not be written to; if it is not there, so it is with what it would stand in.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise DataError(f"Nothing can be written to {folder}: {there} {why}. Choose another folder.")
 
 
 def write_text(file: Path, content: str) -> None:

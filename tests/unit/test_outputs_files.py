@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.outputs.files import open_new_file, write_text
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.outputs.files import open_new_file, require_writable, write_text
 
 
 def fail_half_way(file: Path) -> None:
@@ -21,6 +22,26 @@ def test_file_gets_its_place_when_it_is_whole(tmp_path: Path) -> None:
         assert not file.exists()
     assert file.read_text(encoding="utf-8") == "whole"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.txt cannot be written .*Choose a folder"):
+        write_text(tmp_path / "file" / "a.txt", "new")
+
+
+def test_whether_a_folder_can_be_written_is_told_before_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    require_writable(tmp_path / "new" / "deep")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(DataError, match=r"written to .*deep: .*file is a file\. Choose another folder"):
+        require_writable(tmp_path / "file" / "deep")
+
+
+def test_a_folder_without_leave_to_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *asked: False)
+    with pytest.raises(DataError, match="may not be written to"):
+        require_writable(tmp_path)
 
 
 def test_writing_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -305,6 +305,9 @@ def test_the_order_of_rows_and_other_patients_change_nothing(folder: Path, tmp_p
         (("--clinical", "TABLE", "--horizons", "99999"), "beyond the follow-up"),
         (("--clinical", "TABLE", "--explain", "--box", "0"), "--box must be above 0"),
         (("--clinical", "MISSING"), "cannot be read"),
+        (("--clinical", "TABLE", "--device", "gpu"), "'gpu' is not known; use cpu, cuda or mps"),
+        (("--clinical", "TABLE", "--device", "cuda:99"), "'cuda:99' is not there"),
+        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv is a file. Choose another folder"),
     ],
 )
 def test_bad_calls_are_refused_and_leave_nothing(
@@ -312,7 +315,7 @@ def test_bad_calls_are_refused_and_leave_nothing(
 ) -> None:
     table, out = tmp_path / "new.csv", tmp_path / "out"
     table.write_text("id,age\na,40\n")
-    known = {"OUT": str(out), "TABLE": str(table), "MISSING": str(tmp_path / "missing.csv")}
+    known = {"OUT": str(out), "TABLE": str(table), "MISSING": str(tmp_path / "missing.csv"), "WITHIN": str(table / "o")}
     assert run(folder, out, *(known.get(word, word) for word in words)) == 1
     assert said in capsys.readouterr().err
     assert not out.exists()
