@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.records import list_folds
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import Fold
 from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks
@@ -15,8 +16,13 @@ from duplus_nnunet.survival.model import SurvivalModel
 from duplus_nnunet.survival.table import Record
 from duplus_nnunet.trainers.checkpoint import read_checkpoint
 from duplus_nnunet.trainers.survival_checkpoint import KEY, LORA_TABLE_NAME, TABLE_NAME, VERSION
+from duplus_nnunet.trainers.survival_lora import ADAPTER
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
+_UNTIED = (
+    f"The models are of an earlier version, which did not write down whose {TABLE_NAME} is: that it belongs to the "
+    "checkpoint beside it was not checked."
+)
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,25 @@ def read_fold(folder: Path) -> TrainedFold:
             f"{file} was trained on {len(seen)} patient(s) that it holds out, such as {seen[0]!r}: its scores would be "
             "no test. Train it anew."
         )
-    frozen = FeatureTable.from_npz(folder / TABLE_NAME)
-    used = FeatureTable.from_npz(folder / LORA_TABLE_NAME) if state["kept"] else frozen
+    keys = state.get("tables", {})
+    frozen = _read_table(folder / TABLE_NAME, keys.get(""))
+    used = _read_table(folder / LORA_TABLE_NAME, keys.get(ADAPTER)) if state["kept"] else frozen
+    notes = (*state["notes"], *([] if "" in keys else [_UNTIED]))
     return TrainedFold(
         int(folder.name.removeprefix("fold_")), model, frozen, used,
-        frozenset(state["patients"]), frozenset(state["held_out"]), tuple(state["notes"]),
+        frozenset(state["patients"]), frozenset(state["held_out"]), notes,
     )  # fmt: skip
+
+
+def _read_table(file: Path, key: str | None) -> FeatureTable:
+    """Read features, and refuse those of another training; of old checkpoints, it is not known (None)."""
+    again = f"Write them again: nnUNetv2_train ... {file.parent.name.removeprefix('fold_')} --val, as it was trained."
+    if not file.is_file():
+        raise ModelError(f"{file}, the features of the fold's patients, is not there. {again}")
+    found = FeatureTable.from_npz(file)
+    if key not in (None, found.key):
+        raise ModelError(f"{file} holds features of another training than {CHECKPOINT_NAME} beside it. {again}")
+    return found
 
 
 def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
@@ -74,7 +93,7 @@ def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
     Raises:
         ModelError: There is none.
     """
-    names = sorted(path.parent for path in folder.glob(f"fold_[0-9]*/{CHECKPOINT_NAME}"))
+    names = [folder / f"fold_{name}" for name in list_folds(folder, None, CHECKPOINT_NAME) if name != "all"]
     if not names:
         raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with patients held out. Give the model folder.")
     return tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))
@@ -137,6 +156,11 @@ class TrainedForecast:
     """
 
     folds: Mapping[tuple[int, frozenset[str]], TrainedFold]
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether a model takes features of images."""
+        return any(fold.model.code is not None for fold in self.folds.values())
 
     def __call__(self, task: Task) -> Forecast:
         """Foretell the held-out patients of a fold.

@@ -42,7 +42,9 @@ class LoadedModel:
 def list_folds(folder: Path, folds: Any, checkpoint: str) -> tuple[str, ...]:
     """List the folds that nnU-Net is told to use, by name; None are all that have the checkpoint."""
     if folds is None:
-        return tuple(sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}")))
+        names = (file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+        # Not fold_0_old, which somebody put aside.
+        return tuple(sorted(name for name in names if name.isdecimal() or name == "all"))
     return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
 
 

@@ -28,6 +28,7 @@ _UNANSWERED = (
     ("19", "involvement of patients and the public"),
     ("27b-c", "who uses it, with what expertise, and what has to be studied next"),
 )
+_BOTH = "images and records"
 
 
 def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
@@ -38,10 +39,11 @@ def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
         "Written by `duplus survival evaluate`. Numbers in headings are items of TRIPOD+AI (Collins et al. 2024, "
         "BMJ 385:e078378); those that data cannot answer are listed at the end."
     )
-    yield from _write_purpose(study)
+    inputs = _name_inputs(study, design)
+    yield from _write_purpose(study, inputs)
     yield from _write_participants(cohort)
     yield from _write_outcome(cohort)
-    yield from _write_predictors(study, cohort)
+    yield from _write_predictors(inputs, cohort)
     yield from _write_methods(study, design)
     yield from _write_performance(study)
     yield from _write_calibration(study)
@@ -59,9 +61,14 @@ def _head(text: str) -> Iterator[str]:
     yield from ("", f"## {text}", "")
 
 
-def _write_purpose(study: Study) -> Iterator[str]:
+def _name_inputs(study: Study, design: Design) -> str:
+    first = study.methods[0]
+    imaged = first in IMAGE_METHODS or getattr(design.forecasts.get(first), "uses_images", False)
+    return _BOTH if imaged else "the records of patients"
+
+
+def _write_purpose(study: Study, inputs: str) -> Iterator[str]:
     yield from _head("What was done, and what it is for (1, 4, 25, 27a)")
-    inputs = "images and records" if study.methods[0] in IMAGE_METHODS else "the records of patients"
     yield (
         f"An internal evaluation by cross-validation of what {inputs} foretell. Models were developed in each fold and "
         f"tested on its held-out patients; the first method is *{study.methods[0]}*."
@@ -106,7 +113,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
         yield f"Patients enter at `{cohort.schema.entry}`."
 
 
-def _write_predictors(study: Study, cohort: Cohort) -> Iterator[str]:
+def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
     yield from _head("Predictors, sample size and missing data (9a, 10, 11)")
     covariates = cohort.schema.covariates
     if covariates:
@@ -116,11 +123,12 @@ def _write_predictors(study: Study, cohort: Cohort) -> Iterator[str]:
             yield f"| {escape(name)} | {form.type} | {escape(values)} | {missing} |"
         yield ""
         yield f"{cohort.events / len(covariates):.1f} patients with the event a covariate."
-    if study.methods[0] in IMAGE_METHODS:
-        yield "Beside them, features of images as a segmentation network gives them, and measures of the lesion."
+    if inputs == _BOTH:
+        yield "Beside them, features of images as a network gives them and, if it segments a lesion, measures of it."
     yield (
-        "A missing value counts as the mean of the training patients, and a further number says that it is missing. "
-        "No patient was left out for a missing value."
+        "A missing number counts as the mean of the training patients, a missing category as their commonest one; "
+        "where some of them lacked the value too, a further number says that it is missing. No patient was left out "
+        "for a covariate that is missing."
     )
     for name, why in cohort.schema.ignored.items():
         yield f"- not used: {escape(name)} ({escape(why)})"

@@ -7,9 +7,11 @@ NaN in all its columns.
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,19 @@ KINDS = ("pooled", "lesion", "measure")
 _ARRAYS = ("names", "contexts", "kinds", "patients", "numbers")
 
 Numbers32 = NDArray[np.float32]
+
+# What numpy raises of an archive that is cut off, changed, or none at all; RuntimeError: of one bit, it is encrypted.
+DAMAGE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_arrays(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read arrays of an npz file, none of them of Python objects.
+
+    Raises:
+        DAMAGE: The file cannot be read, or lacks one that is not optional.
+    """
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
+        return {name: found[name] for name in (*names, *(name for name in optional if name in found))}
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class FeatureTable:
         contexts: The context that each number is of, (I).
         kinds: Of each number, (I): "pooled" (mean of F_dense), "lesion" (its mean in the lesion) or "measure".
         rows: By patient, (I); NaN where that modality was not imaged.
+        key: Of the network and the settings that gave the numbers; "" if nobody wrote it down.
 
     Raises:
         DataError: Lengths differ, a name stands twice, or a kind is none of KINDS.
@@ -41,6 +57,7 @@ class FeatureTable:
     contexts: tuple[str, ...]
     kinds: tuple[str, ...]
     rows: Mapping[str, Numbers32]
+    key: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -79,7 +96,8 @@ class FeatureTable:
         names, contexts, kinds = (
             tuple(words[place] for place in places) for words in (self.names, self.contexts, self.kinds)
         )
-        return FeatureTable(names, contexts, kinds, {patient: row[places] for patient, row in self.rows.items()})
+        rows = {patient: row[places] for patient, row in self.rows.items()}
+        return FeatureTable(names, contexts, kinds, rows, self.key)
 
     def to_npz(self, file: Path) -> None:
         """Write plain arrays, under a temporary name at first, so that a file is whole or not there."""
@@ -93,6 +111,7 @@ class FeatureTable:
                 kinds=np.array(self.kinds, np.str_),
                 patients=np.array(patients, np.str_),
                 numbers=self.take(patients),
+                key=np.array(self.key, np.str_),
             )
             os.replace(new, file)
         finally:
@@ -106,9 +125,8 @@ class FeatureTable:
             DataError: The file cannot be read, or is of another kind.
         """
         try:
-            with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
-                arrays = {name: found[name] for name in _ARRAYS}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(file, _ARRAYS, optional=("key",))
+        except DAMAGE as error:
             raise DataError(
                 f"{file} holds no image features that can be read ({error}). Remove it, so that they are made again."
             ) from error
@@ -116,4 +134,5 @@ class FeatureTable:
         numbers = arrays["numbers"].astype(np.float32)
         if len(numbers) != len(patients):
             raise DataError(f"{file} holds {len(patients)} patients but {len(numbers)} rows. Remove it.")
-        return cls(names, contexts, kinds, dict(zip(patients, numbers, strict=True)))
+        rows = dict(zip(patients, numbers, strict=True))
+        return cls(names, contexts, kinds, rows, str(arrays.get("key", "")))

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import torch
 
 from duplus_nnunet.commands.survival_models import NAME, arrange
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.records import list_folds
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival import methods
+from duplus_nnunet.survival.card import write_card
+from duplus_nnunet.survival.cohort import Cohort
 from duplus_nnunet.survival.features import FeatureTable
 from duplus_nnunet.survival.folds import make_folds
 from duplus_nnunet.survival.model import SurvivalModel, fit_model
@@ -48,13 +53,13 @@ def make_data() -> tuple[list[Record], FeatureTable]:
 RECORDS, IMAGES = make_data()
 
 
-def write_fold(model: Path, number: int, held: Sequence[str], fitted: SurvivalModel) -> None:
+def write_fold(model: Path, number: int, held: Sequence[str], fitted: SurvivalModel, **more: Any) -> None:
     """Write what is read of a finished fold."""
     folder = model / f"fold_{number}"
     folder.mkdir(parents=True, exist_ok=True)
     train = [record.patient for record in RECORDS if record.patient not in set(held)]
     state = {"version": VERSION, "model": fitted.to_plain(), "kept": False, "patients": train, "held_out": list(held),
-             "notes": []}  # fmt: skip
+             "notes": [], **more}  # fmt: skip
     torch.save({"network_weights": {}, KEY: state}, folder / CHECKPOINT_NAME)
     IMAGES.to_npz(folder / TABLE_NAME)
 
@@ -133,6 +138,35 @@ def test_a_model_that_has_seen_whom_it_holds_out_is_refused(copied: Path) -> Non
     write_fold(copied, 9, held, fit([]))
     with pytest.raises(ModelError, match=r"fold_9.* was trained on 15 patient\(s\) that it holds out, such as"):
         read_folds(copied)
+
+
+def test_a_fold_that_was_put_aside_is_no_fold(copied: Path) -> None:
+    (copied / "fold_0_old").symlink_to((copied / "fold_0").resolve())
+    assert len(read_folds(copied)) == 2 * FOLDS
+    assert list_folds(copied, None, CHECKPOINT_NAME) == tuple("012345")
+
+
+def test_features_of_another_training_are_refused_and_absent_ones_can_be_written_again(copied: Path) -> None:
+    held = [RECORDS[place].patient for place in make_folds(RECORDS, FOLDS, 0)[0].test]
+    write_fold(copied, 9, held, fit(held), tables={"": "these weights"})
+    with pytest.raises(ModelError, match=r"features of another training than checkpoint_final\.pth.* 9 --val"):
+        read_folds(copied)
+    replace(IMAGES, key="these weights").to_npz(copied / "fold_9" / TABLE_NAME)
+    before, *_, now = read_folds(copied)
+    assert now.notes == ()
+    assert "of an earlier version, which did not write down whose survival_table.npz is" in before.notes[0]
+    (copied / "fold_9" / TABLE_NAME).unlink()
+    with pytest.raises(ModelError, match=r"is not there\. Write them again"):
+        read_folds(copied)
+
+
+def test_the_card_of_trained_models_says_that_they_see_images(model: Path) -> None:
+    arranged = arrange(model, RECORDS, Design(horizons=(100.0,), methods=(NAME,)))
+    design = replace(arranged.design, methods=(NAME, "Kaplan-Meier"))
+    study = run_study(arranged.records, SCHEMA, design, features=arranged.features)
+    card = "\n".join(write_card(study, design, Cohort("Dataset001_A", arranged.records, SCHEMA)))
+    assert "what images and records foretell" in card
+    assert "features of images" in card
 
 
 def test_a_patient_without_a_record_is_named(model: Path) -> None:
