@@ -5,9 +5,7 @@ and counts as not imaged; the others go on.
 """
 
 import hashlib
-import io
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
-from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.features import DAMAGE, FeatureTable, read_arrays
 from duplus_nnunet.trainers.image_features import FeatureReader, Row, name_features
 
 FEATURES_NAME = "survival_features.npz"
@@ -62,17 +60,14 @@ class FeatureStore:
         """Open a store; a file that is damaged, or of another key, counts as empty."""
         store = cls(file, key)
         try:
-            with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
-                arrays = {name: found[name] for name in _ARRAYS}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            arrays = read_arrays(file, _ARRAYS)
+            ends = np.cumsum(arrays["lengths"])
+            parts = np.split(arrays["numbers"].astype(np.float32), ends[:-1]) if len(ends) else []
+            rows = zip(map(str, arrays["cases"]), map(str, arrays["stamps"]), parts, strict=True)
+            found = {case: (stamp, row) for case, stamp, row in rows}
+        except DAMAGE:
             return store
-        if str(arrays["key"]) != key:
-            return store
-        ends = np.cumsum(arrays["lengths"])
-        parts = np.split(arrays["numbers"].astype(np.float32), ends[:-1]) if len(ends) else []
-        for case, stamp, row in zip(arrays["cases"], arrays["stamps"], parts, strict=True):
-            store.rows[str(case)] = (str(stamp), row)
-        return store
+        return cls(file, key, found) if str(arrays["key"]) == key else store
 
     def save(self) -> None:
         """Write all rows, under a temporary name at first."""
@@ -136,7 +131,7 @@ def collect(
     notes, folder = [], dataset.source_folder
     for number, image in enumerate(images, 1):
         stamp = make_stamp(folder, image.case)
-        if store.rows.get(image.case, ("", None))[0] == stamp:
+        if stamp and store.rows.get(image.case, ("", None))[0] == stamp:
             continue
         store.rows.pop(image.case, None)
         try:
@@ -151,14 +146,18 @@ def collect(
     there = {image.case for image in images if image.case in store.rows}
     if not there:
         raise DataError(f"Of {len(images)} cases in {folder} none could be read. {notes[0] if notes else ''}")
-    return join(reader, [image for image in images if image.case in there], store.rows), notes
+    return join(reader, [image for image in images if image.case in there], store.rows, store.key), notes
 
 
 def _load(dataset: Any, case: str) -> torch.Tensor:
+    if not make_stamp(dataset.source_folder, case):
+        raise DataError("its preprocessed file is not there; preprocess the dataset again")
     return torch.from_numpy(np.array(dataset.load_case(case)[0][:], np.float32))
 
 
-def join(reader: FeatureReader, images: Sequence[Imaged], rows: Mapping[str, tuple[str, Row]]) -> FeatureTable:
+def join(
+    reader: FeatureReader, images: Sequence[Imaged], rows: Mapping[str, tuple[str, Row]], key: str = ""
+) -> FeatureTable:
     """Make one row a patient: a block of numbers a context; several cases of one context are averaged."""
     used = [context for context in reader.bank.contexts if any(image.context == context for image in images)]
     channels = len(channel_names(reader.host.dataset_json))
@@ -175,4 +174,4 @@ def join(reader: FeatureReader, images: Sequence[Imaged], rows: Mapping[str, tup
     }  # fmt: skip
     columns = [(name, context, kind) for context, block in blocks.items() for name, kind in block]
     names, contexts, kinds = zip(*columns, strict=True)
-    return FeatureTable(tuple(names), tuple(contexts), tuple(kinds), table)
+    return FeatureTable(tuple(names), tuple(contexts), tuple(kinds), table, key)

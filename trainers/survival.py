@@ -28,7 +28,14 @@ from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_le
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
 from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap, require_base
 from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
-from duplus_nnunet.trainers.survival_data import InnerSplit, list_names, read_clinic, split_patients, split_within
+from duplus_nnunet.trainers.survival_data import (
+    InnerSplit,
+    list_names,
+    part_images,
+    read_clinic,
+    split_patients,
+    split_within,
+)
 from duplus_nnunet.trainers.survival_lora import (
     ADAPTER,
     LEARNING_RATE,
@@ -40,7 +47,7 @@ from duplus_nnunet.trainers.survival_lora import (
     make_spec,
     measure_curves,
 )
-from duplus_nnunet.trainers.survival_report import FoldReport, measure_concordance, write_report
+from duplus_nnunet.trainers.survival_report import FoldReport, describe_training, measure_concordance, write_report
 from duplus_nnunet.trainers.survival_scratch import (
     NOTE,
     UNJUDGED,
@@ -110,6 +117,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self.losses: dict[str, float] = {}
         self.kept = False
         self.best = BestEpoch()
+        self.unread: list[str] = []
+        self.table_keys: dict[str, str] = {}
         self._tables: dict[str, FeatureTable] = {}
 
     # --- the network: nnU-Net builds the base's, LoRA and head are put beside it
@@ -166,9 +175,9 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         training, validation = self.do_split()
         held = {record.patient for record in self.cohort.held_out}
         names = {patient: found for patient, found in list_names(self.clinic, validation).items() if patient in held}
-        self._note(*judge_overlap(self.base_cases, names, self.settings.survival.allow_overlap))
+        base, dataset = self.base_cases, self.plans_manager.dataset_name
+        self._note(*judge_overlap(base, names, self.settings.survival.allow_overlap, self.clinic, dataset))
         if not self.continued:
-            base, dataset = self.base_cases, self.plans_manager.dataset_name
             same = isinstance(base, TrainingCases) and (base.dataset, set(base.cases)) == (dataset, set(training))
             copy_summary(Path(str(self.base_file)).parent if same else None, Path(self.output_folder))
 
@@ -200,6 +209,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             store = FeatureStore.open(file, make_key(reader))
             self._tables[adapter], notes = collect(store, reader, dataset, images, self.print_to_log_file)
             self._tables[adapter].to_npz(file.with_name(LORA_TABLE_NAME if adapter else TABLE_NAME))
+            self.table_keys[adapter] = store.key
+            self.unread = [image.case for image in images if image.case not in store.rows]
             self._note(*notes)
         return self._tables[adapter]
 
@@ -212,11 +223,14 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
     # --- stage 2: nnU-Net's loop
 
     def get_tr_and_val_datasets(self) -> Any:
-        """Differs from DuPLUSTrainer: the training cases are split once more, by patient; nobody held out is loaded."""
+        """Differs from DuPLUSTrainer: training cases that can be read are split once more, by patient.
+
+        Raises:
+            DataError: A side has none.
+        """
         training, _ = self.do_split()
-        held = {record.patient for record in self.inner.held_out} if self.inner else set()
-        images = self.clinic.list_images(training)
-        sides = [[image.case for image in images if (image.patient in held) == side] for side in (False, True)]
+        images = [image for image in self.clinic.list_images(training) if image.case not in self.unread]
+        sides = part_images(images, self.inner)
         return tuple(self.dataset_class(self.preprocessed_dataset_folder, cases) for cases in sides)
 
     def get_dataloaders(self) -> Any:
@@ -369,25 +383,12 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """
         if self.model is None:
             raise ModelError("The prognosis was not learned yet. Continue the training with --c.")
-        images = self.read_features(ADAPTER if self.kept else "")
+        seen = self.read_features("")  # its table is evaluated beside the LoRA's
+        images = self.read_features(ADAPTER) if self.kept else seen
         train, held = self.cohort.train, self.cohort.held_out
         horizons = choose_horizons(read_outcome(train))
         found = self.model.forecast(held or train, images, np.array(horizons))
-        stage = {
-            "epochs": self.num_epochs,
-            "loss_of_inner_held_out": self.losses,
-            "inner_held_out_patients": len(self.inner.held_out) if self.inner else 0,
-        }
-        details = {
-            "lesion_targets": {context: list(names) for context, names in self.lesions.items()},
-            "encoder": self.settings.survival.encoder,
-            "uses_images": self.model.code is not None,
-            "lora": None if self.scratch else {"kept": self.kept, **stage},
-            "scratch": {"best_epoch": self.best.epoch, **stage} if self.scratch else None,
-            "base": self.base_file,
-            "trained_on": [record.patient for record in train],
-            "notes": [*self.notes, *self.model.notes],
-        }
+        details = describe_training(self)
         dataset = self.plans_manager.dataset_name
         report = FoldReport(dataset, self.fold, held or train, bool(held), horizons, found, images, details)
         files = write_report(report, Path(self.output_folder, VALIDATION))

@@ -6,6 +6,7 @@ In come its checkpoint and folder, out come a checked base and notes.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.reporting.summary import add_note
 from duplus_nnunet.settings import PLANS_KEY
 from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
-from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_overlap
+from duplus_nnunet.trainers.survival_data import Clinic
+from duplus_nnunet.trainers.training_cases import Base, FindPatient, TrainingCases, find_overlap, list_seen
 
 VALIDATION, SUMMARY_NAME = "validation", "summary.json"
 _SHOWN = 8
@@ -85,13 +87,21 @@ def _take_texts(weights: Mapping[str, torch.Tensor], file: object, network: Cond
     texts.table.copy_(weights["texts.table"])
 
 
-def judge_overlap(base: Base, held_out: Mapping[str, Sequence[str]], allowed: bool) -> list[str]:
+def judge_overlap(
+    base: Base,
+    held_out: Mapping[str, Sequence[str]],
+    allowed: bool,
+    clinic: Clinic | None = None,
+    dataset: str | None = None,
+) -> list[str]:
     """Compare who is held out with whom the base was trained on.
 
     Args:
         base: What is known of the base.
         held_out: Patients that are held out, each with all their names.
         allowed: Whether overlap is reported instead of refused.
+        clinic: Finds patients in names of cases, those of other datasets too.
+        dataset: nnU-Net's name of the dataset whose patients are held out.
 
     Returns:
         What every result has to say, a sentence each.
@@ -101,21 +111,51 @@ def judge_overlap(base: Base, held_out: Mapping[str, Sequence[str]], allowed: bo
     """
     if not held_out:
         return []
-    overlap = find_overlap(base, held_out) if isinstance(base, TrainingCases) else []
-    if overlap:
-        listed = ", ".join(overlap[:_SHOWN]) + (f" and {len(overlap) - _SHOWN} more" if len(overlap) > _SHOWN else "")
-        found = f"the segmentation model was trained on {len(overlap)} of {len(held_out)} held-out patients ({listed})"
-    elif isinstance(base, TrainingCases) and base.is_known:
-        return []
-    else:
-        found = "it is not known on whom the segmentation model was trained (no training_cases.json beside it)"
+    find = None if clinic is None else clinic.schema.find_patient
+    strangers = _name_strangers(base, clinic, dataset) if clinic and isinstance(base, TrainingCases) else []
+    found = _describe_overlap(base, held_out, find)
+    if not found:
+        return strangers
     if not allowed:
         raise DataError(
             f"{found[0].upper()}{found[1:]}: what it sees in their images is better than in those of new patients. "
             "Train the segmentation on the same splits (`duplus survival split DATASET` before its training), give the "
             f"checkpoint of the same fold, or {_ALLOW}."
         )
-    return [f"Overlap was allowed: {found}. Scores of what images tell may be too good."]
+    return [f"Overlap was allowed: {found}. Scores of what images tell may be too good.", *strangers]
+
+
+def _describe_overlap(base: Base, held_out: Mapping[str, Sequence[str]], find: FindPatient | None) -> str:
+    """Say who is held out, but was trained on, or that nobody knows; nothing, if it is known that nobody was."""
+    overlap = find_overlap(base, held_out, find) if isinstance(base, TrainingCases) else []
+    if not isinstance(base, TrainingCases) or not (overlap or base.is_known):
+        return "it is not known on whom the segmentation model was trained (no training_cases.json beside it)"
+    if not overlap:
+        return ""
+    where = [one.dataset for one in base.lineage if find_overlap(replace(one, base=None), held_out, find)]
+    listed = ", ".join(overlap[:_SHOWN]) + (f" and {len(overlap) - _SHOWN} more" if len(overlap) > _SHOWN else "")
+    return (
+        f"the segmentation model was trained on {len(overlap)} of {len(held_out)} held-out patients ({listed}), as "
+        f"cases of {', '.join(dict.fromkeys(where))} are called"
+    )
+
+
+def _name_strangers(base: TrainingCases, clinic: Clinic, dataset: str | None) -> list[str]:
+    """Name other datasets with cases that cannot be compared with the patients of this one."""
+    table, find = clinic.table, clinic.schema.find_patient
+    known = {*clinic.records, *table.cases, *(table.find(case).patient for case in table.cases)}
+    notes = []
+    for one in base.lineage:
+        if one.dataset == dataset:
+            continue
+        comparable = bool(known & list_seen(one, find))
+        unnamed = [case for case in one.cases if not comparable or find(case) is None]
+        if unnamed:
+            notes.append(
+                f"The segmentation model was trained on {one.dataset}, {len(unnamed)} of whose {len(one.cases)} cases "
+                "bear no name of a patient here: whether somebody who is held out is among them was not checked."
+            )
+    return notes
 
 
 def copy_summary(base: Path | None, folder: Path) -> None:

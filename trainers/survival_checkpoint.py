@@ -4,7 +4,8 @@ nnU-Net's predictor reads the weights and segments as the base does; what it doe
 plain types and tensors, so that everything loads with weights_only=True.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import name_in_base, put_adapter, take_adapter
 from duplus_nnunet.settings import PRETRAINED, SCRATCH
 from duplus_nnunet.survival.model import SurvivalModel
+from duplus_nnunet.survival.table import Record
 from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding
 from duplus_nnunet.trainers.segmentation import unwrap
 from duplus_nnunet.trainers.survival_lora import ADAPTER
@@ -25,6 +27,10 @@ KEY = "duplus_survival"
 VERSION = 1
 # Features of a fold's patients, beside its checkpoint: as the base sees them, and as the LoRA does.
 TABLE_NAME, LORA_TABLE_NAME = "survival_table.npz", "survival_table_lora.npz"
+_UNKNOWN = (
+    "The training goes on from a checkpoint of an earlier version, which did not write down the outcomes that it was "
+    "begun with: that they are the same now was not checked."
+)
 
 
 def make_checkpoint(trainer: Any) -> dict[str, Any]:
@@ -70,7 +76,21 @@ def _describe(trainer: Any) -> dict[str, Any]:
         "notes": trainer.notes,
         "patients": [record.patient for record in trainer.cohort.train],
         "held_out": [record.patient for record in trainer.cohort.held_out],
+        "inner_held_out": _list_inner(trainer),
+        "outcomes": digest_outcomes(trainer.cohort.train),
+        "tables": dict(trainer.table_keys),
+        "unread": list(trainer.unread),
     }
+
+
+def _list_inner(trainer: Any) -> list[str]:
+    return [record.patient for record in trainer.inner.held_out] if trainer.inner else []
+
+
+def digest_outcomes(records: Sequence[Record]) -> str:
+    """Return a checksum of what became of patients, and of their centres, by which they are split; in any order."""
+    told = sorted((one.patient, repr((float(one.time), one.event, float(one.entry), one.centre))) for one in records)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
@@ -103,7 +123,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
             f"{file} was begun with settings.survival.encoder {before!r}, and the plans say {now!r} now. Put that back "
             "in the plans, or train without --c."
         )
-    _compare_patients(trainer, state, file)
+    compare_patients(trainer, state, file)
     trainer.num_epochs = state["epochs"]
     if not trainer.was_initialized:
         trainer.initialize()
@@ -116,14 +136,19 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
         if trainer.grad_scaler is not None and found["grad_scaler_state"]:
             trainer.grad_scaler.load_state_dict(found["grad_scaler_state"])
     trainer.base_file, trainer.base_cases = state["base_file"], parse_base(state["base_cases"])
-    trainer.continued = True
+    trainer.continued, trainer.unread = True, state.get("unread", [])
+    trainer.table_keys = state.get("tables", {})
     trainer.kept, trainer.losses, trainer.best = state["kept"], state["losses"], BestEpoch(**state.get("best", {}))
     trainer.notes = list(dict.fromkeys([*trainer.notes, *state["notes"]]))
     trainer.model = None if state["model"] is None else SurvivalModel.from_plain(state["model"])
 
 
-def _compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None:
-    """Splits or clinical table may have changed: who was learned from must not be held out now."""
+def compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None:
+    """Refuse to go on with other patients or outcomes: splits or clinical table may have changed.
+
+    Raises:
+        ModelError: Who was learned from is not in the fold any more, or what is unfinished was taught something else.
+    """
     before, now = set(state["patients"]), {record.patient for record in trainer.cohort.train}
     if before != now:
         differ = sorted(before ^ now)
@@ -131,6 +156,19 @@ def _compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None
             f"{file} was trained on {len(before)} patients, and the fold has {len(now)} now; {len(differ)} differ, "
             f"first {differ[0]!r}. Restore splits_final.json and clinical.csv, or train without --c."
         )
+    if state["model"] is not None:
+        return
+    if "outcomes" not in state:
+        trainer.notes.append(_UNKNOWN)
+    # What goes on learning was taught by outcomes, and is judged by inner held-out patients: both must be as they were.
+    told = {"outcomes": digest_outcomes(trainer.cohort.train), "inner_held_out": _list_inner(trainer)}
+    for key, found in told.items():
+        if state.get(key, found) != found:
+            raise ModelError(
+                f"Times, events or centres of the training patients, or who of them has images, are not as they were "
+                f"when {file} was begun: it would be judged by patients that it learned from. Restore clinical.csv and "
+                "the images, or train without --c."
+            )
 
 
 def _put_weights(trainer: Any, base: Mapping[str, torch.Tensor], state: Mapping[str, Any], file: Any) -> None:

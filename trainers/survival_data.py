@@ -64,7 +64,13 @@ def read_clinic(dataset: str, table: CaseTable) -> Clinic:
         DataError: Files are missing, or the table cannot be learned from.
     """
     raw = open_raw_dataset(dataset)
-    rows, schema = read_rows(raw.folder / TABLE_NAME), read_schema(raw.folder / SCHEMA_NAME)
+    rows = read_rows(raw.folder / TABLE_NAME)
+    if not (raw.folder / SCHEMA_NAME).is_file():
+        raise DataError(
+            f"{raw.folder / SCHEMA_NAME}, which says what the columns of {TABLE_NAME} mean, is not there. Draft it by "
+            f"`duplus survival draft {raw.name}`, and correct it."
+        )
+    schema = read_schema(raw.folder / SCHEMA_NAME)
     tests = sorted({*table.tests, *_list_tests(raw.folder, str(raw.dataset_json.get("file_ending")))})
     report = check(rows, schema, sorted({*table.cases, *tests}))
     errors = [finding.text for finding in report.findings if finding.severity == "error"]
@@ -158,6 +164,23 @@ class InnerSplit:
 
     train: tuple[Record, ...]
     held_out: tuple[Record, ...]
+
+
+def part_images(images: Sequence[Imaged], inner: InnerSplit | None) -> tuple[list[str], list[str]]:
+    """List the cases that are learned from, and those of patients that the inner split holds out.
+
+    Raises:
+        DataError: There are none on a side.
+    """
+    held = {record.patient for record in inner.held_out} if inner else set()
+    learned, judged = ([image.case for image in images if (image.patient in held) == side] for side in (False, True))
+    if inner and not (learned and judged):
+        raise DataError(
+            f"{len(learned)} images of inner training patients and {len(judged)} of inner held-out ones can be read; "
+            "expected some of each. Preprocess the dataset again; with a base, settings.survival.lora_epochs 0 in the "
+            "plans does without them."
+        )
+    return learned, judged
 
 
 def split_within(records: Sequence[Record], imaged: set[str], seed: int) -> InnerSplit | None:

@@ -81,13 +81,15 @@ class HazardHead(nn.Module):
 
     @torch.no_grad()
     def start(self, table: FeatureTable, contexts: Sequence[str], patients: Sequence[str]) -> None:
-        """Standardise by the frozen features of training patients."""
+        """Standardise by the frozen features of training patients; those that do not differ keep their scale."""
         for place, context in enumerate(contexts):
             rows = table.select(("pooled",), (context,)).take(patients)
             rows = rows[~np.isnan(rows).any(axis=1)]
             if rows.size:
-                self.mean[place] = torch.from_numpy(rows.mean(0))
-                self.scale[place] = torch.from_numpy(rows.std(0) + _SMALL)
+                mean, spread = rows.mean(0), rows.std(0)
+                differs = spread > _SMALL * np.maximum(1, np.abs(mean))  # not where a single patient has it
+                self.mean[place] = torch.from_numpy(mean)
+                self.scale[place] = torch.from_numpy(np.where(differs, spread, 1))
 
 
 @dataclass(frozen=True)

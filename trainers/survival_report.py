@@ -48,6 +48,25 @@ class FoldReport:
     details: dict[str, Any]
 
 
+def describe_training(trainer: Any) -> dict[str, Any]:
+    """Describe, as plain data, how a DuPLUSSurvivalTrainer came to its model."""
+    stage = {
+        "epochs": trainer.num_epochs,
+        "loss_of_inner_held_out": trainer.losses,
+        "inner_held_out_patients": len(trainer.inner.held_out) if trainer.inner else 0,
+    }
+    return {
+        "lesion_targets": {context: list(names) for context, names in trainer.lesions.items()},
+        "encoder": trainer.settings.survival.encoder,
+        "uses_images": trainer.model.code is not None,
+        "lora": None if trainer.scratch else {"kept": trainer.kept, **stage},
+        "scratch": {"best_epoch": trainer.best.epoch, **stage} if trainer.scratch else None,
+        "base": trainer.base_file,
+        "trained_on": [record.patient for record in trainer.cohort.train],
+        "notes": [*trainer.notes, *trainer.model.notes],
+    }
+
+
 def list_imaged(images: FeatureTable, patient: str) -> list[str]:
     """List the contexts in which a patient was imaged."""
     row = images.take([patient])[0]

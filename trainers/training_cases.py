@@ -4,7 +4,7 @@ In come the cases of a training and what it started from, out comes training_cas
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,15 +98,28 @@ def continue_from(before: TrainingCases | Literal["unknown"], now: TrainingCases
     return TrainingCases(now.dataset, now.fold, cases, patients, before.base)
 
 
-def find_overlap(base: TrainingCases, held_out: Mapping[str, Sequence[str]]) -> list[str]:
+FindPatient = Callable[[str], str | None]
+
+
+def list_seen(one: TrainingCases, find_patient: FindPatient | None = None) -> set[str]:
+    """List all names of whom a training saw: cases, patients, and patients as a clinical table finds them in cases."""
+    patients = () if find_patient is None else filter(None, map(find_patient, one.cases))
+    return {*one.cases, *one.patients, *patients}
+
+
+def find_overlap(
+    base: TrainingCases, held_out: Mapping[str, Sequence[str]], find_patient: FindPatient | None = None
+) -> list[str]:
     """Find who is held out, but was trained on.
 
     Args:
         base: Whom the base was trained on.
         held_out: Patients, each with all names that they go by: in the clinical table, in the table of cases, in case
             identifiers.
+        find_patient: Finds the patient in a case's name, which may be of another dataset; None: names alone are
+            compared.
     """
-    seen = {name for one in base.lineage for name in (*one.cases, *one.patients)}
+    seen = {name for one in base.lineage for name in list_seen(one, find_patient)}
     return sorted(patient for patient, names in held_out.items() if seen & {patient, *names})
 
 

@@ -22,7 +22,16 @@ from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 from duplus_nnunet.trainers.feature_store import FeatureStore, Imaged, collect
 from duplus_nnunet.trainers.image_features import LESION, name_features
 from duplus_nnunet.trainers.survival_base import judge_overlap
-from duplus_nnunet.trainers.survival_data import Clinic, split_patients, split_within
+from duplus_nnunet.trainers.survival_checkpoint import compare_patients, digest_outcomes
+from duplus_nnunet.trainers.survival_data import (
+    Clinic,
+    FoldPatients,
+    InnerSplit,
+    part_images,
+    read_clinic,
+    split_patients,
+    split_within,
+)
 from duplus_nnunet.trainers.survival_lora import (
     ADAPTER,
     HazardHead,
@@ -132,6 +141,34 @@ def test_without_a_single_case_there_is_nothing_to_learn_from(cases: Path) -> No
         collect(store, reader, Dataset(cases), IMAGES[:1], lambda line: None)  # type: ignore[arg-type]
 
 
+def test_a_case_whose_file_is_not_there_is_said(cases: Path) -> None:
+    (cases / "c1.b2nd").unlink()
+    table, notes = gather(cases, Reader())
+    assert "ann" not in table.rows
+    assert notes == [
+        "Case 'c1' could not be read (its preprocessed file is not there; preprocess the dataset again); it counts as "
+        "not imaged."
+    ]
+
+
+def test_a_store_with_a_changed_byte_counts_as_empty(cases: Path) -> None:
+    gather(cases, Reader())
+    file = cases.parent / "features.npz"
+    for place in range(file.stat().st_size):  # headers, compressed data and the directory
+        content = bytearray(file.read_bytes())
+        content[place] ^= 0xFF
+        changed = file.with_name("changed.npz")
+        changed.write_bytes(bytes(content))
+        assert len(FeatureStore.open(changed, "k").rows) in (0, 4)
+
+
+def test_features_bear_the_key_of_what_gave_them(cases: Path) -> None:
+    table, _ = gather(cases, Reader(), "these weights")
+    table.to_npz(cases.parent / "table.npz")
+    assert FeatureTable.from_npz(cases.parent / "table.npz").key == "these weights"
+    assert table.select(("measure",)).key == "these weights"
+
+
 def test_a_damaged_store_counts_as_empty(cases: Path) -> None:
     (cases.parent / "features.npz").write_bytes(b"no numbers")
     reader = Reader()
@@ -207,6 +244,25 @@ def test_a_base_of_other_patients_will_do() -> None:
     assert judge_overlap(TrainingCases("B", "0", ("c7",), ("zoe",)), HELD, allowed=False) == []
 
 
+def test_a_patient_is_known_again_in_another_datasets_cases() -> None:
+    clinic = make_clinic("ann_ct", "bob_ct")
+    base, held = TrainingCases("Dataset002_B", "0", ("ann_pet",), ("ann_pet",)), {"ann": ["ann_ct"]}
+    assert find_overlap(base, held) == []
+    with pytest.raises(DataError, match=r"trained on 1 of 1 held-out patients \(ann\), as cases of Dataset002_B are"):
+        judge_overlap(base, held, False, clinic, "Dataset001_A")
+    assert judge_overlap(base, {"bob": ["bob_ct"]}, False, clinic, "Dataset001_A") == []
+
+
+def test_cases_that_name_nobody_here_are_said_not_to_be_compared() -> None:
+    clinic, base = make_clinic("ann_ct"), TrainingCases("Dataset002_B", "0", ("scan7", "zoe_ct"), ("scan7", "zoe"))
+    (note,) = judge_overlap(base, {"ann": ["ann_ct"]}, False, clinic, "Dataset001_A")
+    assert "trained on Dataset002_B, 2 of whose 2 cases bear no name of a patient here" in note
+    assert judge_overlap(base, {"ann": ["ann_ct"]}, False, clinic, "Dataset002_B") == []
+    some = TrainingCases("Dataset002_B", "0", ("scan7", "bob_pet"), ("scan7", "bob"), TrainingCases("C", "0", (), ()))
+    (note,) = judge_overlap(some, {"ann": ["ann_ct"]}, False, make_clinic("ann_ct", "bob_ct"), "Dataset001_A")
+    assert "1 of whose 2 cases bear no name" in note
+
+
 # --- whose prognosis
 
 SCHEMA = ClinicalSchema.model_validate(
@@ -250,6 +306,57 @@ def test_the_inner_split_holds_imaged_patients_out_alone() -> None:
     assert {record.patient for record in found.held_out} <= {f"p{n:02d}" for n in range(12)}
     assert len(found.train) + len(found.held_out) == 20
     assert split_within(records, {"p01", "p02", "p03"}, 0) is None
+
+
+def test_the_second_stage_is_given_no_case_that_cannot_be_read_and_none_of_a_patient_who_judges() -> None:
+    inner = InnerSplit((make_record("ann"), make_record("cid")), (make_record("bob"),))
+    images = [Imaged("ann_ct", "ann", "ct"), Imaged("bob_ct", "bob", "ct"), Imaged("cid_ct", "cid", "ct")]
+    assert part_images(images, inner) == (["ann_ct", "cid_ct"], ["bob_ct"])
+    with pytest.raises(DataError, match="2 images of inner training patients and 0 of inner held-out ones"):
+        part_images([images[0], images[2]], inner)
+
+
+def make_state(trainer: Any) -> dict[str, Any]:
+    return {
+        "patients": [record.patient for record in trainer.cohort.train], "model": None,
+        "outcomes": digest_outcomes(trainer.cohort.train),
+        "inner_held_out": [record.patient for record in trainer.inner.held_out],
+    }  # fmt: skip
+
+
+def make_trainer(*records: Record, held: int = 1) -> Any:
+    inner = InnerSplit(records[held:], records[:held])
+    return SimpleNamespace(cohort=FoldPatients(records, ()), inner=inner, notes=[])
+
+
+def test_a_second_stage_goes_on_only_with_the_outcomes_that_it_was_begun_with() -> None:
+    ann, bob = make_record("ann"), make_record("bob")
+    state = make_state(make_trainer(ann, bob))
+    compare_patients(make_trainer(ann, bob), state, "checkpoint")
+    changed = make_trainer(ann, make_record("bob", event=CENSORED))
+    compare_patients(changed, {**state, "model": {}}, "a finished one")
+    for other in (changed, make_trainer(bob, ann)):
+        with pytest.raises(ModelError, match="it would be judged by patients that it learned from"):
+            compare_patients(other, state, "checkpoint")
+
+
+def test_a_second_stage_of_an_earlier_version_goes_on_and_says_what_was_not_checked() -> None:
+    trainer = make_trainer(make_record("ann"), make_record("bob"))
+    compare_patients(trainer, {"patients": ["ann", "bob"], "model": None}, "one of before")
+    (note,) = trainer.notes
+    assert "did not write down the outcomes" in note
+
+
+def test_a_clinical_table_without_a_schema_names_the_command_that_drafts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Dataset001_A"
+    folder.mkdir()
+    (folder / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0}}')
+    (folder / "clinical.csv").write_text("id,days,dead\nann,10,1\n")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    with pytest.raises(DataError, match=r"clinical\.yaml.* is not there\. Draft it by `duplus survival draft D"):
+        read_clinic("Dataset001_A", make_clinic("ann_ct").table)
 
 
 # --- the LoRA
@@ -338,6 +445,16 @@ def test_features_are_standardised_by_the_context_of_training_patients_alone() -
     head.start(table, ["ct", "pet", "mr"], ["a", "b"])
     assert head.mean[:, 0].tolist() == [2.0, 10.0, 0.0]
     assert head.scale[0, 0].item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_modality_of_one_patient_is_not_blown_up() -> None:
+    rows = {"a": np.array([5.0], np.float32), "b": np.array([np.nan], np.float32)}
+    head = HazardHead(1, 1, 2)
+    head.start(FeatureTable(("x",), ("ct",), ("pooled",), rows), ["ct"], ["a", "b"])
+    assert (head.mean.item(), head.scale.item()) == (5.0, 1.0)
+    rows = {patient: np.array([1000 + 1e-4 * place], np.float32) for place, patient in enumerate("ab")}  # as rounded
+    head.start(FeatureTable(("x",), ("ct",), ("pooled",), rows), ["ct"], ["a", "b"])
+    assert head.scale.item() == 1.0
 
 
 def test_a_rank_that_no_layer_has_is_refused() -> None:
