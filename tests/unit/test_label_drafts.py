@@ -1,6 +1,7 @@
 """Predicted label files: put where there are none, in the dataset's own values, recorded, never over another."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import SimpleITK
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.commands.survival_masks import draft_masks
+from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.inference import label_drafts
 from duplus_nnunet.inference.label_drafts import draft_labels
 from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted, read_predicted
@@ -144,6 +146,17 @@ def test_a_model_of_stock_nnunet_is_refused(raw: Path, model: Path) -> None:
     (model / "plans.json").write_text("{}")
     with pytest.raises(ModelError, match="no DuPLUS model's folder"):
         draft(raw, model)
+
+
+def test_a_device_that_is_not_there_or_a_folder_that_cannot_be_written_is_told_at_once(
+    raw: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = Namespace(masks_from=model, context=None, device="gpu")
+    with pytest.raises(HostError, match="'gpu' is not known; use cpu, cuda or mps"):
+        draft_masks(open_raw_dataset(str(raw)), args)
+    monkeypatch.setattr("os.access", lambda *asked: False)
+    with pytest.raises(DataError, match="may not be written to"):
+        draft_masks(open_raw_dataset(str(raw)), args)
 
 
 def test_a_damaged_record_is_said_to_be_one(raw: Path) -> None:

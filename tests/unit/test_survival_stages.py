@@ -21,6 +21,7 @@ from duplus_nnunet.survival.schema import ClinicalSchema
 from duplus_nnunet.survival.table import CENSORED, SEEN, Record
 from duplus_nnunet.trainers.feature_store import FeatureStore, Imaged, collect
 from duplus_nnunet.trainers.image_features import LESION, name_features
+from duplus_nnunet.trainers.survival import DuPLUSSurvivalTrainer
 from duplus_nnunet.trainers.survival_base import judge_overlap
 from duplus_nnunet.trainers.survival_checkpoint import compare_patients, digest_outcomes
 from duplus_nnunet.trainers.survival_data import (
@@ -314,6 +315,16 @@ def test_the_second_stage_is_given_no_case_that_cannot_be_read_and_none_of_a_pat
     assert part_images(images, inner) == (["ann_ct", "cid_ct"], ["bob_ct"])
     with pytest.raises(DataError, match="2 images of inner training patients and 0 of inner held-out ones"):
         part_images([images[0], images[2]], inner)
+
+
+def test_the_trainer_loads_no_case_that_was_not_read() -> None:
+    trainer: Any = SimpleNamespace(
+        do_split=lambda: (["ann_ct", "bob_ct", "cid_ct"], ["dot_ct"]),
+        clinic=make_clinic("ann_ct", "bob_ct", "cid_ct", "dot_ct"), unread=["cid_ct"],
+        inner=InnerSplit((make_record("ann"), make_record("cid")), (make_record("bob"),)),
+        dataset_class=lambda folder, cases: cases, preprocessed_dataset_folder="",
+    )  # fmt: skip
+    assert DuPLUSSurvivalTrainer.get_tr_and_val_datasets(trainer) == (["ann_ct"], ["bob_ct"])
 
 
 def make_state(trainer: Any) -> dict[str, Any]:
