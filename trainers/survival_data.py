@@ -64,13 +64,7 @@ def read_clinic(dataset: str, table: CaseTable) -> Clinic:
         DataError: Files are missing, or the table cannot be learned from.
     """
     raw = open_raw_dataset(dataset)
-    rows = read_rows(raw.folder / TABLE_NAME)
-    if not (raw.folder / SCHEMA_NAME).is_file():
-        raise DataError(
-            f"{raw.folder / SCHEMA_NAME}, which says what the columns of {TABLE_NAME} mean, is not there. Draft it by "
-            f"`duplus survival draft {raw.name}`, and correct it."
-        )
-    schema = read_schema(raw.folder / SCHEMA_NAME)
+    rows, schema = read_rows(raw.folder / TABLE_NAME), read_schema(raw.folder / SCHEMA_NAME)
     tests = sorted({*table.tests, *_list_tests(raw.folder, str(raw.dataset_json.get("file_ending")))})
     report = check(rows, schema, sorted({*table.cases, *tests}))
     errors = [finding.text for finding in report.findings if finding.severity == "error"]

@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
 def _read_options(args: argparse.Namespace) -> "Options":
     from duplus_nnunet.data.anatomy import LABELS
     from duplus_nnunet.demo.experiment import Options
+    from duplus_nnunet.inference.devices import choose_device
 
     for target in args.targets:
         if target not in LABELS:
@@ -107,14 +108,8 @@ def _read_options(args: argparse.Namespace) -> "Options":
         epochs=args.epochs,
         iterations=args.iterations,
         targets=tuple(dict.fromkeys(args.targets)),
-        device=args.device or _find_device(),
+        device=str(choose_device(args.device)),
     )
-
-
-def _find_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":

@@ -66,6 +66,7 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print and, on request, write the report."""
+    from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.inference.sensitivity import Means, Question, measure
 
     if args.json:
@@ -80,7 +81,8 @@ def run_sensitivity(args: argparse.Namespace) -> int:
         targets=tuple(args.targets or ()),
         with_contexts=args.contexts_too,
     )
-    means = Means(_find_device(args.device), args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
+    device = str(choose_device(args.device))
+    means = Means(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
     with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report
         report = measure(question, means)
     for line in write_text(report):
@@ -173,18 +175,6 @@ def _check_writable(path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         fault = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
         raise DataError(f"The report cannot be written: {path} {fault}. Choose another file by --json.")
-
-
-def _find_device(asked: str | None) -> str:
-    import torch
-
-    from duplus_nnunet.errors import HostError
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked and not there[asked]:
-        found = ", ".join(name for name, known in there.items() if known)
-        raise HostError(f"The device {asked!r} was asked for, but torch finds {found} only. Use -device {found}.")
-    return asked or ("cuda" if there["cuda"] else "cpu")
 
 
 def _read_share(text: str) -> float:

@@ -10,6 +10,7 @@ import torch
 from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file, list_versions
+from duplus_nnunet.reporting.folds import list_trained
 from duplus_nnunet.reporting.presence import Calibration
 from duplus_nnunet.reporting.presence_files import read_calibration
 
@@ -42,9 +43,7 @@ class LoadedModel:
 def list_folds(folder: Path, folds: Any, checkpoint: str) -> tuple[str, ...]:
     """List the folds that nnU-Net is told to use, by name; None are all that have the checkpoint."""
     if folds is None:
-        names = (file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
-        # Not fold_0_old, which somebody put aside.
-        return tuple(sorted(name for name in names if name.isdecimal() or name == "all"))
+        return list_trained(folder, checkpoint)
     return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
 
 

@@ -22,6 +22,7 @@ from duplus_nnunet.inference.selection import Selection, read_model_plans, use_s
 from duplus_nnunet.inference.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
+from duplus_nnunet.reporting.folds import list_trained
 from duplus_nnunet.settings import PLANS_KEY
 
 # Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.
@@ -134,7 +135,7 @@ def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
     Raises:
         ModelError: There is none.
     """
-    found = sorted(file.parent.name.removeprefix("fold_") for file in Path(model).glob(f"fold_*/{checkpoint}"))
+    found = list_trained(Path(model), checkpoint)
     if not found:
         there = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
         raise ModelError(

@@ -198,8 +198,13 @@ def read_schema(file: Path) -> ClinicalSchema:
     """Read a clinical.yaml.
 
     Raises:
-        DataError: Anything is wrong with it; the message holds all problems, one a line.
+        DataError: It is not there, or anything is wrong with it; the message holds all problems, one a line.
     """
+    if not file.is_file():
+        raise DataError(
+            f"{file}, which says what the columns of {TABLE_NAME} mean, is not there. Draft it by `duplus survival "
+            f"draft {file.parent.name}`, and correct it."
+        )
     marks = read_marked_yaml(file)
     problems = list(marks.problems)
     if not problems:

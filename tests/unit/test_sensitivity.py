@@ -195,7 +195,7 @@ def test_a_device_that_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main([*ARGUMENTS, "-m", "none", "-device", "cuda"]) == 1
-    assert "The device 'cuda' was asked for, but torch finds cpu" in capsys.readouterr().err
+    assert "The device 'cuda' is not there, as torch sees it; use cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("-step_size", "0"), ("-step_size", "2"), ("--memory", "0"), ("--memory", "much")])
