@@ -1,11 +1,13 @@
 """One small model, trained once by nnU-Net's own commands on phantoms; tests look at it from outside."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,14 @@ from filelock import FileLock
 
 from duplus_nnunet.data.phantom import write_phantom_dataset
 
+from .preloaded import Server
+
 DATASET = "Dataset998_Phantom"
 MODEL = ("-d", "998", "-c", "3d_fullres", "-f", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 FAST = ("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "-step_size", "1")
+# OpenMP reads its own when it is loaded.
+OURS = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"}
+TIMEOUT = 900.0
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,22 @@ class Project:
     def run(
         self, command: str, *arguments: str | Path, preexec_fn: Callable[[], None] | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a console script of this environment, with no variable but nnU-Net's own."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUPLUS_", "nnUNet"))}
+        """Run a console script of this environment, with no variable but nnU-Net's own.
+
+        In a process of its own; where neither `preexec_fn` nor a variable of Python asks for one that begins from
+        nothing, it is one that has torch imported already.
+        """
         folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
-        ours = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"}
+        environment = {**read_environment(), **folders, **variables}
         script = shutil.which(command, path=str(Path(sys.executable).parent))
         assert script is not None, f"{command} is not installed beside {sys.executable}"
+        words = [script, *map(str, arguments)]
+        if preexec_fn is None and not any(name.startswith("PYTHON") for name in variables):
+            with tempfile.TemporaryDirectory() as out:
+                return start_server().run(words, self.folder, environment, Path(out), TIMEOUT)
         return subprocess.run(
-            [script, *map(str, arguments)], cwd=self.folder, env={**inherited, **folders, **ours, **variables},
-            capture_output=True, text=True, timeout=900, preexec_fn=preexec_fn,
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT,
+            preexec_fn=preexec_fn,
         )  # fmt: skip
 
     def do(self, command: str, *arguments: str | Path, **variables: str) -> str:
@@ -74,6 +88,25 @@ class Project:
         network = configuration["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [8 * 2 ** min(stage, 2) for stage in range(network["n_stages"])]
         file.write_text(json.dumps(plans))
+
+
+def read_environment() -> dict[str, str]:
+    """Return the variables of this process without those of nnU-Net and this package, and with the tests' own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUPLUS_", "nnUNet"))}
+    return {**inherited, **OURS}
+
+
+@functools.cache
+def start_server() -> Server:
+    """Start the server of preloaded processes, when the first command asks for it."""
+    return Server(read_environment())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_server() -> Iterator[None]:
+    yield
+    if start_server.cache_info().currsize:
+        start_server().close()
 
 
 def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

@@ -1,0 +1,112 @@
+"""Runs commands in processes that have what nnU-Net depends on imported already; nnU-Net and this package they import.
+
+Six seconds of every command are the import of torch and the like, always the same. A server imports them once and forks
+a process for each command, which runs the console script as its main module, with the hook of this package live, as it
+is in any process of this environment.
+
+Client and server speak in lines of JSON: the call in, the exit code out.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# None of them may begin threads, which would not come along into a forked process.
+MODULES = (
+    "torch", "torch._dynamo", "scipy.ndimage", "scipy.stats", "skimage.measure", "skimage.morphology",
+    "skimage.transform", "sklearn.model_selection", "sklearn.linear_model", "pandas", "matplotlib.pyplot", "seaborn",
+    "nibabel", "SimpleITK", "tifffile", "imagecodecs", "cc3d", "blosc2", "acvl_utils.cropping_and_padding.padding",
+    "batchgenerators.dataloading.multi_threaded_augmenter", "dynamic_network_architectures.architectures.unet",
+    "batchgeneratorsv2.transforms.utils.compose", "httpx", "pydantic", "yaml",
+)  # fmt: skip
+
+
+class Server:
+    """The server, as the tests see it; it ends with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(
+        self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a console script to its end, or end it when its time is over.
+
+        Args:
+            words: The script and its arguments.
+            cwd: Where it runs.
+            environment: All of its variables.
+            out: Folder for what it prints.
+            timeout: In seconds.
+        """
+        files = [out / name for name in ("stdout.txt", "stderr.txt")]
+        call = {"words": list(words), "cwd": str(cwd), "environment": dict(environment), "timeout": timeout}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({**call, "files": [str(file) for file in files]}) + "\n")
+        self._process.stdin.flush()
+        code = json.loads(self._process.stdout.readline())
+        printed = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+        if code == -signal.SIGALRM:
+            raise subprocess.TimeoutExpired(list(words), timeout, *printed)
+        return subprocess.CompletedProcess(list(words), code, *printed)
+
+    def close(self) -> None:
+        """End the server."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+def serve() -> dict[str, Any] | None:
+    """Fork a process for each call that comes in.
+
+    Returns:
+        In such a process its call; in the server nothing, once the tests have ended.
+    """
+    for name in MODULES:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        call: dict[str, Any] = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            return call
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+    return None
+
+
+def become(call: dict[str, Any]) -> None:
+    """Make this process the one of a call."""
+    sources = (
+        os.open(os.devnull, os.O_RDONLY),
+        *(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in call["files"]),
+    )
+    for number, source in enumerate(sources):
+        os.dup2(source, number)
+        os.close(source)
+    os.chdir(call["cwd"])
+    os.environ.clear()
+    os.environ.update(call["environment"])
+    signal.setitimer(signal.ITIMER_REAL, call["timeout"])
+    sys.argv = call["words"]
+    sys.path[0] = str(Path(call["words"][0]).parent)
+    runpy.run_path(call["words"][0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    asked = serve()
+    if asked is not None:
+        become(asked)
