@@ -7,6 +7,7 @@ is in any process of this environment.
 Client and server speak in lines of JSON: the call in, the exit code out.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -77,6 +78,7 @@ def serve() -> dict[str, Any] | None:
     """
     for name in MODULES:
         importlib.import_module(name)
+    gc.freeze()  # a collection in a forked process would copy all that it shares with the server
     for line in sys.stdin:
         call: dict[str, Any] = json.loads(line)
         child = os.fork()
