@@ -69,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.demo.console import Console
     from duplus_nnunet.demo.experiment import Experiment
     from duplus_nnunet.demo.host_commands import HostCommands
-    from duplus_nnunet.demo.workspace import Workspace
+    from duplus_nnunet.demo.workspace import Workspace, count_cores
 
     options = _read_options(args)
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
-    console = Console(sys.stdout, steps=9 + len(options.targets))
-    commands = HostCommands(workspace.environment(os.environ), workspace.log, console.show)
+    console = Console(sys.stdout, steps=8)
+    commands = HostCommands(workspace.environment(os.environ), workspace.log, console.show, min(count_cores(), 4))
     started = time.monotonic()
     bars = _carry_out(Experiment(options, workspace, commands), console)
     passed = all(bar.holds for bar in bars)
@@ -148,18 +148,16 @@ def _train(experiment: "Experiment", console: "Console") -> None:
 
 
 def _predict(experiment: "Experiment", console: "Console") -> None:
-    from duplus_nnunet.demo.experiment import CONTROLS
-
     console.start_step("predicting the unseen bodies in every contrast (nnUNetv2_predict --context contexts.csv)")
     experiment.predict_all()
-    for target in experiment.options.targets:
-        console.start_step(f'predicting one target on one body (nnUNetv2_predict --targets "{target}")')
-        experiment.predict_one_body(target)
-    console.start_step("predicting what was never annotated in a contrast, but in others")
-    experiment.predict_transfer()
-    for name in CONTROLS:
-        console.start_step(f"control: the same weights, {name} (each prompt for another one)")
-        experiment.predict_control(name)
+    targets = " or ".join(f'"{target}"' for target in experiment.options.targets)
+    console.start_step(f"predicting one target on one body (nnUNetv2_predict --targets {targets}), side by side")
+    experiment.predict_one_body()
+    console.start_step(
+        "predicting what was never annotated in a contrast, but in others; and as controls, with the same weights, "
+        "each T2 or each T1 exchanged for another one, side by side"
+    )
+    experiment.predict_transfer_and_controls()
 
 
 def _conclude(passed: bool) -> str:

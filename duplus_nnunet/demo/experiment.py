@@ -112,22 +112,29 @@ class Experiment:
 
     def predict_all(self) -> None:
         """Predict on all unseen images the targets that were trained in their context, which a table says."""
-        self._predict("nnUNetv2_predict", self.workspace.images, ALL, *_MODEL, *self._table)
+        self.commands.run(*self._ask("nnUNetv2_predict", self.workspace.images, ALL, *_MODEL))
 
-    def predict_one_body(self, target: str) -> None:
-        """Predict one target on the body of the picture in every contrast; only the texts differ from call to call."""
-        self._predict("nnUNetv2_predict", self.workspace.one_body, target, *_MODEL, *self._table, "--targets", target)
+    def predict_one_body(self) -> None:
+        """Predict the targets one by one on the body of the picture in every contrast; only the texts differ."""
+        body = self.workspace.one_body
+        self.commands.run_side_by_side([
+            self._ask("nnUNetv2_predict", body, target, *_MODEL, "--targets", target) for target in self.options.targets
+        ])  # fmt: skip
 
-    def predict_transfer(self) -> None:
-        """Predict all targets in every contrast, those too that are annotated in other contrasts only."""
-        self._predict("nnUNetv2_predict", self.workspace.images, TRANSFER, *_MODEL, *self._table, "--targets", *LABELS)
+    def predict_transfer_and_controls(self) -> None:
+        """Predict what the first prediction is compared with, on all unseen images.
 
-    def predict_control(self, name: str) -> None:
-        """Predict as `predict_all` does, by a copy of the model with exchanged embeddings; see `CONTROLS`."""
+        That is every target in every contrast, those too that are annotated in other contrasts only; and the same as
+        `predict_all`, by copies of the model with exchanged embeddings; see `CONTROLS`.
+        """
         work = self.workspace
-        copy_model(work.model, work.control_model(name), CONTROLS[name])
-        words = ("-m", str(work.control_model(name)), "-f", FOLD, *self._table)
-        self._predict("nnUNetv2_predict_from_modelfolder", work.images, name, *words)
+        calls = [self._ask("nnUNetv2_predict", work.images, TRANSFER, *_MODEL, "--targets", *LABELS)]
+        for name, exchange in CONTROLS.items():
+            folder = work.control_model(name)
+            copy_model(work.model, folder, exchange)
+            words = ("-m", str(folder), "-f", FOLD)
+            calls.append(self._ask("nnUNetv2_predict_from_modelfolder", work.images, name, *words))
+        self.commands.run_side_by_side(calls)
 
     def measure(self) -> Results:
         """Score all predictions of unseen images."""
@@ -149,16 +156,12 @@ class Experiment:
     def _measurement(self) -> Measurement:
         return Measurement(self.workspace, self.options.test_cases)
 
-    @property
-    def _table(self) -> tuple[str, str]:
-        return "--context", str(self.workspace.contexts)
-
     def _gather(self, folder: Path, cases: list[UnseenCase]) -> None:
         folder.mkdir()
         for case in cases:
             shutil.copy(self.workspace.raw / case.source.dataset / "imagesTs" / f"{case.name}_0000.nii.gz", folder)
 
-    def _predict(self, command: str, images: Path, selection: str, *words: str) -> None:
+    def _ask(self, command: str, images: Path, selection: str, *words: str) -> tuple[str, ...]:
         folder = self.workspace.predictions(selection)
         shared = ("-i", str(images), "-o", str(folder), "-npp", "1", "-nps", "1", "-device", self.options.device)
-        self.commands.run(command, *shared, *words)
+        return command, *shared, "--context", str(self.workspace.contexts), *words

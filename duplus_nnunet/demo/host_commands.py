@@ -11,12 +11,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from duplus_nnunet.errors import HostError
 
 _TAIL = 15
+_PAUSE = 0.1  # s
 _BAR = re.compile(r"(?P<share>\d+)%\|")
 
 
@@ -28,11 +30,14 @@ class HostCommands:
         environment: Variables of the processes.
         log: File that everything printed is added to.
         show: Takes a short text that says how far the running command has come.
+        at_once: How many commands `run_side_by_side` has running at a time.
     """
 
     environment: Mapping[str, str]
     log: Path
     show: Callable[[str], None]
+    at_once: int = 1
+    _running: set["subprocess.Popen[str]"] = field(default_factory=set, init=False)
 
     def run(self, *words: str) -> float:
         """Run one command to its end.
@@ -46,11 +51,51 @@ class HostCommands:
         Raises:
             HostError: The command is not installed, or ends with an exit code that is not 0.
         """
+        with self.log.open("a", encoding="utf-8", buffering=1) as log:
+            return self._run(words, log.write)
+
+    def run_side_by_side(self, calls: Sequence[Sequence[str]]) -> None:
+        """Run commands that do not wait for one another, `at_once` at a time.
+
+        What one of them prints is added to the log when it has ended, so that it stands together.
+
+        Args:
+            calls: As the words of `run`.
+
+        Raises:
+            HostError: As `run`; those that run already go on to their end, and no other one is begun.
+        """
+        with ThreadPoolExecutor(self.at_once) as pool:
+            waiting = [pool.submit(self._run_aside, call) for call in calls]
+            try:
+                ended, _ = wait(waiting, return_when=FIRST_EXCEPTION)
+            except BaseException:  # Ctrl-C, which the threads do not hear of
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._end(waiting)
+                raise
+            pool.shutdown(wait=False, cancel_futures=True)
+        for future in ended:
+            future.result()
+
+    def _end(self, waiting: Sequence["Future[None]"]) -> None:
+        while not all(future.done() for future in waiting):  # one may be about to begin its process
+            for process in tuple(self._running):
+                process.terminate()
+            wait(waiting, timeout=_PAUSE)
+
+    def _run_aside(self, words: Sequence[str]) -> None:
+        lines: list[str] = []
+        try:
+            self._run(words, lines.append)
+        finally:
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write("".join(lines))
+
+    def _run(self, words: Sequence[str], write: Callable[[str], object]) -> float:
         started = time.monotonic()
         call = [find_command(words[0]), *words[1:]]
-        with self.log.open("a", encoding="utf-8", buffering=1) as log:
-            log.write(f"$ {' '.join(words)}\n")
-            code, tail = self._follow(call, log.write)
+        write(f"$ {' '.join(words)}\n")
+        code, tail = self._follow(call, write)
         seconds = time.monotonic() - started
         if code != 0:
             raise HostError(
@@ -71,6 +116,7 @@ class HostCommands:
             encoding="utf-8",
             errors="replace",
         ) as process:
+            self._running.add(process)
             try:
                 for line in process.stdout or ():
                     write(line)
@@ -79,6 +125,8 @@ class HostCommands:
             except BaseException:  # Ctrl-C too: a training must not go on unseen
                 process.terminate()
                 raise
+            finally:
+                self._running.discard(process)
         return process.returncode, tail
 
     def _report(self, line: str) -> None:

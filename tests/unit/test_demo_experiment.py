@@ -22,6 +22,9 @@ class Recorder:
         self.calls.append(list(words))
         return 0.0
 
+    def run_side_by_side(self, calls: list[list[str]]) -> None:
+        self.calls.extend(list(words) for words in calls)
+
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
@@ -88,21 +91,25 @@ def test_one_call_predicts_all_contrasts_by_the_table(experiment: Experiment) ->
     assert "--targets" not in words
 
 
-def test_transfer_asks_every_contrast_for_all_targets(experiment: Experiment) -> None:
-    experiment.predict_transfer()
+def test_targets_of_the_picture_are_asked_for_one_by_one(experiment: Experiment) -> None:
+    experiment.predict_one_body()
     (words,) = read_calls(experiment)
-    assert words[words.index("--targets") + 1 :] == list(LABELS)
-    assert after(words, "--context") == str(experiment.workspace.contexts)
+    assert words[words.index("--targets") + 1 :] == ["liver"]
+    assert after(words, "-i") == str(experiment.workspace.one_body)
 
 
-@pytest.mark.parametrize("name", list(steps.CONTROLS))
-def test_a_control_runs_a_copy_of_the_model(name: str, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_are_transfer_and_copies_of_the_model(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied: list[tuple[object, ...]] = []
     monkeypatch.setattr(steps, "copy_model", lambda *words: copied.append(words))
-    experiment.predict_control(name)
+    experiment.predict_transfer_and_controls()
     work = experiment.workspace
-    assert copied == [(work.model, work.control_model(name), steps.CONTROLS[name])]
-    assert after(read_calls(experiment)[0], "-m") == str(work.control_model(name))
+    transfer, *controls = read_calls(experiment)
+    assert transfer[transfer.index("--targets") + 1 :] == list(LABELS)
+    assert copied == [(work.model, work.control_model(name), exchange) for name, exchange in steps.CONTROLS.items()]
+    assert [after(words, "-m") for words in controls] == [str(work.control_model(name)) for name in steps.CONTROLS]
+    assert all(after(words, "--context") == str(work.contexts) for words in (transfer, *controls))
 
 
 def test_a_failed_command_ends_the_demonstration(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

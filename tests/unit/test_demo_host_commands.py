@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,41 @@ def test_failure_tells_command_code_log_and_last_lines(runner: tuple[HostCommand
     assert "exit code 3" in message
     assert str(runner[0].log) in message
     assert message.rstrip().endswith("out of memory")
+
+
+def test_side_by_side_the_lines_of_each_command_stand_together_in_the_log(
+    runner: tuple[HostCommands, list[str]],
+) -> None:
+    words = "import time; print({0}); time.sleep(0.2); print({0})"
+    calls = [["python", "-c", words.format(number)] for number in range(4)]
+    replace(runner[0], at_once=2).run_side_by_side(calls)
+    printed = [line for line in runner[0].log.read_text().splitlines() if line.isdigit()]
+    assert sorted(printed) == sorted("0123" * 2)
+    assert printed[::2] == printed[1::2]
+
+
+def test_after_a_failure_no_further_command_is_begun(runner: tuple[HostCommands, list[str]], tmp_path: Path) -> None:
+    fail = ["python", "-c", "import sys; print('out of memory'); sys.exit(3)"]
+    wait = ["python", "-c", "import time; time.sleep(1)"]
+    late = ["python", "-c", f"open({str(tmp_path / 'late')!r}, 'w')"]
+    with pytest.raises(HostError, match="exit code 3"):
+        replace(runner[0], at_once=2).run_side_by_side([wait, fail, *[wait] * 4, late])
+    assert "out of memory" in runner[0].log.read_text()
+    assert not (tmp_path / "late").exists()
+
+
+def test_an_interrupt_ends_the_commands_side_by_side(
+    runner: tuple[HostCommands, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*words: object, **options: object) -> object:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    commands = replace(runner[0], at_once=2)
+    monkeypatch.setattr("duplus_nnunet.demo.host_commands.wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        commands.run_side_by_side([["python", "-c", "import time; time.sleep(600)"]] * 3)
+    assert commands.log.read_text().count("$ python") <= 2
 
 
 @pytest.mark.parametrize(
