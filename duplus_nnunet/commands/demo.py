@@ -53,8 +53,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "liver, left kidney, right kidney)")  # fmt: skip
     add("--training-cases", type=int, default=12, help="of each contrast (default: %(default)s)")
     add("--test-cases", type=int, default=5, help="bodies, each in every contrast (default: %(default)s)")
-    add("--epochs", type=int, default=32, help="default: %(default)s")
-    add("--iterations", type=int, default=50, help="training iterations in an epoch (default: %(default)s)")
+    add("--epochs", type=int, default=16, help="default: %(default)s")
+    add("--iterations", type=int, default=100, help="training iterations in an epoch (default: %(default)s)")
     add("--device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu")
     parser.set_defaults(run=run)
 

@@ -27,6 +27,8 @@ CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
 _THINNER = 2
+# Most of a body, in voxels; the planned patch holds all of it, and takes half as long again.
+_PATCH = (24, 32, 32)
 # Left is told from right last in MR.
 _DRAWN_TIMES = ((PHANTOM_MR, 1.25),)
 
@@ -94,12 +96,13 @@ class Experiment:
             "paraphrase_probability": 0.0,
             # A few hundred iterations are not enough to tell sides without what lies beside them, such as the liver.
             "mirror_left_right": False,
-            "save_every": 1,
             "cpu_bfloat16": True,
         }
         for source, times in _DRAWN_TIMES:
             plans["duplus"]["sources"][source.dataset.split("_")[1]]["weight"] *= times
-        network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+        configuration = plans["configurations"]["3d_fullres"]
+        configuration["patch_size"] = _PATCH
+        network = configuration["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [features // _THINNER for features in network["features_per_stage"]]
         self.workspace.plans.write_text(json.dumps(plans), encoding="utf-8")
 
@@ -163,5 +166,6 @@ class Experiment:
 
     def _ask(self, command: str, images: Path, selection: str, *words: str) -> tuple[str, ...]:
         folder = self.workspace.predictions(selection)
-        shared = ("-i", str(images), "-o", str(folder), "-npp", "1", "-nps", "1", "-device", self.options.device)
-        return command, *shared, "--context", str(self.workspace.contexts), *words
+        shared = ("-i", str(images), "-o", str(folder), "--context", str(self.workspace.contexts))
+        short = ("--disable_tta", "-npp", "1", "-nps", "1", "-device", self.options.device)
+        return command, *shared, *short, *words

@@ -125,6 +125,10 @@ def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
         yield f"{cohort.events / len(covariates):.1f} patients with the event a covariate."
     if inputs == _BOTH:
         yield "Beside them, features of images as a network gives them and, if it segments a lesion, measures of it."
+        yield (
+            "Spacings, patch size and the scaling of intensities were planned from all images of the dataset, those of "
+            "held-out patients among them, as nnU-Net plans; no outcome enters there."
+        )
     yield (
         "A missing number counts as the mean of the training patients, a missing category as their commonest one; "
         "where some of them lacked the value too, a further number says that it is missing. No patient was left out "

@@ -167,6 +167,7 @@ def test_the_card_of_trained_models_says_that_they_see_images(model: Path) -> No
     card = "\n".join(write_card(study, design, Cohort("Dataset001_A", arranged.records, SCHEMA)))
     assert "what images and records foretell" in card
     assert "features of images" in card
+    assert "held-out patients among them" in card
 
 
 def test_a_patient_without_a_record_is_named(model: Path) -> None:
