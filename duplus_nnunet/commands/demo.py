@@ -21,7 +21,7 @@ _DESCRIPTION = """\
 Generates abdomens with known truth as three datasets, CT, MR and PET, with other organs annotated in each. Composes
 them into one, then plans, preprocesses, trains one model and predicts with nnU-Net's own commands. In CT liver, spleen
 and both kidneys share one intensity, and the kidneys look alike everywhere, so only the prompt can say which is meant;
-as a control, the prompts are exchanged between targets, and the Dice has to break down.
+as a control, the prompts are exchanged between the targets of a contrast, and the Dice has to break down.
 
 Writes into the folder: demo.png (image, prediction under each prompt, truth), dice.json and demo.log.
 Exit code 0 only if in each contrast the mean Dice of what is annotated there is 0.80 or more on unseen bodies, left and
@@ -155,7 +155,7 @@ def _predict(experiment: "Experiment", console: "Console") -> None:
     experiment.predict_one_body()
     console.start_step(
         "predicting what was never annotated in a contrast, but in others; and as controls, with the same weights, "
-        "each T2 or each T1 exchanged for another one, side by side"
+        "each T1 or each T2 exchanged for another one, side by side"
     )
     experiment.predict_transfer_and_controls()
 

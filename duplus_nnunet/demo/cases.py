@@ -40,3 +40,8 @@ def list_annotated(source: PhantomSource) -> list[str]:
 def list_unannotated(source: PhantomSource) -> list[str]:
     """List the structures that no training case of a contrast has annotated; other contrasts have."""
     return [name for name in LABELS if name not in source.labels.values()]
+
+
+def name_apart(selection: str, source: PhantomSource) -> str:
+    """Name a selection of targets that is predicted for each contrast apart."""
+    return f"{selection} {source.name}"

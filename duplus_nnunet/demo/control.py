@@ -13,27 +13,28 @@ from duplus_nnunet.errors import PlansError
 from duplus_nnunet.settings import PLANS_KEY, find_section
 
 Plans = Mapping[str, Any]
+Exchange = Callable[[Plans], dict[str, Any]]
 
 
-def exchange_targets(plans: Plans) -> dict[str, Any]:
-    """Give every target the embeddings (sentence and name, T2) of the target after it.
+def exchange_targets(plans: Plans, context: str) -> dict[str, Any]:
+    """Give every target of a context the embeddings (sentence and name, T2) of the one after it.
+
+    Targets that were never annotated in the context take no part: what their texts find in it, no training has said.
 
     Args:
         plans: DuPLUS plans.
+        context: The only one that the copy is for; sentences of other contexts stay as they are.
 
     Returns:
-        A copy in which no target keeps its own embeddings; contexts keep theirs.
+        A copy in which no target that is annotated in the context keeps its own embeddings; contexts keep theirs.
 
     Raises:
         PlansError: There are fewer than two targets.
     """
-    section = find_section(plans)
-    donors = _pass_on("targets", [target["name"] for target in section["targets"]])
-    sources = dict(donors)
-    for context in section["contexts"].values():
-        first = {name: sentences[0] for name, sentences in context["target_prompts"].items()}
-        sources.update({first[name]: first[donor] for name, donor in donors.items()})
-    return _exchange(plans, sources)
+    found = find_section(plans)["contexts"][context]
+    donors = _pass_on("targets", found["targets"])
+    first = {name: sentences[0] for name, sentences in found["target_prompts"].items()}
+    return _exchange(plans, {**donors, **{first[name]: first[donor] for name, donor in donors.items()}})
 
 
 def exchange_contexts(plans: Plans) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def exchange_contexts(plans: Plans) -> dict[str, Any]:
     return _exchange(plans, sources)
 
 
-def copy_model(model: Path, copy: Path, exchange: Callable[[Plans], dict[str, Any]]) -> None:
+def copy_model(model: Path, copy: Path, exchange: Exchange) -> None:
     """Copy a model folder, its weights unchanged, with some of its embeddings exchanged."""
     shutil.copytree(model, copy, ignore=shutil.ignore_patterns("validation", "checkpoint_best.pth", "*.log", "*.txt"))
     plans = json.loads((copy / "plans.json").read_text(encoding="utf-8"))

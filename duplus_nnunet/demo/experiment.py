@@ -6,12 +6,13 @@ In: options, a folder, and a way to run commands. Out: files in the folder, and 
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from duplus_nnunet.data.anatomy import LABELS
 from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_SOURCES, write_phantom_sources
-from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated
-from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
+from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated, name_apart
+from duplus_nnunet.demo.control import Exchange, copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.demo.host_commands import HostCommands
 from duplus_nnunet.demo.measurement import Measurement
 from duplus_nnunet.demo.picture import draw
@@ -22,7 +23,7 @@ FOLD = "0"
 # Names of selections, beside those of single targets.
 ALL = "all targets"
 TRANSFER = "unannotated targets"
-CONTROLS = {"T2 exchanged": exchange_targets, "T1 exchanged": exchange_contexts}
+T2_EXCHANGED, T1_EXCHANGED = "T2 exchanged", "T1 exchanged"
 
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; two cores train a network with half the features three times as fast.
@@ -128,26 +129,27 @@ class Experiment:
         """Predict what the first prediction is compared with, on all unseen images.
 
         That is every target in every contrast, those too that are annotated in other contrasts only; and the same as
-        `predict_all`, by copies of the model with exchanged embeddings; see `CONTROLS`.
+        `predict_all`, by copies of the model: in one T1 is exchanged, in one a contrast T2.
         """
-        work = self.workspace
-        calls = [self._ask("nnUNetv2_predict", work.images, TRANSFER, *_MODEL, "--targets", *LABELS)]
-        for name, exchange in CONTROLS.items():
-            folder = work.control_model(name)
-            copy_model(work.model, folder, exchange)
-            words = ("-m", str(folder), "-f", FOLD)
-            calls.append(self._ask("nnUNetv2_predict_from_modelfolder", work.images, name, *words))
+        images = self.workspace.images
+        calls = [
+            self._ask("nnUNetv2_predict", images, TRANSFER, *_MODEL, "--targets", *LABELS),
+            self._ask_control(T1_EXCHANGED, images, exchange_contexts),
+        ]
+        for source in PHANTOM_SOURCES:
+            folder = self.workspace.raw / source.dataset / "imagesTs"
+            exchange = partial(exchange_targets, context=source.context)
+            calls.append(self._ask_control(name_apart(T2_EXCHANGED, source), folder, exchange))
         self.commands.run_side_by_side(calls)
 
     def measure(self) -> Results:
         """Score all predictions of unseen images."""
         measurement = self._measurement
-        targets_exchanged, contexts_exchanged = (measurement.score(name) for name in CONTROLS)
         return Results(
             dice=measurement.score(ALL),
             transfer=measurement.score(TRANSFER, list_unannotated),
-            targets_exchanged=targets_exchanged,
-            contexts_exchanged=contexts_exchanged,
+            targets_exchanged=measurement.score(T2_EXCHANGED, apart=True),
+            contexts_exchanged=measurement.score(T1_EXCHANGED),
             confusion=measurement.measure_sides(ALL),
         )
 
@@ -163,6 +165,11 @@ class Experiment:
         folder.mkdir()
         for case in cases:
             shutil.copy(self.workspace.raw / case.source.dataset / "imagesTs" / f"{case.name}_0000.nii.gz", folder)
+
+    def _ask_control(self, name: str, images: Path, exchange: Exchange) -> tuple[str, ...]:
+        folder = self.workspace.control_model(name)
+        copy_model(self.workspace.model, folder, exchange)
+        return self._ask("nnUNetv2_predict_from_modelfolder", images, name, "-m", str(folder), "-f", FOLD)
 
     def _ask(self, command: str, images: Path, selection: str, *words: str) -> tuple[str, ...]:
         folder = self.workspace.predictions(selection)

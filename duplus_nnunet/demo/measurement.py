@@ -8,7 +8,7 @@ import numpy as np
 
 from duplus_nnunet.data.anatomy import LABELS
 from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, TRUTH_FOLDER, PhantomSource
-from duplus_nnunet.demo.cases import UnseenCase, list_annotated
+from duplus_nnunet.demo.cases import UnseenCase, list_annotated, name_apart
 from duplus_nnunet.demo.scores import LabelMap, measure_confusion, score_cases
 from duplus_nnunet.demo.workspace import Workspace
 from duplus_nnunet.reporting.volumes import read_label_map
@@ -29,17 +29,19 @@ class Measurement:
     bodies: int
 
     def score(
-        self, selection: str, choose: Callable[[PhantomSource], Sequence[str]] = list_annotated
+        self, selection: str, choose: Callable[[PhantomSource], Sequence[str]] = list_annotated, apart: bool = False
     ) -> dict[str, dict[str, list[float]]]:
         """Measure the Dice of every chosen target in every unseen case, 0 to 1, by contrast.
 
         Args:
             selection: Under what the predictions were made.
             choose: Names the targets of a contrast.
+            apart: Whether contrasts were predicted apart; see `name_apart`.
         """
         return {
             source.name: score_cases(
-                self._read_pairs(source, selection), {name: LABELS[name] for name in choose(source)}
+                self._read_pairs(source, name_apart(selection, source) if apart else selection),
+                {name: LABELS[name] for name in choose(source)},
             )
             for source in PHANTOM_SOURCES
         }

@@ -28,7 +28,7 @@ class Results:
     Attributes:
         dice: By contrast and target, of what is annotated in that contrast's training cases.
         transfer: The same of what is annotated in other contrasts only.
-        targets_exchanged: As `dice`, with each target's prompt (T2) exchanged for another target's.
+        targets_exchanged: As `dice`, with each target's prompt (T2) exchanged for another annotated target's.
         contexts_exchanged: As `dice`, with each context's prompt (T1) exchanged for another context's.
         confusion: Share of each side's prediction that lies in the other side, by description.
     """

@@ -101,14 +101,19 @@ def test_targets_of_the_picture_are_asked_for_one_by_one(experiment: Experiment)
 def test_comparisons_are_transfer_and_copies_of_the_model(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied: list[tuple[object, ...]] = []
-    monkeypatch.setattr(steps, "copy_model", lambda *words: copied.append(words))
+    copied: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(steps, "copy_model", lambda model, copy, _: copied.append((model, copy)))
     experiment.predict_transfer_and_controls()
     work = experiment.workspace
+    names = ["T1 exchanged", "T2 exchanged CT", "T2 exchanged MR", "T2 exchanged PET"]
     transfer, *controls = read_calls(experiment)
     assert transfer[transfer.index("--targets") + 1 :] == list(LABELS)
-    assert copied == [(work.model, work.control_model(name), exchange) for name, exchange in steps.CONTROLS.items()]
-    assert [after(words, "-m") for words in controls] == [str(work.control_model(name)) for name in steps.CONTROLS]
+    assert copied == [(work.model, work.control_model(name)) for name in names]
+    assert [after(words, "-m") for words in controls] == [str(work.control_model(name)) for name in names]
+    assert [after(words, "-o") for words in controls] == [str(work.predictions(name)) for name in names]
+    assert [Path(after(words, "-i")).parent.name for words in controls[1:]] == [
+        source.dataset for source in steps.PHANTOM_SOURCES
+    ]
     assert all(after(words, "--context") == str(work.contexts) for words in (transfer, *controls))
 
 
