@@ -210,3 +210,19 @@ def _choose(bank: PromptBank, selection: Selection) -> ContextChoice:
     if selection.context is None:
         return ContextChoice(bank.require_context(None), {})
     return read_contexts(selection.context, list(bank.contexts))
+
+
+def apply_selection(predictor: Any, selection: Selection) -> Reading:
+    """Bind a loaded predictor to what was asked for; everything it allots is sized by that.
+
+    Returns:
+        What the user's own texts stand for.
+
+    Raises:
+        PromptError: An unknown target or context, none where there are several, or a text that stands for nothing.
+        EncoderError: A new text cannot be encoded by the model's own text encoder.
+    """
+    binding = Binding(predictor, selection)
+    predictor.duplus_binding = binding
+    binding.bind_all(predictor)
+    return binding.first.reading

@@ -15,8 +15,8 @@ from duplus_nnunet.adaptation.files import read_adapter
 from duplus_nnunet.adaptation.joining import join_labels
 from duplus_nnunet.adaptation.loading import load_adapters
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.binding import Binding
-from duplus_nnunet.inference.free_text import Reading, describe_reading
+from duplus_nnunet.inference.binding import apply_selection
+from duplus_nnunet.inference.free_text import describe_reading
 from duplus_nnunet.inference.images import check_source, patch_checks
 from duplus_nnunet.inference.mirroring import find_network, patch_windows
 from duplus_nnunet.inference.reading import take_item
@@ -26,22 +26,6 @@ from duplus_nnunet.inference.session import Call, get_session, open_session
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY
-
-
-def apply_selection(predictor: Any, selection: Selection) -> Reading:
-    """Bind a loaded predictor to what was asked for; everything it allots is sized by that.
-
-    Returns:
-        What the user's own texts stand for.
-
-    Raises:
-        PromptError: An unknown target or context, none where there are several, or a text that stands for nothing.
-        EncoderError: A new text cannot be encoded by the model's own text encoder.
-    """
-    binding = Binding(predictor, selection)
-    predictor.duplus_binding = binding
-    binding.bind_all(predictor)
-    return binding.first.reading
 
 
 def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError, HostError, PromptError, say_unknown
+from duplus_nnunet.inference.binding import apply_selection
 from duplus_nnunet.inference.devices import choose_device
-from duplus_nnunet.inference.host import apply_selection
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import Reader, Source
 from duplus_nnunet.inference.run import LEAST_LOGIT, answer_case

@@ -16,7 +16,7 @@ from typing import Any
 from duplus_nnunet.data.volume_ranges import read_volume_ranges
 from duplus_nnunet.errors import DataError, DuplusError
 from duplus_nnunet.inference.assembly import spread_probabilities
-from duplus_nnunet.inference.binding import Binding
+from duplus_nnunet.inference.binding import Binding, apply_selection
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
 from duplus_nnunet.inference.options import Options
@@ -95,8 +95,6 @@ class Session:
             DataError: The table is not of the form.
             PromptError: The model does not know a context or target of it.
         """
-        from duplus_nnunet.inference.host import apply_selection
-
         groups = group_jobs(read_jobs(str(self.options.jobs), self.predictor.dataset_json["file_ending"]))
         choices = [ContextChoice(None, {job.case: self._find_context(job) for job in jobs}) for jobs in groups]
         first = self.binding

@@ -11,8 +11,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.errors import EncoderError, PromptError
 from duplus_nnunet.inference import free_text
+from duplus_nnunet.inference.binding import apply_selection
 from duplus_nnunet.inference.free_text import describe_reading, find_free_value, find_known, read_texts
-from duplus_nnunet.inference.host import apply_selection
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
