@@ -67,6 +67,7 @@ class Aggregate:
         rows: A row a source and target.
         sources: Mean over a source's targets, by source and metric (`dice`, `nsd`).
         mean: Mean over sources, by metric.
+        over_targets: Mean over the targets of all sources, each of a source counting as one, by metric.
     """
 
     tolerance: float
@@ -74,6 +75,7 @@ class Aggregate:
     rows: Sequence[Row]
     sources: Mapping[str, Mapping[str, Mean]]
     mean: Mapping[str, Mean]
+    over_targets: Mapping[str, Mean]
 
 
 def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
@@ -98,7 +100,9 @@ def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
     sources = {
         source: {metric: means[metric].sources[source].mean for metric in METRICS} for source in means["dice"].sources
     }
-    return Aggregate(tolerance, cases, rows, sources, {metric: means[metric].all.mean for metric in METRICS})
+    over_sources = {metric: means[metric].all.mean for metric in METRICS}
+    over_targets = {metric: means[metric].over_targets.mean for metric in METRICS}
+    return Aggregate(tolerance, cases, rows, sources, over_sources, over_targets)
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,12 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Averages:
-    """Means of one metric: by source and target, over each source's targets, and over sources."""
+    """Means of one metric: by source and target, over each source's targets, over sources, and over all targets."""
 
     pairs: Mapping[tuple[str, str], Drawn]
     sources: Mapping[str, Drawn]
     all: Drawn
+    over_targets: Drawn
 
 
 def average(cases: Mapping[str, CaseScore], metric: str) -> Averages:
@@ -143,7 +148,9 @@ def average(cases: Mapping[str, CaseScore], metric: str) -> Averages:
         source: average_drawn([drawn for (name, _), drawn in pairs.items() if name == source], len(patients[source]))
         for source in dict.fromkeys(source for source, _ in pairs)
     }
-    return Averages(pairs, sources, average_drawn(list(sources.values()), len(draws.index)))
+    everybody = len(draws.index)
+    over_sources, over_targets = (average_drawn(list(some.values()), everybody) for some in (sources, pairs))
+    return Averages(pairs, sources, over_sources, over_targets)
 
 
 def average_drawn(several: Sequence[Drawn], patients: int) -> Drawn:

@@ -11,7 +11,7 @@ from typing import Any
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.aggregate import METRICS, Averages, Drawn, Mean, average, average_drawn
 from duplus_nnunet.reporting.case_scores import CaseScore
-from duplus_nnunet.reporting.score_files import OVER_SOURCES, OVER_TARGETS
+from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
 
 Cases = Mapping[str, CaseScore]
 
@@ -38,7 +38,8 @@ class Comparison:
     """All differences.
 
     Attributes:
-        differences: A source and target, the mean of each source, and the mean over sources, for both metrics.
+        differences: A source and target, the mean of each source, the mean over sources, and that over the targets of
+            all sources, for both metrics.
         pairs: Number of pairs of a case and a target that both have; the differences are taken over those.
         left_out: Number of pairs that only one of them has.
     """
@@ -95,6 +96,8 @@ def _subtract(ours: Averages, theirs: Averages, metric: str) -> Iterator[Differe
     for source, drawn in sources.items():
         yield Difference(source, OVER_TARGETS, metric, drawn.mean)
     yield Difference(OVER_SOURCES, OVER_TARGETS, metric, everything.mean)
+    over_targets = average_drawn(list(pairs.values()), ours.all.patients)
+    yield Difference(ALL_SOURCES, OVER_TARGETS, metric, over_targets.mean)
 
 
 def _differ(ours: Drawn, theirs: Drawn) -> Drawn:

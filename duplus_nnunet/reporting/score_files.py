@@ -23,6 +23,7 @@ VERSION = 1
 
 OVER_TARGETS = "(mean over targets)"
 OVER_SOURCES = "(mean over sources)"
+ALL_SOURCES = "(all sources)"
 _COUNTS = ("annotated", "present", "false_positives", "correct_rejections")
 _COLUMNS = ("source", "target", *_COUNTS, "dice", "dice_low", "dice_high", "nsd", "nsd_low", "nsd_high")
 
@@ -53,6 +54,7 @@ def to_plain(scores: Aggregate) -> dict[str, Any]:
         "nsd_tolerance_mm": scores.tolerance,
         "interval": {"level": LEVEL, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
         "mean": _plain_means(scores.mean),
+        "mean_over_targets": _plain_means(scores.over_targets),
         "sources": sources,
         "cases": {name: _plain_case(case) for name, case in scores.cases.items()},
     }
@@ -98,6 +100,7 @@ def _list_rows(scores: Aggregate) -> Iterator[dict[str, Any]]:
     for source, means_of_source in scores.sources.items():
         yield {"source": source, "target": OVER_TARGETS, **_flatten(means_of_source)}
     yield {"source": OVER_SOURCES, "target": OVER_TARGETS, **_flatten(scores.mean)}
+    yield {"source": ALL_SOURCES, "target": OVER_TARGETS, **_flatten(scores.over_targets)}
 
 
 def _flatten(means: Mapping[str, Mean]) -> dict[str, float]:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.comparison import Comparison
-from duplus_nnunet.reporting.score_files import OVER_SOURCES, OVER_TARGETS
+from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
 
 
 def write_table(scores: Aggregate) -> Iterator[str]:
     """Yield a line a target, by source, and the means."""
-    names = [OVER_SOURCES, *(f"  {row.target}" for row in scores.rows), *scores.sources, f"  {OVER_TARGETS}"]
-    width = max(map(len, names))
+    whole = {OVER_SOURCES: scores.mean}
+    if len(scores.sources) > 1:
+        whole[f"{ALL_SOURCES} {OVER_TARGETS}"] = scores.over_targets
+    width = max(map(len, [*whole, *(f"  {row.target}" for row in scores.rows), *scores.sources, f"  {OVER_TARGETS}"]))
     nsd = f"NSD at {scores.tolerance:g} mm"
     yield f"{'':<{width}}  cases  present  false pos.  {'Dice':<22} {nsd}"
     for source, means in scores.sources.items():
@@ -22,7 +24,8 @@ def write_table(scores: Aggregate) -> Iterator[str]:
                 counts = f"{row.annotated:5}  {row.present:7}  {row.false_positives:10}"
                 yield f"{f'  {row.target}':<{width}}  {counts}  {_say(row.dice):<22} {_say(row.nsd)}"
         yield f"{f'  {OVER_TARGETS}':<{width}}  {'':26}  {_say(means['dice']):<22} {_say(means['nsd'])}".rstrip()
-    yield f"{OVER_SOURCES:<{width}}  {'':26}  {_say(scores.mean['dice']):<22} {_say(scores.mean['nsd'])}"
+    for name, means in whole.items():
+        yield f"{name:<{width}}  {'':26}  {_say(means['dice']):<22} {_say(means['nsd'])}"
     coarse = [case for case in scores.cases.values() if max(case.spacing) > scores.tolerance]
     if coarse:
         widest = max(max(case.spacing) for case in coarse)

@@ -50,6 +50,7 @@ def test_targets_weigh_the_same_and_so_do_sources() -> None:
     scores = aggregate(make_cases(), 2.0)
     assert scores.sources["ct"]["dice"].value == pytest.approx((0.75 + 0.4) / 2)
     assert scores.mean["dice"].value == pytest.approx((0.575 + 0.5) / 2)
+    assert scores.over_targets["dice"].value == pytest.approx((0.75 + 0.4 + 0.5) / 3)
 
 
 def test_target_that_was_only_rejected_has_no_mean_and_spoils_none() -> None:
@@ -94,6 +95,7 @@ def test_csv_has_a_row_a_target_and_the_means(tmp_path: Path) -> None:
         ("ct", "(mean over targets)"),
         ("mr", "(mean over targets)"),
         ("(mean over sources)", "(mean over targets)"),
+        ("(all sources)", "(mean over targets)"),
     ]
     assert rows[0]["dice"] == ""
     assert float(rows[1]["dice_low"]) < float(rows[1]["dice"]) < float(rows[1]["dice_high"])

@@ -56,6 +56,16 @@ def test_value_that_one_lacks_is_no_difference() -> None:
     assert to_plain(comparison)["differences"][1]["difference"] is None
 
 
+def test_over_all_targets_each_target_of_a_source_counts_as_one() -> None:
+    both, single = make_cases(0.1), {f"mr{name}": case for name, case in make_cases(0.4, ("liver",)).items()}
+    others = {**make_cases(), **{f"mr{name}": case for name, case in make_cases(0.0, ("liver",)).items()}}
+    others = {name: replace(case, source="mr" if name in single else "ct") for name, case in others.items()}
+    single = {name: replace(case, source="mr") for name, case in single.items()}
+    found = {(each.source, each.metric): each.mean.value for each in compare({**both, **single}, others).differences}
+    assert found["(mean over sources)", "dice"] == pytest.approx((0.1 + 0.4) / 2)
+    assert found["(all sources)", "dice"] == pytest.approx((0.1 + 0.1 + 0.4) / 3)
+
+
 def test_nothing_in_common_says_what_there_is() -> None:
     with pytest.raises(DataError, match=r"no case and target in common.*'0' of 'ct' with liver.*with kidney"):
         compare(make_cases(targets=("liver",)), make_cases(targets=("kidney",)))

@@ -104,7 +104,9 @@ def test_table_of_a_model_says_what_counts(home: Path, capsys: pytest.CaptureFix
     assert set(sources["ct"]["targets"]) == {"liver", "both kidneys"}
     assert sources["mr"]["targets"]["spleen"]["false_positives"] == 1
     assert read(home)["mean"]["dice"] == pytest.approx(((5 / 6 + 1) / 2 + 0.5) / 2, abs=1e-6)
+    assert read(home)["mean_over_targets"]["dice"] == pytest.approx((5 / 6 + 1 + 1 + 0) / 4, abs=1e-6)
     out = capsys.readouterr().out
+    assert "(all sources) (mean over targets)" in out
     assert "ct\n  both kidneys" in out
     assert "(mean over sources)" in out
     assert out.splitlines()[-1].startswith("Wrote ")
