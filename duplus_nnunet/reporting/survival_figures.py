@@ -37,6 +37,7 @@ class GroupCurve:
         high: Upper end, (T).
         followed: Days to which each patient was followed, (N).
         censored: Those of patients without the event.
+        entered: Days from which each patient was under observation, (N); None: all from the start.
     """
 
     name: str
@@ -46,6 +47,12 @@ class GroupCurve:
     high: Numbers
     followed: Numbers
     censored: Numbers
+    entered: Numbers | None = None
+
+    def count_at_risk(self, time: float) -> int:
+        """Count the patients under observation at a time in days."""
+        at_risk = self.followed >= time
+        return int((at_risk if self.entered is None else at_risk & (self.entered <= time)).sum())
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ def _draw_curve(axis: Axes, curve: GroupCurve, painted: str) -> None:
 def _write_numbers(axis: Axes, curves: Sequence[GroupCurve], ticks: Numbers) -> None:
     for row, (curve, painted) in enumerate(zip(curves, _CURVE_COLOURS, strict=False)):
         for tick in ticks:
-            count = int((curve.followed >= tick).sum())
+            count = curve.count_at_risk(float(tick))
             axis.text(tick, row, str(count), ha="center", va="center", fontsize=9, color=painted)
     axis.set(ylim=(len(curves) - 0.5, -0.6), xlabel="Days", xticks=ticks)
     axis.set_yticks(range(len(curves)), [curve.name.partition(" (")[0] for curve in curves], fontsize=9)

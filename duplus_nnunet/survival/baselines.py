@@ -44,7 +44,7 @@ def foretell_by_kaplan_meier(task: Task) -> Forecast:
     from sksurv.nonparametric import kaplan_meier_estimator
 
     outcome = read_outcome(task.train)
-    times, curve = kaplan_meier_estimator(outcome.event, outcome.time)
+    times, curve = kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
     steps = np.concatenate([[1.0], curve])[np.searchsorted(times, task.times, side="right")]
     return Forecast(np.zeros(len(task.test)), np.tile(steps, (len(task.test), 1)))
 

@@ -79,7 +79,7 @@ def measure_excess(found: Foretold, place: int, horizon: float, counts: Numbers)
 def observe(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
     """Return Kaplan-Meier's survival at a horizon in each draw, counts (B, N)."""
     times = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)])
-    at_risk = counts @ (outcome.time[:, None] >= times[None, :]).astype(np.float64)
+    at_risk = counts @ outcome.find_at_risk(times).astype(np.float64)
     had = counts @ (outcome.event[:, None] & (outcome.time[:, None] == times[None, :])).astype(np.float64)
     share = np.divide(had, at_risk, out=np.zeros_like(had), where=at_risk > 0)
     survival: Numbers = np.prod(1 - share, axis=1)
@@ -92,7 +92,8 @@ def measure_slope(found: Foretold, place: int, horizon: float, counts: Numbers) 
     It is the coefficient of log(-log S) in a Cox model of follow-up until the horizon. Folds are strata, so that models
     of different folds are not compared with each other; where it has no limit, it ends at 20.
     """
-    outcome = Outcome(found.outcome.event & (found.outcome.time <= horizon), np.minimum(found.outcome.time, horizon))
+    event = found.outcome.event & (found.outcome.time <= horizon)
+    outcome = Outcome(event, np.minimum(found.outcome.time, horizon), found.outcome.entry)
     x = np.log(-np.log(np.clip(found.survival[:, place], _NEAREST, 1 - _NEAREST)))
     strata = [np.flatnonzero(found.fold == number) for number in np.unique(found.fold)]
     parts = [(x[rows] - x[rows].mean(), outcome.take(rows), counts[:, rows]) for rows in strata]
@@ -114,7 +115,7 @@ def measure_slope(found: Foretold, place: int, horizon: float, counts: Numbers) 
 def _differentiate(slope: Numbers, x: Numbers, outcome: Outcome, counts: Numbers) -> tuple[Numbers, Numbers]:
     """Differentiate Breslow's partial likelihood of one fold, in each draw: gradient and information, (B)."""
     rows = np.flatnonzero(outcome.event)
-    at_risk = (outcome.time[:, None] >= outcome.time[None, rows]).astype(np.float64)
+    at_risk = outcome.find_at_risk(outcome.time[rows]).astype(np.float64)
     weights = counts * np.exp(slope[:, None] * x[None, :])
     below, first, second = (weights * factor @ at_risk for factor in (1.0, x, x**2))
     known = below > 0
@@ -168,10 +169,10 @@ def observe_with_interval(outcome: Outcome, horizon: float) -> tuple[float | Non
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 
-    times, survival, bounds = kaplan_meier_estimator(outcome.event, outcome.time, conf_type="log-log")
+    times, survival, bounds = kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry, conf_type="log-log")
     last = int(np.searchsorted(times, horizon, side="right")) - 1
     value = float(survival[last]) if last >= 0 else 1.0
-    followed = int((outcome.time >= horizon).sum())
+    followed = int(outcome.find_at_risk(np.array([horizon])).sum())
     if followed == 0 and value > 0:
         return None, None
     if 0 < value < 1:

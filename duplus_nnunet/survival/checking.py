@@ -133,7 +133,7 @@ def _check_use(rows: Rows, schema: ClinicalSchema) -> Iterable[Finding]:
             "`covariates`, or to `ignored` with the reason.",
         )
     if schema.entry is not None:
-        yield Finding("note", f"{schema.entry!r} is read as the time of entry, and is not used. {LATE_ENTRY}")
+        yield Finding("note", f"{schema.entry!r} is read as the time of entry. {LATE_ENTRY}")
     if "missing" not in schema.model_fields_set:
         return
     left_out = {*MISSING} - {plain(marker) for marker in schema.missing}

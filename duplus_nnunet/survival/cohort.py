@@ -55,7 +55,7 @@ class Cohort:
         outcome = read_outcome(self.records)
         if outcome.event.all():
             return None
-        times, share = kaplan_meier_estimator(~outcome.event, outcome.time)
+        times, share = kaplan_meier_estimator(~outcome.event, outcome.time, outcome.entry)
         below = np.flatnonzero(share <= 0.5)
         return float(times[below[0]]) if len(below) else None
 

@@ -1,23 +1,25 @@
 """Losses over bins of time: logistic hazard, MTLR and DeepHit.
 
 Bins are cut from the times of training events alone. A place is the number of bins that a patient is known to have
-outlived; those censored count in these bins and no others.
+outlived; those censored count in these bins and no others. Of who entered late, the likelihood is that of somebody who
+was free of the event at the entry.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from duplus_nnunet.survival.hazard import find_bins, interpolate_survival, logistic_hazard_loss
+from duplus_nnunet.survival.hazard import count_exposure, interpolate_survival, logistic_hazard_loss, place_outcomes
 from duplus_nnunet.survival.scores import Numbers, Outcome
 from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
 
 # DeepHit's weight of the likelihood against the ranking, and how steeply a pair in wrong order costs; both as in pycox.
 _ALPHA, _SIGMA = 0.2, 0.1
+# A cumulative hazard that is no smaller keeps logarithms finite.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class DiscreteLoss(SurvivalLoss):
 
     def make_targets(self, outcome: Outcome) -> Targets:
         """Say how many bins each patient outlived, and whether the event is in the next one."""
-        # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
-        outlived = np.searchsorted(self.edges, outcome.time, side="right")
-        places = np.where(outcome.event, find_bins(outcome.time, self.edges), outlived)
-        seen = outcome.event & (places < self.outputs)
-        return Targets(torch.from_numpy(places.astype(np.int64)), torch.from_numpy(seen))
+        places, seen, entered = place_outcomes(outcome, self.edges)
+        late = None if entered is None else torch.from_numpy(entered)
+        return Targets(torch.from_numpy(places), torch.from_numpy(seen), late)
+
+    def _spread(self, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+        return count_exposure(targets.places, targets.seen, targets.entered, self.outputs)
 
     @abstractmethod
     def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
@@ -49,7 +52,7 @@ class DiscreteLoss(SurvivalLoss):
 
     def start(self, targets: Targets) -> torch.Tensor:
         """Give outputs that describe all patients together."""
-        had, at_risk = _spread(targets, self.outputs)
+        at_risk, had = self._spread(targets)
         return self.describe((had.sum(0) + 0.5) / (at_risk.sum(0) + 1.0))
 
     @abstractmethod
@@ -80,7 +83,7 @@ class LogisticHazard(DiscreteLoss):
 
     def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Return the negative log-likelihood, a mean over patients."""
-        had, at_risk = _spread(targets, self.outputs)
+        at_risk, had = self._spread(targets)
         return logistic_hazard_loss(logits, at_risk, had)
 
     def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
@@ -107,7 +110,9 @@ class Multinomial(DiscreteLoss):
     def _sum_likelihood(self, logs: torch.Tensor, targets: Targets) -> torch.Tensor:
         # Those censored are somewhere in what is left from their place on.
         left = logs.flip(1).logcumsumexp(1).flip(1)
-        chosen = torch.where(targets.seen[:, None], logs, left).gather(1, targets.places[:, None])
+        chosen = torch.where(targets.seen[:, None], logs, left).gather(1, targets.places[:, None])[:, 0]
+        if targets.entered is not None:
+            chosen = _condition(chosen, left, targets.seen, targets.places, targets.entered)
         return -chosen.mean()
 
     def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
@@ -156,6 +161,8 @@ class DeepHit(Multinomial):
         own = by_then.gather(1, targets.places[:, None])
         others = by_then.T[targets.places]
         counts = targets.seen[:, None] & (targets.places[None, :] > targets.places[:, None])
+        if targets.entered is not None:  # by the time that the bin began
+            counts &= targets.entered[None, :] <= targets.places[:, None]
         costs = torch.exp((others - own) / _SIGMA) * counts
         return _ALPHA * self._sum_likelihood(logs, targets) + (1 - _ALPHA) * costs.mean()
 
@@ -164,11 +171,25 @@ class DeepHit(Multinomial):
         return _score_hazards(hazards)
 
 
-def _spread(targets: Targets, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Say in which bin each patient had the event, and in which ones they were at risk; both float32 (N, T)."""
-    columns, places = torch.arange(bins)[None, :], targets.places[:, None]
-    had = targets.seen[:, None] & (columns == places)
-    return had.float(), ((columns < places) | had).float()
+def _condition(
+    chosen: torch.Tensor, left: torch.Tensor, seen: torch.Tensor, places: torch.Tensor, entered: torch.Tensor
+) -> torch.Tensor:
+    """Return log-likelihoods (N) of patients who were free of the event at their entry.
+
+    Args:
+        chosen: The same without this condition, (N).
+        left: Logarithm of survival at the left edge of each bin, and of that beyond the last one, (N, T + 1).
+        seen: As in `Targets`, (N).
+        places: The same.
+        entered: The same.
+    """
+    begun = entered.long().clamp(max=left.shape[1] - 2)
+    before, after = (left.gather(1, (begun + step)[:, None])[:, 0] for step in (0, 1))
+    at_entry = before + (entered - begun) * (after - before)  # as the hazard within a bin is constant
+    soon = torch.log(-torch.expm1((after - at_entry).clamp(max=-_LEAST)))
+    # Who was censored in the bin of the entry outlived no more of it.
+    within = torch.where(seen, soon, torch.zeros_like(soon))
+    return torch.where(places == begun, within, chosen - at_entry)
 
 
 def _score_hazards(hazards: torch.Tensor) -> torch.Tensor:

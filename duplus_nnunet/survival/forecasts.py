@@ -59,6 +59,6 @@ def cut_risks(risks: Numbers) -> float | None:
 
 def read_outcome(records: Sequence[Record]) -> Outcome:
     """Return outcomes; a competing event counts as the end of follow-up."""
-    return Outcome(
-        np.array([record.event == SEEN for record in records], bool), np.array([record.time for record in records])
-    )
+    event, time = [record.event == SEEN for record in records], [record.time for record in records]
+    entry = [record.entry for record in records]
+    return Outcome(np.array(event, bool), np.array(time), np.array(entry, np.float64) if any(entry) else None)

@@ -39,7 +39,8 @@ class RiskGroups:
     Attributes:
         seed: Of its folds.
         groups: Low risk first; one that has no patient is left out.
-        p: Of the log-rank test; None unless there are both groups, and an event that can tell them apart.
+        p: Of the log-rank test; None unless there are both groups, and an event that can tell them apart, and if some
+            entered late: the test knows nothing of entries.
         ungrouped: Number of patients without a cut.
     """
 
@@ -72,7 +73,7 @@ def _test(outcome: Outcome, names: Names) -> float | None:
     require_sksurv()
     from sksurv.compare import compare_survival
 
-    if not _has_variance(outcome, names):
+    if outcome.entry is not None or not _has_variance(outcome, names):
         return None
     _, p = compare_survival(outcome.to_sksurv(), names)
     return float(p)

@@ -44,17 +44,52 @@ def find_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
     return np.searchsorted(edges, times, side="left").astype(np.int64)
 
 
-def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
-    """Say in which bins each patient was at risk, and in which one they had the event; both float32 (N, T).
+def place_outcomes(
+    outcome: Outcome, edges: Numbers
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32] | None]:
+    """Say between which bins each of N patients was under observation, and whether the event came next.
 
-    A censored patient counts in the bins that they outlived.
+    Returns:
+        The number of bins that each outlived, 0 to T; whether the event came in the next one; and how many had passed
+        at the entry, the last of them in part, 0 to T, or None if nobody entered late.
     """
     # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
-    bins = np.where(outcome.event, find_bins(outcome.time, edges), np.searchsorted(edges, outcome.time, side="right"))
-    bins, columns = bins[:, None], np.arange(len(edges))[None, :]
-    had = outcome.event[:, None] & (bins == columns)
-    risk = (columns < bins) | had
-    return torch.from_numpy(risk.astype(np.float32)), torch.from_numpy(had.astype(np.float32))
+    outlived = np.searchsorted(edges, outcome.time, side="right").astype(np.int64)
+    places = np.where(outcome.event, find_bins(outcome.time, edges), outlived)
+    seen = outcome.event & (places < len(edges))
+    if outcome.entry is None:
+        return places, seen, None
+    passed = np.interp(outcome.entry, np.concatenate([[0.0], edges]), np.arange(len(edges) + 1.0))
+    return places, seen, passed.astype(np.float32)
+
+
+def count_exposure(
+    places: torch.Tensor, seen: torch.Tensor, entered: torch.Tensor | None, bins: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say in which bins each patient was at risk, and in which one they had the event; both float32 (N, T).
+
+    A censored patient counts in the bins that they outlived. A bin in which a patient entered counts by what was left
+    of it, unless the event came in it.
+
+    Args:
+        places: Number of bins that each outlived, (N).
+        seen: Whether the event came in the next one, (N).
+        entered: How many had passed at the entry, (N); None: nobody entered late.
+        bins: T.
+    """
+    columns = torch.arange(bins)[None, :]
+    had = (seen[:, None] & (columns == places[:, None])).float()
+    outlived = (columns < places[:, None]).float()
+    if entered is not None:
+        outlived = outlived * (columns + 1 - entered[:, None]).clamp(0, 1)
+    return outlived + had, had
+
+
+def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say in which bins each patient was at risk, and in which one they had the event; see `count_exposure`."""
+    places, seen, entered = place_outcomes(outcome, edges)
+    late = None if entered is None else torch.from_numpy(entered)
+    return count_exposure(torch.from_numpy(places), torch.from_numpy(seen), late, len(edges))
 
 
 def logistic_hazard_loss(logits: torch.Tensor, risk: torch.Tensor, had: torch.Tensor) -> torch.Tensor:
@@ -62,7 +97,7 @@ def logistic_hazard_loss(logits: torch.Tensor, risk: torch.Tensor, had: torch.Te
 
     Args:
         logits: Of the hazards, (N, T).
-        risk: Bins in which each patient was at risk, (N, T).
+        risk: Share of each bin in which each patient was at risk, 0 to 1, (N, T).
         had: The bin in which they had the event, (N, T).
     """
     parts = functional.binary_cross_entropy_with_logits(logits, had, reduction="none")

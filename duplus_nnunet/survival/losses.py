@@ -33,7 +33,8 @@ def fit_loss(name: str, outcome: Outcome, bins: int) -> tuple[SurvivalLoss, list
         ModelError: There is no such loss.
     """
     if name == Cox.name:
-        return Cox(), []
+        late = outcome.entry is not None
+        return Cox(), ["The loss 'cox' counts patients from time 0, whenever they entered."] if late else []
     if name not in _DISCRETE:
         raise ModelError(say_unknown("loss", name, LOSSES))
     edges = cut_bins(outcome, bins)

@@ -52,10 +52,12 @@ def _make_curve(group: RiskGroup) -> "GroupCurve":
     from duplus_nnunet.reporting.survival_figures import GroupCurve
 
     outcome = group.outcome
-    times, survival, (low, high) = kaplan_meier_estimator(outcome.event, outcome.time, conf_type="log-log")
+    times, survival, (low, high) = kaplan_meier_estimator(
+        outcome.event, outcome.time, outcome.entry, conf_type="log-log"
+    )
     events = int(outcome.event.sum())
     name = f"{group.name} risk ({len(outcome)} patients, {events} with the event)"
-    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.event])
+    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.event], outcome.entry)
 
 
 def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
@@ -71,6 +73,8 @@ def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
 def _say_p(found: RiskGroups) -> str:
     if found.p is not None:
         return "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+    if any(group.outcome.entry is not None for group in found.groups):
+        return "no p, as some entered late"
     if len(found.groups) < len((LOW, HIGH)):
         return "no p, as there is one group" if found.groups else "no p, as nobody has a cut"
     if not any(group.outcome.event.any() for group in found.groups):

@@ -29,10 +29,12 @@ class Outcome:
     Attributes:
         event: Whether the event was seen, bool (N).
         time: Days to it or to the end of follow-up, (N).
+        entry: Days at which each came under observation, below `time`, (N); None: all from the start.
     """
 
     event: NDArray[np.bool_]
     time: Numbers
+    entry: Numbers | None = None
 
     def __len__(self) -> int:
         """Count the patients."""
@@ -41,10 +43,15 @@ class Outcome:
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Outcome":
         """Choose some patients."""
         chosen = np.asarray(places, np.int64)
-        return Outcome(self.event[chosen], self.time[chosen])
+        return Outcome(self.event[chosen], self.time[chosen], None if self.entry is None else self.entry[chosen])
+
+    def find_at_risk(self, times: Numbers) -> NDArray[np.bool_]:
+        """Say who was under observation just before each of some times, without the event till then, (N, times)."""
+        at_risk: NDArray[np.bool_] = self.time[:, None] >= times[None, :]
+        return at_risk if self.entry is None else at_risk & (self.entry[:, None] < times[None, :])
 
     def to_sksurv(self) -> Any:
-        """Return it as scikit-survival wants it."""
+        """Return it as scikit-survival wants it; it has no place for entries."""
         return np.array(list(zip(self.event, self.time, strict=True)), dtype=[("event", "?"), ("time", "f8")])
 
 
@@ -81,7 +88,7 @@ def require_sksurv() -> Any:
 
 
 def compare_pairs(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
-    """Compare every patient with the event with everybody who had none by then.
+    """Compare every patient with the event with everybody who had none by then and was under observation.
 
     Args:
         outcome: Of N patients.
@@ -91,6 +98,8 @@ def compare_pairs(outcome: Outcome, risk: Numbers, weights: Numbers | None = Non
     later = outcome.time[None, :] > outcome.time[:, None]
     at_once = (outcome.time[None, :] == outcome.time[:, None]) & ~outcome.event[None, :]
     comparable = (outcome.event[:, None] & (later | at_once)).astype(np.float64)
+    if outcome.entry is not None:
+        comparable *= outcome.entry[None, :] < outcome.time[:, None]
     if weights is not None:
         comparable *= weights[:, None]
     return Sums(comparable * _rank(risk), comparable)

@@ -19,14 +19,17 @@ class Targets:
     Attributes:
         places: Bins that each patient outlived, 0 to T; for Cox, the rank of the time; int64 (N).
         seen: Whether the event is seen in the next bin, or for Cox at that time; bool (N).
+        entered: Bins that had passed when each came under observation, the last one in part: 0 to T, float32 (N);
+            None: nobody entered late.
     """
 
     places: torch.Tensor
     seen: torch.Tensor
+    entered: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "Targets":
         """Choose some patients by their rows."""
-        return Targets(self.places[rows], self.seen[rows])
+        return Targets(self.places[rows], self.seen[rows], None if self.entered is None else self.entered[rows])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, p
 Severity = Literal["error", "warning", "note"]
 SEEN, CENSORED = "seen", "censored"
 _DELIMITERS = ",;\t"
-LATE_ENTRY = "No method here uses entry times: who had the event before entering is missed, so survival looks too good."
+LATE_ENTRY = (
+    "Kaplan-Meier, the networks but for the loss 'cox', and the pairs that concordance compares count patients from "
+    "their entry on. Cox, Coxnet, the forest and the weights of censoring in Uno's C, AUC and Brier score count them "
+    "from time 0, as if no event before an entry had been missed: survival looks too good to them. There is no "
+    "log-rank test."
+)
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def test_columns_that_are_not_used_are_said() -> None:
     rows = make_rows(*((*line, 0, "x") for line in make_patients()), header=(*HEADER, "from", "stage"))
     report = check(rows, ClinicalSchema.model_validate(FORM | {"entry": "from"}), ())
     assert "The schema does not name the column(s) 'stage': they are not used" in texts(report, "note")
-    assert "'from' is read as the time of entry, and is not used. No method here uses" in texts(report, "note")
+    assert "'from' is read as the time of entry. Kaplan-Meier, the networks" in texts(report, "note")
 
 
 def test_patients_and_events_are_counted_by_centre() -> None:

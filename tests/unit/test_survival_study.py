@@ -334,7 +334,7 @@ def test_late_entries_are_told() -> None:
     records = make_records(30)
     records[4] = replace(records[4], entry=records[4].time / 2)
     found = run_study(records, SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
-    assert "1 patient(s) entered late. No method here uses entry times" in found.notes[0]
+    assert "1 patient(s) entered late. Kaplan-Meier, the networks" in found.notes[0]
 
 
 def test_a_horizon_beyond_the_follow_up_is_refused() -> None:

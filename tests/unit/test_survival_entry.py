@@ -1,0 +1,205 @@
+"""Patients who come under observation late: whom nobody could have seen having the event before does not bias."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from duplus_nnunet.reporting.survival_figures import GroupCurve
+from duplus_nnunet.survival.baselines import foretell_by_kaplan_meier
+from duplus_nnunet.survival.calibration import observe, observe_with_interval
+from duplus_nnunet.survival.discrete import DeepHit, LogisticHazard, MultiTaskRegression
+from duplus_nnunet.survival.forecasts import Task, read_outcome
+from duplus_nnunet.survival.groups import split_by_risk
+from duplus_nnunet.survival.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.losses import fit_loss
+from duplus_nnunet.survival.methods import forecast
+from duplus_nnunet.survival.rounds import HeldOut
+from duplus_nnunet.survival.schema import ClinicalSchema
+from duplus_nnunet.survival.scores import Numbers, Outcome, compare_pairs, pool
+from duplus_nnunet.survival.table import CENSORED, SEEN, Record
+
+EDGES = np.array([1.0, 2.0, 4.0])
+# The last two leave in the bin in which they enter.
+OUTCOME = Outcome(
+    np.array([True, False, True, False, True, False, True]),
+    np.array([1.0, 2.5, 3.0, 9.0, 5.0, 1.9, 1.9]),
+    np.array([0.0, 0.5, 1.5, 3.0, 2.0, 1.2, 1.2]),
+)
+PLACES, SEEN_IN_A_BIN = [0, 2, 2, 3, 3, 1, 1], [True, False, True, False, False, False, True]
+ENTERED = [0.0, 0.5, 1.5, 2.5, 2.0, 1.2, 1.2]
+SCHEMA = ClinicalSchema.model_validate({
+    "patient": "id", "time": {"column": "time"}, "event": {"column": "event", "seen": ["1"], "censored": ["0"]},
+    "covariates": {"age": {"type": "numeric"}},
+})  # fmt: skip
+# Times to the event of which a quarter, half and three quarters are shorter.
+MEAN = 10.0
+TIMES = -MEAN * np.log([0.75, 0.5, 0.25])
+
+
+def draw_late_patients(count: int = 4000, seed: int = 0) -> list[Record]:
+    """Draw patients of one hazard, of whom those enter that are free of the event by then."""
+    rng = np.random.default_rng(seed)
+    event, entry, censoring = rng.exponential(MEAN, count), rng.uniform(0, 10, count), rng.uniform(5, 40, count)
+    time = np.minimum(event, censoring)
+    return [
+        Record(row, f"p{row}", "", float(time[row]), SEEN if event[row] <= censoring[row] else CENSORED,
+               float(entry[row]), {"age": 50.0})
+        for row in np.flatnonzero(entry < time)
+    ]  # fmt: skip
+
+
+def give_chances(loss: Any, logits: torch.Tensor) -> Numbers:
+    """Give the chance of the event in each bin, and of none in all of them."""
+    if isinstance(loss, LogisticHazard):
+        hazards = torch.sigmoid(logits).numpy()
+        alive = np.cumprod(np.hstack([np.ones((len(hazards), 1)), 1 - hazards]), axis=1)
+        return np.hstack([hazards * alive[:, :-1], alive[:, -1:]])
+    return np.asarray(loss.take_logs(logits).exp().numpy())
+
+
+def rank(chances: Numbers) -> float:
+    by_then, total = np.cumsum(chances, axis=1), 0.0
+    for i, place in enumerate(PLACES):
+        for j, other in enumerate(PLACES):
+            if SEEN_IN_A_BIN[i] and other > place and ENTERED[j] <= place:
+                total += math.exp(-(by_then[i, place] - by_then[j, place]) / 0.1)
+    return total / len(PLACES) ** 2
+
+
+def condition(chances: Numbers, kind: Any) -> list[float]:
+    """Give the likelihood of each patient, given that nothing had happened at the entry."""
+    knots = np.hstack([np.zeros((len(chances), 1)), -np.log(1 - np.cumsum(chances, axis=1)[:, :-1])])
+    found = []
+    for hazards, own, place, had, entered in zip(knots, chances, PLACES, SEEN_IN_A_BIN, ENTERED, strict=True):
+        free = math.exp(-np.interp(entered, range(4), hazards))
+        if place > int(entered) or not had:
+            found.append(min(1.0, (own[place] if had else own[place:].sum()) / free))
+        elif kind is LogisticHazard:  # the chance of the whole bin, which differs by next to a factor
+            found.append(own[place] / own[place:].sum())
+        else:
+            found.append(1 - math.exp(-hazards[place + 1]) / free)
+    return found
+
+
+@pytest.mark.parametrize("kind", [LogisticHazard, MultiTaskRegression, DeepHit], ids=lambda kind: kind.name)
+def test_the_likelihood_is_that_of_those_who_were_free_at_their_entry(kind: Any) -> None:
+    loss = kind(EDGES)
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(7, 3)))
+    chances, targets = give_chances(loss, logits), loss.make_targets(OUTCOME)
+    assert targets.entered.tolist() == pytest.approx(ENTERED)
+    assert (targets.places.tolist(), targets.seen.tolist()) == (PLACES, SEEN_IN_A_BIN)
+    expected = -np.mean(np.log(condition(chances, kind)))
+    if kind is DeepHit:
+        expected = 0.2 * expected + 0.8 * rank(chances)
+    assert float(loss.measure(logits, targets)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [LogisticHazard.name, MultiTaskRegression.name, DeepHit.name])
+@pytest.mark.parametrize("size", [0.0, 60.0])
+def test_losses_and_gradients_are_finite(name: str, size: float) -> None:
+    loss = fit_loss(name, OUTCOME, 3)[0]
+    logits = (size * torch.randn(7, loss.outputs, generator=torch.manual_seed(0))).requires_grad_()
+    found = loss.measure(logits, loss.make_targets(OUTCOME))
+    found.backward()
+    assert torch.isfinite(found)
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
+
+
+@pytest.mark.parametrize("kind", [LogisticHazard, MultiTaskRegression, DeepHit], ids=lambda kind: kind.name)
+def test_some_patients_are_taken_with_their_entries(kind: Any) -> None:
+    loss, rows = kind(EDGES), torch.tensor([4, 2, 6])
+    logits = torch.from_numpy(np.random.default_rng(2).normal(size=(7, 3)))
+    found = loss.measure(logits[rows], loss.make_targets(OUTCOME).take(rows))
+    assert float(found) == pytest.approx(
+        float(loss.measure(logits[rows], loss.make_targets(OUTCOME.take(rows.numpy()))))
+    )
+
+
+def test_both_logistic_hazards_are_the_same() -> None:
+    logits = torch.from_numpy(np.random.default_rng(3).normal(size=(7, 3)))
+    found = logistic_hazard_loss(logits, *make_targets(OUTCOME, EDGES))
+    loss = LogisticHazard(EDGES)
+    assert float(found) == pytest.approx(float(loss.measure(logits, loss.make_targets(OUTCOME))), abs=1e-6)
+
+
+def test_entries_at_the_start_change_nothing() -> None:
+    outcome = Outcome(OUTCOME.event, OUTCOME.time, np.zeros(7))
+    for one in (LogisticHazard(EDGES), MultiTaskRegression(EDGES), DeepHit(EDGES)):
+        logits = torch.from_numpy(np.random.default_rng(4).normal(size=(7, 3)))
+        plain = one.measure(logits, one.make_targets(Outcome(OUTCOME.event, OUTCOME.time)))
+        assert float(one.measure(logits, one.make_targets(outcome))) == pytest.approx(float(plain), abs=1e-9)
+
+
+def test_patients_who_had_not_entered_are_not_compared() -> None:
+    outcome = Outcome(np.array([True, True, False]), np.array([2.0, 5.0, 9.0]), np.array([0.0, 3.0, 1.0]))
+    # At 2 the second one was not there; the pairs are (0, 2) and (1, 2).
+    assert compare_pairs(outcome, np.zeros(3)).bottom.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert pool([compare_pairs(outcome, np.array([1.0, 9.0, 2.0]))])[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("horizon", [4.0, 8.0, 16.0])
+def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float) -> None:
+    nonparametric = pytest.importorskip("sksurv.nonparametric")
+    outcome = read_outcome(draw_late_patients(400, 5))
+    times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
+    expected = curve[np.searchsorted(times, horizon, side="right") - 1]
+    assert observe(outcome, horizon, np.ones((1, len(outcome))))[0] == pytest.approx(expected, abs=1e-12)
+    assert observe_with_interval(outcome, horizon)[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_kaplan_meier_finds_the_truth_that_time_zero_would_miss() -> None:
+    pytest.importorskip("sksurv")
+    records = draw_late_patients()
+    found = foretell_by_kaplan_meier(Task(records, records[:1], SCHEMA, TIMES, 0)).survival[0]
+    np.testing.assert_allclose(found, [0.75, 0.5, 0.25], atol=0.04)
+    outcome = read_outcome(records)
+    naive = observe(Outcome(outcome.event, outcome.time), TIMES[1], np.ones((1, len(outcome))))[0]
+    assert naive > 0.6
+
+
+@pytest.mark.parametrize("name", [LogisticHazard.name, MultiTaskRegression.name, DeepHit.name])
+def test_a_network_starts_from_the_truth(name: str) -> None:
+    outcome = read_outcome(draw_late_patients())
+    loss, notes = fit_loss(name, outcome, 20)
+    assert notes == []
+    start = loss.start(loss.make_targets(outcome))[None]
+    np.testing.assert_allclose(loss.tell_survival(start, TIMES)[0], [0.75, 0.5, 0.25], atol=0.06)
+
+
+def test_the_network_of_records_finds_the_truth() -> None:
+    pytest.importorskip("sksurv")
+    rng = np.random.default_rng(6)
+    records = [replace(record, values={"age": rng.normal(50, 10)}) for record in draw_late_patients(1200)]
+    found = forecast("logistic hazard", Task(records, records[:200], SCHEMA, TIMES, 0))
+    np.testing.assert_allclose(found.survival.mean(0), [0.75, 0.5, 0.25], atol=0.08)
+
+
+def test_bins_are_cut_as_ever_and_cox_says_what_it_does_not_know() -> None:
+    outcome = read_outcome(draw_late_patients(200))
+    np.testing.assert_array_equal(cut_bins(outcome, 5), cut_bins(Outcome(outcome.event, outcome.time), 5))
+    assert fit_loss("cox", outcome, 5)[1] == ["The loss 'cox' counts patients from time 0, whenever they entered."]
+    assert fit_loss("cox", Outcome(outcome.event, outcome.time), 5)[1] == []
+
+
+def test_numbers_at_risk_leave_out_who_has_not_entered() -> None:
+    none, followed = np.zeros(0), np.array([5.0, 8.0, 9.0])
+    curve = GroupCurve("low", none, none, none, none, followed, none, np.array([0.0, 0.0, 6.0]))
+    assert [curve.count_at_risk(time) for time in (0.0, 5.0, 6.0, 8.5)] == [2, 2, 2, 1]
+
+
+def test_there_is_no_log_rank_test() -> None:
+    pytest.importorskip("sksurv")
+    held = [HeldOut("Cox", 0, 0, f"p{n}", 0.0, (0.5,), group="low" if n < 4 else "high") for n in range(8)]
+    event, time = np.ones(8, bool), np.arange(1.0, 9.0)
+    assert split_by_risk(0, held, Outcome(event, time), (3.0,)).p is not None
+    assert split_by_risk(0, held, Outcome(event, time, np.full(8, 0.5)), (3.0,)).p is None
+
+
+def test_without_late_patients_outcomes_know_no_entries() -> None:
+    records = [Record(1, "a", "", 3.0, SEEN), Record(2, "b", "", 4.0, CENSORED)]
+    assert read_outcome(records).entry is None
