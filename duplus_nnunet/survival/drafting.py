@@ -22,8 +22,9 @@ _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE
 _TIME = re.compile(
     r"(^|_)time|duration|surviv|follow.?up|(^|_)(days|weeks|months|years)|(^|_)[or dpefs]+s_?(t|time)$", re.I
 )
-_EVENT = re.compile(r"event|status|outcome|relaps|recur|progress|death|dead|deceased|vital", re.IGNORECASE)
-_EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|deceased")  # these before a mere status
+_ENTRY = re.compile(r"(?<![a-z])(entry|entered|enter|delayed|t?start)(?![a-z])|truncation|truncated", re.IGNORECASE)
+_EVENT = re.compile(r"event|status|outcome|relaps|recur|progress|death|dead|died|deceased|vital", re.IGNORECASE)
+_EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # these before a mere status
 _UNITS = {"day": "days", "week": "weeks", "month": "months", "year": "years"}
 _SEEN = (
     *("1", "true", "yes", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
@@ -54,6 +55,7 @@ _HEADER = """\
 # followed without it, and of other events that make it impossible (competing). Types of covariates: numeric,
 # categorical, ordinal (with its order, lowest first). Ignored columns are not used; say why.
 """
+_LATE = "# entry: patients count from then on, as who had the event before could not be seen. Is it such a time?\n"
 _OTHERS = "# Other columns that look like a time or an event: {columns}. Are the right two taken?\n"
 
 
@@ -105,18 +107,20 @@ def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
     if len(taken) < 3 or named.centre in taken:
         raise DataError("Patient, time, event and centre are four columns; one was named twice. Name each once.")
     centre = named.centre or next((name for name in rows.columns if name not in taken and _CENTRE.search(name)), None)
+    entry = _find_entry(rows, time, {patient, event, time, centre})
     content: dict[str, Any] = {
         "patient": patient,
         "centre": centre,
+        "entry": entry,
         "time": {"column": time, "unit": _guess_unit(time)},
         "event": {"column": event, **_guess_codes(event, rows.column(event), named)},
         "cases": _guess_pattern(rows.column(patient), cases),
-        **_sort_columns(rows, {patient, event, time, centre}),
+        **_sort_columns(rows, {patient, event, time, centre, entry}),
     }
     content = {key: value for key, value in content.items() if value is not None}
     _check(content)
-    others = [name for name in dict.fromkeys((*events, *times)) if name not in (patient, event, time, centre)]
-    hint = _OTHERS.format(columns=", ".join(others)) if others else ""
+    others = [name for name in dict.fromkeys((*events, *times)) if name not in (patient, event, time, centre, entry)]
+    hint = (_LATE if entry else "") + (_OTHERS.format(columns=", ".join(others)) if others else "")
     return _HEADER.format(table=rows.file) + hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -159,13 +163,31 @@ def _list_events(rows: Rows) -> list[str]:
 
 
 def _list_times(rows: Rows, patient: str) -> list[str]:
-    """List columns that may be a time: numbers, and not the codes of an event."""
+    """List columns that may be a time: numbers, and not the codes of an event; those of an entry last."""
     taken = {patient, *_list_events(rows)}
-    return [
+    found = [
         name
         for name in rows.columns
         if name not in taken and _TIME.search(name) and _share_of_numbers(rows.column(name)) >= _NUMERIC_SHARE
     ]
+    return sorted(found, key=_sounds_like_entry)
+
+
+def _find_entry(rows: Rows, time: str, taken: set[str | None]) -> str | None:
+    """Find when patients came under observation: numbers, 0 or above and below the patient's own time."""
+    for name in rows.columns:
+        if name in taken or not _sounds_like_entry(name):
+            continue
+        cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if _is_number(pair[1])]
+        known = [(cell, end) for cell, end in cells if plain(cell) not in MISSING]
+        fits = all(_is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
+        if fits and any(float(cell) > 0 for cell, _ in known):
+            return name
+    return None
+
+
+def _sounds_like_entry(name: str) -> bool:
+    return _ENTRY.search(_CAMEL.sub("_", name)) is not None
 
 
 def _guess_unit(column: str) -> str:

@@ -196,6 +196,17 @@ def test_other_times_and_events_are_named_in_the_draft() -> None:
     assert "# Other columns that look like a time or an event: relapse, time_rfs." in draft(rows, (), Named())
 
 
+def test_a_time_of_entry_is_no_covariate() -> None:
+    text = "id,time_entry,time_exit,died,start\na,0,5,1,9\nb,2,6,0,1\nc,,7,1,2\n"
+    content = guess(text)
+    assert (content["entry"], content["time"]["column"], content["event"]["column"]) == (
+        "time_entry",
+        "time_exit",
+        "died",
+    )
+    assert "entry" not in guess(text.replace("b,2,6", "b,8,6"))
+
+
 def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
     lines = [
         f"P{n},{n + 5},{n % 2},{('None', 'Yes')[n % 2]},{('none', 'mild', 'severe')[n % 3]},"
