@@ -39,9 +39,7 @@ class DiscreteLoss(SurvivalLoss):
 
     def make_targets(self, outcome: Outcome) -> Targets:
         """Say how many bins each patient outlived, and whether the event is in the next one."""
-        places, seen, entered = place_outcomes(outcome, self.edges)
-        late = None if entered is None else torch.from_numpy(entered)
-        return Targets(torch.from_numpy(places), torch.from_numpy(seen), late)
+        return Targets(*place_outcomes(outcome, self.edges))
 
     def _spread(self, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
         return count_exposure(targets.places, targets.seen, targets.entered, self.outputs)

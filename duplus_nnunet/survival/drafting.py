@@ -22,8 +22,9 @@ _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE
 _TIME = re.compile(
     r"(^|_)time|duration|surviv|follow.?up|(^|_)(days|weeks|months|years)|(^|_)[or dpefs]+s_?(t|time)$", re.I
 )
-_ENTRY = re.compile(r"(?<![a-z])(entry|entered|enter|delayed|t?start)(?![a-z])|truncation|truncated", re.IGNORECASE)
-_EVENT = re.compile(r"event|status|outcome|relaps|recur|progress|death|dead|died|deceased|vital", re.IGNORECASE)
+_EVENT = re.compile(
+    r"event|status|outcome|relaps|recur|progress|death|dead|(?<![a-z])died|deceased|vital", re.IGNORECASE
+)
 _EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # these before a mere status
 _UNITS = {"day": "days", "week": "weeks", "month": "months", "year": "years"}
 _SEEN = (
@@ -41,6 +42,9 @@ _COMMON = frozenset(
         *("duration", "follow", "followup", "up"),
     )
 )
+# A name of an entry has one of these, and none that says what else was measured then, as age at entry does.
+_ENTRY = frozenset(("entry", "entered", "enter", "start", "tstart", "truncation", "truncated"))
+_BESIDE_ENTRY = _COMMON | {"at", "delayed", "late", "left", "study"}
 _NONE = "none"  # means missing, and is a value too: of a treatment, say
 _ORDERS = (
     ("low", "intermediate", "high"), ("low", "medium", "high"), ("low", "moderate", "high"),
@@ -142,7 +146,7 @@ def _require(what: str, names: Sequence[str], rows: Rows) -> Sequence[str]:
 
 def _pair(events: Sequence[str], times: Sequence[str]) -> tuple[str, str]:
     """Choose the event and the time whose names have most words in common, as os_status and os_time do."""
-    words = {name: {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())} - _COMMON for name in (*events, *times)}
+    words = {name: _split(name) - _COMMON for name in (*events, *times)}
     pairs = [(event, time) for event in events for time in times if event != time]
     return max(pairs, key=lambda pair: len(words[pair[0]] & words[pair[1]]), default=(events[0], times[0]))
 
@@ -187,7 +191,13 @@ def _find_entry(rows: Rows, time: str, taken: set[str | None]) -> str | None:
 
 
 def _sounds_like_entry(name: str) -> bool:
-    return _ENTRY.search(_CAMEL.sub("_", name)) is not None
+    words = _split(name)
+    return bool(words & _ENTRY) and words <= _ENTRY | _BESIDE_ENTRY
+
+
+def _split(name: str) -> set[str]:
+    """Split the name of a column into its words, in lower case."""
+    return {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())}
 
 
 def _guess_unit(column: str) -> str:

@@ -44,23 +44,21 @@ def find_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
     return np.searchsorted(edges, times, side="left").astype(np.int64)
 
 
-def place_outcomes(
-    outcome: Outcome, edges: Numbers
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32] | None]:
+def place_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Say between which bins each of N patients was under observation, and whether the event came next.
 
     Returns:
-        The number of bins that each outlived, 0 to T; whether the event came in the next one; and how many had passed
-        at the entry, the last of them in part, 0 to T, or None if nobody entered late.
+        The number of bins that each outlived, 0 to T, int64; whether the event came in the next one, bool; and how many
+        had passed at the entry, the last of them in part, 0 to T, float32, or None if nobody entered late.
     """
     # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
     outlived = np.searchsorted(edges, outcome.time, side="right").astype(np.int64)
     places = np.where(outcome.event, find_bins(outcome.time, edges), outlived)
-    seen = outcome.event & (places < len(edges))
+    seen = torch.from_numpy(outcome.event & (places < len(edges)))
     if outcome.entry is None:
-        return places, seen, None
+        return torch.from_numpy(places), seen, None
     passed = np.interp(outcome.entry, np.concatenate([[0.0], edges]), np.arange(len(edges) + 1.0))
-    return places, seen, passed.astype(np.float32)
+    return torch.from_numpy(places), seen, torch.from_numpy(passed.astype(np.float32))
 
 
 def count_exposure(
@@ -69,7 +67,7 @@ def count_exposure(
     """Say in which bins each patient was at risk, and in which one they had the event; both float32 (N, T).
 
     A censored patient counts in the bins that they outlived. A bin in which a patient entered counts by what was left
-    of it, unless the event came in it.
+    of it; if the event came in it, it counts whole, which for small hazards changes the likelihood by a factor alone.
 
     Args:
         places: Number of bins that each outlived, (N).
@@ -87,9 +85,7 @@ def count_exposure(
 
 def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
     """Say in which bins each patient was at risk, and in which one they had the event; see `count_exposure`."""
-    places, seen, entered = place_outcomes(outcome, edges)
-    late = None if entered is None else torch.from_numpy(entered)
-    return count_exposure(torch.from_numpy(places), torch.from_numpy(seen), late, len(edges))
+    return count_exposure(*place_outcomes(outcome, edges), len(edges))
 
 
 def logistic_hazard_loss(logits: torch.Tensor, risk: torch.Tensor, had: torch.Tensor) -> torch.Tensor:

@@ -207,6 +207,16 @@ def test_a_time_of_entry_is_no_covariate() -> None:
     assert "entry" not in guess(text.replace("b,2,6", "b,8,6"))
 
 
+@pytest.mark.parametrize(
+    ("name", "is_entry"),
+    [("entry_days", True), ("delayedEntry", True), ("tstart", True), ("age_at_entry", False), ("start_dose", False)],
+)
+def test_what_was_measured_at_the_entry_is_a_covariate(name: str, is_entry: bool) -> None:
+    content = guess(f"id,time,died,{name}\na,90,1,0\nb,80,0,51\nc,70,1,62\n")
+    assert (content.get("entry") == name) == is_entry
+    assert (name in content["covariates"]) != is_entry
+
+
 def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
     lines = [
         f"P{n},{n + 5},{n % 2},{('None', 'Yes')[n % 2]},{('none', 'mild', 'severe')[n % 3]},"
