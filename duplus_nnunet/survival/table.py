@@ -22,8 +22,8 @@ _DELIMITERS = ",;\t"
 LATE_ENTRY = (
     "Kaplan-Meier, the networks but for the loss 'cox', and the pairs that concordance compares count patients from "
     "their entry on. Cox, Coxnet and the forest count them from time 0, as if no event before an entry had been "
-    "missed, so that survival looks too good to them. So do AUC, Brier score and the weights of censoring: these scores favour "
-    "methods that do the same. There is no log-rank test."
+    "missed, so that survival looks too good to them. So do AUC, Brier score and the weights of censoring: they "
+    "favour methods that do the same. There is no log-rank test."
 )
 
 
