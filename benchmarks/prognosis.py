@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.study import Design, run_study
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
-from duplus_nnunet.survival.values import Value
+from duplus_nnunet.survival.evaluation.intervals import Value
+from duplus_nnunet.survival.evaluation.study import Design, run_study
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 OURS, COX, NULL = "logistic hazard", "Cox", "Kaplan-Meier"
 CONCORDANCE = "Harrell's C"

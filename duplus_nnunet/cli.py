@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from duplus_nnunet import __version__
 from duplus_nnunet.errors import DuplusError
 
-# Sub-command -> what it does. Its module, duplus_nnunet.commands.<sub-command>, is imported only once it is chosen.
+# Sub-command -> what it does. Its module is imported only once it is chosen.
 COMMANDS = {
     "adapt": "plan for a base, and list, show, merge and export adapters",
     "compose": "make one dataset out of several raw ones",
@@ -25,6 +25,9 @@ COMMANDS = {
     "prompts": "list, check and embed the texts of datasets and labels",
     "survival": "draft and check a clinical table, and cross-validate what records alone foretell",
 }
+
+# Sub-command -> its module, where that is not duplus_nnunet.commands.<sub-command>.
+_MODULES = {"survival": "duplus_nnunet.survival.command.main"}
 
 _DESCRIPTION = "Text-steered segmentation for nnU-Net v2. Planning and training are nnU-Net's own commands."
 _EXAMPLE = """\
@@ -74,7 +77,8 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == chosen:
-            importlib.import_module(f"duplus_nnunet.commands.{name.replace('-', '_')}").add_parser(subparsers)
+            module = _MODULES.get(name, f"duplus_nnunet.commands.{name.replace('-', '_')}")
+            importlib.import_module(module).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser

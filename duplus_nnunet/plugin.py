@@ -44,7 +44,7 @@ CLASSES: dict[str, dict[str, str]] = {
     "nnunetv2.training.nnUNetTrainer": {
         "DuPLUSTrainer": TRAINERS,
         "DuPLUSLoRATrainer": TRAINERS,
-        "DuPLUSSurvivalTrainer": TRAINERS,
+        "DuPLUSSurvivalTrainer": f"{TRAINERS}.survival",
     },
 }
 
@@ -133,7 +133,9 @@ def wrap_pretrained(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def load_pretrained_weights(network: Any, fname: str, *args: Any, **kwargs: Any) -> Any:
-        inner = unwrap_network(network)
+        from duplus_nnunet.networks.unwrapping import unwrap
+
+        inner = unwrap(network)
         if not hasattr(inner, "load_pretrained"):
             return original(network, fname, *args, **kwargs)
         checkpoint = read_pretrained(fname)
@@ -150,12 +152,6 @@ def name_parts(weights: Sequence[str] | None) -> str:
     """Name the parts of a network that weights belong to, such as `film` or `decoder.seg_layers`."""
     parts = {re.sub(r"^(decoder\.seg_layers|[^.]+).*", r"\1", name) for name in weights or ()}
     return ", ".join(sorted(parts)) or "none"
-
-
-def unwrap_network(network: Any) -> Any:
-    """Return the module inside DistributedDataParallel and torch.compile."""
-    network = getattr(network, "module", network)
-    return getattr(network, "_orig_mod", network)
 
 
 def read_pretrained(path: str) -> dict[str, Any]:

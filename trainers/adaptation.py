@@ -12,7 +12,7 @@ from duplus_nnunet.adaptation.base import check_checkpoint
 from duplus_nnunet.adaptation.export import Trained, export_adapter, read_scores
 from duplus_nnunet.adaptation.joining import name_adapter
 from duplus_nnunet.errors import ModelError, PlansError
-from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.adaptation import (
     AdapterParts,
     AdapterSpec,
@@ -22,9 +22,9 @@ from duplus_nnunet.networks.adaptation import (
     use_adapter,
 )
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
+from duplus_nnunet.trainers.checkpoint import refuse_masks
 from duplus_nnunet.trainers.schedule import Factor, always
-from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
-from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
+from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 
 
 def make_spec(network: ConditionedUNet, plans: Mapping[str, Any]) -> AdapterSpec:

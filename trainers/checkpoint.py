@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.settings import SCRATCH
 
 # What a system says when no more can be written: no space, quota, size of a file.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Key of what DuPLUSSurvivalTrainer stores in a checkpoint.
+SURVIVAL_KEY = "duplus_survival"
 
 
 def make_plain(value: Any) -> Any:
@@ -101,4 +104,17 @@ def require_embedding(weights: Mapping[str, Any], expected: tuple[int, int], fil
             f"The checkpoint {file} was trained on text embeddings of length {found[0]}; its plans hold some of "
             f"length {expected[0]}, made by another text encoder. Put back the plans it was trained with, or train "
             "anew with these."
+        )
+
+
+def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
+    """Refuse to segment by a model whose decoder never learned, or to build on its masks.
+
+    Raises:
+        ModelError: Its encoder was trained by outcomes alone.
+    """
+    if checkpoint.get(SURVIVAL_KEY, {}).get("encoder") == SCRATCH:
+        raise ModelError(
+            f"{file} cannot segment: its encoder was trained from scratch for a prognosis, and its decoder never "
+            "learned. Use it by `duplus survival predict`; for masks, or as a base, take a model of DuPLUSTrainer."
         )

@@ -12,12 +12,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from duplus_nnunet.data.sampling import measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError, ModelError, PlansError
-from duplus_nnunet.networks import ConditionedUNet, TextTable, condition
+from duplus_nnunet.networks import ConditionedUNet, TextTable, condition, unwrap
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
@@ -31,13 +29,6 @@ from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, note_training, read_training_cases
-
-
-def unwrap(network: nn.Module) -> ConditionedUNet:
-    """Return our network from under DDP and torch.compile."""
-    inner: Any = network.module if isinstance(network, DistributedDataParallel) else network
-    inner = inner._orig_mod if isinstance(inner, OptimizedModule) else inner
-    return inner  # type: ignore[no-any-return]
 
 
 def list_nnunets(network: ConditionedUNet, part: str) -> list[nn.Parameter]:

@@ -15,20 +15,18 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
 from duplus_nnunet.errors import HostError, ModelError
-from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.settings import SCRATCH
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import Forecast, read_outcome
-from duplus_nnunet.survival.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.study import choose_horizons
-from duplus_nnunet.trainers.checkpoint import write_safely
-from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
-from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_lesions, note_lesions
-from duplus_nnunet.trainers.segmentation import DuPLUSTrainer, unwrap
-from duplus_nnunet.trainers.survival_base import VALIDATION, check_base, copy_summary, judge_overlap, require_base
-from duplus_nnunet.trainers.survival_checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
-from duplus_nnunet.trainers.survival_data import (
+from duplus_nnunet.survival.evaluation.study import choose_horizons
+from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
+from duplus_nnunet.survival.imaging.image_features import FeatureReader, Host, choose_lesions, note_lesions
+from duplus_nnunet.survival.models.forecasts import Forecast
+from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
+from duplus_nnunet.survival.training.base import VALIDATION, check_base, copy_summary, judge_overlap, require_base
+from duplus_nnunet.survival.training.checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint
+from duplus_nnunet.survival.training.data import (
     InnerSplit,
     list_names,
     part_images,
@@ -36,7 +34,7 @@ from duplus_nnunet.trainers.survival_data import (
     split_patients,
     split_within,
 )
-from duplus_nnunet.trainers.survival_lora import (
+from duplus_nnunet.survival.training.lora import (
     ADAPTER,
     LEARNING_RATE,
     WEIGHT_DECAY,
@@ -47,8 +45,8 @@ from duplus_nnunet.trainers.survival_lora import (
     make_spec,
     measure_curves,
 )
-from duplus_nnunet.trainers.survival_report import FoldReport, describe_training, measure_concordance, write_report
-from duplus_nnunet.trainers.survival_scratch import (
+from duplus_nnunet.survival.training.report import FoldReport, describe_training, measure_concordance, write_report
+from duplus_nnunet.survival.training.scratch import (
     NOTE,
     UNJUDGED,
     UNUSED,
@@ -57,6 +55,8 @@ from duplus_nnunet.trainers.survival_scratch import (
     refuse_base,
     require_split,
 )
+from duplus_nnunet.trainers.checkpoint import write_safely
+from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
 from duplus_nnunet.trainers.training_cases import TrainingCases
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duplus_nnunet.inference.sensitivity import Report
-    from duplus_nnunet.inference.wordings import Score, TargetScores
+    from duplus_nnunet.sensitivity.study import Report
+    from duplus_nnunet.sensitivity.wordings import Score, TargetScores
 
 _DESCRIPTION = """\
 Score every wording of a model's targets on cases with known truth: T2 itself, T2 by each synonym, and each paraphrase.
@@ -67,7 +67,7 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print and, on request, write the report."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.inference.sensitivity import Means, Question, measure
+    from duplus_nnunet.sensitivity.study import Means, Question, measure
 
     if args.json:
         _check_writable(Path(args.json))

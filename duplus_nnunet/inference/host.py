@@ -38,8 +38,7 @@ def bind(predictor: Any, prompts: Prompts, dataset_json: dict[str, Any]) -> None
 
 def _check_checkpoints(files: Sequence[Path], embedding: tuple[int, int], masks: bool) -> None:
     """Read every checkpoint with weights_only=True before nnU-Net reads it without, and compare it with the plans."""
-    from duplus_nnunet.trainers.checkpoint import read_checkpoint, require_embedding
-    from duplus_nnunet.trainers.survival_checkpoint import refuse_masks
+    from duplus_nnunet.trainers.checkpoint import read_checkpoint, refuse_masks, require_embedding
 
     for file in files:
         if not file.is_file():

@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 
-from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.prompts import Part, join_parts
 from duplus_nnunet.settings import PLANS_KEY
 
 
 def find_network(predictor: Any) -> ConditionedUNet | None:
     """Return a predictor's network, from under torch.compile and DDP, if it is ours."""
-    network = getattr(predictor.network, "module", predictor.network)
-    network = getattr(network, "_orig_mod", network)
+    network = unwrap(predictor.network)
     return network if isinstance(network, ConditionedUNet) else None
 
 

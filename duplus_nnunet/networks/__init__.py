@@ -3,5 +3,6 @@
 from duplus_nnunet.networks.conditioned_unet import ConditionedUNet, condition
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.networks.text_table import TextTable
+from duplus_nnunet.networks.unwrapping import unwrap
 
-__all__ = ["ConditionedUNet", "Prompts", "TextTable", "condition"]
+__all__ = ["ConditionedUNet", "Prompts", "TextTable", "condition", "unwrap"]

@@ -16,13 +16,13 @@ import torch
 from tqdm import tqdm
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.cases import Case, find_cases, read_image, read_truth
 from duplus_nnunet.inference.host import bind
 from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
-from duplus_nnunet.inference.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.sensitivity.cases import Case, find_cases, read_image, read_truth
+from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.settings import PLANS_KEY
 
 # Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.

@@ -1,1 +1,1 @@
-"""Prognosis from images and electronic health records; this package reads and checks the records."""
+"""Prognosis from images and electronic health records (EHR)."""

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from duplus_nnunet.cli import main
-from duplus_nnunet.commands.survival_importance import write_importance
-from duplus_nnunet.inference.survival_model import open_reader, read_model
 from duplus_nnunet.networks.adaptation import take_adapter
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.model import fit_model
-from duplus_nnunet.survival.schema import read_schema
-from duplus_nnunet.survival.table import Record, read_records
-from duplus_nnunet.survival.table import read_rows as read_table
-from duplus_nnunet.trainers.survival_lora import ADAPTER, attach_lora, make_spec
+from duplus_nnunet.survival.command.importance import write_importance
+from duplus_nnunet.survival.models.model import fit_model
+from duplus_nnunet.survival.prediction.trained_model import open_reader, read_model
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.schema import read_schema
+from duplus_nnunet.survival.records.table import Record, read_records
+from duplus_nnunet.survival.records.table import read_rows as read_table
+from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
 from .conftest import build_once
 from .test_survival_trainer import PATIENTS, Prognosis, train_base

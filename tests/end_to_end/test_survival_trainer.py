@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from duplus_nnunet.cli import main
-from duplus_nnunet.inference.survival_model import open_reader, read_model
-from duplus_nnunet.trainers.feature_store import FEATURES_NAME, FeatureStore, make_key
+from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, make_key
+from duplus_nnunet.survival.prediction.trained_model import open_reader, read_model
 
 from .conftest import FAST, Project, build_once
 from .lesions import write_lesions
@@ -174,7 +174,7 @@ def test_the_model_can_be_exported(project: Prognosis, frozen: Path) -> None:
 
 
 def test_features_are_read_once_and_measure_the_lesion(project: Prognosis, frozen: Path) -> None:
-    from duplus_nnunet.survival.features import FeatureTable
+    from duplus_nnunet.survival.records.feature_table import FeatureTable
 
     table = FeatureTable.from_npz(frozen / "fold_0" / "survival_table.npz")
     assert len(table.rows) == PATIENTS

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duplus_nnunet.survival.table import Record
+    from duplus_nnunet.survival.records.table import Record
 
 NAME = "importance.csv"
 
@@ -25,9 +25,15 @@ def check_options(importance: bool, model: Path | None, output: Path | None) -> 
 def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> str:
     """Measure and write importance.csv; returns a line for people."""
     from duplus_nnunet.outputs.files import open_new_file
-    from duplus_nnunet.survival.importance import REPEATS, SEED, Judged, measure_importance, tabulate_importance
-    from duplus_nnunet.survival.prediction_files import write_rows
-    from duplus_nnunet.trainers.survival_folds import place, read_folds
+    from duplus_nnunet.survival.evaluation.importance import (
+        REPEATS,
+        SEED,
+        Judged,
+        measure_importance,
+        tabulate_importance,
+    )
+    from duplus_nnunet.survival.prediction.files import write_rows
+    from duplus_nnunet.survival.training.folds import place, read_folds
 
     folds = read_folds(model)
     places = place(folds, records)

@@ -7,19 +7,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duplus_nnunet.commands.survival_importance import check_options, write_importance
-from duplus_nnunet.commands.survival_masks import add_finding, add_options, draft_masks
-from duplus_nnunet.commands.survival_models import arrange
-from duplus_nnunet.commands.survival_predict import add_action as add_predict
-from duplus_nnunet.commands.survival_split import add_action as add_split
+from duplus_nnunet.survival.command.importance import check_options, write_importance
+from duplus_nnunet.survival.command.masks import add_finding, add_options, draft_masks
+from duplus_nnunet.survival.command.models import arrange
+from duplus_nnunet.survival.command.predict import add_action as add_predict
+from duplus_nnunet.survival.command.split import add_action as add_split
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
-    from duplus_nnunet.survival.checking import Report
-    from duplus_nnunet.survival.cohort import Cohort
-    from duplus_nnunet.survival.schema import ClinicalSchema
-    from duplus_nnunet.survival.study import Design, Study
-    from duplus_nnunet.survival.table import Rows
+    from duplus_nnunet.survival.evaluation.study import Design, Study
+    from duplus_nnunet.survival.records.checking import Report
+    from duplus_nnunet.survival.records.cohort import Cohort
+    from duplus_nnunet.survival.records.schema import ClinicalSchema
+    from duplus_nnunet.survival.records.table import Rows
 
 _DESCRIPTION = """\
 A dataset for prognosis is a raw nnU-Net dataset with clinical.csv beside its dataset.json: a row a patient, with the
@@ -99,9 +99,9 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.outputs.files import write_text
-    from duplus_nnunet.survival.drafting import Named, draft
-    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME
-    from duplus_nnunet.survival.table import read_rows
+    from duplus_nnunet.survival.records.drafting import Named, draft
+    from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME
+    from duplus_nnunet.survival.records.table import read_rows
 
     datasets = _open(args)
     folder = datasets[0].folder
@@ -133,9 +133,9 @@ def _check(args: argparse.Namespace) -> int:
 
 def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Report]":
     """Read a table and its schema, and check them."""
-    from duplus_nnunet.survival.checking import check
-    from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, read_schema
-    from duplus_nnunet.survival.table import read_rows
+    from duplus_nnunet.survival.records.checking import check
+    from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, read_schema
+    from duplus_nnunet.survival.records.table import read_rows
 
     folder = datasets[0].folder
     rows, schema = read_rows(folder / TABLE_NAME), read_schema(folder / SCHEMA_NAME)
@@ -144,9 +144,9 @@ def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Repor
 
 def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
-    from duplus_nnunet.survival.cohort import Cohort
-    from duplus_nnunet.survival.scores import require_sksurv
-    from duplus_nnunet.survival.study import Design, run_study
+    from duplus_nnunet.survival.evaluation.study import Design, run_study
+    from duplus_nnunet.survival.records.cohort import Cohort
+    from duplus_nnunet.survival.records.outcome import require_sksurv
 
     require_sksurv()
     check_options(args.importance, args.model, args.output)
@@ -176,9 +176,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _tell(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:
     """Print what a study found, and write its files where they are asked for."""
-    from duplus_nnunet.survival.study_files import write_study
-    from duplus_nnunet.survival.study_json import to_plain
-    from duplus_nnunet.survival.study_text import describe_study
+    from duplus_nnunet.survival.report.files import write_study
+    from duplus_nnunet.survival.report.metrics_json import to_plain
+    from duplus_nnunet.survival.report.text import describe_study
 
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)

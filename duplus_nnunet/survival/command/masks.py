@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
-    from duplus_nnunet.survival.checking import Report
+    from duplus_nnunet.survival.records.checking import Report
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
 def add_finding(report: "Report", datasets: "list[RawDataset]") -> "Report":
     """Say which label files are predictions."""
     from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted
-    from duplus_nnunet.survival.table import Finding
+    from duplus_nnunet.survival.records.table import Finding
 
     notes = []
     for raw in datasets:

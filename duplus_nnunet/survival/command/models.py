@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duplus_nnunet.survival.study import Design, FindFeatures
-    from duplus_nnunet.survival.table import Record
+    from duplus_nnunet.survival.evaluation.study import Design, FindFeatures
+    from duplus_nnunet.survival.records.table import Record
 
 NAME = "trained model"
 
@@ -40,8 +40,8 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
     Raises:
         ModelError: The folder holds no finished prognosis, or the records are other ones.
     """
-    from duplus_nnunet.survival.methods import METHODS
-    from duplus_nnunet.trainers.survival_folds import TrainedForecast, group_folds, place, read_folds
+    from duplus_nnunet.survival.models.methods import METHODS
+    from duplus_nnunet.survival.training.folds import TrainedForecast, group_folds, place, read_folds
 
     rounds = group_folds(read_folds(folder))
     trained = [fold for folds in rounds for fold in folds]

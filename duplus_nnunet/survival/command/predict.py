@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duplus_nnunet.inference.survival_maps import Occlusion
-    from duplus_nnunet.inference.survival_prediction import Answer
+    from duplus_nnunet.survival.prediction.maps import Occlusion
+    from duplus_nnunet.survival.prediction.run import Answer
 
 _DESCRIPTION = """\
 Foretell new patients by a trained prognosis, from images, a clinical table, or both. What became of them need not be
@@ -59,7 +59,7 @@ def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run(args: argparse.Namespace) -> int:
     """Foretell; exit code 1 if an image could not be used."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.inference.survival_prediction import Request, predict_survival
+    from duplus_nnunet.survival.prediction.run import Request, predict_survival
 
     answer = predict_survival(
         Request(
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_occlusion(args: argparse.Namespace) -> "Occlusion | None":
     from duplus_nnunet.errors import DataError
-    from duplus_nnunet.inference.survival_maps import Occlusion
+    from duplus_nnunet.survival.prediction.maps import Occlusion
 
     if args.boxes < 0 or (args.box is not None and not args.box > 0):
         raise DataError("--box must be above 0, and --boxes 0 or more.")

@@ -73,9 +73,9 @@ def _make(raw: "RawDataset", count: int, seeds: range) -> tuple[list[dict[str, l
     Raises:
         DataError: The clinical table cannot be used, or there are too few events.
     """
-    from duplus_nnunet.survival.folds import make_folds
-    from duplus_nnunet.survival.table import SEEN
-    from duplus_nnunet.trainers.survival_data import read_clinic
+    from duplus_nnunet.survival.records.folds import make_folds
+    from duplus_nnunet.survival.records.table import SEEN
+    from duplus_nnunet.survival.training.data import read_clinic
 
     table = _read_table(raw.name)
     clinic, cases = read_clinic(raw.name, table), sorted(table.cases)

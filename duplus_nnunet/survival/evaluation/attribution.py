@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from duplus_nnunet.survival.averaging import average
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.models.averaging import average
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Numbers
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Record
 
 EHR, IMAGE = "EHR", "image"
 ALL_EHR, ALL_IMAGES = "all EHR columns", "all images"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duplus_nnunet.survival.scores import Numbers, Outcome, require_sksurv
-from duplus_nnunet.survival.values import Value, describe
+from duplus_nnunet.survival.evaluation.intervals import Value, describe
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 
 _GROUPS, _PATIENTS_A_GROUP = 5, 15
 # Probabilities nearer to 0 and 1 count as these, or one patient foretold to be safe would make the whole slope.

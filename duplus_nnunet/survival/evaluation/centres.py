@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from duplus_nnunet.survival.folds import Fold
-from duplus_nnunet.survival.notes import merge_notes
-from duplus_nnunet.survival.rounds import Method, Round, choose_times, run_round
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import SEEN, Record
-from duplus_nnunet.survival.values import Value, Values, average_seeds, conclude, describe
+from duplus_nnunet.survival.evaluation.cross_validation import Method, Round, choose_times, run_round
+from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, describe
+from duplus_nnunet.survival.records.folds import Fold
+from duplus_nnunet.survival.records.notes import merge_notes
+from duplus_nnunet.survival.records.outcome import Numbers
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 LEAST_EVENTS = 5
 _LEAST_LEFT = 2

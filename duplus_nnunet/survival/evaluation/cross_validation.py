@@ -10,22 +10,14 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.folds import Fold
-from duplus_nnunet.survival.forecasts import Forecast, Task
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import (
-    Numbers,
-    Outcome,
-    Sums,
-    compare_at,
-    compare_pairs,
-    pool,
-    sum_brier,
-    weigh_events,
-)
-from duplus_nnunet.survival.table import Record
-from duplus_nnunet.survival.unfamiliar import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.evaluation.metrics import Sums, compare_at, compare_pairs, pool, sum_brier, weigh_events
+from duplus_nnunet.survival.models.forecasts import Forecast, Task
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.folds import Fold
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Record
 
 HIGH, LOW = "high", "low"
 _GRID, _CURVE = 20, 101

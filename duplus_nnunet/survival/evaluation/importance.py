@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.explaining import EHR, IMAGE, list_contexts
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import read_outcome
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.scores import compare_pairs, pool
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.evaluation.attribution import EHR, IMAGE, list_contexts
+from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import read_outcome
+from duplus_nnunet.survival.records.table import Record
 
 SEED, REPEATS = 0, 30
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.reporting.bootstrap import DRAWS, SEED, find_interval
-from duplus_nnunet.survival.scores import Numbers
+from duplus_nnunet.survival.records.outcome import Numbers
 
 # Direction of each score: whether higher is better. The AUC is of the pairs of all horizons together (see scores.py).
 SCORES = {"Harrell's C": True, "Uno's C": True, "pooled AUC": True, "integrated Brier": False, "Brier skill": True}

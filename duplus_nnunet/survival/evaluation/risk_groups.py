@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.survival.calibration import observe_with_interval
-from duplus_nnunet.survival.rounds import HIGH, LOW, HeldOut
-from duplus_nnunet.survival.scores import Outcome, require_sksurv
+from duplus_nnunet.survival.evaluation.calibration import observe_with_interval
+from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, HeldOut
+from duplus_nnunet.survival.records.outcome import Outcome, require_sksurv
 
 Names = NDArray[np.str_]
 

@@ -14,18 +14,26 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError, say_unknown
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.calibration import Calibration, Foretold, Group, calibrate, group
-from duplus_nnunet.survival.centres import Centres, choose_centres, leave_centres_out
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.folds import Fold, check_folds, make_folds
-from duplus_nnunet.survival.groups import RiskGroups, split_by_risk
-from duplus_nnunet.survival.methods import IMAGE_METHODS, METHODS, forecast, read_outcome
-from duplus_nnunet.survival.notes import merge_notes
-from duplus_nnunet.survival.rounds import HeldOut, Method, Round, RoundResult, choose_times, find_last, run_round
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.table import LATE_ENTRY, SEEN, Record
-from duplus_nnunet.survival.values import Values, average_seeds, conclude, draw_counts
+from duplus_nnunet.survival.evaluation.calibration import Calibration, Foretold, Group, calibrate, group
+from duplus_nnunet.survival.evaluation.centres import Centres, choose_centres, leave_centres_out
+from duplus_nnunet.survival.evaluation.cross_validation import (
+    HeldOut,
+    Method,
+    Round,
+    RoundResult,
+    choose_times,
+    find_last,
+    run_round,
+)
+from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
+from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
+from duplus_nnunet.survival.models.methods import IMAGE_METHODS, METHODS, forecast
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
+from duplus_nnunet.survival.records.notes import merge_notes
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
 _QUARTERS = (0.25, 0.5, 0.75)

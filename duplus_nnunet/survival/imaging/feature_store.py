@@ -18,8 +18,8 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
-from duplus_nnunet.survival.features import DAMAGE, FeatureTable, read_arrays
-from duplus_nnunet.trainers.image_features import FeatureReader, Row, name_features
+from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row, name_features
+from duplus_nnunet.survival.records.feature_table import DAMAGE, FeatureTable, read_arrays
 
 FEATURES_NAME = "survival_features.npz"
 _VERSION = 1

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import cut_risks
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.notes import merge_notes
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.models.forecasts import cut_risks
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.notes import merge_notes
+from duplus_nnunet.survival.records.outcome import Numbers
+from duplus_nnunet.survival.records.table import Record
 
 # Source of the days of a year: see schema.DAYS.
 YEAR = 365.25

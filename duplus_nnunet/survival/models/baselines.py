@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.survival.encoding import Table, fit_encoder
-from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks, read_outcome
-from duplus_nnunet.survival.scores import Numbers, require_sksurv
-from duplus_nnunet.survival.table import SEEN
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.records.encoding import Table, fit_encoder
+from duplus_nnunet.survival.records.folds import make_folds
+from duplus_nnunet.survival.records.outcome import Numbers, read_outcome, require_sksurv
+from duplus_nnunet.survival.records.table import SEEN
 
 _RIDGE = 0.1
 _INNER = 5

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 # torchsurv exponentiates log hazards in float32 as they are; beyond this they differ from their mean by no more.
 _WIDEST = 40.0

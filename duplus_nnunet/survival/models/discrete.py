@@ -12,9 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional
 
-from duplus_nnunet.survival.hazard import count_exposure, interpolate_survival, logistic_hazard_loss, place_outcomes
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.hazard import (
+    count_exposure,
+    interpolate_survival,
+    logistic_hazard_loss,
+    place_outcomes,
+)
+from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 # DeepHit's weight of the likelihood against the ranking, and how steeply a pair in wrong order costs; both as in pycox.
 _ALPHA, _SIGMA = 0.2, 0.1

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.encoding import RecordEncoder
-from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.forecasts import read_outcome
-from duplus_nnunet.survival.imaging import ImageCode
-from duplus_nnunet.survival.network import Hiding, Inputs, PrognosisNetwork
-from duplus_nnunet.survival.stopping import train_until
-from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.models.early_stopping import train_until
+from duplus_nnunet.survival.models.image_inputs import ImageCode
+from duplus_nnunet.survival.models.network import Hiding, Inputs, PrognosisNetwork
+from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.records.encoding import RecordEncoder
+from duplus_nnunet.survival.records.folds import make_folds
+from duplus_nnunet.survival.records.outcome import read_outcome
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 _BATCH, _INNER = 128, 5
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Numbers
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Record
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,3 @@ class Forecast:
 def cut_risks(risks: Numbers) -> float | None:
     """Return the risk that parts training patients into two halves, of their risks (N); None if all are the same."""
     return float(np.median(risks)) if np.ptp(risks) > 0 else None
-
-
-def read_outcome(records: Sequence[Record]) -> Outcome:
-    """Return outcomes; a competing event counts as the end of follow-up."""
-    event, time = [record.event == SEEN for record in records], [record.time for record in records]
-    entry = [record.entry for record in records]
-    return Outcome(np.array(event, bool), np.array(time), np.array(entry, np.float64) if any(entry) else None)

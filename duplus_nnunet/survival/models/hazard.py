@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.stopping import train_until
+from duplus_nnunet.survival.models.early_stopping import train_until
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 _BATCH = 128
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import torch
 
-from duplus_nnunet.survival.baselines import encode_records
-from duplus_nnunet.survival.encoding import Table
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import Task
-from duplus_nnunet.survival.imaging import VOLUME, fit_images
+from duplus_nnunet.survival.models.baselines import encode_records
+from duplus_nnunet.survival.models.forecasts import Task
+from duplus_nnunet.survival.models.image_inputs import VOLUME, fit_images
+from duplus_nnunet.survival.records.encoding import Table
+from duplus_nnunet.survival.records.feature_table import FeatureTable
 
 _PEAK = "lesion max"
 # Contexts whose intensities mean something across scanners as they are: uptake in PET.

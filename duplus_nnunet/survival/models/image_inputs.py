@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.features import FeatureTable, Numbers32
-from duplus_nnunet.survival.scores import Numbers
+from duplus_nnunet.survival.records.feature_table import FeatureTable, Numbers32
+from duplus_nnunet.survival.records.outcome import Numbers
 
 VOLUME, FOUND = "lesion volume", "lesion found"
 _LEAST_SPREAD = 1e-6

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.errors import ModelError, say_unknown
-from duplus_nnunet.survival.cox import Cox
-from duplus_nnunet.survival.discrete import DeepHit, DiscreteLoss, LogisticHazard, MultiTaskRegression
-from duplus_nnunet.survival.hazard import cut_bins
-from duplus_nnunet.survival.scores import Outcome
-from duplus_nnunet.survival.survival_loss import SurvivalLoss
+from duplus_nnunet.survival.models.cox import Cox
+from duplus_nnunet.survival.models.discrete import DeepHit, DiscreteLoss, LogisticHazard, MultiTaskRegression
+from duplus_nnunet.survival.models.hazard import cut_bins
+from duplus_nnunet.survival.models.survival_loss import SurvivalLoss
+from duplus_nnunet.survival.records.outcome import Outcome
 
 _KINDS = (LogisticHazard, MultiTaskRegression, DeepHit)
 _DISCRETE: Mapping[str, type[DiscreteLoss]] = {kind.name: kind for kind in _KINDS}

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from duplus_nnunet.errors import DataError, say_unknown
-from duplus_nnunet.survival.baselines import (
+from duplus_nnunet.survival.models.baselines import (
     count_inner,
     encode_records,
     foretell_by_cox,
@@ -20,11 +20,12 @@ from duplus_nnunet.survival.baselines import (
     foretell_by_kaplan_meier,
     foretell_nothing,
 )
-from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks, read_outcome
-from duplus_nnunet.survival.hazard import predict_risk, predict_survival, train_record_network
-from duplus_nnunet.survival.image_baselines import encode_frozen, encode_lesions
-from duplus_nnunet.survival.model import fit_model
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
+from duplus_nnunet.survival.models.image_baselines import encode_frozen, encode_lesions
+from duplus_nnunet.survival.models.model import fit_model
+from duplus_nnunet.survival.records.folds import make_folds
+from duplus_nnunet.survival.records.outcome import read_outcome
 
 __all__ = ["IMAGE_METHODS", "METHODS", "Forecast", "Task", "forecast", "read_outcome"]
 

@@ -16,16 +16,16 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, ModelError, PlansError, say_unknown
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.encoding import RecordEncoder, fit_encoder
-from duplus_nnunet.survival.ensemble import Member, make_network, train_members
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import Forecast, read_outcome
-from duplus_nnunet.survival.imaging import ImageCode, fit_images
-from duplus_nnunet.survival.losses import fit_loss, read_loss
-from duplus_nnunet.survival.network import Inputs
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.models.ensemble import Member, make_network, train_members
+from duplus_nnunet.survival.models.forecasts import Forecast
+from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_images
+from duplus_nnunet.survival.models.losses import fit_loss, read_loss
+from duplus_nnunet.survival.models.network import Inputs
+from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 USES = ("ehr", "image")
 _VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from duplus_nnunet.survival.scores import Numbers, Outcome
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 
 @dataclass(frozen=True)

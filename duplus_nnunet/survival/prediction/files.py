@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.survival.explaining import tabulate_effects
-from duplus_nnunet.survival.prediction import Foretold, Prediction
+from duplus_nnunet.survival.evaluation.attribution import tabulate_effects
+from duplus_nnunet.survival.prediction.rows import Foretold, Prediction
 
 PREDICTIONS_NAME, CURVES_NAME = "predictions.csv", "survival_curves.csv"
 ABOUT_NAME, EXPLANATION_NAME = "survival_prediction.json", "explanation.csv"

@@ -8,16 +8,16 @@ from typing import Any
 from tqdm import tqdm
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
-from duplus_nnunet.inference.occlusion_map import make_nifti
 from duplus_nnunet.inference.reading import Item
-from duplus_nnunet.inference.survival_images import Features, ImageNetworks, NewImage
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.survival.explaining import tell_box_effects
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.table import Record
-from duplus_nnunet.trainers.image_features import Row
+from duplus_nnunet.survival.evaluation.attribution import tell_box_effects
+from duplus_nnunet.survival.imaging.image_features import Row
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
+from duplus_nnunet.survival.prediction.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
+from duplus_nnunet.survival.prediction.occlusion_map import make_nifti
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.table import Record
 
 FOLDER_NAME = "occlusion"
 MOST = 512

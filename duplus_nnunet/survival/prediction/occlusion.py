@@ -16,7 +16,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks.pooling import Windows, find_region
-from duplus_nnunet.trainers.image_features import STEP, FeatureReader, Row
+from duplus_nnunet.survival.imaging.image_features import STEP, FeatureReader, Row
 
 Box = tuple[slice, slice, slice]
 

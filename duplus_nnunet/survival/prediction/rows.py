@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from duplus_nnunet.survival.averaging import Average
-from duplus_nnunet.survival.explaining import Effect
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.imaging import FOUND
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.new_patients import NewPatients, find_strange_values
-from duplus_nnunet.survival.rounds import HIGH, LOW, find_median
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import Record
-from duplus_nnunet.survival.unfamiliar import count_missing
+from duplus_nnunet.survival.evaluation.attribution import Effect
+from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, find_median
+from duplus_nnunet.survival.models.averaging import Average
+from duplus_nnunet.survival.models.image_inputs import FOUND
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.new_patients import NewPatients, find_strange_values
+from duplus_nnunet.survival.records.out_of_range import count_missing
+from duplus_nnunet.survival.records.outcome import Numbers
+from duplus_nnunet.survival.records.table import Record
 
 
 @dataclass(frozen=True)

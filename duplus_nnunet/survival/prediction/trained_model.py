@@ -22,11 +22,11 @@ from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY, read_settings
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.trainers.checkpoint import read_checkpoint
-from duplus_nnunet.trainers.image_features import FeatureReader, Host
-from duplus_nnunet.trainers.survival_checkpoint import KEY, VERSION
+from duplus_nnunet.survival.imaging.image_features import FeatureReader, Host
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.training.checkpoint import VERSION
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _ADVICE = "Give the folder of a model that DuPLUSSurvivalTrainer trained, with plans.json and fold_X (-m)"
@@ -111,7 +111,7 @@ def read_model(folder: Path, folds: Sequence[str] | None = None) -> PrognosisMod
 
 def _read_fold(folder: Path, name: str) -> PrognosisFold:
     file = folder / f"fold_{name}" / CHECKPOINT_NAME
-    state = read_checkpoint(file).get(KEY)
+    state = read_checkpoint(file).get(SURVIVAL_KEY)
     if not isinstance(state, dict):
         raise ModelError(f"{file} holds no prognosis: it is a segmentation model's. {_ADVICE}.")
     if state.get("version") != VERSION or state.get("model") is None:

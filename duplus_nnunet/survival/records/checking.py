@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from duplus_nnunet.survival.identifiers import look_like_identifiers, sounds_like_identifier
-from duplus_nnunet.survival.schema import MISSING, ClinicalSchema, plain
-from duplus_nnunet.survival.table import CENSORED, LATE_ENTRY, SEEN, Finding, Record, Rows, is_missing, read_records
+from duplus_nnunet.survival.records.identifiers import look_like_identifiers, sounds_like_identifier
+from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, plain
+from duplus_nnunet.survival.records.table import (
+    CENSORED,
+    LATE_ENTRY,
+    SEEN,
+    Finding,
+    Record,
+    Rows,
+    is_missing,
+    read_records,
+)
 
 # Words of columns that are known only after treatment began, or that tell the outcome by another name.
 LATER = re.compile(

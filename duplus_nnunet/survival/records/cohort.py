@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duplus_nnunet.survival.methods import read_outcome
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import require_sksurv
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.records.outcome import read_outcome, require_sksurv
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 _SHOWN = 8
 

@@ -12,10 +12,10 @@ import yaml
 from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, say_unknown
-from duplus_nnunet.survival.checking import LATER
-from duplus_nnunet.survival.identifiers import look_like_identifiers, sounds_like_identifier
-from duplus_nnunet.survival.schema import MISSING, ClinicalSchema, plain
-from duplus_nnunet.survival.table import Rows
+from duplus_nnunet.survival.records.checking import LATER
+from duplus_nnunet.survival.records.identifiers import look_like_identifiers, sounds_like_identifier
+from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, plain
+from duplus_nnunet.survival.records.table import Rows
 
 _PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
 _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.schema import ClinicalSchema, plain
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.records.schema import ClinicalSchema, plain
+from duplus_nnunet.survival.records.table import Record
 
 Table = NDArray[np.float32]
 

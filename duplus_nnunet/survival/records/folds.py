@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 _SHOWN = 8
 

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.encoding import ColumnCode, RecordEncoder
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import Record, Rows, is_missing, read_value
+from duplus_nnunet.survival.records.encoding import ColumnCode, RecordEncoder
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Record, Rows, is_missing, read_value
 
 _SHOWN = 8
 # Standard deviations from the training patients' mean beyond which a number is rather of another unit.

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Record
 
 
 def count_missing(record: Record, schema: ClinicalSchema) -> int:

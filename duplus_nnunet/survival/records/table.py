@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, CovariateForm, plain, spell
+from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, plain, spell
 
 Severity = Literal["error", "warning", "note"]
 SEEN, CENSORED = "seen", "censored"

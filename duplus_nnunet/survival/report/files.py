@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.survival.card import write_card
-from duplus_nnunet.survival.cohort import Cohort
-from duplus_nnunet.survival.pictures import draw_study
-from duplus_nnunet.survival.study import Design, Study
-from duplus_nnunet.survival.study_json import to_plain
+from duplus_nnunet.survival.evaluation.study import Design, Study
+from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.report.metrics_json import to_plain
+from duplus_nnunet.survival.report.model_card import write_card
+from duplus_nnunet.survival.report.study_figures import draw_study
 
 METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME = "metrics.json", "predictions.csv", "survival_curves.csv"
 CARD_NAME = "model_card.md"

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from duplus_nnunet.survival.cohort import Cohort
-from duplus_nnunet.survival.rounds import HeldOut
-from duplus_nnunet.survival.study import Study
-from duplus_nnunet.survival.study_text import say_days
-from duplus_nnunet.survival.table import SEEN
-from duplus_nnunet.survival.values import SCORES, Value
+from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
+from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
+from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.records.table import SEEN
+from duplus_nnunet.survival.report.text import say_days
 
 # Below as many, scores of a model are known to be too vague. Source: Collins et al. 2016 (doi 10.1002/sim.6787).
 _ENOUGH_EVENTS = 100

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from duplus_nnunet.reporting.bootstrap import DRAWS, SEED
-from duplus_nnunet.survival.calibration import Calibration, Group
-from duplus_nnunet.survival.centres import Centres
-from duplus_nnunet.survival.groups import RiskGroups
-from duplus_nnunet.survival.study import Design, Study
-from duplus_nnunet.survival.values import SCORES, Value
+from duplus_nnunet.survival.evaluation.calibration import Calibration, Group
+from duplus_nnunet.survival.evaluation.centres import Centres
+from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
+from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups
+from duplus_nnunet.survival.evaluation.study import Design, Study
 
 VERSION = 3
 

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator
 
 from duplus_nnunet.reporting.bootstrap import DRAWS
-from duplus_nnunet.survival.cohort import Cohort
-from duplus_nnunet.survival.limits import list_limits
-from duplus_nnunet.survival.methods import IMAGE_METHODS
-from duplus_nnunet.survival.study import Design, Study
-from duplus_nnunet.survival.study_text import DIRECTIONS, escape, say_days, say_value, start_table, tabulate
+from duplus_nnunet.survival.evaluation.study import Design, Study
+from duplus_nnunet.survival.models.methods import IMAGE_METHODS
+from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.report.limits import list_limits
+from duplus_nnunet.survival.report.text import DIRECTIONS, escape, say_days, say_value, start_table, tabulate
 
 _UNANSWERED = (
     ("2", "abstract"),

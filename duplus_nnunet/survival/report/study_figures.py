@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from duplus_nnunet.survival.groups import RiskGroup, RiskGroups
-from duplus_nnunet.survival.rounds import HIGH, LOW
-from duplus_nnunet.survival.scores import require_sksurv
-from duplus_nnunet.survival.study import Study
-from duplus_nnunet.survival.study_text import say_days, say_value
+from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
+from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
+from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.records.outcome import require_sksurv
+from duplus_nnunet.survival.report.text import say_days, say_value
 
 if TYPE_CHECKING:
-    from duplus_nnunet.reporting.survival_figures import GroupCurve, Panel
+    from duplus_nnunet.survival.report.figures import GroupCurve, Panel
 
 KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
 
@@ -22,7 +22,7 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     Returns:
         The files: there are no risk groups of a method without a cut.
     """
-    from duplus_nnunet.reporting.survival_figures import save_calibration, save_kaplan_meier
+    from duplus_nnunet.survival.report.figures import save_calibration, save_kaplan_meier
 
     files = []
     first = study.methods[0]
@@ -49,7 +49,7 @@ def _make_curve(group: RiskGroup) -> "GroupCurve":
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 
-    from duplus_nnunet.reporting.survival_figures import GroupCurve
+    from duplus_nnunet.survival.report.figures import GroupCurve
 
     outcome = group.outcome
     times, survival, (low, high) = kaplan_meier_estimator(
@@ -83,7 +83,7 @@ def _say_p(found: RiskGroups) -> str:
 
 
 def _list_panels(study: Study, seed: int) -> "Iterator[Panel]":
-    from duplus_nnunet.reporting.survival_figures import Panel, Point
+    from duplus_nnunet.survival.report.figures import Panel, Point
 
     first = study.methods[0]
     own = [one for one in study.predictions if one.method == first and one.seed == seed]

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from duplus_nnunet.survival.study import Study
-from duplus_nnunet.survival.values import SCORES, Value
+from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
+from duplus_nnunet.survival.evaluation.study import Study
 
 DIRECTIONS = (
     "Higher is better, 0.5 is chance; of the integrated Brier score lower is better; a Brier skill of 0 is "

@@ -12,18 +12,16 @@ from typing import Any
 import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.networks import ConditionedUNet
+from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.adaptation import name_in_base, put_adapter, take_adapter
-from duplus_nnunet.settings import PRETRAINED, SCRATCH
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.table import Record
-from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding
-from duplus_nnunet.trainers.segmentation import unwrap
-from duplus_nnunet.trainers.survival_lora import ADAPTER
-from duplus_nnunet.trainers.survival_scratch import BestEpoch
+from duplus_nnunet.settings import PRETRAINED
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.table import Record
+from duplus_nnunet.survival.training.lora import ADAPTER
+from duplus_nnunet.survival.training.scratch import BestEpoch
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, make_plain, read_checkpoint, require_embedding
 from duplus_nnunet.trainers.training_cases import TrainingCases, parse_base
 
-KEY = "duplus_survival"
 VERSION = 1
 # Features of a fold's patients, beside its checkpoint: as the base sees them, and as the LoRA does.
 TABLE_NAME, LORA_TABLE_NAME = "survival_table.npz", "survival_table_lora.npz"
@@ -47,7 +45,7 @@ def make_checkpoint(trainer: Any) -> dict[str, Any]:
         "init_args": trainer.my_init_kwargs,
         "trainer_name": type(trainer).__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
-        KEY: _describe(trainer),
+        SURVIVAL_KEY: _describe(trainer),
     })  # fmt: skip
     return content
 
@@ -93,19 +91,6 @@ def digest_outcomes(records: Sequence[Record]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def refuse_masks(checkpoint: Mapping[str, Any], file: Any) -> None:
-    """Refuse to segment by a model whose decoder never learned, or to build on its masks.
-
-    Raises:
-        ModelError: Its encoder was trained by outcomes alone.
-    """
-    if checkpoint.get(KEY, {}).get("encoder") == SCRATCH:
-        raise ModelError(
-            f"{file} cannot segment: its encoder was trained from scratch for a prognosis, and its decoder never "
-            "learned. Use it by `duplus survival predict`; for masks, or as a base, take a model of DuPLUSTrainer."
-        )
-
-
 def take_checkpoint(trainer: Any, file: Any) -> None:
     """Let a DuPLUSSurvivalTrainer go on from a checkpoint of its own.
 
@@ -114,7 +99,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
     """
     found = read_checkpoint(file)
     require_embedding(found["network_weights"], trainer.bank.embedding, file)
-    state = found.get(KEY)
+    state = found.get(SURVIVAL_KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ModelError(f"{file} holds no prognosis of version {VERSION}; it is none of DuPLUSSurvivalTrainer's.")
     now, before = trainer.settings.survival.encoder, state.get("encoder", PRETRAINED)

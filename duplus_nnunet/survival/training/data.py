@@ -10,11 +10,11 @@ from pathlib import Path
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
-from duplus_nnunet.survival.checking import check
-from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema, read_schema
-from duplus_nnunet.survival.table import SEEN, Record, read_rows
-from duplus_nnunet.trainers.feature_store import Imaged
+from duplus_nnunet.survival.imaging.feature_store import Imaged
+from duplus_nnunet.survival.records.checking import check
+from duplus_nnunet.survival.records.folds import make_folds
+from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema, read_schema
+from duplus_nnunet.survival.records.table import SEEN, Record, read_rows
 
 _INNER = 5
 # One event to judge by, and two to learn from.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.reporting.folds import list_trained
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.folds import Fold
-from duplus_nnunet.survival.forecasts import Forecast, Task, cut_risks
-from duplus_nnunet.survival.model import SurvivalModel
-from duplus_nnunet.survival.table import Record
-from duplus_nnunet.trainers.checkpoint import read_checkpoint
-from duplus_nnunet.trainers.survival_checkpoint import KEY, LORA_TABLE_NAME, TABLE_NAME, VERSION
-from duplus_nnunet.trainers.survival_lora import ADAPTER
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.folds import Fold
+from duplus_nnunet.survival.records.table import Record
+from duplus_nnunet.survival.training.checkpoint import LORA_TABLE_NAME, TABLE_NAME, VERSION
+from duplus_nnunet.survival.training.lora import ADAPTER
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _UNTIED = (
@@ -56,7 +56,7 @@ def read_fold(folder: Path) -> TrainedFold:
         DataError: Its features cannot be read.
     """
     file = folder / CHECKPOINT_NAME
-    state = read_checkpoint(file).get(KEY)
+    state = read_checkpoint(file).get(SURVIVAL_KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION or state["model"] is None:
         raise ModelError(f"{file} holds no finished prognosis. Train it by DuPLUSSurvivalTrainer, or finish it by --c.")
     model = SurvivalModel.from_plain(state["model"])

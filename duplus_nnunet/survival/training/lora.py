@@ -15,11 +15,10 @@ from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, list_convolutions
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import read_outcome
-from duplus_nnunet.survival.hazard import cut_bins, logistic_hazard_loss, make_targets
-from duplus_nnunet.survival.scores import Numbers
-from duplus_nnunet.survival.table import Record
+from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
+from duplus_nnunet.survival.records.table import Record
 
 ADAPTER = "survival"
 # nnU-Net's SGD at 1e-2 is made for a network that starts from nothing; a LoRA is trained by Adam (Hu et al. 2021).

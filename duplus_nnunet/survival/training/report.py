@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.outputs.files import write_text
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import Forecast, read_outcome
-from duplus_nnunet.survival.scores import compare_pairs, pool
-from duplus_nnunet.survival.table import SEEN, Record
+from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.models.forecasts import Forecast
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import read_outcome
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 PREDICTIONS_NAME, REPORT_NAME = "predictions.csv", "survival.json"
 _VERSION = 1

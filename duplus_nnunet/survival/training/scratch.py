@@ -13,7 +13,7 @@ from torch import nn
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.networks import ConditionedUNet
-from duplus_nnunet.trainers.survival_data import InnerSplit
+from duplus_nnunet.survival.training.data import InnerSplit
 
 NOTE = (
     "The encoder was trained from scratch by outcomes (settings.survival.encoder): no lesion is known, so that images "

@@ -17,7 +17,7 @@ from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners import planner as planners
 from duplus_nnunet.planners.survey import survey_case
 
-from .partial_plans import make_plans
+from ..partial_plans import make_plans
 
 SOURCES = {
     "A": Source("Dataset001_A", "ct", ("liver", "kidneys"), ("CT",)),

@@ -12,14 +12,14 @@ import SimpleITK
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from duplus_nnunet.commands.survival_masks import draft_masks
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.inference import label_drafts
 from duplus_nnunet.inference.label_drafts import draft_labels
 from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted, read_predicted
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.survival.command.masks import draft_masks
 
-from .partial_plans import make_plans
+from ..partial_plans import make_plans
 
 THEIRS = {"background": 0, "Liver": 1, "Left Kidney": 2, "Right Kidney": 3}
 TARGETS: list[tuple[str, ...]] = []

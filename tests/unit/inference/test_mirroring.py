@@ -12,8 +12,8 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.trainers.batches import Questioner, flip_images
 from duplus_nnunet.trainers.loss import TargetLoss
 
-from .partial_plans import LENGTH, make_plans, make_table
-from .test_steering import make_network
+from ..networks.test_steering import make_network
+from ..partial_plans import LENGTH, make_plans, make_table
 
 SIDE, STEPS = 16, 300
 AXES = (0, 1, 2)

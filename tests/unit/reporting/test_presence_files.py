@@ -29,7 +29,7 @@ from duplus_nnunet.reporting.presence_files import (
 )
 from duplus_nnunet.trainers.cases import bind_each_case, score
 
-from .partial_plans import NAMES, make_plans, make_table
+from ..partial_plans import NAMES, make_plans, make_table
 
 WRITTEN = f"validation/{EVIDENCE_NAME}"
 

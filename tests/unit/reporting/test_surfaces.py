@@ -11,7 +11,7 @@ import pytest
 
 from duplus_nnunet.reporting.surfaces import find_box, measure_nsd
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "surface_dice.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "surface_dice.json").read_text(encoding="utf-8"))
 EMPTY = np.zeros((8, 8, 8), bool)
 
 

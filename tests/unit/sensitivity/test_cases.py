@@ -10,7 +10,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.cases import Case, find_cases, read_image, read_truth
+from duplus_nnunet.sensitivity.cases import Case, find_cases, read_image, read_truth
 
 ENDING = ".nii.gz"
 READERS = [SimpleITKIO, NibabelIO, NibabelIOWithReorient]

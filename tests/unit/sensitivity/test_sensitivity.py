@@ -13,10 +13,10 @@ import torch
 from duplus_nnunet.cli import main
 from duplus_nnunet.commands.prompts_sensitivity import to_json, write_text
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.sensitivity import Report, _predict, _sum_up, compute_dice, find_folds
-from duplus_nnunet.inference.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.planners import DuPLUSLabelManager
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
+from duplus_nnunet.sensitivity.study import Report, _predict, _sum_up, compute_dice, find_folds
+from duplus_nnunet.sensitivity.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
 
 CT = "computed tomography"
 T2 = {"liver": f"A {CT} of liver", "spleen": f"A {CT} of spleen"}

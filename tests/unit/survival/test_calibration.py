@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duplus_nnunet.survival.calibration import (
+from duplus_nnunet.survival.evaluation.calibration import (
     Foretold,
     calibrate,
     group,
@@ -15,8 +15,8 @@ from duplus_nnunet.survival.calibration import (
     observe,
     observe_with_interval,
 )
-from duplus_nnunet.survival.scores import Outcome
-from duplus_nnunet.survival.values import draw_counts
+from duplus_nnunet.survival.evaluation.intervals import draw_counts
+from duplus_nnunet.survival.records.outcome import Outcome
 
 ONCE = np.ones((1, 1))
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.checking import Report, check
-from duplus_nnunet.survival.schema import DAYS, ClinicalSchema, plain, read_schema
-from duplus_nnunet.survival.table import CENSORED, SEEN, Rows, read_records, read_rows
+from duplus_nnunet.survival.records.checking import Report, check
+from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, plain, read_schema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Rows, read_records, read_rows
 
 FORM: dict[str, Any] = {
     "patient": "id",

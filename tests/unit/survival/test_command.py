@@ -11,9 +11,9 @@ import yaml
 
 from duplus_nnunet import cli
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.drafting import Named, draft
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import Rows, read_records
+from duplus_nnunet.survival.records.drafting import Named, draft
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Rows, read_records
 
 TABLE = """\
 patient,age,sex,grade,hospital,event_relapse,time_months,note,stage

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.encoding import ColumnCode, RecordEncoder, fit_encoder
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import CENSORED, Record
+from duplus_nnunet.survival.records.encoding import ColumnCode, RecordEncoder, fit_encoder
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, Record
 
 SCHEMA = ClinicalSchema.model_validate(
     {

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.reporting.survival_figures import GroupCurve
-from duplus_nnunet.survival.baselines import foretell_by_kaplan_meier
-from duplus_nnunet.survival.calibration import observe, observe_with_interval
-from duplus_nnunet.survival.discrete import DeepHit, LogisticHazard, MultiTaskRegression
-from duplus_nnunet.survival.forecasts import Task, read_outcome
-from duplus_nnunet.survival.groups import split_by_risk
-from duplus_nnunet.survival.hazard import cut_bins, logistic_hazard_loss, make_targets
-from duplus_nnunet.survival.losses import fit_loss
-from duplus_nnunet.survival.methods import forecast
-from duplus_nnunet.survival.rounds import HeldOut
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Numbers, Outcome, compare_pairs, pool
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.evaluation.calibration import observe, observe_with_interval
+from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
+from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
+from duplus_nnunet.survival.models.baselines import foretell_by_kaplan_meier
+from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
+from duplus_nnunet.survival.models.forecasts import Task
+from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.models.losses import fit_loss
+from duplus_nnunet.survival.models.methods import forecast
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.report.figures import GroupCurve
 
 EDGES = np.array([1.0, 2.0, 4.0])
 # The last two leave in the bin in which they enter.

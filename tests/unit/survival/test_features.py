@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.features import FeatureTable
+from duplus_nnunet.survival.records.feature_table import FeatureTable
 
 
 def make_table() -> FeatureTable:

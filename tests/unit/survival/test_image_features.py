@@ -11,10 +11,16 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks import condition
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.trainers.image_features import FeatureReader, Host, choose_lesions, name_features, note_lesions
-from duplus_nnunet.trainers.survival_lora import ADAPTER, attach_lora, make_spec
+from duplus_nnunet.survival.imaging.image_features import (
+    FeatureReader,
+    Host,
+    choose_lesions,
+    name_features,
+    note_lesions,
+)
+from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
-from .partial_plans import make_plans
+from ..partial_plans import make_plans
 
 SIDE = 16
 

@@ -13,13 +13,13 @@ import torch
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SURVIVAL_LOSSES
-from duplus_nnunet.survival.cox import Cox, fit_baseline, sum_partial_likelihood
-from duplus_nnunet.survival.discrete import DeepHit, LogisticHazard, MultiTaskRegression
-from duplus_nnunet.survival.losses import LOSSES, fit_loss, read_loss
-from duplus_nnunet.survival.scores import Numbers, Outcome
-from duplus_nnunet.survival.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.cox import Cox, fit_baseline, sum_partial_likelihood
+from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
+from duplus_nnunet.survival.models.losses import LOSSES, fit_loss, read_loss
+from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "survival_losses.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "survival_losses.json").read_text(encoding="utf-8"))
 KINDS = (LogisticHazard, MultiTaskRegression, DeepHit)
 NO_TORCHSURV = "torchsurv is not installed: pip install 'duplus-nnunet[survival]'"
 

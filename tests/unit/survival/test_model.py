@@ -13,15 +13,16 @@ import torch
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.forecasts import Forecast, Task, read_outcome
-from duplus_nnunet.survival.imaging import fit_images
-from duplus_nnunet.survival.methods import IMAGE_METHODS, forecast
-from duplus_nnunet.survival.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.network import Hiding, Inputs
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import compare_pairs, pool
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.models.forecasts import Forecast, Task
+from duplus_nnunet.survival.models.image_inputs import fit_images
+from duplus_nnunet.survival.models.methods import IMAGE_METHODS, forecast
+from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.models.network import Hiding, Inputs
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import read_outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 SCHEMA = ClinicalSchema.model_validate(
     {

@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.commands.survival_models import NAME, arrange
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.reporting.folds import list_trained
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival import methods
-from duplus_nnunet.survival.card import write_card
-from duplus_nnunet.survival.cohort import Cohort
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.folds import make_folds
-from duplus_nnunet.survival.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.study import Design, run_study
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
-from duplus_nnunet.trainers.survival_checkpoint import KEY, TABLE_NAME, VERSION
-from duplus_nnunet.trainers.survival_folds import CHECKPOINT_NAME, group_folds, read_folds
+from duplus_nnunet.survival.command.models import NAME, arrange
+from duplus_nnunet.survival.evaluation.study import Design, run_study
+from duplus_nnunet.survival.models import methods
+from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.folds import make_folds
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.report.model_card import write_card
+from duplus_nnunet.survival.training.checkpoint import TABLE_NAME, VERSION
+from duplus_nnunet.survival.training.folds import CHECKPOINT_NAME, group_folds, read_folds
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -60,7 +61,7 @@ def write_fold(model: Path, number: int, held: Sequence[str], fitted: SurvivalMo
     train = [record.patient for record in RECORDS if record.patient not in set(held)]
     state = {"version": VERSION, "model": fitted.to_plain(), "kept": False, "patients": train, "held_out": list(held),
              "notes": [], **more}  # fmt: skip
-    torch.save({"network_weights": {}, KEY: state}, folder / CHECKPOINT_NAME)
+    torch.save({"network_weights": {}, SURVIVAL_KEY: state}, folder / CHECKPOINT_NAME)
     IMAGES.to_npz(folder / TABLE_NAME)
 
 

@@ -10,11 +10,11 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.occlusion import WindowedImage, choose_boxes, spread
-from duplus_nnunet.inference.occlusion_map import bring_back, make_nifti
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.trainers.image_features import FeatureReader
-from duplus_nnunet.trainers.survival_lora import ADAPTER, attach_lora, make_spec
+from duplus_nnunet.survival.imaging.image_features import FeatureReader
+from duplus_nnunet.survival.prediction.occlusion import WindowedImage, choose_boxes, spread
+from duplus_nnunet.survival.prediction.occlusion_map import bring_back, make_nifti
+from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
 from .test_image_features import SIDE, make_reader
 

@@ -13,17 +13,17 @@ import torch
 
 from duplus_nnunet.cli import main
 from duplus_nnunet.errors import DataError, ModelError
-from duplus_nnunet.inference.survival_model import read_model
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.averaging import average, choose_new_horizons, find_cut, standardise
-from duplus_nnunet.survival.explaining import explain, tell_box_effects
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.importance import Judged, measure_importance
-from duplus_nnunet.survival.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.new_patients import find_strange_values, read_new_patients
-from duplus_nnunet.survival.prediction import Seen, list_foretold
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record, read_rows
+from duplus_nnunet.survival.evaluation.attribution import explain, tell_box_effects
+from duplus_nnunet.survival.evaluation.importance import Judged, measure_importance
+from duplus_nnunet.survival.models.averaging import average, choose_new_horizons, find_cut, standardise
+from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
+from duplus_nnunet.survival.prediction.rows import Seen, list_foretold
+from duplus_nnunet.survival.prediction.trained_model import read_model
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.new_patients import find_strange_values, read_new_patients
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, read_rows
 
 SCHEMA = ClinicalSchema.model_validate(
     {

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from duplus_nnunet.reporting import survival_figures
-from duplus_nnunet.survival.calibration import Calibration
-from duplus_nnunet.survival.cohort import Cohort
-from duplus_nnunet.survival.groups import split_by_risk
-from duplus_nnunet.survival.limits import list_limits
-from duplus_nnunet.survival.pictures import _caption_groups
-from duplus_nnunet.survival.rounds import HeldOut
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Outcome
-from duplus_nnunet.survival.study import Design, Study, run_study
-from duplus_nnunet.survival.study_files import write_study
-from duplus_nnunet.survival.study_json import to_plain
-from duplus_nnunet.survival.study_text import describe_study
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
-from duplus_nnunet.survival.values import Value
+from duplus_nnunet.survival.evaluation.calibration import Calibration
+from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
+from duplus_nnunet.survival.evaluation.intervals import Value
+from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
+from duplus_nnunet.survival.evaluation.study import Design, Study, run_study
+from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.records.outcome import Outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.report import figures
+from duplus_nnunet.survival.report.files import write_study
+from duplus_nnunet.survival.report.limits import list_limits
+from duplus_nnunet.survival.report.metrics_json import to_plain
+from duplus_nnunet.survival.report.study_figures import _caption_groups
+from duplus_nnunet.survival.report.text import describe_study
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -205,7 +205,7 @@ def test_on_an_error_what_was_there_stays(
     def fail(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(survival_figures, "save_calibration", fail)
+    monkeypatch.setattr(figures, "save_calibration", fail)
     with pytest.raises(OSError, match="disk full"):
         write_study(study, DESIGN, cohort, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -9,14 +9,15 @@ from torch import nn
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.table import CENSORED, SEEN
+from duplus_nnunet.survival.records.table import CENSORED, SEEN
+from duplus_nnunet.survival.training.base import check_base, require_base
+from duplus_nnunet.survival.training.checkpoint import VERSION, take_checkpoint
+from duplus_nnunet.survival.training.lora import HazardHead, Targets
+from duplus_nnunet.survival.training.scratch import BestEpoch, learn_encoder, require_split
 from duplus_nnunet.trainers import DuPLUSSurvivalTrainer
-from duplus_nnunet.trainers.survival_base import check_base, require_base
-from duplus_nnunet.trainers.survival_checkpoint import KEY, VERSION, take_checkpoint
-from duplus_nnunet.trainers.survival_lora import HazardHead, Targets
-from duplus_nnunet.trainers.survival_scratch import BestEpoch, learn_encoder, require_split
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
 
-from .test_survival_stages import make_network, make_record
+from .test_stages import make_network, make_record
 
 
 def test_from_scratch_the_encoder_and_its_conditioning_learn_and_the_decoder_does_not() -> None:
@@ -51,7 +52,7 @@ def test_without_a_base_the_message_says_both_ways() -> None:
 
 def test_an_encoder_from_scratch_is_no_base() -> None:
     with pytest.raises(ModelError, match="as a base, take a model of DuPLUSTrainer"):
-        check_base({"network_weights": {}, KEY: {"encoder": "scratch"}}, "c.pth", make_network(), {})
+        check_base({"network_weights": {}, SURVIVAL_KEY: {"encoder": "scratch"}}, "c.pth", make_network(), {})
 
 
 def test_the_best_epoch_comes_back_from_a_checkpoint_and_leaves_the_decoder_alone(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_best_epoch_comes_back_from_a_checkpoint_and_leaves_the_decoder_alon
 
 
 def test_what_was_begun_from_scratch_does_not_go_on_from_a_base(tmp_path: Path) -> None:
-    torch.save({"network_weights": {}, KEY: {"version": VERSION, "encoder": "scratch"}}, tmp_path / "c.pth")
+    torch.save({"network_weights": {}, SURVIVAL_KEY: {"version": VERSION, "encoder": "scratch"}}, tmp_path / "c.pth")
     settings = SimpleNamespace(survival=SurvivalSettings())
     with pytest.raises(ModelError, match="encoder 'scratch', and the plans say 'pretrained' now"):
         take_checkpoint(SimpleNamespace(bank=SimpleNamespace(embedding=(8, 8)), settings=settings), tmp_path / "c.pth")

@@ -15,16 +15,15 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.hazard import logistic_hazard_loss, predict_survival
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
-from duplus_nnunet.trainers.feature_store import FeatureStore, Imaged, collect
-from duplus_nnunet.trainers.image_features import LESION, name_features
-from duplus_nnunet.trainers.survival import DuPLUSSurvivalTrainer
-from duplus_nnunet.trainers.survival_base import judge_overlap
-from duplus_nnunet.trainers.survival_checkpoint import compare_patients, digest_outcomes
-from duplus_nnunet.trainers.survival_data import (
+from duplus_nnunet.survival.imaging.feature_store import FeatureStore, Imaged, collect
+from duplus_nnunet.survival.imaging.image_features import LESION, name_features
+from duplus_nnunet.survival.models.hazard import logistic_hazard_loss, predict_survival
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.training.base import judge_overlap
+from duplus_nnunet.survival.training.checkpoint import compare_patients, digest_outcomes
+from duplus_nnunet.survival.training.data import (
     Clinic,
     FoldPatients,
     InnerSplit,
@@ -33,7 +32,7 @@ from duplus_nnunet.trainers.survival_data import (
     split_patients,
     split_within,
 )
-from duplus_nnunet.trainers.survival_lora import (
+from duplus_nnunet.survival.training.lora import (
     ADAPTER,
     HazardHead,
     Targets,
@@ -42,6 +41,7 @@ from duplus_nnunet.trainers.survival_lora import (
     make_spec,
     measure_curves,
 )
+from duplus_nnunet.trainers.survival import DuPLUSSurvivalTrainer
 from duplus_nnunet.trainers.training_cases import (
     TrainingCases,
     continue_from,
@@ -477,7 +477,7 @@ def test_a_rank_that_no_layer_has_is_refused() -> None:
 
 
 def test_trained_models_foretell_whom_they_held_out_and_nobody_else() -> None:
-    from duplus_nnunet.trainers.survival_folds import TrainedForecast
+    from duplus_nnunet.survival.training.folds import TrainedForecast
 
     task: Any = SimpleNamespace(seed=0, test=[make_record("ann")], times=np.array([1.0]))
     with pytest.raises(ModelError, match="no trained model held out"):

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival import methods
-from duplus_nnunet.survival import study as study_module
-from duplus_nnunet.survival.encoding import fit_encoder
-from duplus_nnunet.survival.features import FeatureTable
-from duplus_nnunet.survival.folds import Fold, check_folds, give_folds, make_folds
-from duplus_nnunet.survival.forecasts import Forecast, cut_risks
-from duplus_nnunet.survival.hazard import (
+from duplus_nnunet.survival.evaluation import study as study_module
+from duplus_nnunet.survival.evaluation.cross_validation import find_median
+from duplus_nnunet.survival.evaluation.metrics import compare_at, compare_pairs, pool, sum_brier, weigh_events
+from duplus_nnunet.survival.evaluation.study import Design, Study, choose_horizons, list_methods, run_study
+from duplus_nnunet.survival.models import methods
+from duplus_nnunet.survival.models.forecasts import Forecast, cut_risks
+from duplus_nnunet.survival.models.hazard import (
     RecordNetwork,
     cut_bins,
     logistic_hazard_loss,
@@ -26,14 +26,15 @@ from duplus_nnunet.survival.hazard import (
     predict_survival,
     train_record_network,
 )
-from duplus_nnunet.survival.methods import Task
-from duplus_nnunet.survival.notes import merge_notes
-from duplus_nnunet.survival.rounds import find_median
-from duplus_nnunet.survival.schema import ClinicalSchema
-from duplus_nnunet.survival.scores import Outcome, compare_at, compare_pairs, pool, sum_brier, weigh_events
-from duplus_nnunet.survival.study import Design, Study, choose_horizons, list_methods, run_study
-from duplus_nnunet.survival.table import CENSORED, SEEN, Record
-from duplus_nnunet.survival.unfamiliar import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.models.methods import Task
+from duplus_nnunet.survival.records.encoding import fit_encoder
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.folds import Fold, check_folds, give_folds, make_folds
+from duplus_nnunet.survival.records.notes import merge_notes
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.outcome import Outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -273,7 +274,7 @@ def test_survival_curves_fall_and_follow_the_risk(study: Any) -> None:
 
 def test_held_out_patients_are_seen_by_nothing_that_is_fitted() -> None:
     pytest.importorskip("sksurv")
-    from duplus_nnunet.survival.methods import METHODS, Task, forecast
+    from duplus_nnunet.survival.models.methods import METHODS, Task, forecast
 
     records = make_records(45)
     train, test = records[:30], records[30:]

@@ -6,7 +6,7 @@ import torch
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.trainers.batches import Questioner, count_pairs, flip_images, list_pairs
 
-from .partial_plans import NAMES, make_plans, make_table
+from ..partial_plans import NAMES, make_plans, make_table
 
 
 class Always:

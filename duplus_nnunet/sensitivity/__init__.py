@@ -1,0 +1,1 @@
+"""How much the wording of a prompt changes the segmentation."""

@@ -1,0 +1,1 @@
+"""Cross-validation of survival models: metrics, intervals, calibration, risk groups and attribution."""

@@ -1,0 +1,1 @@
+"""Image features of a segmentation network, and the file that stores them."""

@@ -1,0 +1,1 @@
+"""Survival models: losses, networks, ensembles, and the baselines they are compared with."""

@@ -1,0 +1,1 @@
+"""Prognosis of new patients with a trained model."""

@@ -1,0 +1,1 @@
+"""Clinical tables: schema, drafting, checking, encoding, outcomes and folds of patients."""

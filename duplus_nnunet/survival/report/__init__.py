@@ -1,0 +1,1 @@
+"""A cross-validation as a model card, tables, JSON and figures."""

@@ -1,0 +1,1 @@
+"""What DuPLUSSurvivalTrainer is made of."""
