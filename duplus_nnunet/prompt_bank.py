@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from duplus_nnunet.errors import PlansError, PromptError, say_unknown
+from duplus_nnunet.errors import PlansError, PromptError, describe_unknown
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.plans_form import check_form
 from duplus_nnunet.prompt_registry.names import needs_partner, normalise
@@ -152,7 +152,7 @@ class PromptBank:
             return self.default_context
         known = {key.casefold(): key for key in self.contexts}
         if name.strip().casefold() not in known:
-            raise PromptError(say_unknown("context", name, self.contexts))
+            raise PromptError(describe_unknown("context", name, self.contexts))
         return known[name.strip().casefold()]
 
     def require_context(self, name: str | None) -> str:
@@ -187,7 +187,7 @@ class PromptBank:
                 known.setdefault(normalise(word), target["name"])
         for word in asked:
             if normalise(word) not in known:
-                raise PromptError(say_unknown("target", word, self.names))
+                raise PromptError(describe_unknown("target", word, self.names))
         chosen = {known[normalise(word)] for word in asked}
         return [name for name in self.names if name in chosen]
 
@@ -261,7 +261,9 @@ class PromptBank:
         names = self.names_in(key) if targets is None else list(targets)
         missing = [name for name in names if name not in found["target_prompts"]]
         if missing:
-            raise PromptError(f"In the context {key!r}: {say_unknown('target', missing[0], found['target_prompts'])}")
+            raise PromptError(
+                f"In the context {key!r}: {describe_unknown('target', missing[0], found['target_prompts'])}"
+            )
 
         def choose(sentences: Sequence[str]) -> str:
             paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability

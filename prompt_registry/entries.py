@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from duplus_nnunet.errors import PromptError, say_unknown
+from duplus_nnunet.errors import PromptError, describe_unknown
 from duplus_nnunet.prompt_registry.names import normalise
 
 Missing = Literal["absent", "not annotated"]
@@ -88,7 +88,7 @@ def match_target(text: str, targets: Iterable[Target]) -> str:
     if matches:
         listed = ", ".join(repr(name) for name in sorted(matches))
         raise PromptError(f"Target {text!r} may mean any of {listed}. Write one of these names.")
-    raise PromptError(say_unknown("target", text, (target.name for target in targets)))
+    raise PromptError(describe_unknown("target", text, (target.name for target in targets)))
 
 
 def match_context(text: str, contexts: Mapping[str, Context]) -> str:
@@ -100,7 +100,7 @@ def match_context(text: str, contexts: Mapping[str, Context]) -> str:
     for name in contexts:
         if normalise(name) == normalise(text):
             return name
-    raise PromptError(say_unknown("context", text, contexts))
+    raise PromptError(describe_unknown("context", text, contexts))
 
 
 def wordings(target: Target) -> tuple[str, ...]:

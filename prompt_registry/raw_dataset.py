@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 
 RAW_VARIABLE = "nnUNet_raw"
@@ -77,7 +77,7 @@ def _find_by_name(text: str) -> Path:
         listed = ", ".join(repr(folder.name) for folder in found)
         message = f"Dataset {text!r} may be any of {listed} in {root}. Write its full name."
         raise DataError(message)
-    message = say_unknown("dataset", text, (folder.name for folder in folders))
+    message = describe_unknown("dataset", text, (folder.name for folder in folders))
     raise DataError(f"{message} Looked for it as a folder and in {RAW_VARIABLE}={root}.")
 
 

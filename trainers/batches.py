@@ -13,7 +13,7 @@ Labels = list[torch.Tensor] | torch.Tensor
 
 
 @dataclass(frozen=True)
-class Question:
+class BatchPrompts:
     """What the network is asked about a batch.
 
     Attributes:
@@ -33,7 +33,7 @@ class Question:
     flipped: tuple[bool, ...]
 
 
-class Questioner:
+class BatchPrompter:
     """Asks each image for the targets that are annotated in it, in its own context.
 
     The K targets of a batch are those annotated in any of its images.
@@ -50,7 +50,7 @@ class Questioner:
         self.bank, self.table, self.everything, self.multiple = bank, table, everything, multiple
         self._numbers = {name: number for number, name in enumerate(bank.names)}
 
-    def ask(self, keys: Sequence[str], rng: np.random.Generator | None = None) -> Question:
+    def ask(self, keys: Sequence[str], rng: np.random.Generator | None = None) -> BatchPrompts:
         """Decide what to ask about a batch.
 
         Args:
@@ -65,7 +65,7 @@ class Questioner:
             (context, tuple(self._swap(names)) if flip else names)
             for context, flip in zip(contexts, flipped, strict=True)
         )
-        return Question(
+        return BatchPrompts(
             sources=tuple(case.source for case in cases),
             images=images,
             names=names,
@@ -118,7 +118,7 @@ def list_pairs(table: CaseTable, identifiers: Sequence[str]) -> list[tuple[str, 
     return [pair for pair in known if pair in there]
 
 
-def count_pairs(sums: np.ndarray, question: Question, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
+def count_pairs(sums: np.ndarray, question: BatchPrompts, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
     """Add counts, (3, B, K), up by source and target, (3, P); what is not annotated is left out."""
     counts = np.zeros((3, len(pairs)))
     for image, source in enumerate(question.sources):

@@ -21,7 +21,7 @@ from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import BASE_KEY, NOT_PLANNED, PLANS_KEY, leave_base_out, read_settings
-from duplus_nnunet.trainers.batches import Question, Questioner, count_pairs, flip_images, list_pairs
+from duplus_nnunet.trainers.batches import BatchPrompter, BatchPrompts, count_pairs, flip_images, list_pairs
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
 from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
 from duplus_nnunet.trainers.ending import end_in_order
@@ -89,7 +89,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         self._rng = np.random.default_rng()
         self._across: int | None = None
         self._pairs: dict[tuple[str, str], int] = {}
-        self._questioner: Questioner | None = None
+        self._questioner: BatchPrompter | None = None
         self.base_cases: Base = None
 
     @classmethod
@@ -245,12 +245,12 @@ class DuPLUSTrainer(nnUNetTrainer):
             for name in self.table.sources
         }
 
-    def _ask(self, batch: dict[str, Any], training: bool) -> Question:
+    def _ask(self, batch: dict[str, Any], training: bool) -> BatchPrompts:
         """Bind network and loss to what a batch is asked for."""
         if self._questioner is None:
             everything = self.is_ddp and self.configuration_manager.batch_dice
             multiple = 8 if self._do_i_compile() else 1
-            self._questioner = Questioner(self.bank, self.table, everything, multiple)
+            self._questioner = BatchPrompter(self.bank, self.table, everything, multiple)
         flips = self._rng if training and self._across is not None else None
         question = self._questioner.ask(batch["keys"], flips)
         network = unwrap(self.network)
@@ -297,7 +297,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         logits = output[0] if self.enable_deep_supervision else output
         return {"loss": loss.detach().cpu().numpy(), **self._count(logits, labels[0][:, 0], question)}
 
-    def _count(self, logits: torch.Tensor, labels: torch.Tensor, question: Question) -> dict[str, Any]:
+    def _count(self, logits: torch.Tensor, labels: torch.Tensor, question: BatchPrompts) -> dict[str, Any]:
         """Count true positives, false positives and false negatives over a batch, by source and target, shape (P)."""
         table = self._target_loss.table[question.rows].to(labels.device)
         ignore = self.label_manager.ignore_label

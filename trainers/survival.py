@@ -19,7 +19,7 @@ from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.settings import SCRATCH
 from duplus_nnunet.survival.evaluation.study import choose_horizons
 from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
-from duplus_nnunet.survival.imaging.image_features import FeatureReader, Host, choose_lesions, note_lesions
+from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostModel, choose_lesions, note_lesions
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -30,7 +30,7 @@ from duplus_nnunet.survival.training.data import (
     InnerSplit,
     list_names,
     part_images,
-    read_clinic,
+    read_clinical_data,
     split_patients,
     split_within,
 )
@@ -39,7 +39,7 @@ from duplus_nnunet.survival.training.lora import (
     LEARNING_RATE,
     WEIGHT_DECAY,
     HazardHead,
-    Targets,
+    HazardTargets,
     attach_lora,
     is_gain,
     make_spec,
@@ -101,7 +101,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             if self.scratch
             else choose_lesions(self.bank, self.settings.survival.lesion_targets)
         )
-        self.clinic = read_clinic(self.plans_manager.dataset_name, self.table)
+        self.clinic = read_clinical_data(self.plans_manager.dataset_name, self.table)
         training, validation = self.do_split()
         self.cohort = split_patients(self.clinic, training, validation, self.fold)
         imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}
@@ -135,7 +135,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         if self.num_epochs and self.inner:
             weights = learn_encoder(network) if self.scratch else self._attach_lora(network)
             self.print_to_log_file(f"{sum(weight.numel() for weight in weights)} weights learn from outcomes")
-            self.targets = Targets.of(self.inner.train, self.cohort.train, self.settings.survival.bins)
+            self.targets = HazardTargets.of(self.inner.train, self.cohort.train, self.settings.survival.bins)
         bins = len(self.targets.edges) if weights else 1
         self.head = HazardHead(int(network.encoder.output_channels[-1]), len(self.bank.contexts), bins).to(self.device)
         learned = [*weights, *self.head.parameters()]
@@ -201,7 +201,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """
         if adapter not in self._tables:
             training, validation = self.do_split()
-            host = Host(self.plans_manager, self.configuration_manager, self.dataset_json, self.device)
+            host = HostModel(self.plans_manager, self.configuration_manager, self.dataset_json, self.device)
             reader = FeatureReader(unwrap(self.network), host, self.bank, self.lesions, adapter)
             file = Path(self.output_folder, _LORA_FEATURES if adapter else FEATURES_NAME)
             images = self.clinic.list_images([*training, *validation])

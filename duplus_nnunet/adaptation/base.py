@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.adaptation.joining import Member, check_overlap, describe_base, join_plans, name_adapter
+from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
@@ -199,7 +199,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     """
     check_channels(base, dataset_json)
     check_overlap(base.dataset, dataset_json)
-    join_plans(base.plans, [Member(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
+    join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
 
 

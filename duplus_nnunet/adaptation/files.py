@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.adaptation.joining import Member
+from duplus_nnunet.adaptation.joining import ModelPart
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.networks.adaptation import AdapterSpec
 from duplus_nnunet.outputs.files import open_new_file, read_form, write_text
@@ -58,9 +58,9 @@ class Card:
         return AdapterSpec(**{**self.adapter, "layers": tuple(self.adapter["layers"])})
 
     @property
-    def member(self) -> Member:
+    def member(self) -> ModelPart:
         """The adapter's part of a joined model."""
-        return Member(self.name, self.prompts, self.dataset)
+        return ModelPart(self.name, self.prompts, self.dataset)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _SHARED = ("version", "encoder", "centres", "reference_spacing", "spacing")
 
 
 @dataclass(frozen=True)
-class Member:
+class ModelPart:
     """A base, or an adapter's part of a model.
 
     Attributes:
@@ -64,17 +64,17 @@ def describe_base(
     return {"model": name, "section": section, "dataset": keep_labels(dataset_json), "mirroring_axes": axes}
 
 
-def list_members(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> list[Member]:
+def list_members(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> list[ModelPart]:
     """Split a model into its base and its adapter, if it was trained as one; a base comes alone."""
     section = find_section(plans)
     base = section.get(BASE_KEY)
     if base is None:
-        return [Member("", section, dataset_json)]
+        return [ModelPart("", section, dataset_json)]
     own = leave_base_out(plans)[PLANS_KEY]
-    return [Member("", base["section"], base["dataset"]), Member(name_adapter(plans), own, dataset_json)]
+    return [ModelPart("", base["section"], base["dataset"]), ModelPart(name_adapter(plans), own, dataset_json)]
 
 
-def join_plans(plans: Mapping[str, Any], added: Sequence[Member] = ()) -> Plain:
+def join_plans(plans: Mapping[str, Any], added: Sequence[ModelPart] = ()) -> Plain:
     """Return plans that know the base's prompts and those of all adapters.
 
     Args:
@@ -112,7 +112,7 @@ def _join_axes(axes: Sequence[int | None]) -> int | None:
     return next(iter(known), None)
 
 
-def _add(section: Plain, member: Member) -> None:
+def _add(section: Plain, member: ModelPart) -> None:
     known = {target["name"]: target for target in section["targets"]}
     for target in member.section["targets"]:
         check_same_meaning(known.get(target["name"]), target, section["targets"])
@@ -173,7 +173,7 @@ def check_context(name: str, there: Mapping[str, Any], found: Mapping[str, Any],
         )
 
 
-def join_labels(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], added: Sequence[Member] = ()) -> Plain:
+def join_labels(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], added: Sequence[ModelPart] = ()) -> Plain:
     """Return a dataset.json with the labels of the base, whose values stay, and of all adapters.
 
     Args:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Compose a dataset, or show what would be composed."""
     from tqdm import tqdm
 
-    from duplus_nnunet.commands.compose_text import describe_dataset, describe_files, say_next
+    from duplus_nnunet.commands.compose_text import describe_dataset, describe_files, describe_next_steps
     from duplus_nnunet.data.composing.look import tabulate
     from duplus_nnunet.data.composing.place import find_place, is_up_to_date
     from duplus_nnunet.data.composing.plan import make_plan
@@ -79,6 +79,6 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         lines.append("Nothing was written.")
     else:
-        lines += say_next(plan, (folder / EDITED_PROMPTS).exists())
+        lines += describe_next_steps(plan, (folder / EDITED_PROMPTS).exists())
     print("\n".join(lines))
     return 0

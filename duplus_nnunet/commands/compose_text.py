@@ -43,7 +43,7 @@ def describe_files(plan: Plan, table: CaseTable) -> Iterator[str]:
     yield "dataset.json, prompts.yaml, duplus_cases.json, splits_final.json, duplus_compose.json"
 
 
-def say_next(plan: Plan, edited: bool) -> Iterator[str]:
+def describe_next_steps(plan: Plan, edited: bool) -> Iterator[str]:
     """Say what to do with a dataset that was written."""
     number = plan.dataset[len("Dataset") :].partition("_")[0]
     if edited:

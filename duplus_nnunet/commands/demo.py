@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duplus_nnunet.commands.interrupts import end_like_interrupt
-from duplus_nnunet.errors import DataError, PromptError, say_unknown
+from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 
 if TYPE_CHECKING:
     from duplus_nnunet.demo.console import Console
-    from duplus_nnunet.demo.experiment import Experiment, Options
+    from duplus_nnunet.demo.experiment import DemoOptions, Experiment
     from duplus_nnunet.demo.scores import Bar
     from duplus_nnunet.demo.workspace import Workspace
 
@@ -88,20 +88,20 @@ def run(args: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def _read_options(args: argparse.Namespace) -> "Options":
+def _read_options(args: argparse.Namespace) -> "DemoOptions":
     from duplus_nnunet.data.anatomy import LABELS
-    from duplus_nnunet.demo.experiment import Options
+    from duplus_nnunet.demo.experiment import DemoOptions
     from duplus_nnunet.inference.devices import choose_device
 
     for target in args.targets:
         if target not in LABELS:
-            raise PromptError(say_unknown("target", target, LABELS))
+            raise PromptError(describe_unknown("target", target, LABELS))
     limits = {"training_cases": _LEAST_CASES, "test_cases": 1, "epochs": 1, "iterations": 1, "seed": 0}
     for name, least in limits.items():
         if getattr(args, name) < least:
             option = "--" + name.replace("_", "-")
             raise DataError(f"{option} is {getattr(args, name)}; expected {least} or more.")
-    return Options(
+    return DemoOptions(
         training_cases=args.training_cases,
         test_cases=args.test_cases,
         seed=args.seed,

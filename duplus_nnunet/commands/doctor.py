@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duplus_nnunet.doctor import Finding
+    from duplus_nnunet.doctor import Diagnosis
 
 EXAMPLE = """\
 examples:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(finding.is_fault for finding in findings) else 0
 
 
-def to_json(findings: "Sequence[Finding]") -> dict[str, Any]:
+def to_json(findings: "Sequence[Diagnosis]") -> dict[str, Any]:
     """Order the findings by topic and name."""
     report: dict[str, Any] = {"ok": not any(finding.is_fault for finding in findings)}
     for finding in findings:
@@ -54,7 +54,7 @@ def to_json(findings: "Sequence[Finding]") -> dict[str, Any]:
     return report
 
 
-def to_text(findings: "Sequence[Finding]") -> str:
+def to_text(findings: "Sequence[Diagnosis]") -> str:
     """Write the findings a topic at a time, each fault with its remedy, and a closing line."""
     lines = []
     for topic, group in itertools.groupby(findings, key=lambda finding: finding.topic):
@@ -68,7 +68,7 @@ def to_text(findings: "Sequence[Finding]") -> str:
     return "\n".join(lines)
 
 
-def mark(finding: "Finding") -> str:
+def mark(finding: "Diagnosis") -> str:
     """Give a finding's state in a word."""
     if finding.ok:
         return "ok"

@@ -70,7 +70,7 @@ def read_plans(dataset: str, name: str) -> dict[str, Any]:
 
 
 def _find_folder(dataset: str) -> Path:
-    from duplus_nnunet.errors import DataError, say_unknown
+    from duplus_nnunet.errors import DataError, describe_unknown
 
     root = os.environ.get(_VARIABLE)
     if not root:
@@ -80,4 +80,4 @@ def _find_folder(dataset: str) -> Path:
         number, _, rest = name.removeprefix("Dataset").partition("_")
         if dataset in (name, rest) or (dataset.isdigit() and number.isdigit() and int(number) == int(dataset)):
             return folder
-    raise DataError(f"{say_unknown('dataset', dataset, folders)} Looked for it in {_VARIABLE}={root}.")
+    raise DataError(f"{describe_unknown('dataset', dataset, folders)} Looked for it in {_VARIABLE}={root}.")

@@ -196,13 +196,13 @@ def _find_entry(name: str) -> "Entry | None":
 
 
 def _require_entry(name: str) -> "Entry":
-    from duplus_nnunet.errors import PromptError, say_unknown
+    from duplus_nnunet.errors import PromptError, describe_unknown
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
     entry = _find_entry(name)
     if entry is None:
         known = [file.form.dataset for file in (*users_registry(), *shipped_files())]
-        raise PromptError(say_unknown("dataset", name, known))
+        raise PromptError(describe_unknown("dataset", name, known))
     return entry
 
 

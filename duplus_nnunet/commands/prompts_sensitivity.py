@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duplus_nnunet.sensitivity.study import Report
+    from duplus_nnunet.sensitivity.study import SensitivityReport
     from duplus_nnunet.sensitivity.wordings import Score, TargetScores
 
 _DESCRIPTION = """\
@@ -67,11 +67,11 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print and, on request, write the report."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.sensitivity.study import Means, Question, measure
+    from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure
 
     if args.json:
         _check_writable(Path(args.json))
-    question = Question(
+    question = SensitivityRequest(
         model=args.model,
         images=tuple(args.images),
         label=args.label,
@@ -82,7 +82,7 @@ def run_sensitivity(args: argparse.Namespace) -> int:
         with_contexts=args.contexts_too,
     )
     device = str(choose_device(args.device))
-    means = Means(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
+    means = MeasurementSettings(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
     with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report
         report = measure(question, means)
     for line in write_text(report):
@@ -93,7 +93,7 @@ def run_sensitivity(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_text(report: "Report") -> Iterator[str]:
+def write_text(report: "SensitivityReport") -> Iterator[str]:
     """Yield the report's lines: a table a target, and a summary."""
     several = f", mean over {len(report.cases)} cases" if len(report.cases) > 1 else ""
     yield f"context {report.context}: T1 {report.t1!r}"
@@ -107,7 +107,7 @@ def write_text(report: "Report") -> Iterator[str]:
             yield _sum_up(title, targets)
 
 
-def to_json(report: "Report") -> dict[str, Any]:
+def to_json(report: "SensitivityReport") -> dict[str, Any]:
     """Give the report as plain data; null stands for nan."""
     return {
         "context": report.context,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 
 FILE_NAME = "duplus_cases.json"
 VERSION = 1
@@ -83,7 +83,7 @@ class CaseTable:
     def __post_init__(self) -> None:
         for identifier, case in {**self.tests, **self.cases}.items():
             if case.source not in self.sources:
-                raise DataError(f"Case {identifier!r}: {say_unknown('source', case.source, self.sources)}")
+                raise DataError(f"Case {identifier!r}: {describe_unknown('source', case.source, self.sources)}")
             stray = [name for name in case.present if name not in case.annotated]
             if stray:
                 raise DataError(f"Case {identifier!r} contains {stray[0]!r}, which is not among its annotated targets.")
@@ -100,7 +100,7 @@ class CaseTable:
         """
         found = self.cases.get(identifier) or self.tests.get(identifier)
         if found is None:
-            raise DataError(say_unknown("case", identifier, {**self.cases, **self.tests}))
+            raise DataError(describe_unknown("case", identifier, {**self.cases, **self.tests}))
         return found
 
 

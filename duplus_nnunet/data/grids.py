@@ -32,7 +32,7 @@ def find_difference(
     return None
 
 
-def say_last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """Give what an exception of a reader's says, in one line without a full stop."""
     text = str(error).strip()
     return text.splitlines()[-1].strip().rstrip(".") if text else type(error).__name__

@@ -35,7 +35,7 @@ _DRAWN_TIMES = ((PHANTOM_MR, 1.25),)
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """What a user may change about the demonstration.
 
     Attributes:
@@ -61,7 +61,7 @@ class Options:
 class Experiment:
     """One run of the demonstration."""
 
-    options: Options
+    options: DemoOptions
     workspace: Workspace
     commands: HostCommands
 

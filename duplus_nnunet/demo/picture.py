@@ -16,7 +16,7 @@ from duplus_nnunet.data.phantom_sources import PHANTOM_CT, PHANTOM_PET, PHANTOM_
 from duplus_nnunet.demo.cases import UnseenCase, list_annotated
 from duplus_nnunet.demo.measurement import Measurement
 from duplus_nnunet.demo.scores import LabelMap, measure_dice
-from duplus_nnunet.reporting.figure import Row, View, Volume, choose_view, save_comparison
+from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_comparison
 from duplus_nnunet.reporting.volumes import read_axial
 
 # Percentile of an MR image that is shown brightest, since MR has no unit.
@@ -30,7 +30,7 @@ class _Scan:
 
     case: UnseenCase
     volume: Volume
-    view: View
+    view: SliceView
     truth: LabelMap
 
 
@@ -50,7 +50,7 @@ def draw(measurement: Measurement, targets: Sequence[str], everything: str) -> N
     truth = scan.truth * np.isin(scan.truth, [LABELS[name] for name in annotated])
     prediction = measurement.read_prediction(scan.case, everything)
     dice = np.mean([measure_dice(prediction, truth, LABELS[name]) for name in annotated])
-    rows.append(Row("all targets of CT", prediction, truth, scan.volume, scan.view, f"mean Dice {dice:.2f}"))
+    rows.append(FigureRow("all targets of CT", prediction, truth, scan.volume, scan.view, f"mean Dice {dice:.2f}"))
     save_comparison(measurement.workspace.picture, rows, LABELS)
 
 
@@ -71,14 +71,14 @@ def _read_volume(measurement: Measurement, case: UnseenCase) -> Volume:
     return Volume(image, spacing, window)
 
 
-def _make_row(measurement: Measurement, scan: _Scan, target: str) -> Row:
+def _make_row(measurement: Measurement, scan: _Scan, target: str) -> FigureRow:
     prediction = measurement.read_prediction(scan.case, target)
     only = scan.truth * (scan.truth == LABELS[target])
     note = f"Dice {measure_dice(prediction, only, LABELS[target]):.2f}"
     if target not in list_annotated(scan.case.source):
         note += f", in {scan.case.source.name} never annotated"
     prompt = _read_sentence(measurement, scan.case.source, target)
-    return Row(prompt, prediction, only, scan.volume, scan.view, note)
+    return FigureRow(prompt, prediction, only, scan.volume, scan.view, note)
 
 
 def _read_sentence(measurement: Measurement, source: PhantomSource, target: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.memory import say_memory, write_memory
+from duplus_nnunet.inference.memory import format_memory, format_memory_option
 from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
 
@@ -246,7 +246,7 @@ def choose_group(limit: int, memory: Memory, targets: int, share: float = 1.0) -
     least = memory.measure(1, targets, share)
     if limit < least:
         raise DataError(
-            f"A memory limit of {say_memory(limit)} is too little for {targets} target(s) in an image of this size. "
-            f"Set --memory to {write_memory(least)} or more, or ask for fewer targets."
+            f"A memory limit of {format_memory(limit)} is too little for {targets} target(s) in an image of this size. "
+            f"Set --memory to {format_memory_option(least)} or more, or ask for fewer targets."
         )
     return max(1, min(targets, 1 + (limit - least) // memory.network))

@@ -8,7 +8,7 @@ from typing import Any
 from duplus_nnunet.errors import PromptError
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.free_text import Reading, read_texts
-from duplus_nnunet.inference.legend import write_legend
+from duplus_nnunet.inference.legend import describe_legend
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.prompt_bank import PromptBank
@@ -124,7 +124,7 @@ class Binding:
         """The question that the predictor is bound to."""
         return self.questions[self._current] if self._current else self.first
 
-    def say_context(self, question: Question) -> str:
+    def context_sentence(self, question: Question) -> str:
         """Return the sentence (T1) of a question's context."""
         sentence: str = self.bank.contexts[question.context]["sentences"][0]
         return sentence
@@ -195,7 +195,7 @@ class Binding:
         )
         contexts = {question.context: self.bank.contexts[question.context]["sentences"][0] for question in questions}
         meant = {target["name"]: target["label"] for target in self.bank.targets if target["name"] in asked}
-        declared[PLANS_KEY] = {**write_legend(declared, contexts, questions[0].reading), "targets": meant}
+        declared[PLANS_KEY] = {**describe_legend(declared, contexts, questions[0].reading), "targets": meant}
         return declared
 
     def bind_case(self, predictor: Any, properties: Mapping[str, Any]) -> None:

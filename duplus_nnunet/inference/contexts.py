@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, PromptError, say_unknown
+from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 
 COLUMNS = ("case", "context")
 _ENDINGS = (".csv", ".json")
@@ -42,7 +42,7 @@ class ContextChoice:
         """
         found = self.by_case.get(case, self.default)
         if found is None:
-            raise DataError(f"{self.origin}: {say_unknown('case', case, self.by_case)} Add a line for it.")
+            raise DataError(f"{self.origin}: {describe_unknown('case', case, self.by_case)} Add a line for it.")
         return found
 
     def check_cases(self, cases: Iterable[str]) -> str | None:
@@ -87,7 +87,7 @@ def read_contexts(text: str, known: Sequence[str]) -> ContextChoice:
     file = Path(text)
     if not _is_file_name(file, text):
         raise PromptError(
-            f"{say_unknown('context', text, known)} A table of contexts by case is a file that ends in .csv or .json."
+            f"{describe_unknown('context', text, known)} A table of contexts by case ends in .csv or .json."
         )
     if file.suffix.lower() not in _ENDINGS:
         raise DataError(f"{file} is no table of contexts: give a file that ends in .csv or .json.")
@@ -98,7 +98,7 @@ def read_contexts(text: str, known: Sequence[str]) -> ContextChoice:
         if case in by_case:
             raise DataError(f"{file}, {where}: the case {case!r} was named before. Keep one of the two.")
         if context.casefold() not in names:
-            raise PromptError(f"{file}, {where}: {say_unknown('context', context, known)}")
+            raise PromptError(f"{file}, {where}: {describe_unknown('context', context, known)}")
         by_case[case] = names[context.casefold()]
     if not by_case:
         raise DataError(f"{file} names no case. Write a case and its context a line, under the header `case,context`.")

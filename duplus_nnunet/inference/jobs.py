@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
 _LISTS = ("image", "targets", "prompts")
@@ -78,7 +78,7 @@ def _read_csv(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
     for name in columns:
         if name not in FIELDS:
-            raise DataError(f"{path}, line 1: {say_unknown('column', name, FIELDS)}")
+            raise DataError(f"{path}, line 1: {describe_unknown('column', name, FIELDS)}")
     reader.fieldnames = columns
     rows = []
     for row in reader:
@@ -107,7 +107,7 @@ def _read_json(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
         where = f"job {number}"
         for name, value in row.items():
             if name not in FIELDS:
-                raise DataError(f"{path}, {where}: {say_unknown('field', name, FIELDS)}")
+                raise DataError(f"{path}, {where}: {describe_unknown('field', name, FIELDS)}")
             words = value if name in _LISTS and isinstance(value, list) else [value]
             if not all(isinstance(word, str) for word in words):
                 raise DataError(f"{path}, {where}: {name} is {value!r}; expected text, or a list of texts.")

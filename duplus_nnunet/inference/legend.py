@@ -6,7 +6,7 @@ from typing import Any
 from duplus_nnunet.inference.free_text import Reading
 
 
-def write_legend(declared: dict[str, Any], contexts: Mapping[str, str], reading: Reading) -> dict[str, Any]:
+def describe_legend(declared: dict[str, Any], contexts: Mapping[str, str], reading: Reading) -> dict[str, Any]:
     """Say what stands in a prediction, for the dataset.json that nnU-Net writes beside it.
 
     Args:

@@ -32,12 +32,12 @@ def read_memory(text: str | None) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def say_memory(amount: int) -> str:
+def format_memory(amount: int) -> str:
     """Write bytes for people."""
     return f"{amount / GIB:.2f} GiB" if amount >= GIB / 10 else f"{amount / (1 << 20):.1f} MiB"
 
 
-def write_memory(amount: int) -> str:
+def format_memory_option(amount: int) -> str:
     """Write bytes as `--memory` takes them, rounded up."""
     mib = 1 << 20
     return f"{math.ceil(amount / GIB * 10) / 10:g}GB" if amount >= GIB else f"{math.ceil(amount / mib)}MB"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from duplus_nnunet.networks import ConditionedUNet, unwrap
-from duplus_nnunet.networks.prompts import Part, join_parts
+from duplus_nnunet.networks.prompts import AdapterPrompts, join_parts
 from duplus_nnunet.settings import PLANS_KEY
 
 
@@ -68,7 +68,7 @@ def _answer_window(predictor: Any, network: ConditionedUNet, x: torch.Tensor) ->
     """Predict one window, a member of the model after the other, each mirrored along its own axes."""
     across = predictor.plans_manager.plans[PLANS_KEY].get("left_right_axis")
     prompts, allowed = network.prompts, getattr(predictor, "duplus_mirroring", {})
-    parts = (Part(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
+    parts = (AdapterPrompts(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
     axes = [_choose_axes(predictor, allowed.get(part.adapter, predictor.allowed_mirroring_axes)) for part in parts]
     if len(set(axes)) == 1:
         return predict_mirrored(predictor.network, network, x, axes[0], across)

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duplus_nnunet.errors import DataError, HostError, PromptError, say_unknown
+from duplus_nnunet.errors import DataError, HostError, PromptError, describe_unknown
 from duplus_nnunet.inference.binding import apply_selection
 from duplus_nnunet.inference.devices import choose_device
 from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.reading import Reader, Source
+from duplus_nnunet.inference.reading import InputCase, Reader
 from duplus_nnunet.inference.run import LEAST_LOGIT, answer_case
 from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
@@ -118,7 +118,7 @@ class Prediction:
     def _find(self, name: str) -> TargetAnswer:
         found = {target.name: target for target in self.answer.targets}
         if name not in found:
-            raise PromptError(say_unknown("target", name, found))
+            raise PromptError(describe_unknown("target", name, found))
         return found[name]
 
     def _spread(self, target: TargetAnswer, values: Volume, dtype: Any) -> Volume:
@@ -212,7 +212,7 @@ class DuPLUSPredictor:
             self._ask(asked)
             binding, predictor = self._predictor.duplus_binding, self._predictor
             with _list_files(image) as files:
-                source = Source("image", files, None, binding.first.context)
+                source = InputCase("image", files, None, binding.first.context)
                 item = Reader(predictor.plans_manager, binding.configuration, predictor.dataset_json).read(source)
             if item.error:
                 raise DataError(item.error)

@@ -18,7 +18,7 @@ from duplus_nnunet.inference.images import check_case, check_finite
 
 
 @dataclass(frozen=True)
-class Source:
+class InputCase:
     """A case that is to be predicted.
 
     Attributes:
@@ -35,7 +35,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Item:
+class PreparedCase:
     """A case that was read, or not.
 
     Attributes:
@@ -46,7 +46,7 @@ class Item:
         seconds: How long reading and preprocessing took.
     """
 
-    source: Source
+    source: InputCase
     data: Any = None
     properties: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -69,16 +69,16 @@ class Reader:
     dataset_json: dict[str, Any]
     verbose: bool = False
 
-    def read(self, source: Source) -> Item:
+    def read(self, source: InputCase) -> PreparedCase:
         """Read, check and preprocess one case; whatever is wrong with it is told, not raised."""
         started = time.perf_counter()
         try:
             data, properties = self._preprocess(source)
         except Exception as error:  # readers have exceptions of their own, and no case may end the others
-            return Item(source, error=report_failure(error), seconds=time.perf_counter() - started)
-        return Item(source, data, properties, seconds=time.perf_counter() - started)
+            return PreparedCase(source, error=report_failure(error), seconds=time.perf_counter() - started)
+        return PreparedCase(source, data, properties, seconds=time.perf_counter() - started)
 
-    def _preprocess(self, source: Source) -> tuple[Any, dict[str, Any]]:
+    def _preprocess(self, source: InputCase) -> tuple[Any, dict[str, Any]]:
         import torch
 
         from duplus_nnunet.planners.preprocessor import take_last
@@ -95,10 +95,10 @@ class Reader:
         return tensor, properties
 
 
-def read_ahead(reader: Reader, sources: Sequence[Source], depth: int = 1) -> Iterator[Item]:
+def read_ahead(reader: Reader, sources: Sequence[InputCase], depth: int = 1) -> Iterator[PreparedCase]:
     """Yield cases in their order, `depth` of them being prepared while one is worked on."""
     with ThreadPoolExecutor(max_workers=depth, thread_name_prefix="reading") as pool:
-        waiting: list[Future[Item]] = []
+        waiting: list[Future[PreparedCase]] = []
         try:
             for source in sources:
                 waiting.append(pool.submit(reader.read, source))
@@ -111,9 +111,9 @@ def read_ahead(reader: Reader, sources: Sequence[Source], depth: int = 1) -> Ite
                 future.cancel()
 
 
-def take_item(found: Item | dict[str, Any]) -> Item:
+def take_item(found: PreparedCase | dict[str, Any]) -> PreparedCase:
     """Return what one of nnU-Net's own iterators yields as a case."""
-    if isinstance(found, Item):
+    if isinstance(found, PreparedCase):
         return found
     import numpy as np
     import torch
@@ -123,7 +123,7 @@ def take_item(found: Item | dict[str, Any]) -> Item:
         file, data = data, torch.from_numpy(np.load(data))
         os.remove(file)
     name = "image" if output is None else os.path.basename(output)
-    return Item(Source(name, (), output), data, found["data_properties"])
+    return PreparedCase(InputCase(name, (), output), data, found["data_properties"])
 
 
 def report_failure(error: Exception) -> str:

@@ -11,7 +11,7 @@ from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file, list_versions
 from duplus_nnunet.reporting.folds import list_trained
-from duplus_nnunet.reporting.presence import Calibration
+from duplus_nnunet.reporting.presence import PresenceCalibration
 from duplus_nnunet.reporting.presence_files import read_calibration
 
 # What makes finished cases of another run worthless for this one.
@@ -37,7 +37,7 @@ class LoadedModel:
     folds: tuple[str, ...]
     checkpoints: Mapping[str, str]
     versions: Mapping[str, str]
-    calibration: Calibration
+    calibration: PresenceCalibration
 
 
 def list_folds(folder: Path, folds: Any, checkpoint: str) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def describe_run(predictor: Any, options: Mapping[str, Any]) -> RunRecord:
         model=model.name,
         checkpoints=model.checkpoints,
         folds=model.folds,
-        contexts={question.context: binding.say_context(question) for question in questions},
+        contexts={question.context: binding.context_sentence(question) for question in questions},
         targets={question.context: dict(binding.list_asked(question)) for question in questions},
         free_texts=tuple(target.text for target in new),
         options={

@@ -14,7 +14,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.mirroring import find_network
-from duplus_nnunet.inference.reading import Item, Source, report_failure
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.inference.selection import get_selection
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
@@ -27,7 +27,7 @@ _BOX_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Done:
+class PredictedCase:
     """A case that was predicted.
 
     Attributes:
@@ -36,7 +36,7 @@ class Done:
         seconds: By stage.
     """
 
-    item: Item
+    item: PreparedCase
     answer: CaseAnswer
     seconds: dict[str, float]
 
@@ -82,7 +82,7 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
+def answer_case(predictor: Any, item: PreparedCase, floor: float = 0.0) -> PredictedCase:
     """Predict one case that was read.
 
     Targets are walked in groups that fit the memory; the network looks at the image once a group.
@@ -126,8 +126,10 @@ def answer_case(predictor: Any, item: Item, floor: float = 0.0) -> Done:
         for one, found, owner in zip(targets, evidence, owners, strict=True)
     )
     grid = read_geometry(predictor, item.properties)
-    answer = CaseAnswer(item.source.name, question.context, binding.say_context(question), grid, labels, tuple(judged))
-    return Done(replace(item, data=None), answer, {"read": item.seconds, **clock.seconds})
+    answer = CaseAnswer(
+        item.source.name, question.context, binding.context_sentence(question), grid, labels, tuple(judged)
+    )
+    return PredictedCase(replace(item, data=None), answer, {"read": item.seconds, **clock.seconds})
 
 
 def read_geometry(predictor: Any, properties: dict[str, Any]) -> Geometry:
@@ -140,10 +142,10 @@ def read_geometry(predictor: Any, properties: dict[str, Any]) -> Geometry:
 
 def run_cases(
     predictor: Any,
-    items: Iterable[Item],
+    items: Iterable[PreparedCase],
     floor: float,
-    write: Callable[[Done], Any],
-    fail: Callable[[Source, str], None],
+    write: Callable[[PredictedCase], Any],
+    fail: Callable[[InputCase, str], None],
 ) -> list[Any]:
     """Predict cases as they come, and write each one while the network is at work on the next.
 
@@ -159,14 +161,14 @@ def run_cases(
     """
     results: list[Any] = []
 
-    def collect(source: Source, future: Future[Any]) -> None:
+    def collect(source: InputCase, future: Future[Any]) -> None:
         try:
             results.append(future.result())
         except Exception as error:  # writers have exceptions of their own, and no case may end the others
             fail(source, report_failure(error))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as pool:
-        waiting: tuple[Source, Future[Any]] | None = None
+        waiting: tuple[InputCase, Future[Any]] | None = None
         for item in items:
             try:
                 done = _answer(predictor, item, floor)
@@ -181,7 +183,7 @@ def run_cases(
     return results
 
 
-def _answer(predictor: Any, item: Item, floor: float) -> Done:
+def _answer(predictor: Any, item: PreparedCase, floor: float) -> PredictedCase:
     if item.error:
         raise DataError(item.error)
     with torch.inference_mode():

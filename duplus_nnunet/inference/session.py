@@ -20,14 +20,14 @@ from duplus_nnunet.inference.binding import Binding, apply_selection
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
 from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.reading import Item, Reader, Source, read_ahead
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead
 from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs
-from duplus_nnunet.inference.run import LEAST_LOGIT, Done, Failures, run_cases
+from duplus_nnunet.inference.run import LEAST_LOGIT, Failures, PredictedCase, run_cases
 from duplus_nnunet.inference.selection import Selection, get_selection
 from duplus_nnunet.inference.writing import CaseWriter, describe_inputs
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.legend import write_legend
-from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, say_now
+from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.settings import PLANS_KEY
 
@@ -142,13 +142,13 @@ class Session:
             return self.options.asks_for_more
         question = self.binding.questions[self.binding.choice.of(name)]
         try:
-            inputs = describe_inputs(Source(name, tuple(files), output))
+            inputs = describe_inputs(InputCase(name, tuple(files), output))
         except OSError:
             return True
         wanted = CaseRecord(COMPLETE, question.context, dict(self.binding.list_asked(question)), inputs)
         return not manifest.is_complete(name, wanted, Path(output).parent)
 
-    def read(self, inputs: list[list[str]], outputs: list[str] | None) -> Iterator[Item]:
+    def read(self, inputs: list[list[str]], outputs: list[str] | None) -> Iterator[PreparedCase]:
         """Read cases ahead."""
         from duplus_nnunet.planners.preprocessor import read_identifier
 
@@ -157,22 +157,22 @@ class Session:
         sources = []
         for files, place in zip(inputs, places, strict=True):
             name = os.path.basename(place) if place else read_identifier(files[0], ending)
-            sources.append(Source(name, tuple(files), place, self.binding.choice.of(name)))
+            sources.append(InputCase(name, tuple(files), place, self.binding.choice.of(name)))
         manager, verbose = self.binding.configuration, predictor.verbose_preprocessing
         return read_ahead(Reader(predictor.plans_manager, manager, predictor.dataset_json, verbose), sources)
 
-    def predict(self, items: Iterable[Item]) -> list[Any]:
+    def predict(self, items: Iterable[PreparedCase]) -> list[Any]:
         """Predict cases; they are written, or returned as nnU-Net does where there is no folder."""
         floor = LEAST_LOGIT if self.options.probabilities else 0.0
         floor = float("-inf") if self.call.host_probabilities else floor
         return run_cases(self.predictor, self._count(items), floor, self._finish, self._fail)
 
-    def _count(self, items: Iterable[Item]) -> Iterator[Item]:
+    def _count(self, items: Iterable[PreparedCase]) -> Iterator[PreparedCase]:
         for item in items:
             self.cases += 1
             yield item
 
-    def _finish(self, done: Done) -> Any:
+    def _finish(self, done: PredictedCase) -> Any:
         """Write a case, or return its label map, and its probabilities if nnU-Net is to give them."""
         answer, output = done.answer, done.item.source.output
         if output is not None:
@@ -212,10 +212,10 @@ class Session:
             },
         )
 
-    def _fail(self, source: Source, why: str) -> None:
+    def _fail(self, source: InputCase, why: str) -> None:
         self.failures.add(source.name, why)
         if source.output is not None:
-            self._note(source.name, CaseRecord("failed", source.context, message=why, finished=say_now()))
+            self._note(source.name, CaseRecord("failed", source.context, message=why, finished=current_time()))
 
     def _note(self, case: str, record: CaseRecord) -> None:
         # A case is written in one thread while another one fails in the other.

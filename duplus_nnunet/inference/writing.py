@@ -13,12 +13,12 @@ from typing import Any
 
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.reading import Source
-from duplus_nnunet.inference.run import Clock, Done
+from duplus_nnunet.inference.reading import InputCase
+from duplus_nnunet.inference.run import Clock, PredictedCase
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.legend import write_names_into
-from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, describe_file, say_now
+from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, current_time, describe_file
 from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
 from duplus_nnunet.outputs.probabilities import write_probabilities
@@ -48,7 +48,7 @@ class CaseWriter:
     place: Path
     volumes: Mapping[str, Mapping[str, Range]]
 
-    def write(self, done: Done) -> CaseRecord:
+    def write(self, done: PredictedCase) -> CaseRecord:
         """Write a case.
 
         Raises:
@@ -73,10 +73,10 @@ class CaseWriter:
             tuple(describe_file(file, os.path.relpath(file, label_map.parent)) for file in files),
             seconds,
             warnings=tuple(self._list_warnings(answer)),
-            finished=say_now(),
+            finished=current_time(),
         )
 
-    def _write_more(self, answer: CaseAnswer, folder: Path, source: Source) -> list[Path]:
+    def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
         wanted = self.options
         files: list[Path] = []
         if wanted.split:
@@ -123,7 +123,7 @@ class CaseWriter:
         ]
 
 
-def describe_inputs(source: Source) -> tuple[FileRecord, ...]:
+def describe_inputs(source: InputCase) -> tuple[FileRecord, ...]:
     """Describe a case's images as they are now."""
     return tuple(describe_file(Path(file)) for file in source.files)
 

@@ -104,7 +104,7 @@ class AdapterParts(nn.Module):
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ActiveGenerators:
     """What answers: generators of the base or of an adapter."""
 
     film: Any
@@ -214,14 +214,14 @@ def list_lora_layers(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if hasattr(module, "lora_A")}
 
 
-def use_adapter(network: Any, name: str) -> Chosen:
+def use_adapter(network: Any, name: str) -> ActiveGenerators:
     """Let a network answer with an adapter's weights from now on; "" is the base alone. Nothing is loaded or copied.
 
     Raises:
         ModelError: It has no such adapter.
     """
     if not network.adapters and not name:
-        return Chosen(network.film, network.generator)
+        return ActiveGenerators(network.film, network.generator)
     if name and name not in network.adapters:
         there = ", ".join(map(repr, network.adapters)) or "none"
         raise ModelError(f"The model has no adapter {name!r}; it has {there}. Name its file with --adapters.")
@@ -231,7 +231,9 @@ def use_adapter(network: Any, name: str) -> Chosen:
         network.used_adapter = name
     film = getattr(parts, "film", None)
     generator = getattr(parts, "generator", None)
-    return Chosen(network.film if film is None else film, network.generator if generator is None else generator)
+    return ActiveGenerators(
+        network.film if film is None else film, network.generator if generator is None else generator
+    )
 
 
 def _switch(network: Any, name: str, parts: Any) -> None:

@@ -59,13 +59,13 @@ class Prompts:
         return replace(self, targets=targets, rows=rows, mirrored=mirrored, adapters=adapters)
 
     @cached_property
-    def parts(self) -> "tuple[Part, ...]":
+    def parts(self) -> "tuple[AdapterPrompts, ...]":
         """The prompts by adapter, in the order in which adapters are named first."""
         named = self.adapters or ()
         places = {name: [number for number, other in enumerate(named) if other == name] for name in named}
         if len(places) == 1:
-            return (Part(named[0], tuple(range(self.count)), self),)
-        return tuple(Part(name, tuple(numbers), self.take(numbers)) for name, numbers in places.items())
+            return (AdapterPrompts(named[0], tuple(range(self.count)), self),)
+        return tuple(AdapterPrompts(name, tuple(numbers), self.take(numbers)) for name, numbers in places.items())
 
     def to(self, device: torch.device) -> "Prompts":
         """Return the prompts on a device; the same object where they are there already."""
@@ -79,7 +79,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Part:
+class AdapterPrompts:
     """Prompts that one adapter answers.
 
     Attributes:
@@ -93,7 +93,7 @@ class Part:
     prompts: Prompts
 
 
-def join_parts(parts: Sequence[Part], logits: Sequence[torch.Tensor]) -> torch.Tensor:
+def join_parts(parts: Sequence[AdapterPrompts], logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """Put the logits of parts, (B, k, D, H, W) each, back into the order of all targets."""
     if len(logits) == 1:
         return logits[0]

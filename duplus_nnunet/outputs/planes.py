@@ -54,7 +54,7 @@ PLANES = (
 
 
 @dataclass(frozen=True)
-class Part:
+class TurnedTarget:
     """A target, turned.
 
     Attributes:
@@ -88,7 +88,7 @@ class Scene:
 
     image: NDArray[Any]
     spacing: tuple[float, float, float]
-    parts: tuple[Part, ...]
+    parts: tuple[TurnedTarget, ...]
     oriented: bool
 
 
@@ -118,14 +118,14 @@ def set_scene(answer: CaseAnswer, image: NDArray[Any]) -> Scene:
     by = turn or UNTURNED
     foot_head, front_back, right_left = (answer.geometry.spacing[axis] for axis in by.order)
     parts = tuple(
-        Part(target, by.find_box(target.box, answer.geometry.shape), by.apply(target.mask))
+        TurnedTarget(target, by.find_box(target.box, answer.geometry.shape), by.apply(target.mask))
         for target in answer.targets
         if target.mask.any()
     )
     return Scene(by.apply(image[0]), (foot_head, front_back, right_left), parts, turn is not None)
 
 
-def look_at(scene: Scene, part: Part) -> View:
+def look_at(scene: Scene, part: TurnedTarget) -> View:
     """Find the slices through a target: through its middle, or the nearest ones in which there is much of it."""
     counts = count_voxels(part.mask)
     centre = find_centre(counts)
@@ -163,7 +163,7 @@ def _find_field(scene: Scene, tight: list[tuple[int, int]]) -> tuple[tuple[float
     return tuple(field)
 
 
-def _find_window(scene: Scene, part: Part, levels: Sequence[int]) -> tuple[float, float]:
+def _find_window(scene: Scene, part: TurnedTarget, levels: Sequence[int]) -> tuple[float, float]:
     """Find darkest and brightest from the voxels in and close around a target, in its three slices."""
     from scipy.ndimage import maximum_filter
 

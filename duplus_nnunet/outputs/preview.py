@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.naming import find_case_folder
-from duplus_nnunet.outputs.planes import PLANES, Part, Plane, Scene, View, look_at, look_at_all, set_scene
+from duplus_nnunet.outputs.planes import PLANES, Plane, Scene, TurnedTarget, View, look_at, look_at_all, set_scene
 from duplus_nnunet.outputs.statistics import check_image
 from duplus_nnunet.reporting.colours import COLOURS, colour
 
@@ -68,7 +68,7 @@ def write_preview(answer: CaseAnswer, image: NDArray[Any], folder: Path) -> tupl
     return tuple(files)
 
 
-def _draw_page(answer: CaseAnswer, scene: Scene, page: Sequence[Part], number: str) -> Figure:
+def _draw_page(answer: CaseAnswer, scene: Scene, page: Sequence[TurnedTarget], number: str) -> Figure:
     columns = 1 if len(page) <= _BLOCKS_ABOVE else 2
     rows = max(1, -(-len(page) // columns))
     views = [look_at(scene, part) for part in page]
@@ -110,7 +110,7 @@ def _list_seen(scene: Scene, views: Sequence[View]) -> list[TargetAnswer]:
     ]
 
 
-def _draw_target(panels: Sequence[Axes], scene: Scene, part: Part | None, view: View) -> None:
+def _draw_target(panels: Sequence[Axes], scene: Scene, part: TurnedTarget | None, view: View) -> None:
     for panel, plane in zip(panels, PLANES, strict=True):
         _draw_plane(panel, scene, view, plane)
         for other in scene.parts:
@@ -157,7 +157,7 @@ def _draw_scale(panel: Axes, scene: Scene, view: View, plane: Plane) -> None:
         panel.text(first + inset, height, " 5 cm", color="white", fontsize=6, va="bottom")
 
 
-def _draw_outline(panel: Axes, part: Part, plane: Plane, view: View, *, is_main: bool) -> None:
+def _draw_outline(panel: Axes, part: TurnedTarget, plane: Plane, view: View, *, is_main: bool) -> None:
     found = part.cut(plane, view.levels[plane.across])
     if found is None:
         return

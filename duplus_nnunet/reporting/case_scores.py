@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from duplus_nnunet.data.case_table import Case
-from duplus_nnunet.data.grids import find_difference, say_last_line
+from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.surfaces import Mask, find_box, measure_nsd
 
@@ -150,7 +150,7 @@ def _read(file: Path, reader: type) -> tuple[NDArray[Any], Mapping[str, Any]]:
         labels, properties = reader().read_seg(str(file))
     except Exception as error:  # each reader has exceptions of its own for files that are no images
         raise DataError(
-            f"The label map {file} cannot be read by {reader.__name__} ({say_last_line(error)}). Write it anew."
+            f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it anew."
         ) from error
     return np.rint(labels[0]).astype(np.int32), properties
 

@@ -46,7 +46,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class View:
+class SliceView:
     """One slice through a volume.
 
     Attributes:
@@ -65,16 +65,16 @@ class View:
         """Height of a pixel over its width."""
         return spacing[1 - self.axis] / spacing[2]
 
-    def find_in(self, volume: Volume, other: Volume) -> "View":
+    def find_in(self, volume: Volume, other: Volume) -> "SliceView":
         """Find the slice of another volume nearest to this one of `volume`; the middles of both are the same place."""
         before, after = volume.image.shape[self.axis], other.image.shape[self.axis]
         distance = (self.level - (before - 1) / 2) * volume.spacing[self.axis]
         level = round(distance / other.spacing[self.axis] + (after - 1) / 2)
-        return View(self.axis, min(max(level, 0), after - 1))
+        return SliceView(self.axis, min(max(level, 0), after - 1))
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """One prompt on one image.
 
     Attributes:
@@ -90,11 +90,11 @@ class Row:
     prediction: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     volume: Volume
-    view: View
+    view: SliceView
     note: str = ""
 
 
-def save_comparison(path: Path, rows: Sequence[Row], labels: Mapping[str, int]) -> None:
+def save_comparison(path: Path, rows: Sequence[FigureRow], labels: Mapping[str, int]) -> None:
     """Write the picture.
 
     Args:
@@ -119,16 +119,16 @@ def save_comparison(path: Path, rows: Sequence[Row], labels: Mapping[str, int]) 
     figure.savefig(path)
 
 
-def choose_view(truths: Sequence[NDArray[np.uint8]]) -> View:
+def choose_view(truths: Sequence[NDArray[np.uint8]]) -> SliceView:
     """Find the axial or coronal slice that shows most structures well; one in several truths counts as often."""
-    views = [View(axis, level) for axis in (0, 1) for level in range(truths[0].shape[axis])]
+    views = [SliceView(axis, level) for axis in (0, 1) for level in range(truths[0].shape[axis])]
     shares = np.concatenate([_share_per_slice(truths, axis) for axis in (0, 1)])
     if not shares.size:
-        return View(0, len(truths[0]) // 2)
+        return SliceView(0, len(truths[0]) // 2)
     return views[int(np.minimum(shares, _WELL_SHOWN).sum(axis=1).argmax())]
 
 
-def _check(rows: Sequence[Row]) -> None:
+def _check(rows: Sequence[FigureRow]) -> None:
     if not rows:
         raise DataError("There is no prompt to draw a picture of; expected one row or more.")
     for row in rows:
@@ -147,7 +147,7 @@ def _share_per_slice(truths: Sequence[NDArray[np.uint8]], axis: int) -> NDArray[
     return np.array([area / area.max() for area in areas]).reshape(len(areas), truths[0].shape[axis]).T
 
 
-def _draw_row(panels: Sequence[Axes], row: Row) -> None:
+def _draw_row(panels: Sequence[Axes], row: FigureRow) -> None:
     for panel, labels in zip(panels, (None, row.prediction, row.truth), strict=True):
         _draw_panel(panel, row.volume, labels, row.view)
     panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=9)
@@ -159,7 +159,7 @@ def _draw_row(panels: Sequence[Axes], row: Row) -> None:
         )  # fmt: skip
 
 
-def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, view: View) -> None:
+def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, view: SliceView) -> None:
     dark, bright = volume.window
     panel.imshow(
         view.cut(volume.image),

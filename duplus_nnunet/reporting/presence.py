@@ -82,7 +82,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class PresenceCalibration:
     """What evidence means for a model.
 
     Attributes:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.case_scores import CaseScore
-from duplus_nnunet.reporting.presence import Calibration, Curve, Sample, fit_curves
+from duplus_nnunet.reporting.presence import Curve, PresenceCalibration, Sample, fit_curves
 from duplus_nnunet.reporting.score_files import replace_file
 from duplus_nnunet.reporting.summary import add_note, read_note
 from duplus_nnunet.reporting.validation import SUMMARY_NAME
@@ -107,7 +107,7 @@ def calibrate_fold(
     return note["missing"] if not curves else _say_curves(curves, counts)
 
 
-def read_calibration(model_folder: str | os.PathLike[str], folds: Iterable[int | str]) -> Calibration:
+def read_calibration(model_folder: str | os.PathLike[str], folds: Iterable[int | str]) -> PresenceCalibration:
     """Read what the presence of targets was calibrated to in a model's validations.
 
     Args:
@@ -124,7 +124,7 @@ def read_calibration(model_folder: str | os.PathLike[str], folds: Iterable[int |
             found.append(_read_curves(file))
         except DataError as error:
             notes.append(f"Fold {fold}: {error}")
-    return Calibration(tuple(found), tuple(notes))
+    return PresenceCalibration(tuple(found), tuple(notes))
 
 
 def _read_curves(file: Path) -> dict[str, Curve]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import TOLERANCE, LabelMaps, Region, score_cases
 from duplus_nnunet.reporting.score_files import write_scores
@@ -70,7 +70,7 @@ def describe_maps(
     regions = {}
     for name, label in targets:
         if label not in labels:
-            raise DataError(f"The target {name!r}, in dataset.json: {say_unknown('label', label, labels)}")
+            raise DataError(f"The target {name!r}, in dataset.json: {describe_unknown('label', label, labels)}")
         regions[name] = read_region(labels[label])
     ignore = labels.get("ignore")
     return LabelMaps(reader, dataset_json["file_ending"], regions, None if ignore is None else int(ignore), tolerance)

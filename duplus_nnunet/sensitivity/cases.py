@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.data.grids import find_difference, say_last_line
+from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.errors import DataError
 
 _CHANNEL = "_0000"
 
 
 @dataclass(frozen=True)
-class Case:
+class LabelledCase:
     """One case: its name, an image a channel, and its label map."""
 
     name: str
@@ -25,7 +25,7 @@ class Case:
     label: str
 
 
-def find_cases(images: Sequence[str], label: str, ending: str) -> list[Case]:
+def find_cases(images: Sequence[str], label: str, ending: str) -> list[LabelledCase]:
     """Find the cases that a user named.
 
     Args:
@@ -46,10 +46,10 @@ def find_cases(images: Sequence[str], label: str, ending: str) -> list[Case]:
             )
         if not file.endswith(ending):
             raise DataError(f"{file} ({option}) does not end in {ending}, which the model reads. Convert it.")
-    return [Case(Path(label).name.removesuffix(ending), tuple(map(str, images)), label)]
+    return [LabelledCase(Path(label).name.removesuffix(ending), tuple(map(str, images)), label)]
 
 
-def read_image(reader: Any, case: Case) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+def read_image(reader: Any, case: LabelledCase) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """Read a case's images, (C, D, H, W), and what the reader says of them.
 
     Raises:
@@ -59,13 +59,15 @@ def read_image(reader: Any, case: Case) -> tuple[np.ndarray[Any, Any], dict[str,
         data, properties = reader.read_images(list(case.images))
     except Exception as error:  # each reader has exceptions of its own for files that are no images
         raise DataError(
-            f"The image(s) {', '.join(case.images)} cannot be read ({say_last_line(error)}). All channels of a "
+            f"The image(s) {', '.join(case.images)} cannot be read ({last_line(error)}). All channels of a "
             "case must be whole files on one grid."
         ) from error
     return data, properties
 
 
-def read_truth(reader: Any, case: Case, properties: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+def read_truth(
+    reader: Any, case: LabelledCase, properties: Mapping[str, Any], shape: Sequence[int]
+) -> np.ndarray[Any, Any]:
     """Read a case's label map, shape as the image's.
 
     Args:
@@ -80,7 +82,7 @@ def read_truth(reader: Any, case: Case, properties: Mapping[str, Any], shape: Se
     try:
         truth, found = reader.read_seg(case.label)
     except Exception as error:  # as above
-        why = say_last_line(error)
+        why = last_line(error)
         raise DataError(f"The label map {case.label} cannot be read ({why}). Write it anew.") from error
     difference = find_difference(found, truth.shape[1:], properties, shape)
     if difference:
@@ -91,7 +93,7 @@ def read_truth(reader: Any, case: Case, properties: Mapping[str, Any], shape: Se
     return np.asarray(truth[0])
 
 
-def _list_cases(images: Path, labels: Path, ending: str) -> list[Case]:
+def _list_cases(images: Path, labels: Path, ending: str) -> list[LabelledCase]:
     if not labels.is_dir():
         raise DataError(f"-i is the folder {images}, so -l must be the folder of its label maps; found {labels}.")
     channels: dict[str, list[str]] = {}
@@ -106,4 +108,4 @@ def _list_cases(images: Path, labels: Path, ending: str) -> list[Case]:
             f"{len(missing)} of {len(channels)} cases of {images} have no label map in {labels}, the first is "
             f"{missing[0]}{ending}. Put it there, or give single cases: -i one file a channel, -l their label map."
         )
-    return [Case(name, tuple(files), str(labels / f"{name}{ending}")) for name, files in channels.items()]
+    return [LabelledCase(name, tuple(files), str(labels / f"{name}{ending}")) for name, files in channels.items()]

@@ -21,7 +21,7 @@ from duplus_nnunet.inference.selection import Selection, read_model_plans, use_s
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.folds import list_trained
-from duplus_nnunet.sensitivity.cases import Case, find_cases, read_image, read_truth
+from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.settings import PLANS_KEY
 
@@ -32,7 +32,7 @@ _BYTES_WINDOW = 12
 
 
 @dataclass(frozen=True)
-class Question:
+class SensitivityRequest:
     """What is to be measured.
 
     Attributes:
@@ -57,7 +57,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Means:
+class MeasurementSettings:
     """How it is to be measured.
 
     Attributes:
@@ -76,7 +76,7 @@ class Means:
 
 
 @dataclass(frozen=True)
-class Report:
+class SensitivityReport:
     """What was found out.
 
     Attributes:
@@ -94,7 +94,7 @@ class Report:
     contexts: tuple[TargetScores, ...] = ()
 
 
-def measure(question: Question, means: Means) -> Report:
+def measure(question: SensitivityRequest, means: MeasurementSettings) -> SensitivityReport:
     """Score every wording of the targets on the cases.
 
     Raises:
@@ -145,7 +145,7 @@ def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
     return tuple(fold for fold in found if fold != "all") or ("all",)
 
 
-def _load(question: Question, folds: Sequence[str], means: Means) -> Any:
+def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> Any:
     """Load the model into nnU-Net's predictor, whatever the prediction variables say."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -161,7 +161,7 @@ def _load(question: Question, folds: Sequence[str], means: Means) -> Any:
 
 
 def _score_case(
-    predictor: Any, case: Case, wordings: Sequence[Wording], values: dict[str, Any], means: Means
+    predictor: Any, case: LabelledCase, wordings: Sequence[Wording], values: dict[str, Any], means: MeasurementSettings
 ) -> dict[Wording, float]:
     """Score all wordings on one case."""
     plans, configuration, declared = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
@@ -230,7 +230,7 @@ def _score_masks(
 
 def _sum_up(
     bank: PromptBank, context: str, names: Sequence[str], scores: Sequence[Score], values: dict[str, Any]
-) -> Report:
+) -> SensitivityReport:
     def gather(name: str, kinds: Collection[Kind]) -> TargetScores:
         kept = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
         return TargetScores(name, values[name], tuple(kept))
@@ -238,7 +238,7 @@ def _sum_up(
     varied = any(score.wording.kind == "T1 paraphrase" for score in scores)
     own = [Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"]
     scores = [*own, *scores]
-    return Report(
+    return SensitivityReport(
         context,
         bank.contexts[context]["sentences"][0],
         tuple(scores[0].by_case),

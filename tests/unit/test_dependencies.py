@@ -10,18 +10,28 @@ import pytest
 import duplus_nnunet
 
 PACKAGE = "duplus_nnunet"
-# A part may import parts of its own row or of a row below it, without a circle.
+# A room may import rooms of its own row or of a row below it, without a circle. `trainers` itself is a facade.
 ROWS = (
-    ("cli", "commands", "doctor", "demo", "plugin", "api"),
-    ("trainers", "planners", "inference", "adaptation", "survival", "outputs", "reporting", "data"),
+    ("cli", "commands", "survival.command", "doctor", "demo", "plugin", "api"),
+    ("trainers.survival", "survival.training", "survival.prediction", "sensitivity"),
+    ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
+    ("survival.report", "survival.evaluation", "survival.models"),
+    ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings", "errors"),
 )
-LEVEL = {part: level for level, row in enumerate(reversed(ROWS)) for part in row}
-# Parts that know nothing of nnU-Net, wherever in them it would be imported.
-WITHOUT_HOST = ("networks", "survival", "errors", "settings", "prompt_registry", "plans_form", "cli")
-# Parts whose modules no other package may be imported for.
+LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
+# Modules that stand for a room above the one they lie in: they import from it.
+ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.survival": "trainers.survival"}
+# Rooms that know nothing of nnU-Net, wherever in them it would be imported.
+WITHOUT_HOST = (
+    "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
+    "prompt_registry", "plans_form", "cli",
+)  # fmt: skip
+# Rooms whose modules no other package may be imported for.
 STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "cli")
+# Rooms of the prognosis that know no trainer.
+WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 
 
 def find_modules():
@@ -37,56 +47,81 @@ def find_modules():
     return modules
 
 
+MODULES = find_modules()
+
+
 def list_imports(path):
     """List the dotted names that a file imports, at its top or late."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            yield from (f"{PACKAGE}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and any(f"{node.module}.{alias.name}" in MODULES for alias in node.names):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield f"{'.' * node.level}{node.module}"
 
 
-def part_of(name):
-    return name.split(".")[1] if name.startswith(f"{PACKAGE}.") else ""
+def room_of(name):
+    """Name the room of a module: its folder in the library, of the prognosis the folder in that."""
+    if name in ABOVE:
+        return ABOVE[name]
+    steps = name.split(".")[1:] if name.startswith(f"{PACKAGE}.") else [""]
+    return ".".join(steps[:2]) if steps[0] == "survival" else steps[0]
 
 
-MODULES = find_modules()
-IMPORTS = {name: set(list_imports(path)) for name, path in MODULES.items()}
-EDGES = sorted(
-    {(part_of(name), part_of(other)) for name, others in IMPORTS.items() for other in others if part_of(name)}
-    - {(part, part) for part in LEVEL}
-)
-OURS = [(part, other) for part, other in EDGES if other in LEVEL and part in LEVEL]
-
-
-def test_each_part_of_the_library_has_a_row():
-    assert {part_of(name) for name in MODULES} <= {*LEVEL, "", "_autoload"}
-
-
-@pytest.mark.parametrize(("part", "other"), OURS, ids=lambda part: part)
-def test_dependency_does_not_point_upwards(part, other):
-    assert LEVEL[other] <= LEVEL[part]
-
-
-def test_dependencies_have_no_circle():
+def find_circles(edges):
+    """List the circles among edges, each as the names on it; no more than one is found."""
     sorter = graphlib.TopologicalSorter()
-    for part, other in OURS:
-        sorter.add(part, other)
-    sorter.prepare()
+    for name, other in edges:
+        sorter.add(name, other)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+IMPORTS = {name: set(list_imports(path)) for name, path in MODULES.items()}
+EDGES = sorted({(room_of(name), room_of(other)) for name, others in IMPORTS.items() for other in others})
+OURS = [(room, other) for room, other in EDGES if room in LEVEL and other in LEVEL and room != other]
+
+
+def test_each_room_of_the_library_has_a_row():
+    assert {room_of(name) for name in MODULES} <= {*LEVEL, "", "_autoload", "survival"}
+
+
+@pytest.mark.parametrize(("room", "other"), OURS, ids=lambda room: room)
+def test_dependency_does_not_point_upwards(room, other):
+    assert LEVEL[other] <= LEVEL[room]
+
+
+def test_rooms_have_no_circle():
+    assert not find_circles(OURS)
+
+
+def test_modules_have_no_circle():
+    assert not find_circles([(name, other) for name, others in IMPORTS.items() for other in others & MODULES.keys()])
+
+
+def test_a_circle_is_found():
+    assert set(find_circles([("a", "b"), ("b", "c"), ("c", "a")])) == {"a", "b", "c"}
 
 
 def test_only_the_plug_in_is_known_to_the_start_up_hook():
     assert {name for name in IMPORTS[f"{PACKAGE}._autoload"] if name.startswith(PACKAGE)} == {f"{PACKAGE}.plugin"}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in WITHOUT_HOST])
-def test_part_knows_nothing_of_nnunet(name):
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in WITHOUT_HOST])
+def test_room_knows_nothing_of_nnunet(name):
     assert not {other for other in IMPORTS[name] if other.split(".")[0] in {"nnunetv2", "batchgenerators"}}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in STANDARD_LIBRARY_ONLY])
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in WITHOUT_TRAINERS])
+def test_room_knows_no_trainer(name):
+    assert not {other for other in IMPORTS[name] if other.startswith(f"{PACKAGE}.trainers")}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in STANDARD_LIBRARY_ONLY])
 def test_module_needs_the_standard_library_only(name):
     assert {other.split(".")[0] for other in IMPORTS[name]} <= {*sys.stdlib_module_names, PACKAGE}
 

@@ -8,13 +8,13 @@ import pytest
 
 from duplus_nnunet import _autoload, cli, doctor, plugin
 from duplus_nnunet.commands import doctor as command
-from duplus_nnunet.doctor import Finding
+from duplus_nnunet.doctor import Diagnosis
 from duplus_nnunet.errors import HostError
 from duplus_nnunet.networks import acceleration
 
-FINE = Finding("versions", "python", "3.11")
-FAULT = Finding("folders", "nnUNet_raw", "not set", ok=False, remedy="export it")
-ABSENT = Finding("texts", "text encoder", "not installed", ok=False, needed=False, remedy="pip install it")
+FINE = Diagnosis("versions", "python", "3.11")
+FAULT = Diagnosis("folders", "nnUNet_raw", "not set", ok=False, remedy="export it")
+ABSENT = Diagnosis("texts", "text encoder", "not installed", ok=False, needed=False, remedy="pip install it")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from duplus_nnunet.data.composing.origins import Files, Origin, find_dataset
+from duplus_nnunet.data.composing.origins import CaseFiles, Origin, find_dataset
 from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, PromptError, list_nearest_first
 from duplus_nnunet.prompt_registry import Context, match_context
@@ -13,7 +13,7 @@ from duplus_nnunet.prompt_registry.names import normalise
 
 
 @dataclass(frozen=True)
-class Part:
+class ContextCases:
     """Cases of one source that have one context.
 
     Attributes:
@@ -29,11 +29,11 @@ class Part:
     origin: Origin
     context: Context
     channels: tuple[str, ...]
-    training: Mapping[str, Files]
-    tests: Mapping[str, Files]
+    training: Mapping[str, CaseFiles]
+    tests: Mapping[str, CaseFiles]
 
 
-def find_parts(origins: Sequence[Origin], spec: Spec) -> list[Part]:
+def find_parts(origins: Sequence[Origin], spec: Spec) -> list[ContextCases]:
     """Give every case a context.
 
     Raises:
@@ -45,7 +45,7 @@ def find_parts(origins: Sequence[Origin], spec: Spec) -> list[Part]:
     split = set(datasets) if spec.split_channels is True else set()
     if isinstance(spec.split_channels, list):
         split = {find_dataset(key, datasets, "split_channels") for key in spec.split_channels}
-    parts: list[Part] = []
+    parts: list[ContextCases] = []
     for origin in origins:
         choice = given.get(origin.dataset)
         if origin.dataset in split and len(origin.channels) > 1:
@@ -54,19 +54,19 @@ def find_parts(origins: Sequence[Origin], spec: Spec) -> list[Part]:
             parts += _split_cases(origin, {str(pattern): name for pattern, name in choice.items()})
         else:
             context = _find_only(origin) if choice is None else _match(origin, choice)
-            parts.append(Part(origin.name, origin, context, origin.channels, origin.training, origin.tests))
+            parts.append(ContextCases(origin.name, origin, context, origin.channels, origin.training, origin.tests))
     _check_channels(parts)
     return parts
 
 
-def _split_channels(origin: Origin, choice: object) -> list[Part]:
+def _split_channels(origin: Origin, choice: object) -> list[ContextCases]:
     if isinstance(choice, str) or (isinstance(choice, Mapping) and not all(str(key).isdigit() for key in choice)):
         raise DataError(
             f"`contexts` of the specification gives {choice!r} for {origin.dataset}, whose channels are split. Give a "
             f"context a channel, by number: `contexts: {{{origin.dataset}: {{0: CONTEXT, 1: CONTEXT}}}}`."
         )
     chosen = {int(key): str(name) for key, name in choice.items()} if isinstance(choice, Mapping) else {}
-    parts: list[Part] = []
+    parts: list[ContextCases] = []
     for index, channel in enumerate(origin.channels):
         context = _match(origin, chosen[index]) if index in chosen else _find_of_channel(origin, index)
         same = [part for part in parts if part.context == context]
@@ -78,10 +78,10 @@ def _split_channels(origin: Origin, choice: object) -> list[Part]:
             )
         name = f"{origin.name}-{_make_safe(context.name)}"
         training, tests = (
-            {identifier: Files((files.images[index],), files.label) for identifier, files in cases.items()}
+            {identifier: CaseFiles((files.images[index],), files.label) for identifier, files in cases.items()}
             for cases in (origin.training, origin.tests)
         )
-        parts.append(Part(name, origin, context, (channel,), training, tests))
+        parts.append(ContextCases(name, origin, context, (channel,), training, tests))
     return parts
 
 
@@ -100,7 +100,7 @@ def _find_of_channel(origin: Origin, index: int) -> Context:
     )
 
 
-def _split_cases(origin: Origin, patterns: Mapping[str, str]) -> list[Part]:
+def _split_cases(origin: Origin, patterns: Mapping[str, str]) -> list[ContextCases]:
     contexts = {pattern: _match(origin, name) for pattern, name in patterns.items()}
     chosen: dict[str, str] = {}
     for identifier in (*origin.training, *origin.tests):
@@ -126,7 +126,7 @@ def _split_cases(origin: Origin, patterns: Mapping[str, str]) -> list[Part]:
                 f"{context.name!r}, but {len(tests)} of the test cases have it. Change the "
                 "patterns, or move cases to imagesTr."
             )
-        parts.append(Part(name, origin, context, origin.channels, training, tests))
+        parts.append(ContextCases(name, origin, context, origin.channels, training, tests))
     return parts
 
 
@@ -161,7 +161,7 @@ def _make_safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", name)
 
 
-def _check_channels(parts: Sequence[Part]) -> None:
+def _check_channels(parts: Sequence[ContextCases]) -> None:
     first = parts[0]
     for part in parts:
         if len(part.channels) != len(first.channels):

@@ -26,7 +26,7 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Job:
+class LabelJob:
     """What is to be done for a case.
 
     Attributes:
@@ -47,14 +47,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelSummary:
     """What a case holds: the old values in its label map, and where its axes run (such as `LPS`)."""
 
     values: frozenset[int]
     orientation: str
 
 
-def carry_out(job: Job) -> Found:
+def carry_out(job: LabelJob) -> LabelSummary:
     """Check a case, and write it if the job says where.
 
     Raises:
@@ -70,7 +70,7 @@ def carry_out(job: Job) -> Found:
     for file, new in zip(job.images, job.new_images, strict=False):
         link_file(file, new)
     direction = headers[0].GetDirection()
-    return Found(values, SimpleITK.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction))
+    return LabelSummary(values, SimpleITK.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction))
 
 
 def link_file(file: str, new: str) -> None:
@@ -84,7 +84,7 @@ def link_file(file: str, new: str) -> None:
         shutil.copyfile(real, new)
 
 
-def _rewrite(job: Job, file: str) -> frozenset[int]:
+def _rewrite(job: LabelJob, file: str) -> frozenset[int]:
     _check_whole(job.name, file)
     try:
         image = SimpleITK.ReadImage(file)

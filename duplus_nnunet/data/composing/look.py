@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
-from duplus_nnunet.data.composing.labels import Found, Job, carry_out
+from duplus_nnunet.data.composing.labels import LabelJob, LabelSummary, carry_out
 from duplus_nnunet.data.composing.plan import Plan, PlannedCase
 from duplus_nnunet.errors import DataError
 
@@ -18,7 +18,7 @@ _DEFAULT = 8  # nnU-Net's
 _CASES_A_PROCESS = 8
 
 
-def carry_out_all(jobs: Sequence[Job], update: Callable[[], object]) -> list[Found]:
+def carry_out_all(jobs: Sequence[LabelJob], update: Callable[[], object]) -> list[LabelSummary]:
     """Carry out all jobs, in as many processes as nnU-Net would take.
 
     Args:
@@ -48,7 +48,7 @@ def count_processes() -> int:
     return int(text)
 
 
-def tabulate(plan: Plan, found: Mapping[str, Found]) -> CaseTable:
+def tabulate(plan: Plan, found: Mapping[str, LabelSummary]) -> CaseTable:
     """Put down what is annotated and present in each case.
 
     Args:
@@ -78,7 +78,7 @@ def tabulate(plan: Plan, found: Mapping[str, Found]) -> CaseTable:
     return CaseTable(sources, cases, tests, plan.spec.spacing)
 
 
-def _describe_case(plan: Plan, case: PlannedCase, found: Found) -> Case:
+def _describe_case(plan: Plan, case: PlannedCase, found: LabelSummary) -> Case:
     dataset = case.part.origin.dataset
     meanings = plan.values.meanings[dataset]
     held = {name for value in found.values for name in meanings.get(value, ())}
@@ -91,7 +91,7 @@ def _describe_case(plan: Plan, case: PlannedCase, found: Found) -> Case:
     return Case(case.part.name, case.patient, tuple(annotated), present)
 
 
-def _run_parallel(jobs: Sequence[Job], processes: int) -> Iterator[Found]:
+def _run_parallel(jobs: Sequence[LabelJob], processes: int) -> Iterator[LabelSummary]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts)
     try:

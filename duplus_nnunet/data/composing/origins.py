@@ -11,7 +11,7 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
 from duplus_nnunet.data.composing.spec import Spec
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
@@ -22,7 +22,7 @@ _READERS = (None, "None", "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO",
 
 
 @dataclass(frozen=True)
-class Files:
+class CaseFiles:
     """One case's image files, in the order of the channels, and its label map if there is one."""
 
     images: tuple[Path, ...]
@@ -54,8 +54,8 @@ class Origin:
     ending: str
     reader: str | None
     labels: Mapping[str, tuple[int, ...]]
-    training: Mapping[str, Files]
-    tests: Mapping[str, Files]
+    training: Mapping[str, CaseFiles]
+    tests: Mapping[str, CaseFiles]
 
 
 def open_origins(sources: Sequence[str], spec: Spec) -> list[Origin]:
@@ -100,7 +100,7 @@ def find_dataset(key: int | str, datasets: Iterable[str], where: str) -> str:
             return name
         if normalise(str(key)) in (normalise(name), normalise(strip_dataset_number(name))):
             return name
-    raise DataError(f"`{where}` of the specification: {say_unknown('source', str(key), datasets)}")
+    raise DataError(f"`{where}` of the specification: {describe_unknown('source', str(key), datasets)}")
 
 
 def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str | None) -> Origin:
@@ -157,7 +157,7 @@ def _read_labels(dataset_json: Mapping[str, Any], where: Path) -> dict[str, tupl
     return labels
 
 
-def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, channels: int) -> dict[str, Files]:
+def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, channels: int) -> dict[str, CaseFiles]:
     """List training cases: those that dataset.json names file by file, or else what lies in imagesTr."""
     named = dataset_json.get("dataset")
     if named is None:
@@ -169,11 +169,11 @@ def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, chan
         if missing:
             raise DataError(f"{folder / 'dataset.json'}, case {identifier!r}: there is no {missing[0]}. Mend the path.")
         _check_channels(identifier, folder, len(images), channels)
-        cases[identifier] = Files(images, label)
+        cases[identifier] = CaseFiles(images, label)
     return cases
 
 
-def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[str, Files]:
+def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[str, CaseFiles]:
     images, labels = folder / f"images{part}", folder / f"labels{part}"
     found: dict[str, dict[int, Path]] = {}
     for file in sorted(file for file in images.glob(f"*{ending}") if not file.name.startswith(".")):
@@ -185,7 +185,9 @@ def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[st
     for identifier, files in found.items():
         _check_channels(identifier, folder, len(files) if set(files) == set(range(len(files))) else -1, channels)
         label = labels / f"{identifier}{ending}"
-        cases[identifier] = Files(tuple(files[index] for index in sorted(files)), label if label.is_file() else None)
+        cases[identifier] = CaseFiles(
+            tuple(files[index] for index in sorted(files)), label if label.is_file() else None
+        )
     return cases
 
 

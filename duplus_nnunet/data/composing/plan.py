@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duplus_nnunet.data.case_table import Case
-from duplus_nnunet.data.composing.contexts import Part, find_parts
-from duplus_nnunet.data.composing.labels import Job
-from duplus_nnunet.data.composing.origins import Files, Origin, open_origins
+from duplus_nnunet.data.composing.contexts import ContextCases, find_parts
+from duplus_nnunet.data.composing.labels import LabelJob
+from duplus_nnunet.data.composing.origins import CaseFiles, Origin, open_origins
 from duplus_nnunet.data.composing.patients import find_patients
 from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
@@ -34,10 +34,10 @@ class PlannedCase:
         is_test: Whether it goes to imagesTs.
     """
 
-    part: Part
+    part: ContextCases
     identifier: str
     patient: str
-    files: Files
+    files: CaseFiles
     is_test: bool
 
     @property
@@ -67,7 +67,7 @@ class Plan:
     dataset: str
     spec: Spec
     origins: tuple[Origin, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ContextCases, ...]
     cases: Mapping[str, PlannedCase]
     values: Values
     contexts: Mapping[str, Context]
@@ -76,7 +76,7 @@ class Plan:
     channel_names: Mapping[str, str]
     ending: str
 
-    def jobs(self, folder: Path | None) -> Iterator[Job]:
+    def jobs(self, folder: Path | None) -> Iterator[LabelJob]:
         """List what is to be done for each case; only looked at if there is no folder to write to."""
         for case in self.cases.values():
             yield _describe_job(case, self.values.tables[case.part.origin.dataset], self.ending, folder)
@@ -122,15 +122,15 @@ def make_plan(dataset: str, sources: Sequence[str], spec: Spec, spec_folder: Pat
     )
 
 
-def _describe_job(case: PlannedCase, table: Mapping[int, int], ending: str, folder: Path | None) -> Job:
+def _describe_job(case: PlannedCase, table: Mapping[int, int], ending: str, folder: Path | None) -> LabelJob:
     images = tuple(str(file) for file in case.files.images)
     label = str(case.files.label) if case.files.label is not None else None
     title = f"Case {case.identifier!r} of {case.part.origin.dataset}"
     if folder is None:
-        return Job(title, images, label, table)
+        return LabelJob(title, images, label, table)
     end = "Ts" if case.is_test else "Tr"
     new_images = tuple(str(folder / f"images{end}" / f"{case.name}_{index:04}{ending}") for index in range(len(images)))
-    return Job(title, images, label, table, new_images, str(folder / f"labels{end}" / f"{case.name}{ending}"))
+    return LabelJob(title, images, label, table, new_images, str(folder / f"labels{end}" / f"{case.name}{ending}"))
 
 
 def _find_ending(origins: Sequence[Origin]) -> str:
@@ -141,7 +141,7 @@ def _find_ending(origins: Sequence[Origin]) -> str:
     return next(iter(endings))
 
 
-def _list_cases(origins: Sequence[Origin], parts: Sequence[Part], spec: Spec) -> dict[str, PlannedCase]:
+def _list_cases(origins: Sequence[Origin], parts: Sequence[ContextCases], spec: Spec) -> dict[str, PlannedCase]:
     patients = find_patients(origins, spec)
     cases: dict[str, PlannedCase] = {}
     for is_test in (False, True):
@@ -159,7 +159,7 @@ def _list_cases(origins: Sequence[Origin], parts: Sequence[Part], spec: Spec) ->
     return cases
 
 
-def _name_contexts(parts: Sequence[Part]) -> tuple[dict[str, Context], dict[str, str]]:
+def _name_contexts(parts: Sequence[ContextCases]) -> tuple[dict[str, Context], dict[str, str]]:
     """Give each different context a key: its own, or where another one has that already, with the source's name."""
     contexts: dict[str, Context] = {}
     keys: dict[str, str] = {}
@@ -172,7 +172,7 @@ def _name_contexts(parts: Sequence[Part]) -> tuple[dict[str, Context], dict[str,
     return contexts, keys
 
 
-def _name_channels(parts: Sequence[Part]) -> dict[str, str]:
+def _name_channels(parts: Sequence[ContextCases]) -> dict[str, str]:
     names: dict[str, str] = {}
     for index, found in enumerate(zip(*(part.channels for part in parts), strict=True)):
         common = _COMMON_CHANNEL if len(parts[0].channels) == 1 else f"{_COMMON_CHANNEL} {index}"

@@ -55,7 +55,7 @@ def unite_targets(origins: Sequence[Origin], spec: Spec) -> list[United]:
             raise DataError(f"All targets of {origin.dataset} are skipped. Keep one, or leave the source out.")
         for target in kept:
             _add(united, origin, target, renamed.get(origin.dataset, {}).get(target.name))
-    return _pair(_tell_apart(united))
+    return _pair(_distinguish(united))
 
 
 def _resolve(
@@ -119,7 +119,7 @@ def _merge(first: Target, second: Target) -> Target:
     )
 
 
-def _tell_apart(united: Sequence[United]) -> list[United]:
+def _distinguish(united: Sequence[United]) -> list[United]:
     """Let no two targets go by one text: names come first, then synonyms and paraphrases in order."""
     taken = {normalise(one.target.name) for one in united}
     worded: set[str] = set()

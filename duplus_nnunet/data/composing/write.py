@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
-from duplus_nnunet.data.composing.labels import Found
+from duplus_nnunet.data.composing.labels import LabelSummary
 from duplus_nnunet.data.composing.look import carry_out_all, tabulate
 from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.data.composing.record import FILE_NAME as RECORD
@@ -57,7 +57,7 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
     return table
 
 
-def look(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, Found]:
+def look(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, LabelSummary]:
     """Look at every case, and write it if there is a folder to write to."""
     found = carry_out_all(list(plan.jobs(folder)), update)
     return dict(zip(plan.cases, found, strict=True))
@@ -78,7 +78,7 @@ def build_entry(plan: Plan) -> Entry:
     )
 
 
-def build_dataset_json(plan: Plan, found: Mapping[str, Found]) -> dict[str, Any]:
+def build_dataset_json(plan: Plan, found: Mapping[str, LabelSummary]) -> dict[str, Any]:
     """Build dataset.json.
 
     Raises:
@@ -99,7 +99,7 @@ def build_dataset_json(plan: Plan, found: Mapping[str, Found]) -> dict[str, Any]
     return content
 
 
-def _choose_reader(plan: Plan, found: Mapping[str, Found]) -> str | None:
+def _choose_reader(plan: Plan, found: Mapping[str, LabelSummary]) -> str | None:
     """Choose a reader that turns all images the same way, so that left is on the same side of every array."""
     readers = {origin.reader for origin in plan.origins}
     reader = readers.pop() if len(readers) == 1 else None

@@ -28,7 +28,7 @@ def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> 
     from duplus_nnunet.survival.evaluation.importance import (
         REPEATS,
         SEED,
-        Judged,
+        HeldOutFold,
         measure_importance,
         tabulate_importance,
     )
@@ -38,7 +38,7 @@ def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> 
     folds = read_folds(model)
     places = place(folds, records)
     judged = [
-        Judged(fold.model, tuple(records[one] for one in own.test), fold.used)
+        HeldOutFold(fold.model, tuple(records[one] for one in own.test), fold.used)
         for fold, own in zip(folds, places, strict=True)
     ]
     concordance, found = measure_importance(judged)

@@ -16,7 +16,7 @@ from duplus_nnunet.survival.command.split import add_action as add_split
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
     from duplus_nnunet.survival.evaluation.study import Design, Study
-    from duplus_nnunet.survival.records.checking import Report
+    from duplus_nnunet.survival.records.checking import TableReport
     from duplus_nnunet.survival.records.cohort import Cohort
     from duplus_nnunet.survival.records.schema import ClinicalSchema
     from duplus_nnunet.survival.records.table import Rows
@@ -99,7 +99,7 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.outputs.files import write_text
-    from duplus_nnunet.survival.records.drafting import Named, draft
+    from duplus_nnunet.survival.records.drafting import NamedColumns, draft
     from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME
     from duplus_nnunet.survival.records.table import read_rows
 
@@ -110,7 +110,7 @@ def _draft(args: argparse.Namespace) -> int:
         return 0
     if (folder / SCHEMA_NAME).exists():
         raise DataError(f"{folder / SCHEMA_NAME} exists; it is not overwritten. Edit it, or take it away first.")
-    named = Named(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
+    named = NamedColumns(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
     text = draft(read_rows(folder / TABLE_NAME), _list_cases(datasets), named)
     write_text(folder / SCHEMA_NAME, text)
     print(text)
@@ -131,7 +131,7 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if report.is_usable else 1
 
 
-def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Report]":
+def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, TableReport]":
     """Read a table and its schema, and check them."""
     from duplus_nnunet.survival.records.checking import check
     from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, read_schema
@@ -211,7 +211,7 @@ def _list_cases(datasets: "list[RawDataset]") -> list[str]:
     return sorted(cases)
 
 
-def _describe(report: "Report", rows: int) -> str:
+def _describe(report: "TableReport", rows: int) -> str:
     lines = [f"{rows} rows, {len(report.records)} patients that can be used, {report.events} with the event."]
     if set(report.centres) != {""}:
         width = min(_WIDEST, max(map(len, report.centres)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
-    from duplus_nnunet.survival.records.checking import Report
+    from duplus_nnunet.survival.records.checking import TableReport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
     sys.stderr.write("note: predicted masks are no truth: look at them, and train no segmentation on them unseen.\n")
 
 
-def add_finding(report: "Report", datasets: "list[RawDataset]") -> "Report":
+def add_finding(report: "TableReport", datasets: "list[RawDataset]") -> "TableReport":
     """Say which label files are predictions."""
     from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted
     from duplus_nnunet.survival.records.table import Finding

@@ -75,10 +75,10 @@ def _make(raw: "RawDataset", count: int, seeds: range) -> tuple[list[dict[str, l
     """
     from duplus_nnunet.survival.records.folds import make_folds
     from duplus_nnunet.survival.records.table import SEEN
-    from duplus_nnunet.survival.training.data import read_clinic
+    from duplus_nnunet.survival.training.data import read_clinical_data
 
     table = _read_table(raw.name)
-    clinic, cases = read_clinic(raw.name, table), sorted(table.cases)
+    clinic, cases = read_clinical_data(raw.name, table), sorted(table.cases)
     patients = {case: clinic.find_patient(case) for case in cases}
     records = [record for name, record in clinic.records.items() if name in set(patients.values())]
     folds, lines = [], []

@@ -58,10 +58,10 @@ def explain(models: Sequence[SurvivalModel], records: Sequence[Record], tables: 
         tables: Features of their images as each fold's network sees them; None: there are none.
     """
     schema, effects = models[0].schema, []
-    before = _tell_risk(models, records, tables)
+    before = _predict_risk(models, records, tables)
     for one in _list_inputs(schema, tables):
         hidden = [hide_columns(record, one.columns) for record in records]
-        after = _tell_risk(models, hidden, [hide_contexts(table, one.contexts) for table in tables])
+        after = _predict_risk(models, hidden, [hide_contexts(table, one.contexts) for table in tables])
         for row, record in enumerate(records):
             if _is_known(one, record, tables):
                 value = _say_value(record, one, schema)
@@ -99,7 +99,7 @@ def _list_inputs(schema: ClinicalSchema, tables: Tables) -> Iterator[_Input]:
         yield _Input(ALL_IMAGES, IMAGE, contexts=contexts)
 
 
-def _tell_risk(models: Sequence[SurvivalModel], records: Sequence[Record], tables: Tables) -> Numbers:
+def _predict_risk(models: Sequence[SurvivalModel], records: Sequence[Record], tables: Tables) -> Numbers:
     return average(models, records, tables, np.zeros(1)).risk
 
 
@@ -129,7 +129,7 @@ def tabulate_effects(effects: Sequence[Effect]) -> list[list[str]]:
     return [head, *([one.patient, one.input, one.kind, one.value, f"{one.effect:.6g}"] for one in effects)]
 
 
-def tell_box_effects(
+def measure_box_effects(
     models: Sequence[SurvivalModel], record: Record, tables: Tables, boxes: Sequence[Mapping[str, np.ndarray]]
 ) -> Numbers:
     """Return what each of B boxes of an image adds to a patient's risk, (B); above 0: what is there raises it.
@@ -140,10 +140,10 @@ def tell_box_effects(
         tables: Features as each fold's network sees them, the image whole.
         boxes: For each fold, `{name of a box: features (I) of the patient with that box filled}`, in one order.
     """
-    before = _tell_risk(models, [record], tables)[0]
+    before = _predict_risk(models, [record], tables)[0]
     names = list(boxes[0])
     changed = [
         replace(table, rows=dict(rows)) if table is not None else None
         for table, rows in zip(tables, boxes, strict=True)
     ]
-    return np.asarray(before - _tell_risk(models, [replace(record, patient=name) for name in names], changed))
+    return np.asarray(before - _predict_risk(models, [replace(record, patient=name) for name in names], changed))

@@ -22,7 +22,7 @@ _TAIL = 0.025
 
 
 @dataclass(frozen=True)
-class Calibration:
+class SurvivalCalibration:
     """Calibration of one method at one horizon.
 
     Attributes:
@@ -54,7 +54,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class HeldOutSurvival:
     """What was foretold of N held-out patients.
 
     Attributes:
@@ -68,15 +68,15 @@ class Foretold:
     fold: Numbers
 
 
-def measure_excess(found: Foretold, place: int, horizon: float, counts: Numbers) -> Numbers:
+def measure_excess(found: HeldOutSurvival, place: int, horizon: float, counts: Numbers) -> Numbers:
     """Return observed less mean predicted survival in each draw, counts (B, N)."""
     drawn = counts.sum(1)
     predicted = np.divide(counts @ found.survival[:, place], drawn, out=np.full(len(counts), np.nan), where=drawn > 0)
-    excess: Numbers = observe(found.outcome, horizon, counts) - predicted
+    excess: Numbers = observed_survival(found.outcome, horizon, counts) - predicted
     return excess
 
 
-def observe(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
+def observed_survival(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
     """Return Kaplan-Meier's survival at a horizon in each draw, counts (B, N)."""
     times = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)])
     at_risk = counts @ outcome.find_at_risk(times).astype(np.float64)
@@ -86,7 +86,7 @@ def observe(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
     return survival
 
 
-def measure_slope(found: Foretold, place: int, horizon: float, counts: Numbers) -> Numbers:
+def measure_slope(found: HeldOutSurvival, place: int, horizon: float, counts: Numbers) -> Numbers:
     """Return the slope of calibration in each draw, counts (B, N); NaN where predictions do not differ.
 
     It is the coefficient of log(-log S) in a Cox model of follow-up until the horizon. Folds are strata, so that models
@@ -125,7 +125,9 @@ def _differentiate(slope: Numbers, x: Numbers, outcome: Outcome, counts: Numbers
     return (events * (x[rows] - mean)).sum(1), (events * (square - mean**2)).sum(1)
 
 
-def calibrate(found: Sequence[Foretold], horizons: Numbers, counts: Sequence[Numbers]) -> tuple[Calibration, ...]:
+def calibrate(
+    found: Sequence[HeldOutSurvival], horizons: Numbers, counts: Sequence[Numbers]
+) -> tuple[SurvivalCalibration, ...]:
     """Measure the calibration of one method, as a mean over seeds.
 
     Args:
@@ -142,11 +144,11 @@ def calibrate(found: Sequence[Foretold], horizons: Numbers, counts: Sequence[Num
             )
             for measure in (measure_excess, measure_slope)
         )
-        measured.append(Calibration(horizon, *values))
+        measured.append(SurvivalCalibration(horizon, *values))
     return tuple(measured)
 
 
-def group(found: Foretold, place: int, horizon: float) -> tuple[Group, ...]:
+def group(found: HeldOutSurvival, place: int, horizon: float) -> tuple[Group, ...]:
     """Group patients by predicted survival at a horizon, lowest first, into groups as large as each other."""
     predicted = found.survival[:, place]
     count = int(np.clip(len(predicted) // _PATIENTS_A_GROUP, 2, _GROUPS))

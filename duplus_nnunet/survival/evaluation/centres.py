@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from duplus_nnunet.survival.evaluation.cross_validation import Method, Round, choose_times, run_round
+from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
 from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, describe
 from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.notes import merge_notes
@@ -78,7 +78,7 @@ def choose_centres(records: Sequence[Record], horizon: float) -> tuple[dict[str,
 
 
 def leave_centres_out(
-    base: Round, methods: Mapping[str, Method], counts: Numbers, show: Callable[[str], None]
+    base: CrossValidation, methods: Mapping[str, Method], counts: Numbers, show: Callable[[str], None]
 ) -> Centres:
     """Foretell each centre by models of all others.
 
@@ -93,7 +93,7 @@ def leave_centres_out(
     each: dict[str, list[dict[str, Numbers]]] = {}
     notes: dict[str, None] = {}
     for name, method in methods.items():
-        result = run_round(name, method, place)
+        result = cross_validate(name, method, place)
         notes |= dict.fromkeys(result.notes)
         rows[name] = {score: [values] for score, values in result.pool(place.folds, counts).items()}
         each[name] = [result.choose(number).pool([fold], counts) for number, fold in enumerate(place.folds)]
@@ -103,7 +103,9 @@ def leave_centres_out(
     return Centres(centres, scores, differences, merge_notes(notes))
 
 
-def _describe_centre(place: Round, number: int, each: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> Centre:
+def _describe_centre(
+    place: CrossValidation, number: int, each: Mapping[str, Sequence[Mapping[str, Numbers]]]
+) -> Centre:
     test = place.folds[number].test
     means = average_seeds(
         {name: {score: [values] for score, values in found[number].items()} for name, found in each.items()}

@@ -10,7 +10,14 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.evaluation.metrics import Sums, compare_at, compare_pairs, pool, sum_brier, weigh_events
+from duplus_nnunet.survival.evaluation.metrics import (
+    Sums,
+    brier_score,
+    concordance,
+    cumulative_dynamic_auc,
+    ipcw_weights,
+    pool,
+)
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
@@ -51,7 +58,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Round:
+class CrossValidation:
     """What all methods of a cross-validation share.
 
     Attributes:
@@ -112,12 +119,12 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class RoundResult:
+class MethodResult:
     """What one method did in a cross-validation.
 
     Attributes:
         sums: By score, one a fold.
-        held: Predictions, in the order of `Round.held`.
+        held: Predictions, in the order of `CrossValidation.held`.
         notes: What a reader has to know.
     """
 
@@ -130,7 +137,7 @@ class RoundResult:
         drawn = [counts[:, list(fold.test)] for fold in folds]
         return {score: pool(parts, drawn) for score, parts in self.sums.items()}
 
-    def choose(self, number: int) -> "RoundResult":
+    def choose(self, number: int) -> "MethodResult":
         """Keep the sums of one fold."""
         return replace(self, sums={score: [parts[number]] for score, parts in self.sums.items()})
 
@@ -161,7 +168,7 @@ def find_last(outcome: Outcome, folds: Sequence[Fold]) -> float:
     return min(float(outcome.time[list(fold.train)].max()) for fold in folds)
 
 
-def run_round(name: str, method: Method, place: Round) -> RoundResult:
+def cross_validate(name: str, method: Method, place: CrossValidation) -> MethodResult:
     """Cross-validate one method.
 
     Args:
@@ -182,10 +189,10 @@ def run_round(name: str, method: Method, place: Round) -> RoundResult:
         held += _list_held_out((name, place.seed, number), place, found)
         for score, one in _sum_up(place, fold, found).items():
             sums.setdefault(score, []).append(one)
-    return RoundResult(sums, tuple(held), tuple(notes))
+    return MethodResult(sums, tuple(held), tuple(notes))
 
 
-def _make_task(place: Round, number: int) -> Task:
+def _make_task(place: CrossValidation, number: int) -> Task:
     fold = place.folds[number]
     train, test = ([place.records[one] for one in places] for places in (fold.train, fold.test))
     return Task(train, test, place.schema, place.times.join(), place.seed, place.images[number], place.settings)
@@ -201,20 +208,20 @@ def _check(found: Forecast, task: Task) -> Forecast:
     return found
 
 
-def _sum_up(place: Round, fold: Fold, found: Forecast) -> dict[str, Sums]:
+def _sum_up(place: CrossValidation, fold: Fold, found: Forecast) -> dict[str, Sums]:
     train, test = place.outcome.take(fold.train), place.outcome.take(fold.test)
     grid, horizons = place.times.grid, place.times.horizons
-    weights = weigh_events(train, test, float(np.nextafter(horizons[-1], np.inf)))
-    parts = [compare_at(test, found.risk, weights, horizon) for horizon in horizons]
+    weights = ipcw_weights(train, test, float(np.nextafter(horizons[-1], np.inf)))
+    parts = [cumulative_dynamic_auc(test, found.risk, weights, horizon) for horizon in horizons]
     return {
-        "Harrell's C": compare_pairs(test, found.risk),
-        "Uno's C": compare_pairs(test, found.risk, weights**2),
+        "Harrell's C": concordance(test, found.risk),
+        "Uno's C": concordance(test, found.risk, weights**2),
         "pooled AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
-        "integrated Brier": sum_brier(train, test, place.times.part(found.survival)[0], grid),
+        "integrated Brier": brier_score(train, test, place.times.part(found.survival)[0], grid),
     }
 
 
-def _list_held_out(key: tuple[str, int, int], place: Round, found: Forecast) -> list[HeldOut]:
+def _list_held_out(key: tuple[str, int, int], place: CrossValidation, found: Forecast) -> list[HeldOut]:
     fold, images = place.folds[key[2]], place.images[key[2]]
     known = list_known([place.records[one] for one in fold.train], place.schema)
     _, survival, curves = place.times.part(found.survival)

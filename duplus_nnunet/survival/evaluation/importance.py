@@ -11,7 +11,7 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.attribution import EHR, IMAGE, list_contexts
-from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import read_outcome
@@ -21,7 +21,7 @@ SEED, REPEATS = 0, 30
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOutFold:
     """A fold's model, and those that it did not see.
 
     Attributes:
@@ -54,7 +54,7 @@ class Importance:
 
 
 def measure_importance(
-    folds: Sequence[Judged], repeats: int = REPEATS, seed: int = SEED
+    folds: Sequence[HeldOutFold], repeats: int = REPEATS, seed: int = SEED
 ) -> tuple[float, list[Importance]]:
     """Measure all inputs.
 
@@ -84,15 +84,15 @@ def measure_importance(
     return before, sorted(found, key=lambda one: -one.drop)
 
 
-def _measure(folds: Sequence[Judged]) -> float:
+def _measure(folds: Sequence[HeldOutFold]) -> float:
     sums = []
     for fold in folds:
         risk = fold.model.forecast(fold.records, fold.images, np.zeros(1)).risk
-        sums.append(compare_pairs(read_outcome(fold.records), risk))
+        sums.append(concordance(read_outcome(fold.records), risk))
     return float(pool(sums)[0])
 
 
-def _shuffle(fold: Judged, name: str, kind: str, rng: np.random.Generator) -> Judged:
+def _shuffle(fold: HeldOutFold, name: str, kind: str, rng: np.random.Generator) -> HeldOutFold:
     order = rng.permutation(len(fold.records))
     if kind == EHR:
         values = [fold.records[place].values.get(name) for place in order]

@@ -38,7 +38,7 @@ class Sums:
         return ((counts @ self.top) * counts).sum(1), ((counts @ self.bottom) * counts).sum(1)
 
 
-def compare_pairs(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
+def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
     """Compare every patient with the event with everybody who had none by then and was under observation.
 
     Args:
@@ -56,7 +56,7 @@ def compare_pairs(outcome: Outcome, risk: Numbers, weights: Numbers | None = Non
     return Sums(comparable * _rank(risk), comparable)
 
 
-def weigh_events(train: Outcome, test: Outcome, tau: float) -> Numbers:
+def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
     """Return 1 / G(t) of test patients with the event before tau, and 0 of others; G is of the training patients."""
     require_sksurv()
     from sksurv.nonparametric import CensoringDistributionEstimator
@@ -69,13 +69,13 @@ def weigh_events(train: Outcome, test: Outcome, tau: float) -> Numbers:
     return weights
 
 
-def compare_at(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -> Sums:
+def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -> Sums:
     """Compare those with the event up to a horizon with those who were followed beyond it: cumulative, dynamic AUC.
 
     Args:
         test: Of N patients.
         risk: Higher is worse, (N).
-        weights: As `weigh_events` gives them, of a tau above the horizon, (N).
+        weights: As `ipcw_weights` gives them, of a tau above the horizon, (N).
         horizon: In days.
     """
     cases = weights * (test.event & (test.time <= horizon))
@@ -83,7 +83,7 @@ def compare_at(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -
     return Sums(pairs * _rank(risk), pairs)
 
 
-def sum_brier(train: Outcome, test: Outcome, survival: Numbers, times: Numbers) -> Sums:
+def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers) -> Sums:
     """Sum up Brier scores, integrated over times, of each patient.
 
     Args:

@@ -12,18 +12,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.evaluation.calibration import Calibration, Foretold, Group, calibrate, group
+from duplus_nnunet.survival.evaluation.calibration import Group, HeldOutSurvival, SurvivalCalibration, calibrate, group
 from duplus_nnunet.survival.evaluation.centres import Centres, choose_centres, leave_centres_out
 from duplus_nnunet.survival.evaluation.cross_validation import (
+    CrossValidation,
     HeldOut,
     Method,
-    Round,
-    RoundResult,
+    MethodResult,
     choose_times,
+    cross_validate,
     find_last,
-    run_round,
 )
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
@@ -107,7 +107,7 @@ class Study:
     horizons: tuple[float, ...]
     notes: tuple[str, ...]
     methods: tuple[str, ...] = ()
-    calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
+    calibration: Mapping[str, tuple[SurvivalCalibration, ...]] = field(default_factory=dict)
     calibration_groups: Mapping[float, tuple[Group, ...]] = field(default_factory=dict)
     risk_groups: tuple[RiskGroups, ...] = ()
     centres: Centres | None = None
@@ -165,12 +165,12 @@ def run_study(
     ordered = [records[place] for place in order]
     outcome = read_outcome(ordered)
     _check_events(outcome)
-    rounds = _plan_rounds(ordered, order, schema, design, features)
+    rounds = _plan_repeats(ordered, order, schema, design, features)
     counts = draw_counts(len(ordered))
-    results: dict[str, list[RoundResult]] = {name: [] for name in methods}
+    results: dict[str, list[MethodResult]] = {name: [] for name in methods}
     for place in rounds:
         for name, method in methods.items():
-            results[name].append(run_round(name, method, place))
+            results[name].append(cross_validate(name, method, place))
             show(f"{name}, seed {place.seed}")
     study = _conclude(rounds, results, counts)
     centres, notes = _leave_out(rounds[0], methods, design, (counts, order), show)
@@ -192,7 +192,7 @@ def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
     chosen = design.methods or (*list_methods(has_images), *design.forecasts)
     for name in chosen:
         if name not in known:
-            raise DataError(say_unknown("method", name, known))
+            raise DataError(describe_unknown("method", name, known))
         if name in IMAGE_METHODS and not has_images:
             raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
     return {name: known[name] for name in chosen}
@@ -215,13 +215,13 @@ def _check_events(outcome: Outcome) -> None:
         )
 
 
-def _plan_rounds(
+def _plan_repeats(
     records: Sequence[Record],
     order: Sequence[int],
     schema: ClinicalSchema,
     design: Design,
     features: FindFeatures | None,
-) -> list[Round]:
+) -> list[CrossValidation]:
     outcome = read_outcome(records)
     splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
     folds = [fold for split in splits for fold in split]
@@ -230,7 +230,7 @@ def _plan_rounds(
     rounds = []
     for seed, split in zip(design.seeds, splits, strict=True):
         images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(split)]
-        rounds.append(Round(records, outcome, schema, split, images, seed, times, design.settings))
+        rounds.append(CrossValidation(records, outcome, schema, split, images, seed, times, design.settings))
     return rounds
 
 
@@ -260,7 +260,9 @@ def _check_training(records: Sequence[Record], folds: Sequence[Fold]) -> None:
         )
 
 
-def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResult]], counts: Numbers) -> Study:
+def _conclude(
+    rounds: Sequence[CrossValidation], results: Mapping[str, Sequence[MethodResult]], counts: Numbers
+) -> Study:
     rows = {
         name: [result.pool(place.folds, counts) for place, result in zip(rounds, found, strict=True)]
         for name, found in results.items()
@@ -291,8 +293,8 @@ def _conclude(rounds: Sequence[Round], results: Mapping[str, Sequence[RoundResul
     )
 
 
-def _gather(place: Round, result: RoundResult) -> Foretold:
-    return Foretold(
+def _gather(place: CrossValidation, result: MethodResult) -> HeldOutSurvival:
+    return HeldOutSurvival(
         place.outcome.take(place.held),
         np.array([one.survival for one in result.held]),
         np.array([one.fold for one in result.held]),
@@ -300,7 +302,7 @@ def _gather(place: Round, result: RoundResult) -> Foretold:
 
 
 def _leave_out(
-    base: Round,
+    base: CrossValidation,
     methods: Mapping[str, Method],
     design: Design,
     drawn: tuple[Numbers, Sequence[int]],
@@ -321,7 +323,7 @@ def _leave_out(
     return leave_centres_out(replace(base, folds=list(folds.values()), images=images), own, counts, show), notes
 
 
-def _list_notes(place: Round, design: Design) -> list[str]:
+def _list_notes(place: CrossValidation, design: Design) -> list[str]:
     late = sum(record.entry > 0 for record in place.records)
     notes = [f"{late} patient(s) entered late. {LATE_ENTRY}"] if late else []
     never = len(place.records) - len(place.held)

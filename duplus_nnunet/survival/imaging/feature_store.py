@@ -27,7 +27,7 @@ _ARRAYS = ("key", "cases", "stamps", "lengths", "numbers")
 
 
 @dataclass(frozen=True)
-class Imaged:
+class ImagedCase:
     """A case whose image is looked at.
 
     Attributes:
@@ -111,7 +111,7 @@ def make_stamp(folder: str | os.PathLike[str], case: str) -> str:
 
 
 def collect(
-    store: FeatureStore, reader: FeatureReader, dataset: Any, images: Sequence[Imaged], say: Callable[[str], None]
+    store: FeatureStore, reader: FeatureReader, dataset: Any, images: Sequence[ImagedCase], say: Callable[[str], None]
 ) -> tuple[FeatureTable, list[str]]:
     """Read the features of all cases that the store does not hold yet.
 
@@ -156,7 +156,7 @@ def _load(dataset: Any, case: str) -> torch.Tensor:
 
 
 def join(
-    reader: FeatureReader, images: Sequence[Imaged], rows: Mapping[str, tuple[str, Row]], key: str = ""
+    reader: FeatureReader, images: Sequence[ImagedCase], rows: Mapping[str, tuple[str, Row]], key: str = ""
 ) -> FeatureTable:
     """Make one row a patient: a block of numbers a context; several cases of one context are averaged."""
     used = [context for context in reader.bank.contexts if any(image.context == context for image in images)]

@@ -79,7 +79,7 @@ def name_features(context: str, features: int, channels: int, has_lesion: bool) 
 
 
 @dataclass(frozen=True)
-class Host:
+class HostModel:
     """What nnU-Net's predictor is made of.
 
     Attributes:
@@ -109,7 +109,7 @@ class FeatureReader:
     def __init__(
         self,
         network: ConditionedUNet,
-        host: Host,
+        host: HostModel,
         bank: PromptBank,
         lesions: Mapping[str, Sequence[str]],
         adapter: str = "",

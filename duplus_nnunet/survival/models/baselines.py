@@ -38,7 +38,7 @@ def encode_records(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
     return train, test, tuple(notes)
 
 
-def foretell_by_kaplan_meier(task: Task) -> Forecast:
+def predict_kaplan_meier(task: Task) -> Forecast:
     """Tell everybody the same: what any curve has to beat."""
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
@@ -49,17 +49,17 @@ def foretell_by_kaplan_meier(task: Task) -> Forecast:
     return Forecast(np.zeros(len(task.test)), np.tile(steps, (len(task.test), 1)))
 
 
-def foretell_nothing(task: Task, notes: tuple[str, ...]) -> Forecast:
+def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
     """Tell everybody the same, for want of anything that differs."""
     return replace(
-        foretell_by_kaplan_meier(task), notes=(*notes, "In a fold no covariate differs between training patients.")
+        predict_kaplan_meier(task), notes=(*notes, "In a fold no covariate differs between training patients.")
     )
 
 
-def _run_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast:
+def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast:
     train, test, notes = encode(task)
     if train.shape[1] == 0:
-        return foretell_nothing(task, notes)
+        return predict_without_covariates(task, notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of convergence in a fold; the scores show what it is worth
         model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
@@ -73,15 +73,15 @@ def _run_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
     return Forecast(risk, survival, notes, cut)
 
 
-def foretell_by_cox(task: Task, encode: Encode = encode_records) -> Forecast:
+def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
     """Cox with a slight ridge."""
     require_sksurv()
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    return _run_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
+    return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
 
 
-def foretell_by_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
+def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
     """Cox with an elastic net, whose strength inner folds of the training patients choose."""
     require_sksurv()
 
@@ -91,7 +91,7 @@ def foretell_by_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
         best = int(np.argmax(scores)) if len(scores) else 0
         return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
 
-    return _run_sksurv(task, encode, fit)
+    return _fit_sksurv(task, encode, fit)
 
 
 def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
@@ -145,10 +145,10 @@ def count_inner(task: Task) -> int:
     return max(2, min(_INNER, sum(record.event == SEEN for record in task.train)))
 
 
-def foretell_by_forest(task: Task) -> Forecast:
+def predict_forest(task: Task) -> Forecast:
     """A random survival forest."""
     require_sksurv()
     from sksurv.ensemble import RandomSurvivalForest
 
     options: dict[str, Any] = {"n_estimators": 200, "min_samples_leaf": 5, "random_state": task.seed, "n_jobs": 1}
-    return _run_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, y))
+    return _fit_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, y))

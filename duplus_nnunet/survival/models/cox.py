@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 # torchsurv exponentiates log hazards in float32 as they are; beyond this they differ from their mean by no more.
@@ -101,21 +101,21 @@ class Cox(SurvivalLoss):
         """One."""
         return 1
 
-    def make_targets(self, outcome: Outcome) -> Targets:
+    def make_targets(self, outcome: Outcome) -> LossTargets:
         """Rank the times: nothing else of them counts."""
         ranks = np.unique(outcome.time, return_inverse=True)[1].astype(np.int64)
-        return Targets(torch.from_numpy(ranks), torch.from_numpy(outcome.event.copy()))
+        return LossTargets(torch.from_numpy(ranks), torch.from_numpy(outcome.event.copy()))
 
-    def start(self, targets: Targets) -> torch.Tensor:
+    def start(self, targets: LossTargets) -> torch.Tensor:
         """Give 0: the baseline is no part of the network."""
         return torch.zeros(1)
 
-    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log partial likelihood, a mean over events; 0 if there is none."""
         count = max(1, int(targets.seen.sum()))
         return -sum_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
 
-    def measure_held(self, logits: torch.Tensor, targets: Targets, held: torch.Tensor) -> torch.Tensor:
+    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
         """Return what those held add to the loss of all, so that their risk sets hold everybody; a mean over events.
 
         Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24): cross-validated partial likelihood.
@@ -131,14 +131,14 @@ class Cox(SurvivalLoss):
         centre = float(logits.double().mean())
         return Cox(*fit_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
 
-    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+    def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log hazards relative to the mean training patient."""
         return logits[:, 0] - self.centre
 
-    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+    def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return survival: steps at the times of training events."""
         steps = np.concatenate([[0.0], self.hazards])[np.searchsorted(self.times, times, side="right")]
-        ratios = self.tell_risk(logits.double()).exp().numpy()
+        ratios = self.predict_risk(logits.double()).exp().numpy()
         survival: Numbers = np.exp(-steps[None, :] * ratios[:, None])
         return survival
 

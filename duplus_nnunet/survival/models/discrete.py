@@ -18,7 +18,7 @@ from duplus_nnunet.survival.models.hazard import (
     logistic_hazard_loss,
     place_outcomes,
 )
-from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 # DeepHit's weight of the likelihood against the ranking, and how steeply a pair in wrong order costs; both as in pycox.
@@ -42,18 +42,18 @@ class DiscreteLoss(SurvivalLoss):
         """Count the bins."""
         return len(self.edges)
 
-    def make_targets(self, outcome: Outcome) -> Targets:
+    def make_targets(self, outcome: Outcome) -> LossTargets:
         """Say how many bins each patient outlived, and whether the event is in the next one."""
-        return Targets(*place_outcomes(outcome, self.edges))
+        return LossTargets(*place_outcomes(outcome, self.edges))
 
-    def _spread(self, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    def _spread(self, targets: LossTargets) -> tuple[torch.Tensor, torch.Tensor]:
         return count_exposure(targets.places, targets.seen, targets.entered, self.outputs)
 
     @abstractmethod
     def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the cumulative hazard, -log(survival), at the right edge of each bin, (N, T)."""
 
-    def start(self, targets: Targets) -> torch.Tensor:
+    def start(self, targets: LossTargets) -> torch.Tensor:
         """Give outputs that describe all patients together."""
         at_risk, had = self._spread(targets)
         return self.describe((had.sum(0) + 0.5) / (at_risk.sum(0) + 1.0))
@@ -62,14 +62,14 @@ class DiscreteLoss(SurvivalLoss):
     def describe(self, hazards: torch.Tensor) -> torch.Tensor:
         """Give the outputs that mean some hazards, the chance to have the event in a bin; both (T)."""
 
-    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+    def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the chance of the event by each edge, a mean over edges, 0 to 1: what survival curves lack of 1.
 
         As it is bounded, one network of an ensemble cannot outvote the others.
         """
         return -torch.expm1(-self.sum_hazards(logits)).mean(1)
 
-    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+    def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return survival; within a bin the hazard is constant, beyond the last edge the curve stays where it is."""
         return interpolate_survival(-self.sum_hazards(logits.double()).numpy(), self.edges, times)
 
@@ -84,7 +84,7 @@ class LogisticHazard(DiscreteLoss):
 
     name: ClassVar[str] = "logistic hazard"
 
-    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log-likelihood, a mean over patients."""
         at_risk, had = self._spread(targets)
         return logistic_hazard_loss(logits, at_risk, had)
@@ -110,7 +110,7 @@ class Multinomial(DiscreteLoss):
         """Return logarithms of the chances of T bins and of none, (N, T + 1)."""
         return functional.pad(self.score(logits), (0, 1)).log_softmax(1)
 
-    def _sum_likelihood(self, logs: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def _sum_likelihood(self, logs: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         # Those censored are somewhere in what is left from their place on.
         left = logs.flip(1).logcumsumexp(1).flip(1)
         chosen = torch.where(targets.seen[:, None], logs, left).gather(1, targets.places[:, None])[:, 0]
@@ -133,7 +133,7 @@ class MultiTaskRegression(Multinomial):
         """Sum up outputs from the last bin backwards."""
         return logits.flip(1).cumsum(1).flip(1)
 
-    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log-likelihood, a mean over patients."""
         return self._sum_likelihood(self.take_logs(logits), targets)
 
@@ -156,7 +156,7 @@ class DeepHit(Multinomial):
         """Take outputs as they are."""
         return logits
 
-    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return likelihood and ranking together; means over patients, and over pairs."""
         logs = self.take_logs(logits)
         # By the end of each bin, the chance to have had the event; of pairs (i, j), at i's own bin.
@@ -182,7 +182,7 @@ def _condition(
     Args:
         chosen: The same without this condition, (N).
         left: Logarithm of survival at the left edge of each bin, and of that beyond the last one, (N, T + 1).
-        seen: As in `Targets`, (N).
+        seen: As in `LossTargets`, (N).
         places: The same.
         entered: The same.
     """

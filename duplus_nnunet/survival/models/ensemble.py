@@ -9,8 +9,8 @@ import torch
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.models.early_stopping import train_until
 from duplus_nnunet.survival.models.image_inputs import ImageCode
-from duplus_nnunet.survival.models.network import Hiding, Inputs, PrognosisNetwork
-from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.network import InputDropout, Inputs, PrognosisNetwork
+from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.encoding import RecordEncoder
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
@@ -21,7 +21,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One network of an ensemble.
 
     Attributes:
@@ -48,7 +48,7 @@ def make_network(
     absent, columns = torch.from_numpy(encoder.encode_absent()), torch.from_numpy(encoder.list_owners())
     owners = torch.zeros(0, dtype=torch.int64) if code is None else code.owners
     modalities = 0 if code is None else len(code.modalities)
-    return PrognosisNetwork(Hiding(absent, columns, owners, settings), base, modalities, settings).double()
+    return PrognosisNetwork(InputDropout(absent, columns, owners, settings), base, modalities, settings).double()
 
 
 def train_members(
@@ -57,7 +57,7 @@ def train_members(
     loss: SurvivalLoss,
     make: Callable[[torch.Tensor], PrognosisNetwork],
     seed: int,
-) -> tuple[tuple[Member, ...], list[str]]:
+) -> tuple[tuple[EnsembleMember, ...], list[str]]:
     """Train all networks.
 
     Args:
@@ -83,12 +83,12 @@ def train_members(
             network = make(loss.start(targets.take(part.learn)))
             _train(network, given, targets, loss, part)
         with torch.no_grad():
-            members.append(Member(network, loss.finish(network(given), outcome)))
+            members.append(EnsembleMember(network, loss.finish(network(given), outcome)))
             gains.append(_measure_gain(network, given, targets, loss, part))
     return tuple(members), _note_gains(gains, given)
 
 
-def _train(network: PrognosisNetwork, given: Inputs, targets: Targets, loss: SurvivalLoss, part: _Part) -> None:
+def _train(network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Part) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     size = len(part.learn) if loss.needs_everybody else _BATCH
 
@@ -108,7 +108,9 @@ def _train(network: PrognosisNetwork, given: Inputs, targets: Targets, loss: Sur
     train_until(network, learn_once, measure, before)
 
 
-def _measure_gain(network: PrognosisNetwork, given: Inputs, targets: Targets, loss: SurvivalLoss, part: _Part) -> float:
+def _measure_gain(
+    network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Part
+) -> float:
     """Return by how much images lower the loss of those held."""
     blind = network.hiding.hide_images(given, torch.ones_like(given.there))
     with_images, without = (float(loss.measure_held(network(one), targets, part.held)) for one in (given, blind))

@@ -139,10 +139,10 @@ def fit_images(table: FeatureTable, patients: list[str], components: int | None)
     tensors = [torch.from_numpy(part.astype(np.float64)) for part in (mean, scale, joined)]
     places = torch.tensor(owners, dtype=torch.int64)
     code = ImageCode(table.names, table.contexts, tensors[0], tensors[1], tensors[2], places)
-    return code, _note_no_lesion(table, raw)
+    return code, _note_missing_lesions(table, raw)
 
 
-def _note_no_lesion(table: FeatureTable, raw: Numbers) -> list[str]:
+def _note_missing_lesions(table: FeatureTable, raw: Numbers) -> list[str]:
     """Say in which modalities no lesion was found in any training patient."""
     notes = []
     for place, (name, context) in enumerate(zip(table.names, table.contexts, strict=True)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.errors import ModelError, say_unknown
+from duplus_nnunet.errors import ModelError, describe_unknown
 from duplus_nnunet.survival.models.cox import Cox
 from duplus_nnunet.survival.models.discrete import DeepHit, DiscreteLoss, LogisticHazard, MultiTaskRegression
 from duplus_nnunet.survival.models.hazard import cut_bins
@@ -36,7 +36,7 @@ def fit_loss(name: str, outcome: Outcome, bins: int) -> tuple[SurvivalLoss, list
         late = outcome.entry is not None
         return Cox(), ["The loss 'cox' counts patients from time 0, whenever they entered."] if late else []
     if name not in _DISCRETE:
-        raise ModelError(say_unknown("loss", name, LOSSES))
+        raise ModelError(describe_unknown("loss", name, LOSSES))
     edges = cut_bins(outcome, bins)
     notes = []
     if len(edges) < bins:

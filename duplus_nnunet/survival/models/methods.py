@@ -10,15 +10,15 @@ from functools import partial
 
 import numpy as np
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.models.baselines import (
     count_inner,
     encode_records,
-    foretell_by_cox,
-    foretell_by_coxnet,
-    foretell_by_forest,
-    foretell_by_kaplan_meier,
-    foretell_nothing,
+    predict_cox,
+    predict_coxnet,
+    predict_forest,
+    predict_kaplan_meier,
+    predict_without_covariates,
 )
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
@@ -40,7 +40,7 @@ def forecast(method: str, task: Task) -> Forecast:
         DataError: There is no such method, or it needs images and there are none.
     """
     if method not in METHODS:
-        raise DataError(say_unknown("method", method, METHODS))
+        raise DataError(describe_unknown("method", method, METHODS))
     if method in IMAGE_METHODS and task.images is None:
         raise DataError(f"The method {method!r} needs images, and there are none. Leave it out, or give features.")
     return METHODS[method](task)
@@ -52,7 +52,7 @@ def _logistic_hazard(task: Task) -> Forecast:
 
     train, test, notes = encode_records(task)
     if train.shape[1] == 0:
-        return foretell_nothing(task, notes)
+        return predict_without_covariates(task, notes)
     outcome, risks, curves, own = read_outcome(task.train), [], [], []
     folds = make_folds(task.train, count_inner(task), task.seed)
     for number in range(_NETWORKS):
@@ -82,15 +82,15 @@ def _see(task: Task) -> Forecast:
 _IMAGE: Mapping[str, Callable[[Task], Forecast]] = {
     "image and EHR": _fuse,
     "image only": _see,
-    "lesion volume Cox": partial(foretell_by_cox, encode=encode_lesions),
-    "frozen features Coxnet": partial(foretell_by_coxnet, encode=encode_frozen),
+    "lesion volume Cox": partial(predict_cox, encode=encode_lesions),
+    "frozen features Coxnet": partial(predict_coxnet, encode=encode_frozen),
 }
 IMAGE_METHODS = tuple(_IMAGE)
 METHODS: Mapping[str, Callable[[Task], Forecast]] = {
     "logistic hazard": _logistic_hazard,
-    "Cox": foretell_by_cox,
-    "Coxnet": foretell_by_coxnet,
-    "random survival forest": foretell_by_forest,
-    "Kaplan-Meier": foretell_by_kaplan_meier,
+    "Cox": predict_cox,
+    "Coxnet": predict_coxnet,
+    "random survival forest": predict_forest,
+    "Kaplan-Meier": predict_kaplan_meier,
     **_IMAGE,
 }

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from duplus_nnunet.errors import DataError, ModelError, PlansError, say_unknown
+from duplus_nnunet.errors import DataError, ModelError, PlansError, describe_unknown
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.models.ensemble import Member, make_network, train_members
+from duplus_nnunet.survival.models.ensemble import EnsembleMember, make_network, train_members
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_images
 from duplus_nnunet.survival.models.losses import fit_loss, read_loss
@@ -52,7 +52,7 @@ class SurvivalModel:
     settings: SurvivalSettings
     encoder: RecordEncoder
     code: ImageCode | None
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     patients: tuple[str, ...]
     risks: Numbers
     follow_up: float
@@ -78,14 +78,14 @@ class SurvivalModel:
         """
         strange = sorted(set(use) - set(USES))
         if strange or not use:
-            raise ModelError(say_unknown("input", strange[0] if strange else "", USES))
+            raise ModelError(describe_unknown("input", strange[0] if strange else "", USES))
         given, notes = self.encode(records, images, use)
         risks, curves = [], []
         with torch.no_grad():
             for member in self.members:
                 logits = member.network(given)
-                risks.append(member.loss.tell_risk(logits).numpy())
-                curves.append(member.loss.tell_survival(logits, times))
+                risks.append(member.loss.predict_risk(logits).numpy())
+                curves.append(member.loss.predict_survival(logits, times))
         return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), (*notes, *self._note_times(times)))
 
     def encode(
@@ -115,10 +115,10 @@ class SurvivalModel:
             return Inputs(ehr.double(), torch.zeros(len(ehr), 0).double(), torch.zeros(len(ehr), 0, dtype=torch.bool))
         return Inputs(ehr.double(), *self.code.encode(numbers.double()))
 
-    def tell_risk(self, records: Sequence[Record], numbers: torch.Tensor | None) -> torch.Tensor:
+    def predict_risk(self, records: Sequence[Record], numbers: torch.Tensor | None) -> torch.Tensor:
         """Return risks (N), higher is worse, differentiable with respect to image features (N, I) in its order."""
         given = self.join(torch.from_numpy(self.encoder.encode(records)[0]), numbers)
-        return torch.stack([member.loss.tell_risk(member.network(given)) for member in self.members]).mean(0)
+        return torch.stack([member.loss.predict_risk(member.network(given)) for member in self.members]).mean(0)
 
     def measure_loss(self, records: Sequence[Record], numbers: torch.Tensor | None) -> torch.Tensor:
         """Return the loss, a mean over networks, differentiable with respect to image features (N, I) in its order."""
@@ -174,7 +174,7 @@ class SurvivalModel:
                 loss = read_loss(one["loss"])
                 network = make_network(encoder, code, torch.zeros(loss.outputs), settings)
                 network.load_state_dict(one["weights"])
-                members.append(Member(network.eval(), loss))
+                members.append(EnsembleMember(network.eval(), loss))
             schema = ClinicalSchema.model_validate(plain["schema"])
             risks, follow_up = np.array(plain["risks"], np.float64), float(plain["follow_up"])
             patients, notes = tuple(plain["patients"]), tuple(plain["notes"])

@@ -32,7 +32,7 @@ class Inputs:
         return Inputs(self.ehr[rows], self.images[rows], self.there[rows])
 
 
-class Hiding(torch.nn.Module):
+class InputDropout(torch.nn.Module):
     """Makes parts of patients missing, by chance in training or as asked for.
 
     Args:
@@ -86,7 +86,7 @@ class PrognosisNetwork(torch.nn.Module):
         settings: Widths and dropout.
     """
 
-    def __init__(self, hiding: Hiding, base: torch.Tensor, modalities: int, settings: SurvivalSettings) -> None:
+    def __init__(self, hiding: InputDropout, base: torch.Tensor, modalities: int, settings: SurvivalSettings) -> None:
         super().__init__()
         self.settings = settings
         self.hiding = hiding

@@ -13,7 +13,7 @@ from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 
 @dataclass(frozen=True)
-class Targets:
+class LossTargets:
     """Outcomes as a loss wants them.
 
     Attributes:
@@ -27,9 +27,9 @@ class Targets:
     seen: torch.Tensor
     entered: torch.Tensor | None = None
 
-    def take(self, rows: torch.Tensor) -> "Targets":
+    def take(self, rows: torch.Tensor) -> "LossTargets":
         """Choose some patients by their rows."""
-        return Targets(self.places[rows], self.seen[rows], None if self.entered is None else self.entered[rows])
+        return LossTargets(self.places[rows], self.seen[rows], None if self.entered is None else self.entered[rows])
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,26 @@ class SurvivalLoss(ABC):
         """Number of outputs that the network has."""
 
     @abstractmethod
-    def make_targets(self, outcome: Outcome) -> Targets:
+    def make_targets(self, outcome: Outcome) -> LossTargets:
         """Turn outcomes of N patients into targets."""
 
     @abstractmethod
-    def start(self, targets: Targets) -> torch.Tensor:
+    def start(self, targets: LossTargets) -> torch.Tensor:
         """Give outputs, (outputs), that describe all patients together."""
 
     @abstractmethod
-    def measure(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the loss, a scalar, of logits (N, outputs); finite, with finite gradients, whatever the outcomes."""
 
     @abstractmethod
-    def tell_risk(self, logits: torch.Tensor) -> torch.Tensor:
+    def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
         """Return a risk, (N), higher is worse."""
 
     @abstractmethod
-    def tell_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
+    def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return the probability to be free of the event at some times in days, (N, times)."""
 
-    def measure_held(self, logits: torch.Tensor, targets: Targets, held: torch.Tensor) -> torch.Tensor:
+    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
         """Return the loss of rows that were not learned from, given the logits of all patients."""
         return self.measure(logits[held], targets.take(held))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.survival.evaluation.attribution import tabulate_effects
-from duplus_nnunet.survival.prediction.rows import Foretold, Prediction
+from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
 
 PREDICTIONS_NAME, CURVES_NAME = "predictions.csv", "survival_curves.csv"
 ABOUT_NAME, EXPLANATION_NAME = "survival_prediction.json", "explanation.csv"
@@ -27,7 +27,7 @@ MEANINGS = {
 }
 
 
-def write_prediction(found: Prediction, about: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_prediction(found: CohortPrediction, about: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write everything; on an error nothing is left, and what was there before stays.
 
     Args:
@@ -59,7 +59,7 @@ def write_rows(file: Path, rows: Sequence[Sequence[object]]) -> None:
         csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
-def _describe(found: Prediction) -> dict[str, Any]:
+def _describe(found: CohortPrediction) -> dict[str, Any]:
     return {
         "patients": len(found.patients),
         "horizons_days": list(found.horizons),
@@ -69,19 +69,19 @@ def _describe(found: Prediction) -> dict[str, Any]:
     }
 
 
-def _list_predictions(found: Prediction) -> list[list[object]]:
+def _list_predictions(found: CohortPrediction) -> list[list[object]]:
     horizons = [f"survival at {horizon:g} days" for horizon in found.horizons]
     head = ["patient", "risk", *horizons, "median survival (days)", "risk group", "images used", "EHR values missing"]
     return [[*head, "warnings"], *(_list_values(one) for one in found.patients)]
 
 
-def _list_values(one: Foretold) -> list[object]:
+def _list_values(one: PatientPrediction) -> list[object]:
     median = "" if one.median is None else f"{one.median:.1f}"
     survival = [f"{value:.6f}" for value in one.survival]
     images, warnings = "; ".join(one.images), "; ".join(one.warnings)
     return [one.patient, f"{one.risk:.6g}", *survival, median, one.group, images, one.missing, warnings]
 
 
-def _list_curves(found: Prediction) -> list[list[object]]:
+def _list_curves(found: CohortPrediction) -> list[list[object]]:
     rows: list[list[object]] = [["patient", *(f"{day:g} days" for day in found.days)]]
     return rows + [[one.patient, *(f"{value:.5f}" for value in one.curve)] for one in found.patients]

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.images import list_folder
-from duplus_nnunet.inference.reading import Item, Reader, Source, read_ahead, report_failure
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead, report_failure
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY
-from duplus_nnunet.survival.imaging.feature_store import Imaged, join, make_key
+from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -33,13 +33,13 @@ class NewImage:
         patient: Who was imaged; empty: the schema's pattern does not find out.
     """
 
-    source: Source
+    source: InputCase
     patient: str
 
     @property
-    def imaged(self) -> Imaged:
+    def imaged(self) -> ImagedCase:
         """The case as a table of features knows it."""
-        return Imaged(self.source.name, self.patient, self.source.context)
+        return ImagedCase(self.source.name, self.patient, self.source.context)
 
 
 @dataclass
@@ -85,7 +85,7 @@ def list_images(model: PrognosisModel, folder: Path, context: str | None) -> lis
     if warning:
         sys.stderr.write(f"warning: {warning}\n")
     return [
-        NewImage(Source(name, tuple(own), None, choice.of(name)), model.schema.find_patient(name) or "")
+        NewImage(InputCase(name, tuple(own), None, choice.of(name)), model.schema.find_patient(name) or "")
         for name, own in zip(names, files, strict=True)
     ]
 
@@ -106,7 +106,7 @@ class ImageNetworks:
             self.readers.setdefault(key, reader)
         self._host = readers[0].host
 
-    def read_items(self, images: Sequence[NewImage]) -> Iterator[Item]:
+    def read_items(self, images: Sequence[NewImage]) -> Iterator[PreparedCase]:
         """Preprocess cases, one ahead."""
         host = self._host
         reader = Reader(host.plans_manager, host.configuration, host.dataset_json)
@@ -129,7 +129,7 @@ class ImageNetworks:
         found.tables = [self.join(key, found.images, found.rows[key]) for key in self.keys]
         return found
 
-    def _look(self, found: Features, image: NewImage, item: Item) -> str:
+    def _look(self, found: Features, image: NewImage, item: PreparedCase) -> str:
         """Look at one case by all networks; returns why it cannot be, if so."""
         if item.error:
             return item.error

@@ -8,9 +8,9 @@ from typing import Any
 from tqdm import tqdm
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.reading import Item
+from duplus_nnunet.inference.reading import PreparedCase
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.survival.evaluation.attribution import tell_box_effects
+from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
@@ -54,7 +54,7 @@ class Mapper:
     how: Occlusion
     folder: Path
 
-    def write(self, image: NewImage, item: Item, record: Record) -> dict[str, Any]:
+    def write(self, image: NewImage, item: PreparedCase, record: Record) -> dict[str, Any]:
         """Make and write the map of one case; returns what there is to say of it, as plain data.
 
         Raises:
@@ -94,7 +94,7 @@ class Mapper:
                     bar.update()
         keys = self.features.keys
         of_folds = [tables[key] for key in keys], [changed[key] for key in keys]
-        return [float(value) for value in tell_box_effects(self.models, record, *of_folds)]
+        return [float(value) for value in measure_box_effects(self.models, record, *of_folds)]
 
     def _join(self, key: str, image: NewImage, row: Row) -> FeatureTable:
         """Join the patient's images as a network sees them, one of them otherwise."""

@@ -14,14 +14,14 @@ from duplus_nnunet.survival.models.averaging import Average
 from duplus_nnunet.survival.models.image_inputs import FOUND
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import NewPatients, find_strange_values
+from duplus_nnunet.survival.records.new_patients import NewPatients, find_out_of_range_values
 from duplus_nnunet.survival.records.out_of_range import count_missing
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import Record
 
 
 @dataclass(frozen=True)
-class Foretold:
+class PatientPrediction:
     """What is foretold of one patient.
 
     Attributes:
@@ -48,7 +48,7 @@ class Foretold:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageSummary:
     """What is known of the images.
 
     Attributes:
@@ -63,7 +63,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class CohortPrediction:
     """What is foretold of all.
 
     Attributes:
@@ -75,7 +75,7 @@ class Prediction:
         effects: What each input did to each risk; None: it was not asked for.
     """
 
-    patients: tuple[Foretold, ...]
+    patients: tuple[PatientPrediction, ...]
     horizons: tuple[float, ...]
     days: tuple[float, ...]
     notes: tuple[str, ...] = ()
@@ -83,9 +83,13 @@ class Prediction:
     effects: tuple[Effect, ...] | None = None
 
 
-def list_foretold(
-    models: Sequence[SurvivalModel], patients: NewPatients, seen: Seen, found: Average, times: tuple[Numbers, Numbers]
-) -> tuple[Foretold, ...]:
+def list_patient_predictions(
+    models: Sequence[SurvivalModel],
+    patients: NewPatients,
+    seen: ImageSummary,
+    found: Average,
+    times: tuple[Numbers, Numbers],
+) -> tuple[PatientPrediction, ...]:
     """Make a row of each patient.
 
     Args:
@@ -101,7 +105,7 @@ def list_foretold(
         survival, curve = np.split(found.survival[row], [len(horizons)])
         risk = float(found.risk[row])
         rows.append(
-            Foretold(
+            PatientPrediction(
                 record.patient, risk, tuple(map(float, survival)), tuple(map(float, curve)), find_median(days, curve),
                 "" if found.cut is None else HIGH if risk > found.cut else LOW,
                 seen.cases.get(record.patient, ()), count_missing(record, models[0].schema),
@@ -112,11 +116,11 @@ def list_foretold(
 
 
 def _list_warnings(
-    models: Sequence[SurvivalModel], record: Record, patients: NewPatients, seen: Seen
+    models: Sequence[SurvivalModel], record: Record, patients: NewPatients, seen: ImageSummary
 ) -> tuple[str, ...]:
     found = list(patients.warnings.get(record.patient, ()))
     if record.patient in patients.listed:
-        found += find_strange_values(record, [model.encoder for model in models])
+        found += find_out_of_range_values(record, [model.encoder for model in models])
     elif models[0].encoder.names:
         found.append("no record: images alone")
     found += _judge_images(models[0], record.patient, seen.tables[0])

@@ -21,7 +21,7 @@ from duplus_nnunet.survival.models.averaging import average, choose_curve, choos
 from duplus_nnunet.survival.prediction.files import write_prediction
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_images
 from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusion
-from duplus_nnunet.survival.prediction.rows import Prediction, Seen, list_foretold
+from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_model
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
 from duplus_nnunet.survival.records.notes import merge_notes
@@ -65,7 +65,7 @@ class Answer:
         failures: Images that could not be used, or not be explained, and why.
     """
 
-    prediction: Prediction
+    prediction: CohortPrediction
     files: tuple[Path, ...]
     failures: dict[str, str]
 
@@ -87,10 +87,10 @@ def predict_survival(request: Request) -> Answer:
     networks = ImageNetworks(model, request.device) if images else None
     features = Features([None] * len(model.folds)) if networks is None else networks.read(images)
     patients = _leave_out_unknown(patients, features)
-    _tell_failures(features.failures)
+    _report_failures(features.failures)
     days = choose_curve(model.models)
     found = average(model.models, patients.records, features.tables, np.concatenate([horizons, days]))
-    seen = Seen(features.tables, _list_cases(features), _list_image_warnings(images, features))
+    seen = ImageSummary(features.tables, _list_cases(features), _list_image_warnings(images, features))
     effects: tuple[Effect, ...] | None = None
     failures, maps = dict(features.failures), dict[str, Any]()
     if request.explain is not None:
@@ -98,8 +98,8 @@ def predict_survival(request: Request) -> Answer:
         if networks is not None and request.explain.most > 0:
             how, folder = request.explain, request.output / FOLDER_NAME
             maps = _map(Mapper(model.models, networks, features, how, folder), patients, failures)
-    prediction = Prediction(
-        list_foretold(model.models, patients, seen, found, (horizons, days)), tuple(map(float, horizons)),
+    prediction = CohortPrediction(
+        list_patient_predictions(model.models, patients, seen, found, (horizons, days)), tuple(map(float, horizons)),
         tuple(map(float, days)), _list_notes(request, patients, found.notes), failures, effects,
     )  # fmt: skip
     about = {**_describe(request, model), "occlusion_maps": maps}
@@ -130,7 +130,7 @@ def _leave_out_unknown(patients: NewPatients, features: Features) -> NewPatients
     return NewPatients(kept, patients.listed, patients.warnings, patients.notes)
 
 
-def _tell_failures(failures: dict[str, str]) -> None:
+def _report_failures(failures: dict[str, str]) -> None:
     for case, why in failures.items():
         sys.stderr.write(f"failed: {case}: {why}\n")
 
@@ -162,7 +162,7 @@ def _map(mapper: Mapper, patients: NewPatients, failures: dict[str, str]) -> dic
             made[image.source.name] = mapper.write(image, item, records[image.patient])
         except Exception as error:  # whatever is wrong with one case, the others are worth going on
             failures[image.source.name] = f"no occlusion map: {report_failure(error)}"
-            _tell_failures({image.source.name: failures[image.source.name]})
+            _report_failures({image.source.name: failures[image.source.name]})
     return made
 
 

@@ -22,7 +22,7 @@ from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY, read_settings
-from duplus_nnunet.survival.imaging.image_features import FeatureReader, Host
+from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostModel
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.training.checkpoint import VERSION
@@ -164,5 +164,5 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
         adapter = spec.name
     network.requires_grad_(False).eval().to(device)
     declared = read_dataset_json(folder / "dataset.json")
-    host = Host(predictor.plans_manager, predictor.duplus_binding.configuration, declared, device)
+    host = HostModel(predictor.plans_manager, predictor.duplus_binding.configuration, declared, device)
     return FeatureReader(network, host, bank, fold.lesions, adapter)

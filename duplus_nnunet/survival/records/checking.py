@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from duplus_nnunet.survival.records.identifiers import look_like_identifiers, sounds_like_identifier
+from duplus_nnunet.survival.records.identifiers import are_identifiers, is_identifier_name
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, plain
 from duplus_nnunet.survival.records.table import (
     CENSORED,
@@ -47,7 +47,7 @@ _SEVERAL = 4
 
 
 @dataclass(frozen=True)
-class Report:
+class TableReport:
     """What there is to say of a table.
 
     Attributes:
@@ -73,7 +73,7 @@ class Report:
         return sum(record.event == SEEN for record in self.records)
 
 
-def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> Report:
+def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableReport:
     """Check a table.
 
     Args:
@@ -96,7 +96,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> Report:
     findings += _check_sizes(records, schema)
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
-    return Report(tuple(findings), tuple(records), _count_centres(records), missing)
+    return TableReport(tuple(findings), tuple(records), _count_centres(records), missing)
 
 
 def _find_repeated(records: Sequence[Record]) -> Iterable[Finding]:
@@ -195,7 +195,7 @@ def _check_covariates(
             yield Finding("warning", text + held + _say_how_to_keep(markers, schema, tuple(MISSING)))
             continue
         yield from _find_identity(name, form.type, known)
-        yield from _find_foreknowledge(name, form.type, records)
+        yield from _find_outcome_leaks(name, form.type, records)
         if missing[name] > 0:
             few = form.type != "numeric" and len(set(known)) <= _SHOWN
             how = _say_how_to_keep(markers, schema, _WORDS) if few else ""
@@ -226,12 +226,12 @@ def _find_identity(name: str, kind: str, known: Sequence[float | str]) -> Iterab
         )
     if kind != "numeric":
         return
-    if sounds_like_identifier(name):
+    if is_identifier_name(name):
         yield Finding(
             "warning",
             f"{name!r} sounds like an identifier. If so, move it to `ignored`; a code of groups is categorical.",
         )
-    elif look_like_identifiers([*map(float, known)]):
+    elif are_identifiers([*map(float, known)]):
         yield Finding(
             "warning",
             f"{name!r} is another whole number in each patient, as an identifier is. If it says who somebody is, and "
@@ -239,7 +239,7 @@ def _find_identity(name: str, kind: str, known: Sequence[float | str]) -> Iterab
         )
 
 
-def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iterable[Finding]:
+def _find_outcome_leaks(name: str, kind: str, records: Sequence[Record]) -> Iterable[Finding]:
     """Look for what was measured after treatment began, by the column's name and by what it knows of the outcome."""
     if LATER.search(name):
         yield Finding(
@@ -247,7 +247,7 @@ def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iter
             f"{name!r} sounds like something that is known only after treatment began. If so, move it to `ignored`: a "
             "model that reads it predicts the past.",
         )
-    if _tells_the_event(name, records):
+    if _determines_event(name, records):
         yield Finding(
             "warning",
             f"{name!r} tells in nearly all patients whether they had the event: it is the outcome by another name, or "
@@ -273,7 +273,7 @@ def _find_foreknowledge(name: str, kind: str, records: Sequence[Record]) -> Iter
             )
 
 
-def _tells_the_event(name: str, records: Sequence[Record]) -> bool:
+def _determines_event(name: str, records: Sequence[Record]) -> bool:
     """Whether few values, each in several patients, part those with the event from the others."""
     values: dict[object, Counter[bool]] = {}
     for record in records:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from duplus_nnunet.errors import DataError, say_unknown
+from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.records.checking import LATER
-from duplus_nnunet.survival.records.identifiers import look_like_identifiers, sounds_like_identifier
+from duplus_nnunet.survival.records.identifiers import are_identifiers, is_identifier_name
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, plain
 from duplus_nnunet.survival.records.table import Rows
 
@@ -64,7 +64,7 @@ _OTHERS = "# Other columns that look like a time or an event: {columns}. Are the
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedColumns:
     """Columns that a user named instead of leaving them to be guessed; None: guess.
 
     Attributes:
@@ -84,7 +84,7 @@ class Named:
     censored: tuple[str, ...] = ()
 
 
-def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
+def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
     """Draft a schema.
 
     Args:
@@ -100,7 +100,7 @@ def draft(rows: Rows, cases: Sequence[str], named: Named) -> str:
     """
     for column in (named.patient, named.time, named.event, named.centre):
         if column is not None and column not in rows.columns:
-            raise DataError(say_unknown("column", column, rows.columns))
+            raise DataError(describe_unknown("column", column, rows.columns))
     patient = named.patient or _require("patient", _rank_patients(rows, cases), rows)[0]
     events, times = _list_events(rows), _list_times(rows, patient)
     event, time = _pair(
@@ -204,12 +204,12 @@ def _guess_unit(column: str) -> str:
     return next((unit for word, unit in _UNITS.items() if word in column.casefold()), "days")
 
 
-def _guess_codes(column: str, cells: Iterable[str], named: Named) -> dict[str, list[Any]]:
+def _guess_codes(column: str, cells: Iterable[str], named: NamedColumns) -> dict[str, list[Any]]:
     told = {plain(code) for code in (*named.seen, *named.censored)}
     codes = sorted({plain(cell) for cell in cells} - ({*MISSING} - told))
     strange = sorted(told - {*codes})
     if strange:
-        raise DataError(say_unknown("code", strange[0], codes))
+        raise DataError(describe_unknown("code", strange[0], codes))
     if len(codes) < 2:
         raise DataError(
             f"The column {column!r} holds {len(codes)} code(s), {', '.join(codes) or 'none'}; expected one for "
@@ -226,7 +226,7 @@ def _guess_codes(column: str, cells: Iterable[str], named: Named) -> dict[str, l
     return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in found.items() if value}
 
 
-def _part_codes(column: str, codes: Sequence[str], named: Named) -> tuple[list[str], list[str]]:
+def _part_codes(column: str, codes: Sequence[str], named: NamedColumns) -> tuple[list[str], list[str]]:
     """Tell codes of the event and of follow-up without it; empty where they do not tell by themselves."""
     seen, censored = [*map(plain, named.seen)], [*map(plain, named.censored)]
     if not seen and not censored and _TURNED.search(column):
@@ -293,12 +293,12 @@ def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
         return f"the same in all patients{missing}"
     if LATER.search(name):
         return "sounds like something known only after treatment began"
-    if sounds_like_identifier(name):
+    if is_identifier_name(name):
         return "sounds like an identifier"
     share = _share_of_numbers(cells)
     if share < _NUMERIC_SHARE and len(different) == len(known) >= _LEAST_FOR_IDENTITY:
         return "another value in each patient"
-    if share == 1 and look_like_identifiers([*map(float, known)]):
+    if share == 1 and are_identifiers([*map(float, known)]):
         return "another whole number in each patient, as an identifier has"
     return ""
 

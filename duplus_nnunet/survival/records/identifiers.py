@@ -12,12 +12,12 @@ _CAMEL = re.compile(r"(?<=[a-z])(ID|MRN)$")
 _LEAST, _DIGITS = 8, 5
 
 
-def sounds_like_identifier(name: str) -> bool:
+def is_identifier_name(name: str) -> bool:
     """Whether a column's name says that it tells who somebody is."""
     return bool(_SOUNDS.search(name) or _CAMEL.search(name))
 
 
-def look_like_identifiers(numbers: Collection[float]) -> bool:
+def are_identifiers(numbers: Collection[float]) -> bool:
     """Whether known numbers of patients look like names: whole, no two the same, and in a row or of one length.
 
     Args:

@@ -120,7 +120,7 @@ def _read_row(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> tu
     return Record(number, row[schema.patient], centre, math.nan, "", 0.0, values), warnings
 
 
-def find_strange_values(record: Record, encoders: Sequence[RecordEncoder]) -> tuple[str, ...]:
+def find_out_of_range_values(record: Record, encoders: Sequence[RecordEncoder]) -> tuple[str, ...]:
     """Say in what a record differs from all that the models were trained on, a sentence each.
 
     Args:

@@ -8,7 +8,7 @@ from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.study import Study
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.table import SEEN
-from duplus_nnunet.survival.report.text import say_days
+from duplus_nnunet.survival.report.text import format_days
 
 # Below as many, scores of a model are known to be too vague. Source: Collins et al. 2016 (doi 10.1002/sim.6787).
 _ENOUGH_EVENTS = 100
@@ -64,7 +64,7 @@ def _list_calibration_limits(study: Study, cohort: Cohort) -> Iterator[str]:
     own = [one for one in study.predictions if one.method == first]
     held = {one.patient for one in own}
     for place, found in enumerate(study.calibration.get(first, ())):
-        between, when = found.slope.interval, f"At {say_days(found.horizon)} days"
+        between, when = found.slope.interval, f"At {format_days(found.horizon)} days"
         events = sum(one.event == SEEN and one.time <= found.horizon and one.patient in held for one in cohort.records)
         if math.isnan(found.slope.value) or between is None:
             why = _say_why_no_slope(own, place, events)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from duplus_nnunet.reporting.bootstrap import DRAWS, SEED
-from duplus_nnunet.survival.evaluation.calibration import Calibration, Group
+from duplus_nnunet.survival.evaluation.calibration import Group, SurvivalCalibration
 from duplus_nnunet.survival.evaluation.centres import Centres
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups
@@ -47,7 +47,7 @@ def _turn_value(one: Value) -> dict[str, Any]:
     return {"value": None if math.isnan(one.value) else one.value, "interval": one.interval}
 
 
-def _turn_calibration(one: Calibration) -> dict[str, Any]:
+def _turn_calibration(one: SurvivalCalibration) -> dict[str, Any]:
     return {
         "horizon_days": one.horizon,
         "observed_less_predicted": _turn_value(one.excess),

@@ -12,7 +12,7 @@ from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.report.limits import list_limits
-from duplus_nnunet.survival.report.text import DIRECTIONS, escape, say_days, say_value, start_table, tabulate
+from duplus_nnunet.survival.report.text import DIRECTIONS, escape, format_days, format_value, start_table, tabulate
 
 _UNANSWERED = (
     ("2", "abstract"),
@@ -83,7 +83,7 @@ def _write_purpose(study: Study, inputs: str) -> Iterator[str]:
 def _write_participants(cohort: Cohort) -> Iterator[str]:
     yield from _head("Source of data and participants (5a, 6a, 20)")
     count, follow = len(cohort.records), cohort.measure_follow_up()
-    reached = "is not reached" if follow is None else f"{say_days(follow)} days"
+    reached = "is not reached" if follow is None else f"{format_days(follow)} days"
     yield (
         f"The clinical table of {cohort.name}: {count} patients that could be used, {cohort.events} with the event, "
         f"{cohort.competing} with a competing event. Median follow-up by reverse Kaplan-Meier: {reached}."
@@ -154,7 +154,7 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
         yield f"Learned elsewhere and scored here: {', '.join(design.forecasts)}."
     yield (
         "Output: a risk (higher is worse) and the probability to be free of the event at "
-        f"{', '.join(say_days(horizon) for horizon in study.horizons)} days. Patients are compared within a fold. "
+        f"{', '.join(format_days(horizon) for horizon in study.horizons)} days. Patients are compared within a fold. "
         f"Intervals of 95 % are by patient bootstrap ({DRAWS} draws); they tell how results vary with "
         "who is foretold, and not how they vary with who is learned from."
     )
@@ -176,8 +176,8 @@ def _write_calibration(study: Study) -> Iterator[str]:
     for name, found in study.calibration.items():
         for one in found:
             yield (
-                f"| {escape(name)} | {say_days(one.horizon)} | {say_value(one.excess, signed=True)} | "
-                f"{say_value(one.slope, digits=2)} |"
+                f"| {escape(name)} | {format_days(one.horizon)} | {format_value(one.excess, signed=True)} | "
+                f"{format_value(one.slope, digits=2)} |"
             )
 
 
@@ -185,7 +185,7 @@ def _write_risk_groups(study: Study) -> Iterator[str]:
     if not any(found.groups for found in study.risk_groups):
         return
     yield from _head("Risk groups")
-    horizons = [f"free of the event at {say_days(horizon)} days" for horizon in study.horizons]
+    horizons = [f"free of the event at {format_days(horizon)} days" for horizon in study.horizons]
     yield from start_table("seed", "risk", "patients", "with the event", *horizons, "log-rank p (descriptive)")
     for found in study.risk_groups:
         for group in found.groups:

@@ -8,7 +8,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
 from duplus_nnunet.survival.evaluation.study import Study
 from duplus_nnunet.survival.records.outcome import require_sksurv
-from duplus_nnunet.survival.report.text import say_days, say_value
+from duplus_nnunet.survival.report.text import format_days, format_value
 
 if TYPE_CHECKING:
     from duplus_nnunet.survival.report.figures import GroupCurve, Panel
@@ -94,5 +94,5 @@ def _list_panels(study: Study, seed: int) -> "Iterator[Panel]":
             for group in groups
             if group.observed is not None and group.interval is not None
         ]
-        title = f"{say_days(horizon)} days\nslope {say_value(found.slope, digits=2)}"
+        title = f"{format_days(horizon)} days\nslope {format_value(found.slope, digits=2)}"
         yield Panel(title, points, [one.survival[place] for one in own])

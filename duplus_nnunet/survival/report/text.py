@@ -24,7 +24,7 @@ def describe_study(study: Study) -> Iterator[str]:
         wide = max(width, len(title) + 2)
         yield f"{title:<{wide}}" + "".join(f"{score:<26}" for score in names)
         for name, found in table.items():
-            yield f"{name:<{wide}}" + "".join(f"{say_value(found[score], signed):<26}" for score in names)
+            yield f"{name:<{wide}}" + "".join(f"{format_value(found[score], signed):<26}" for score in names)
     yield DIRECTIONS
 
 
@@ -46,7 +46,7 @@ def tabulate(first: str, table: Mapping[str, Mapping[str, Value]], signed: bool 
     names = _list_scores(table)
     yield from start_table(first, *names)
     for name, found in table.items():
-        yield f"| {escape(name)} | " + " | ".join(say_value(found[score], signed) for score in names) + " |"
+        yield f"| {escape(name)} | " + " | ".join(format_value(found[score], signed) for score in names) + " |"
 
 
 def start_table(*headings: str) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _list_scores(table: Mapping[str, Mapping[str, Value]]) -> list[str]:
     return [score for score in SCORES if all(score in found for found in table.values())]
 
 
-def say_value(value: Value, signed: bool = False, digits: int = 3) -> str:
+def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
     """Write a value with its interval."""
     form = f"{'+' if signed else ''}.{digits}f"
     if math.isnan(value.value):
@@ -74,6 +74,6 @@ def say_value(value: Value, signed: bool = False, digits: int = 3) -> str:
     return f"{value.value:{form}} ({value.interval[0]:{form}} to {value.interval[1]:{form}})"
 
 
-def say_days(days: float) -> str:
+def format_days(days: float) -> str:
     """Write a time in days, as exactly as it matters."""
     return f"{days:.0f}" if days >= _WHOLE_DAYS else f"{days:.3g}"

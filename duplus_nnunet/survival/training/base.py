@@ -18,7 +18,7 @@ from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.reporting.summary import add_note
 from duplus_nnunet.settings import PLANS_KEY
-from duplus_nnunet.survival.training.data import Clinic
+from duplus_nnunet.survival.training.data import ClinicalData
 from duplus_nnunet.trainers.checkpoint import refuse_masks
 from duplus_nnunet.trainers.training_cases import Base, FindPatient, TrainingCases, find_overlap, list_seen
 
@@ -91,7 +91,7 @@ def judge_overlap(
     base: Base,
     held_out: Mapping[str, Sequence[str]],
     allowed: bool,
-    clinic: Clinic | None = None,
+    clinic: ClinicalData | None = None,
     dataset: str | None = None,
 ) -> list[str]:
     """Compare who is held out with whom the base was trained on.
@@ -140,7 +140,7 @@ def _describe_overlap(base: Base, held_out: Mapping[str, Sequence[str]], find: F
     )
 
 
-def _name_strangers(base: TrainingCases, clinic: Clinic, dataset: str | None) -> list[str]:
+def _name_strangers(base: TrainingCases, clinic: ClinicalData, dataset: str | None) -> list[str]:
     """Name other datasets with cases that cannot be compared with the patients of this one."""
     table, find = clinic.table, clinic.schema.find_patient
     known = {*clinic.records, *table.cases, *(table.find(case).patient for case in table.cases)}

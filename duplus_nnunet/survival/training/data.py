@@ -10,7 +10,7 @@ from pathlib import Path
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
-from duplus_nnunet.survival.imaging.feature_store import Imaged
+from duplus_nnunet.survival.imaging.feature_store import ImagedCase
 from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema, read_schema
@@ -22,7 +22,7 @@ _LEAST_EVENTS = 3
 
 
 @dataclass(frozen=True)
-class Clinic:
+class ClinicalData:
     """The clinical side of a dataset.
 
     Attributes:
@@ -42,18 +42,18 @@ class Clinic:
         found = self.schema.find_patient(case)
         return found if found in self.records else None
 
-    def list_images(self, cases: Sequence[str]) -> list[Imaged]:
+    def list_images(self, cases: Sequence[str]) -> list[ImagedCase]:
         """List those of some cases whose patient has a record."""
         found = {case: self.find_patient(case) for case in sorted(set(cases))}
         sources = self.table.sources
         return [
-            Imaged(case, patient, sources[self.table.find(case).source].context)
+            ImagedCase(case, patient, sources[self.table.find(case).source].context)
             for case, patient in found.items()
             if patient is not None
         ]
 
 
-def read_clinic(dataset: str, table: CaseTable) -> Clinic:
+def read_clinical_data(dataset: str, table: CaseTable) -> ClinicalData:
     """Read and check the clinical table of a raw dataset.
 
     Args:
@@ -86,7 +86,7 @@ def read_clinic(dataset: str, table: CaseTable) -> Clinic:
     notes = [finding.text for finding in report.findings if finding.severity == "warning"]
     if left:
         notes.append(f"{len(left)} patient(s) have images in imagesTs: they are for testing, and left out of training.")
-    return Clinic({name: one for name, one in records.items() if name not in held}, schema, table, tuple(notes))
+    return ClinicalData({name: one for name, one in records.items() if name not in held}, schema, table, tuple(notes))
 
 
 def _list_tests(folder: Path, ending: str) -> list[str]:
@@ -107,7 +107,9 @@ class FoldPatients:
     held_out: tuple[Record, ...]
 
 
-def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence[str], fold: int | str) -> FoldPatients:
+def split_patients(
+    clinic: ClinicalData, training: Sequence[str], validation: Sequence[str], fold: int | str
+) -> FoldPatients:
     """Hold out the patients whose cases nnU-Net holds out; all others, imaged or not, are learned from.
 
     Args:
@@ -139,7 +141,7 @@ def split_patients(clinic: Clinic, training: Sequence[str], validation: Sequence
     return FoldPatients(train, held)
 
 
-def list_names(clinic: Clinic, cases: Sequence[str]) -> dict[str, list[str]]:
+def list_names(clinic: ClinicalData, cases: Sequence[str]) -> dict[str, list[str]]:
     """List, by patient, all names that they go by: cases, and patients as the table of cases has them."""
     names: dict[str, list[str]] = {}
     for image in clinic.list_images(cases):
@@ -160,7 +162,7 @@ class InnerSplit:
     held_out: tuple[Record, ...]
 
 
-def part_images(images: Sequence[Imaged], inner: InnerSplit | None) -> tuple[list[str], list[str]]:
+def part_images(images: Sequence[ImagedCase], inner: InnerSplit | None) -> tuple[list[str], list[str]]:
     """List the cases that are learned from, and those of patients that the inner split holds out.
 
     Raises:

@@ -92,7 +92,7 @@ class HazardHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Targets:
+class HazardTargets:
     """What a patch's hazards are compared with, by patient.
 
     Attributes:
@@ -108,7 +108,7 @@ class Targets:
     had: torch.Tensor
 
     @classmethod
-    def of(cls, train: Sequence[Record], everybody: Sequence[Record], bins: int) -> "Targets":
+    def of(cls, train: Sequence[Record], everybody: Sequence[Record], bins: int) -> "HazardTargets":
         """Cut bins by some patients and place all of them in these."""
         edges = cut_bins(read_outcome(train), bins)
         risk, had = make_targets(read_outcome(everybody), edges)
@@ -125,7 +125,7 @@ class Targets:
         return torch.logit((self.had[rows].sum(0) + 0.5) / (self.risk[rows].sum(0) + 1.0))
 
 
-def measure_curves(survival: Numbers, targets: Targets, patients: Sequence[str]) -> Numbers:
+def measure_curves(survival: Numbers, targets: HazardTargets, patients: Sequence[str]) -> Numbers:
     """Return the loss of survival curves: the negative log-likelihood of what happened, (N).
 
     Args:

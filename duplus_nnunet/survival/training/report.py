@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.outputs.files import write_text
-from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import read_outcome
@@ -77,7 +77,7 @@ def list_imaged(images: FeatureTable, patient: str) -> list[str]:
 
 def measure_concordance(records: Sequence[Record], forecast: Forecast) -> float | None:
     """Return Harrell's concordance index, higher is better; None if no two patients can be compared."""
-    (found,) = pool([compare_pairs(read_outcome(records), forecast.risk)])
+    (found,) = pool([concordance(read_outcome(records), forecast.risk)])
     return None if np.isnan(found) else float(found)
 
 

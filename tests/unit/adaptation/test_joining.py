@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.adaptation.joining import (
-    Member,
+    ModelPart,
     check_overlap,
     describe_base,
     join_labels,
@@ -57,8 +57,8 @@ BASE = make_plans("ct", {"liver": "Liver", "spleen": "Spleen"})
 BASE_LABELS = label("Liver", "Spleen")
 
 
-def member(plans: dict[str, Any], labels: dict[str, Any], name: str = "new") -> Member:
-    return Member(name, plans["duplus"], labels)
+def member(plans: dict[str, Any], labels: dict[str, Any], name: str = "new") -> ModelPart:
+    return ModelPart(name, plans["duplus"], labels)
 
 
 def test_a_model_without_a_base_is_left_as_it_is() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from duplus_nnunet.data.anatomy import LABELS
 from duplus_nnunet.demo import experiment as steps
-from duplus_nnunet.demo.experiment import Experiment, Options
+from duplus_nnunet.demo.experiment import DemoOptions, Experiment
 from duplus_nnunet.demo.workspace import Workspace
 from duplus_nnunet.errors import HostError
 
@@ -28,7 +28,7 @@ class Recorder:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    options = Options(5, 2, seed=0, epochs=3, iterations=4, targets=("liver",), device="cpu")
+    options = DemoOptions(5, 2, seed=0, epochs=3, iterations=4, targets=("liver",), device="cpu")
     return Experiment(options, Workspace(tmp_path), Recorder())
 
 

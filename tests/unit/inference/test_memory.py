@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.memory import GIB, read_memory, say_memory, write_memory
+from duplus_nnunet.inference.memory import GIB, format_memory, format_memory_option, read_memory
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def test_half_of_what_is_free_is_the_default() -> None:
 
 
 def test_amounts_are_written_for_people() -> None:
-    assert say_memory(3 * GIB) == "3.00 GiB"
-    assert say_memory(5 << 20) == "5.0 MiB"
+    assert format_memory(3 * GIB) == "3.00 GiB"
+    assert format_memory(5 << 20) == "5.0 MiB"
 
 
 @given(st.integers(1, 1 << 40))
 def test_what_is_written_is_read_as_no_less(amount: int) -> None:
-    assert amount <= read_memory(write_memory(amount)) <= 1.1 * amount + (1 << 20)
+    assert amount <= read_memory(format_memory_option(amount)) <= 1.1 * amount + (1 << 20)

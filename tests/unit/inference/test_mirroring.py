@@ -9,7 +9,7 @@ import torch
 from duplus_nnunet.inference.mirroring import predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.trainers.batches import Questioner, flip_images
+from duplus_nnunet.trainers.batches import BatchPrompter, flip_images
 from duplus_nnunet.trainers.loss import TargetLoss
 
 from ..networks.test_steering import make_network
@@ -47,7 +47,7 @@ def train(exchange: bool) -> ConditionedUNet:
     torch.manual_seed(0)
     bank = PromptBank(make_plans())
     network = make_network((LENGTH, 2 * LENGTH))
-    questioner, loss = Questioner(bank, make_table()), TargetLoss([1, LEFT, RIGHT], batch_dice=False)
+    questioner, loss = BatchPrompter(bank, make_table()), TargetLoss([1, LEFT, RIGHT], batch_dice=False)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(0)
     for _ in range(STEPS):

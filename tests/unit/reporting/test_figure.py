@@ -9,7 +9,7 @@ import pytest
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.colours import COLOURS, colour
-from duplus_nnunet.reporting.figure import Row, View, Volume, choose_view, save_comparison
+from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_comparison
 
 
 def label_map(*boxes: tuple[int, int]) -> np.ndarray:
@@ -24,8 +24,8 @@ def volume(slices: int = 10, height: float = 5.0) -> Volume:
     return Volume(np.zeros((slices, 16, 16), dtype=np.float32), (height, 2.0, 2.0), (-160.0, 320.0))
 
 
-def row(prompt: str, labels: np.ndarray, note: str = "") -> Row:
-    return Row(prompt, labels, labels, volume(len(labels)), View(axis=0, level=2), note)
+def row(prompt: str, labels: np.ndarray, note: str = "") -> FigureRow:
+    return FigureRow(prompt, labels, labels, volume(len(labels)), SliceView(axis=0, level=2), note)
 
 
 def test_chosen_slice_shows_every_structure() -> None:
@@ -45,33 +45,33 @@ def test_structures_side_by_side_are_shown_in_a_coronal_slice() -> None:
     labels = np.zeros((10, 16, 16), dtype=np.uint8)
     labels[1:4, 6:9, 2:6], labels[6:9, 6:9, 9:12] = 1, 2
     view = choose_view([labels])
-    assert view == View(axis=1, level=6)
+    assert view == SliceView(axis=1, level=6)
 
 
 def test_coronal_slice_has_the_head_on_top() -> None:
     labels = label_map((9, 10))
-    assert View(axis=1, level=0).cut(labels)[0].any()
+    assert SliceView(axis=1, level=0).cut(labels)[0].any()
 
 
 def test_pixels_keep_the_spacings_proportion() -> None:
-    assert View(axis=0, level=0).aspect((5.0, 2.0, 1.0)) == 2.0
-    assert View(axis=1, level=0).aspect((5.0, 2.0, 1.0)) == 5.0
+    assert SliceView(axis=0, level=0).aspect((5.0, 2.0, 1.0)) == 2.0
+    assert SliceView(axis=1, level=0).aspect((5.0, 2.0, 1.0)) == 5.0
 
 
 def test_same_place_is_found_on_another_grid() -> None:
     coarse, fine = volume(slices=10, height=5.0), volume(slices=49, height=1.0)
-    assert View(axis=0, level=7).find_in(coarse, fine) == View(axis=0, level=36)
-    assert View(axis=1, level=3).find_in(coarse, fine) == View(axis=1, level=3)
+    assert SliceView(axis=0, level=7).find_in(coarse, fine) == SliceView(axis=0, level=36)
+    assert SliceView(axis=1, level=3).find_in(coarse, fine) == SliceView(axis=1, level=3)
 
 
 def test_a_place_outside_of_another_volume_is_its_last_slice() -> None:
-    assert View(axis=0, level=9).find_in(volume(slices=10), volume(slices=4)) == View(axis=0, level=3)
+    assert SliceView(axis=0, level=9).find_in(volume(slices=10), volume(slices=4)) == SliceView(axis=0, level=3)
 
 
 def test_rows_may_show_images_on_different_grids(tmp_path: Path) -> None:
     other = label_map((2, 5))[:6, :, :9]
     image = Volume(np.zeros(other.shape, dtype=np.float32), (5.0, 2.0, 3.0), (0.0, 4.0))
-    rows = [row("CT", label_map((2, 5))), Row("MR", other, other, image, View(axis=0, level=2))]
+    rows = [row("CT", label_map((2, 5))), FigureRow("MR", other, other, image, SliceView(axis=0, level=2))]
     save_comparison(tmp_path / "a.png", rows, {"liver": 1})
     assert (tmp_path / "a.png").exists()
 
@@ -81,11 +81,11 @@ def test_without_a_common_slice_the_fullest_is_chosen() -> None:
     for value in (1, 2, 3):
         labels[3 * value, 4 * value, :] = value
     labels[9, 5, 0] = 4
-    assert choose_view([labels]) == View(axis=0, level=9)
+    assert choose_view([labels]) == SliceView(axis=0, level=9)
 
 
 def test_without_any_structure_the_middle_is_chosen() -> None:
-    assert choose_view([label_map()]) == View(axis=0, level=5)
+    assert choose_view([label_map()]) == SliceView(axis=0, level=5)
 
 
 def test_colours_come_round_again() -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duplus_nnunet.reporting.presence import Calibration, Curve, fit_curves, measure_evidence
+from duplus_nnunet.reporting.presence import Curve, PresenceCalibration, fit_curves, measure_evidence
 
 # What logits say.
 
@@ -65,9 +65,9 @@ def draw(count: int, shift: float = 0.0, seed: int = 0, share: float = 0.5) -> l
     return [(float(found), bool(there)) for found, there in zip(evidence, present, strict=True)]
 
 
-def calibrate(**samples: Sequence[tuple[float, bool]]) -> Calibration:
+def calibrate(**samples: Sequence[tuple[float, bool]]) -> PresenceCalibration:
     curves = fit_curves(samples)
-    return Calibration((curves,) if curves else ())
+    return PresenceCalibration((curves,) if curves else ())
 
 
 def test_the_curve_is_that_of_another_program() -> None:
@@ -171,5 +171,5 @@ def test_evidence_that_is_no_number_has_no_answer() -> None:
 
 def test_folds_are_averaged_in_log_odds() -> None:
     folds = [Curve(slope, offset, 0.001, 0.999, True) for slope, offset in ((1.0, 0.0), (3.0, 1.0))]
-    found = Calibration(tuple({"a": curve} for curve in folds)).judge("a", 0.5)
+    found = PresenceCalibration(tuple({"a": curve} for curve in folds)).judge("a", 0.5)
     assert found == pytest.approx(1 / (1 + math.exp(-(0.5 + 2.5) / 2)))

@@ -10,7 +10,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.sensitivity.cases import Case, find_cases, read_image, read_truth
+from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 
 ENDING = ".nii.gz"
 READERS = [SimpleITKIO, NibabelIO, NibabelIOWithReorient]
@@ -27,7 +27,7 @@ def save(file: Path, shape: tuple[int, ...] = (4, 5, 6), spacing: float = 1.0, o
 def test_one_case_is_called_by_its_label_map(tmp_path: Path) -> None:
     images = [save(tmp_path / f"a_000{channel}{ENDING}") for channel in (0, 1)]
     label = save(tmp_path / f"truth{ENDING}")
-    assert find_cases(images, label, ENDING) == [Case("truth", tuple(images), label)]
+    assert find_cases(images, label, ENDING) == [LabelledCase("truth", tuple(images), label)]
 
 
 def test_folders_hold_a_case_each_with_all_its_channels(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_another_file_ending_is_refused(tmp_path: Path) -> None:
 
 
 def compare(reader: Any, tmp_path: Path, **grid: Any) -> np.ndarray:
-    case = Case("a", (save(tmp_path / f"a_0000{ENDING}"),), save(tmp_path / f"a{ENDING}", **grid))
+    case = LabelledCase("a", (save(tmp_path / f"a_0000{ENDING}"),), save(tmp_path / f"a{ENDING}", **grid))
     image, properties = read_image(reader(), case)
     return read_truth(reader(), case, properties, image.shape[1:])
 
@@ -94,11 +94,11 @@ def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
     file = tmp_path / f"a_0000{ENDING}"
     file.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"image.*a_0000.* cannot be read"):
-        read_image(NibabelIO(), Case("a", (str(file),), ""))
+        read_image(NibabelIO(), LabelledCase("a", (str(file),), ""))
 
 
 def test_a_label_map_that_is_none_is_named(tmp_path: Path) -> None:
-    case = Case("a", (save(tmp_path / f"a_0000{ENDING}"),), str(tmp_path / f"a{ENDING}"))
+    case = LabelledCase("a", (save(tmp_path / f"a_0000{ENDING}"),), str(tmp_path / f"a{ENDING}"))
     image, properties = read_image(NibabelIO(), case)
     Path(case.label).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"label map .* cannot be read"):
@@ -108,4 +108,4 @@ def test_a_label_map_that_is_none_is_named(tmp_path: Path) -> None:
 def test_channels_of_different_shapes_are_refused(tmp_path: Path) -> None:
     images = (save(tmp_path / f"a_0000{ENDING}"), save(tmp_path / f"a_0001{ENDING}", shape=(4, 5, 7)))
     with pytest.raises(DataError, match="on one grid"):
-        read_image(NibabelIO(), Case("a", images, ""))
+        read_image(NibabelIO(), LabelledCase("a", images, ""))

@@ -15,7 +15,7 @@ from duplus_nnunet.commands.prompts_sensitivity import to_json, write_text
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.planners import DuPLUSLabelManager
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
-from duplus_nnunet.sensitivity.study import Report, _predict, _sum_up, compute_dice, find_folds
+from duplus_nnunet.sensitivity.study import SensitivityReport, _predict, _sum_up, compute_dice, find_folds
 from duplus_nnunet.sensitivity.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
 
 CT = "computed tomography"
@@ -139,19 +139,19 @@ def test_all_wordings_of_a_pass_are_bound_at_once(plans: dict[str, Any], bank: P
 
 
 @pytest.fixture
-def report(bank: PromptBank) -> Report:
+def report(bank: PromptBank) -> SensitivityReport:
     wordings = list_wordings(bank, "ct", bank.names, with_contexts=True)
     dice = (0.9, 0.5, 0.7, math.nan, 0.8, math.nan)
     scores = [Score(wording, {"a": value}) for wording, value in zip(wordings, dice, strict=True)]
     return _sum_up(bank, "ct", bank.names, scores, {"liver": 1, "spleen": 2})
 
 
-def test_t1_is_reported_apart_from_t2(report: Report) -> None:
+def test_t1_is_reported_apart_from_t2(report: SensitivityReport) -> None:
     assert [score.wording.kind for score in report.targets[0].scores] == ["T2", "paraphrase", "synonym"]
     assert [score.wording.text for score in report.contexts[0].scores] == T1
 
 
-def test_the_text_names_spread_worst_wording_and_what_is_absent(report: Report) -> None:
+def test_the_text_names_spread_worst_wording_and_what_is_absent(report: SensitivityReport) -> None:
     lines = list(write_text(report))
     assert f"  liver (label value 1): spread 0.400, worst 0.500 by 'liver in {CT}'" in lines
     assert f"    0.900  T2             {T2['liver']}" in lines
@@ -160,7 +160,7 @@ def test_the_text_names_spread_worst_wording_and_what_is_absent(report: Report) 
     assert any(line.startswith("wordings of T1: spread of 1 of 2 target(s) 0.100") for line in lines)
 
 
-def test_json_holds_everything_and_no_nan(report: Report) -> None:
+def test_json_holds_everything_and_no_nan(report: SensitivityReport) -> None:
     found = json.loads(json.dumps(to_json(report), allow_nan=False))
     liver, spleen = found["targets"]
     assert (liver["spread"], liver["worst"]) == (0.4, f"liver in {CT}")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.survival.evaluation.calibration import (
-    Foretold,
+    HeldOutSurvival,
     calibrate,
     group,
     measure_excess,
     measure_slope,
-    observe,
     observe_with_interval,
+    observed_survival,
 )
 from duplus_nnunet.survival.evaluation.intervals import draw_counts
 from duplus_nnunet.survival.records.outcome import Outcome
@@ -21,7 +21,7 @@ from duplus_nnunet.survival.records.outcome import Outcome
 ONCE = np.ones((1, 1))
 
 
-def make_foretold(count: int = 400, seed: int = 0, factor: float = 1.0, ties: bool = False) -> Foretold:
+def make_foretold(count: int = 400, seed: int = 0, factor: float = 1.0, ties: bool = False) -> HeldOutSurvival:
     """Draw patients whose log-hazard is x; what is foretold takes it `factor` times."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=count)
@@ -30,10 +30,10 @@ def make_foretold(count: int = 400, seed: int = 0, factor: float = 1.0, ties: bo
     if ties:
         time = np.ceil(time / 20) * 20
     survival = np.exp(-np.outer(np.exp(factor * x), [0.4, 0.8]))
-    return Foretold(Outcome(event <= censoring, time), survival, rng.integers(0, 2, count).astype(float))
+    return HeldOutSurvival(Outcome(event <= censoring, time), survival, rng.integers(0, 2, count).astype(float))
 
 
-def count_once(found: Foretold) -> Any:
+def count_once(found: HeldOutSurvival) -> Any:
     return np.ones((1, len(found.outcome)))
 
 
@@ -44,7 +44,7 @@ def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float, tie
     outcome = make_foretold(80, 1, ties=ties).outcome
     times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time)
     expected = np.concatenate([[1.0], curve])[np.searchsorted(times, horizon, side="right")]
-    assert observe(outcome, horizon, np.ones((1, 80)))[0] == pytest.approx(expected, abs=1e-12)
+    assert observed_survival(outcome, horizon, np.ones((1, 80)))[0] == pytest.approx(expected, abs=1e-12)
     value, interval = observe_with_interval(outcome, horizon)
     assert value == pytest.approx(expected, abs=1e-12)
     assert interval is not None
@@ -55,7 +55,7 @@ def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float, tie
 def test_a_slope_is_the_coefficient_of_a_cox_model(ties: bool) -> None:
     linear_model = pytest.importorskip("sksurv.linear_model")
     found = make_foretold(120, 2, ties=ties)
-    found = Foretold(found.outcome, found.survival, np.zeros(120))
+    found = HeldOutSurvival(found.outcome, found.survival, np.zeros(120))
     horizon = 80.0
     until = Outcome(found.outcome.event & (found.outcome.time <= horizon), np.minimum(found.outcome.time, horizon))
     x = np.log(-np.log(np.clip(found.survival[:, 0], 0.001, 0.999)))[:, None]
@@ -67,7 +67,7 @@ def test_patients_drawn_twice_count_as_two_in_slope_and_mean() -> None:
     found = make_foretold(60, 3)
     rows = [0, 0, 0, *range(3, 60)]
     counts = np.bincount(rows, minlength=60)[None, :].astype(float)
-    repeated = Foretold(found.outcome.take(rows), found.survival[rows], found.fold[rows])
+    repeated = HeldOutSurvival(found.outcome.take(rows), found.survival[rows], found.fold[rows])
     for measure in (measure_slope, measure_excess):
         expected = measure(repeated, 1, 80.0, np.ones((1, 60)))[0]
         assert measure(found, 1, 80.0, counts)[0] == pytest.approx(expected, abs=1e-9)
@@ -88,17 +88,17 @@ def test_right_probabilities_are_neither_too_high_nor_too_low() -> None:
         assert one.excess.interval[0] < 0 < one.excess.interval[1]
         assert one.slope.interval is not None
         assert one.slope.interval[0] < 1 < one.slope.interval[1]
-    low = calibrate([Foretold(found.outcome, found.survival**2, found.fold)], horizons, [draw_counts(800)])
+    low = calibrate([HeldOutSurvival(found.outcome, found.survival**2, found.fold)], horizons, [draw_counts(800)])
     assert all(one.excess.interval is not None and one.excess.interval[0] > 0.05 for one in low)
 
 
 def test_the_same_for_all_has_no_slope_and_a_perfect_order_the_steepest() -> None:
     outcome = Outcome(np.ones(20, bool), np.arange(1.0, 21.0))
-    flat = Foretold(outcome, np.repeat([[0.3], [0.6]], 10, axis=0), np.repeat([0.0, 1.0], 10))
+    flat = HeldOutSurvival(outcome, np.repeat([[0.3], [0.6]], 10, axis=0), np.repeat([0.0, 1.0], 10))
     assert math.isnan(measure_slope(flat, 0, 15.0, count_once(flat))[0])  # folds differ, patients within them do not
-    ordered = Foretold(outcome, np.linspace(0.1, 0.9, 20)[:, None], np.zeros(20))
+    ordered = HeldOutSurvival(outcome, np.linspace(0.1, 0.9, 20)[:, None], np.zeros(20))
     assert measure_slope(ordered, 0, 15.0, count_once(ordered))[0] == 20
-    none = Foretold(Outcome(np.zeros(20, bool), outcome.time), ordered.survival, ordered.fold)
+    none = HeldOutSurvival(Outcome(np.zeros(20, bool), outcome.time), ordered.survival, ordered.fold)
     assert math.isnan(measure_slope(none, 0, 15.0, count_once(none))[0])
 
 
@@ -111,7 +111,7 @@ def test_groups_are_as_large_as_each_other_and_hold_everybody() -> None:
     assert predicted == sorted(predicted)
     assert np.average(predicted) == pytest.approx(found.survival[:, 0].mean())
     assert len(group(make_foretold(20), 0, 60.0)) == 2
-    flat = Foretold(found.outcome, np.full((90, 1), 0.5), found.fold)
+    flat = HeldOutSurvival(found.outcome, np.full((90, 1), 0.5), found.fold)
     assert [one.patients for one in group(flat, 0, 60.0)] == [90]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.records.checking import Report, check
+from duplus_nnunet.survival.records.checking import TableReport, check
 from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, plain, read_schema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Rows, read_records, read_rows
 
@@ -38,11 +38,11 @@ def make_patients(count: int = 30) -> list[tuple[Any, ...]]:
     ]
 
 
-def examine(*lines: tuple[Any, ...], cases: tuple[str, ...] = (), **changes: Any) -> Report:
+def examine(*lines: tuple[Any, ...], cases: tuple[str, ...] = (), **changes: Any) -> TableReport:
     return check(make_rows(*lines), ClinicalSchema.model_validate(FORM | changes), cases)
 
 
-def texts(report: Report, severity: str) -> str:
+def texts(report: TableReport, severity: str) -> str:
     return "\n".join(finding.text for finding in report.findings if finding.severity == severity)
 
 

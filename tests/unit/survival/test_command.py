@@ -11,7 +11,7 @@ import yaml
 
 from duplus_nnunet import cli
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.records.drafting import Named, draft
+from duplus_nnunet.survival.records.drafting import NamedColumns, draft
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Rows, read_records
 
@@ -44,7 +44,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def guess(text: str, cases: tuple[str, ...] = (), **named: Any) -> dict[str, Any]:
     lines = [line.split(",") for line in text.splitlines()]
     rows = Rows("t.csv", tuple(lines[0]), tuple(dict(zip(lines[0], line, strict=True)) for line in lines[1:]))
-    content: dict[str, Any] = yaml.safe_load(draft(rows, cases, Named(**named)))
+    content: dict[str, Any] = yaml.safe_load(draft(rows, cases, NamedColumns(**named)))
     records, findings = read_records(rows, ClinicalSchema.model_validate(content))
     assert len(records) == len(rows.rows), findings
     return content
@@ -193,7 +193,7 @@ def test_a_time_is_taken_with_its_own_event(header: str, pair: tuple[str, str]) 
 def test_other_times_and_events_are_named_in_the_draft() -> None:
     columns = ("patient", "death", "time_os", "relapse", "time_rfs")
     rows = Rows("t.csv", columns, tuple(dict(zip(columns, line, strict=True)) for line in ("a1516", "b0708")))
-    assert "# Other columns that look like a time or an event: relapse, time_rfs." in draft(rows, (), Named())
+    assert "# Other columns that look like a time or an event: relapse, time_rfs." in draft(rows, (), NamedColumns())
 
 
 def test_a_time_of_entry_is_no_covariate() -> None:
@@ -242,7 +242,7 @@ def test_an_event_that_some_lack_is_found_all_the_same() -> None:
     columns = ("patient", "time", "event")
     lines = (("a", "5", "1"), ("b", "6", "0"), ("c", "7", "NA"))
     rows = Rows("t.csv", columns, tuple(dict(zip(columns, line, strict=True)) for line in lines))
-    assert yaml.safe_load(draft(rows, (), Named()))["event"] == {"column": "event", "seen": [1], "censored": [0]}
+    assert yaml.safe_load(draft(rows, (), NamedColumns()))["event"] == {"column": "event", "seen": [1], "censored": [0]}
 
 
 def test_an_event_is_preferred_to_a_status_and_codes_of_r_are_known() -> None:

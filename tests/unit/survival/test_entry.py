@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.survival.evaluation.calibration import observe, observe_with_interval
+from duplus_nnunet.survival.evaluation.calibration import observe_with_interval, observed_survival
 from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
-from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
-from duplus_nnunet.survival.models.baselines import foretell_by_kaplan_meier
+from duplus_nnunet.survival.models.baselines import predict_kaplan_meier
 from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
 from duplus_nnunet.survival.models.forecasts import Task
 from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
@@ -139,8 +139,8 @@ def test_entries_at_the_start_change_nothing() -> None:
 def test_patients_who_had_not_entered_are_not_compared() -> None:
     outcome = Outcome(np.array([True, True, False]), np.array([2.0, 5.0, 9.0]), np.array([0.0, 3.0, 1.0]))
     # At 2 the second one was not there; the pairs are (0, 2) and (1, 2).
-    assert compare_pairs(outcome, np.zeros(3)).bottom.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
-    assert pool([compare_pairs(outcome, np.array([1.0, 9.0, 2.0]))])[0] == pytest.approx(0.5)
+    assert concordance(outcome, np.zeros(3)).bottom.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert pool([concordance(outcome, np.array([1.0, 9.0, 2.0]))])[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("horizon", [4.0, 8.0, 16.0])
@@ -149,17 +149,17 @@ def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float) -> 
     outcome = read_outcome(draw_late_patients(400, 5))
     times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
     expected = curve[np.searchsorted(times, horizon, side="right") - 1]
-    assert observe(outcome, horizon, np.ones((1, len(outcome))))[0] == pytest.approx(expected, abs=1e-12)
+    assert observed_survival(outcome, horizon, np.ones((1, len(outcome))))[0] == pytest.approx(expected, abs=1e-12)
     assert observe_with_interval(outcome, horizon)[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_kaplan_meier_finds_the_truth_that_time_zero_would_miss() -> None:
     pytest.importorskip("sksurv")
     records = draw_late_patients()
-    found = foretell_by_kaplan_meier(Task(records, records[:1], SCHEMA, TIMES, 0)).survival[0]
+    found = predict_kaplan_meier(Task(records, records[:1], SCHEMA, TIMES, 0)).survival[0]
     np.testing.assert_allclose(found, [0.75, 0.5, 0.25], atol=0.04)
     outcome = read_outcome(records)
-    naive = observe(Outcome(outcome.event, outcome.time), TIMES[1], np.ones((1, len(outcome))))[0]
+    naive = observed_survival(Outcome(outcome.event, outcome.time), TIMES[1], np.ones((1, len(outcome))))[0]
     assert naive > 0.6
 
 
@@ -169,7 +169,7 @@ def test_a_network_starts_from_the_truth(name: str) -> None:
     loss, notes = fit_loss(name, outcome, 20)
     assert notes == []
     start = loss.start(loss.make_targets(outcome))[None]
-    np.testing.assert_allclose(loss.tell_survival(start, TIMES)[0], [0.75, 0.5, 0.25], atol=0.06)
+    np.testing.assert_allclose(loss.predict_survival(start, TIMES)[0], [0.75, 0.5, 0.25], atol=0.06)
 
 
 def test_the_network_of_records_finds_the_truth() -> None:

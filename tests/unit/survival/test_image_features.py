@@ -13,7 +13,7 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.imaging.image_features import (
     FeatureReader,
-    Host,
+    HostModel,
     choose_lesions,
     name_features,
     note_lesions,
@@ -36,7 +36,7 @@ def make_reader(wanted: tuple[str, ...] = ("liver",)) -> FeatureReader:
     network = condition(unet, bank.embedding)
     nn.init.normal_(network.film.out.weight, std=0.3)  # type: ignore[arg-type]
     configuration = ConfigurationManager({"patch_size": [SIDE] * 3, "spacing": [2.0, 2.0, 2.0], "architecture": {}})
-    host = Host(PlansManager(make_plans()), configuration, {"labels": {"background": 0}}, torch.device("cpu"))
+    host = HostModel(PlansManager(make_plans()), configuration, {"labels": {"background": 0}}, torch.device("cpu"))
     return FeatureReader(network, host, bank, choose_lesions(bank, wanted))
 
 

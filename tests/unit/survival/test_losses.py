@@ -16,7 +16,7 @@ from duplus_nnunet.settings import SURVIVAL_LOSSES
 from duplus_nnunet.survival.models.cox import Cox, fit_baseline, sum_partial_likelihood
 from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
 from duplus_nnunet.survival.models.losses import LOSSES, fit_loss, read_loss
-from duplus_nnunet.survival.models.survival_loss import SurvivalLoss, Targets
+from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "survival_losses.json").read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def make_loss(name: str, outcome: Outcome, bins: int = 4) -> SurvivalLoss:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_discrete_losses_are_those_of_pycox(kind: Any, case: dict[str, Any]) -> None:
     logits = torch.tensor(case["logits"], dtype=torch.float64)
-    targets = Targets(torch.tensor(case["places"]), torch.tensor(case["seen"]))
+    targets = LossTargets(torch.tensor(case["places"]), torch.tensor(case["seen"]))
     found = kind(np.arange(1.0, logits.shape[1] + 1)).measure(logits, targets)
     assert float(found) == pytest.approx(case["losses"][kind.name], abs=1e-5)
 
@@ -113,11 +113,11 @@ def test_coxs_survival_falls_in_steps_from_breslows_baseline() -> None:
     outcome = Outcome(np.array([True, False, True]), np.array([2.0, 3.0, 5.0]))
     logits = torch.tensor([[0.3], [-0.2], [0.8]])
     loss = Cox().finish(logits, outcome)
-    curves = loss.tell_survival(logits[:1], np.array([0.0, 1.9, 2.0, 4.0, 5.0, 99.0]))
+    curves = loss.predict_survival(logits[:1], np.array([0.0, 1.9, 2.0, 4.0, 5.0, 99.0]))
     ratios = np.exp(logits[:, 0].double().numpy())
     steps = np.array([0, 0, 1 / ratios.sum(), 1 / ratios.sum(), 1 / ratios.sum() + 1 / ratios[2]])
     np.testing.assert_allclose(curves[0], np.exp(-ratios[0] * np.append(steps, steps[-1])), rtol=1e-6)
-    assert loss.tell_risk(logits).mean() == pytest.approx(0, abs=1e-6)
+    assert loss.predict_risk(logits).mean() == pytest.approx(0, abs=1e-6)
 
 
 def make_chances(loss: Any, logits: Numbers) -> Numbers:
@@ -162,10 +162,10 @@ def test_discrete_losses_curves_and_risks_follow_from_chances(kind: Any) -> None
     tensor = torch.from_numpy(logits)
     assert float(loss.measure(tensor, targets)) == pytest.approx(expected, abs=1e-6)
     free = 1 - np.cumsum(chances, axis=1)[:, :3]
-    found = loss.tell_survival(tensor, np.array([0.0, 1.0, 2.0, 3.0, 4.0, 50.0]))
+    found = loss.predict_survival(tensor, np.array([0.0, 1.0, 2.0, 3.0, 4.0, 50.0]))
     middle = np.sqrt(free[:, 1] * free[:, 2])
     np.testing.assert_allclose(found, np.stack([free[:, 0] ** 0, *free[:, :2].T, middle, *free[:, [2, 2]].T], 1))
-    np.testing.assert_allclose(loss.tell_risk(tensor), (1 - free).mean(1))
+    np.testing.assert_allclose(loss.predict_risk(tensor), (1 - free).mean(1))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -179,7 +179,7 @@ def test_a_network_starts_from_what_all_patients_together_had(name: str) -> None
         [1 - np.mean(outcome.event[outcome.time >= t] & (outcome.time[outcome.time >= t] == t)) for t in times]
     )
     at = [2, 5, 9]
-    found = fitted.tell_survival(start[:1], times[at])[0]
+    found = fitted.predict_survival(start[:1], times[at])[0]
     np.testing.assert_allclose(found, alive[at], atol=0.07)
 
 
@@ -213,9 +213,9 @@ def test_higher_outputs_are_a_higher_risk_and_a_lower_curve(name: str) -> None:
     loss = make_loss(name, outcome)
     logits = torch.tensor([[-1.0], [0.0], [1.0]]).repeat(1, loss.outputs)
     loss = loss.finish(logits[:, : loss.outputs].repeat(17, 1)[:50], outcome)
-    risk = loss.tell_risk(logits)
+    risk = loss.predict_risk(logits)
     assert (risk.diff() > 0).all()
-    curves = loss.tell_survival(logits, np.array([5.0, 10.0]))
+    curves = loss.predict_survival(logits, np.array([5.0, 10.0]))
     assert (np.diff(curves, axis=0) < 0).all()
     assert (np.diff(curves, axis=1) <= 0).all()
 
@@ -228,8 +228,8 @@ def test_a_loss_reads_back_from_json(name: str) -> None:
     loss = loss.finish(logits, outcome)
     again = read_loss(json.loads(json.dumps(loss.to_plain())))
     times = np.array([1.0, 5.0, 40.0])
-    np.testing.assert_array_equal(again.tell_survival(logits, times), loss.tell_survival(logits, times))
-    np.testing.assert_array_equal(again.tell_risk(logits), loss.tell_risk(logits))
+    np.testing.assert_array_equal(again.predict_survival(logits, times), loss.predict_survival(logits, times))
+    np.testing.assert_array_equal(again.predict_risk(logits), loss.predict_risk(logits))
 
 
 @pytest.mark.parametrize(

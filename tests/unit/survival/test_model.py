@@ -13,12 +13,12 @@ import torch
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.evaluation.metrics import compare_pairs, pool
+from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.models.image_inputs import fit_images
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS, forecast
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.models.network import Hiding, Inputs
+from duplus_nnunet.survival.models.network import InputDropout, Inputs
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
@@ -73,7 +73,7 @@ def make_cohort(count: int, age_effect: float, volume_effect: float, seed: int =
 
 
 def measure(records: Sequence[Record], found: Forecast) -> float:
-    return float(pool([compare_pairs(read_outcome(records), found.risk)])[0])
+    return float(pool([concordance(read_outcome(records), found.risk)])[0])
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_gradients_reach_the_image_features_and_the_networks(planted: Cohort, mo
     for member in model.members:
         member.network.zero_grad()
     whole = torch.from_numpy(images.take([record.patient for record in records[:8]]))
-    found = model.tell_risk(records[:8], whole).detach().numpy()
+    found = model.predict_risk(records[:8], whole).detach().numpy()
     np.testing.assert_allclose(found, model.forecast(records[:8], images, TIMES).risk, rtol=1e-4)
 
 
@@ -343,7 +343,7 @@ def test_hidden_columns_tables_and_modalities_look_as_missing_ones() -> None:
     columns, modalities = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1])
     absent = torch.tensor([0.0, 0.5, 1.0, -1.0])
     given = Inputs(torch.full((500, 4), 7.0), torch.full((500, 3), 7.0), torch.ones(500, 2, dtype=torch.bool))
-    hiding = Hiding(absent, columns, modalities, SurvivalSettings(column_dropout=0.3, table_dropout=0.2))
+    hiding = InputDropout(absent, columns, modalities, SurvivalSettings(column_dropout=0.3, table_dropout=0.2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shown = hiding(given)

@@ -14,14 +14,14 @@ import torch
 from duplus_nnunet.cli import main
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.evaluation.attribution import explain, tell_box_effects
-from duplus_nnunet.survival.evaluation.importance import Judged, measure_importance
+from duplus_nnunet.survival.evaluation.attribution import explain, measure_box_effects
+from duplus_nnunet.survival.evaluation.importance import HeldOutFold, measure_importance
 from duplus_nnunet.survival.models.averaging import average, choose_new_horizons, find_cut, standardise
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
-from duplus_nnunet.survival.prediction.rows import Seen, list_foretold
+from duplus_nnunet.survival.prediction.rows import ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import read_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import find_strange_values, read_new_patients
+from duplus_nnunet.survival.records.new_patients import find_out_of_range_values, read_new_patients
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, read_rows
 
@@ -123,12 +123,12 @@ def test_what_leaves_open_whose_a_row_is_is_refused(
 
 def test_values_unlike_all_that_were_trained_on_are_said(models: list[SurvivalModel]) -> None:
     record = Record(1, "new", "", math.nan, "", 0.0, {"age": 600.0, "sex": "x", "noise": None})
-    found = find_strange_values(record, [model.encoder for model in models])
+    found = find_out_of_range_values(record, [model.encoder for model in models])
     assert len(found) == 3
     assert "'age' is 600" in found[0]
     assert "'sex' is 'x'" in found[1]
     assert "'noise' is missing" in found[2]
-    assert find_strange_values(PATIENTS[0], [model.encoder for model in models]) == ()
+    assert find_out_of_range_values(PATIENTS[0], [model.encoder for model in models]) == ()
 
 
 # --- several folds
@@ -180,11 +180,11 @@ def test_a_patients_row_says_what_is_missing_and_who_was_trained_on(
 ) -> None:
     rows = write_table(tmp_path, "id,age,sex,noise\np00,61,f,0\nnew,62,f,0\n")
     patients = read_new_patients(rows, SCHEMA, {"p00", "other"})
-    seen = Seen([IMAGES.choose(NAMES)] * 2, {"p00": ("p00_CT",)}, {"p00": ("p00_CT: bright",)})
+    seen = ImageSummary([IMAGES.choose(NAMES)] * 2, {"p00": ("p00_CT",)}, {"p00": ("p00_CT: bright",)})
     seen.tables[0].rows["other"] = np.array([3, 0, 2], np.float32)  # type: ignore[index,union-attr]
     times = np.array([100.0]), np.linspace(0, 300, 4)
     found = average(models, patients.records, seen.tables, np.concatenate(times))
-    first, second, third = list_foretold(models, patients, seen, found, times)
+    first, second, third = list_patient_predictions(models, patients, seen, found, times)
     assert first.images == ("p00_CT",)
     assert first.warnings == ("no image of 'pt'", "p00_CT: bright",
         "trained on in 1 of 2 folds: this is no prediction of a new patient")  # fmt: skip
@@ -230,13 +230,13 @@ def test_a_box_that_takes_of_a_lesion_had_raised_the_risk(models: list[SurvivalM
     half = row.copy()
     half[0] /= 2
     boxes = {"box 0": row, "box 1": half}
-    found = tell_box_effects(models, record, [IMAGES, IMAGES], [boxes, boxes])
+    found = measure_box_effects(models, record, [IMAGES, IMAGES], [boxes, boxes])
     assert found[0] == pytest.approx(0, abs=1e-6)
     assert found[1] > 0
 
 
 def test_importance_is_of_what_matters_and_the_same_each_time(models: list[SurvivalModel]) -> None:
-    folds = [Judged(models[0], tuple(PATIENTS[60:]), IMAGES), Judged(models[1], tuple(PATIENTS[:20]), IMAGES)]
+    folds = [HeldOutFold(models[0], tuple(PATIENTS[60:]), IMAGES), HeldOutFold(models[1], tuple(PATIENTS[:20]), IMAGES)]
     concordance, found = measure_importance(folds, repeats=8)
     drops = {one.input: one.drop for one in found}
     assert concordance > 0.6
@@ -249,7 +249,7 @@ def test_importance_is_of_what_matters_and_the_same_each_time(models: list[Survi
 
 def test_a_shuffled_column_that_nobody_differs_in_is_worth_nothing(models: list[SurvivalModel]) -> None:
     alike = tuple(replace(one, values={**one.values, "age": 60.0}) for one in PATIENTS[60:])
-    _, found = measure_importance([Judged(models[0], alike, None)], repeats=3)
+    _, found = measure_importance([HeldOutFold(models[0], alike, None)], repeats=3)
     assert {one.input: (one.drop, one.spread) for one in found}["age"] == (0.0, 0.0)
 
 

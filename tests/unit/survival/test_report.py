@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from duplus_nnunet.survival.evaluation.calibration import Calibration
+from duplus_nnunet.survival.evaluation.calibration import SurvivalCalibration
 from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
 from duplus_nnunet.survival.evaluation.intervals import Value
 from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
@@ -185,7 +185,7 @@ def test_what_is_worse_than_chance_or_than_another_is_said(study: Study, cohort:
 
 def test_why_a_slope_is_not_known_is_said(study: Study, cohort: Cohort) -> None:
     def say(horizon: float, slope: Value, predictions: tuple[HeldOut, ...] = study.predictions) -> str:
-        measured = {"Cox": (Calibration(horizon, slope, slope),)}
+        measured = {"Cox": (SurvivalCalibration(horizon, slope, slope),)}
         return "\n".join(list_limits(replace(study, calibration=measured, predictions=predictions), cohort))
 
     none = Value(math.nan, None)

@@ -12,7 +12,7 @@ from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.records.table import CENSORED, SEEN
 from duplus_nnunet.survival.training.base import check_base, require_base
 from duplus_nnunet.survival.training.checkpoint import VERSION, take_checkpoint
-from duplus_nnunet.survival.training.lora import HazardHead, Targets
+from duplus_nnunet.survival.training.lora import HazardHead, HazardTargets
 from duplus_nnunet.survival.training.scratch import BestEpoch, learn_encoder, require_split
 from duplus_nnunet.trainers import DuPLUSSurvivalTrainer
 from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
@@ -28,7 +28,7 @@ def test_from_scratch_the_encoder_and_its_conditioning_learn_and_the_decoder_doe
     records = [make_record(str(n), 1.0 + n, SEEN if n < 3 else CENSORED) for n in range(4)]
     pooled = network.train().encode(torch.randn(4, 1, 16, 16, 16)).mean((2, 3, 4))
     logits = head(pooled, torch.zeros(4, dtype=torch.int64))
-    Targets.of(records, records, 3).measure(logits, list("0123")).backward()  # type: ignore[no-untyped-call]
+    HazardTargets.of(records, records, 3).measure(logits, list("0123")).backward()  # type: ignore[no-untyped-call]
     own = {id(weight) for weight in weights}
     norms = [module for module in network.encoder.modules() if isinstance(module, nn.InstanceNorm3d)]
     kernels = [module.weight for module in network.encoder.modules() if isinstance(module, nn.Conv3d)]

@@ -15,7 +15,7 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.imaging.feature_store import FeatureStore, Imaged, collect
+from duplus_nnunet.survival.imaging.feature_store import FeatureStore, ImagedCase, collect
 from duplus_nnunet.survival.imaging.image_features import LESION, name_features
 from duplus_nnunet.survival.models.hazard import logistic_hazard_loss, predict_survival
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -24,18 +24,18 @@ from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 from duplus_nnunet.survival.training.base import judge_overlap
 from duplus_nnunet.survival.training.checkpoint import compare_patients, digest_outcomes
 from duplus_nnunet.survival.training.data import (
-    Clinic,
+    ClinicalData,
     FoldPatients,
     InnerSplit,
     part_images,
-    read_clinic,
+    read_clinical_data,
     split_patients,
     split_within,
 )
 from duplus_nnunet.survival.training.lora import (
     ADAPTER,
     HazardHead,
-    Targets,
+    HazardTargets,
     attach_lora,
     is_gain,
     make_spec,
@@ -83,7 +83,12 @@ class Reader:
         return np.array([value], np.float32)
 
 
-IMAGES = [Imaged("c1", "ann", "ct"), Imaged("c2", "bob", "ct"), Imaged("c3", "bob", "ct"), Imaged("c4", "bob", "pet")]
+IMAGES = [
+    ImagedCase("c1", "ann", "ct"),
+    ImagedCase("c2", "bob", "ct"),
+    ImagedCase("c3", "bob", "ct"),
+    ImagedCase("c4", "bob", "pet"),
+]
 
 
 @pytest.fixture
@@ -276,9 +281,9 @@ def make_record(name: str, time: float = 10.0, event: str = SEEN) -> Record:
     return Record(1, name, "", time, event)
 
 
-def make_clinic(*cases: str) -> Clinic:
+def make_clinic(*cases: str) -> ClinicalData:
     table = CaseTable({"s": Source("D", "ct", ("t",), ("CT",))}, {case: Case("s", case, ("t",), ()) for case in cases})
-    return Clinic({name: make_record(name) for name in ("ann", "bob", "cid", "dot")}, SCHEMA, table, ())
+    return ClinicalData({name: make_record(name) for name in ("ann", "bob", "cid", "dot")}, SCHEMA, table, ())
 
 
 def test_who_has_no_image_is_learned_from_and_a_case_without_record_is_left_out() -> None:
@@ -286,7 +291,7 @@ def test_who_has_no_image_is_learned_from_and_a_case_without_record_is_left_out(
     found = split_patients(clinic, ["ann_ct", "zoe_ct"], ["bob_ct"], 0)
     assert [record.patient for record in found.train] == ["ann", "cid", "dot"]
     assert [record.patient for record in found.held_out] == ["bob"]
-    assert clinic.list_images(["zoe_ct", "ann_ct"]) == [Imaged("ann_ct", "ann", "ct")]
+    assert clinic.list_images(["zoe_ct", "ann_ct"]) == [ImagedCase("ann_ct", "ann", "ct")]
 
 
 def test_a_patient_on_both_sides_is_refused() -> None:
@@ -311,7 +316,7 @@ def test_the_inner_split_holds_imaged_patients_out_alone() -> None:
 
 def test_the_second_stage_is_given_no_case_that_cannot_be_read_and_none_of_a_patient_who_judges() -> None:
     inner = InnerSplit((make_record("ann"), make_record("cid")), (make_record("bob"),))
-    images = [Imaged("ann_ct", "ann", "ct"), Imaged("bob_ct", "bob", "ct"), Imaged("cid_ct", "cid", "ct")]
+    images = [ImagedCase("ann_ct", "ann", "ct"), ImagedCase("bob_ct", "bob", "ct"), ImagedCase("cid_ct", "cid", "ct")]
     assert part_images(images, inner) == (["ann_ct", "cid_ct"], ["bob_ct"])
     with pytest.raises(DataError, match="2 images of inner training patients and 0 of inner held-out ones"):
         part_images([images[0], images[2]], inner)
@@ -367,7 +372,7 @@ def test_a_clinical_table_without_a_schema_names_the_command_that_drafts_it(
     (folder / "clinical.csv").write_text("id,days,dead\nann,10,1\n")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     with pytest.raises(DataError, match=r"clinical\.yaml.* is not there\. Draft it by `duplus survival draft D"):
-        read_clinic("Dataset001_A", make_clinic("ann_ct").table)
+        read_clinical_data("Dataset001_A", make_clinic("ann_ct").table)
 
 
 # --- the LoRA
@@ -407,7 +412,7 @@ def test_gradient_reaches_every_layer_of_the_lora_and_nothing_of_the_base() -> N
     weights = attach_lora(network, make_spec(network, SETTINGS))
     head = HazardHead(8, 1, 3)
     records = [make_record(str(n), 1.0 + n, SEEN if n < 3 else CENSORED) for n in range(4)]
-    targets = Targets.of(records, records, 3)
+    targets = HazardTargets.of(records, records, 3)
     optimizer = torch.optim.AdamW([*weights, *head.parameters()], 1e-2)
     network.train()
     for _ in range(2):  # the second factor starts at 0, and so passes no gradient on to the first one at first
@@ -430,7 +435,7 @@ def test_gradient_reaches_every_layer_of_the_lora_and_nothing_of_the_base() -> N
 
 def test_the_loss_of_curves_is_the_networks_own_loss() -> None:
     records = [make_record(str(n), 1.0 + n, SEEN if n % 2 else CENSORED) for n in range(8)]
-    targets = Targets.of(records, records, 4)
+    targets = HazardTargets.of(records, records, 4)
     logits = torch.randn(8, len(targets.edges))
     curves = predict_survival(logits, targets.edges, targets.edges)
     expected = float(logistic_hazard_loss(logits, targets.risk, targets.had))

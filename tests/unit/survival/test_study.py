@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation import study as study_module
 from duplus_nnunet.survival.evaluation.cross_validation import find_median
-from duplus_nnunet.survival.evaluation.metrics import compare_at, compare_pairs, pool, sum_brier, weigh_events
+from duplus_nnunet.survival.evaluation.metrics import (
+    brier_score,
+    concordance,
+    cumulative_dynamic_auc,
+    ipcw_weights,
+    pool,
+)
 from duplus_nnunet.survival.evaluation.study import Design, Study, choose_horizons, list_methods, run_study
 from duplus_nnunet.survival.models import methods
 from duplus_nnunet.survival.models.forecasts import Forecast, cut_risks
@@ -82,9 +88,9 @@ def test_scores_are_those_of_scikit_survival(seed: int, ties: bool) -> None:
     curves = np.sort(np.random.default_rng(seed).random((80, 3)), axis=1)[:, ::-1]
     tau = float(times[-1])
     ours = [
-        pool([compare_pairs(test, risk)]),
-        pool([compare_pairs(test, risk, weigh_events(train, test, tau) ** 2)]),
-        pool([sum_brier(train, test, curves, times)]),
+        pool([concordance(test, risk)]),
+        pool([concordance(test, risk, ipcw_weights(train, test, tau) ** 2)]),
+        pool([brier_score(train, test, curves, times)]),
     ]
     structured = train.to_sksurv(), test.to_sksurv()
     theirs = [
@@ -94,12 +100,12 @@ def test_scores_are_those_of_scikit_survival(seed: int, ties: bool) -> None:
     keep = test.time < train.time.max()
     shown = test.take(np.flatnonzero(keep))
     theirs.append(metrics.integrated_brier_score(structured[0], shown.to_sksurv(), curves[keep], times))
-    ours[2] = pool([sum_brier(train, shown, curves[keep], times)])
+    ours[2] = pool([brier_score(train, shown, curves[keep], times)])
     np.testing.assert_allclose([one[0] for one in ours], theirs, atol=1e-6)
     auc = metrics.cumulative_dynamic_auc(structured[0], shown.to_sksurv(), risk[keep], times)[0]
     for time, expected in zip(times, auc, strict=True):
-        weights = weigh_events(train, shown, float(np.nextafter(time, np.inf)))
-        assert pool([compare_at(shown, risk[keep], weights, time)])[0] == pytest.approx(expected, abs=1e-6)
+        weights = ipcw_weights(train, shown, float(np.nextafter(time, np.inf)))
+        assert pool([cumulative_dynamic_auc(shown, risk[keep], weights, time)])[0] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gbsg2", "whas500", "veterans_lung_cancer"])
@@ -110,29 +116,29 @@ def test_concordance_is_that_of_scikit_survival_on_its_datasets(name: str) -> No
     outcome = Outcome(event.astype(bool), time.astype(float))
     risk = np.round(np.random.default_rng(0).normal(size=len(outcome)), 1)
     expected = metrics.concordance_index_censored(outcome.event, outcome.time, risk)[0]
-    assert pool([compare_pairs(outcome, risk)])[0] == pytest.approx(expected, abs=1e-6)
+    assert pool([concordance(outcome, risk)])[0] == pytest.approx(expected, abs=1e-6)
 
 
 @given(st.integers(0, 10**6))
 @settings(deadline=None)
 def test_only_the_order_of_risks_counts(seed: int) -> None:
     outcome, risk = make_outcome(20, seed, ties=False)
-    assert pool([compare_pairs(outcome, risk)]) == pytest.approx(pool([compare_pairs(outcome, np.exp(3 * risk))]))
-    reverse = pool([compare_pairs(outcome, -risk)])
-    assert pool([compare_pairs(outcome, risk)]) == pytest.approx(1 - reverse, nan_ok=True)
+    assert pool([concordance(outcome, risk)]) == pytest.approx(pool([concordance(outcome, np.exp(3 * risk))]))
+    reverse = pool([concordance(outcome, -risk)])
+    assert pool([concordance(outcome, risk)]) == pytest.approx(1 - reverse, nan_ok=True)
 
 
 def test_a_patient_that_was_drawn_twice_counts_as_two() -> None:
     outcome, risk = make_outcome(12, 3)
     counts = np.array([[2.0, 0.0, *[1.0] * 10]])
     repeated = [0, 0, *range(2, 12)]
-    expected = pool([compare_pairs(outcome.take(repeated), risk[repeated])])
-    assert pool([compare_pairs(outcome, risk)], [counts]) == pytest.approx(expected, abs=1e-12)
+    expected = pool([concordance(outcome.take(repeated), risk[repeated])])
+    assert pool([concordance(outcome, risk)], [counts]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_nothing_to_compare_has_no_score() -> None:
     outcome = Outcome(np.zeros(5, bool), np.arange(1.0, 6.0))
-    assert np.isnan(pool([compare_pairs(outcome, np.arange(5.0))])[0])
+    assert np.isnan(pool([concordance(outcome, np.arange(5.0))])[0])
 
 
 def test_an_encoder_knows_its_training_records_alone() -> None:
@@ -242,7 +248,7 @@ def test_a_network_learns_what_was_planted_and_is_the_same_again() -> None:
     with torch.no_grad():
         risks = [predict_risk(network(torch.from_numpy(numbers[60:]))) for network, _ in found]
     np.testing.assert_array_equal(*risks)
-    assert pool([compare_pairs(outcome.take(range(60, 80)), risks[0])])[0] > 0.75
+    assert pool([concordance(outcome.take(range(60, 80)), risks[0])])[0] > 0.75
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.trainers.batches import Questioner, count_pairs, flip_images, list_pairs
+from duplus_nnunet.trainers.batches import BatchPrompter, count_pairs, flip_images, list_pairs
 
 from ..partial_plans import NAMES, make_plans, make_table
 
@@ -16,8 +16,8 @@ class Always:
         return 0.0
 
 
-def make_questioner(**options: int) -> Questioner:
-    return Questioner(PromptBank(make_plans()), make_table(), **options)
+def make_questioner(**options: int) -> BatchPrompter:
+    return BatchPrompter(PromptBank(make_plans()), make_table(), **options)
 
 
 def test_a_batch_is_asked_for_what_is_annotated_in_any_of_its_images() -> None:
@@ -54,7 +54,7 @@ def test_a_side_without_partner_in_the_model_is_not_mirrored() -> None:
     plans = make_plans()
     for target in plans["duplus"]["targets"]:
         target["partner"] = None
-    questioner = Questioner(PromptBank(plans), make_table())
+    questioner = BatchPrompter(PromptBank(plans), make_table())
     assert questioner.ask(["a_0", "b_0"], Always()).flipped == (False, True)  # type: ignore[arg-type]
 
 
