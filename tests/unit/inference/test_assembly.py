@@ -276,19 +276,19 @@ def test_probabilities_below_the_floor_alone_are_left_out() -> None:
 
 def test_a_floor_that_would_cut_targets_is_refused() -> None:
     rule = Rule((1,), True, np.uint8)
-    with pytest.raises(DataError, match=r"The floor is 0\.5"):
+    with pytest.raises(DataError, match=r"0\.5"):
         Assembly(CASES["cropped"].make_resampler(), rule, [("liver", "A liver.")], 0.5)
 
 
 def test_number_of_targets_is_checked_from_the_start_to_the_end() -> None:
     case, rule = CASES["cropped"], Rule((1, 2), True, np.uint8)
-    with pytest.raises(DataError, match="1 targets were asked for; the labels declare 2"):
+    with pytest.raises(DataError, match=r"\b1\b.*\b2\b"):
         Assembly(case.make_resampler(), rule, [("liver", "A liver.")])
     assembly = Assembly(case.make_resampler(), rule, [("liver", "A liver."), ("spleen", "A spleen.")])
     assembly.add(draw_logits(case.source, 1))
-    with pytest.raises(DataError, match="1 targets were predicted; expected 2"):
+    with pytest.raises(DataError, match=r"\b1\b.*\b2\b"):
         assembly.finish()
-    with pytest.raises(DataError, match=r"1 \+ 2 targets were predicted; expected 2"):
+    with pytest.raises(DataError, match=r"1 \+ 2\b.*\b2\b"):
         assembly.add(draw_logits(case.source, 2))
 
 
@@ -341,6 +341,6 @@ def test_group_is_the_largest_that_fits() -> None:
 
 def test_limit_that_would_do_is_said_and_does() -> None:
     memory = Memory(fixed=GIB, network=GIB // 3, kept=GIB // 7)
-    with pytest.raises(DataError, match=r"1\.00 GiB is too little for 8 target.*Set --memory to 2\.5GB or more"):
+    with pytest.raises(DataError, match=r"(?s)1\.00 GiB.*\b8\b.*--memory.*2\.5GB"):
         choose_group(GIB, memory, 8)
     assert choose_group(int(2.5 * GIB), memory, 8) == 1

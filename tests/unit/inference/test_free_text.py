@@ -146,13 +146,13 @@ def test_nearest_known_targets_come_first(plans: dict[str, Any], encoded: list[s
 
 @pytest.mark.parametrize("text", ["", "  ", "-", "..."])
 def test_an_empty_text_is_refused(plans: dict[str, Any], text: str) -> None:
-    with pytest.raises(PromptError, match="prompt 2 of 2 is empty"):
+    with pytest.raises(PromptError, match=r"2 of 2.*--prompt"):
         read_texts(plans, LABELS, "ct", ["ureter", text])
 
 
 @pytest.mark.parametrize("text", ["background", "Ignore"])
 def test_words_that_nnunet_keeps_for_itself_are_refused(plans: dict[str, Any], text: str) -> None:
-    with pytest.raises(PromptError, match="keeps for itself"):
+    with pytest.raises(PromptError, match=f"'{text}'.*dataset.json"):
         read_texts(plans, LABELS, "ct", [text])
 
 
@@ -160,7 +160,7 @@ def test_a_text_that_may_mean_two_targets_is_refused(plans: dict[str, Any]) -> N
     for name in ("liver", "left kidney"):
         plans["duplus"]["contexts"]["ct"]["target_prompts"][name].append("the big one")
     plans["duplus"]["embeddings"]["the big one"] = encode_vector(vector_of("the big one"))
-    with pytest.raises(PromptError, match="any of 'liver', 'left kidney'"):
+    with pytest.raises(PromptError, match=r"'the big one'.*'liver', 'left kidney'"):
         find_known(PromptBank(plans), "ct", "the big one")
 
 
@@ -183,7 +183,7 @@ def test_without_the_models_own_encoder_the_remedy_is_said(
 ) -> None:
     monkeypatch.setenv("DUPLUS_EMBEDDINGS", str(tmp_path))
     plans["duplus"]["encoder"]["name"] = "./moved"
-    with pytest.raises(EncoderError, match=r"(?s)no such folder.*'ureter'.*'./moved'.*--encoder"):
+    with pytest.raises(EncoderError, match=r"(?s)'ureter'.*'\./moved'.*--encoder"):
         read_texts(plans, LABELS, "ct", ["ureter"])
 
 
@@ -245,7 +245,7 @@ def test_without_a_selection_all_targets_are_bound(plans: dict[str, Any]) -> Non
 
 
 def test_an_unknown_target_is_told_of_free_text(plans: dict[str, Any]) -> None:
-    with pytest.raises(PromptError, match=r"Unknown target 'ureter'.*by --prompt"):
+    with pytest.raises(PromptError, match=r"(?s)'ureter'.*--prompt"):
         apply_selection(make_predictor(plans, {"labels": LABELS}), Selection(("ureter",), "ct"))
 
 
@@ -287,6 +287,6 @@ def test_a_new_text_is_refused_where_the_encoder_learned_with_the_network(
 ) -> None:
     plans["duplus"]["settings"] = {"text_adapter": {"enabled": True}}
     assert read_texts(plans, LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
-    with pytest.raises(EncoderError, match="trained along with it"):
+    with pytest.raises(EncoderError, match=rf"(?s){NEW}.*settings\.text_adapter.*--list-targets"):
         read_texts(plans, LABELS, "ct", [NEW])
     assert not encoded

@@ -26,14 +26,14 @@ def test_a_whole_file_passes_and_one_cut_off_is_named(tmp_path: Path, name: str)
     file = write_image(tmp_path / name)
     check_whole(file)
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(DataError, match=rf"{name} (cannot be read|is cut off)"):
+    with pytest.raises(DataError, match=name):
         check_whole(file)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     file = tmp_path / "case_0000.nii.gz"
     file.write_bytes(b"<html>not found</html>")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=file.name):
         check_whole(file)
 
 
@@ -49,21 +49,21 @@ def test_other_formats_are_left_to_nnunet(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere cannot be read.*-i"):
+    with pytest.raises(DataError, match=r"(?s)nowhere.*-i"):
         check_source(str(tmp_path / "nowhere"), DATASET_JSON)
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="it is empty"):
+    with pytest.raises(DataError, match=rf"{tmp_path.name}.*'\.nii\.gz'"):
         check_source(str(tmp_path), DATASET_JSON)
     (tmp_path / "case_0000.mha").touch()
-    with pytest.raises(DataError, match=r"1 other file\(s\), first 'case_0000.mha'"):
+    with pytest.raises(DataError, match=r"\b1\b.*'case_0000\.mha'"):
         check_source(str(tmp_path), DATASET_JSON)
 
 
 def test_a_file_without_a_channel_number_is_told(tmp_path: Path) -> None:
     write_image(tmp_path / "case.nii.gz")
-    with pytest.raises(DataError, match="has no channel number"):
+    with pytest.raises(DataError, match=r"case\.nii\.gz.*CASE_0000\.nii\.gz"):
         check_source(str(tmp_path), DATASET_JSON)
 
 
@@ -72,7 +72,7 @@ def test_a_voxel_that_is_no_number_is_told(wrong: float) -> None:
     image = torch.zeros(1, 2, 3, 4)
     check_finite(image)
     image[0, 1, 1, 1] = wrong
-    with pytest.raises(DataError, match="1 of 24 voxels"):
+    with pytest.raises(DataError, match=r"\b1\b.*\b24\b"):
         check_finite(image)
 
 

@@ -119,7 +119,7 @@ def test_labels_of_the_dataset_keep_their_values(raw: Path, model: Path) -> None
 
 def test_what_was_predicted_before_a_failure_is_kept(raw: Path, model: Path) -> None:
     write(raw / "imagesTr" / "d_bad_0000.nii.gz", [1, 2, 3, 4])
-    with pytest.raises(DataError, match="1 of 3 cases failed"):
+    with pytest.raises(DataError, match="1 of 3"):
         draft(raw, model)
     assert set(list_predicted(raw, ".nii.gz")) == {"b", "c"}
     assert not (raw / "labelsTr" / "d_bad.nii.gz").exists()
@@ -128,9 +128,9 @@ def test_what_was_predicted_before_a_failure_is_kept(raw: Path, model: Path) -> 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"labels": {"background": 0, "spleen": 1}}, "the label 'spleen', which the model does not know"),
-        ({"labels": {"background": 0, "liver": [1, 2]}}, "declares 'liver' as .* regions"),
-        ({"file_ending": ".mha"}, "has images '.mha', the model reads '.nii.gz'"),
+        ({"labels": {"background": 0, "spleen": 1}}, "'spleen'"),
+        ({"labels": {"background": 0, "liver": [1, 2]}}, "'liver'"),
+        ({"file_ending": ".mha"}, r"'\.mha'.*'\.nii\.gz'"),
     ],
 )
 def test_datasets_of_another_form_are_refused(raw: Path, model: Path, content: dict[str, Any], said: str) -> None:
@@ -144,7 +144,7 @@ def test_datasets_of_another_form_are_refused(raw: Path, model: Path, content: d
 
 def test_a_model_of_stock_nnunet_is_refused(raw: Path, model: Path) -> None:
     (model / "plans.json").write_text("{}")
-    with pytest.raises(ModelError, match="no DuPLUS model's folder"):
+    with pytest.raises(ModelError, match=f"{model.name}.*--masks-from"):
         draft(raw, model)
 
 
@@ -152,14 +152,14 @@ def test_a_device_that_is_not_there_or_a_folder_that_cannot_be_written_is_told_a
     raw: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = Namespace(masks_from=model, context=None, device="gpu")
-    with pytest.raises(HostError, match="'gpu' is not known; use cpu, cuda or mps"):
+    with pytest.raises(HostError, match=r"'gpu'.*cpu, cuda or mps"):
         draft_masks(open_raw_dataset(str(raw)), args)
     monkeypatch.setattr("os.access", lambda *asked: False)
-    with pytest.raises(DataError, match="may not be written to"):
+    with pytest.raises(DataError, match=raw.name):
         draft_masks(open_raw_dataset(str(raw)), args)
 
 
 def test_a_damaged_record_is_said_to_be_one(raw: Path) -> None:
     (raw / "predicted_labels.json").write_text("{")
-    with pytest.raises(DataError, match="Restore it"):
+    with pytest.raises(DataError, match=r"predicted_labels\.json"):
         list_predicted(raw, ".nii.gz")

@@ -17,7 +17,7 @@ def test_a_damaged_checkpoint_is_found_however_folds_are_named(tmp_path: Path, f
     (tmp_path / "fold_0").mkdir()
     (tmp_path / "fold_0" / FINAL).write_bytes(b"cut off")
     files = [tmp_path / f"fold_{name}" / FINAL for name in list_folds(tmp_path, folds, FINAL)]
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=FINAL):
         _check_checkpoints(files, FITTING, True)
 
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_of_another_embedding_than_the_plans_is_refused(tmp_path: P
     weights = {"film.hidden.weight": torch.zeros(2, 8), "generator.from_target.weight": torch.zeros(2, 16)}
     torch.save({"network_weights": weights}, file)
     _check_checkpoints([file], FITTING, True)
-    with pytest.raises(ModelError, match="embeddings of length 8; its plans hold some of length 12"):
+    with pytest.raises(ModelError, match=r"\b8\b.*\b12\b"):
         _check_checkpoints([file], (12, 24), True)
 
 
@@ -42,7 +42,7 @@ def test_a_network_whose_decoder_never_learned_gives_no_masks(tmp_path: Path) ->
     file = tmp_path / FINAL
     torch.save({"network_weights": {}, "duplus_survival": {"encoder": "scratch"}}, file)
     _check_checkpoints([file], FITTING, False)
-    with pytest.raises(ModelError, match="cannot segment: its encoder was trained from scratch"):
+    with pytest.raises(ModelError, match=f"{FINAL}.*scratch"):
         _check_checkpoints([file], FITTING, True)
     torch.save({"network_weights": {}, "duplus_survival": {"encoder": "pretrained"}}, file)
     _check_checkpoints([file], FITTING, True)

@@ -1,5 +1,6 @@
 """Logits from the network's grid to the image's: the numbers are those of nnU-Net 2.8 (scikit-image and SciPy)."""
 
+import re
 from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
 from typing import Any
@@ -193,7 +194,7 @@ def test_other_ways_to_resample_are_left_to_nnunet(changes: dict[str, Any]) -> N
     stock = np.asarray(stock)[0]
     np.testing.assert_array_equal(spread(box, values, stock.shape) > 0, stock > 0)
     np.testing.assert_array_equal(values, stock[box].astype(np.float16))
-    with pytest.raises(HostError, match="knows no boxes"):
+    with pytest.raises(HostError, match="resample"):
         resampler.interpolate(logits, box)
 
 
@@ -224,7 +225,7 @@ def test_a_function_that_makes_another_shape_is_refused() -> None:
     configuration = make_configuration(function="no_resampling_hack")
     configuration.configuration["resampling_fn_probabilities_kwargs"] = {}
     resampler = make_resampler(configuration, make_plans(), make_properties((8, 8, 8)), (4, 4, 4))
-    with pytest.raises(HostError, match=r"made the shape \(4, 4, 4\); expected \(8, 8, 8\)"):
+    with pytest.raises(HostError, match=r"\(4, 4, 4\).*\(8, 8, 8\)"):
         resampler.resample(np.ones((4, 4, 4), np.float16))
 
 
@@ -241,19 +242,19 @@ def test_2d_configuration_leaves_slices_alone() -> None:
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
     logits = np.zeros((3, 3, 3), np.float32)
     logits[1, 1, 1] = value
-    with pytest.raises(ModelError, match="not finite"):
+    with pytest.raises(ModelError, match="finite"):
         make((3, 3, 3), (4, 4, 4)).resample(logits)
 
 
 def test_logits_of_another_grid_are_refused() -> None:
-    with pytest.raises(DataError, match=r"shape \(3, 3, 4\); expected \(3, 3, 3\)"):
+    with pytest.raises(DataError, match=r"\(3, 3, 4\).*\(3, 3, 3\)"):
         make((3, 3, 3), (4, 4, 4)).resample(np.zeros((3, 3, 4), np.float16))
 
 
 @pytest.mark.parametrize("box", [[[0, 5], [0, 4], [0, 4]], [[1, 5], [0, 4], [0, 4]], [[-1, 3], [0, 4], [0, 4]]])
 def test_crop_that_does_not_fit_is_refused(box: Any) -> None:
     properties = {**make_properties((4, 4, 4)), "bbox_used_for_cropping": box}
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match=re.escape(str(tuple(box[0])))):
         make_resampler(make_configuration(), make_plans(), properties, (4, 4, 4))
 
 

@@ -47,7 +47,7 @@ def test_nnunets_abbreviation_of_continue_prediction_is_not_ours(
 
 
 def test_device_is_not_taken_for_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="needs to know the model"):
+    with pytest.raises(ModelError, match="-m"):
         _find_model_folder(["-device", "cpu", "-c", "3d_fullres"])
     assert _find_model_folder(["-device", "cpu", "-m", str(tmp_path)]) == tmp_path
 
@@ -71,7 +71,7 @@ def test_an_output_folder_that_is_a_file_is_refused(
 ) -> None:
     file = tmp_path_factory.mktemp("out") / "file"
     file.write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=r"file.*-o"):
         call("-m", "M", "-o", str(file))
 
 
