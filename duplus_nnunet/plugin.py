@@ -253,20 +253,16 @@ def wrap_plan_entry(original: Entry) -> Entry:
     return wrap_entry(plan_entry)
 
 
-def wrap_predict_entry(kind: str) -> Callable[[Entry], Entry]:
+def wrap_predict_entry(original: Entry) -> Entry:
     """Give one of the two prediction commands the selection of targets and context."""
+    from duplus_nnunet.inference.entry import wrap_entry_point
 
-    def wrap(original: Entry) -> Entry:
-        from duplus_nnunet.inference.selection import wrap_entry_point
-
-        return wrap_entry(wrap_entry_point(original, kind))
-
-    return wrap
+    return wrap_entry(wrap_entry_point(original))
 
 
 def wrap_predictor(predictor: type) -> type:
     """Let nnU-Net's predictor handle our networks."""
-    from duplus_nnunet.inference.host import patch_predictor
+    from duplus_nnunet.inference.takeover import patch_predictor
 
     patch_predictor(predictor)
     return predictor
@@ -300,8 +296,8 @@ CHANGES = (
         "nnU-Net insists that every key but the segmentation layers is present with an equal shape",
         wrap_pretrained,
     ),
-    Change(_PREDICT, "predict_entry_point", _SELECTION, _SELECTION_REASON, wrap_predict_entry("trained")),
-    Change(_PREDICT, "predict_entry_point_modelfolder", _SELECTION, _SELECTION_REASON, wrap_predict_entry("folder")),
+    Change(_PREDICT, "predict_entry_point", _SELECTION, _SELECTION_REASON, wrap_predict_entry),
+    Change(_PREDICT, "predict_entry_point_modelfolder", _SELECTION, _SELECTION_REASON, wrap_predict_entry),
     Change(
         _PREDICT,
         "nnUNetPredictor",

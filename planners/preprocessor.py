@@ -5,7 +5,6 @@ All work on voxels is nnU-Net's; it is handed the spacing, the normalisation and
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,8 @@ from duplus_nnunet.planners.context_plans import configure, measure
 from duplus_nnunet.planners.orientation import find_axis
 from duplus_nnunet.settings import PLANS_KEY
 
-# In a copy of the plans that a prediction hands to its workers: {"default": context, "by_case": {case: context}}.
-CHOICE = "context_choice"
 
-
-# Properties of the case that this thread preprocessed last; nnU-Net's single-image prediction does not pass them.
-_last = threading.local()
-
-
-def take_last() -> dict[str, Any] | None:
-    """Return the properties of the case that was preprocessed last in this thread, once."""
-    found: dict[str, Any] | None = getattr(_last, "properties", None)
-    _last.properties = None
-    return found
-
-
-def _knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
+def knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
     """Tell whether an image's left-right axis is the training images', so that it may be mirrored along it."""
     axis = plans[PLANS_KEY].get("left_right_axis")
     direction = properties.get("sitk_stuff", {}).get("direction")
@@ -121,22 +106,14 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     ) -> Any:
         """Differs from nnU-Net: with the context's spacing and normalisation; which one stands in the properties."""
         plans = plans_manager.plans
-        context = self._current or self._find("", plans)
+        context = self._current or self.context or self._find("", plans)
         contexts = plans[PLANS_KEY]["contexts"]
         warnings = _warn_of_implausible(data, contexts, context, self._case) if seg is None else []
-        sides_known = _knows_sides(properties, plans)
+        sides_known = knows_sides(properties, plans)
         properties[PLANS_KEY] = {"context": context, "sides_known": sides_known, "warnings": warnings}
-        _last.properties = properties
         managers = measure(plans_manager, context), configure(configuration_manager, plans, context)
         return super().run_case_npy(data, seg, properties, *managers, dataset_json)
 
     def _find(self, identifier: str, plans: dict[str, Any]) -> str:
-        section = plans[PLANS_KEY]
-        choice = section.get(CHOICE, {})
-        found: str = (
-            self._by_case.get(identifier)
-            or choice.get("by_case", {}).get(identifier)
-            or choice.get("default")
-            or section["default_context"]
-        )
+        found: str = self._by_case.get(identifier) or plans[PLANS_KEY]["default_context"]
         return found

@@ -1,17 +1,16 @@
 """The cases of a training: in comes nnU-Net's folder for preprocessed data, out come a table and bound networks."""
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
 from duplus_nnunet.errors import PlansError
+from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
@@ -97,26 +96,10 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
         write_evidence(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
 
     trainer.dataset_class = _BoundDataset
-    try:
-        with _show_logits(note):
-            yield
-    finally:
-        trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json = whole
-
-
-@contextlib.contextmanager
-def _show_logits(look: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Let a function see the logits of each case; validation makes a predictor of nnU-Net's of its own."""
-    original = nnUNetPredictor.predict_sliding_window_return_logits
-
-    @functools.wraps(original)
-    def predict(self: Any, input_image: torch.Tensor) -> Any:
-        logits = original(self, input_image)
-        look(logits)
-        return logits
-
-    nnUNetPredictor.predict_sliding_window_return_logits = predict
+    network = unwrap(trainer.network)
+    network.on_image_logits = note
     try:
         yield
     finally:
-        nnUNetPredictor.predict_sliding_window_return_logits = original
+        network.on_image_logits = None
+        trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json = whole

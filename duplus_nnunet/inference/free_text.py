@@ -59,11 +59,17 @@ class Reading:
 
 
 def read_texts(
-    plans: Mapping[str, Any], labels: Mapping[str, Any], context: str, texts: Sequence[str], encoder: str | None = None
+    bank: PromptBank,
+    plans: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    context: str,
+    texts: Sequence[str],
+    encoder: str | None = None,
 ) -> Reading:
     """Find out what texts stand for; the text encoder is loaded only if one of them is new.
 
     Args:
+        bank: The model's prompts.
         plans: The model's plans.
         labels: Labels of its dataset.json.
         context: Key of the context that is predicted in.
@@ -75,7 +81,6 @@ def read_texts(
         EncoderError: A text is new and the model's own text encoder is not there, or another one is, or it was
             adapted in training.
     """
-    bank = PromptBank(plans)
     known: dict[str, str] = {}
     new: dict[tuple[str, str], NewTarget] = {}
     value = find_free_value(labels)

@@ -1,23 +1,15 @@
-"""Images at the border of a prediction: in come what nnU-Net is told to predict, out comes nothing, or an error.
+"""Checks the images of a prediction before they are read, and their voxels after preprocessing."""
 
-Everything here runs before nnU-Net writes a file, but for the look at the voxels, which are read a case at a time.
-"""
-
-import functools
 import gzip
 import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.selection import read_own_plans
-from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
 
 _BLOCK = 1 << 22
 _LENGTH_IN_GZIP = 1 << 32
@@ -95,36 +87,6 @@ def check_finite(data: Any) -> None:
             f"The image that is being predicted has {wrong} of {data.numel()} voxels that are NaN or infinite after "
             "preprocessing. Replace them in the image file."
         )
-
-
-def patch_checks(predictor: Any) -> None:
-    """Let nnU-Net's predictor class check what our models are to predict."""
-    predictor.initialize_from_trained_model_folder = _wrap_folder(predictor.initialize_from_trained_model_folder)
-    predictor.predict_logits_from_preprocessed_data = _wrap_logits(predictor.predict_logits_from_preprocessed_data)
-
-
-def _wrap_folder(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def initialize(self: Any, model_training_output_dir: str, *args: Any, **kwargs: Any) -> Any:
-        from duplus_nnunet.planners.label_manager import check_labels
-
-        plans: Any = read_own_plans(model_training_output_dir)
-        if PLANS_KEY in plans:
-            declared = read_dataset_json(Path(model_training_output_dir) / "dataset.json")
-            check_labels(declared, PromptBank(plans).labels, plans.get("plans_name"))
-        return original(self, model_training_output_dir, *args, **kwargs)
-
-    return initialize
-
-
-def _wrap_logits(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def predict(self: Any, data: Any) -> Any:
-        if PLANS_KEY in self.plans_manager.plans:
-            check_finite(data)
-        return original(self, data)
-
-    return predict
 
 
 def list_folder(folder: Path, ending: str) -> list[list[str]]:

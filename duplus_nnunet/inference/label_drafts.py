@@ -1,7 +1,7 @@
-"""Label files for images that have none: in come a raw dataset and a segmentation model, out come predicted masks.
+"""Predicts label files for training images that have none.
 
-nnU-Net's fingerprint and preprocessing read a label file a case, and the prognosis needs a region; what is predicted is
-recorded as such before it is put in place. A file that is there is never overwritten.
+nnU-Net's fingerprint and preprocessing read one label file per case, and the prognosis needs a region. Predictions are
+recorded as such before they are put in place; an existing file is never overwritten.
 """
 
 import json
@@ -13,11 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
+from duplus_nnunet.inference.binding import BoundModel, bind
+from duplus_nnunet.inference.folder_prediction import PredictionCall, predict_files
 from duplus_nnunet.inference.images import list_folder
-from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.selection import Selection, read_own_plans, use_selection
+from duplus_nnunet.inference.model import LoadedModel, load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
+from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
@@ -25,7 +30,6 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
 from duplus_nnunet.settings import PLANS_KEY
 
-_CHECKPOINT = "checkpoint_final.pth"
 _LABELS = ("labels", "regions_class_order")
 
 
@@ -75,16 +79,15 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
         _declare(raw.folder / "dataset.json", labels.declared)
     if not cases:
         return []
-    selection = Selection(labels.targets, context, options=Options())
-    predictor = _load(model, selection, device)
+    bound = bind(_load(model, device), Selection(labels.targets, context))
     with TemporaryDirectory(dir=raw.folder, prefix=".predicting_") as folder:
         aside, placed = Path(folder), list[str]()
         try:
-            _predict(predictor, selection, cases, aside)
+            _predict(bound, cases, aside)
         finally:  # what was predicted before something went wrong is worth keeping
             done = {case: aside / (case + ending) for case in cases if (aside / (case + ending)).is_file()}
-            _renumber(predictor, list(done.values()), labels.values)
-            record = PredictedLabels(model.resolve().name, dict(predictor.duplus_model.checkpoints), {})
+            _renumber(bound.model.plans, list(done.values()), labels.values)
+            record = PredictedLabels(model.resolve().name, dict(bound.model.record.checkpoints), {})
             placed = _put_in_place(raw.folder, done, record)
     return placed
 
@@ -128,26 +131,21 @@ def _declare(file: Path, labels: Mapping[str, Any]) -> None:
     write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
-def _load(model: Path, selection: Selection, device: torch.device) -> Any:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
-    with use_selection(selection):
-        predictor.initialize_from_trained_model_folder(str(model), None, _CHECKPOINT)
-    return predictor
+def _load(model: Path, device: torch.device) -> LoadedModel:
+    predictor = WindowPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
+    return load_model(predictor, ModelFiles(model))
 
 
-def _predict(predictor: Any, selection: Selection, cases: Mapping[str, list[str]], aside: Path) -> None:
-    """Predict cases by nnU-Net's own call, which is ours for our models; the good ones are written in any case."""
-    outputs = [str(aside / case) for case in cases]
-    with use_selection(selection):
-        predictor.predict_from_files(list(cases.values()), outputs, False, True, 1, 1)
+def _predict(bound: BoundModel, cases: Mapping[str, list[str]], folder: Path) -> None:
+    """Predict cases into a folder; those that do not fail are written in any case."""
+    predict_files(bound, PredictionCall(list(cases.values()), [str(folder / case) for case in cases]))
 
 
-def _renumber(predictor: Any, files: Sequence[Path], values: Mapping[int, int]) -> None:
+def _renumber(plans: PlansManager, files: Sequence[Path], values: Mapping[int, int]) -> None:
+    """Replace the model's label values in files by the dataset's."""
     if all(before == after for before, after in values.items()):
         return
-    io = predictor.plans_manager.image_reader_writer_class()
+    io = plans.image_reader_writer_class()
     for file in files:
         found, properties = io.read_seg(str(file))
         changed = np.zeros_like(found[0])

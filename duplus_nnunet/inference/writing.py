@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duplus_nnunet.inference.answering import Clock, PredictedCase
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
-from duplus_nnunet.inference.run import Clock, PredictedCase
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.legend import write_names_into

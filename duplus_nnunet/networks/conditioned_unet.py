@@ -96,6 +96,8 @@ class ConditionedUNet(nn.Module):
         self.default_adapter = ""
         self.used_adapter: str | None = ""
         self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
+        # Called with the logits of each whole image that nnU-Net's sliding window predicts with this network.
+        self.on_image_logits: Callable[[torch.Tensor], None] | None = None
         self._bound: Prompts | None = None
         self._folded: dict[tuple[int, str, torch.device], Folded] = {}
         # Other weights make other scales and heads of the same prompts.

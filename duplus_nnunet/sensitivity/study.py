@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.host import bind
-from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
+from duplus_nnunet.inference.images import check_finite
+from duplus_nnunet.inference.model import LoadedModel, load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
+from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.folds import list_trained
@@ -100,7 +104,7 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     Raises:
         DuplusError: The model, the cases or what was asked for cannot be used; see the message.
     """
-    plans = read_model_plans(question.model)
+    plans = read_own_plans(question.model)
     if PLANS_KEY not in plans:
         raise ModelError(
             f"{question.model} is not the folder of a DuPLUS model: its plans hold no prompts, so no wording can be "
@@ -114,10 +118,10 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     labels = declared["labels"]
     cases = find_cases(question.images, question.label, declared["file_ending"])
     folds = question.folds or find_folds(question.model, question.checkpoint)
-    predictor = _load(question, folds, means)
-    predictor._manage_input_and_output_lists([list(case.images) for case in cases], None)
+    model = _load(question, folds, means)
+    sys.stdout.write(f"There are {len(cases)} cases to score.\n")
     values = {target["name"]: labels[target["label"]] for target in bank.targets}
-    found = {case.name: _score_case(predictor, case, wordings, values, means) for case in cases}
+    found = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
     scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
     return _sum_up(bank, context, names, scores, values)
 
@@ -145,30 +149,36 @@ def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
     return tuple(fold for fold in found if fold != "all") or ("all",)
 
 
-def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> Any:
-    """Load the model into nnU-Net's predictor, whatever the prediction variables say."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(
+def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> LoadedModel:
+    """Load the model, whatever the environment variables of predictions are."""
+    predictor = WindowPredictor(
         tile_step_size=means.step_size,
         use_mirroring=means.mirror,
         device=torch.device(means.device),
         allow_tqdm=means.progress,
     )
-    with use_selection(Selection(context=question.context)):
-        predictor.initialize_from_trained_model_folder(question.model, folds, question.checkpoint)
-    return predictor
+    return load_model(predictor, ModelFiles(Path(question.model), tuple(folds), question.checkpoint))
 
 
 def _score_case(
-    predictor: Any, case: LabelledCase, wordings: Sequence[Wording], values: dict[str, Any], means: MeasurementSettings
+    model: LoadedModel,
+    context: str,
+    case: LabelledCase,
+    wordings: Sequence[Wording],
+    values: dict[str, Any],
+    means: MeasurementSettings,
 ) -> dict[Wording, float]:
     """Score all wordings on one case."""
-    plans, configuration, declared = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    plans, configuration, declared = (
+        model.plans,
+        configure(model.configuration, model.plans.plans, context),
+        model.dataset_json,
+    )
     reader = plans.image_reader_writer_class()
     image, properties = read_image(reader, case)
     truth = read_truth(reader, case, properties, image.shape[1:])
     preprocessor = configuration.preprocessor_class(verbose=False)
+    preprocessor.context = context
     data, _, properties = preprocessor.run_case_npy(image, None, properties, plans, configuration, declared)
     voxels = math.prod(data.shape[1:])
     window = math.prod(configuration.patch_size)
@@ -177,40 +187,30 @@ def _score_case(
     found: dict[Wording, float] = {}
     for index, chosen in enumerate(passes, 1):
         title = f"{case.name}, pass {index} of {len(passes)}"
-        logits = _predict(
-            predictor, torch.from_numpy(data).float(), chosen, f"{title}: predicting" if means.progress else ""
-        )
+        if means.progress:
+            tqdm.write(f"{title}: predicting", file=sys.stderr)
+        logits = _predict(model, torch.from_numpy(data).float(), chosen)
         bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
-        masks = (_take_mask(predictor, logits[row : row + 1], properties) for row in range(len(chosen)))
+        masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
         found |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
     return found
 
 
-def _predict(predictor: Any, data: torch.Tensor, wordings: Sequence[Wording], title: str) -> torch.Tensor:
-    """Predict logits (W, D, H, W) of all wordings in one go, by nnU-Net's sliding window and over its folds."""
-    bank = PromptBank(predictor.plans_manager.plans)
-    before = predictor.dataset_json
-    prompts = bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
-    maps = {str(value): value for value in range(1, len(wordings) + 1)}
-    bind(predictor, prompts, {**before, "labels": {"background": 0, **maps}, "regions_class_order": None})
-    if title:
-        tqdm.write(title, file=sys.stderr)
-    try:
-        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(data)
-    finally:
-        predictor.dataset_json = before
-    return logits
+def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:
+    """Predict logits (W, D, H, W) of all wordings at once, by nnU-Net's sliding window and over its folds."""
+    check_finite(data)
+    prompts = model.bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
+    return model.predictor.predict_logits(data, prompts)
 
 
-def _take_mask(predictor: Any, logits: torch.Tensor, properties: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _take_mask(
+    plans: PlansManager, configuration: ConfigurationManager, logits: torch.Tensor, properties: dict[str, Any]
+) -> np.ndarray[Any, Any]:
     """Bring the map of one wording back to the image's grid: True where its probability is above one half."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
-    plans = predictor.plans_manager
     alone = plans.get_label_manager({"labels": {"background": 0, "target": 1}})
-    mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, plans, predictor.configuration_manager, alone, properties
-    )
+    mask = convert_predicted_logits_to_segmentation_with_correct_shape(logits, plans, configuration, alone, properties)
     return np.asarray(mask) > 0
 
 

@@ -69,7 +69,7 @@ class Mapper:
         boxes = choose_boxes(region, first.spacing(context), self.how.size, self.how.most)
         values = self._measure(image, record, views, boxes)
         volume = spread(values, boxes.boxes, item.data.shape[1:])
-        made = make_nifti(volume, first.host, item.properties, Path(image.source.files[0]))
+        made = make_nifti(volume, first.host.plans_manager, item.properties, Path(image.source.files[0]))
         file = self.folder / f"{image.source.name}.nii.gz"
         with open_new_file(file) as new:
             made.to_filename(new)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
-from duplus_nnunet.inference.run import read_geometry
+from duplus_nnunet.inference.answering import read_geometry
 from duplus_nnunet.outputs.world import find_affine
 
 Values = NDArray[np.float32]
@@ -30,19 +31,19 @@ def bring_back(values: Values, properties: Mapping[str, Any], transpose_backward
     return whole.transpose(tuple(transpose_backward))
 
 
-def make_nifti(values: Values, predictor: Any, properties: dict[str, Any], file: Path) -> Any:
+def make_nifti(values: Values, plans: PlansManager, properties: dict[str, Any], file: Path) -> Any:
     """Make a NIfTI image of nibabel, on the grid of an image's file.
 
     Args:
         values: Of the preprocessed grid, (D, H, W).
-        predictor: With nnU-Net's plans_manager.
+        plans: nnU-Net's plans of the model.
         properties: nnU-Net's, of the case.
         file: Of the image; if it is no NIfTI file, the grid is what nnU-Net's reader said of it.
     """
     import nibabel
 
-    found = bring_back(values, properties, predictor.plans_manager.transpose_backward).transpose(2, 1, 0)
-    geometry = read_geometry(predictor, properties)
+    found = bring_back(values, properties, plans.transpose_backward).transpose(2, 1, 0)
+    geometry = read_geometry(plans, properties)
     affine = find_affine(geometry)
     if affine is None:
         return nibabel.Nifti1Image(found, np.diag([*geometry.spacing[::-1], 1.0]))

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from duplus_nnunet.errors import HostError, ModelError
-from duplus_nnunet.inference.mirroring import find_network
-from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.records import list_folds
-from duplus_nnunet.inference.selection import Selection, read_own_plans, use_selection
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.model import load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, list_folds, read_own_plans
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, put_adapter
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.prompt_bank import PromptBank
@@ -144,18 +143,12 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
         ModelError: The folder is incomplete.
         HostError: nnU-Net was not changed by the start-up hook.
     """
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    bank = read_bank(folder)
-    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
-    selection = Selection(context=bank.default_context, options=Options(precision="float32"), masks=False)
-    with use_selection(selection), contextlib.redirect_stdout(io.StringIO()):
-        predictor.initialize_from_trained_model_folder(str(folder), (fold.name,), CHECKPOINT_NAME)
-    network = find_network(predictor)
-    if network is None or getattr(predictor, "duplus_binding", None) is None:
-        raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
+    predictor = WindowPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = load_model(predictor, ModelFiles(folder, (fold.name,), CHECKPOINT_NAME), "float32", masks=False)
+    network, plans = model.network, model.plans
     # As in training: a prediction of masks may round more than what the prognosis was fitted on.
-    network.cpu_bfloat16, network.half_logits = read_settings(predictor.plans_manager.plans).cpu_bfloat16, False
+    network.cpu_bfloat16, network.half_logits = read_settings(plans.plans).cpu_bfloat16, False
     adapter = ""
     if fold.lora is not None:
         spec = AdapterSpec(**{**fold.lora["spec"], "layers": tuple(fold.lora["spec"]["layers"])})
@@ -164,5 +157,5 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
         adapter = spec.name
     network.requires_grad_(False).eval().to(device)
     declared = read_dataset_json(folder / "dataset.json")
-    host = HostModel(predictor.plans_manager, predictor.duplus_binding.configuration, declared, device)
-    return FeatureReader(network, host, bank, fold.lesions, adapter)
+    host = HostModel(plans, model.configuration, declared, device)
+    return FeatureReader(network, host, model.bank, fold.lesions, adapter)

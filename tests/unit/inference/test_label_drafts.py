@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.inference import label_drafts
+from duplus_nnunet.inference.folder_prediction import PredictionCall
 from duplus_nnunet.inference.label_drafts import draft_labels
 from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted, read_predicted
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
@@ -34,17 +35,17 @@ def read(file: Path) -> list[int]:
     return [int(value) for value in SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))).ravel()]
 
 
-class Predictor:
-    """What drafting asks of nnU-Net's predictor; it finds a voxel of each label."""
+CHECKPOINTS = {"fold_0/checkpoint_final.pth": "0" * 64}
 
-    duplus_model = SimpleNamespace(checkpoints={"fold_0/checkpoint_final.pth": "0" * 64})
-    plans_manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO)
 
-    def predict_from_files(self, files: list[list[str]], outputs: list[str], *_: Any) -> None:
-        for own, output in zip(files, outputs, strict=True):
-            if "bad" in own[0]:
-                raise DataError("1 of 3 cases failed")
-            write(Path(output + ".nii.gz"), [0, 1, 2, 3])
+def predict(bound: Any, call: PredictionCall) -> None:
+    """Stand in for the prediction of files; it finds a voxel of each label."""
+    assert isinstance(call.output, list)
+    TARGETS.append(bound.targets)
+    for own, output in zip(call.source, call.output, strict=True):
+        if "bad" in own[0]:
+            raise DataError("1 of 3 cases failed")
+        write(Path(output + ".nii.gz"), [0, 1, 2, 3])
 
 
 @pytest.fixture
@@ -53,12 +54,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "plans.json").write_text(json.dumps(make_plans()))
     (folder / "dataset.json").write_text(json.dumps({"labels": THEIRS, "file_ending": ".nii.gz"}))
-
-    def load(folder: Path, selection: Any, device: torch.device) -> Predictor:
-        TARGETS.append(selection.targets)
-        return Predictor()
-
-    monkeypatch.setattr(label_drafts, "_load", load)
+    loaded = SimpleNamespace(
+        plans=SimpleNamespace(image_reader_writer_class=SimpleITKIO), record=SimpleNamespace(checkpoints=CHECKPOINTS)
+    )
+    monkeypatch.setattr(label_drafts, "_load", lambda folder, device: loaded)
+    monkeypatch.setattr(
+        label_drafts, "bind", lambda model, selection: SimpleNamespace(model=model, targets=selection.targets)
+    )
+    monkeypatch.setattr(label_drafts, "predict_files", predict)
     return folder
 
 
@@ -91,7 +94,7 @@ def test_missing_files_alone_are_written_and_recorded(raw: Path, model: Path) ->
     assert declared["labels"] == THEIRS
     assert declared["channel_names"] == {"0": "CT"}
     (record,) = read_predicted(raw)
-    assert (record.model, record.checkpoints) == ("MODEL", Predictor.duplus_model.checkpoints)
+    assert (record.model, record.checkpoints) == ("MODEL", CHECKPOINTS)
     assert list_predicted(raw, ".nii.gz") == {"b": "MODEL", "c": "MODEL"}
     assert describe_predicted({"b": "MODEL", "c": "MODEL"}).startswith("2 label files are predictions (MODEL)")
     assert draft(raw, model) == []

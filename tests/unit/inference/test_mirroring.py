@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.inference.mirroring import predict_mirrored
+from duplus_nnunet.inference.windows import predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.trainers.batches import BatchPrompter, flip_images

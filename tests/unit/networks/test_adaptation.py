@@ -11,7 +11,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
-from duplus_nnunet.inference.mirroring import _wrap_mirroring, predict_mirrored
+from duplus_nnunet.inference.windows import WindowPredictor, predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
@@ -328,22 +328,17 @@ def test_mirror_images_are_those_that_each_adapter_and_the_base_saw() -> None:
     randomise(network)
     prompts = network.prompts
     owners = ("new", "", "new")
-    host = SimpleNamespace(
-        network=network.eval(),
-        plans_manager=SimpleNamespace(plans={"duplus": {}}),
-        allowed_mirroring_axes=(0, 1, 2),
-        use_mirroring=True,
-        duplus_mirroring={"new": (0, 1, 2), "": (1,)},
-    )
+    host = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    host.network, host.plans_manager = network.eval(), SimpleNamespace(plans={"duplus": {}})
+    host.allowed_mirroring_axes, host.mirroring = (0, 1, 2), {"new": (0, 1, 2), "": (1,)}
     network.decoder.deep_supervision = False
-    predict = _wrap_mirroring(lambda *_: None)
     with torch.inference_mode():
         expected = []
         for place, owner in enumerate(owners):
             network.bind(replace(prompts.take([place]), adapters=(owner,)))
-            axes = host.duplus_mirroring[owner]
+            axes = host.mirroring[owner]
             expected.append(predict_mirrored(network, network, X, axes, None))
         network.bind(replace(prompts, adapters=owners))
-        found = predict(host, X)
+        found = host._internal_maybe_mirror_and_predict(X)
     torch.testing.assert_close(found, torch.cat(expected, 1), rtol=0, atol=1e-5)
     assert network.prompts.adapters == owners

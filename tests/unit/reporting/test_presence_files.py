@@ -1,5 +1,6 @@
 """Presence in a validation, and in the files of a model."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 import torch
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summary_json, save_summary_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
@@ -206,6 +206,7 @@ def make_trainer(folder: Path, **changes: Any) -> Any:
         dataset_json={"labels": labels, "file_ending": ".nii.gz"},
         dataset_class=Dataset,
         bind=lambda context: None,
+        network=SimpleNamespace(on_image_logits=None),
         **changes,
     )
 
@@ -214,19 +215,11 @@ def predict(trainer: Any, logits: dict[str, torch.Tensor]) -> None:
     """Walk through cases as nnU-Net's validation does."""
     with bind_each_case(trainer):
         dataset = trainer.dataset_class()
-        for case, found in logits.items():
+        for case, values in logits.items():
             dataset.load_case(case)
-            nnUNetPredictor.predict_sliding_window_return_logits(SimpleNamespace(found=found), None)
+            trainer.network.on_image_logits(values)
 
 
-@pytest.fixture
-def stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nnU-Net's predictor return logits that were stored in it."""
-    name = "predict_sliding_window_return_logits"
-    monkeypatch.setattr(nnUNetPredictor, name, lambda self, image: self.found)
-
-
-@pytest.mark.usefixtures("stored")
 def test_validation_writes_the_evidence_of_each_case_for_the_targets_of_its_context(tmp_path: Path) -> None:
     logits = torch.zeros(3, 4, 4, 4)
     logits[1, 0, 0, :], logits[1, 1, 0, 0] = 5.0, 10.0
@@ -237,7 +230,6 @@ def test_validation_writes_the_evidence_of_each_case_for_the_targets_of_its_cont
     }
 
 
-@pytest.mark.usefixtures("stored")
 def test_ranks_that_share_the_cases_and_runs_that_come_again_fill_one_file(tmp_path: Path) -> None:
     for case, value in (("a_1", 1.0), ("b_0", 2.0), ("b_0", 3.0)):
         predict(make_trainer(tmp_path), {case: torch.full((1 if case == "b_0" else 3, 4, 4, 4), value)})
@@ -245,12 +237,12 @@ def test_ranks_that_share_the_cases_and_runs_that_come_again_fill_one_file(tmp_p
     assert [(case, targets["liver"]) for case, targets in found.items()] == [("a_1", 1.0), ("b_0", 3.0)]
 
 
-@pytest.mark.usefixtures("stored")
-def test_nnunets_predictor_is_its_own_again_after_the_validation(tmp_path: Path) -> None:
-    before = nnUNetPredictor.predict_sliding_window_return_logits
-    with pytest.raises(ValueError, match="strict"), bind_each_case(make_trainer(tmp_path)):
-        raise ValueError("strict")
-    assert nnUNetPredictor.predict_sliding_window_return_logits is before
+def test_logits_are_observed_during_the_validation_alone(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    with contextlib.suppress(ValueError), bind_each_case(trainer):
+        assert trainer.network.on_image_logits is not None
+        raise ValueError
+    assert trainer.network.on_image_logits is None
 
 
 def save(file: Path, *values: int) -> str:
@@ -292,7 +284,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duplus_nnunet.trainers.cases.default_num_processes", 1)
 
 
-@pytest.mark.usefixtures("stored", "one_process")
+@pytest.mark.usefixtures("one_process")
 def test_scoring_calibrates_presence_on_annotated_targets_of_held_out_cases(tmp_path: Path) -> None:
     said = validate(tmp_path, ["trained"])
     assert "on 3 validation case(s), 4 times a target that is present and 1 times one that is absent" in said
@@ -303,7 +295,7 @@ def test_scoring_calibrates_presence_on_annotated_targets_of_held_out_cases(tmp_
     assert absent < 0.5 < present
 
 
-@pytest.mark.usefixtures("stored", "one_process")
+@pytest.mark.usefixtures("one_process")
 def test_scoring_a_fold_that_trained_on_its_validation_calibrates_nothing(tmp_path: Path) -> None:
     assert "not calibrated" in validate(tmp_path, ["a_0", "a_1", "b_0"])
     assert read_calibration(tmp_path, [0]).judge("liver", 9.0) is None

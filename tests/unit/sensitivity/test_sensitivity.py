@@ -13,7 +13,6 @@ import torch
 from duplus_nnunet.cli import main
 from duplus_nnunet.commands.prompts_sensitivity import to_json, write_text
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.planners import DuPLUSLabelManager
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.sensitivity.study import SensitivityReport, _predict, _sum_up, compute_dice, find_folds
 from duplus_nnunet.sensitivity.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
@@ -116,26 +115,17 @@ def test_fold_all_is_taken_where_there_is_no_other(tmp_path: Path) -> None:
     assert find_folds(str(tmp_path), "c.pth") == ("all",)
 
 
-def test_all_wordings_of_a_pass_are_bound_at_once(plans: dict[str, Any], bank: PromptBank) -> None:
+def test_all_wordings_of_a_pass_are_bound_at_once(bank: PromptBank) -> None:
     bound: list[Any] = []
 
-    def manage(content: dict[str, Any]) -> DuPLUSLabelManager:
-        return DuPLUSLabelManager(content["labels"], content.get("regions_class_order"))
+    def predict(data: torch.Tensor, prompts: Any) -> torch.Tensor:
+        bound.append(prompts)
+        return torch.zeros(prompts.count, *data.shape[1:])
 
-    def predict(data: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(predictor.label_manager.num_segmentation_heads, *data.shape[1:])
-
-    declared = {"labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
-    predictor = SimpleNamespace(
-        plans_manager=SimpleNamespace(plans=plans, get_label_manager=manage),
-        network=SimpleNamespace(bind=bound.append),
-        dataset_json=declared,
-        predict_logits_from_preprocessed_data=predict,
-    )
+    model: Any = SimpleNamespace(bank=bank, predictor=SimpleNamespace(predict_logits=predict))
     wordings = list_wordings(bank, "ct", bank.names, with_contexts=False)
-    assert _predict(predictor, torch.zeros(1, 2, 2, 2), wordings, "").shape == (4, 2, 2, 2)
+    assert _predict(model, torch.zeros(1, 2, 2, 2), wordings).shape == (4, 2, 2, 2)
     assert bound[0].targets.shape[0] == 4
-    assert predictor.dataset_json is declared
 
 
 @pytest.fixture

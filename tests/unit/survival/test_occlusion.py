@@ -114,9 +114,6 @@ def test_a_map_has_the_grid_of_the_images_file(reader: type, signs: tuple[int, i
     class Plans:
         transpose_backward = (0, 1, 2)
 
-    class Predictor:
-        plans_manager = Plans()
-
-    made = make_nifti(data[0], Predictor(), properties, file)
+    made = make_nifti(data[0], Plans(), properties, file)
     np.testing.assert_allclose(made.affine, affine)
     np.testing.assert_allclose(made.get_fdata(), image, rtol=1e-6)

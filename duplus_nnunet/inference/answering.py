@@ -1,4 +1,4 @@
-"""Cases one after another: in comes each as it was read, out comes what was found, written in the meantime."""
+"""Predicts preprocessed cases one after another, and writes each while the network predicts the next one."""
 
 import math
 import sys
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
+from duplus_nnunet.inference.binding import BoundModel
 from duplus_nnunet.inference.memory import read_memory
-from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
-from duplus_nnunet.inference.selection import get_selection
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
 from duplus_nnunet.reporting.presence import measure_evidence
 
@@ -82,79 +82,71 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def answer_case(predictor: Any, item: PreparedCase, floor: float = 0.0) -> PredictedCase:
-    """Predict one case that was read.
+def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> PredictedCase:
+    """Predict one preprocessed case.
 
-    Targets are walked in groups that fit the memory; the network looks at the image once a group.
+    Targets are predicted in groups that fit the memory; the network runs on the image once for each group.
 
     Args:
-        predictor: nnU-Net's predictor, bound.
-        item: The case.
+        bound: The model and what is asked of it.
+        case: The case.
         floor: Logit that a voxel must exceed to be kept in a target's box, 0 or less.
 
     Raises:
         DataError: The memory is too little for a single target.
         ModelError: The network gave logits that are not finite.
     """
-    binding, network, clock = predictor.duplus_binding, find_network(predictor), Clock()
-    if network is None:
-        raise TypeError("Only a bound DuPLUS network answers.")
-    binding.bind_case(predictor, item.properties)
-    question, prompts, manager = binding.current, network.prompts, predictor.configuration_manager
-    asked = binding.list_asked(question)
-    resampler = make_resampler(manager, predictor.plans_manager, item.properties, item.data.shape[1:])
-    rule = read_rule(predictor.label_manager)
-    assembly, evidence = Assembly(resampler, rule, asked, floor), []
-    memory = estimate_memory(resampler, rule, manager.patch_size, len(predictor.list_of_parameters))
+    model, clock = bound.model, Clock()
+    question, prompts = bound.question_of(case.properties)
+    configuration, plans = bound.configure(question), model.plans
+    resampler = make_resampler(configuration, plans, case.properties, case.data.shape[1:])
+    rule = read_rule(plans.get_label_manager(bound.declare([question])))
+    assembly, evidence = Assembly(resampler, rule, bound.list_asked(question), floor), []
+    memory = estimate_memory(resampler, rule, configuration.patch_size, model.folds)
     share = 1.0 if floor == -math.inf else _BOX_SHARE
-    size = choose_group(read_memory(get_selection().options.memory), memory, prompts.count, share)
-    try:
-        for start in range(0, prompts.count, size):
-            if size < prompts.count:
-                network.bind(prompts.take(range(start, min(start + size, prompts.count))))
-            logits = clock.time("network", predictor.predict_logits_from_preprocessed_data, item.data)
-            evidence += clock.time("resample", measure_evidence, logits, manager.spacing)
-            clock.time("resample", assembly.add, logits)
-    finally:
-        network.bind(prompts)
+    size = choose_group(read_memory(bound.options.memory), memory, prompts.count, share)
+    for start in range(0, prompts.count, size):
+        group = prompts.take(range(start, min(start + size, prompts.count))) if size < prompts.count else prompts
+        logits = clock.time("network", model.predictor.predict_logits, case.data, group)
+        evidence += clock.time("resample", measure_evidence, logits, configuration.spacing)
+        clock.time("resample", assembly.add, logits)
     labels, targets = clock.time("resample", assembly.finish)
-    judge = predictor.duplus_model.calibration.judge
-    # The model was calibrated on what it was trained on last; of a base or an adapter beside it, it knows nothing.
-    owners = prompts.adapters or (network.default_adapter,) * prompts.count
+    # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
+    calibrated = model.network.default_adapter
+    owners = prompts.adapters or (calibrated,) * prompts.count
     judged = (
-        replace(one, presence=judge(one.name, found) if owner == network.default_adapter else None)
-        for one, found, owner in zip(targets, evidence, owners, strict=True)
+        replace(target, presence=model.calibration.judge(target.name, found) if owner == calibrated else None)
+        for target, found, owner in zip(targets, evidence, owners, strict=True)
     )
-    grid = read_geometry(predictor, item.properties)
-    answer = CaseAnswer(
-        item.source.name, question.context, binding.context_sentence(question), grid, labels, tuple(judged)
-    )
-    return PredictedCase(replace(item, data=None), answer, {"read": item.seconds, **clock.seconds})
+    grid = read_geometry(plans, case.properties)
+    name, sentence = case.source.name, bound.context_sentence(question)
+    answer = CaseAnswer(name, question.context, sentence, grid, labels, tuple(judged))
+    return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
 
 
-def read_geometry(predictor: Any, properties: dict[str, Any]) -> Geometry:
+def read_geometry(plans: PlansManager, properties: dict[str, Any]) -> Geometry:
     """Return the grid of a preprocessed case's image, axes in the reader's order."""
     before = properties["shape_before_cropping"]
-    d, h, w = (int(before[axis]) for axis in predictor.plans_manager.transpose_backward)
+    d, h, w = (int(before[axis]) for axis in plans.transpose_backward)
     z, y, x = (float(width) for width in properties["spacing"])
     return Geometry((d, h, w), (z, y, x), properties)
 
 
-def run_cases(
-    predictor: Any,
-    items: Iterable[PreparedCase],
+def predict_cases(
+    bound: BoundModel,
+    cases: Iterable[PreparedCase],
     floor: float,
     write: Callable[[PredictedCase], Any],
     fail: Callable[[InputCase, str], None],
 ) -> list[Any]:
-    """Predict cases as they come, and write each one while the network is at work on the next.
+    """Predict cases as they are read, and write each one while the network predicts the next.
 
     Args:
-        predictor: nnU-Net's predictor, bound.
-        items: Cases.
+        bound: The model and what is asked of it.
+        cases: Preprocessed cases.
         floor: As for answer_case.
         write: Called with each case, in another thread, one at a time.
-        fail: Called with each case that went wrong, and why; it does not end the run.
+        fail: Called with each case that failed, and why; it does not end the run.
 
     Returns:
         What `write` returned, of the cases that did not fail.
@@ -164,27 +156,27 @@ def run_cases(
     def collect(source: InputCase, future: Future[Any]) -> None:
         try:
             results.append(future.result())
-        except Exception as error:  # writers have exceptions of their own, and no case may end the others
+        except Exception as error:  # writers raise their own exceptions, and no case may end the others
             fail(source, report_failure(error))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as pool:
-        waiting: tuple[InputCase, Future[Any]] | None = None
-        for item in items:
+        writing: tuple[InputCase, Future[Any]] | None = None
+        for case in cases:
             try:
-                done = _answer(predictor, item, floor)
+                predicted = _answer(bound, case, floor)
             except Exception as error:  # as above
-                fail(item.source, report_failure(error))
+                fail(case.source, report_failure(error))
                 continue
-            if waiting is not None:
-                collect(*waiting)
-            waiting = item.source, pool.submit(write, done)
-        if waiting is not None:
-            collect(*waiting)
+            if writing is not None:
+                collect(*writing)
+            writing = case.source, pool.submit(write, predicted)
+        if writing is not None:
+            collect(*writing)
     return results
 
 
-def _answer(predictor: Any, item: PreparedCase, floor: float) -> PredictedCase:
-    if item.error:
-        raise DataError(item.error)
+def _answer(bound: BoundModel, case: PreparedCase, floor: float) -> PredictedCase:
+    if case.error:
+        raise DataError(case.error)
     with torch.inference_mode():
-        return answer_case(predictor, item, floor)
+        return answer_case(bound, case, floor)
