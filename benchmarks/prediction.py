@@ -163,7 +163,7 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
         started = time.perf_counter()
         declared = names
         if "DuPLUS" in self.trainer_name:
-            asked = self.duplus_binding.declare([self.duplus_binding.current])["labels"]
+            asked = self.bound.declare_all()["labels"]
             declared = {name: value for name, value in asked.items() if name != "background"}
         logits = make_logits(tuple(data.shape[1:]), list(declared.values()))
         if logits.shape != shape:

@@ -20,9 +20,9 @@ from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
 from duplus_nnunet.reporting.presence import measure_evidence
 
-# A probability of 1 %: where files of probabilities end.
+# A probability of 1 %, the least that files of probabilities keep.
 LEAST_LOGIT = -4.6
-# Part of an image that the box of a target fills on the mean; the liver's is a tenth of an abdomen's.
+# Mean share of an image that the box of a target fills; the liver's box fills a tenth of an abdomen.
 _BOX_SHARE = 0.05
 
 
@@ -32,7 +32,7 @@ class PredictedCase:
 
     Attributes:
         item: What it was predicted from, without the image.
-        answer: What was found.
+        answer: The label map and the targets.
         seconds: By stage.
     """
 
@@ -43,20 +43,20 @@ class PredictedCase:
 
 @dataclass
 class Failures:
-    """Cases that went wrong, and why."""
+    """Cases that failed, and why."""
 
     by_case: dict[str, str] = field(default_factory=dict)
 
     def add(self, case: str, why: str) -> None:
-        """Note a case, and say so at once."""
+        """Record a failed case, and report it at once."""
         self.by_case[case] = why
         sys.stderr.write(f"failed: {case}: {why}\n")
 
     def raise_if_any(self, cases: int) -> None:
-        """End the run with an error, now that the other cases are finished.
+        """Raise an error if a case failed, once the other cases are finished.
 
         Raises:
-            DataError: Some went wrong.
+            DataError: At least one case failed.
         """
         if not self.by_case:
             return
@@ -68,13 +68,13 @@ class Failures:
 
 
 class Clock:
-    """Sums up how long stages take."""
+    """Adds up the time of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def time(self, stage: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Call something, and count its time to a stage."""
+        """Call a function, and add its time to a stage."""
         started = time.perf_counter()
         try:
             return call(*args)

@@ -23,24 +23,25 @@ _PREDICTOR = "nnUNetPredictor"
 _HELP = """
 DuPLUS options (for models trained by a DuPLUS trainer):
   --targets NAME [NAME ...]
-                        Predict these targets only; name, label or synonym, in any case. Only their heads are
-                        computed. Label values stay those of dataset.json. A target's probability does not depend on
-                        the others asked for; but where targets exclude one another, a voxel goes to the most
-                        probable of those asked for, so that it may change its owner with the selection.
+                        Predict these targets only: names, labels or synonyms, in upper or lower case. Only their
+                        heads are computed. Label values stay those of dataset.json. The probability of a target does
+                        not depend on the other targets; but where targets exclude one another, a voxel is given to
+                        the most probable of the selected ones, so that masks may differ with the selection.
                         Default: the variable DUPLUS_TARGETS (names separated by commas), else all; with --prompt,
-                        none but those prompted for.
+                        only what the prompts describe.
   --prompt TEXT [TEXT ...]
-                        Predict what these texts describe, beside --targets. A text by which a known target goes is
-                        that target. Any other is encoded by the model's own text encoder and reported as not seen in
-                        training, with the nearest known targets; its label value is the next one after the largest
-                        of dataset.json, in the order typed, and stands in the dataset.json beside the predictions.
-                        A text without a modality is taken for a structure's name and put into the model's sentence;
-                        from a sentence worded like the model's, the name is read. Default: the variable
-                        DUPLUS_PROMPT (texts separated by semicolons).
-  --encoder FOLDER      Where the model's own text encoder is, if not where it was at planning; another one is
+                        Also predict what these texts describe. A text that is a name, synonym or wording of a known
+                        target selects that target. Any other text is encoded by the model's own text encoder and
+                        reported as not seen in training, with the nearest known targets; its label value follows the
+                        largest one of dataset.json, in the order typed, and is declared in the dataset.json beside
+                        the predictions. A text without a modality is read as the name of a structure and put into
+                        the model's sentence. Default: the variable DUPLUS_PROMPT (texts separated by semicolons).
+  --encoder FOLDER      Folder of the model's own text encoder, if it has moved since planning; another encoder is
                         refused. Only new texts need it. Default: DUPLUS_ENCODER.
-  --context NAME        Context prompt (T1) of the images. Default: DUPLUS_CONTEXT, else the model's own.
-  --list-targets        Show what the model was trained on, and end; -i and -o are not needed.
+  --context NAME|FILE   Context of the images (modality and region), or a table of contexts by case (.csv with the
+                        columns case and context, or .json). Required if the model has several contexts.
+                        Default: DUPLUS_CONTEXT.
+  --list-targets        List the contexts and targets that the model was trained on, and exit; needs no -i and -o.
 {options}
 example:
   nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
@@ -62,7 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def read_selection(options: argparse.Namespace) -> Selection:
-    """Join options and variables; an option wins over its variable."""
+    """Read the selection from options and environment variables; an option takes precedence over its variable."""
     return Selection(
         targets=_choose(options.targets, "DUPLUS_TARGETS", ","),
         context=options.context or os.environ.get("DUPLUS_CONTEXT") or None,
@@ -80,7 +81,7 @@ def _choose(typed: Sequence[str] | None, variable: str, separator: str) -> tuple
 
 
 def _find_value(arguments: Sequence[str], option: str, default: str | None = None) -> str | None:
-    """Return the word after an option. argparse would not do: to a parser of `-d` alone, `-device` is `-d evice`."""
+    """Return the word after an option. argparse with `-d` alone would read `-device` as `-d evice`."""
     words = list(arguments)
     return words[words.index(option) + 1] if option in words[:-1] else default
 

@@ -238,7 +238,7 @@ class FolderPrediction:
             options=self.options,
             host_probabilities=self.call.save_probabilities,
             statistics=self._statistics,
-            place=folder,
+            table_folder=folder,
             volumes={
                 context: {name: (volumes.p1, volumes.p99) for name, volumes in targets.items()}
                 for context, targets in ranges.items()

@@ -1,7 +1,7 @@
-"""Targets in the user's own words: in come texts, out come the known targets they mean and new ones to bind.
+"""Targets in the user's own words: finds the known target that a text means, or encodes the text as a new target.
 
-A text that a known target goes by is that target. Any other is encoded by the model's own text encoder, gets a label
-value of its own, and is reported as not seen in training, with the known targets that are nearest to it.
+A text that is a name, synonym or wording of a known target means that target. Any other text is encoded by the model's
+own text encoder, gets its own label value, and is reported as not seen in training, with its nearest known targets.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from duplus_nnunet.prompt_registry.schema import MODALITIES
 from duplus_nnunet.prompt_registry.sentences import split_text
 from duplus_nnunet.settings import PLANS_KEY, read_settings
 
-# nnU-Net keeps label maps in signed 16 bits on the way.
+# nnU-Net holds label maps in signed 16-bit integers in between.
 LARGEST_LABEL = 32767
 _RESERVED = ("background", "ignore")
 _NEAREST = 3
@@ -30,8 +30,8 @@ class NewTarget:
 
     Attributes:
         text: As typed; its label in dataset.json.
-        sentence: What is encoded as T2.
-        name: What is encoded as the bare name beside T2.
+        sentence: Target prompt that is encoded.
+        name: Bare name that is encoded beside the target prompt.
         value: Its label value, which no other target has.
         nearest: Known targets and their similarity, the mean of the two cosines (-1 to 1), most alike first.
     """
@@ -66,7 +66,7 @@ def read_texts(
     texts: Sequence[str],
     encoder: str | None = None,
 ) -> Reading:
-    """Find out what texts stand for; the text encoder is loaded only if one of them is new.
+    """Resolve texts to targets; the text encoder is loaded only if one of them is new.
 
     Args:
         bank: The model's prompts.
@@ -78,17 +78,17 @@ def read_texts(
 
     Raises:
         PromptError: A text is empty, or may mean several targets.
-        EncoderError: A text is new and the model's own text encoder is not there, or another one is, or it was
-            adapted in training.
+        EncoderError: A text is new and the model's own text encoder is missing, is another one, or was adapted in
+            training.
     """
     known: dict[str, str] = {}
     new: dict[tuple[str, str], NewTarget] = {}
     value = find_free_value(labels)
     for text in _clean(texts):
         sentence, name = _split(bank, context, text)
-        found = find_known(bank, context, text) or find_known(bank, context, name)
-        if found is not None:
-            known[text] = found
+        target = find_known(bank, context, text) or find_known(bank, context, name)
+        if target is not None:
+            known[text] = target
             continue
         key = normalise(sentence), normalise(name)
         new.setdefault(key, NewTarget(text, sentence, name, value + len(new)))
@@ -112,10 +112,10 @@ def find_known(bank: PromptBank, context: str, text: str) -> str | None:
     Args:
         bank: The model's prompts.
         context: Key of the context whose wordings count before those of the others.
-        text: What is looked for.
+        text: What a user typed.
 
     Raises:
-        PromptError: Several targets go by the text.
+        PromptError: The text means several targets.
     """
     names = {
         target["name"]: {normalise(word) for word in (target["name"], target["label"], *target.get("synonyms", ()))}
@@ -123,17 +123,17 @@ def find_known(bank: PromptBank, context: str, text: str) -> str | None:
     }
     others = [key for key in bank.contexts if key != context]
     for wordings in (names, *(_wordings(bank, key) for key in (context, *others))):
-        found: list[str] = [name for name, words in wordings.items() if normalise(text) in words]
-        if len(found) > 1:
-            listed = ", ".join(map(repr, found))
+        matches: list[str] = [name for name, words in wordings.items() if normalise(text) in words]
+        if len(matches) > 1:
+            listed = ", ".join(map(repr, matches))
             raise PromptError(f"The prompt {text!r} may mean any of {listed}. Name one of them by --targets.")
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
 def describe_reading(reading: Reading, values: Mapping[str, Any]) -> str:
-    """Say what became of each text, for the user to read.
+    """Describe to the user what each text was resolved to.
 
     Args:
         reading: What the texts stand for.
@@ -148,7 +148,7 @@ def describe_reading(reading: Reading, values: Mapping[str, Any]) -> str:
             f"{target.text!r} was not seen in training; its label value is {target.value}.",
             f"  encoded: the sentence {target.sentence!r} and the name {target.name!r}",
             f"  nearest known targets (cosine, 1 = the same to the encoder): {nearest}",
-            "  How well the network does on a text that it was never taught is not known: look at the mask.",
+            "  How accurate the network is for a text that it was not trained on is unknown: inspect the mask.",
         ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -163,9 +163,7 @@ def _clean(texts: Sequence[str]) -> Iterator[str]:
                 '--prompt "A computed tomography of spleen".'
             )
         if normalise(text) in _RESERVED:
-            raise PromptError(
-                f"The prompt {text!r} is a word that nnU-Net keeps for itself in dataset.json. Name a structure."
-            )
+            raise PromptError(f"The prompt {text!r} is a reserved word in nnU-Net's dataset.json. Name a structure.")
         cleaned = " ".join(text.split())
         if normalise(cleaned) not in seen:
             yield cleaned
@@ -173,7 +171,7 @@ def _clean(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _split(bank: PromptBank, context: str, text: str) -> tuple[str, str]:
-    modalities = [found["modality"] for found in bank.contexts.values()]
+    modalities = [known["modality"] for known in bank.contexts.values()]
     return split_text(text, bank.contexts[context]["modality"], [*modalities, *MODALITIES])
 
 
@@ -210,8 +208,8 @@ def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | N
         raise EncoderError(
             f"{error}\nThe model knows no target by {', '.join(repr(target.text) for target in new)}, and for a new "
             f"text it needs its own text encoder: {identity.name!r}, pooling {identity.pooling!r}, SHA-256 "
-            f"{identity.sha256[:12]}... If that is elsewhere now, say where by --encoder. Known targets need none: "
-            "--list-targets shows them."
+            f"{identity.sha256[:12]}... If it is in another folder now, name that with --encoder. Known targets need "
+            "none: --list-targets shows them."
         ) from error
     return {text: decode_vector(encode_vector(vector)) for text, vector in zip(texts, vectors, strict=True)}
 
@@ -221,12 +219,12 @@ def _rank(
 ) -> NewTarget:
     """Compare a new target with the known ones, as `duplus prompts similar` does."""
     embeddings = plans[PLANS_KEY]["embeddings"]
-    found = []
+    similarities = []
     for name, texts in bank.contexts[context]["target_prompts"].items():
         sentence, bare = (decode_vector(embeddings[text]) for text in (texts[0], name))
         cosine = (_cosine(vectors[target.sentence], sentence) + _cosine(vectors[target.name], bare)) / 2
-        found.append((name, cosine))
-    nearest = tuple(sorted(found, key=lambda pair: -pair[1])[:_NEAREST])
+        similarities.append((name, cosine))
+    nearest = tuple(sorted(similarities, key=lambda pair: -pair[1])[:_NEAREST])
     return NewTarget(target.text, target.sentence, target.name, target.value, nearest)
 
 

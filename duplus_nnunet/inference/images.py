@@ -16,7 +16,7 @@ _LENGTH_IN_GZIP = 1 << 32
 
 
 def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    """Check that there is something to predict; each case is checked when it is read, and does not end the others.
+    """Check that there is something to predict; each case is checked when it is read.
 
     Args:
         source: As for nnU-Net's predictor: a folder, or the files of each case.
@@ -53,31 +53,31 @@ def check_channels(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, An
         if len(files) != len(names):
             raise DataError(
                 f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
-                f"{', '.join(names.values())}. Give one file a channel, named CASE_0000, CASE_0001 and so on."
+                f"{', '.join(names.values())}. Give one file per channel, named CASE_0000, CASE_0001 and so on."
             )
 
 
 def check_whole(file: Path) -> None:
-    """Check that a NIfTI file is there to its end: cut off, nnU-Net's reader fills it up with zeros and says nothing.
+    """Check that a NIfTI file is complete: nnU-Net's reader fills a truncated one with zeros without a warning.
 
     Raises:
-        DataError: It is missing, cut off, or no NIfTI file.
+        DataError: The file is missing, truncated, or not a NIfTI file.
     """
     if not file.name.endswith((".nii", ".nii.gz")):
         return
     try:
-        expected, found = _count_bytes(file), _measure_bytes(file)
+        expected, size = _count_bytes(file), _measure_bytes(file)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}. Copy or convert the image again.") from error
-    if found < expected:
-        raise DataError(f"{file} is cut off: it holds {found} of {expected} bytes. Copy or convert the image again.")
+    if size < expected:
+        raise DataError(f"{file} is cut off: it holds {size} of {expected} bytes. Copy or convert the image again.")
 
 
 def check_finite(data: Any) -> None:
-    """Check a preprocessed image, a tensor of any shape; one NaN would make all of the prediction background.
+    """Check the voxels of a preprocessed image, a tensor of any shape; a NaN would turn the prediction into background.
 
     Raises:
-        DataError: Some voxel is not a finite number.
+        DataError: A voxel is not a finite number.
     """
     import torch
 
@@ -129,7 +129,7 @@ def _count_bytes(file: Path) -> int:
 
 
 def _measure_bytes(file: Path) -> int:
-    """Measure the bytes of a file, unpacked; a gzip file's last four say so, or else it is read to its end."""
+    """Measure the uncompressed size of a file, from the last four bytes of a gzip file or by reading it to its end."""
     if file.suffix != ".gz":
         return file.stat().st_size
     with file.open("rb") as packed:

@@ -67,9 +67,7 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
     """
     plans = read_own_plans(model)
     if PLANS_KEY not in plans:
-        raise ModelError(
-            f"{model} is no DuPLUS model's folder, whose masks could be drafted. Name one by --masks-from."
-        )
+        raise ModelError(f"{model} is not the folder of a DuPLUS model, which --masks-from needs.")
     theirs, ending = read_dataset_json(model / "dataset.json"), str(raw.dataset_json.get("file_ending"))
     if theirs["file_ending"] != ending:
         raise DataError(f"{raw.name} has images {ending!r}, the model reads {theirs['file_ending']!r}. Convert them.")
@@ -95,7 +93,7 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
 def _list_open_cases(folder: Path, ending: str) -> dict[str, list[str]]:
     from duplus_nnunet.planners.preprocessor import read_identifier
 
-    files = {read_identifier(one[0], ending): one for one in list_folder(folder / "imagesTr", ending)}
+    files = {read_identifier(images[0], ending): images for images in list_folder(folder / "imagesTr", ending)}
     return {case: own for case, own in files.items() if not (folder / "labelsTr" / (case + ending)).exists()}
 
 
@@ -147,15 +145,15 @@ def _renumber(plans: PlansManager, files: Sequence[Path], values: Mapping[int, i
         return
     io = plans.image_reader_writer_class()
     for file in files:
-        found, properties = io.read_seg(str(file))
-        changed = np.zeros_like(found[0])
+        labels, properties = io.read_seg(str(file))
+        changed = np.zeros_like(labels[0])
         for before, after in values.items():
-            changed[found[0] == before] = after
+            changed[labels[0] == before] = after
         io.write_seg(changed, str(file), properties)
 
 
 def _put_in_place(folder: Path, files: Mapping[str, Path], record: PredictedLabels) -> list[str]:
-    """Record files as predicted, then move them to labelsTr, unless one of that name has come there meanwhile."""
+    """Record files as predicted, then move them to labelsTr, unless a file of that name exists there by now."""
     labels = folder / "labelsTr"
     open_cases = {case: file for case, file in files.items() if not (labels / file.name).exists()}
     if not open_cases:

@@ -1,4 +1,4 @@
-"""What stands in a prediction: in comes its dataset.json, out comes a legend of label values and prompts."""
+"""Describes the label values and prompts of a prediction for its dataset.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from duplus_nnunet.inference.free_text import Reading
 
 
 def describe_legend(declared: dict[str, Any], contexts: Mapping[str, str], reading: Reading) -> dict[str, Any]:
-    """Say what stands in a prediction, for the dataset.json that nnU-Net writes beside it.
+    """Describe what the label values of a prediction mean, for the dataset.json beside it.
 
     Args:
         declared: The prediction's dataset.json.
-        contexts: Context prompt (T1) by context.
+        contexts: Context prompt by context.
         reading: What the user's own texts stand for.
     """
     from duplus_nnunet.planners.label_manager import DuPLUSLabelManager, list_targets

@@ -1,4 +1,4 @@
-"""Reads what a model folder says before its weights are loaded: plans, folds, checkpoints and targets."""
+"""Reads plans, folds, checkpoints and targets of a model folder, before its weights are loaded."""
 
 import json
 import os

@@ -41,7 +41,7 @@ ArrayWithSpacing = tuple[Volume, Sequence[float]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one image; arrays are in the order (z, y, x).
+    """The prediction of one image; arrays are in the order (z, y, x).
 
     Attributes:
         answer: All of it, targets in their boxes.
@@ -61,7 +61,7 @@ class Prediction:
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
-        """From indices (z, y, x) to mm to the patient's right, front and head; None if the image does not tell."""
+        """From indices (z, y, x) to world coordinates in mm (RAS); None if the file has none."""
         return find_affine(self.answer.geometry)
 
     @cached_property
@@ -89,13 +89,13 @@ class Prediction:
         """Return a mask, or the label map, as a NIfTI image of nibabel.
 
         Raises:
-            DataError: The image's file does not tell where it lies.
+            DataError: The image has no world coordinates.
         """
         import nibabel
 
         affine = self.affine
         if affine is None:
-            raise DataError("The image does not tell where it lies, so there is no NIfTI image of its masks.")
+            raise DataError("The image has no world coordinates, so that its masks cannot be made a NIfTI image.")
         values = self._choose(name).transpose(2, 1, 0)
         return nibabel.Nifti1Image(values, affine[:, [2, 1, 0, 3]])
 
@@ -119,10 +119,10 @@ class Prediction:
         return self.labels if name is None else self._spread(self._find(name), self._find(name).mask, np.uint8)
 
     def _find(self, name: str) -> TargetAnswer:
-        found = {target.name: target for target in self.answer.targets}
-        if name not in found:
-            raise PromptError(describe_unknown("target", name, found))
-        return found[name]
+        targets = {target.name: target for target in self.answer.targets}
+        if name not in targets:
+            raise PromptError(describe_unknown("target", name, targets))
+        return targets[name]
 
     def _spread(self, target: TargetAnswer, values: Volume, dtype: Any) -> Volume:
         whole = np.zeros(self.answer.geometry.shape, dtype)

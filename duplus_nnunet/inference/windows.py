@@ -23,6 +23,7 @@ class WindowPredictor(nnUNetPredictor):
         use_all_processors: Whether windows are predicted by all processors of this process; nnU-Net uses eight at most.
     """
 
+    label_manager: Any  # nnU-Net's
     mirroring: Mapping[str, Sequence[int] | None] = MappingProxyType({})
     use_all_processors = False
     # Logits of the window before, which nnU-Net holds although it has added them to its sums; None outside of a case.
@@ -52,8 +53,7 @@ class WindowPredictor(nnUNetPredictor):
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
         """Differs from nnU-Net: as many channels as bound prompts, on all processors if that was asked for."""
         # nnU-Net sizes its sums by the label manager; it asks for nothing else there.
-        before: Any = self.label_manager
-        threads = torch.get_num_threads()
+        before, threads = self.label_manager, torch.get_num_threads()
         self.label_manager = SimpleNamespace(num_segmentation_heads=self.conditioned_network.prompts.count)
         self._releases_windows = self.device.type == "cpu"
         if self.use_all_processors and self.device.type == "cpu":
