@@ -19,7 +19,7 @@ from duplus_nnunet.survival.models.losses import LOSSES, fit_loss, read_loss
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "survival_losses.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "survival_losses.json").read_text(encoding="utf-8"))
 KINDS = (LogisticHazard, MultiTaskRegression, DeepHit)
 NO_TORCHSURV = "torchsurv is not installed: pip install 'duplus-nnunet[survival]'"
 
