@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.forecasts import cut_risks
+from duplus_nnunet.survival.models.forecasts import choose_cut_off, merge_notes
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import Record
 
@@ -60,7 +59,7 @@ def average(
     return Average(
         np.mean(risks, axis=0),
         np.mean([one.survival for one in found], axis=0),
-        find_cut(models),
+        average_cut_offs(models),
         merge_notes(note for one in found for note in one.notes),
     )
 
@@ -73,9 +72,9 @@ def standardise(model: SurvivalModel, risk: Numbers) -> Numbers:
     return np.asarray((risk - np.mean(model.risks)) / spread, np.float64)
 
 
-def find_cut(models: Sequence[SurvivalModel]) -> float | None:
+def average_cut_offs(models: Sequence[SurvivalModel]) -> float | None:
     """Average the folds' cuts of risk groups, the medians of their training patients, on the risks' common scale."""
-    cuts = [cut_risks(model.risks) for model in models]
+    cuts = [choose_cut_off(model.risks) for model in models]
     if all(cut is None for cut in cuts):
         return None
     pairs = zip(models, cuts, strict=True)

@@ -33,7 +33,7 @@ def require_torchsurv() -> Any:
     return cox
 
 
-def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+def log_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
     """Return the log partial likelihood, a sum over events; ties by Efron's method.
 
     Args:
@@ -63,7 +63,7 @@ def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks
     return likelihood
 
 
-def fit_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
+def fit_breslow_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
     """Fit the cumulative hazard of a patient whose log hazard is 0.
 
     Args:
@@ -91,7 +91,7 @@ class Cox(SurvivalLoss):
     """
 
     name: ClassVar[str] = "cox"
-    needs_everybody: ClassVar[bool] = True
+    needs_full_batch: ClassVar[bool] = True
     times: Numbers = field(default_factory=lambda: np.zeros(0))
     hazards: Numbers = field(default_factory=lambda: np.zeros(0))
     centre: float = 0.0
@@ -106,30 +106,30 @@ class Cox(SurvivalLoss):
         ranks = np.unique(outcome.time, return_inverse=True)[1].astype(np.int64)
         return LossTargets(torch.from_numpy(ranks), torch.from_numpy(outcome.event.copy()))
 
-    def start(self, targets: LossTargets) -> torch.Tensor:
+    def initial_outputs(self, targets: LossTargets) -> torch.Tensor:
         """Give 0: the baseline is no part of the network."""
         return torch.zeros(1)
 
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log partial likelihood, a mean over events; 0 if there is none."""
         count = max(1, int(targets.seen.sum()))
-        return -sum_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
+        return -log_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
 
-    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
+    def compute_held_out(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
         """Return what those held add to the loss of all, so that their risk sets hold everybody; a mean over events.
 
         Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24): cross-validated partial likelihood.
         """
         rest = torch.ones(len(logits), dtype=torch.bool)
         rest[held] = False
-        whole = sum_partial_likelihood(logits[:, 0], targets.seen, targets.places)
-        part = sum_partial_likelihood(logits[rest, 0], targets.seen[rest], targets.places[rest])
+        whole = log_partial_likelihood(logits[:, 0], targets.seen, targets.places)
+        part = log_partial_likelihood(logits[rest, 0], targets.seen[rest], targets.places[rest])
         return (part - whole) / max(1, int(targets.seen[held].sum()))
 
-    def finish(self, logits: torch.Tensor, outcome: Outcome) -> "Cox":
+    def fit_baseline(self, logits: torch.Tensor, outcome: Outcome) -> "Cox":
         """Fit the baseline."""
         centre = float(logits.double().mean())
-        return Cox(*fit_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
+        return Cox(*fit_breslow_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
 
     def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log hazards relative to the mean training patient."""

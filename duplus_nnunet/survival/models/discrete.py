@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional
 
 from duplus_nnunet.survival.models.hazard import (
-    count_exposure,
+    compute_exposure,
+    discretise_outcomes,
     interpolate_survival,
     logistic_hazard_loss,
-    place_outcomes,
 )
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
@@ -44,22 +44,22 @@ class DiscreteLoss(SurvivalLoss):
 
     def make_targets(self, outcome: Outcome) -> LossTargets:
         """Say how many bins each patient outlived, and whether the event is in the next one."""
-        return LossTargets(*place_outcomes(outcome, self.edges))
+        return LossTargets(*discretise_outcomes(outcome, self.edges))
 
-    def _spread(self, targets: LossTargets) -> tuple[torch.Tensor, torch.Tensor]:
-        return count_exposure(targets.places, targets.seen, targets.entered, self.outputs)
+    def _make_exposure(self, targets: LossTargets) -> tuple[torch.Tensor, torch.Tensor]:
+        return compute_exposure(targets.places, targets.seen, targets.entered, self.outputs)
 
     @abstractmethod
-    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+    def cumulative_hazard(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the cumulative hazard, -log(survival), at the right edge of each bin, (N, T)."""
 
-    def start(self, targets: LossTargets) -> torch.Tensor:
+    def initial_outputs(self, targets: LossTargets) -> torch.Tensor:
         """Give outputs that describe all patients together."""
-        at_risk, had = self._spread(targets)
-        return self.describe((had.sum(0) + 0.5) / (at_risk.sum(0) + 1.0))
+        at_risk, had = self._make_exposure(targets)
+        return self.encode_hazards((had.sum(0) + 0.5) / (at_risk.sum(0) + 1.0))
 
     @abstractmethod
-    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+    def encode_hazards(self, hazards: torch.Tensor) -> torch.Tensor:
         """Give the outputs that mean some hazards, the chance to have the event in a bin; both (T)."""
 
     def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
@@ -67,11 +67,11 @@ class DiscreteLoss(SurvivalLoss):
 
         As it is bounded, one network of an ensemble cannot outvote the others.
         """
-        return -torch.expm1(-self.sum_hazards(logits)).mean(1)
+        return -torch.expm1(-self.cumulative_hazard(logits)).mean(1)
 
     def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return survival; within a bin the hazard is constant, beyond the last edge the curve stays where it is."""
-        return interpolate_survival(-self.sum_hazards(logits.double()).numpy(), self.edges, times)
+        return interpolate_survival(-self.cumulative_hazard(logits.double()).numpy(), self.edges, times)
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -84,16 +84,16 @@ class LogisticHazard(DiscreteLoss):
 
     name: ClassVar[str] = "logistic hazard"
 
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log-likelihood, a mean over patients."""
-        at_risk, had = self._spread(targets)
+        at_risk, had = self._make_exposure(targets)
         return logistic_hazard_loss(logits, at_risk, had)
 
-    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+    def cumulative_hazard(self, logits: torch.Tensor) -> torch.Tensor:
         """Return cumulative hazards, (N, T)."""
         return -functional.logsigmoid(-logits).cumsum(1)
 
-    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+    def encode_hazards(self, hazards: torch.Tensor) -> torch.Tensor:
         """Give the logits of hazards."""
         return torch.logit(hazards)
 
@@ -103,24 +103,24 @@ class Multinomial(DiscreteLoss):
     """Outputs give the chance of the event in each bin, and of none in all of them, whose own score is 0."""
 
     @abstractmethod
-    def score(self, logits: torch.Tensor) -> torch.Tensor:
+    def bin_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn outputs (N, T) into scores of the bins (N, T), of which a softmax gives chances."""
 
-    def take_logs(self, logits: torch.Tensor) -> torch.Tensor:
+    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return logarithms of the chances of T bins and of none, (N, T + 1)."""
-        return functional.pad(self.score(logits), (0, 1)).log_softmax(1)
+        return functional.pad(self.bin_scores(logits), (0, 1)).log_softmax(1)
 
-    def _sum_likelihood(self, logs: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def _negative_log_likelihood(self, logs: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         # Those censored are somewhere in what is left from their place on.
         left = logs.flip(1).logcumsumexp(1).flip(1)
         chosen = torch.where(targets.seen[:, None], logs, left).gather(1, targets.places[:, None])[:, 0]
         if targets.entered is not None:
-            chosen = _condition(chosen, left, targets.seen, targets.places, targets.entered)
+            chosen = _condition_on_entry(chosen, left, targets.seen, targets.places, targets.entered)
         return -chosen.mean()
 
-    def sum_hazards(self, logits: torch.Tensor) -> torch.Tensor:
+    def cumulative_hazard(self, logits: torch.Tensor) -> torch.Tensor:
         """Return cumulative hazards, (N, T)."""
-        return -self.take_logs(logits).flip(1).logcumsumexp(1).flip(1)[:, 1:]
+        return -self.log_probabilities(logits).flip(1).logcumsumexp(1).flip(1)[:, 1:]
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,17 @@ class MultiTaskRegression(Multinomial):
 
     name: ClassVar[str] = "mtlr"
 
-    def score(self, logits: torch.Tensor) -> torch.Tensor:
+    def bin_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Sum up outputs from the last bin backwards."""
         return logits.flip(1).cumsum(1).flip(1)
 
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the negative log-likelihood, a mean over patients."""
-        return self._sum_likelihood(self.take_logs(logits), targets)
+        return self._negative_log_likelihood(self.log_probabilities(logits), targets)
 
-    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+    def encode_hazards(self, hazards: torch.Tensor) -> torch.Tensor:
         """Give outputs of which the sums mean the hazards."""
-        scores = _score_hazards(hazards)
+        scores = _log_odds_of_bins(hazards)
         return scores - functional.pad(scores[1:], (0, 1))
 
 
@@ -152,13 +152,13 @@ class DeepHit(Multinomial):
 
     name: ClassVar[str] = "deephit"
 
-    def score(self, logits: torch.Tensor) -> torch.Tensor:
+    def bin_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Take outputs as they are."""
         return logits
 
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return likelihood and ranking together; means over patients, and over pairs."""
-        logs = self.take_logs(logits)
+        logs = self.log_probabilities(logits)
         # By the end of each bin, the chance to have had the event; of pairs (i, j), at i's own bin.
         by_then = logs.exp().cumsum(1)
         own = by_then.gather(1, targets.places[:, None])
@@ -167,14 +167,14 @@ class DeepHit(Multinomial):
         if targets.entered is not None:  # by the time that the bin began
             counts &= targets.entered[None, :] <= targets.places[:, None]
         costs = torch.exp((others - own) / _SIGMA) * counts
-        return _ALPHA * self._sum_likelihood(logs, targets) + (1 - _ALPHA) * costs.mean()
+        return _ALPHA * self._negative_log_likelihood(logs, targets) + (1 - _ALPHA) * costs.mean()
 
-    def describe(self, hazards: torch.Tensor) -> torch.Tensor:
+    def encode_hazards(self, hazards: torch.Tensor) -> torch.Tensor:
         """Give scores that mean the hazards."""
-        return _score_hazards(hazards)
+        return _log_odds_of_bins(hazards)
 
 
-def _condition(
+def _condition_on_entry(
     chosen: torch.Tensor, left: torch.Tensor, seen: torch.Tensor, places: torch.Tensor, entered: torch.Tensor
 ) -> torch.Tensor:
     """Return log-likelihoods (N) of patients who were free of the event at their entry.
@@ -195,7 +195,7 @@ def _condition(
     return torch.where(places == begun, within, chosen - at_entry)
 
 
-def _score_hazards(hazards: torch.Tensor) -> torch.Tensor:
+def _log_odds_of_bins(hazards: torch.Tensor) -> torch.Tensor:
     """Give the logarithm of the chance of each bin relative to that of none, (T)."""
     alive = torch.cat([torch.ones(1), (1 - hazards).cumprod(0)])
     return torch.log(hazards * alive[:-1]) - torch.log(alive[-1])

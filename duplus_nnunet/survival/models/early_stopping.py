@@ -8,7 +8,7 @@ _EPOCHS, _PATIENCE = 300, 40
 _LEAST_GAIN = 1e-5
 
 
-def train_until(
+def train_with_early_stopping(
     network: torch.nn.Module, learn: Callable[[], None], measure: Callable[[], float], best: float = float("inf")
 ) -> float:
     """Run epochs until the loss of those held has not fallen for a while, and go back to where it was least.

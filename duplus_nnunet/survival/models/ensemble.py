@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.models.early_stopping import train_until
+from duplus_nnunet.survival.models.early_stopping import train_with_early_stopping
 from duplus_nnunet.survival.models.image_inputs import ImageCode
 from duplus_nnunet.survival.models.network import InputDropout, Inputs, PrognosisNetwork
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
@@ -34,7 +34,7 @@ class EnsembleMember:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Split:
     """Who is learned from, and who says when to stop; rows, int64."""
 
     learn: torch.Tensor
@@ -45,7 +45,7 @@ def make_network(
     encoder: RecordEncoder, code: ImageCode | None, base: torch.Tensor, settings: SurvivalSettings
 ) -> PrognosisNetwork:
     """Build a network of double precision that starts from some outputs (T), the same for everybody."""
-    absent, columns = torch.from_numpy(encoder.encode_absent()), torch.from_numpy(encoder.list_owners())
+    absent, columns = torch.from_numpy(encoder.encode_empty_record()), torch.from_numpy(encoder.list_column_indices())
     owners = torch.zeros(0, dtype=torch.int64) if code is None else code.owners
     modalities = 0 if code is None else len(code.modalities)
     return PrognosisNetwork(InputDropout(absent, columns, owners, settings), base, modalities, settings).double()
@@ -75,49 +75,49 @@ def train_members(
     events = sum(record.event == SEEN for record in records)
     folds = make_folds(records, max(2, min(_INNER, events)), seed)
     members, gains = [], []
-    for number in range(make(loss.start(targets)).settings.networks):
+    for number in range(make(loss.initial_outputs(targets)).settings.networks):
         fold = folds[number % len(folds)]
-        part = _Part(torch.tensor(fold.train), torch.tensor(fold.test))
+        part = _Split(torch.tensor(fold.train), torch.tensor(fold.test))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + number)
-            network = make(loss.start(targets.take(part.learn)))
+            network = make(loss.initial_outputs(targets.take(part.learn)))
             _train(network, given, targets, loss, part)
         with torch.no_grad():
-            members.append(EnsembleMember(network, loss.finish(network(given), outcome)))
-            gains.append(_measure_gain(network, given, targets, loss, part))
-    return tuple(members), _note_gains(gains, given)
+            members.append(EnsembleMember(network, loss.fit_baseline(network(given), outcome)))
+            gains.append(_measure_image_gain(network, given, targets, loss, part))
+    return tuple(members), _note_image_gains(gains, given)
 
 
-def _train(network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Part) -> None:
+def _train(network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Split) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    size = len(part.learn) if loss.needs_everybody else _BATCH
+    size = len(part.learn) if loss.needs_full_batch else _BATCH
 
     def learn_once() -> None:
         for rows in torch.split(part.learn[torch.randperm(len(part.learn))], size):
             optimizer.zero_grad()
-            found = loss.measure(network(given.take(rows)), targets.take(rows))
+            found = loss.compute(network(given.take(rows)), targets.take(rows))
             found.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     def measure() -> float:
-        return float(loss.measure_held(network(given), targets, part.held))
+        return float(loss.compute_held_out(network(given), targets, part.held))
 
     network.eval()
     with torch.no_grad():
         before = measure()
-    train_until(network, learn_once, measure, before)
+    train_with_early_stopping(network, learn_once, measure, before)
 
 
-def _measure_gain(
-    network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Part
+def _measure_image_gain(
+    network: PrognosisNetwork, given: Inputs, targets: LossTargets, loss: SurvivalLoss, part: _Split
 ) -> float:
     """Return by how much images lower the loss of those held."""
-    blind = network.hiding.hide_images(given, torch.ones_like(given.there))
-    with_images, without = (float(loss.measure_held(network(one), targets, part.held)) for one in (given, blind))
+    blind = network.input_dropout.hide_images(given, torch.ones_like(given.there))
+    with_images, without = (float(loss.compute_held_out(network(one), targets, part.held)) for one in (given, blind))
     return without - with_images
 
 
-def _note_gains(gains: Sequence[float], given: Inputs) -> list[str]:
+def _note_image_gains(gains: Sequence[float], given: Inputs) -> list[str]:
     if given.there.shape[1] == 0:
         return []
     better = sum(gain > 0 for gain in gains)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.early_stopping import train_until
+from duplus_nnunet.survival.models.early_stopping import train_with_early_stopping
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 _BATCH = 128
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2
 
 
-def cut_bins(outcome: Outcome, count: int) -> Numbers:
+def choose_bin_edges(outcome: Outcome, count: int) -> Numbers:
     """Cut time into bins with as many training events each.
 
     Args:
@@ -39,12 +39,12 @@ def cut_bins(outcome: Outcome, count: int) -> Numbers:
     return edges
 
 
-def find_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
+def assign_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
     """Give the bin of each time, 0 to T - 1; times beyond the last edge are T."""
     return np.searchsorted(edges, times, side="left").astype(np.int64)
 
 
-def place_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def discretise_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Say between which bins each of N patients was under observation, and whether the event came next.
 
     Returns:
@@ -53,7 +53,7 @@ def place_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torc
     """
     # Who is censored at an edge outlived the bin that ends there: of equal times, events come first.
     outlived = np.searchsorted(edges, outcome.time, side="right").astype(np.int64)
-    places = np.where(outcome.event, find_bins(outcome.time, edges), outlived)
+    places = np.where(outcome.event, assign_bins(outcome.time, edges), outlived)
     seen = torch.from_numpy(outcome.event & (places < len(edges)))
     if outcome.entry is None:
         return torch.from_numpy(places), seen, None
@@ -61,7 +61,7 @@ def place_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torc
     return torch.from_numpy(places), seen, torch.from_numpy(passed.astype(np.float32))
 
 
-def count_exposure(
+def compute_exposure(
     places: torch.Tensor, seen: torch.Tensor, entered: torch.Tensor | None, bins: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Say in which bins each patient was at risk, and in which one they had the event; both float32 (N, T).
@@ -83,9 +83,9 @@ def count_exposure(
     return outlived + had, had
 
 
-def make_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
-    """Say in which bins each patient was at risk, and in which one they had the event; see `count_exposure`."""
-    return count_exposure(*place_outcomes(outcome, edges), len(edges))
+def make_hazard_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say in which bins each patient was at risk, and in which one they had the event; see `compute_exposure`."""
+    return compute_exposure(*discretise_outcomes(outcome, edges), len(edges))
 
 
 def logistic_hazard_loss(logits: torch.Tensor, risk: torch.Tensor, had: torch.Tensor) -> torch.Tensor:
@@ -154,7 +154,7 @@ class RecordNetwork(torch.nn.Module):
         return logits
 
 
-def start_base(network: RecordNetwork, risk: torch.Tensor, had: torch.Tensor) -> None:
+def initialise_base_hazards(network: RecordNetwork, risk: torch.Tensor, had: torch.Tensor) -> None:
     """Start from the hazards of all training patients together."""
     shares = (had.sum(0) + 0.5) / (risk.sum(0) + 1.0)
     with torch.no_grad():
@@ -177,12 +177,12 @@ def train_record_network(
         The network in eval mode, and the right edges of its bins.
     """
     learn = np.setdiff1d(np.arange(len(outcome)), np.asarray(held, np.int64))
-    edges = cut_bins(outcome.take(learn), bins)
-    inputs, (risk, had) = torch.from_numpy(features), make_targets(outcome, edges)
+    edges = choose_bin_edges(outcome.take(learn), bins)
+    inputs, (risk, had) = torch.from_numpy(features), make_hazard_targets(outcome, edges)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = RecordNetwork(features.shape[1], len(edges))
-        start_base(network, risk[learn], had[learn])
+        initialise_base_hazards(network, risk[learn], had[learn])
         _fit(network, (inputs, risk, had), learn, np.asarray(held, np.int64))
     return network.eval(), edges
 
@@ -205,4 +205,4 @@ def _fit(
     def measure() -> float:
         return float(logistic_hazard_loss(network(data[0][held]), data[1][held], data[2][held]))
 
-    train_until(network, learn_once, measure)
+    train_with_early_stopping(network, learn_once, measure)

@@ -16,7 +16,7 @@ from duplus_nnunet.errors import ModelError
 from duplus_nnunet.survival.records.feature_table import FeatureTable, Numbers32
 from duplus_nnunet.survival.records.outcome import Numbers
 
-VOLUME, FOUND = "lesion volume", "lesion found"
+LESION_VOLUME, LESION_FOUND = "lesion volume", "lesion found"
 _LEAST_SPREAD = 1e-6
 
 
@@ -51,7 +51,7 @@ class ImageCode:
         Differentiable with respect to the numbers. What is unknown of an image counts as the mean.
         """
         known = ~numbers.isnan()
-        logs = torch.tensor([name.endswith(VOLUME) for name in self.names], dtype=torch.bool)
+        logs = torch.tensor([name.endswith(LESION_VOLUME) for name in self.names], dtype=torch.bool)
         # What is not there is replaced before anything is computed of it, so that its gradient is 0 and not NaN.
         safe = torch.where(known, numbers, 0.0)
         safe = torch.where(logs, safe.clamp(min=0).log1p(), safe)
@@ -108,7 +108,7 @@ class ImageCode:
             raise ModelError(f"Stored image features cannot be read ({error!r}). Fit the model again.") from error
 
 
-def fit_images(table: FeatureTable, patients: list[str], components: int | None) -> tuple[ImageCode, list[str]]:
+def fit_image_code(table: FeatureTable, patients: list[str], components: int | None) -> tuple[ImageCode, list[str]]:
     """Fit on training patients.
 
     Args:
@@ -121,7 +121,7 @@ def fit_images(table: FeatureTable, patients: list[str], components: int | None)
         The code, and what a reader has to know.
     """
     raw = table.take(patients).astype(np.float64)
-    logs = np.array([name.endswith(VOLUME) for name in table.names], bool)
+    logs = np.array([name.endswith(LESION_VOLUME) for name in table.names], bool)
     raw[:, logs] = np.log1p(np.maximum(raw[:, logs], 0))
     mean, scale = _measure_columns(raw)
     standard = np.where(np.isnan(raw) | (scale == 0), 0.0, (raw - mean) / np.where(scale == 0, 1.0, scale))
@@ -147,14 +147,14 @@ def _note_missing_lesions(table: FeatureTable, raw: Numbers) -> list[str]:
     notes = []
     for place, (name, context) in enumerate(zip(table.names, table.contexts, strict=True)):
         known = raw[~np.isnan(raw[:, place]), place]
-        if name == f"{context}: {FOUND}" and len(known) and not known.any():
+        if name == f"{context}: {LESION_FOUND}" and len(known) and not known.any():
             notes.append(f"In {context!r} no lesion was found in any training patient: its measures tell nothing.")
     return notes
 
 
 def _count_without_lesion(names: tuple[str, ...], numbers: Numbers32, modality: str) -> list[str]:
     """Say in how many patients with a modality no lesion was found there, if in any."""
-    name = f"{modality}: {FOUND}"
+    name = f"{modality}: {LESION_FOUND}"
     if name not in names:
         return []
     marks = numbers[:, names.index(name)]

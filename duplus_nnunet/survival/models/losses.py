@@ -8,7 +8,7 @@ import numpy as np
 from duplus_nnunet.errors import ModelError, describe_unknown
 from duplus_nnunet.survival.models.cox import Cox
 from duplus_nnunet.survival.models.discrete import DeepHit, DiscreteLoss, LogisticHazard, MultiTaskRegression
-from duplus_nnunet.survival.models.hazard import cut_bins
+from duplus_nnunet.survival.models.hazard import choose_bin_edges
 from duplus_nnunet.survival.models.survival_loss import SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Outcome
 
@@ -37,7 +37,7 @@ def fit_loss(name: str, outcome: Outcome, bins: int) -> tuple[SurvivalLoss, list
         return Cox(), ["The loss 'cox' counts patients from time 0, whenever they entered."] if late else []
     if name not in _DISCRETE:
         raise ModelError(describe_unknown("loss", name, LOSSES))
-    edges = cut_bins(outcome, bins)
+    edges = choose_bin_edges(outcome, bins)
     notes = []
     if len(edges) < bins:
         count = len(np.unique(outcome.time[outcome.event]))

@@ -18,7 +18,7 @@ from duplus_nnunet.errors import DataError, ModelError, PlansError, describe_unk
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.models.ensemble import EnsembleMember, make_network, train_members
 from duplus_nnunet.survival.models.forecasts import Forecast
-from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_images
+from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_image_code
 from duplus_nnunet.survival.models.losses import fit_loss, read_loss
 from duplus_nnunet.survival.models.network import Inputs
 from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
@@ -125,7 +125,7 @@ class SurvivalModel:
         given = self.join(torch.from_numpy(self.encoder.encode(records)[0]), numbers)
         outcome = read_outcome(records)
         losses = [
-            member.loss.measure(member.network(given), member.loss.make_targets(outcome)) for member in self.members
+            member.loss.compute(member.network(given), member.loss.make_targets(outcome)) for member in self.members
         ]
         return torch.stack(losses).mean()
 
@@ -187,7 +187,7 @@ class SurvivalModel:
         return cls(schema, settings, encoder, code, tuple(members), patients, risks, follow_up, notes)
 
     def _hide_records(self, count: int) -> NDArray[np.float32]:
-        return np.tile(self.encoder.encode_absent(), (count, 1))
+        return np.tile(self.encoder.encode_empty_record(), (count, 1))
 
     def _note_times(self, times: Numbers) -> list[str]:
         late = [float(time) for time in np.atleast_1d(times) if time > self.follow_up]
@@ -227,7 +227,7 @@ def fit_model(
         )
     encoder, outcome = fit_encoder(records, schema), read_outcome(records)
     patients = [record.patient for record in records]
-    code, notes = (None, []) if images is None else fit_images(images, patients, settings.image_features)
+    code, notes = (None, []) if images is None else fit_image_code(images, patients, settings.image_features)
     if not encoder.names and (code is None or not code.names):
         raise DataError(
             "There is nothing to learn from: no covariate of the schema has values, and there are no images."

@@ -80,17 +80,19 @@ class PrognosisNetwork(torch.nn.Module):
     """Maps patients to a loss's outputs.
 
     Args:
-        hiding: Makes parts of patients missing.
+        input_dropout: Makes parts of patients missing.
         base: Outputs to start from, the same for everybody, (T).
         modalities: C.
         settings: Widths and dropout.
     """
 
-    def __init__(self, hiding: InputDropout, base: torch.Tensor, modalities: int, settings: SurvivalSettings) -> None:
+    def __init__(
+        self, input_dropout: InputDropout, base: torch.Tensor, modalities: int, settings: SurvivalSettings
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.hiding = hiding
-        records, images = len(hiding.columns), len(hiding.modalities) + modalities
+        self.input_dropout = input_dropout
+        records, images = len(input_dropout.columns), len(input_dropout.modalities) + modalities
         projected = settings.image_features if images else 0
         self.dropout = torch.nn.Dropout(settings.dropout)
         self.project = torch.nn.Linear(images, projected) if images else None
@@ -104,7 +106,7 @@ class PrognosisNetwork(torch.nn.Module):
 
     def forward(self, given: Inputs) -> torch.Tensor:
         """Map patients to outputs (N, T)."""
-        shown = self.hiding(given)
+        shown = self.input_dropout(given)
         parts = [self.dropout(shown.ehr)]
         if self.project is not None:
             seen = torch.cat([self.dropout(shown.images), 1.0 - shown.there.float()], 1)

@@ -38,7 +38,7 @@ class SurvivalLoss(ABC):
 
     name: ClassVar[str]
     # Whether all patients have to enter a step together, because they are compared with each other.
-    needs_everybody: ClassVar[bool] = False
+    needs_full_batch: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -50,11 +50,11 @@ class SurvivalLoss(ABC):
         """Turn outcomes of N patients into targets."""
 
     @abstractmethod
-    def start(self, targets: LossTargets) -> torch.Tensor:
+    def initial_outputs(self, targets: LossTargets) -> torch.Tensor:
         """Give outputs, (outputs), that describe all patients together."""
 
     @abstractmethod
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
         """Return the loss, a scalar, of logits (N, outputs); finite, with finite gradients, whatever the outcomes."""
 
     @abstractmethod
@@ -65,11 +65,11 @@ class SurvivalLoss(ABC):
     def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
         """Return the probability to be free of the event at some times in days, (N, times)."""
 
-    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
+    def compute_held_out(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
         """Return the loss of rows that were not learned from, given the logits of all patients."""
-        return self.measure(logits[held], targets.take(held))
+        return self.compute(logits[held], targets.take(held))
 
-    def finish(self, logits: torch.Tensor, outcome: Outcome) -> Self:
+    def fit_baseline(self, logits: torch.Tensor, outcome: Outcome) -> Self:
         """Fit what a curve needs beside the network, from outputs and outcomes of all training patients."""
         return self
 

@@ -22,12 +22,12 @@ from duplus_nnunet.survival.evaluation.metrics import (
 )
 from duplus_nnunet.survival.evaluation.study import Design, Study, choose_horizons, list_methods, run_study
 from duplus_nnunet.survival.models import methods
-from duplus_nnunet.survival.models.forecasts import Forecast, cut_risks
+from duplus_nnunet.survival.models.forecasts import Forecast, choose_cut_off, merge_notes
 from duplus_nnunet.survival.models.hazard import (
     RecordNetwork,
-    cut_bins,
+    choose_bin_edges,
     logistic_hazard_loss,
-    make_targets,
+    make_hazard_targets,
     predict_risk,
     predict_survival,
     train_record_network,
@@ -36,8 +36,7 @@ from duplus_nnunet.survival.models.methods import Task
 from duplus_nnunet.survival.records.encoding import fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, give_folds, make_folds
-from duplus_nnunet.survival.records.notes import merge_notes
-from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
@@ -203,10 +202,10 @@ def test_folds_share_events_and_centres() -> None:
 
 def test_bins_are_cut_from_events_alone() -> None:
     outcome = Outcome(np.array([True, False, True, True]), np.array([5.0, 50.0, 1.0, 9.0]))
-    np.testing.assert_array_equal(cut_bins(outcome, 10), [1, 5, 9])
-    assert len(cut_bins(outcome, 2)) == 2
+    np.testing.assert_array_equal(choose_bin_edges(outcome, 10), [1, 5, 9])
+    assert len(choose_bin_edges(outcome, 2)) == 2
     with pytest.raises(DataError, match="cannot be cut into bins"):
-        cut_bins(Outcome(np.zeros(3, bool), np.ones(3)), 4)
+        choose_bin_edges(Outcome(np.zeros(3, bool), np.ones(3)), 4)
 
 
 def test_the_loss_is_the_likelihood_of_the_formula() -> None:
@@ -215,8 +214,10 @@ def test_the_loss_is_the_likelihood_of_the_formula() -> None:
     hazards = np.array([[0.1, 0.2, 0.3]] * 4)
     expected = -np.mean([math.log(0.1), math.log(0.9), math.log(0.9 * 0.8 * 0.3), math.log(0.9 * 0.8 * 0.7)])
     logits = torch.logit(torch.tensor(hazards, dtype=torch.float32))
-    assert float(logistic_hazard_loss(logits, *make_targets(outcome, edges))) == pytest.approx(expected, abs=1e-6)
-    at_edge = make_targets(Outcome(np.array([False, False]), np.array([1.0, 3.0])), edges)
+    assert float(logistic_hazard_loss(logits, *make_hazard_targets(outcome, edges))) == pytest.approx(
+        expected, abs=1e-6
+    )
+    at_edge = make_hazard_targets(Outcome(np.array([False, False]), np.array([1.0, 3.0])), edges)
     np.testing.assert_array_equal(at_edge[0], [[1, 0, 0], [1, 1, 1]])
     curves = predict_survival(logits[:1], edges, np.array([0.0, 1.0, 2.0, 2.5, 3.0, 99.0]))
     np.testing.assert_allclose(curves[0], [1, 0.9, 0.72, 0.72 * 0.7**0.5, 0.504, 0.504], atol=1e-6)
@@ -233,7 +234,7 @@ def test_odd_batches_give_finite_losses_and_gradients(kind: str) -> None:
     }
     event, time = cases[kind]
     network = RecordNetwork(3, 2)
-    targets = make_targets(Outcome(np.array(event), np.array(time)), np.array([2.0, 3.0]))
+    targets = make_hazard_targets(Outcome(np.array(event), np.array(time)), np.array([2.0, 3.0]))
     loss = logistic_hazard_loss(network(torch.randn(len(time), 3)), *targets)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()
@@ -399,7 +400,7 @@ def by_age(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         tasks.append(task)
         risk = np.array([float(record.values["age"] or 0) for record in task.test])
         own = np.array([float(record.values["age"] or 0) for record in task.train])
-        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=cut_risks(own))
+        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=choose_cut_off(own))
 
     monkeypatch.setitem(methods.METHODS, "age", foretell)  # type: ignore[arg-type]
     return tasks
@@ -582,7 +583,7 @@ def test_one_centre_or_networks_that_saw_the_others_leave_none_out(
 
 def test_what_stands_out_in_a_patient_is_said() -> None:
     records = make_records(20)
-    known = list_known(records, SCHEMA)
+    known = list_training_values(records, SCHEMA)
     assert find_warnings(records[3], known, SCHEMA) == ()
     strange = replace(records[0], values={"age": None, "sex": "x", "grade": 7.0})
     table = make_features(records, ("x", "y"))

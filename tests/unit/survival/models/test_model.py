@@ -15,7 +15,7 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
-from duplus_nnunet.survival.models.image_inputs import fit_images
+from duplus_nnunet.survival.models.image_inputs import fit_image_code
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS, forecast
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.models.network import InputDropout, Inputs
@@ -306,7 +306,7 @@ def test_lesions_that_were_never_found_are_said() -> None:
 def test_pooled_numbers_weigh_as_one_measure_and_volumes_enter_as_logarithms(planted: Cohort) -> None:
     records, images = planted
     patients = [record.patient for record in records[:50]]
-    code, notes = fit_images(images, patients, 4)
+    code, notes = fit_image_code(images, patients, 4)
     assert not notes
     numbers = torch.from_numpy(images.take(patients))
     inputs, there = code.encode(numbers.double())
@@ -321,7 +321,7 @@ def test_pooled_numbers_weigh_as_one_measure_and_volumes_enter_as_logarithms(pla
 
 def test_a_modality_that_was_not_imaged_is_zeros_and_a_mark(planted: Cohort) -> None:
     records, images = planted
-    code, _ = fit_images(images, [record.patient for record in records[:30]], 3)
+    code, _ = fit_image_code(images, [record.patient for record in records[:30]], 3)
     numbers = torch.from_numpy(images.take(["p000", "nobody"]))
     numbers[0, [context == "ct" for context in images.contexts]] = math.nan
     inputs, there = code.encode(numbers.double())
@@ -333,7 +333,7 @@ def test_a_modality_that_was_not_imaged_is_zeros_and_a_mark(planted: Cohort) -> 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_imaged_patients_give_few_components(count: int, planted: Cohort) -> None:
-    code, _ = fit_images(planted[1], [f"p{place:03d}" for place in range(count)] + ["nobody"], 8)
+    code, _ = fit_image_code(planted[1], [f"p{place:03d}" for place in range(count)] + ["nobody"], 8)
     pooled = code.weights.shape[1] - 2 * (3 if count > 1 else 0)
     assert pooled == 2 * (count - 1)
     assert code.weights.isfinite().all()
@@ -343,10 +343,10 @@ def test_hidden_columns_tables_and_modalities_look_as_missing_ones() -> None:
     columns, modalities = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1])
     absent = torch.tensor([0.0, 0.5, 1.0, -1.0])
     given = Inputs(torch.full((500, 4), 7.0), torch.full((500, 3), 7.0), torch.ones(500, 2, dtype=torch.bool))
-    hiding = InputDropout(absent, columns, modalities, SurvivalSettings(column_dropout=0.3, table_dropout=0.2))
+    input_dropout = InputDropout(absent, columns, modalities, SurvivalSettings(column_dropout=0.3, table_dropout=0.2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        shown = hiding(given)
+        shown = input_dropout(given)
     hidden = shown.ehr != 7
     assert (shown.ehr == torch.where(hidden, absent, 7.0)).all()
     assert (hidden[:, 1] == hidden[:, 2]).all()
@@ -355,7 +355,7 @@ def test_hidden_columns_tables_and_modalities_look_as_missing_ones() -> None:
     gone = ~shown.there
     assert float(gone.float().mean()) == pytest.approx(0.1, abs=0.04)
     assert (shown.images == torch.where(gone[:, modalities], 0.0, 7.0)).all()
-    unchanged = hiding.eval()(given)
+    unchanged = input_dropout.eval()(given)
     assert (unchanged.ehr == 7).all()
     assert (unchanged.images == 7).all()
 

@@ -65,14 +65,14 @@ def test_a_category_is_known_however_it_is_written() -> None:
 def test_numbers_know_their_column() -> None:
     encoder = fit_encoder(make_records(), SCHEMA)
     assert encoder.names == ("age", "site=arm", "site=jaw", "grade", "grade is missing")
-    assert encoder.list_owners().tolist() == [0, 1, 1, 2, 2]
+    assert encoder.list_column_indices().tolist() == [0, 1, 1, 2, 2]
 
 
 def test_a_record_of_which_nothing_is_known_is_mean_commonest_and_marked() -> None:
     encoder = fit_encoder(make_records(), SCHEMA)
-    assert encoder.encode_absent().tolist() == [0, 0, 0, 0, 1]
+    assert encoder.encode_empty_record().tolist() == [0, 0, 0, 0, 1]
     bare = replace(make_records()[0], values={})
-    np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_absent())
+    np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_empty_record())
 
 
 @pytest.mark.parametrize("count", [20, 41])
@@ -86,6 +86,6 @@ def test_equal_numbers_teach_nothing_however_they_are_rounded(count: int) -> Non
 def test_an_encoder_of_nothing_encodes_to_nothing() -> None:
     encoder = fit_encoder(make_records(), SCHEMA.model_copy(update={"covariates": {}}))
     assert encoder.encode(make_records())[0].shape == (5, 0)
-    assert encoder.encode_absent().shape == (0,)
-    assert encoder.list_owners().shape == (0,)
+    assert encoder.encode_empty_record().shape == (0,)
+    assert encoder.list_column_indices().shape == (0,)
     assert RecordEncoder.from_plain(encoder.to_plain()) == encoder
