@@ -262,8 +262,8 @@ def _find_identifiers(name: str, kind: str, known: Sequence[float | str]) -> Ite
     if is_identifier_name(name):
         yield Finding(
             "warning",
-            f"{name!r} has the name of an identifier. If it is one, move it to `ignored`; if it is a group code, declare "
-            "it categorical.",
+            f"{name!r} has the name of an identifier. If it is one, move it to `ignored`; if it is a group code, "
+            "declare it categorical.",
         )
     elif are_identifiers([*map(float, known)]):
         yield Finding(

@@ -54,9 +54,9 @@ _NUMERIC_SHARE = 0.9
 _LEAST_PATIENTS, _MOST_PREFIXES = 8, 12
 _HEADER = """\
 # Meaning of the columns of {table}. This is a draft: correct it, then run `duplus survival check`.
-# time: time to the event or the end of follow-up. event: codes of the event to be predicted (seen), of follow-up without
-# it (censored), and of other events that make it impossible (competing). covariates: numeric, categorical or ordinal
-# (with its order, lowest first). ignored: columns that are not used, with the reason.
+# time: time to the event or the end of follow-up. event: codes of the event to be predicted (seen), of follow-up that
+# ended without it (censored), and of other events that make it impossible (competing). covariates: numeric, categorical
+# or ordinal (with its order, lowest first). ignored: columns that are not used, with the reason.
 """
 _LATE = "# entry: time of delayed entry (left truncation); patients are at risk only from then on. Check the column.\n"
 _OTHERS = "# Other columns that look like a time or an event: {columns}. Check that the right two were chosen.\n"

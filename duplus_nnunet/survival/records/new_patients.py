@@ -6,7 +6,7 @@ error.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from duplus_nnunet.errors import DataError

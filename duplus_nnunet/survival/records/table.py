@@ -244,8 +244,8 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
         raise ValueError(f"{form.column!r} is missing{marker}. Fill it in, or remove the row")
     known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
     raise ValueError(
-        f"{form.column!r} is {cell!r}; the schema lists the codes {known}. Add it to `seen`, to `censored` or, if it is "
-        "another event that makes this one impossible, to `competing`"
+        f"{form.column!r} is {cell!r}; the schema lists the codes {known}. Add it to `seen`, to `censored` or, if it "
+        "is another event that makes this one impossible, to `competing`"
     )
 
 
