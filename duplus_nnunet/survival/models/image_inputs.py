@@ -28,7 +28,7 @@ class ImageCode:
         names: Names of the I features.
         contexts: Modality of each feature, (I).
         mean: Mean of each feature in training, (I), after log-transforming volumes.
-        scale: Standard deviation of each feature in training, (I); 0 if it is constant, and is then encoded as the mean.
+        scale: Standard deviation of each feature in training, (I); 0 for constant ones, encoded as the mean.
         weights: Matrix from standardised features to inputs, (I, M).
         owners: Index of the modality of each input, int64 (M).
     """
@@ -86,9 +86,8 @@ class ImageCode:
             notes += _count_without_lesion(self.names, numbers, modality)
         unused = sorted(set(table.contexts) - set(self.contexts))
         if unused:
-            notes.append(
-                f"The model was trained without these images, and does not use them: {join_names([*map(repr, unused)])}."
-            )
+            listed = join_names([*map(repr, unused)])
+            notes.append(f"The model was trained without these images, and does not use them: {listed}.")
         return notes
 
     def to_plain(self) -> dict[str, Any]:

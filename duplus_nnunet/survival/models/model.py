@@ -101,7 +101,9 @@ class SurvivalModel:
             numbers, more = self.code.align(table, [record.patient for record in records])
             notes += more
             notes += (
-                ["No patient has images; the prediction uses the EHR only."] if table is None and "image" in use else []
+                ["There are no images; all modalities are treated as missing."]
+                if table is None and "image" in use
+                else []
             )
         raw = None if numbers is None else torch.from_numpy(numbers)
         return self.join(torch.from_numpy(ehr), raw), tuple(notes)
@@ -211,8 +213,8 @@ def fit_model(
     code, notes = (None, []) if images is None else fit_image_code(images, patients, settings.image_features)
     if not encoder.names and (code is None or not code.names):
         raise DataError(
-            "The model has no inputs: the schema has no covariate, and there are no images. Add covariates to the schema, "
-            "or images."
+            "The model has no inputs: the schema has no covariate, and there are no images. Add covariates to the "
+            "schema, or images."
         )
     loss, loss_notes = fit_loss(settings.loss, outcome, settings.bins)
     follow_up = float(outcome.time.max())

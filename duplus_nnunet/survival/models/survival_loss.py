@@ -1,4 +1,4 @@
-"""Defines the interface of all survival losses: the loss of a network's outputs, and the risk and survival they mean."""
+"""Defines the interface of survival losses, which also convert a network's outputs to risk and survival."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ from duplus_nnunet.survival.models.hazard import (
 from duplus_nnunet.survival.models.methods import Task
 from duplus_nnunet.survival.records.encoding import fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.folds import Fold, check_folds, give_folds, make_folds
+from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
@@ -406,6 +406,12 @@ def by_age(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     return tasks
 
 
+def name_folds(records: list[Record], splits: list[tuple[list[str], list[str]]]) -> tuple[Fold, ...]:
+    """Make folds from the names of training and held-out patients."""
+    places = {record.patient: place for place, record in enumerate(records)}
+    return tuple(Fold(*(tuple(sorted(places[patient] for patient in part)) for part in split)) for split in splits)
+
+
 def run_age(records: list[Record], **options: Any) -> Study:
     pytest.importorskip("sksurv")
     return run_study(records, SCHEMA, Design(**{"seeds": (0,), "folds": 3, "methods": ("age",), **options}))
@@ -444,29 +450,29 @@ def test_given_folds_are_used_and_may_leave_some_out(by_age: list[Task]) -> None
     records = make_records(30)[::-1]
     names = sorted(record.patient for record in records)
     splits = [(names[10:], names[:10]), (names[:10] + names[20:], names[10:20])]
-    found = run_age(records, given=(give_folds(records, splits),))
+    found = run_age(records, given=(name_folds(records, splits),))
     assert [one.patient for one in found.predictions] == names[:20]
     assert [one.fold for one in found.predictions] == [0] * 10 + [1] * 10
     assert "10 patient(s) are held out in no fold, and are not foretold." in found.notes
     with pytest.raises(DataError, match="folds for 1 seed"):
-        run_age(records, given=(give_folds(records, splits),), seeds=(0, 1))
+        run_age(records, given=(name_folds(records, splits),), seeds=(0, 1))
 
 
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ([(["p000", "p001"], ["p001"])], "1 patient.s. are learned from and held out in the same fold: p001"),
-        ([(["p000"], ["p001"]), (["p000"], ["p001"])], "1 patient.s. are held out more than once: p001"),
-        ([(["p000"], ["q"])], "1 patient.s. of the folds have no record: q"),
-        ([(["p000"], [])], "one without patients"),
-        ([], "There is no fold"),
+        ([(["p000", "p001"], ["p001"])], "1 patient.*same fold: p001"),
+        ([(["p000"], ["p001"]), (["p000"], ["p001"])], "1 patient.*held out more than once: p001"),
+        ([(["p000"], [])], "without training or held-out patients"),
+        ([], "no fold"),
     ],
 )
 def test_folds_that_are_no_test_are_refused(splits: list[tuple[list[str], list[str]]], message: str) -> None:
+    records = make_records(4)
     with pytest.raises(DataError, match=message):
-        give_folds(make_records(4), splits)
-    with pytest.raises(DataError, match="has the place 9, and there are 4 records"):
-        check_folds(make_records(4), [Fold((0,), (9,))])
+        check_folds(records, name_folds(records, splits))
+    with pytest.raises(DataError, match=r"\b9\b.*\b4 records"):
+        check_folds(records, [Fold((0,), (9,))])
 
 
 def make_features(records: list[Record], names: tuple[str, ...] = ("x",)) -> FeatureTable:
@@ -588,12 +594,11 @@ def test_what_stands_out_in_a_patient_is_said() -> None:
     strange = replace(records[0], values={"age": None, "sex": "x", "grade": 7.0})
     table = make_features(records, ("x", "y"))
     half = replace(table, contexts=("CT", "PET"), rows={"p000": np.array([1, np.nan], np.float32)})
-    assert find_warnings(strange, known, SCHEMA, half) == (
-        "'age' is missing, and was of nobody trained on",
-        "'sex' is 'x', which nobody trained on has",
-        "'grade' is 7, outside 0 to 2 of those trained on",
-        "no image of 'PET'",
-    )
+    warnings = find_warnings(strange, known, SCHEMA, half)
+    assert len(warnings) == 4
+    expected = (("'age'", "missing"), ("'sex'", "'x'"), ("'grade'", "7", "0 to 2"), ("'PET'",))
+    for warning, parts in zip(warnings, expected, strict=True):
+        assert all(part in warning for part in parts), warning
     assert find_warnings(records[5], known, SCHEMA, half) == ("no image",)
     assert count_missing(strange, SCHEMA) == 1
 
@@ -637,5 +642,8 @@ def test_notes_that_list_names_are_merged() -> None:
 
 def test_notes_that_differ_in_numbers_are_said_once_but_names_with_numbers_are_told_apart() -> None:
     notes = [f"'ct_{name}' is missing in {count} of 24 patient(s)." for name, count in ((1, 3), (2, 5), (1, 4))]
-    assert merge_notes(notes) == (f"{notes[0]} So it is in other folds, with other numbers.", notes[1])
+    first, second = merge_notes(notes)
+    assert first.startswith(notes[0])
+    assert first != notes[0]  # it is said that numbers differ
+    assert second == notes[1]
     assert merge_notes([notes[0], notes[0]]) == (notes[0],)
