@@ -100,11 +100,8 @@ class SurvivalModel:
             table = images if "image" in use else None
             numbers, more = self.code.align(table, [record.patient for record in records])
             notes += more
-            notes += (
-                ["There are no images; all modalities are treated as missing."]
-                if table is None and "image" in use
-                else []
-            )
+            if table is None and "image" in use:
+                notes.append("There are no images; all modalities are treated as missing.")
         raw = None if numbers is None else torch.from_numpy(numbers)
         return self.join(torch.from_numpy(ehr), raw), tuple(notes)
 
