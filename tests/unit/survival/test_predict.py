@@ -102,17 +102,18 @@ def test_a_missing_column_and_an_unreadable_value_are_said_and_count_as_missing(
     found = read_new_patients(write_table(tmp_path, "id,age,sex\na,old,f\n"), SCHEMA, ())
     assert found.records[0].values == {"age": None, "sex": "f", "noise": None}
     assert "no column 'noise'" in found.notes[0]
-    assert found.warnings["a"] == ("'age' is 'old': it counts as missing",)
+    (warning,) = found.warnings["a"]
+    assert warning.startswith("'age' is 'old': ")
 
 
 @pytest.mark.parametrize(
     ("text", "imaged", "said"),
     [
         ("id,age\n,61\nb,60\n", (), "row\\(s\\) 1"),
-        ("id,age\na,61\na,60\n", (), "several rows, first 'a' \\(rows 1, 2\\)"),
-        ("id,age\na,61\n", ("x",), "No patient of .* has an image: it lists a, the images are of x"),
-        ("id,weight\na,61\n", (), "trained with: the patient in 'id', covariates 'age', 'sex', 'noise'"),
-        ("name,age\na,61\n", (), "the patient in 'id'"),
+        ("id,age\na,61\na,60\n", (), "several rows .*'a' \\(rows 1, 2\\)"),
+        ("id,age\na,61\n", ("x",), "No patient of .* has an image.*: a; .*: x\\. "),
+        ("id,weight\na,61\n", (), "'weight'.* 'id' .*'age', 'sex', 'noise'"),
+        ("name,age\na,61\n", (), "'name', 'age'.* 'id' "),
     ],
 )
 def test_what_leaves_open_whose_a_row_is_is_refused(

@@ -96,7 +96,8 @@ def test_every_held_out_patient_has_a_row_a_method_and_seed(folder: Path, study:
     missing = {row["patient"] for row in rows if row["EHR values missing"] != "0"}
     assert missing == {"p000"}
     warned = [row["warnings"] for row in first if row["patient"] == "p000"]
-    assert warned == ["'age' is missing, and was of nobody trained on"] * 2
+    assert len(warned) == 2
+    assert all("'age' is missing" in warning for warning in warned)
     columns = [f"survival at {horizon:g} days" for horizon in study.horizons]
     assert all(1 >= float(row[columns[0]]) >= float(row[columns[-1]]) >= 0 for row in rows)
 

@@ -39,7 +39,7 @@ from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
+from duplus_nnunet.survival.records.table import CENSORED, LATE_ENTRY, SEEN, Record
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -157,10 +157,10 @@ def test_what_an_encoder_has_not_seen_it_says_and_goes_on() -> None:
     numbers, notes = encoder.encode([strange, records[1]])
     assert numbers[0, 0] == 0
     assert numbers[0, 1] == 0
-    assert any("'sex' has values that were not trained on: 'x'" in note for note in notes)
-    assert any("'age' is missing in 1 record(s), and in none that was trained on" in note for note in notes)
+    assert any("'sex'" in note and "'x'" in note for note in notes)
+    assert any("'age' is missing in 1 record" in note for note in notes)
     _, notes = encoder.encode([replace(records[0], values={"sex": "f"})])
-    assert any("'grade' is not known of anybody here" in note for note in notes)
+    assert any("'grade' is missing in all" in note for note in notes)
 
 
 def test_missing_values_are_marked() -> None:
@@ -196,7 +196,7 @@ def test_folds_share_events_and_centres() -> None:
     assert max(events) - min(events) <= 1
     assert all(len({records[place].centre for place in fold.test}) == 2 for fold in folds)
     assert all(not set(fold.train) & set(fold.test) for fold in folds)
-    with pytest.raises(DataError, match="5 folds for 2 patients with the event"):
+    with pytest.raises(DataError, match=r"5 folds .*2 patients with the event"):
         make_folds([replace(record, event=SEEN if n < 2 else CENSORED) for n, record in enumerate(records)], 5, 0)
 
 
@@ -204,7 +204,7 @@ def test_bins_are_cut_from_events_alone() -> None:
     outcome = Outcome(np.array([True, False, True, True]), np.array([5.0, 50.0, 1.0, 9.0]))
     np.testing.assert_array_equal(choose_bin_edges(outcome, 10), [1, 5, 9])
     assert len(choose_bin_edges(outcome, 2)) == 2
-    with pytest.raises(DataError, match="cannot be cut into bins"):
+    with pytest.raises(DataError, match="time bins"):
         choose_bin_edges(Outcome(np.zeros(3, bool), np.ones(3)), 4)
 
 
@@ -326,7 +326,7 @@ def test_a_fold_without_a_covariate_that_differs_foretells_the_same_for_all() ->
     schema = SCHEMA.model_copy(update={"covariates": {"sex": SCHEMA.covariates["sex"]}})
     found = run_study(same, schema, Design(folds=3, seeds=(0,)))
     assert {scores["Harrell's C"].value for scores in found.scores.values()} == {0.5}
-    assert "In a fold no covariate differs between training patients." in found.notes
+    assert any("no covariate" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("horizon", [0.5, 1.0])
@@ -342,7 +342,8 @@ def test_late_entries_are_told() -> None:
     records = make_records(30)
     records[4] = replace(records[4], entry=records[4].time / 2)
     found = run_study(records, SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
-    assert "1 patient(s) entered late. Kaplan-Meier, the networks" in found.notes[0]
+    assert "1 patient" in found.notes[0]
+    assert LATE_ENTRY in found.notes[0]
 
 
 def test_a_horizon_beyond_the_follow_up_is_refused() -> None:
