@@ -21,7 +21,7 @@ from duplus_nnunet.survival.evaluation.metrics import (
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
@@ -223,7 +223,7 @@ def _sum_up(place: CrossValidation, fold: Fold, found: Forecast) -> dict[str, Su
 
 def _list_held_out(key: tuple[str, int, int], place: CrossValidation, found: Forecast) -> list[HeldOut]:
     fold, images = place.folds[key[2]], place.images[key[2]]
-    known = list_known([place.records[one] for one in fold.train], place.schema)
+    known = list_training_values([place.records[one] for one in fold.train], place.schema)
     _, survival, curves = place.times.part(found.survival)
     listed = []
     for row, one in enumerate(fold.test):

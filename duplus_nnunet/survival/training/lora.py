@@ -15,7 +15,7 @@ from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, list_convolutions
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.models.hazard import choose_bin_edges, logistic_hazard_loss, make_hazard_targets
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.table import Record
@@ -110,8 +110,8 @@ class HazardTargets:
     @classmethod
     def of(cls, train: Sequence[Record], everybody: Sequence[Record], bins: int) -> "HazardTargets":
         """Cut bins by some patients and place all of them in these."""
-        edges = cut_bins(read_outcome(train), bins)
-        risk, had = make_targets(read_outcome(everybody), edges)
+        edges = choose_bin_edges(read_outcome(train), bins)
+        risk, had = make_hazard_targets(read_outcome(everybody), edges)
         return cls(edges, {record.patient: place for place, record in enumerate(everybody)}, risk, had)
 
     def measure(self, logits: torch.Tensor, patients: Sequence[str]) -> torch.Tensor:

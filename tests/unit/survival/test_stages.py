@@ -371,7 +371,7 @@ def test_a_clinical_table_without_a_schema_names_the_command_that_drafts_it(
     (folder / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0}}')
     (folder / "clinical.csv").write_text("id,days,dead\nann,10,1\n")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    with pytest.raises(DataError, match=r"clinical\.yaml.* is not there\. Draft it by `duplus survival draft D"):
+    with pytest.raises(DataError, match=r"clinical\.yaml.*`duplus survival draft D"):
         read_clinical_data("Dataset001_A", make_clinic("ann_ct").table)
 
 
