@@ -20,7 +20,7 @@ from duplus_nnunet.survival.imaging.image_features import (
 )
 from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
-from ..partial_plans import make_plans
+from ...partial_plans import make_plans
 
 SIDE = 16
 

@@ -16,7 +16,7 @@ from duplus_nnunet.survival.prediction.occlusion import WindowedImage, choose_bo
 from duplus_nnunet.survival.prediction.occlusion_map import bring_back, make_nifti
 from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
-from .test_image_features import SIDE, make_reader
+from ..imaging.test_image_features import SIDE, make_reader
 
 
 def make_image() -> torch.Tensor:
