@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.evaluation.study import Design, FindFeatures
     from duplus_nnunet.survival.records.table import Record
 
-METHOD_NAME = "trained model"
+NAME = "trained model"
 IMPORTANCE_NAME = "importance.csv"
 
 
@@ -61,8 +61,8 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
         folds=len(repeats[0]),
         seeds=seeds,
         given=tuple(find_rows(folds, used) for folds in repeats),
-        forecasts={METHOD_NAME: TrainedForecast(held)},
-        methods=(METHOD_NAME, *METHODS),
+        forecasts={NAME: TrainedForecast(held)},
+        methods=(NAME, *METHODS),
         settings=trained[0].model.settings,
     )
     return Arranged(used, arranged, lambda seed, number, fold: repeats[seed][number].frozen, tuple(notes))

@@ -1,6 +1,6 @@
 """Cross-validates one method: predictions for held-out patients and the sums that scores are made of.
 
-A method is fitted on the training patients of each fold only; the risk threshold comes from their risks too.
+A method is fitted on the training patients of each fold only; the risk cut-off comes from their risks too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +100,7 @@ class HeldOut:
         survival: Probability of being event-free at each horizon.
         curve: Probability of being event-free at each time of the curve.
         median: Median survival in days; None if it is not reached by the end of follow-up.
-        group: HIGH or LOW: risk above the threshold from the training patients or not; empty without a threshold.
+        group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
         missing: Number of missing covariates.
         warnings: Values outside the range seen in training, and missing inputs.
     """

@@ -1,6 +1,6 @@
 """Splits held-out patients into a high- and a low-risk group and compares them by Kaplan-Meier and log-rank test.
 
-The threshold comes from the training risks of each fold. The test is descriptive only: models of different folds share
+The cut-off comes from the training risks of each fold. The test is descriptive only: models of different folds share
 training patients, so that held-out predictions are not independent.
 """
 
@@ -42,7 +42,7 @@ class RiskGroups:
         groups: Low risk first; a group without patients is left out.
         p: p value of the log-rank test; None with a single group, without an event while both groups are at risk, and
             with delayed entry, which the test does not support.
-        ungrouped: Number of patients without a risk threshold.
+        ungrouped: Number of patients without a risk cut-off.
     """
 
     seed: int

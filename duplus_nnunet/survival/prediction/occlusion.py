@@ -120,9 +120,7 @@ class WindowedImage:
         filled = [slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, self._inside[1:], strict=True)]
         total, maps = self._sum.clone(), list(self._maps)
         for number, start in enumerate(self._starts):
-            if not all(
-                a.start < b.stop and b.start < a.stop for a, b in zip(padded_box, self._find(start), strict=True)
-            ):
+            if not all(a.start < b.stop and b.start < a.stop for a, b in zip(filled, self._find(start), strict=True)):
                 continue
             logits, maps[number] = self._predict(padded, start)
             total[(slice(None), *self._find(start))] += (logits - self._logits[number].float()) * self._weight

@@ -27,7 +27,7 @@ class PatientPrediction:
         survival: Event-free probability at each horizon.
         curve: Event-free probability at each day of the curve.
         median: Median survival in days; None if it is not reached by the end of follow-up.
-        group: HIGH or LOW: risk above the threshold from the training patients or not; empty without a threshold.
+        group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
         images: Cases that were used.
         missing: Number of missing covariates.
         warnings: Warnings for the reader, one sentence each.

@@ -82,8 +82,8 @@ def predict_survival(request: Request) -> Answer:
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
     images = list_images(model, request.images, request.context) if request.images else []
     imaged = {image.patient for image in images if image.patient}
-    rows = read_rows(request.clinical) if request.clinical else None
-    patients = read_new_patients(rows, model.schema, imaged)  # before reading images, which takes long
+    table = read_rows(request.clinical) if request.clinical else None
+    patients = read_new_patients(table, model.schema, imaged)  # before reading images, which takes long
     networks = ImageNetworks(model, request.device) if images else None
     features = Features([None] * len(model.folds)) if networks is None else networks.read(images)
     patients = _leave_out_unknown(patients, features)
@@ -98,10 +98,9 @@ def predict_survival(request: Request) -> Answer:
         if networks is not None and request.explain.most > 0:
             settings, folder = request.explain, request.output / FOLDER_NAME
             maps = _map(Mapper(model.models, networks, features, settings, folder), patients, failures)
-    prediction = CohortPrediction(
-        list_patient_predictions(model.models, patients, summary, averages, (horizons, days)), tuple(map(float, horizons)),
-        tuple(map(float, days)), _list_notes(request, patients, averages.notes), failures, effects,
-    )  # fmt: skip
+    rows = list_patient_predictions(model.models, patients, summary, averages, (horizons, days))
+    notes = _list_notes(request, patients, averages.notes)
+    prediction = CohortPrediction(rows, tuple(map(float, horizons)), tuple(map(float, days)), notes, failures, effects)
     about = {**_describe(request, model), "occlusion_maps": maps}
     return Answer(prediction, tuple(write_prediction(prediction, about, request.output)), failures)
 

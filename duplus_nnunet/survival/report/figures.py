@@ -185,7 +185,7 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     """Draw the risk groups and the calibration of the first method for the first seed.
 
     Returns:
-        The files; a method without a risk threshold has no figure of risk groups.
+        The files; a method without a risk cut-off has no figure of risk groups.
     """
     files = []
     first = study.methods[0]
@@ -223,9 +223,9 @@ def _make_curve(group: RiskGroup) -> GroupCurve:
 
 def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
     tests = ", ".join(f"{_format_p_value(split)} (seed {split.seed})" for split in groups)
-    ungrouped = f" {groups[0].ungrouped} patient(s) have no risk threshold." if groups[0].ungrouped else ""
+    ungrouped = f" {groups[0].ungrouped} patient(s) have no risk cut-off." if groups[0].ungrouped else ""
     return (
-        f"Folds of seed {groups[0].seed}; groups by a risk threshold from each fold's training patients. Shaded: 95 % "
+        f"Folds of seed {groups[0].seed}; groups by a risk cut-off from each fold's training patients. Shaded: 95 % "
         f"confidence intervals; ticks: censored patients. Log-rank test: {tests}. The p value is descriptive: models "
         f"of different folds share training patients, so it does not test a hypothesis.{ungrouped}"
     )
@@ -237,7 +237,7 @@ def _format_p_value(split: RiskGroups) -> str:
     if any(group.outcome.entry is not None for group in split.groups):
         return "no p value (delayed entry)"
     if len(split.groups) < len((LOW, HIGH)):
-        return "no p value (only one group)" if split.groups else "no p value (no risk threshold)"
+        return "no p value (only one group)" if split.groups else "no p value (no risk cut-off)"
     if not any(group.outcome.event.any() for group in split.groups):
         return "no p value (no events)"
     return "no p value (no event with both groups at risk)"

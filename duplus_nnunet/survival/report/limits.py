@@ -70,7 +70,7 @@ def _compare_with_others(study: Study) -> Iterator[str]:
         ]
         if undecided and score == _CONCORDANCE:
             yield (
-                f"{score}: {first} is neither better nor worse than {', '.join(undecided)} (the 95 % confidence "
+                f"{score}: {first} is not shown to be better or worse than {', '.join(undecided)} (the 95 % confidence "
                 "interval of the difference includes 0)."
             )
 

@@ -147,7 +147,7 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
     )
     yield (
         f"{split}, for {len(design.seeds)} seed(s). Methods: {', '.join(study.methods)}. Standardisation, categories, "
-        "time bins, penalties, early stopping and the threshold of the risk groups use the training patients only; "
+        "time bins, penalties, early stopping and the cut-off of the risk groups use the training patients only; "
         "models are selected on inner splits of the training patients. Classes were not balanced."
     )
     if design.forecasts:
@@ -192,7 +192,7 @@ def _write_risk_groups(study: Study) -> Iterator[str]:
             events = int(group.outcome.event.sum())
             yield f"| {split.seed} | {group.name} | {len(group.outcome)} | {events} | {' | '.join(cells)} | {p} |"
     yield ""
-    yield "Held-out patients, grouped by a risk threshold from the training patients of each fold."
+    yield "Held-out patients, grouped by a risk cut-off from the training patients of each fold."
 
 
 def _format_share(value: float | None, interval: tuple[float, float] | None) -> str:
