@@ -155,7 +155,8 @@ def test_unclear_codes_must_be_given(codes: tuple[str, ...]) -> None:
     assert [str(code).casefold() for code in drafted["seen"]] == [codes[0].casefold()]
     with pytest.raises(DataError, match="Unknown code 'x'"):
         guess(text, event="outcome", seen=("x",))
-    with pytest.raises(DataError, match=r"code '?\w+"):
+    first = min(code.casefold() for code in codes)
+    with pytest.raises(DataError, match=f"code '{re.escape(first)}'"):
         guess(text, event="outcome", seen=codes, censored=codes)
 
 
