@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
 from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, describe
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import SEEN, Record
 

@@ -21,7 +21,7 @@ from duplus_nnunet.survival.evaluation.metrics import (
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
@@ -226,7 +226,7 @@ def _sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Su
 
 def _list_held_out(key: tuple[str, int, int], cv: CrossValidation, forecast: Forecast) -> list[HeldOut]:
     fold, images = cv.folds[key[2]], cv.images[key[2]]
-    known = list_known([cv.records[index] for index in fold.train], cv.schema)
+    known = list_training_values([cv.records[index] for index in fold.train], cv.schema)
     _, survival, curves = cv.times.part(forecast.survival)
     listed = []
     for row, index in enumerate(fold.test):

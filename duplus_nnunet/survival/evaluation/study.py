@@ -26,10 +26,10 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
 )
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS, METHODS, forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record

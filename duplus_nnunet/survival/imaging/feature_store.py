@@ -18,7 +18,7 @@ from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row, name_features
-from duplus_nnunet.survival.records.feature_table import DAMAGE, FeatureTable, read_arrays
+from duplus_nnunet.survival.records.feature_table import READ_ERRORS, FeatureTable, read_arrays
 
 FEATURES_NAME = "survival_features.npz"
 _VERSION = 1
@@ -64,7 +64,7 @@ class FeatureStore:
             parts = np.split(arrays["numbers"].astype(np.float32), ends[:-1]) if len(ends) else []
             rows = zip(map(str, arrays["cases"]), map(str, arrays["stamps"]), parts, strict=True)
             stored = {case: (stamp, row) for case, stamp, row in rows}
-        except DAMAGE:
+        except READ_ERRORS:
             return store
         return cls(file, key, stored) if str(arrays["key"]) == key else store
 

@@ -8,11 +8,11 @@ import numpy as np
 from duplus_nnunet.survival.evaluation.attribution import Effect
 from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, find_median
 from duplus_nnunet.survival.models.averaging import Average
-from duplus_nnunet.survival.models.image_inputs import FOUND
+from duplus_nnunet.survival.models.image_inputs import LESION_FOUND
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import NewPatients, find_out_of_range_values
-from duplus_nnunet.survival.records.out_of_range import count_missing
+from duplus_nnunet.survival.records.new_patients import NewPatients
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_out_of_range_values
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import Record
 
@@ -138,6 +138,6 @@ def _check_images(model: SurvivalModel, patient: str, table: FeatureTable | None
         columns = [column for column, name in enumerate(table.contexts) if name == context]
         if not columns or np.isnan(row[columns]).all():
             warnings.append(f"no image of {context!r}")
-        elif any(row[column] == 0 for column in columns if table.names[column].endswith(FOUND)):
+        elif any(row[column] == 0 for column in columns if table.names[column].endswith(LESION_FOUND)):
             warnings.append(f"no lesion was found in {context!r}")
     return warnings

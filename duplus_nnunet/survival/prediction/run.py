@@ -18,13 +18,13 @@ from duplus_nnunet.outputs.files import require_writable
 from duplus_nnunet.outputs.manifest import list_versions
 from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.prediction.files import write_prediction
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_images
 from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusion
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_model
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.table import read_rows
 
 

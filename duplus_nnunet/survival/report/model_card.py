@@ -82,7 +82,7 @@ def _write_purpose(study: Study, inputs: str) -> Iterator[str]:
 
 def _write_participants(cohort: Cohort) -> Iterator[str]:
     yield from _head("Source of data and participants (5a, 6a, 20)")
-    count, follow = len(cohort.records), cohort.measure_follow_up()
+    count, follow = len(cohort.records), cohort.median_follow_up()
     reached = "not reached" if follow is None else f"{format_days(follow)} days"
     yield (
         f"Clinical table of {cohort.name}: {count} usable patients, {cohort.events} with the event, "

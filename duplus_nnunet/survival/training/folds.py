@@ -9,7 +9,7 @@ from pathlib import Path
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.reporting.folds import list_trained
-from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
@@ -177,4 +177,4 @@ class TrainedForecast:
             )
         forecast = fold.model.forecast(task.test, fold.used, task.times)
         notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *forecast.notes)))
-        return replace(forecast, notes=notes, cut=cut_risks(fold.model.risks))
+        return replace(forecast, notes=notes, cut=choose_cut_off(fold.model.risks))

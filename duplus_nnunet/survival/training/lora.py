@@ -15,7 +15,7 @@ from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, list_convolutions
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.models.hazard import choose_bin_edges, logistic_hazard_loss, make_hazard_targets
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.table import Record
@@ -110,8 +110,8 @@ class HazardTargets:
     @classmethod
     def of(cls, train: Sequence[Record], patients: Sequence[Record], bins: int) -> "HazardTargets":
         """Choose time bins from training patients, and compute the targets of all patients."""
-        edges = cut_bins(read_outcome(train), bins)
-        risk, had = make_targets(read_outcome(patients), edges)
+        edges = choose_bin_edges(read_outcome(train), bins)
+        risk, had = make_hazard_targets(read_outcome(patients), edges)
         return cls(edges, {record.patient: row for row, record in enumerate(patients)}, risk, had)
 
     def measure(self, logits: torch.Tensor, patients: Sequence[str]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
 from duplus_nnunet.survival.models.baselines import predict_kaplan_meier
 from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
 from duplus_nnunet.survival.models.forecasts import Task
-from duplus_nnunet.survival.models.hazard import cut_bins, logistic_hazard_loss, make_targets
+from duplus_nnunet.survival.models.hazard import choose_bin_edges, logistic_hazard_loss, make_hazard_targets
 from duplus_nnunet.survival.models.losses import fit_loss
 from duplus_nnunet.survival.models.methods import forecast
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
@@ -59,7 +59,7 @@ def give_chances(loss: Any, logits: torch.Tensor) -> Numbers:
         hazards = torch.sigmoid(logits).numpy()
         alive = np.cumprod(np.hstack([np.ones((len(hazards), 1)), 1 - hazards]), axis=1)
         return np.hstack([hazards * alive[:, :-1], alive[:, -1:]])
-    return np.asarray(loss.take_logs(logits).exp().numpy())
+    return np.asarray(loss.log_probabilities(logits).exp().numpy())
 
 
 def rank(chances: Numbers) -> float:
@@ -96,7 +96,7 @@ def test_the_likelihood_is_that_of_those_who_were_free_at_their_entry(kind: Any)
     expected = -np.mean(np.log(condition(chances, kind)))
     if kind is DeepHit:
         expected = 0.2 * expected + 0.8 * rank(chances)
-    assert float(loss.measure(logits, targets)) == pytest.approx(expected, abs=1e-6)
+    assert float(loss.compute(logits, targets)) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [LogisticHazard.name, MultiTaskRegression.name, DeepHit.name])
@@ -104,7 +104,7 @@ def test_the_likelihood_is_that_of_those_who_were_free_at_their_entry(kind: Any)
 def test_losses_and_gradients_are_finite(name: str, size: float) -> None:
     loss = fit_loss(name, OUTCOME, 3)[0]
     logits = (size * torch.randn(7, loss.outputs, generator=torch.manual_seed(0))).requires_grad_()
-    found = loss.measure(logits, loss.make_targets(OUTCOME))
+    found = loss.compute(logits, loss.make_targets(OUTCOME))
     found.backward()
     assert torch.isfinite(found)
     assert logits.grad is not None
@@ -115,25 +115,25 @@ def test_losses_and_gradients_are_finite(name: str, size: float) -> None:
 def test_subsets_keep_the_entries_of_patients(kind: Any) -> None:
     loss, rows = kind(EDGES), torch.tensor([4, 2, 6])
     logits = torch.from_numpy(np.random.default_rng(2).normal(size=(7, 3)))
-    found = loss.measure(logits[rows], loss.make_targets(OUTCOME).take(rows))
+    found = loss.compute(logits[rows], loss.make_targets(OUTCOME).take(rows))
     assert float(found) == pytest.approx(
-        float(loss.measure(logits[rows], loss.make_targets(OUTCOME.take(rows.numpy()))))
+        float(loss.compute(logits[rows], loss.make_targets(OUTCOME.take(rows.numpy()))))
     )
 
 
 def test_both_logistic_hazards_are_the_same() -> None:
     logits = torch.from_numpy(np.random.default_rng(3).normal(size=(7, 3)))
-    found = logistic_hazard_loss(logits, *make_targets(OUTCOME, EDGES))
+    found = logistic_hazard_loss(logits, *make_hazard_targets(OUTCOME, EDGES))
     loss = LogisticHazard(EDGES)
-    assert float(found) == pytest.approx(float(loss.measure(logits, loss.make_targets(OUTCOME))), abs=1e-6)
+    assert float(found) == pytest.approx(float(loss.compute(logits, loss.make_targets(OUTCOME))), abs=1e-6)
 
 
 def test_entries_at_the_start_change_nothing() -> None:
     outcome = Outcome(OUTCOME.event, OUTCOME.time, np.zeros(7))
     for one in (LogisticHazard(EDGES), MultiTaskRegression(EDGES), DeepHit(EDGES)):
         logits = torch.from_numpy(np.random.default_rng(4).normal(size=(7, 3)))
-        plain = one.measure(logits, one.make_targets(Outcome(OUTCOME.event, OUTCOME.time)))
-        assert float(one.measure(logits, one.make_targets(outcome))) == pytest.approx(float(plain), abs=1e-9)
+        plain = one.compute(logits, one.make_targets(Outcome(OUTCOME.event, OUTCOME.time)))
+        assert float(one.compute(logits, one.make_targets(outcome))) == pytest.approx(float(plain), abs=1e-9)
 
 
 def test_patients_who_had_not_entered_are_not_compared() -> None:
@@ -168,7 +168,7 @@ def test_a_network_starts_from_the_truth(name: str) -> None:
     outcome = read_outcome(draw_late_patients())
     loss, notes = fit_loss(name, outcome, 20)
     assert notes == []
-    start = loss.start(loss.make_targets(outcome))[None]
+    start = loss.initial_outputs(loss.make_targets(outcome))[None]
     np.testing.assert_allclose(loss.predict_survival(start, TIMES)[0], [0.75, 0.5, 0.25], atol=0.06)
 
 
@@ -182,7 +182,8 @@ def test_the_network_of_records_finds_the_truth() -> None:
 
 def test_entries_do_not_change_the_bins_and_cox_notes_that_it_ignores_them() -> None:
     outcome = read_outcome(draw_late_patients(200))
-    np.testing.assert_array_equal(cut_bins(outcome, 5), cut_bins(Outcome(outcome.event, outcome.time), 5))
+    without_entries = Outcome(outcome.event, outcome.time)
+    np.testing.assert_array_equal(choose_bin_edges(outcome, 5), choose_bin_edges(without_entries, 5))
     (note,) = fit_loss("cox", outcome, 5)[1]
     assert "'cox'" in note
     assert fit_loss("cox", Outcome(outcome.event, outcome.time), 5)[1] == []

@@ -11,7 +11,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation import study as study_module
 from duplus_nnunet.survival.evaluation.study import Design, Study, choose_horizons, list_methods, run_study
 from duplus_nnunet.survival.models import methods
-from duplus_nnunet.survival.models.forecasts import Forecast, cut_risks
+from duplus_nnunet.survival.models.forecasts import Forecast, choose_cut_off
 from duplus_nnunet.survival.models.methods import Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, make_folds
@@ -170,7 +170,7 @@ def by_age(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         tasks.append(task)
         risk = np.array([float(record.values["age"] or 0) for record in task.test])
         own = np.array([float(record.values["age"] or 0) for record in task.train])
-        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=cut_risks(own))
+        return Forecast(risk, np.exp(-np.outer(np.exp((risk - 60) / 5), task.times / 400)), cut=choose_cut_off(own))
 
     monkeypatch.setitem(methods.METHODS, "age", predict)  # type: ignore[arg-type]
     return tasks

@@ -13,9 +13,9 @@ from duplus_nnunet.survival.evaluation.metrics import (
 )
 from duplus_nnunet.survival.models.hazard import (
     RecordNetwork,
-    cut_bins,
+    choose_bin_edges,
     logistic_hazard_loss,
-    make_targets,
+    make_hazard_targets,
     predict_risk,
     predict_survival,
     train_record_network,
@@ -29,10 +29,10 @@ from ..cohorts import SCHEMA, make_records
 
 def test_bins_are_cut_from_events_only() -> None:
     outcome = Outcome(np.array([True, False, True, True]), np.array([5.0, 50.0, 1.0, 9.0]))
-    np.testing.assert_array_equal(cut_bins(outcome, 10), [1, 5, 9])
-    assert len(cut_bins(outcome, 2)) == 2
+    np.testing.assert_array_equal(choose_bin_edges(outcome, 10), [1, 5, 9])
+    assert len(choose_bin_edges(outcome, 2)) == 2
     with pytest.raises(DataError, match="bins"):
-        cut_bins(Outcome(np.zeros(3, bool), np.ones(3)), 4)
+        choose_bin_edges(Outcome(np.zeros(3, bool), np.ones(3)), 4)
 
 
 def test_the_loss_is_the_likelihood_of_the_formula() -> None:
@@ -41,8 +41,9 @@ def test_the_loss_is_the_likelihood_of_the_formula() -> None:
     hazards = np.array([[0.1, 0.2, 0.3]] * 4)
     expected = -np.mean([math.log(0.1), math.log(0.9), math.log(0.9 * 0.8 * 0.3), math.log(0.9 * 0.8 * 0.7)])
     logits = torch.logit(torch.tensor(hazards, dtype=torch.float32))
-    assert float(logistic_hazard_loss(logits, *make_targets(outcome, edges))) == pytest.approx(expected, abs=1e-6)
-    at_edge = make_targets(Outcome(np.array([False, False]), np.array([1.0, 3.0])), edges)
+    loss = float(logistic_hazard_loss(logits, *make_hazard_targets(outcome, edges)))
+    assert loss == pytest.approx(expected, abs=1e-6)
+    at_edge = make_hazard_targets(Outcome(np.array([False, False]), np.array([1.0, 3.0])), edges)
     np.testing.assert_array_equal(at_edge[0], [[1, 0, 0], [1, 1, 1]])
     curves = predict_survival(logits[:1], edges, np.array([0.0, 1.0, 2.0, 2.5, 3.0, 99.0]))
     np.testing.assert_allclose(curves[0], [1, 0.9, 0.72, 0.72 * 0.7**0.5, 0.504, 0.504], atol=1e-6)
@@ -59,7 +60,7 @@ def test_odd_batches_give_finite_losses_and_gradients(kind: str) -> None:
     }
     event, time = cases[kind]
     network = RecordNetwork(3, 2)
-    targets = make_targets(Outcome(np.array(event), np.array(time)), np.array([2.0, 3.0]))
+    targets = make_hazard_targets(Outcome(np.array(event), np.array(time)), np.array([2.0, 3.0]))
     loss = logistic_hazard_loss(network(torch.randn(len(time), 3)), *targets)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()

@@ -16,12 +16,13 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.attribution import explain, measure_box_effects
 from duplus_nnunet.survival.evaluation.importance import HeldOutFold, measure_importance
-from duplus_nnunet.survival.models.averaging import average, choose_new_horizons, find_cut, standardise
+from duplus_nnunet.survival.models.averaging import average, average_cut_offs, choose_new_horizons, standardise
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.prediction.rows import ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import read_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import find_out_of_range_values, read_new_patients
+from duplus_nnunet.survival.records.new_patients import read_new_patients
+from duplus_nnunet.survival.records.out_of_range import find_out_of_range_values
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, read_rows
 
@@ -161,8 +162,8 @@ def test_a_scale_cannot_be_shifted_by_another_fold(models: list[SurvivalModel]) 
 def test_a_fold_with_constant_risks_does_not_contribute(models: list[SurvivalModel]) -> None:
     flat = replace(models[0], risks=np.ones(60))
     assert standardise(flat, np.array([5.0])) == [0.0]
-    assert find_cut([flat]) is None
-    assert find_cut([flat, models[1]]) == pytest.approx(find_cut([models[1]]) / 2)  # type: ignore[operator]
+    assert average_cut_offs([flat]) is None
+    assert average_cut_offs([flat, models[1]]) == pytest.approx(average_cut_offs([models[1]]) / 2)  # type: ignore[operator]
 
 
 def test_horizons_beyond_the_follow_up_are_refused(models: list[SurvivalModel]) -> None:

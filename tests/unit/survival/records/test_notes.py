@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from duplus_nnunet.survival.records.notes import merge_notes
-from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.models.forecasts import merge_notes
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 
 from ..cohorts import SCHEMA, make_features, make_records
 
 
 def test_values_outside_the_training_range_are_warned_of() -> None:
     records = make_records(20)
-    known = list_known(records, SCHEMA)
+    known = list_training_values(records, SCHEMA)
     assert find_warnings(records[3], known, SCHEMA) == ()
     strange = replace(records[0], values={"age": None, "sex": "x", "grade": 7.0})
     table = make_features(records, ("x", "y"))

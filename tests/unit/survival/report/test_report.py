@@ -267,5 +267,5 @@ def test_follow_up_is_estimated_by_reverse_kaplan_meier() -> None:
         Record(number, f"p{number}", "", float(number), CENSORED if number > 2 else SEEN) for number in range(1, 8)
     ]
     # Of five that were censored at 3 to 7, half of the follow-up is reached at the third.
-    assert Cohort("x", records, SCHEMA).measure_follow_up() == 5.0
-    assert Cohort("x", records[:2], SCHEMA).measure_follow_up() is None
+    assert Cohort("x", records, SCHEMA).median_follow_up() == 5.0
+    assert Cohort("x", records[:2], SCHEMA).median_follow_up() is None

@@ -1,4 +1,4 @@
-"""Records as numbers, and the encoder as JSON."""
+"""Records are encoded as numbers, and the encoder is stored as JSON."""
 
 import json
 from dataclasses import replace
@@ -29,8 +29,8 @@ SCHEMA = ClinicalSchema.model_validate(
 def make_records() -> list[Record]:
     rows = [(50.0, "arm", 0.0), (60.0, "leg", None), (70.0, "leg", 2.0), (80.0, "jaw", 1.0), (65.0, "leg", 1.0)]
     return [
-        Record(place + 1, f"p{place}", "", 9.0, CENSORED, 0.0, dict(zip(SCHEMA.covariates, row, strict=True)))
-        for place, row in enumerate(rows)
+        Record(row + 1, f"p{row}", "", 9.0, CENSORED, 0.0, dict(zip(SCHEMA.covariates, values, strict=True)))
+        for row, values in enumerate(rows)
     ]
 
 
@@ -46,10 +46,10 @@ def test_an_encoder_reads_back_from_json() -> None:
     "change",
     [{"name": None, "extra": 1}, {"mean": "high"}, {"mean": float("nan")}, {"scale": float("inf")}, {"categories": 3}],
 )
-def test_an_encoder_of_another_form_is_refused(change: dict[str, Any]) -> None:
+def test_an_invalid_stored_encoder_is_refused(change: dict[str, Any]) -> None:
     plain = fit_encoder(make_records(), SCHEMA).to_plain()
     broken = {key: value for key, value in {**plain[0], **change}.items() if value is not None}
-    with pytest.raises(ModelError, match="A stored EHR encoder cannot be read"):
+    with pytest.raises(ModelError, match="EHR encoder"):
         RecordEncoder.from_plain([broken, *plain[1:]])
 
 
@@ -62,30 +62,30 @@ def test_a_category_is_known_however_it_is_written() -> None:
     assert [column.encode(value) for value in ("none", "YES", None)] == [[1, 0], [0, 0], [0, 1]]
 
 
-def test_numbers_know_their_column() -> None:
+def test_encoded_numbers_have_the_index_of_their_column() -> None:
     encoder = fit_encoder(make_records(), SCHEMA)
     assert encoder.names == ("age", "site=arm", "site=jaw", "grade", "grade is missing")
-    assert encoder.list_owners().tolist() == [0, 1, 1, 2, 2]
+    assert encoder.list_column_indices().tolist() == [0, 1, 1, 2, 2]
 
 
-def test_a_record_of_which_nothing_is_known_is_mean_commonest_and_marked() -> None:
+def test_an_empty_record_is_mean_and_most_common_category_with_missing_indicators() -> None:
     encoder = fit_encoder(make_records(), SCHEMA)
-    assert encoder.encode_absent().tolist() == [0, 0, 0, 0, 1]
+    assert encoder.encode_empty_record().tolist() == [0, 0, 0, 0, 1]
     bare = replace(make_records()[0], values={})
-    np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_absent())
+    np.testing.assert_array_equal(encoder.encode([bare])[0][0], encoder.encode_empty_record())
 
 
 @pytest.mark.parametrize("count", [20, 41])
-def test_equal_numbers_teach_nothing_however_they_are_rounded(count: int) -> None:
+def test_constant_columns_are_encoded_as_the_mean_whatever_the_rounding(count: int) -> None:
     records = [replace(make_records()[0], values={"age": 1.8, "site": "arm", "grade": 1.0}) for _ in range(count)]
     assert fit_encoder(records, SCHEMA).columns[0].encode(2.0) == [0.0]
     nearly = [*records[1:], replace(records[0], values={**records[0].values, "age": 1.8000001})]
     assert fit_encoder(nearly, SCHEMA).columns[0].scale > 0
 
 
-def test_an_encoder_of_nothing_encodes_to_nothing() -> None:
+def test_an_encoder_without_covariates_gives_no_numbers() -> None:
     encoder = fit_encoder(make_records(), SCHEMA.model_copy(update={"covariates": {}}))
     assert encoder.encode(make_records())[0].shape == (5, 0)
-    assert encoder.encode_absent().shape == (0,)
-    assert encoder.list_owners().shape == (0,)
+    assert encoder.encode_empty_record().shape == (0,)
+    assert encoder.list_column_indices().shape == (0,)
     assert RecordEncoder.from_plain(encoder.to_plain()) == encoder

@@ -1,4 +1,4 @@
-"""A table of image features: by patient, as plain arrays."""
+"""Image features by patient, stored as plain arrays."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def test_patients_come_in_the_order_asked_for() -> None:
 
 
 def test_a_patient_without_images_is_nan_in_all_columns() -> None:
-    found = make_table().take(["a", "nobody"])
+    found = make_table().take(["a", "unknown"])
     assert found.dtype == np.float32
     assert np.isnan(found[1]).all()
     assert not np.isnan(found[0]).any()
 
 
-def test_nobody_is_asked_for() -> None:
+def test_no_patients_give_no_rows() -> None:
     assert make_table().take([]).shape == (0, 3)
 
 
@@ -54,13 +54,13 @@ def test_an_empty_table_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
-def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "features.npz").write_bytes(content)
-    with pytest.raises(DataError, match="holds no image features that can be read"):
+    with pytest.raises(DataError, match=r"features\.npz"):
         FeatureTable.from_npz(tmp_path / "features.npz")
 
 
-def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "features.npz", names=np.array(["a"]))
     with pytest.raises(DataError, match="contexts"):
         FeatureTable.from_npz(tmp_path / "features.npz")
@@ -68,16 +68,16 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "features.npz", names=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="holds no image features"):
+    with pytest.raises(DataError, match=r"features\.npz.*pickle"):
         FeatureTable.from_npz(tmp_path / "features.npz")
 
 
-def test_lengths_that_differ_are_refused() -> None:
+def test_invalid_tables_are_refused() -> None:
     with pytest.raises(DataError, match="2 names"):
         FeatureTable(("a", "b"), ("ct",), ("pooled", "pooled"), {})
-    with pytest.raises(DataError, match=r"'p' has image features of shape \(2,\)"):
+    with pytest.raises(DataError, match=r"'p'.*\(2,\)"):
         FeatureTable(("a",), ("ct",), ("pooled",), {"p": np.zeros(2, np.float32)})
-    with pytest.raises(DataError, match="the kind 'mask'"):
+    with pytest.raises(DataError, match="'mask'"):
         FeatureTable(("a",), ("ct",), ("mask",), {})
     with pytest.raises(DataError, match="1 different"):
         FeatureTable(("a", "a"), ("ct", "ct"), ("pooled", "pooled"), {})
