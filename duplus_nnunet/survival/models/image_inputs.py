@@ -138,7 +138,8 @@ def fit_image_code(table: FeatureTable, patients: list[str], components: int | N
         owners += [index] * (int(kept.sum()) + reduced.shape[1])
     weights = np.concatenate([np.zeros((len(scale), 0)), *parts], axis=1)
     tensors = [torch.from_numpy(array.astype(np.float64)) for array in (mean, scale, weights)]
-    code = ImageCode(table.names, table.contexts, *tensors, torch.tensor(owners, dtype=torch.int64))
+    columns = torch.tensor(owners, dtype=torch.int64)
+    code = ImageCode(table.names, table.contexts, tensors[0], tensors[1], tensors[2], columns)
     return code, _note_missing_lesions(table, raw)
 
 
