@@ -65,8 +65,8 @@ def read_fold(folder: Path) -> TrainedFold:
     seen = sorted({*state["patients"], *model.patients} & {*state["held_out"]})
     if seen:
         raise ModelError(
-            f"{file} was trained on {len(seen)} of its held-out patients, such as {seen[0]!r}: its scores would be "
-            "optimistic. Retrain it."
+            f"{file} was trained on {len(seen)} patient(s) of its held-out set, such as {seen[0]!r}: its scores would "
+            "be optimistic. Retrain it."
         )
     keys = state.get("tables", {})
     frozen = _read_table(folder / TABLE_NAME, keys.get(""))

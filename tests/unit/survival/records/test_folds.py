@@ -42,7 +42,7 @@ def test_folds_share_events_and_centres() -> None:
     [
         ([Fold((0, 1), (1,))], r"^1 patient.* p001"),
         ([Fold((0,), (1,)), Fold((0,), (1,))], r"^1 patient.* p001"),
-        ([Fold((0,), ())], "without patients"),
+        ([Fold((0,), ())], "held-out"),
         ([], "no fold"),
         ([Fold((0,), (9,))], r"\b9\b.* 4 records"),
     ],
