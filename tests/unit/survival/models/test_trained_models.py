@@ -13,7 +13,7 @@ import torch
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.reporting.folds import list_trained
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.command.models import NAME, arrange
+from duplus_nnunet.survival.command.trained_models import NAME, arrange
 from duplus_nnunet.survival.evaluation.study import Design, run_study
 from duplus_nnunet.survival.models import methods
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model

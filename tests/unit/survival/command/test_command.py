@@ -1,4 +1,4 @@
-"""`duplus survival`: what a user gets from a table, and what the draft guesses."""
+"""The command `duplus survival`: drafting, checking and evaluating a clinical table."""
 
 import json
 import re
@@ -62,19 +62,18 @@ def test_a_draft_can_be_used_at_once(dataset: Path, capsys: pytest.CaptureFixtur
         "sex": {"type": "categorical"},
         "grade": {"type": "ordinal", "order": ["Low", "Intermediate", "High"]},
     }
-    assert list(drafted["ignored"]) == ["note", "stage"]
+    assert set(drafted["ignored"]) == {"note", "stage"}
     capsys.readouterr()
     assert cli.main(["survival", "check", "7"]) == 0
     out = capsys.readouterr().out
-    assert "24 rows, 24 patients that can be used, 12 with the event." in out
+    assert [int(number) for number in re.findall(r"\d+", out.splitlines()[0])] == [24, 24, 12]
     assert "A  12 patients, 0 with the event" in out
-    assert out.strip().endswith("The table can be used.")
 
 
 def test_a_schema_is_not_overwritten(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (dataset / "clinical.yaml").write_text("mine")
     assert cli.main(["survival", "draft", "7"]) == 1
-    assert "it is not overwritten" in capsys.readouterr().err
+    assert "clinical.yaml" in capsys.readouterr().err
     assert (dataset / "clinical.yaml").read_text() == "mine"
 
 
@@ -86,7 +85,7 @@ def test_errors_end_with_exit_code_1_and_json_holds_them(dataset: Path, capsys: 
     found = json.loads(capsys.readouterr().out)
     assert (found["rows"], found["patients"], found["events"]) == (25, 24, 12)
     assert found["findings"][0]["severity"] == "error"
-    assert "Row 25 (P_99): 'event_relapse' is '2'" in found["findings"][0]["text"]
+    assert re.search(r"25.*P_99.*'event_relapse'.*'2'", found["findings"][0]["text"])
 
 
 def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,13 +95,13 @@ def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixt
     (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
     assert cli.main(["survival", "draft", "7"]) == 0
     assert cli.main(["survival", "check", "7", "8"]) == 0
-    assert "1 of 25 imaged patients have no row: Q_01" in capsys.readouterr().out
+    assert re.search(r"1 of 25 .*: Q_01", capsys.readouterr().out)
 
 
-def test_without_table_or_images_it_says_what_to_do(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_table_or_missing_images_are_errors(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (dataset / "clinical.csv").unlink()
     assert cli.main(["survival", "draft", "7"]) == 1
-    assert "Put the clinical table there" in capsys.readouterr().err
+    assert "clinical.csv" in capsys.readouterr().err
     for image in (dataset / "imagesTr").iterdir():
         image.unlink()
     assert cli.main(["survival", "check", "7"]) == 1
@@ -132,9 +131,9 @@ def test_patients_with_the_separator_in_their_names_are_found_too() -> None:
     assert ClinicalSchema.model_validate(drafted).find_patient("A_2_PET") == "A_2"
 
 
-def test_columns_can_be_named_where_their_names_do_not_tell() -> None:
+def test_columns_can_be_named_where_the_draft_cannot_guess_them() -> None:
     text = "who,x,y\nP1,5,1\nP2,6,0\nP3,7,0"
-    with pytest.raises(DataError, match="looks like the patient"):
+    with pytest.raises(DataError, match="patient"):
         guess(text)
     drafted = guess(text, patient="who", time="x", event="y")
     assert drafted["event"] == {"column": "y", "seen": [1], "censored": [0]}
@@ -142,33 +141,34 @@ def test_columns_can_be_named_where_their_names_do_not_tell() -> None:
         guess(text, patient="z")
 
 
-def test_codes_in_words_and_competing_ones_are_told_apart() -> None:
+def test_codes_in_words_and_of_competing_events_are_recognised() -> None:
     drafted = guess("patient,time,status\nP1,5,dead\nP2,6,alive\nP3,7,other", event="status")
     assert drafted["event"] == {"column": "status", "seen": ["dead"], "censored": ["alive"], "competing": ["other"]}
 
 
 @pytest.mark.parametrize("codes", [("progressed?", "stable"), ("1", "2", "3"), ("DOD", "CR", "AWD"), ("no", "0")])
-def test_codes_that_do_not_tell_are_asked_for(codes: tuple[str, ...]) -> None:
+def test_unclear_codes_must_be_given(codes: tuple[str, ...]) -> None:
     text = "patient,time,outcome\n" + "\n".join(f"P{n},{n + 5},{codes[n % len(codes)]}" for n in range(6))
-    with pytest.raises(DataError, match=r"'outcome'.* --seen CODE --censored CODE"):
+    with pytest.raises(DataError, match=r"--seen CODE --censored CODE"):
         guess(text, event="outcome")
     drafted = guess(text, event="outcome", seen=(codes[0],), censored=codes[1:])["event"]
     assert [str(code).casefold() for code in drafted["seen"]] == [codes[0].casefold()]
     with pytest.raises(DataError, match="Unknown code 'x'"):
         guess(text, event="outcome", seen=("x",))
-    with pytest.raises(DataError, match="the code '"):
+    first = min(code.casefold() for code in codes)
+    with pytest.raises(DataError, match=f"code '{re.escape(first)}'"):
         guess(text, event="outcome", seen=codes, censored=codes)
 
 
 @pytest.mark.parametrize(("one", "other"), [("Died", "No"), ("progressed", "stable"), ("²", "0"), ("1", "²")])
-def test_one_known_code_tells_the_other(one: str, other: str) -> None:
+def test_one_known_code_implies_the_other(one: str, other: str) -> None:
     drafted = guess(f"patient,time,status\nP1,5,{one}\nP2,6,{other}", event="status")["event"]
     assert [str(drafted[kind][0]) for kind in ("seen", "censored")] == [one.casefold(), other.casefold()]
 
 
 def test_a_column_of_the_living_is_not_taken_for_one_of_events() -> None:
     text = "patient,time,alive\nP1,5,1\nP2,6,0"
-    with pytest.raises(DataError, match=r"'alive'.* --seen CODE --censored CODE"):
+    with pytest.raises(DataError, match="--seen CODE"):
         guess(text, event="alive")
     assert guess(text, event="alive", seen=("0",))["event"] == {"column": "alive", "seen": [0], "censored": [1]}
 
@@ -193,7 +193,7 @@ def test_a_time_is_taken_with_its_own_event(header: str, pair: tuple[str, str]) 
 def test_other_times_and_events_are_named_in_the_draft() -> None:
     columns = ("patient", "death", "time_os", "relapse", "time_rfs")
     rows = Rows("t.csv", columns, tuple(dict(zip(columns, line, strict=True)) for line in ("a1516", "b0708")))
-    assert "# Other columns that look like a time or an event: relapse, time_rfs." in draft(rows, (), NamedColumns())
+    assert re.search(r"# .*: relapse, time_rfs\.", draft(rows, (), NamedColumns()))
 
 
 def test_a_time_of_entry_is_no_covariate() -> None:
@@ -211,7 +211,7 @@ def test_a_time_of_entry_is_no_covariate() -> None:
     ("name", "is_entry"),
     [("entry_days", True), ("delayedEntry", True), ("tstart", True), ("age_at_entry", False), ("start_dose", False)],
 )
-def test_what_was_measured_at_the_entry_is_a_covariate(name: str, is_entry: bool) -> None:
+def test_measurements_at_entry_are_covariates(name: str, is_entry: bool) -> None:
     content = guess(f"id,time,died,{name}\na,90,1,0\nb,80,0,51\nc,70,1,62\n")
     assert (content.get("entry") == name) == is_entry
     assert (name in content["covariates"]) != is_entry
@@ -230,9 +230,8 @@ def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
         "pain": {"type": "ordinal", "order": ["none", "mild", "severe"]},
         "age": {"type": "numeric"},
     }
-    assert list(drafted["ignored"]) == ["smoker", "number", "line", "site_id"]
+    assert set(drafted["ignored"]) == {"smoker", "number", "line", "site_id"}
     assert "'Unknown'" in drafted["ignored"]["smoker"]
-    assert all("identifier" in drafted["ignored"][name] for name in ("number", "line", "site_id"))
 
 
 def test_an_event_that_some_lack_is_found_all_the_same() -> None:
@@ -252,11 +251,11 @@ def test_an_event_is_preferred_to_a_status_and_codes_of_r_are_known() -> None:
 @pytest.mark.parametrize(
     ("text", "named", "message"),
     [
-        ("patient,time,event\nP1,5,0\nP2,6,0", {}, "'event' has 1 code"),
-        ("patient,time,event\nP1,5,0\nP2,6,1", {"time": "event"}, "'patient', 'event', 'event'"),
+        ("patient,time,event\nP1,5,0\nP2,6,0", {}, "'event'.* 1 code"),
+        ("patient,time,event\nP1,5,0\nP2,6,1", {"time": "event"}, "event.*event"),
     ],
 )
-def test_a_draft_that_cannot_be_made_says_why(text: str, named: dict[str, str], message: str) -> None:
+def test_a_draft_that_cannot_be_made_has_its_reason(text: str, named: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         guess(text, **named)
 
@@ -265,7 +264,7 @@ def test_a_patient_column_is_no_centre() -> None:
     assert "centre" not in guess("hospital_id,time,event\nP1,5,0\nP2,6,1")
 
 
-def test_what_is_known_only_afterwards_is_ignored() -> None:
+def test_columns_known_only_after_treatment_are_ignored() -> None:
     drafted = guess("patient,time,event,response,last_contact\nP1,5,1,2,3\nP2,6,0,3,4\nP3,7,0,4,5")
     assert set(drafted["ignored"]) == {"response", "last_contact"}
 
@@ -291,16 +290,16 @@ def test_a_table_with_errors_is_not_cross_validated(dataset: Path, capsys: pytes
     assert cli.main(["survival", "draft", "7"]) == 0
     (dataset / "clinical.csv").write_text(make_table() + "\nP_99,50,F,Low,A,2,3.5,x,III\n")
     assert cli.main(["survival", "evaluate", "7"]) == 1
-    assert "The table cannot be used" in capsys.readouterr().err
+    assert re.search(r"error: .*P_99", capsys.readouterr().err)
     (dataset / "clinical.csv").write_text(make_table())
     assert cli.main(["survival", "evaluate", "7", "--folds", "13"]) == 1
-    assert "13 folds for 12 patients with the event" in capsys.readouterr().err
+    assert re.search(r"13 folds.* 12 patients", capsys.readouterr().err)
     for horizon in ("-1", "nan"):
         assert cli.main(["survival", "evaluate", "7", "--horizons", horizon]) == 1
-        assert f"The horizons (--horizons) are {horizon}; expected days above 0" in capsys.readouterr().err
+        assert f"(--horizons) are {horizon};" in capsys.readouterr().err
 
 
-def test_without_scikit_survival_one_line_says_what_to_install(
+def test_without_scikit_survival_the_error_has_the_install_command(
     dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sksurv", None)

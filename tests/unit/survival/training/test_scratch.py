@@ -1,4 +1,4 @@
-"""An encoder that outcomes alone train: what learns, which epoch stays, what is refused."""
+"""Training from scratch: what is trained, which epoch is kept, and what is refused."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +17,10 @@ from duplus_nnunet.survival.training.scratch import BestEpoch, learn_encoder, re
 from duplus_nnunet.trainers import DuPLUSSurvivalTrainer
 from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
 
-from .test_stages import make_network, make_record
+from .parts import make_network, make_record
 
 
-def test_from_scratch_the_encoder_and_its_conditioning_learn_and_the_decoder_does_not() -> None:
+def test_from_scratch_the_encoder_and_its_conditioning_are_trained_and_the_decoder_is_not() -> None:
     network = make_network()
     network.requires_grad_(False)
     weights = learn_encoder(network)
@@ -38,20 +38,20 @@ def test_from_scratch_the_encoder_and_its_conditioning_learn_and_the_decoder_doe
     assert not any(value.requires_grad for value in network.parameters() if id(value) not in own)
 
 
-def test_from_scratch_somebody_has_to_judge_and_no_base_is_taken() -> None:
-    with pytest.raises(DataError, match="too few patients with images and the event to train an encoder"):
+def test_from_scratch_needs_an_inner_split_and_refuses_a_base() -> None:
+    with pytest.raises(DataError, match=r"settings\.survival\.encoder to 'pretrained'"):
         require_split(None)
-    with pytest.raises(ModelError, match=r"base\.pth was given by -pretrained_weights, .* 'scratch'"):
+    with pytest.raises(ModelError, match=r"base\.pth .*-pretrained_weights.* 'scratch'"):
         DuPLUSSurvivalTrainer.meet_base(SimpleNamespace(scratch=True), {}, "base.pth")  # type: ignore[arg-type]
 
 
-def test_without_a_base_the_message_says_both_ways() -> None:
+def test_without_a_base_the_message_names_both_options() -> None:
     with pytest.raises(ModelError, match=r"-pretrained_weights .* to 'scratch'"):
         require_base(None)
 
 
 def test_an_encoder_from_scratch_is_no_base() -> None:
-    with pytest.raises(ModelError, match="as a base, take a model of DuPLUSTrainer"):
+    with pytest.raises(ModelError, match=r"c\.pth.*DuPLUSTrainer"):
         check_base({"network_weights": {}, SURVIVAL_KEY: {"encoder": "scratch"}}, "c.pth", make_network(), {})
 
 
@@ -73,8 +73,8 @@ def test_the_best_epoch_comes_back_from_a_checkpoint_and_leaves_the_decoder_alon
     assert best.to_plain(False) == {"loss": 2.0, "epoch": 0, "weights": {}}
 
 
-def test_what_was_begun_from_scratch_does_not_go_on_from_a_base(tmp_path: Path) -> None:
+def test_a_training_from_scratch_is_not_continued_with_another_encoder_setting(tmp_path: Path) -> None:
     torch.save({"network_weights": {}, SURVIVAL_KEY: {"version": VERSION, "encoder": "scratch"}}, tmp_path / "c.pth")
     settings = SimpleNamespace(survival=SurvivalSettings())
-    with pytest.raises(ModelError, match="encoder 'scratch', and the plans say 'pretrained' now"):
+    with pytest.raises(ModelError, match=r"'scratch'.* 'pretrained'"):
         take_checkpoint(SimpleNamespace(bank=SimpleNamespace(embedding=(8, 8)), settings=settings), tmp_path / "c.pth")

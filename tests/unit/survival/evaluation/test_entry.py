@@ -1,4 +1,4 @@
-"""Patients who come under observation late: whom nobody could have seen having the event before does not bias."""
+"""Delayed entry (left truncation): estimates are not biased by patients who come under observation late."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 from duplus_nnunet.survival.report.figures import GroupCurve
 
 EDGES = np.array([1.0, 2.0, 4.0])
-# The last two leave in the bin in which they enter.
+# The last two patients leave in the bin in which they enter.
 OUTCOME = Outcome(
     np.array([True, False, True, False, True, False, True]),
     np.array([1.0, 2.5, 3.0, 9.0, 5.0, 1.9, 1.9]),
@@ -42,7 +42,7 @@ TIMES = -MEAN * np.log([0.75, 0.5, 0.25])
 
 
 def draw_late_patients(count: int = 4000, seed: int = 0) -> list[Record]:
-    """Draw patients of one hazard, of whom those enter that are free of the event by then."""
+    """Draw patients with the same hazard; only those who are event-free at their entry are observed."""
     rng = np.random.default_rng(seed)
     event, entry, censoring = rng.exponential(MEAN, count), rng.uniform(0, 10, count), rng.uniform(5, 40, count)
     time = np.minimum(event, censoring)
@@ -54,7 +54,7 @@ def draw_late_patients(count: int = 4000, seed: int = 0) -> list[Record]:
 
 
 def give_chances(loss: Any, logits: torch.Tensor) -> Numbers:
-    """Give the chance of the event in each bin, and of none in all of them."""
+    """Return the probability of the event in each bin, and of no event."""
     if isinstance(loss, LogisticHazard):
         hazards = torch.sigmoid(logits).numpy()
         alive = np.cumprod(np.hstack([np.ones((len(hazards), 1)), 1 - hazards]), axis=1)
@@ -72,14 +72,14 @@ def rank(chances: Numbers) -> float:
 
 
 def condition(chances: Numbers, kind: Any) -> list[float]:
-    """Give the likelihood of each patient, given that nothing had happened at the entry."""
+    """Return the likelihood of each patient, conditional on being event-free at entry."""
     knots = np.hstack([np.zeros((len(chances), 1)), -np.log(1 - np.cumsum(chances, axis=1)[:, :-1])])
     found = []
     for hazards, own, place, had, entered in zip(knots, chances, PLACES, SEEN_IN_A_BIN, ENTERED, strict=True):
         free = math.exp(-np.interp(entered, range(4), hazards))
         if place > int(entered) or not had:
             found.append(min(1.0, (own[place] if had else own[place:].sum()) / free))
-        elif kind is LogisticHazard:  # the chance of the whole bin, which differs by next to a factor
+        elif kind is LogisticHazard:  # the probability of the whole bin, which differs by a near-constant factor
             found.append(own[place] / own[place:].sum())
         else:
             found.append(1 - math.exp(-hazards[place + 1]) / free)
@@ -112,7 +112,7 @@ def test_losses_and_gradients_are_finite(name: str, size: float) -> None:
 
 
 @pytest.mark.parametrize("kind", [LogisticHazard, MultiTaskRegression, DeepHit], ids=lambda kind: kind.name)
-def test_some_patients_are_taken_with_their_entries(kind: Any) -> None:
+def test_subsets_keep_the_entries_of_patients(kind: Any) -> None:
     loss, rows = kind(EDGES), torch.tensor([4, 2, 6])
     logits = torch.from_numpy(np.random.default_rng(2).normal(size=(7, 3)))
     found = loss.compute(logits[rows], loss.make_targets(OUTCOME).take(rows))
@@ -138,13 +138,13 @@ def test_entries_at_the_start_change_nothing() -> None:
 
 def test_patients_who_had_not_entered_are_not_compared() -> None:
     outcome = Outcome(np.array([True, True, False]), np.array([2.0, 5.0, 9.0]), np.array([0.0, 3.0, 1.0]))
-    # At 2 the second one was not there; the pairs are (0, 2) and (1, 2).
+    # At time 2 the second patient has not entered; the pairs are (0, 2) and (1, 2).
     assert concordance(outcome, np.zeros(3)).bottom.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
     assert pool([concordance(outcome, np.array([1.0, 9.0, 2.0]))])[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("horizon", [4.0, 8.0, 16.0])
-def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float) -> None:
+def test_observed_survival_is_kaplan_meier_of_scikit_survival(horizon: float) -> None:
     nonparametric = pytest.importorskip("sksurv.nonparametric")
     outcome = read_outcome(draw_late_patients(400, 5))
     times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
@@ -153,7 +153,7 @@ def test_what_is_observed_is_kaplan_meier_of_scikit_survival(horizon: float) -> 
     assert observe_with_interval(outcome, horizon)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_kaplan_meier_finds_the_truth_that_time_zero_would_miss() -> None:
+def test_kaplan_meier_is_unbiased_where_ignoring_entries_is_not() -> None:
     pytest.importorskip("sksurv")
     records = draw_late_patients()
     found = predict_kaplan_meier(Task(records, records[:1], SCHEMA, TIMES, 0)).survival[0]
@@ -180,17 +180,16 @@ def test_the_network_of_records_finds_the_truth() -> None:
     np.testing.assert_allclose(found.survival.mean(0), [0.75, 0.5, 0.25], atol=0.08)
 
 
-def test_bins_are_cut_as_ever_and_cox_says_what_it_does_not_know() -> None:
+def test_entries_do_not_change_the_bins_and_cox_notes_that_it_ignores_them() -> None:
     outcome = read_outcome(draw_late_patients(200))
-    np.testing.assert_array_equal(
-        choose_bin_edges(outcome, 5), choose_bin_edges(Outcome(outcome.event, outcome.time), 5)
-    )
+    without_entries = Outcome(outcome.event, outcome.time)
+    np.testing.assert_array_equal(choose_bin_edges(outcome, 5), choose_bin_edges(without_entries, 5))
     (note,) = fit_loss("cox", outcome, 5)[1]
     assert "'cox'" in note
     assert fit_loss("cox", Outcome(outcome.event, outcome.time), 5)[1] == []
 
 
-def test_numbers_at_risk_leave_out_who_has_not_entered() -> None:
+def test_numbers_at_risk_exclude_patients_before_their_entry() -> None:
     none, followed = np.zeros(0), np.array([5.0, 8.0, 9.0])
     curve = GroupCurve("low", none, none, none, none, followed, none, np.array([0.0, 0.0, 6.0]))
     assert [curve.count_at_risk(time) for time in (0.0, 5.0, 6.0, 8.5)] == [2, 2, 2, 1]
@@ -204,6 +203,6 @@ def test_there_is_no_log_rank_test() -> None:
     assert split_by_risk(0, held, Outcome(event, time, np.full(8, 0.5)), (3.0,)).p is None
 
 
-def test_without_late_patients_outcomes_know_no_entries() -> None:
+def test_without_delayed_entry_outcomes_have_no_entries() -> None:
     records = [Record(1, "a", "", 3.0, SEEN), Record(2, "b", "", 4.0, CENSORED)]
     assert read_outcome(records).entry is None

@@ -1,4 +1,4 @@
-"""Numbers read off an image are those of the network's own bottleneck, and the same each time."""
+"""Features of an image are those of the bottleneck of the network, and reproducible."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ from duplus_nnunet.survival.imaging.image_features import (
 )
 from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
 
-from ..partial_plans import make_plans
+from ...partial_plans import make_plans
 
 SIDE = 16
 
 
-def make_reader(wanted: tuple[str, ...] = ("liver",)) -> FeatureReader:
+def make_reader(lesions: tuple[str, ...] = ("liver",)) -> FeatureReader:
     torch.manual_seed(0)
     unet = PlainConvUNet(
         input_channels=1, n_stages=3, features_per_stage=[8, 8, 8], conv_op=nn.Conv3d, kernel_sizes=3,
@@ -37,7 +37,7 @@ def make_reader(wanted: tuple[str, ...] = ("liver",)) -> FeatureReader:
     nn.init.normal_(network.film.out.weight, std=0.3)  # type: ignore[arg-type]
     configuration = ConfigurationManager({"patch_size": [SIDE] * 3, "spacing": [2.0, 2.0, 2.0], "architecture": {}})
     host = HostModel(PlansManager(make_plans()), configuration, {"labels": {"background": 0}}, torch.device("cpu"))
-    return FeatureReader(network, host, bank, choose_lesions(bank, wanted))
+    return FeatureReader(network, host, bank, choose_lesions(bank, lesions))
 
 
 def test_of_one_window_the_whole_images_average_is_the_bottlenecks() -> None:
@@ -54,10 +54,10 @@ def test_a_larger_image_is_read_in_windows_and_the_same_each_time() -> None:
     first = reader.read(image, "ct")
     assert len(first) == len(name_features("ct", 8, 1, True))
     np.testing.assert_array_equal(first, reader.read(image, "ct"))
-    assert not np.array_equal(first, reader.read(image, "mr"))  # T1 steers what is seen
+    assert not np.array_equal(first, reader.read(image, "mr"))  # the context prompt steers the features
 
 
-def test_what_a_small_image_is_padded_with_does_not_count() -> None:
+def test_padding_of_a_small_image_has_no_weight() -> None:
     reader, image = make_reader(("right kidney",)), torch.randn(1, SIDE, SIDE, SIDE // 2)
     seen = list[torch.Tensor]()
     reader.network.encoder.register_forward_hook(lambda *call: seen.append(call[2][-1][0].detach()))
@@ -83,14 +83,14 @@ def test_an_adapter_that_learned_changes_the_bottleneck_and_not_the_lesion() -> 
     assert (reader.network.default_adapter, reader.network.decoder.deep_supervision) == ("", False)
 
 
-def test_an_image_with_nan_is_said_to_be_bad() -> None:
+def test_an_image_with_nan_is_refused() -> None:
     image = torch.randn(1, SIDE, SIDE, SIDE)
     image[0, 3, 3, 3] = torch.nan
     with pytest.raises(DataError, match="NaN"):
         make_reader().read(image, "ct")
 
 
-def test_lesions_are_named_or_found_by_name_and_contexts_without_one_are_said() -> None:
+def test_lesions_are_given_or_found_by_name_and_contexts_without_one_are_noted() -> None:
     bank = PromptBank(make_plans())
     assert choose_lesions(bank, ()) == {"ct": (), "mr": ()}
     found = choose_lesions(bank, ("right kidney",))

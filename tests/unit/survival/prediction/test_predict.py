@@ -1,4 +1,4 @@
-"""New patients: their tables, several folds as one, which inputs drove a risk, and what is refused."""
+"""Prediction of new patients: tables, averages over folds, effects of inputs, and what is refused."""
 
 import csv
 import json
@@ -66,7 +66,7 @@ def models() -> list[SurvivalModel]:
 
 @pytest.fixture
 def folder(models: list[SurvivalModel], tmp_path: Path) -> Path:
-    """A model folder of two folds, without what only images need."""
+    """A model folder of two folds, without the files for images."""
     made = tmp_path / "model"
     for number, model in enumerate(models):
         state = {
@@ -89,7 +89,7 @@ def write_table(folder: Path, text: str) -> Any:
 # --- tables
 
 
-def test_outcomes_are_not_needed_and_whoever_is_in_either_place_is_there(tmp_path: Path) -> None:
+def test_outcomes_are_not_needed_and_patients_with_a_row_or_an_image_are_included(tmp_path: Path) -> None:
     rows = write_table(tmp_path, "id,age,sex,noise\na,61,f,0\nb,,m,1\n")
     found = read_new_patients(rows, SCHEMA, {"b", "c"})
     assert [record.patient for record in found.records] == ["a", "b", "c"]
@@ -98,32 +98,32 @@ def test_outcomes_are_not_needed_and_whoever_is_in_either_place_is_there(tmp_pat
     assert found.notes == ()
 
 
-def test_a_missing_column_and_an_unreadable_value_are_said_and_count_as_missing(tmp_path: Path) -> None:
+def test_missing_columns_and_unreadable_values_are_reported_as_missing(tmp_path: Path) -> None:
     found = read_new_patients(write_table(tmp_path, "id,age,sex\na,old,f\n"), SCHEMA, ())
     assert found.records[0].values == {"age": None, "sex": "f", "noise": None}
-    assert "no column 'noise'" in found.notes[0]
+    assert "'noise'" in found.notes[0]
     (warning,) = found.warnings["a"]
-    assert warning.startswith("'age' is 'old': ")
+    assert "'age' is 'old'" in warning
 
 
 @pytest.mark.parametrize(
     ("text", "imaged", "said"),
     [
-        ("id,age\n,61\nb,60\n", (), "row\\(s\\) 1"),
-        ("id,age\na,61\na,60\n", (), "several rows .*'a' \\(rows 1, 2\\)"),
-        ("id,age\na,61\n", ("x",), "No patient of .* has an image.*: a; .*: x\\. "),
-        ("id,weight\na,61\n", (), "'weight'.* 'id' .*'age', 'sex', 'noise'"),
-        ("name,age\na,61\n", (), "'name', 'age'.* 'id' "),
+        ("id,age\n,61\nb,60\n", (), r"\b1\b"),
+        ("id,age\na,61\na,60\n", (), r"'a' \(rows 1, 2\)"),
+        ("id,age\na,61\n", ("x",), r"new\.csv.*\ba\b.*\bx\b"),
+        ("id,weight\na,61\n", (), "'id'.* 'age', 'sex', 'noise'"),
+        ("name,age\na,61\n", (), "'id'"),
     ],
 )
-def test_what_leaves_open_whose_a_row_is_is_refused(
+def test_tables_whose_rows_cannot_be_matched_are_refused(
     tmp_path: Path, text: str, imaged: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(DataError, match=said):
         read_new_patients(write_table(tmp_path, text), SCHEMA, imaged)
 
 
-def test_values_unlike_all_that_were_trained_on_are_said(models: list[SurvivalModel]) -> None:
+def test_values_outside_the_training_range_are_reported(models: list[SurvivalModel]) -> None:
     record = Record(1, "new", "", math.nan, "", 0.0, {"age": 600.0, "sex": "x", "noise": None})
     found = find_out_of_range_values(record, [model.encoder for model in models])
     assert len(found) == 3
@@ -159,7 +159,7 @@ def test_a_scale_cannot_be_shifted_by_another_fold(models: list[SurvivalModel]) 
     np.testing.assert_allclose(standardise(moved, moved.risks), standardise(models[0], models[0].risks))
 
 
-def test_a_fold_that_tells_nobody_apart_has_no_say(models: list[SurvivalModel]) -> None:
+def test_a_fold_with_constant_risks_does_not_contribute(models: list[SurvivalModel]) -> None:
     flat = replace(models[0], risks=np.ones(60))
     assert standardise(flat, np.array([5.0])) == [0.0]
     assert average_cut_offs([flat]) is None
@@ -171,15 +171,13 @@ def test_horizons_beyond_the_follow_up_are_refused(models: list[SurvivalModel]) 
     assert choose_new_horizons(models, (last, 10.0)) == (10.0, last)
     assert choose_new_horizons(models, ()) == tuple(year * 365.25 for year in (1, 2, 3, 5) if year * 365.25 <= last)
     assert choose_new_horizons([replace(models[0], follow_up=100.0)], ()) == (25.0, 50.0, 75.0)
-    with pytest.raises(DataError, match="beyond the follow-up"):
+    with pytest.raises(DataError, match="follow-up"):
         choose_new_horizons(models, (last + 1,))
-    with pytest.raises(DataError, match="more than 0"):
+    with pytest.raises(DataError, match=r"\b0\b"):
         choose_new_horizons(models, (0.0,))
 
 
-def test_a_patients_row_says_what_is_missing_and_who_was_trained_on(
-    models: list[SurvivalModel], tmp_path: Path
-) -> None:
+def test_a_row_reports_missing_inputs_and_training_patients(models: list[SurvivalModel], tmp_path: Path) -> None:
     rows = write_table(tmp_path, "id,age,sex,noise\np00,61,f,0\nnew,62,f,0\n")
     patients = read_new_patients(rows, SCHEMA, {"p00", "other"})
     seen = ImageSummary([IMAGES.choose(NAMES)] * 2, {"p00": ("p00_CT",)}, {"p00": ("p00_CT: bright",)})
@@ -188,16 +186,17 @@ def test_a_patients_row_says_what_is_missing_and_who_was_trained_on(
     found = average(models, patients.records, seen.tables, np.concatenate(times))
     first, second, third = list_patient_predictions(models, patients, seen, found, times)
     assert first.images == ("p00_CT",)
-    assert first.warnings == ("no image of 'pt'", "p00_CT: bright",
-        "trained on in 1 of 2 folds: this is no prediction of a new patient")  # fmt: skip
-    assert second.warnings == ("no image: the record alone",)
-    assert third.warnings == ("no record: images alone", "no lesion was found in 'ct'")
+    assert first.warnings[:2] == ("no image of 'pt'", "p00_CT: bright")
+    assert "1 of 2 folds" in first.warnings[2]
+    assert [warning.split(":")[0] for warning in second.warnings] == ["no image"]
+    assert third.warnings[0].startswith("no record")
+    assert "'ct'" in third.warnings[1]
     assert (first.missing, third.missing) == (0, 3)
     assert len(first.survival) == 1
     assert len(first.curve) == 4
 
 
-# --- which inputs drove it
+# --- effects of inputs
 
 
 def test_an_effect_is_the_risk_less_that_without_the_input(models: list[SurvivalModel]) -> None:
@@ -213,7 +212,7 @@ def test_an_effect_is_the_risk_less_that_without_the_input(models: list[Survival
     assert effects["ct"].effect == pytest.approx(risks[0] - blind)
 
 
-def test_what_is_not_known_has_no_effect_to_speak_of(models: list[SurvivalModel]) -> None:
+def test_missing_inputs_have_no_effect(models: list[SurvivalModel]) -> None:
     record = replace(PATIENTS[1], values={"age": None, "sex": "f", "noise": None})
     assert [one.input for one in explain(models, [record], [None, None])] == ["sex", "all EHR columns"]
 
@@ -226,7 +225,7 @@ def test_large_lesions_raise_the_risk_and_small_ones_lower_it(models: list[Survi
     assert np.mean([effects[name] for name in order[:20]]) < -0.1
 
 
-def test_a_box_that_takes_of_a_lesion_had_raised_the_risk(models: list[SurvivalModel]) -> None:
+def test_a_box_over_a_lesion_raises_the_risk(models: list[SurvivalModel]) -> None:
     name = max(IMAGES.rows, key=lambda one: float(IMAGES.rows[one][0]))
     record, row = next(one for one in PATIENTS if one.patient == name), IMAGES.rows[name]
     half = row.copy()
@@ -237,7 +236,7 @@ def test_a_box_that_takes_of_a_lesion_had_raised_the_risk(models: list[SurvivalM
     assert found[1] > 0
 
 
-def test_importance_is_of_what_matters_and_the_same_each_time(models: list[SurvivalModel]) -> None:
+def test_importance_is_largest_for_relevant_inputs_and_reproducible(models: list[SurvivalModel]) -> None:
     folds = [HeldOutFold(models[0], tuple(PATIENTS[60:]), IMAGES), HeldOutFold(models[1], tuple(PATIENTS[:20]), IMAGES)]
     concordance, found = measure_importance(folds, repeats=8)
     drops = {one.input: one.drop for one in found}
@@ -249,7 +248,7 @@ def test_importance_is_of_what_matters_and_the_same_each_time(models: list[Survi
     assert {one.input: one.drop for one in measure_importance(folds, 8, seed=1)[1]} != drops
 
 
-def test_a_shuffled_column_that_nobody_differs_in_is_worth_nothing(models: list[SurvivalModel]) -> None:
+def test_a_constant_column_has_no_importance(models: list[SurvivalModel]) -> None:
     alike = tuple(replace(one, values={**one.values, "age": 60.0}) for one in PATIENTS[60:])
     _, found = measure_importance([HeldOutFold(models[0], alike, None)], repeats=3)
     assert {one.input: (one.drop, one.spread) for one in found}["age"] == (0.0, 0.0)
@@ -262,7 +261,7 @@ def run(folder: Path, out: Path, *words: str | Path) -> int:
     return main(["survival", "predict", "-m", str(folder), "-o", str(out), "--device", "cpu", *map(str, words)])
 
 
-def test_records_alone_are_foretold_and_explained(
+def test_records_alone_are_predicted_and_explained(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new.csv"
@@ -301,15 +300,15 @@ def test_the_order_of_rows_and_other_patients_change_nothing(folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "nothing to foretell from"),
-        (("-i", "OUT"), "output folder is the images'"),
-        (("--clinical", "TABLE", "--fold", "7"), "no fold_7/checkpoint_final.pth; finished folds: 0, 1"),
-        (("--clinical", "TABLE", "--horizons", "99999"), "beyond the follow-up"),
-        (("--clinical", "TABLE", "--explain", "--box", "0"), "--box must be above 0"),
-        (("--clinical", "MISSING"), "cannot be read"),
-        (("--clinical", "TABLE", "--device", "gpu"), "'gpu' is not known; use cpu, cuda or mps"),
-        (("--clinical", "TABLE", "--device", "cuda:99"), "'cuda:99' is not there"),
-        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv is a file. Choose another folder"),
+        ((), "--clinical"),
+        (("-i", "OUT"), "-o"),
+        (("--clinical", "TABLE", "--fold", "7"), "fold_7/checkpoint_final.pth; finished folds: 0, 1"),
+        (("--clinical", "TABLE", "--horizons", "99999"), "99999"),
+        (("--clinical", "TABLE", "--explain", "--box", "0"), "--box is 0.0"),
+        (("--clinical", "MISSING"), "missing.csv"),
+        (("--clinical", "TABLE", "--device", "gpu"), "'gpu'"),
+        (("--clinical", "TABLE", "--device", "cuda:99"), "'cuda:99'"),
+        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv is a file"),
     ],
 )
 def test_bad_calls_are_refused_and_leave_nothing(
@@ -326,7 +325,7 @@ def test_bad_calls_are_refused_and_leave_nothing(
 def test_importance_needs_trained_models_and_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sksurv")
     assert main(["survival", "evaluate", "62", "--importance"]) == 1
-    assert "give -m MODEL_FOLDER and -o FOLDER" in capsys.readouterr().err
+    assert "-m MODEL_FOLDER and -o FOLDER" in capsys.readouterr().err
 
 
 def change_state(folder: Path, **changes: Any) -> None:
@@ -336,26 +335,26 @@ def change_state(folder: Path, **changes: Any) -> None:
     torch.save(content, file)
 
 
-def test_folders_that_hold_no_prognosis_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a model folder"):
+def test_folders_without_a_survival_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing"):
         read_model(tmp_path / "nothing")
     change_state(folder, model=None)
-    with pytest.raises(ModelError, match="no finished prognosis"):
+    with pytest.raises(ModelError, match=r"fold_1.*--c"):
         read_model(folder)
     change_state(folder, version=2)
-    with pytest.raises(ModelError, match="found 2"):
+    with pytest.raises(ModelError, match=r"version 1 .*version 2"):
         read_model(folder)
     torch.save({"network_weights": {}}, folder / "fold_1" / "checkpoint_final.pth")
-    with pytest.raises(ModelError, match="segmentation model's"):
+    with pytest.raises(ModelError, match=r"fold_1.*segmentation model"):
         read_model(folder)
     assert [fold.name for fold in read_model(folder, ("0",)).folds] == ["0"]
     (folder / "plans.json").write_text("{}")
-    with pytest.raises(ModelError, match="no DuPLUS model's folder"):
+    with pytest.raises(ModelError, match="DuPLUS model"):
         read_model(folder)
 
 
 def test_folds_of_different_schemas_are_not_averaged(folder: Path, models: list[SurvivalModel]) -> None:
     other = replace(models[1], schema=SCHEMA.model_copy(update={"centre": "site"}))
     change_state(folder, model=other.to_plain())
-    with pytest.raises(ModelError, match=r"another clinical.yaml"):
+    with pytest.raises(ModelError, match=r"Fold 1 .*clinical\.yaml.*fold 0"):
         read_model(folder)
