@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from conditioning import Case
 
-from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, choose_convolutions, use_adapter
+from duplus_nnunet.networks.adaptation import AdapterSpec, activate_adapter, attach_adapter, choose_convolutions
 
 TARGETS = 1
 
@@ -43,7 +43,7 @@ def make_lora(r: int, patch: int, batch: int) -> Case:
     network: Any = case.network
     attach_adapter(network, AdapterSpec("new", r, 2.0 * r, 0.0, choose_convolutions(network, (), r), True, True))
     network.default_adapter = "new"
-    use_adapter(network, "new")
+    activate_adapter(network, "new")
     learning = [value for value in network.parameters() if value.requires_grad]
     case.optimizer = torch.optim.AdamW(learning, 3e-3)
     return case

@@ -10,7 +10,7 @@ import torch
 from duplus_nnunet.inference.mirroring import find_network
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.outputs.manifest import Manifest, RunRecord, hash_file, list_versions
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.reporting.presence import PresenceCalibration
 from duplus_nnunet.reporting.presence_files import read_calibration
 
@@ -43,7 +43,7 @@ class LoadedModel:
 def list_folds(folder: Path, folds: Any, checkpoint: str) -> tuple[str, ...]:
     """List the folds that nnU-Net is told to use, by name; None are all that have the checkpoint."""
     if folds is None:
-        return list_trained(folder, checkpoint)
+        return list_trained_folds(folder, checkpoint)
     return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
 
 

@@ -18,7 +18,7 @@ from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_fail
 from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.inference.selection import get_selection
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
-from duplus_nnunet.reporting.presence import measure_evidence
+from duplus_nnunet.reporting.presence import compute_peak_logits
 
 # A probability of 1 %: where files of probabilities end.
 LEAST_LOGIT = -4.6
@@ -113,12 +113,12 @@ def answer_case(predictor: Any, item: PreparedCase, floor: float = 0.0) -> Predi
             if size < prompts.count:
                 network.bind(prompts.take(range(start, min(start + size, prompts.count))))
             logits = clock.time("network", predictor.predict_logits_from_preprocessed_data, item.data)
-            evidence += clock.time("resample", measure_evidence, logits, manager.spacing)
+            evidence += clock.time("resample", compute_peak_logits, logits, manager.spacing)
             clock.time("resample", assembly.add, logits)
     finally:
         network.bind(prompts)
     labels, targets = clock.time("resample", assembly.finish)
-    judge = predictor.duplus_model.calibration.judge
+    judge = predictor.duplus_model.calibration.predict_presence
     # The model was calibrated on what it was trained on last; of a base or an adapter beside it, it knows nothing.
     owners = prompts.adapters or (network.default_adapter,) * prompts.count
     judged = (

@@ -63,7 +63,7 @@ class Projection(nn.Conv3d):
         self.__dict__["instead"] = other
 
 
-class AdapterParts(nn.Module):
+class AdapterModules(nn.Module):
     """What an adapter has beside its LoRA.
 
     Attributes:
@@ -89,7 +89,7 @@ class AdapterParts(nn.Module):
         return bool(self.base_checksum.any())
 
     @torch.no_grad()
-    def restart(self, network: Any) -> None:
+    def reset(self, network: Any) -> None:
         """Start from the base's weights as they are now."""
         pairs = (
             (self.film, network.film),
@@ -99,12 +99,12 @@ class AdapterParts(nn.Module):
         for own, base in pairs:
             if own is not None:
                 own.load_state_dict(base.state_dict())
-        digest = bytes.fromhex(measure_checksum(network.state_dict()))
+        digest = bytes.fromhex(compute_base_checksum(network.state_dict()))
         self.base_checksum.copy_(torch.tensor(list(digest), dtype=torch.uint8))
 
 
 @dataclass(frozen=True)
-class ActiveGenerators:
+class Generators:
     """What answers: generators of the base or of an adapter."""
 
     film: Any
@@ -157,7 +157,7 @@ def choose_convolutions(network: nn.Module, patterns: Sequence[str], r: int) -> 
     return tuple(name for name in there if name in chosen)
 
 
-def attach_adapter(network: Any, spec: AdapterSpec) -> AdapterParts:
+def attach_adapter(network: Any, spec: AdapterSpec) -> AdapterModules:
     """Put an adapter that does nothing yet into a network, and freeze all else.
 
     LoRA's second factor starts at 0 and generators start as copies, so that at first the adapter's answer is the
@@ -176,26 +176,26 @@ def attach_adapter(network: Any, spec: AdapterSpec) -> AdapterParts:
         raise ModelError(
             f"The model has an adapter {spec.name!r} already; adapters on one base need names of their own."
         )
-    use_adapter(network, "")
+    activate_adapter(network, "")
     config = LoraConfig(
         r=spec.r, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout, target_modules=list(spec.layers)
     )
     inject_adapter_in_model(config, network, adapter_name=spec.name)
     network.__dict__.pop("peft_config", None)  # a note of peft's, at which it warns when the next adapter comes
-    _tie_again(network)
+    _relink_blocks(network)
     network.requires_grad_(False)
     for layer in list_lora_layers(network).values():
         for factor in (layer.lora_A, layer.lora_B):
             if spec.name in factor:
                 factor[spec.name].requires_grad_(True)
-    parts = AdapterParts(network, spec)
+    parts = AdapterModules(network, spec)
     device = next(network.parameters()).device
     network.adapters[spec.name] = parts.to(device).requires_grad_(True)
-    network.used_adapter = None
+    network.active_adapter = None
     return parts
 
 
-def _tie_again(network: nn.Module) -> None:
+def _relink_blocks(network: nn.Module) -> None:
     """Let nnU-Net's blocks run the layers with a LoRA.
 
     They register each convolution twice and run the second registration; peft replaces the first. Left so, a LoRA
@@ -214,26 +214,24 @@ def list_lora_layers(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if hasattr(module, "lora_A")}
 
 
-def use_adapter(network: Any, name: str) -> ActiveGenerators:
+def activate_adapter(network: Any, name: str) -> Generators:
     """Let a network answer with an adapter's weights from now on; "" is the base alone. Nothing is loaded or copied.
 
     Raises:
         ModelError: It has no such adapter.
     """
     if not network.adapters and not name:
-        return ActiveGenerators(network.film, network.generator)
+        return Generators(network.film, network.generator)
     if name and name not in network.adapters:
         there = ", ".join(map(repr, network.adapters)) or "none"
         raise ModelError(f"The model has no adapter {name!r}; it has {there}. Name its file with --adapters.")
     parts: Any = network.adapters[name] if name else None
-    if network.used_adapter != name:
+    if network.active_adapter != name:
         _switch(network, name, parts)
-        network.used_adapter = name
+        network.active_adapter = name
     film = getattr(parts, "film", None)
     generator = getattr(parts, "generator", None)
-    return ActiveGenerators(
-        network.film if film is None else film, network.generator if generator is None else generator
-    )
+    return Generators(network.film if film is None else film, network.generator if generator is None else generator)
 
 
 def _switch(network: Any, name: str, parts: Any) -> None:
@@ -253,13 +251,13 @@ def name_in_base(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def restart_adapters(network: Any) -> None:
+def reset_adapters(network: Any) -> None:
     """Let all adapters start from the weights that the base has now."""
     for parts in network.adapters.values():
-        parts.restart(network)
+        parts.reset(network)
 
 
-def measure_checksum(weights: Mapping[str, torch.Tensor]) -> str:
+def compute_base_checksum(weights: Mapping[str, torch.Tensor]) -> str:
     """Return SHA-256 of a base's weights, whatever adapters stand beside them; texts do not count."""
     digest = hashlib.sha256()
     base = {name_in_base(name): value for name, value in weights.items() if name_in_base(name)}

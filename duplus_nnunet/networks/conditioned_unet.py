@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
-from duplus_nnunet.networks.adaptation import Projection, name_in_base, restart_adapters, use_adapter
+from duplus_nnunet.networks.adaptation import Projection, activate_adapter, name_in_base, reset_adapters
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.precision import mix_precision
@@ -31,7 +31,7 @@ _OWN = ("texts.keys", "texts.table")
 
 
 @dataclass(frozen=True)
-class Folded:
+class PromptConditioning:
     """What prompts come to before there is an image.
 
     Attributes:
@@ -62,7 +62,7 @@ class ConditionedUNet(nn.Module):
         half_logits: Whether logits are float16 in eval mode on a CPU, as they are on a GPU and in nnU-Net's sums.
         adapters: What each adapter has beside its LoRA, by name; see networks.adaptation.
         default_adapter: The adapter that answers prompts which name none; "" is the base itself.
-        used_adapter: The one that the layers are set to now.
+        active_adapter: The one that the layers are set to now.
         check_pretrained: Called with a checkpoint and its file before its weights are taken over; None: nothing is.
 
     Raises:
@@ -94,10 +94,10 @@ class ConditionedUNet(nn.Module):
         self.half_logits = False
         self.adapters = nn.ModuleDict()
         self.default_adapter = ""
-        self.used_adapter: str | None = ""
+        self.active_adapter: str | None = ""
         self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
         self._bound: Prompts | None = None
-        self._folded: dict[tuple[int, str, torch.device], Folded] = {}
+        self._folded: dict[tuple[int, str, torch.device], PromptConditioning] = {}
         # Other weights make other scales and heads of the same prompts.
         self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())  # type: ignore[no-untyped-call]
 
@@ -147,7 +147,7 @@ class ConditionedUNet(nn.Module):
 
     def _answer(self, x: torch.Tensor, prompts: Prompts, adapter: str) -> Any:
         """Segment images with the weights of one adapter, or with the base's own."""
-        chosen = use_adapter(self, adapter)
+        chosen = activate_adapter(self, adapter)
         folded = self._fold(prompts, adapter, x.device)
         try:
             for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
@@ -174,7 +174,7 @@ class ConditionedUNet(nn.Module):
             The bottleneck, the encoder's last feature map, (B, F, d, h, w), float32.
         """
         bound, adapter = self.prompts if prompts is None else prompts, self.default_adapter
-        use_adapter(self, adapter)
+        activate_adapter(self, adapter)
         folded = self._fold(bound, adapter, x.device)
         try:
             for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
@@ -186,7 +186,7 @@ class ConditionedUNet(nn.Module):
                 norm.modulate(None, None)
         return bottleneck.float()
 
-    def _fold(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
+    def _fold(self, prompts: Prompts, adapter: str, device: torch.device) -> PromptConditioning:
         """Compute what is the same for all images; at prediction once, for the windows of all images to come."""
         if self.training or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             return self._compute_folded(prompts, adapter, device)
@@ -198,11 +198,11 @@ class ConditionedUNet(nn.Module):
             found = self._folded[key] = self._compute_folded(prompts, adapter, device)
         return found
 
-    def _compute_folded(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
-        there, chosen = prompts.to(device), use_adapter(self, adapter)
+    def _compute_folded(self, prompts: Prompts, adapter: str, device: torch.device) -> PromptConditioning:
+        there, chosen = prompts.to(device), activate_adapter(self, adapter)
         if adapter == self.default_adapter:  # the table is of the texts that were trained last
             there = self.texts(there)
-        return Folded(prompts, list(chosen.film(there.context)), chosen.generator.prepare(there.targets))
+        return PromptConditioning(prompts, list(chosen.film(there.context)), chosen.generator.prepare(there.targets))
 
     def train(self, mode: bool = True) -> "ConditionedUNet":
         """Weights may change between training and prediction, so that nothing computed from them is kept."""
@@ -259,7 +259,7 @@ class ConditionedUNet(nn.Module):
             )
         taken = {name: ours[name] if name in fresh else weights[name] for name in ours}
         self.load_state_dict({name: taken.get(name_in_base(name), value) for name, value in self.state_dict().items()})
-        restart_adapters(self)
+        reset_adapters(self)
         return fresh
 
 

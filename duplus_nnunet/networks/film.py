@@ -46,7 +46,7 @@ class FiLMInstanceNorm(nn.InstanceNorm3d):
 _SMALL = 1e-3
 
 
-def to_length(x: torch.Tensor, length: float) -> torch.Tensor:
+def scale_to_norm(x: torch.Tensor, length: float) -> torch.Tensor:
     """Scale vectors (..., F) to one length; those near 0, as a patch of nothing but air makes them, to less.
 
     What a step of gradient descent changes of a layer's output grows with the square of its input's length. Hidden
@@ -80,7 +80,7 @@ class FiLMGenerator(nn.Module):
 
     def forward(self, context: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Map contexts (B, E) to a pair (gamma, beta), each (B, C), a stage; at the start gamma is 1, beta 0."""
-        hidden = to_length(self.nonlin(self.hidden(context)), 1.0)
+        hidden = scale_to_norm(self.nonlin(self.hidden(context)), 1.0)
         delta, shift = self.out(hidden).float().chunk(2, dim=1)
         return list(zip((1 + delta).split(self.channels, 1), shift.split(self.channels, 1), strict=True))
 

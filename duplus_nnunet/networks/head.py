@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from duplus_nnunet.networks.acceleration import find_kernels
-from duplus_nnunet.networks.film import to_length
+from duplus_nnunet.networks.film import scale_to_norm
 
 SLOPE = 0.01
 # Of the hidden vector that a target's weights are made of: at 1 they are learned as fast as weights of a target's own.
@@ -79,10 +79,10 @@ def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     if kernels is not None:
         return kernels.compute_heads(maps, weights)  # type: ignore[no-any-return]
     with torch.autocast(maps.device.type, enabled=False):
-        return _walk_heads(maps, weights)
+        return _compute_heads(maps, weights)
 
 
-def _walk_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _compute_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     batch, features, voxels = maps.shape
     out = maps.new_empty(batch, weights.shape[1], voxels)
     size = _block_size(maps.device, weights.shape[1], features)
@@ -132,11 +132,11 @@ def _target_heads_backward(
     if kernels is not None:
         return kernels.compute_heads_backward(maps, weights, grad)  # type: ignore[no-any-return]
     with torch.autocast(maps.device.type, enabled=False):
-        maps_grad, weights_grad = _walk_heads_backward(maps, weights, grad)
+        maps_grad, weights_grad = _compute_heads_backward(maps, weights, grad)
     return maps_grad.to(maps.dtype), weights_grad
 
 
-def _walk_heads_backward(
+def _compute_heads_backward(
     maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     maps_grad, weights_grad = torch.zeros_like(maps, dtype=torch.float32), torch.zeros_like(weights)
@@ -235,10 +235,10 @@ class HeadGenerator(nn.Module):
     def join(self, prepared: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Map T2's part and the pooled bottleneck (B, C) to weights (B, K, P)."""
         with self._exact(dense.device):
-            dense = to_length(dense, dense.shape[-1] ** 0.5)
+            dense = scale_to_norm(dense, dense.shape[-1] ** 0.5)
             hidden = prepared + self._linear(self.from_dense, dense).unsqueeze(1)
-            hidden = to_length(self.nonlin(hidden), hidden.shape[-1] ** 0.5)
-            hidden = to_length(self.nonlin(self._linear(self.mix, hidden)), LENGTH)
+            hidden = scale_to_norm(self.nonlin(hidden), hidden.shape[-1] ** 0.5)
+            hidden = scale_to_norm(self.nonlin(self._linear(self.mix, hidden)), LENGTH)
             return (self.base.to(hidden.dtype) + self._linear(self.out, hidden)).to(self.base.dtype)
 
     def _is_exact(self, device: torch.device) -> bool:

@@ -20,7 +20,7 @@ from duplus_nnunet.inference.host import bind
 from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.settings import PLANS_KEY
@@ -135,7 +135,7 @@ def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
     Raises:
         ModelError: There is none.
     """
-    found = list_trained(Path(model), checkpoint)
+    found = list_trained_folds(Path(model), checkpoint)
     if not found:
         there = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
         raise ModelError(

@@ -24,11 +24,11 @@ def compare_heads(features: int, dtype: torch.dtype) -> dict[str, float]:
     weights = torch.randn(2, 2, head.count_weights(features)) / features**0.5
     grad = torch.randn(2, 2, 300).to(dtype)
     found = kernels.compute_heads_backward(maps, weights, grad)
-    expected = head._walk_heads_backward(maps.float(), weights, grad.float())
+    expected = head._compute_heads_backward(maps.float(), weights, grad.float())
     logits = kernels.compute_heads(maps, weights)
     assert (logits.dtype, found[0].dtype, found[1].dtype) == (dtype, dtype, torch.float32)
     return {
-        "logits": differ(logits, head._walk_heads(maps.float(), weights)),
+        "logits": differ(logits, head._compute_heads(maps.float(), weights)),
         "maps' gradient": differ(found[0], expected[0]),
         "weights' gradient": differ(found[1], expected[1]),
     }

@@ -15,17 +15,17 @@ from duplus_nnunet.inference.mirroring import _wrap_mirroring, predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
+    activate_adapter,
     attach_adapter,
     choose_convolutions,
+    compute_base_checksum,
     count_parameters,
     list_lora_layers,
-    measure_checksum,
     merge_adapter,
     name_in_base,
     put_adapter,
     read_checksum,
     take_adapter,
-    use_adapter,
 )
 
 E, F = 6, 12
@@ -54,7 +54,7 @@ def make_network(kind: Any = PlainConvUNet, kernels: Any = 3) -> ConditionedUNet
 def attach(network: ConditionedUNet, name: str = "new", r: int = 2, **changes: Any) -> AdapterSpec:
     layers = choose_convolutions(network, changes.pop("patterns", ()), r)
     spec = AdapterSpec(name, r, 2 * r, 0.0, layers, **{"film": True, "head": True, **changes})
-    attach_adapter(network, spec).restart(network)
+    attach_adapter(network, spec).reset(network)
     return spec
 
 
@@ -235,13 +235,13 @@ def test_two_adapters_of_one_name_are_refused() -> None:
 
 def test_the_checksum_is_of_the_base_alone() -> None:
     network = make_network()
-    before = measure_checksum(network.state_dict())
+    before = compute_base_checksum(network.state_dict())
     attach(network)
     randomise(network)
-    assert measure_checksum(network.state_dict()) == before
+    assert compute_base_checksum(network.state_dict()) == before
     with torch.no_grad():
         network.encoder.stages[0][0].convs[0].conv.base_layer.weight[0, 0, 0, 0, 0] += 1e-6
-    assert measure_checksum(network.state_dict()) != before
+    assert compute_base_checksum(network.state_dict()) != before
 
 
 def test_a_base_is_taken_over_and_the_adapter_starts_from_it() -> None:
@@ -254,7 +254,7 @@ def test_a_base_is_taken_over_and_the_adapter_starts_from_it() -> None:
     assert network.load_pretrained(trained.state_dict()) == []
     network.bind(trained.prompts)
     assert torch.equal(run(network, "new", X), run(trained, "", X))
-    assert read_checksum(network.state_dict(), "new") == measure_checksum(trained.state_dict())
+    assert read_checksum(network.state_dict(), "new") == compute_base_checksum(trained.state_dict())
 
 
 def test_a_stock_network_is_no_base() -> None:
@@ -316,7 +316,7 @@ def test_compiled_an_adapter_answers_as_it_does_without() -> None:
     attach(network)
     randomise(network)
     network.default_adapter = "new"
-    use_adapter(network, "new")
+    activate_adapter(network, "new")
     compiled = torch.compile(network.train(), backend="aot_eager")
     for one, other in zip(compiled(X), network(X), strict=True):
         torch.testing.assert_close(one, other)

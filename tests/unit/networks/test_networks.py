@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
-from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, to_length
+from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, scale_to_norm
 from duplus_nnunet.networks.head import LENGTH, SLOPE, apply_heads, count_weights
 
 E, F = 6, 12
@@ -373,7 +373,7 @@ def test_a_patch_of_nothing_gives_finite_gradients() -> None:
     sum(level.square().sum() for level in network(torch.zeros(2, 1, 8, 8, 8))).backward()
     assert all(bool(weight.grad.isfinite().all()) for weight in network.parameters() if weight.grad is not None)
     zero = torch.zeros(3, 4, requires_grad=True)
-    to_length(zero, 1.0).sum().backward()
+    scale_to_norm(zero, 1.0).sum().backward()
     assert zero.grad is not None
     assert float(zero.grad.abs().max()) < 100
 
@@ -382,6 +382,6 @@ def test_a_patch_of_nothing_gives_finite_gradients() -> None:
 @settings(deadline=None, max_examples=20)
 def test_vectors_are_scaled_to_one_length_and_keep_their_direction(length: float, seed: int) -> None:
     x = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)) * 30
-    scaled = to_length(x, length)
+    scaled = scale_to_norm(x, length)
     torch.testing.assert_close(scaled.norm(dim=-1), torch.full((3,), length), rtol=1e-3, atol=0)
     torch.testing.assert_close(functional.normalize(scaled, dim=-1), functional.normalize(x, dim=-1))

@@ -12,12 +12,12 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.case_scores import LabelMaps, score_cases, score_maps
-from duplus_nnunet.reporting.surfaces import measure_nsd
+from duplus_nnunet.reporting.case_scores import ScoringSettings, score_cases, score_maps
+from duplus_nnunet.reporting.surfaces import compute_nsd
 
 READERS = [NibabelIO, SimpleITKIO, SimpleITKIOWithReorient]
 REGIONS = {"liver": (1,), "spleen": (2,), "both": (1, 2)}
-MAPS = LabelMaps(SimpleITKIO, ".nii.gz", REGIONS)
+MAPS = ScoringSettings(SimpleITKIO, ".nii.gz", REGIONS)
 
 
 def make_map(**boxes: slice) -> np.ndarray[Any, Any]:
@@ -34,7 +34,7 @@ def save(folder: Path, labels: np.ndarray[Any, Any], name: str = "a", spacing: t
 
 
 def score(prediction: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], name: str, **changes: Any) -> Any:
-    maps = LabelMaps(SimpleITKIO, ".nii.gz", REGIONS, **changes)
+    maps = ScoringSettings(SimpleITKIO, ".nii.gz", REGIONS, **changes)
     return score_maps(prediction, reference, (1, 1, 1), maps, [name])[name]
 
 
@@ -80,7 +80,7 @@ def test_voxels_of_the_ignore_label_count_for_nothing() -> None:
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, math.inf])
 def test_tolerance_is_a_distance(tolerance: float) -> None:
     with pytest.raises(DataError, match="must be 0 or more"):
-        LabelMaps(SimpleITKIO, ".nii.gz", REGIONS, tolerance=tolerance)
+        ScoringSettings(SimpleITKIO, ".nii.gz", REGIONS, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
@@ -88,12 +88,12 @@ def test_every_reader_gives_the_same_scores(reader: type, tmp_path: Path) -> Non
     save(tmp_path / "p", make_map(liver=slice(2, 6), spleen=slice(6, 8)))
     save(tmp_path / "r", make_map(liver=slice(3, 6), spleen=slice(6, 9)))
     case = Case("one", "pat", ("liver", "spleen"), ())
-    maps = LabelMaps(reader, ".nii.gz", REGIONS, tolerance=0.5)
+    maps = ScoringSettings(reader, ".nii.gz", REGIONS, tolerance=0.5)
     found = score_cases(tmp_path / "p", tmp_path / "r", maps, {"a": case}, 1)["a"]
     assert found.spacing == (3, 2, 1)
     assert found.targets["liver"].dice == pytest.approx(6 / 7)
     turned = [make_map(liver=rows).T == 1 for rows in (slice(2, 6), slice(3, 6))]
-    assert found.targets["liver"].nsd == pytest.approx(measure_nsd(*turned, (3, 2, 1), 0.5))
+    assert found.targets["liver"].nsd == pytest.approx(compute_nsd(*turned, (3, 2, 1), 0.5))
     assert (found.source, found.patient) == ("one", "pat")
 
 
@@ -120,7 +120,7 @@ def test_file_that_is_no_image_is_named(tmp_path: Path) -> None:
         score_cases(
             tmp_path / "p",
             tmp_path / "r",
-            LabelMaps(NibabelIO, ".nii.gz", REGIONS),
+            ScoringSettings(NibabelIO, ".nii.gz", REGIONS),
             {"a": Case("one", "pat", ("liver",), ())},
             1,
         )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duplus_nnunet.reporting.presence import Curve, PresenceCalibration, fit_curves, measure_evidence
+from duplus_nnunet.reporting.presence import PlattScaling, PresenceCalibration, compute_peak_logits, fit_platt_scaling
 
 # What logits say.
 
@@ -19,16 +19,16 @@ from duplus_nnunet.reporting.presence import Curve, PresenceCalibration, fit_cur
 def test_evidence_is_the_mean_of_the_largest_logits_of_100_cubic_millimetres() -> None:
     logits = torch.zeros(1, 10, 10, 10)
     logits[0, 3, 3, :4], logits[0, 7, 7, 7] = 6.0, 30.0
-    assert measure_evidence(logits, (5, 2, 2)) == [(4 * 6 + 30) / 5]
+    assert compute_peak_logits(logits, (5, 2, 2)) == [(4 * 6 + 30) / 5]
 
 
 def test_a_coarse_grid_gives_its_strongest_voxel() -> None:
     logits = torch.arange(8.0).reshape(1, 2, 2, 2) - 20
-    assert measure_evidence(logits, (8, 8, 8)) == [-13]
+    assert compute_peak_logits(logits, (8, 8, 8)) == [-13]
 
 
 def test_an_image_smaller_than_the_peak_is_taken_whole() -> None:
-    assert measure_evidence(torch.full((1, 2, 2, 2), 3.0), (0.1, 0.1, 0.1)) == [3]
+    assert compute_peak_logits(torch.full((1, 2, 2, 2), 3.0), (0.1, 0.1, 0.1)) == [3]
 
 
 @settings(max_examples=30, deadline=None)
@@ -38,20 +38,22 @@ def test_evidence_is_that_of_all_voxels_sorted(seed: int, spacing: tuple[int, ..
     logits = rng.normal(size=(2, *rng.integers(1, 9, 3))).round(1)
     count = round(100 / math.prod(spacing))
     expected = [np.sort(channel.ravel())[-count:].mean() for channel in logits]
-    assert measure_evidence(torch.from_numpy(logits), spacing) == pytest.approx(expected)
+    assert compute_peak_logits(torch.from_numpy(logits), spacing) == pytest.approx(expected)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(4)))
 def test_each_target_has_its_own_evidence_in_any_order(order: list[int]) -> None:
     logits = torch.randn(4, 6, 6, 6, generator=torch.Generator().manual_seed(0))
-    found = measure_evidence(logits, (2, 2, 2))
-    assert measure_evidence(logits[order], (2, 2, 2)) == [found[place] for place in order]
+    found = compute_peak_logits(logits, (2, 2, 2))
+    assert compute_peak_logits(logits[order], (2, 2, 2)) == [found[place] for place in order]
 
 
 def test_half_precision_is_enough() -> None:
     logits = 10 * torch.randn(1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
-    assert measure_evidence(logits.half(), (1, 1, 1)) == pytest.approx(measure_evidence(logits, (1, 1, 1)), abs=0.01)
+    assert compute_peak_logits(logits.half(), (1, 1, 1)) == pytest.approx(
+        compute_peak_logits(logits, (1, 1, 1)), abs=0.01
+    )
 
 
 # What evidence means.
@@ -66,7 +68,7 @@ def draw(count: int, shift: float = 0.0, seed: int = 0, share: float = 0.5) -> l
 
 
 def calibrate(**samples: Sequence[tuple[float, bool]]) -> PresenceCalibration:
-    curves = fit_curves(samples)
+    curves = fit_platt_scaling(samples)
     return PresenceCalibration((curves,) if curves else ())
 
 
@@ -79,13 +81,13 @@ def test_the_curve_is_that_of_another_program() -> None:
     wanted = np.where(present == 1, (there + 1) / (there + 2), 1 / (60 - there + 2))
     other = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000)
     other.fit(np.tile(evidence, 2)[:, None], np.repeat([1, 0], 60), np.concatenate([wanted, 1 - wanted]))
-    curve = next(iter(fit_curves({"a": samples[:0], "b": samples}).values()))
+    curve = next(iter(fit_platt_scaling({"a": samples[:0], "b": samples}).values()))
     assert (curve.slope, curve.offset) == pytest.approx((other.coef_[0, 0], other.intercept_[0]), rel=1e-3)
 
 
 def test_probabilities_hold_in_images_that_were_not_fitted() -> None:
     calibration, fresh = calibrate(a=draw(300)), draw(6000, seed=1)
-    found = np.array([calibration.judge("a", evidence) for evidence, _ in fresh])
+    found = np.array([calibration.predict_presence("a", evidence) for evidence, _ in fresh])
     present = np.array([there for _, there in fresh])
     for low in np.arange(0, 1, 0.2):
         chosen = (found >= low) & (found < low + 0.2)
@@ -103,7 +105,7 @@ def test_more_evidence_is_never_less_presence_and_nothing_is_certain(
 ) -> None:
     calibration = calibrate(one=one, other=other)
     for target in ("one", "other"):
-        found = [calibration.judge(target, value) for value in sorted(evidence)]
+        found = [calibration.predict_presence(target, value) for value in sorted(evidence)]
         if len({present for _, present in one + other}) < 2:
             assert found == [None] * len(evidence)
         else:
@@ -118,11 +120,13 @@ def test_more_evidence_is_never_less_presence_and_nothing_is_certain(
 def test_the_order_of_cases_changes_nothing(random: Any) -> None:
     samples = draw(20)
     shuffled = random.sample(samples, len(samples))
-    assert asdict(fit_curves({"a": shuffled})["a"]) == pytest.approx(asdict(fit_curves({"a": samples})["a"]))
+    assert asdict(fit_platt_scaling({"a": shuffled})["a"]) == pytest.approx(
+        asdict(fit_platt_scaling({"a": samples})["a"])
+    )
 
 
 def test_a_target_that_is_always_there_has_the_curve_of_all() -> None:
-    curves = fit_curves({"always": [(8.0, True), (9.0, True)], "mixed": draw(20), "unseen": []})
+    curves = fit_platt_scaling({"always": [(8.0, True), (9.0, True)], "mixed": draw(20), "unseen": []})
     assert not curves["always"].own
     assert curves["mixed"].own
     assert curves["unseen"] == curves["always"]
@@ -130,14 +134,14 @@ def test_a_target_that_is_always_there_has_the_curve_of_all() -> None:
 
 def test_a_target_with_many_images_has_a_curve_of_its_own() -> None:
     calibration = calibrate(far=draw(300, shift=20.0, seed=1), near=draw(300, seed=2))
-    assert calibration.judge("far", 17) == pytest.approx(0, abs=0.1)
-    assert calibration.judge("far", 23) == pytest.approx(1, abs=0.1)
-    assert calibration.judge("near", 3) == pytest.approx(1, abs=0.1)
+    assert calibration.predict_presence("far", 17) == pytest.approx(0, abs=0.1)
+    assert calibration.predict_presence("far", 23) == pytest.approx(1, abs=0.1)
+    assert calibration.predict_presence("near", 3) == pytest.approx(1, abs=0.1)
 
 
 def test_two_images_do_not_outweigh_those_of_all_targets() -> None:
     calibration = calibrate(few=[(6.0, False), (5.9, True)], many=draw(200), none=[])
-    few, common = (calibration.judge(target, 6.0) for target in ("few", "none"))
+    few, common = (calibration.predict_presence(target, 6.0) for target in ("few", "none"))
     assert few is not None
     assert common is not None
     assert (few > 0.5) == (common > 0.5)
@@ -145,31 +149,31 @@ def test_two_images_do_not_outweigh_those_of_all_targets() -> None:
 
 
 def test_evidence_that_speaks_against_presence_is_taken_for_none() -> None:
-    curve = fit_curves({"a": [(5.0, False), (5.0, False), (-5.0, True), (-5.0, True)]})["a"]
+    curve = fit_platt_scaling({"a": [(5.0, False), (5.0, False), (-5.0, True), (-5.0, True)]})["a"]
     assert curve.slope == 0
-    assert curve.judge(5.0) == pytest.approx(0, abs=1e-6)
+    assert curve.compute_log_odds(5.0) == pytest.approx(0, abs=1e-6)
 
 
 def test_few_absent_images_do_not_make_absence_certain() -> None:
     calibration = calibrate(a=[*[(8.0, True)] * 20, (-8.0, False)])
-    assert calibration.judge("a", -100.0) == pytest.approx(1 / 3)
-    assert calibration.judge("a", 100.0) == pytest.approx(21 / 22)
+    assert calibration.predict_presence("a", -100.0) == pytest.approx(1 / 3)
+    assert calibration.predict_presence("a", 100.0) == pytest.approx(21 / 22)
 
 
 @pytest.mark.parametrize("samples", [[], [(8.0, True)] * 5, [(-8.0, False)] * 5])
 def test_without_both_kinds_of_image_there_is_no_answer(samples: list[tuple[float, bool]]) -> None:
-    assert calibrate(a=samples).judge("a", 3.0) is None
+    assert calibrate(a=samples).predict_presence("a", 3.0) is None
 
 
 def test_a_text_that_is_none_of_the_models_targets_has_no_answer() -> None:
-    assert calibrate(a=draw(20)).judge("renal pelvis", 3.0) is None
+    assert calibrate(a=draw(20)).predict_presence("renal pelvis", 3.0) is None
 
 
 def test_evidence_that_is_no_number_has_no_answer() -> None:
-    assert calibrate(a=draw(20)).judge("a", math.nan) is None
+    assert calibrate(a=draw(20)).predict_presence("a", math.nan) is None
 
 
 def test_folds_are_averaged_in_log_odds() -> None:
-    folds = [Curve(slope, offset, 0.001, 0.999, True) for slope, offset in ((1.0, 0.0), (3.0, 1.0))]
-    found = PresenceCalibration(tuple({"a": curve} for curve in folds)).judge("a", 0.5)
+    folds = [PlattScaling(slope, offset, 0.001, 0.999, True) for slope, offset in ((1.0, 0.0), (3.0, 1.0))]
+    found = PresenceCalibration(tuple({"a": curve} for curve in folds)).predict_presence("a", 0.5)
     assert found == pytest.approx(1 / (1 + math.exp(-(0.5 + 2.5) / 2)))
