@@ -18,6 +18,8 @@ from duplus_nnunet.settings import PLANS_KEY
 
 Key = int | Region
 
+_ADVICE = "Run the validation again (nnUNetv2_train with --val)."
+
 
 def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region], ending: str, table: CaseTable) -> None:
     """Set the metrics of labels that are not annotated in a case to NaN, and update the means.
@@ -50,7 +52,7 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. Run the validation again.") from error
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. {_ADVICE}") from error
     summary["foreground_mean"] = _average_labels(summary["mean"])
     temporary = path.with_name(path.name + ".writing")
     save_summary_json(summary, str(temporary))
@@ -84,9 +86,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         summary: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. Run the validation again.") from error
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. {_ADVICE}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get(PLANS_KEY, {}), dict):
-        raise DataError(f"{path} is not a valid nnU-Net summary. Run the validation again.")
+        raise DataError(f"{path} is not a valid nnU-Net summary. {_ADVICE}")
     return summary
 
 

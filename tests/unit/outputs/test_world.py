@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient; SimpleITK and nibabel say the same of each grid."""
+"""Affine and orientation of images, compared with SimpleITK and nibabel."""
 
 from itertools import permutations, product
 from pathlib import Path
@@ -18,7 +18,7 @@ from .outputs_answers import PROPERTIES, SHAPE, SPACING, save_oriented
 
 READERS = (SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient)
 ORIENTATIONS = ["".join(axes) for choice in product("RL", "AP", "SI") for axes in permutations(choice)]
-# Different along every axis, so that no turn goes unseen.
+# Different along every axis, so that no permutation goes unnoticed.
 RAS_SHAPE, RAS_SPACING = (5, 6, 7), (1.0, 1.5, 2.0)
 
 
@@ -60,7 +60,7 @@ def test_oblique_voxel_lies_where_simpleitk_says() -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_every_orientation_is_turned_into_the_same_image(orientation: str, tmp_path: Path) -> None:
+def test_every_orientation_gives_the_same_reoriented_image(orientation: str, tmp_path: Path) -> None:
     values = np.arange(np.prod(RAS_SHAPE), dtype=np.float32).reshape(RAS_SHAPE)
     image, geometry = read(NibabelIO, save_oriented(tmp_path / "a.nii.gz", values, orientation, RAS_SPACING))
     turn = find_reorientation(geometry)

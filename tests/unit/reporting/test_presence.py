@@ -1,4 +1,4 @@
-"""Whether a target is there at all: what logits say, and what that means."""
+"""Presence of targets: peak logits, and their Platt scaling."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from duplus_nnunet.reporting.presence import PlattScaling, PresenceCalibration, compute_peak_logits, fit_platt_scaling
 
-# What logits say.
+# Peak logits.
 
 
-def test_evidence_is_the_mean_of_the_largest_logits_of_100_cubic_millimetres() -> None:
+def test_peak_logit_is_the_mean_of_the_largest_logits_of_100_cubic_millimetres() -> None:
     logits = torch.zeros(1, 10, 10, 10)
     logits[0, 3, 3, :4], logits[0, 7, 7, 7] = 6.0, 30.0
     assert compute_peak_logits(logits, (5, 2, 2)) == [(4 * 6 + 30) / 5]
@@ -33,7 +33,7 @@ def test_an_image_smaller_than_the_peak_is_taken_whole() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([(1, 1, 1), (2, 2, 5), (3, 1, 1)]))
-def test_evidence_is_that_of_all_voxels_sorted(seed: int, spacing: tuple[int, ...]) -> None:
+def test_peak_logit_is_that_of_all_voxels_sorted(seed: int, spacing: tuple[int, ...]) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(2, *rng.integers(1, 9, 3))).round(1)
     count = round(100 / math.prod(spacing))
@@ -43,10 +43,10 @@ def test_evidence_is_that_of_all_voxels_sorted(seed: int, spacing: tuple[int, ..
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(4)))
-def test_each_target_has_its_own_evidence_in_any_order(order: list[int]) -> None:
+def test_each_target_has_its_own_peak_logit_in_any_order(order: list[int]) -> None:
     logits = torch.randn(4, 6, 6, 6, generator=torch.Generator().manual_seed(0))
     found = compute_peak_logits(logits, (2, 2, 2))
-    assert compute_peak_logits(logits[order], (2, 2, 2)) == [found[place] for place in order]
+    assert compute_peak_logits(logits[order], (2, 2, 2)) == [found[index] for index in order]
 
 
 def test_half_precision_is_enough() -> None:
@@ -56,31 +56,31 @@ def test_half_precision_is_enough() -> None:
     )
 
 
-# What evidence means.
+# Platt scaling.
 
 
 def draw(count: int, shift: float = 0.0, seed: int = 0, share: float = 0.5) -> list[tuple[float, bool]]:
-    """Draw evidence of a known meaning: log odds are those of the share, plus 1.5 times what exceeds the shift."""
+    """Draw peak logits with known log odds: those of the share, plus 1.5 times the excess over the shift."""
     rng = np.random.default_rng(seed)
     present = rng.random(count) < share
-    evidence = shift + rng.normal(np.where(present, 3.0, -3.0), 2.0)
-    return [(float(found), bool(there)) for found, there in zip(evidence, present, strict=True)]
+    peaks = shift + rng.normal(np.where(present, 3.0, -3.0), 2.0)
+    return [(float(peak), bool(label)) for peak, label in zip(peaks, present, strict=True)]
 
 
 def calibrate(**samples: Sequence[tuple[float, bool]]) -> PresenceCalibration:
-    curves = fit_platt_scaling(samples)
-    return PresenceCalibration((curves,) if curves else ())
+    fits = fit_platt_scaling(samples)
+    return PresenceCalibration((fits,) if fits else ())
 
 
-def test_the_curve_is_that_of_another_program() -> None:
+def test_the_fit_is_that_of_scikit_learn() -> None:
     from sklearn.linear_model import LogisticRegression
 
     samples = draw(60, seed=3)
-    evidence, present = np.array(samples).T
-    there = present.sum()
-    wanted = np.where(present == 1, (there + 1) / (there + 2), 1 / (60 - there + 2))
+    peaks, present = np.array(samples).T
+    positives = present.sum()
+    labels = np.where(present == 1, (positives + 1) / (positives + 2), 1 / (60 - positives + 2))
     other = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000)
-    other.fit(np.tile(evidence, 2)[:, None], np.repeat([1, 0], 60), np.concatenate([wanted, 1 - wanted]))
+    other.fit(np.tile(peaks, 2)[:, None], np.repeat([1, 0], 60), np.concatenate([labels, 1 - labels]))
     curve = next(iter(fit_platt_scaling({"a": samples[:0], "b": samples}).values()))
     assert (curve.slope, curve.offset) == pytest.approx((other.coef_[0, 0], other.intercept_[0]), rel=1e-3)
 
@@ -100,7 +100,7 @@ SAMPLES = st.lists(st.tuples(st.floats(-100, 100), st.booleans()), max_size=8)
 
 @settings(max_examples=60, deadline=None)
 @given(SAMPLES, SAMPLES, st.lists(st.floats(-1000, 1000), min_size=2, max_size=5))
-def test_more_evidence_is_never_less_presence_and_nothing_is_certain(
+def test_probability_never_decreases_with_the_peak_logit_and_nothing_is_certain(
     one: list[tuple[float, bool]], other: list[tuple[float, bool]], evidence: list[float]
 ) -> None:
     calibration = calibrate(one=one, other=other)
@@ -148,7 +148,7 @@ def test_two_images_do_not_outweigh_those_of_all_targets() -> None:
     assert few < common
 
 
-def test_evidence_that_speaks_against_presence_is_taken_for_none() -> None:
+def test_slope_is_never_negative() -> None:
     curve = fit_platt_scaling({"a": [(5.0, False), (5.0, False), (-5.0, True), (-5.0, True)]})["a"]
     assert curve.slope == 0
     assert curve.compute_log_odds(5.0) == pytest.approx(0, abs=1e-6)
@@ -169,7 +169,7 @@ def test_a_text_that_is_none_of_the_models_targets_has_no_answer() -> None:
     assert calibrate(a=draw(20)).predict_presence("renal pelvis", 3.0) is None
 
 
-def test_evidence_that_is_no_number_has_no_answer() -> None:
+def test_nan_has_no_probability() -> None:
     assert calibrate(a=draw(20)).predict_presence("a", math.nan) is None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,7 @@ WRITTEN = f"validation/{PEAK_LOGITS_NAME}"
 
 def make_score(**present: bool) -> CaseScore:
     """Make the score of a case in which these targets are annotated."""
-    targets = {name: TargetScore(math.nan, math.nan, there, there) for name, there in present.items()}
+    targets = {name: TargetScore(math.nan, math.nan, is_present, is_present) for name, is_present in present.items()}
     return CaseScore("one", "p", (1.0, 1.0, 1.0), targets)
 
 
@@ -68,8 +69,7 @@ def test_what_is_calibrated_is_read_back(tmp_path: Path) -> None:
     present, absent = (calibration.predict_presence("spleen", evidence) for evidence in (5.0, -5.0))
     assert present == pytest.approx(0.8, abs=0.05)
     assert absent == pytest.approx(0.2, abs=0.05)
-    assert "on 6 validation case(s), 3 times a target that is present and 3 times one that is absent" in said
-    assert "own: spleen." in said
+    assert re.search(r"\b6 .*\b3 present.*\b3 absent.*: spleen\.", said)
 
 
 def test_nnunet_reads_its_summary_as_before(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_evidence_is_still_there_when_it_is_gathered_again(tmp_path: Path) -> No
 def test_damaged_evidence_is_named_and_nothing_is_removed(tmp_path: Path) -> None:
     write_peak_logits(tmp_path, "a", {"spleen": 2.0})
     (tmp_path / "evidence" / "b.json").write_text('{"spleen": "much"}')
-    with pytest.raises(DataError, match=r"b\.json cannot be read as evidence"):
+    with pytest.raises(DataError, match=r"b\.json"):
         gather_peak_logits(tmp_path)
     assert (tmp_path / "evidence" / "a.json").is_file()
 
@@ -118,16 +118,16 @@ def test_cases_that_were_trained_on_do_not_count(tmp_path: Path) -> None:
 
 
 def test_a_fold_that_trained_on_everything_is_not_calibrated(tmp_path: Path) -> None:
-    assert "no validation case that was not trained on" in make_fold(tmp_path, "all", held_out=())
+    assert "held-out" in make_fold(tmp_path, "all", held_out=())
     calibration = read_calibration(tmp_path, ["all"])
     assert calibration.predict_presence("spleen", 5.0) is None
-    assert calibration.notes[0].startswith("Fold all: The presence of targets is not calibrated")
+    assert calibration.notes[0].startswith("Fold all: ")
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_targets_that_are_in_every_case_or_in_none_are_not_calibrated(tmp_path: Path, there: bool) -> None:
-    said = make_fold(tmp_path, scores={f"c{number}": make_score(spleen=there) for number in range(6)})
-    assert f"of 6 validation case(s), {6 * there} are present and {6 * (not there)} absent" in said
+@pytest.mark.parametrize("present", [True, False])
+def test_targets_that_are_in_every_case_or_in_none_are_not_calibrated(tmp_path: Path, present: bool) -> None:
+    said = make_fold(tmp_path, scores={f"c{number}": make_score(spleen=present) for number in range(6)})
+    assert re.search(rf"\b6 .*\b{6 * present} .*present.*\b{6 * (not present)} absent", said)
     assert read_calibration(tmp_path, [0]).predict_presence("spleen", 5.0) is None
 
 
@@ -135,8 +135,8 @@ def test_two_folds_are_averaged(tmp_path: Path) -> None:
     make_fold(tmp_path, 0, gap=2.0)
     make_fold(tmp_path, 1, gap=8.0)
     calibrations = [read_calibration(tmp_path, folds) for folds in ([0], [1], [0, 1])]
-    one, other, both = (calibration.predict_presence("spleen", 1.0) for calibration in calibrations)
-    odds = [math.log(found / (1 - found)) for found in (one, other, both) if found is not None]
+    probabilities = [calibration.predict_presence("spleen", 1.0) for calibration in calibrations]
+    odds = [math.log(value / (1 - value)) for value in probabilities if value is not None]
     assert odds[2] == pytest.approx((odds[0] + odds[1]) / 2)
     assert odds[0] != pytest.approx(odds[1])
 
@@ -149,7 +149,7 @@ def test_a_fold_without_a_validation_is_left_out_and_named(tmp_path: Path) -> No
     )
     assert len(calibration.notes) == 1
     assert calibration.notes[0].startswith("Fold 3: ")
-    assert "Run the validation again" in calibration.notes[0]
+    assert "--val" in calibration.notes[0]
 
 
 CURVE = {"slope": 1.0, "offset": 0.0, "least": 0.1, "most": 0.9, "own": True}
@@ -177,14 +177,14 @@ def test_what_cannot_be_read_is_a_note_and_no_answer(tmp_path: Path, text: str) 
     calibration = read_calibration(tmp_path, [0])
     assert calibration.predict_presence("spleen", 5.0) is None
     assert "summary.json" in calibration.notes[0]
-    assert "Run the validation again" in calibration.notes[0]
+    assert "--val" in calibration.notes[0]
 
 
 def test_a_summary_that_cannot_be_read_stays(tmp_path: Path) -> None:
     make_fold(tmp_path)
     file = tmp_path / "fold_0" / "validation" / "summary.json"
     file.write_text("{")
-    with pytest.raises(DataError, match=r"summary\.json cannot be read"):
+    with pytest.raises(DataError, match=r"summary\.json"):
         calibrate_fold(file.parent, {}, (), [])
     assert file.read_text() == "{"
 
@@ -300,7 +300,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("stored", "one_process")
 def test_scoring_calibrates_presence_on_annotated_targets_of_held_out_cases(tmp_path: Path) -> None:
     said = validate(tmp_path, ["trained"])
-    assert "on 3 validation case(s), 4 times a target that is present and 1 times one that is absent" in said
+    assert re.search(r"\b3 .*\b4 present.*\b1 absent", said)
     calibration = read_calibration(tmp_path, [0])
     present, absent = (calibration.predict_presence("right kidney", evidence) for evidence in (9.0, -9.0))
     assert present is not None
