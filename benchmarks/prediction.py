@@ -210,7 +210,7 @@ def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
     while worker.poll() is None:
         try:
             root = psutil.Process(worker.pid)
-            # PSS counts shared pages once: PyTorch forks a dozen workers, each of which appears to hold all of its memory.
+            # PSS counts shared pages once: PyTorch forks a dozen workers, which share most of its memory.
             used = sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])
             peak[0] = max(peak[0], used)
         except psutil.Error:
