@@ -155,7 +155,7 @@ def test_a_device_that_is_not_there_or_a_folder_that_cannot_be_written_is_told_a
     with pytest.raises(HostError, match="'gpu' is not known; use cpu, cuda or mps"):
         draft_masks(open_raw_dataset(str(raw)), args)
     monkeypatch.setattr("os.access", lambda *asked: False)
-    with pytest.raises(DataError, match="may not be written to"):
+    with pytest.raises(DataError, match="writable"):
         draft_masks(open_raw_dataset(str(raw)), args)
 
 

@@ -47,7 +47,7 @@ def test_where_windows_overlap_both_count() -> None:
 
 
 def test_of_nothing_there_is_no_mean() -> None:
-    with pytest.raises(DataError, match="no average"):
+    with pytest.raises(DataError, match="weights"):
         pool_windows(one_window(torch.ones(1, 1, 1, 1)), torch.zeros(SIZE))
     with pytest.raises(DataError, match="expected one each"):
         pool_windows(Windows([torch.ones(1, 1, 1, 1)], [(0, 0, 0), (1, 0, 0)], SIZE), torch.ones(SIZE))
