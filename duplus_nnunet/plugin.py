@@ -133,7 +133,7 @@ def wrap_pretrained(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def load_pretrained_weights(network: Any, fname: str, *args: Any, **kwargs: Any) -> Any:
-        from duplus_nnunet.networks.unwrapping import unwrap
+        from duplus_nnunet.networks import unwrap
 
         inner = unwrap(network)
         if not hasattr(inner, "load_pretrained"):

@@ -14,12 +14,12 @@ from duplus_nnunet.adaptation.joining import name_adapter
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.adaptation import (
-    AdapterParts,
+    AdapterModules,
     AdapterSpec,
+    activate_adapter,
     attach_adapter,
     choose_convolutions,
     count_parameters,
-    use_adapter,
 )
 from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
 from duplus_nnunet.trainers.checkpoint import refuse_masks
@@ -74,13 +74,13 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
         spec = make_spec(network, plans)
         attach_adapter(network, spec)
         network.default_adapter = spec.name
-        use_adapter(network, spec.name)  # before torch.compile looks at it
+        activate_adapter(network, spec.name)  # before torch.compile looks at it
 
     @property
-    def adapter(self) -> AdapterParts:
+    def adapter(self) -> AdapterModules:
         """What the adapter has beside its LoRA."""
         network = unwrap(self.network)
-        return cast(AdapterParts, network.adapters[network.default_adapter])
+        return cast(AdapterModules, network.adapters[network.default_adapter])
 
     def initialize(self) -> None:
         """Differs from DuPLUSTrainer: the log says what learns."""

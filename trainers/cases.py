@@ -14,9 +14,9 @@ from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.reporting.presence import measure_evidence
-from duplus_nnunet.reporting.presence_files import calibrate_fold, write_evidence
-from duplus_nnunet.reporting.score_text import write_table
+from duplus_nnunet.reporting.presence import compute_peak_logits
+from duplus_nnunet.reporting.presence_files import calibrate_fold, write_peak_logits
+from duplus_nnunet.reporting.score_text import format_scores
 from duplus_nnunet.reporting.validation import score_validation
 
 _TRUTH = "gt_segmentations"
@@ -64,7 +64,7 @@ def score(trainer: Any) -> str:
     )
     training, validation = trainer.do_split()
     presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
-    table = "\n".join(write_table(aggregate))
+    table = "\n".join(format_scores(aggregate))
     return f"Of annotated targets alone, by source (scores.json, scores.csv):\n{table}\n{presence}"
 
 
@@ -92,8 +92,8 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
             return super().load_case(identifier)
 
     def note(logits: torch.Tensor) -> None:
-        found = measure_evidence(logits, trainer.configuration_manager.spacing)
-        write_evidence(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
+        found = compute_peak_logits(logits, trainer.configuration_manager.spacing)
+        write_peak_logits(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
 
     trainer.dataset_class = _BoundDataset
     network = unwrap(trainer.network)

@@ -7,7 +7,7 @@ import torch
 
 from duplus_nnunet.adaptation.files import Adapter
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.networks.adaptation import attach_adapter, measure_checksum, put_adapter
+from duplus_nnunet.networks.adaptation import attach_adapter, compute_base_checksum, put_adapter
 
 
 def load_adapters(
@@ -33,7 +33,7 @@ def load_adapters(
             f"{len(parameters)} folds were to be averaged, but an adapter belongs to the weights of one. Name the fold "
             "that it was trained on with -f."
         )
-    checksum = measure_checksum(parameters[0])
+    checksum = compute_base_checksum(parameters[0])
     for adapter in adapters:
         if adapter.card.prompts.get("settings", {}).get("text_adapter", {}).get("enabled"):
             raise ModelError(

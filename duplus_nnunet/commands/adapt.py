@@ -136,13 +136,13 @@ def _summarise(card: "Card") -> dict[str, Any]:
 def _open(args: argparse.Namespace) -> "AdaptedModel":
     from duplus_nnunet.adaptation.export import find_fold, open_adapted
     from duplus_nnunet.errors import ModelError
-    from duplus_nnunet.reporting.folds import list_trained
+    from duplus_nnunet.reporting.folds import list_trained_folds
     from duplus_nnunet.trainers.checkpoint import read_checkpoint
 
     folder, fold = find_fold(Path(args.model).resolve())
     fold = args.f or fold
     if fold is None:
-        there = list_trained(folder, args.chk)
+        there = list_trained_folds(folder, args.chk)
         if len(there) != 1:
             raise ModelError(f"{folder} has {len(there)} folds with {args.chk} ({', '.join(there)}). Name one with -f.")
         fold = there[0]

@@ -62,12 +62,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Score, write and print."""
     from duplus_nnunet.reporting import comparison, score_files
-    from duplus_nnunet.reporting.evaluation import prepare
-    from duplus_nnunet.reporting.score_text import write_comparison, write_table
+    from duplus_nnunet.reporting.evaluation import prepare_evaluation
+    from duplus_nnunet.reporting.score_text import format_comparison, format_scores
 
     output = args.output or args.predictions
     other = _read_other(args.compare, args.tolerance) if args.compare else None
-    evaluation = prepare((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
+    evaluation = prepare_evaluation((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
     _make_folder(output)
     scores = evaluation.score(_count_processes(args.num_processes))
     compared = comparison.compare(scores.cases, other) if other is not None else None
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         plain = score_files.to_plain(scores)
         print(json.dumps(plain | ({"comparison": comparison.to_plain(compared)} if compared else {}), indent=1))
         return 0
-    for line in write_table(scores):
+    for line in format_scores(scores):
         print(line)
-    for line in write_comparison(compared, args.compare) if compared else ():
+    for line in format_comparison(compared, args.compare) if compared else ():
         print(line)
     print(f"Wrote {output / score_files.JSON_NAME} and {output / score_files.CSV_NAME}.")
     return 0

@@ -16,7 +16,7 @@ from duplus_nnunet.data.phantom_sources import PHANTOM_CT, PHANTOM_PET, PHANTOM_
 from duplus_nnunet.demo.cases import UnseenCase, list_annotated
 from duplus_nnunet.demo.measurement import Measurement
 from duplus_nnunet.demo.scores import LabelMap, measure_dice
-from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_comparison
+from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_figure
 from duplus_nnunet.reporting.volumes import read_axial
 
 # Percentile of an MR image that is shown brightest, since MR has no unit.
@@ -51,7 +51,7 @@ def draw(measurement: Measurement, targets: Sequence[str], everything: str) -> N
     prediction = measurement.read_prediction(scan.case, everything)
     dice = np.mean([measure_dice(prediction, truth, LABELS[name]) for name in annotated])
     rows.append(FigureRow("all targets of CT", prediction, truth, scan.volume, scan.view, f"mean Dice {dice:.2f}"))
-    save_comparison(measurement.workspace.picture, rows, LABELS)
+    save_figure(measurement.workspace.picture, rows, LABELS)
 
 
 def _read_scans(measurement: Measurement, targets: Sequence[str]) -> dict[str, _Scan]:

@@ -18,7 +18,7 @@ from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
-from duplus_nnunet.reporting.presence import measure_evidence
+from duplus_nnunet.reporting.presence import compute_peak_logits
 
 # A probability of 1 %, the least that files of probabilities keep.
 LEAST_LOGIT = -4.6
@@ -108,14 +108,16 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
     for start in range(0, prompts.count, size):
         group = prompts.take(range(start, min(start + size, prompts.count))) if size < prompts.count else prompts
         logits = clock.time("network", model.predictor.predict_logits, case.data, group)
-        evidence += clock.time("resample", measure_evidence, logits, configuration.spacing)
+        evidence += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
     labels, targets = clock.time("resample", assembly.finish)
     # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
     calibrated = model.network.default_adapter
     owners = prompts.adapters or (calibrated,) * prompts.count
     judged = (
-        replace(target, presence=model.calibration.judge(target.name, found) if owner == calibrated else None)
+        replace(
+            target, presence=model.calibration.predict_presence(target.name, found) if owner == calibrated else None
+        )
         for target, found, owner in zip(targets, evidence, owners, strict=True)
     )
     grid = read_geometry(plans, case.properties)

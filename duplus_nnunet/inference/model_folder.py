@@ -12,7 +12,7 @@ from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.settings import PLANS_KEY
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
@@ -89,7 +89,7 @@ def read_model_plans(folder: str | os.PathLike[str], adapters: Sequence[str] = (
 def list_folds(folder: Path, folds: Folds, checkpoint: str) -> tuple[str, ...]:
     """List the folds that nnU-Net would load, by name; None lists all that have the checkpoint."""
     if folds is None:
-        return list_trained(folder, checkpoint)
+        return list_trained_folds(folder, checkpoint)
     return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
 
 

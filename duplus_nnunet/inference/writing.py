@@ -14,7 +14,7 @@ from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.outputs.legend import write_names_into
+from duplus_nnunet.outputs.legend import embed_label_names
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, current_time, describe_file
 from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
@@ -109,7 +109,7 @@ class CaseWriter:
     def _write_labels(self, answer: CaseAnswer, file: Path) -> Path:
         with open_new_file(file) as new:
             self.io.write_seg(answer.labels, str(new), dict(answer.geometry.properties))
-            write_names_into(new, {target.value: target.name for target in answer.targets})
+            embed_label_names(new, {target.value: target.name for target in answer.targets})
         return file
 
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:

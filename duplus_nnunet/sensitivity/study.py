@@ -24,30 +24,30 @@ from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
 from duplus_nnunet.settings import PLANS_KEY
 
-# Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.
+# Bytes per voxel and wording: the float16 sum over windows, and a copy while folds are summed.
 _BYTES_MAP = 4
-# Bytes a voxel of a window: logits in float32, mirrored, and weighted.
+# Bytes per voxel of a window and wording: float32 logits, mirrored, and weighted.
 _BYTES_WINDOW = 12
 
 
 @dataclass(frozen=True)
 class SensitivityRequest:
-    """What is to be measured.
+    """Model, cases and prompts of a sensitivity study.
 
     Attributes:
         model: Model folder.
-        images: One file a channel, or one folder.
-        label: Label map, or a folder of them.
-        folds: Folds as nnU-Net names them; None is all that are there.
-        checkpoint: Name of the checkpoints.
-        context: Context as typed; None is the model's default.
-        targets: Targets as typed; empty is all.
-        with_contexts: Vary T1 as well.
+        images: One file per channel, or one folder.
+        label: Label map, or a folder of label maps.
+        folds: Names of folds, as in nnU-Net; None for all available folds.
+        checkpoint: File name of the checkpoints.
+        context: Context as typed by the user; None for the default of the model.
+        targets: Targets as typed by the user; empty for all.
+        with_contexts: Whether to vary the context prompt as well.
     """
 
     model: str
@@ -62,14 +62,14 @@ class SensitivityRequest:
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """How it is to be measured.
+    """Prediction settings of a sensitivity study.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        step_size: Step of nnU-Net's sliding window, as a share of the patch.
-        mirror: Use nnU-Net's mirroring at test time.
-        memory: GiB that the maps of one pass may take.
-        progress: Show progress bars.
+        step_size: Step of nnU-Net's sliding window, as a fraction of the patch size.
+        mirror: Whether to use test-time mirroring.
+        memory: Memory limit for the logits of one pass, in GiB.
+        progress: Whether to show progress bars.
     """
 
     device: str = "cpu"
@@ -81,14 +81,14 @@ class MeasurementSettings:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """What was found out.
+    """Result of a sensitivity study.
 
     Attributes:
         context: Key of the context.
-        t1: Its own prompt.
+        t1: Its default context prompt.
         cases: Names of the cases.
-        targets: A target each, by the wordings of T2.
-        contexts: A target each, by the wordings of T1; empty if T1 was not varied.
+        targets: Scores of each target by the wordings of its target prompt.
+        contexts: Scores of each target by the wordings of the context prompt; empty if it was not varied.
     """
 
     context: str
@@ -102,13 +102,13 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     """Score every wording of the targets on the cases.
 
     Raises:
-        DuplusError: The model, the cases or what was asked for cannot be used; see the message.
+        DuplusError: The model, the cases, the context or the targets cannot be used.
     """
     plans = read_own_plans(question.model)
     if PLANS_KEY not in plans:
         raise ModelError(
-            f"{question.model} is not the folder of a DuPLUS model: its plans hold no prompts, so no wording can be "
-            "varied. Give -m a model that was trained with -tr DuPLUSTrainer -p DuPLUSPlans."
+            f"{question.model} is not the folder of a DuPLUS model: its plans have no prompts to vary. Give a model "
+            "trained with -tr DuPLUSTrainer -p DuPLUSPlans with -m."
         )
     bank = PromptBank(plans)
     context = bank.find_context(question.context)
@@ -123,30 +123,30 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     values = {target["name"]: labels[target["label"]] for target in bank.targets}
     found = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
     scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
-    return _sum_up(bank, context, names, scores, values)
+    return _summarise(bank, context, names, scores, values)
 
 
 def compute_dice(mask: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    """Compute 2 |mask and truth| / (|mask| + |truth|), 0 to 1, higher is better; nan if the truth is empty."""
+    """Compute the Dice of a mask, 0 to 1, higher is better; NaN if the reference is empty."""
     if not truth.any():
         return math.nan
     return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))
 
 
 def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
-    """List the folds of a model that have a checkpoint; "all" only where there is no other.
+    """List the folds of a model that have a checkpoint; "all" only if there is no other fold.
 
     Raises:
-        ModelError: There is none.
+        ModelError: No fold has the checkpoint.
     """
-    found = list_trained(Path(model), checkpoint)
-    if not found:
-        there = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
+    folds = list_trained_folds(Path(model), checkpoint)
+    if not folds:
+        available = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
         raise ModelError(
-            f"No fold in {model} has {checkpoint}. Checkpoints that are there: {', '.join(there) or 'none'}; name one "
-            "by -chk, or finish the training."
+            f"No fold in {model} has {checkpoint}. Available checkpoints: {', '.join(available) or 'none'}. Choose one "
+            "with -chk, or finish the training."
         )
-    return tuple(fold for fold in found if fold != "all") or ("all",)
+    return tuple(fold for fold in folds if fold != "all") or ("all",)
 
 
 def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> LoadedModel:
@@ -197,7 +197,7 @@ def _score_case(
 
 
 def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:
-    """Predict logits (W, D, H, W) of all wordings at once, by nnU-Net's sliding window and over its folds."""
+    """Predict logits (K wordings, D, H, W) in one pass of nnU-Net's sliding window, averaged over folds."""
     check_finite(data)
     prompts = model.bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
     return model.predictor.predict_logits(data, prompts)
@@ -206,7 +206,7 @@ def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]
 def _take_mask(
     plans: PlansManager, configuration: ConfigurationManager, logits: torch.Tensor, properties: dict[str, Any]
 ) -> np.ndarray[Any, Any]:
-    """Bring the map of one wording back to the image's grid: True where its probability is above one half."""
+    """Resample the logits of one wording to the image's grid; True where the probability is above 0.5."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
     alone = plans.get_label_manager({"labels": {"background": 0, "target": 1}})
@@ -220,7 +220,7 @@ def _score_masks(
     values: dict[str, Any],
     labels: dict[str, Any],
 ) -> dict[Wording, float]:
-    """Compare masks with the truth, outside of what is to be ignored."""
+    """Compute the Dice of masks, excluding voxels with the ignore label."""
     valid = truth != labels["ignore"] if "ignore" in labels else np.ones(truth.shape, dtype=bool)
     return {
         wording: compute_dice(mask & valid, np.isin(truth, np.ravel(values[wording.target])) & valid)
@@ -228,16 +228,18 @@ def _score_masks(
     }
 
 
-def _sum_up(
+def _summarise(
     bank: PromptBank, context: str, names: Sequence[str], scores: Sequence[Score], values: dict[str, Any]
 ) -> SensitivityReport:
     def gather(name: str, kinds: Collection[Kind]) -> TargetScores:
-        kept = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
-        return TargetScores(name, values[name], tuple(kept))
+        selection = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
+        return TargetScores(name, values[name], tuple(selection))
 
     varied = any(score.wording.kind == "T1 paraphrase" for score in scores)
-    own = [Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"]
-    scores = [*own, *scores]
+    default = [
+        Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"
+    ]
+    scores = [*default, *scores]
     return SensitivityReport(
         context,
         bank.contexts[context]["sentences"][0],

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
+from duplus_nnunet.networks.adaptation import compute_base_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row, name_features
@@ -89,7 +89,7 @@ class FeatureStore:
 def make_key(reader: FeatureReader) -> str:
     """Return a checksum of all that the features depend on except the case: weights, prompts and settings."""
     weights = reader.network.state_dict()
-    digest = hashlib.sha256(f"{_VERSION} {MARGIN} {measure_checksum(weights)}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {MARGIN} {compute_base_checksum(weights)}".encode())
     if reader.adapter:
         for name, value in sorted(take_adapter(weights, reader.adapter).items()):
             digest.update(f"{name} {tuple(value.shape)}".encode())

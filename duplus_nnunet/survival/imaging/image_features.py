@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks import ConditionedUNet
-from duplus_nnunet.networks.pooling import Lesion, Windows, measure_lesion, pool_windows, weigh
+from duplus_nnunet.networks.pooling import Lesion, Windows, compute_pooling_weights, measure_lesion, pool_windows
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
 
@@ -162,7 +162,7 @@ class FeatureReader:
         spacing, probability = self.spacing(context), self.find_lesion(logits, context)
         padded, inside = self.pad(image[:1])
         numbers: list[float] = []
-        for weights in weigh(probability, image.shape[1:], spacing):
+        for weights in compute_pooling_weights(probability, image.shape[1:], spacing):
             whole = torch.zeros(padded.shape[1:])
             whole[inside[1:]] = weights
             numbers += pool_windows(windows, whole).tolist()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -95,7 +95,7 @@ def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
     Raises:
         ModelError: There is none.
     """
-    names = [folder / f"fold_{name}" for name in list_trained(folder, CHECKPOINT_NAME) if name != "all"]
+    names = [folder / f"fold_{name}" for name in list_trained_folds(folder, CHECKPOINT_NAME) if name != "all"]
     if not names:
         raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with held-out patients. Give a model folder.")
     return tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))

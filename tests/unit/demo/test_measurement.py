@@ -100,7 +100,7 @@ def test_picture_shows_the_first_target_in_every_contrast(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list = []
-    monkeypatch.setattr("duplus_nnunet.demo.picture.save_comparison", lambda _, found, __: rows.extend(found))
+    monkeypatch.setattr("duplus_nnunet.demo.picture.save_figure", lambda _, found, __: rows.extend(found))
     draw(Measurement(workspace, 1), ["aorta", "liver"], "all")
     assert [row.prompt for row in rows] == [*["a scan of aorta"] * 3, "a scan of liver", "all targets of CT"]
     assert [row.note for row in rows] == [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.networks.pooling import Windows, find_region, measure_lesion, pool_windows, weigh
+from duplus_nnunet.networks.pooling import Windows, compute_pooling_weights, find_region, measure_lesion, pool_windows
 
 SIZE = (4, 4, 4)
 
@@ -47,7 +47,7 @@ def test_where_windows_overlap_both_count() -> None:
 
 
 def test_of_nothing_there_is_no_mean() -> None:
-    with pytest.raises(DataError, match="no average"):
+    with pytest.raises(DataError, match="weights"):
         pool_windows(one_window(torch.ones(1, 1, 1, 1)), torch.zeros(SIZE))
     with pytest.raises(DataError, match="expected one each"):
         pool_windows(Windows([torch.ones(1, 1, 1, 1)], [(0, 0, 0), (1, 0, 0)], SIZE), torch.ones(SIZE))
@@ -93,13 +93,13 @@ def test_no_lesion_has_no_volume() -> None:
 def test_the_lesion_weighs_by_its_probability_inside_the_region_alone() -> None:
     probability = torch.full((9, 1, 1), 0.1)
     probability[4] = 0.8
-    region, lesion = weigh(probability, (9, 1, 1), (10.0, 1.0, 1.0))
+    region, lesion = compute_pooling_weights(probability, (9, 1, 1), (10.0, 1.0, 1.0))
     assert region[:, 0, 0].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
     assert lesion[:, 0, 0].tolist() == pytest.approx([0, 0, 0, 0.1, 0.8, 0.1, 0, 0, 0])
 
 
 def test_without_a_found_lesion_both_averages_are_of_everything() -> None:
-    region, lesion = weigh(torch.full((2, 2, 2), 0.3), (2, 2, 2), (1, 1, 1))
+    region, lesion = compute_pooling_weights(torch.full((2, 2, 2), 0.3), (2, 2, 2), (1, 1, 1))
     assert region.min() == 1
     assert lesion is region
-    assert [bool((part == 1).all()) for part in weigh(None, (2, 2, 2), (1, 1, 1))] == [True]
+    assert [bool((part == 1).all()) for part in compute_pooling_weights(None, (2, 2, 2), (1, 1, 1))] == [True]

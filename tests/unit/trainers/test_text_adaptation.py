@@ -261,7 +261,7 @@ def test_a_text_that_is_not_in_the_table_is_refused_outside_of_training(plans: d
 def test_a_checkpoint_of_other_texts_is_refused(plans: dict[str, Any]) -> None:
     other = make_network(plans).state_dict()
     other["texts.keys"] = other["texts.keys"][1:]
-    with pytest.raises(ModelError, match=r"embeddings of 9 other texts; the plans have 10"):
+    with pytest.raises(ModelError, match=r"\b9 other texts.*\b10 texts"):
         make_network(plans).load_state_dict(other)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.command.trained_models import NAME, arrange
 from duplus_nnunet.survival.evaluation.study import Design, run_study
@@ -142,7 +142,7 @@ def test_a_model_trained_on_its_held_out_patients_is_refused(copied: Path) -> No
 def test_a_renamed_fold_is_not_read(copied: Path) -> None:
     (copied / "fold_0_old").symlink_to((copied / "fold_0").resolve())
     assert len(read_folds(copied)) == 2 * FOLDS
-    assert list_trained(copied, CHECKPOINT_NAME) == tuple("012345")
+    assert list_trained_folds(copied, CHECKPOINT_NAME) == tuple("012345")
 
 
 def test_features_of_another_training_are_refused_and_absent_ones_can_be_written_again(copied: Path) -> None:
