@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.plans_form import check_form
+from duplus_nnunet.plans_form import parse_section
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre
 
 TEXTS = ("T1", "T2 liver", "T2 spleen", "liver", "spleen")
@@ -25,11 +25,11 @@ SECTION: dict[str, Any] = {
 
 
 def test_what_planning_writes_is_accepted() -> None:
-    check_form(SECTION, "Test")
+    parse_section(SECTION, "Test")
 
 
 def test_keys_that_are_not_known_are_left_alone() -> None:
-    check_form({**SECTION, "notes": "mine"}, "Test")
+    parse_section({**SECTION, "notes": "mine"}, "Test")
 
 
 WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -38,7 +38,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"duplus\.targets\.0\.label is missing": lambda s: s["targets"][0].pop("label"),
     r"duplus\.contexts: .*found \[\]": lambda s: s.update(contexts=[]),
     r"duplus\.contexts\.ct\.sentences: .*found 'T1'": lambda s: s["contexts"]["ct"].update(sentences="T1"),
-    r"default_context is 'mr'.*there are 'ct'": lambda s: s.update(default_context="mr"),
+    r"default_context is 'mr'.*'ct'": lambda s: s.update(default_context="mr"),
     r"duplus\.left_right_axis: .*found 'x'": lambda s: s.update(left_right_axis="x"),
     r"duplus\.left_right_axis: .*found 3": lambda s: s.update(left_right_axis=3),
     r"two targets have the name 'liver'": lambda s: s["targets"][1].update(name="liver"),
@@ -51,7 +51,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"duplus\.centres\.name\.scale: .*found 'x'": lambda s: s["centres"]["name"].update(scale="x"),
     r"centres\.name\.directions do not have": lambda s: s["centres"]["name"].update(gains=[1.0], directions="AAA="),
     r"sources\.A\.weight: .*found -1": lambda s: s.update(sources={"A": {"context": "ct", "weight": -1}}),
-    r"sources\.A\.context is 'mr'.*there are 'ct'": lambda s: s.update(sources={"A": {"context": "mr", "weight": 1}}),
+    r"sources\.A\.context is 'mr'.*'ct'": lambda s: s.update(sources={"A": {"context": "mr", "weight": 1}}),
     r"every weight is 0": lambda s: s.update(sources={"A": {"context": "ct", "weight": 0}}),
     r"contexts\.ct\.spacing": lambda s: s["contexts"]["ct"].update(spacing=[1.0, 1.0]),
     r"ct\.targets: 'lung' is no target": lambda s: s["contexts"]["ct"].update(targets=["lung"]),
@@ -63,10 +63,10 @@ def test_a_wrong_change_is_named_with_its_place(message: str) -> None:
     section = copy.deepcopy(SECTION)
     WRONG[message](section)
     with pytest.raises(PlansError, match=rf"The plans 'Test' cannot be used: .*{message}"):
-        check_form(section, "Test")
+        parse_section(section, "Test")
 
 
 def test_of_many_problems_the_first_are_shown_and_the_others_counted() -> None:
     section = {**SECTION, "embeddings": {"another": encode_vector(VECTOR)}}
     with pytest.raises(PlansError, match=r"and 2 more"):
-        check_form(section, "Test")
+        parse_section(section, "Test")

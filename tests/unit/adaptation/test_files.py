@@ -13,8 +13,11 @@ from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
 from duplus_nnunet.errors import DataError, ModelError, PlansError
+from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.schedule import GroupSchedule, always, from_epoch, separate
+
+from ..partial_plans import make_plans
 
 SPEC = {"name": "new", "r": 2, "lora_alpha": 2, "lora_dropout": 0.0, "layers": ["a"], "film": True, "head": False}
 WEIGHT = {
@@ -82,7 +85,7 @@ def test_an_adapter_of_another_base_is_refused(folder: Path) -> None:
 def test_an_adapter_whose_texts_are_elsewhere_is_refused(tmp_path: Path) -> None:
     prompts = {"settings": {"text_adapter": {"enabled": True}}}
     write_adapter(tmp_path, WEIGHT, make_card(prompts=prompts))
-    with pytest.raises(ModelError, match="in its own model folder only"):
+    with pytest.raises(ModelError, match=r"'new' .* text encoder"):
         load_adapters(None, [{"generator.base": torch.zeros(1)}], [read_adapter(tmp_path)])
 
 
@@ -101,7 +104,7 @@ def write_model(folder: Path, section: Any) -> Path:
     return folder
 
 
-SECTION = {"version": 1, "settings": Settings().to_dict(), "contexts": {}}
+SECTION = {**make_plans()["duplus"], "settings": Settings().to_dict()}
 
 
 def test_a_base_is_found_from_a_checkpoint_in_it_too(tmp_path: Path) -> None:
@@ -148,19 +151,24 @@ def test_another_number_of_channels_is_refused() -> None:
 
 
 def test_images_are_preprocessed_as_the_base_does_those_of_their_kind() -> None:
-    context = {"modality": "CT", "region": "abdomen", "spacing": [3.0, 1.0, 2.0], "normalization_schemes": ["CT"]}
-    base = Base("base", {"duplus": {"contexts": {"ct": context}}, "transpose_backward": [1, 0, 2]}, {})
+    plans = {**make_plans(), "transpose_backward": [1, 0, 2]}
+    kind = {"modality": "CT", "region": "abdomen"}
+    plans["duplus"]["contexts"]["ct"] |= {**kind, "spacing": [3.0, 1.0, 2.0], "normalization_schemes": ["CT"]}
     found: dict[str, Any] = {"ours": {"spacing": [9.0] * 3}, "other": {"spacing": [9.0] * 3}}
-    named = {"ours": {"modality": "CT", "region": "abdomen"}, "other": {"modality": "MR", "region": "abdomen"}}
-    said = fit_contexts(found, named, base)
+    prompts = {"sentences": ["A scan"], "target_prompts": {"liver": ["the liver"]}}
+    named = {
+        "ours": PlannedContext(**prompts, **kind),
+        "other": PlannedContext(**prompts, modality="MR", region="abdomen"),
+    }
+    notes = fit_contexts(found, named, Base("base", plans, {}))
     assert found["ours"] == {"spacing": [1.0, 3.0, 2.0], "normalization_schemes": ["CT"]}
-    assert found["other"]["spacing"] == [9.0] * 3
-    assert "the base's ct" in said[0]
-    assert "of its own" in said[1]
+    assert found["other"] == {"spacing": [9.0] * 3}
+    assert [note.split(":")[0] for note in notes] == ["context ours", "context other"]
+    assert notes[0].endswith("ct")
 
 
 def make_checkpoint(**changes: Any) -> dict[str, Any]:
-    section = {**SECTION, "centres": {"name": 1}, "base": {"model": "first"}}
+    section = {**SECTION, "base": {"model": "first"}}
     plans = {"plans_name": "P", "configurations": {"3d": {"patch_size": [8], "architecture": {}}}, "duplus": section}
     return {"init_args": {"plans": {**plans, **changes}}}
 
@@ -175,8 +183,8 @@ def test_a_checkpoint_of_the_base_is_accepted() -> None:
     [
         ({"configurations": {"3d": {"patch_size": [9], "architecture": {}}}}, "patch_size differ"),
         ({"configurations": {"3d": {"patch_size": [8], "architecture": {"n": 1}}}}, "architecture differ"),
-        ({"duplus": {**SECTION, "centres": {"name": 2}}}, "centres of the embeddings differ"),
-        ({"duplus": {**SECTION, "centres": {"name": 1}, "settings": {"network": {"film": False}}}}, "settings.network"),
+        ({"duplus": {**SECTION, "centres": {"name": 2}}}, "centres of the embeddings"),
+        ({"duplus": {**SECTION, "settings": {"network": {"film": False}}}}, r"settings\.network"),
     ],
 )
 def test_a_checkpoint_of_another_base_is_refused(changes: dict[str, Any], message: str) -> None:

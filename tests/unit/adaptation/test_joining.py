@@ -179,5 +179,5 @@ def test_the_left_right_axis_is_the_one_that_is_known(base: int | None, new: int
 def test_two_left_right_axes_are_refused() -> None:
     plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
     plans["duplus"]["left_right_axis"], added["duplus"]["left_right_axis"] = 2, 1
-    with pytest.raises(PlansError, match="different axes"):
+    with pytest.raises(PlansError, match="left-right axis"):
         join_plans(plans, [member(added, label("GTV"))])

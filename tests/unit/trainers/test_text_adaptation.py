@@ -80,7 +80,7 @@ class Training:
 
     def __init__(self, plans: Mapping[str, Any]) -> None:
         self.bank = PromptBank(plans)
-        self.texts = open_texts(plans, self.bank)
+        self.texts = open_texts(self.bank)
         self.network = make_network(plans)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
@@ -285,13 +285,13 @@ def test_pretrained_weights_bring_their_adapter_but_not_their_table(plans: dict[
 def test_an_encoder_that_is_gone_stops_before_training(plans: dict[str, Any], tmp_path: Path) -> None:
     plans["duplus"]["encoder"]["name"] = str(tmp_path / "gone")
     with pytest.raises(EncoderError, match="no such folder"):
-        open_texts(plans, PromptBank(plans))
+        open_texts(PromptBank(plans))
 
 
 def test_plans_that_do_not_name_their_encoder_are_refused(plans: dict[str, Any]) -> None:
     del plans["duplus"]["encoder"]
     with pytest.raises(PlansError, match="lacks 'encoder'"):
-        open_texts(plans, PromptBank(plans))
+        open_texts(PromptBank(plans))
 
 
 def test_ranks_learn_alike_and_one_may_have_nothing_to_validate(tmp_path: Path) -> None:
