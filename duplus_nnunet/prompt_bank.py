@@ -103,7 +103,7 @@ class PromptBank:
         self._centres = {"context": centres.context, "sentence": centres.sentence, "name": centres.name}
         self._offsets = {kind: decode_vector(centre.centre) for kind, centre in self._centres.items()}
         self._directions = {kind: _read_directions(centre) for kind, centre in self._centres.items()}
-        self._placed: dict[tuple[str, str], Vector] = {}
+        self._standardised: dict[tuple[str, str], Vector] = {}
         self._uses_context_text = self.settings.context_prompt == "text"
         self._one_hot = self.settings.target_prompt == "one-hot"
         self.entries = self.form.list_entries()
@@ -349,23 +349,23 @@ class PromptBank:
             return None
         return torch.tensor([[context_row]]), torch.tensor(target_rows)
 
-    def place(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
+    def standardise(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """Standardise a text encoder's embeddings of texts of a kind, (N, E) or (E), as the network takes them."""
-        placed = (vectors - torch.from_numpy(self._offsets[kind]).to(vectors.device)) * self._centres[kind].scale
+        standardised = (vectors - torch.from_numpy(self._offsets[kind]).to(vectors.device)) * self._centres[kind].scale
         stretched = self._directions[kind]
         if stretched is None:
-            return placed
+            return standardised
         directions, gains = (part.to(vectors.device) for part in stretched)
-        return placed + (placed @ directions.T * (gains - 1)) @ directions
+        return standardised + (standardised @ directions.T * (gains - 1)) @ directions
 
     def _embed(self, text: str, kind: str) -> Vector:
         """Return the standardised embedding of a text (E); it is decoded on first use, and not to be changed."""
-        if (kind, text) not in self._placed:
+        if (kind, text) not in self._standardised:
             stored = self.form.embeddings.get(text)
             if stored is None:
                 raise PlansError(
                     f"The plans contain no embedding of {text!r}. Plan the dataset again so that every prompt is "
                     "embedded."
                 )
-            self._placed[kind, text] = self.place(torch.from_numpy(decode_vector(stored)), kind).numpy()
-        return self._placed[kind, text]
+            self._standardised[kind, text] = self.standardise(torch.from_numpy(decode_vector(stored)), kind).numpy()
+        return self._standardised[kind, text]

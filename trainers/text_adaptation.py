@@ -112,7 +112,7 @@ class AdaptedTexts(StoredTexts):
         for index, (kind, _) in enumerate(entries):
             by_kind.setdefault(kind, []).append(index)
         parts = [
-            self.bank.place(encoded[[rows[entries[index][1]] for index in indices]], kind)
+            self.bank.standardise(encoded[[rows[entries[index][1]] for index in indices]], kind)
             for kind, indices in by_kind.items()
         ]
         order = torch.tensor([index for indices in by_kind.values() for index in indices], device=encoded.device)

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_room_knows_nothing_of_nnunet(name):
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in WITHOUT_TRAINERS])
 def test_room_knows_no_trainer(name):
     assert not {other for other in IMPORTS[name] if other.startswith(f"{PACKAGE}.trainers")}
+
+
+def test_the_start_up_hook_loads_nothing_but_the_standard_library():
+    program = (
+        "import sys; before = set(sys.modules); import duplus_nnunet._autoload, duplus_nnunet.plugin; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert set(loaded.split()) <= {*sys.stdlib_module_names, PACKAGE}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in STANDARD_LIBRARY_ONLY])

@@ -55,30 +55,30 @@ def test_what_is_written_is_read_back(folder: Path, name: str) -> None:
 
 def test_a_file_that_was_cut_off_is_refused(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-3])
-    with pytest.raises(ModelError, match="is not the file that its card"):
+    with pytest.raises(ModelError, match=rf"{WEIGHTS}.*{CARD}"):
         read_adapter(folder)
 
 
 def test_a_missing_file_of_weights_is_refused(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=WEIGHTS):
         read_adapter(folder)
 
 
 def test_a_folder_without_a_card_is_no_adapter(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no adapter"):
+    with pytest.raises(ModelError, match=CARD):
         read_card(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 2}'])
 def test_a_card_of_another_form_is_refused(folder: Path, content: str) -> None:
     (folder / CARD).write_text(content)
-    with pytest.raises(DataError, match="Export the adapter again"):
+    with pytest.raises(DataError, match=CARD):
         read_card(folder)
 
 
 def test_an_adapter_of_another_base_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelError, match="was trained for another base, Dataset001/model"):
+    with pytest.raises(ModelError, match=r"'new'.*Dataset001/model"):
         load_adapters(None, [{"generator.base": torch.zeros(1)}], [read_adapter(folder)])
 
 
@@ -130,9 +130,9 @@ def test_a_base_without_a_whole_checkpoint_is_refused(tmp_path: Path, damage: st
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (None, "not of DuPLUS"),
-        ({**SECTION, "base": {"model": "first"}}, "Adapt its base, first"),
-        ({**SECTION, "settings": {"text_adapter": {"enabled": True}}}, "together with its text encoder"),
+        (None, "'ExperimentPlanner'"),
+        ({**SECTION, "base": {"model": "first"}}, r"\bfirst\b.*duplus adapt merge"),
+        ({**SECTION, "settings": {"text_adapter": {"enabled": True}}}, r"settings\.text_adapter"),
     ],
 )
 def test_what_cannot_be_a_base_is_refused(tmp_path: Path, section: Any, message: str) -> None:
@@ -141,12 +141,12 @@ def test_what_cannot_be_a_base_is_refused(tmp_path: Path, section: Any, message:
 
 
 def test_a_folder_without_plans_is_no_base(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match=r"plans\.json"):
         read_base(tmp_path)
 
 
 def test_another_number_of_channels_is_refused() -> None:
-    with pytest.raises(PlansError, match="takes images of 1 channel"):
+    with pytest.raises(PlansError, match=r"\b1 channel.*\b2\b"):
         check_channels(Base("base", {}, {"channel_names": {"0": "CT"}}), {"channel_names": {"0": "CT", "1": "PET"}})
 
 
@@ -181,9 +181,9 @@ def test_a_checkpoint_of_the_base_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"configurations": {"3d": {"patch_size": [9], "architecture": {}}}}, "patch_size differ"),
-        ({"configurations": {"3d": {"patch_size": [8], "architecture": {"n": 1}}}}, "architecture differ"),
-        ({"duplus": {**SECTION, "centres": {"name": 2}}}, "centres of the embeddings"),
+        ({"configurations": {"3d": {"patch_size": [9], "architecture": {}}}}, "patch_size"),
+        ({"configurations": {"3d": {"patch_size": [8], "architecture": {"n": 1}}}}, "architecture"),
+        ({"duplus": {**SECTION, "centres": {"name": 2}}}, "centres"),
         ({"duplus": {**SECTION, "settings": {"network": {"film": False}}}}, r"settings\.network"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_checkpoint_of_another_base_is_refused(changes: dict[str, Any], messag
 
 
 def test_a_stock_checkpoint_is_no_base() -> None:
-    with pytest.raises(ModelError, match="no DuPLUS model's checkpoint"):
+    with pytest.raises(ModelError, match=r"file .*first"):
         check_checkpoint({"init_args": {"plans": {}}}, "file", make_checkpoint()["init_args"]["plans"], "3d")
 
 
@@ -205,7 +205,7 @@ def test_a_fold_is_found_by_its_folder(inside: str) -> None:
 
 
 def test_a_plain_model_holds_no_adapter(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no adapter"):
+    with pytest.raises(ModelError, match=r"DuPLUSLoRATrainer"):
         open_adapted(write_model(tmp_path / "model", SECTION), "0", {})
 
 

@@ -110,13 +110,13 @@ def test_a_label_missing_from_a_case_means_what_the_registry_says(missing: str, 
 def test_a_target_that_is_annotated_nowhere_is_refused() -> None:
     labels = {"c0": (0, 1)}
     table = make_table(make_entry(), {"labels": {"A": 1, "B": 2}, "channel_names": {"0": "CT"}}, labels)
-    with pytest.raises(DataError, match="'b' is annotated in no training case"):
+    with pytest.raises(DataError, match="'b'"):
         require_cases(table, ["a", "b"], labels)
 
 
 def test_a_case_that_the_table_does_not_know_is_named() -> None:
     table = make_planner().table
-    with pytest.raises(DataError, match="'new' is not in its table"):
+    with pytest.raises(DataError, match=r"'new'.*\b1\b"):
         require_cases(table, ["x"], {**dict.fromkeys(table.cases), "new": None})
 
 
