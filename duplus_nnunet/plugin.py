@@ -21,7 +21,7 @@ from typing import Any
 
 from duplus_nnunet import __version__
 from duplus_nnunet.errors import DuplusError, HostError, ModelError
-from duplus_nnunet.settings import PLANS_KEY, refuse_unplanned
+from duplus_nnunet.plans_section import PLANS_KEY, refuse_unplanned
 
 LOWEST_HOST = (2, 8)
 FIRST_UNSUPPORTED_HOST = (2, 9)

@@ -1,4 +1,4 @@
-"""The cases of a training: in comes nnU-Net's folder for preprocessed data, out come a table and bound networks."""
+"""Finds context and targets of the cases of a training, and validates each case with the prompts of its context."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -24,20 +24,27 @@ _VALIDATION = "validation"
 
 
 def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseTable:
-    """Read the table that planning left beside the plans; of older plans, take every target for annotated everywhere.
+    """Read the table of cases that planning wrote beside the plans.
+
+    Older plans have no table; every target then counts as annotated in every case.
+
+    Args:
+        plans: The plans' content.
+        folder: nnU-Net's folder for preprocessed data of the dataset.
+        bank: The model's prompts.
 
     Raises:
-        PlansError: There is none, and the plans say that cases differ.
-        DataError: It cannot be read.
+        PlansError: There is no table, and by the plans, cases differ in context or annotated targets.
+        DataError: The table cannot be read.
     """
     table = read_case_table(folder)
     if table is not None:
         return table
-    partial = [target["name"] for target in bank.targets if target.get("missing", "absent") != "absent"]
+    partial = [target.name for target in bank.targets if target.missing != "absent"]
     if len(bank.contexts) > 1 or partial:
         reason = f"{len(bank.contexts)} contexts" if len(bank.contexts) > 1 else f"{partial[0]!r} not always annotated"
         raise PlansError(
-            f"{folder} has no {FILE_NAME}, which says what is annotated in which case, but the plans "
+            f"{folder} has no {FILE_NAME}, which lists the annotated targets of each case, but the plans "
             f"{plans.get('plans_name')!r} have {reason}. Plan and preprocess the dataset again."
         )
     names = tuple(bank.names)
@@ -48,9 +55,12 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
 
 
 def score(trainer: Any) -> str:
-    """Score the validation by source and target, put nnU-Net's summary right, calibrate presence, and say what counts.
+    """Score the validation by source and target, correct nnU-Net's summary, and calibrate presence.
 
-    Presence is calibrated on cases that were held out alone; of the fold "all", there is none.
+    Presence is calibrated on held-out cases only; the fold "all" has none.
+
+    Returns:
+        A table of scores and a sentence on the calibration, for the log.
     """
     folder = Path(trainer.output_folder, _VALIDATION)
     aggregate = score_validation(
@@ -65,16 +75,16 @@ def score(trainer: Any) -> str:
     training, validation = trainer.do_split()
     presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
     table = "\n".join(format_scores(aggregate))
-    return f"Of annotated targets alone, by source (scores.json, scores.csv):\n{table}\n{presence}"
+    return f"Scores of annotated targets, by source (scores.json, scores.csv):\n{table}\n{presence}"
 
 
 @contextlib.contextmanager
 def bind_each_case(trainer: Any) -> Iterator[None]:
-    """Let nnU-Net's validation predict each case in its own context, for the targets that were trained there.
+    """Let nnU-Net's validation predict each case in its own context, for the targets that are trained there.
 
-    Its loop loads a case, predicts, and hands configuration and dataset.json to a worker that exports: all of them are
-    the case's own from the moment it is loaded. What its logits say of the presence of targets is written down as they
-    pass: only label maps stay.
+    Its loop loads a case, predicts it, and passes configuration and dataset.json to a worker that exports it: loading a
+    case sets all of these. Evidence of the presence of targets is written from the logits, since the loop keeps only
+    label maps.
     """
     bank, table = trainer.bank, trainer.table
     whole = trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json
@@ -86,7 +96,7 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
             nonlocal current, names
             context = table.sources[table.find(identifier).source].context
             trainer.bind(context)
-            trainer.configuration_manager = configure(whole[1], trainer.plans_manager.plans, context)
+            trainer.configuration_manager = configure(whole[1], bank.form, context)
             current, names = identifier, bank.names_in(context)
             trainer.dataset_json = select_labels(whole[2], [labels[name] for name in names])
             return super().load_case(identifier)

@@ -15,9 +15,9 @@ from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import needs_partner
-from duplus_nnunet.settings import PLANS_KEY
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,11 @@ class BoundModel:
         """Return nnU-Net's configuration with the target spacing and normalisation of a question's context."""
         from duplus_nnunet.planners.context_plans import configure
 
-        return configure(self.model.configuration, self.model.plans.plans, question.context)
+        return configure(self.model.configuration, self.model.bank.form, question.context)
 
     def context_sentence(self, question: Question) -> str:
         """Return the context prompt of a question."""
-        sentence: str = self.model.bank.contexts[question.context]["sentences"][0]
-        return sentence
+        return self.model.bank.contexts[question.context].sentences[0]
 
     def list_asked(self, question: Question) -> list[tuple[str, str]]:
         """List name and target prompt of everything a question asks for, in the order of its prompts."""
@@ -103,7 +102,7 @@ class BoundModel:
         labels = [label for name, label in zip(bank.names, bank.labels, strict=True) if name in asked]
         declared = select_labels(self.model.dataset_json, labels, {target.text: target.value for target in new})
         contexts = {question.context: self.context_sentence(question) for question in questions}
-        targets = {target["name"]: target["label"] for target in bank.targets if target["name"] in asked}
+        targets = {target.name: target.label for target in bank.targets if target.name in asked}
         declared[PLANS_KEY] = {**describe_legend(declared, contexts, questions[0].reading), "targets": targets}
         return declared
 
@@ -145,8 +144,7 @@ def ask(model: LoadedModel, selection: Selection, context: str) -> Question:
     """
     bank = model.bank
     asked = _find_targets(bank, selection)
-    labels = model.dataset_json["labels"]
-    reading = read_texts(bank, model.plans.plans, labels, context, selection.prompts, selection.encoder)
+    reading = read_texts(bank, model.dataset_json["labels"], context, selection.prompts, selection.encoder)
     asked.update(reading.known.values())
     names = [name for name in bank.names if name in asked] if asked or reading.new else bank.names_in(context)
     if not reading.new:
@@ -157,15 +155,14 @@ def ask(model: LoadedModel, selection: Selection, context: str) -> Question:
 def _compose(bank: PromptBank, context: str, names: Sequence[str], reading: Reading) -> Prompts:
     """Put the prompts of known targets and of new texts together."""
     new = [(target.sentence, target.name) for target in reading.new]
-    extended = PromptBank(reading.plans)
     sentence, pairs = bank.choose(context, names)
     adapters = bank.find_adapters(context, names, len(new))
-    prompts = replace(extended.compose(sentence, [*pairs, *new]), adapters=adapters)
+    prompts = replace(reading.bank.compose(sentence, [*pairs, *new]), adapters=adapters)
     swapped = None if any(needs_partner(name) for _, name in new) else bank.swap_sides(names)
-    if swapped is None or not set(swapped) <= bank.contexts[context]["target_prompts"].keys():
+    if swapped is None or not set(swapped) <= bank.contexts[context].target_prompts.keys():
         return prompts
     # A text of neither side asks for the same in a mirror image, and leaves the mirroring of the others unchanged.
-    mirrored = extended.compose(sentence, [*bank.choose(context, swapped)[1], *new])
+    mirrored = reading.bank.compose(sentence, [*bank.choose(context, swapped)[1], *new])
     adapters = bank.find_adapters(context, swapped, len(new))
     return replace(prompts, mirrored=replace(mirrored, adapters=adapters))
 
@@ -181,7 +178,7 @@ def _narrow(bank: PromptBank, selection: Selection, context: str, contexts: int)
     """Of several contexts, ask each for those targets only that it has a prompt for."""
     if contexts == 1 or not selection.targets:
         return selection
-    prompts = bank.contexts[context]["target_prompts"]
+    prompts = bank.contexts[context].target_prompts
     targets = [name for name in _find_targets(bank, selection) if name in prompts]
     if not targets and not selection.prompts:
         raise PromptError(

@@ -231,7 +231,10 @@ class FolderPrediction:
             self._statistics = StatisticsTable() if self.call.overwrite else StatisticsTable.read(folder)
         self._legend |= {int(value): name for value, name in declared[PLANS_KEY]["legend"].items()}
         write_legend(folder, self._legend)
-        ranges = {context: read_volume_ranges(plans.plans, context) for context in self.bound.model.bank.contexts}
+        ranges = {
+            context: read_volume_ranges(self.bound.model.bank.form, context)
+            for context in self.bound.model.bank.contexts
+        }
         return CaseWriter(
             io=plans.image_reader_writer_class(),
             ending=declared["file_ending"],

@@ -16,7 +16,6 @@ from duplus_nnunet.prompt_registry import EncoderIdentity, embed
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.schema import MODALITIES
 from duplus_nnunet.prompt_registry.sentences import split_text
-from duplus_nnunet.settings import PLANS_KEY, read_settings
 
 # nnU-Net holds label maps in signed 16-bit integers in between.
 LARGEST_LABEL = 32767
@@ -50,17 +49,16 @@ class Reading:
     Attributes:
         known: Text as typed -> name of the known target that it means.
         new: The other texts.
-        plans: The model's plans, with the embeddings of the new texts.
+        bank: The model's prompts, with the embeddings of the new texts.
     """
 
     known: Mapping[str, str]
     new: tuple[NewTarget, ...]
-    plans: Mapping[str, Any]
+    bank: PromptBank
 
 
 def read_texts(
     bank: PromptBank,
-    plans: Mapping[str, Any],
     labels: Mapping[str, Any],
     context: str,
     texts: Sequence[str],
@@ -70,7 +68,6 @@ def read_texts(
 
     Args:
         bank: The model's prompts.
-        plans: The model's plans.
         labels: Labels of its dataset.json.
         context: Key of the context that is predicted in.
         texts: The user's own words.
@@ -94,11 +91,11 @@ def read_texts(
         new.setdefault(key, NewTarget(text, sentence, name, value + len(new)))
     _check_values(new.values())
     if not new:
-        return Reading(known, (), plans)
-    _require_unadapted(plans, new.values())
-    vectors = _encode(plans, list(new.values()), encoder)
-    ranked = tuple(_rank(bank, plans, context, target, vectors) for target in new.values())
-    return Reading(known, ranked, _add_embeddings(plans, vectors))
+        return Reading(known, (), bank)
+    _require_unadapted(bank, new.values())
+    vectors = _encode(bank, list(new.values()), encoder)
+    ranked = tuple(_rank(bank, context, target, vectors) for target in new.values())
+    return Reading(known, ranked, bank.extend({text: encode_vector(vector) for text, vector in vectors.items()}))
 
 
 def find_free_value(labels: Mapping[str, Any]) -> int:
@@ -118,7 +115,7 @@ def find_known(bank: PromptBank, context: str, text: str) -> str | None:
         PromptError: The text means several targets.
     """
     names = {
-        target["name"]: {normalise(word) for word in (target["name"], target["label"], *target.get("synonyms", ()))}
+        target.name: {normalise(word) for word in (target.name, target.label, *target.synonyms)}
         for target in bank.targets
     }
     others = [key for key in bank.contexts if key != context]
@@ -171,12 +168,12 @@ def _clean(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _split(bank: PromptBank, context: str, text: str) -> tuple[str, str]:
-    modalities = [known["modality"] for known in bank.contexts.values()]
-    return split_text(text, bank.contexts[context]["modality"], [*modalities, *MODALITIES])
+    modalities = [planned.modality for planned in bank.contexts.values()]
+    return split_text(text, bank.contexts[context].modality, [*modalities, *MODALITIES])
 
 
 def _wordings(bank: PromptBank, context: str) -> dict[str, set[str]]:
-    return {name: set(map(normalise, texts)) for name, texts in bank.contexts[context]["target_prompts"].items()}
+    return {name: set(map(normalise, texts)) for name, texts in bank.contexts[context].target_prompts.items()}
 
 
 def _check_values(new: Iterable[NewTarget]) -> None:
@@ -189,8 +186,8 @@ def _check_values(new: Iterable[NewTarget]) -> None:
             )
 
 
-def _require_unadapted(plans: Mapping[str, Any], new: Iterable[NewTarget]) -> None:
-    if read_settings(plans).text_adapter.enabled:
+def _require_unadapted(bank: PromptBank, new: Iterable[NewTarget]) -> None:
+    if bank.settings.text_adapter.enabled:
         raise EncoderError(
             f"The model knows no target by {', '.join(repr(target.text) for target in new)}, and its text encoder was "
             "trained along with it (settings.text_adapter), so that the encoder as it was before would mean something "
@@ -198,9 +195,9 @@ def _require_unadapted(plans: Mapping[str, Any], new: Iterable[NewTarget]) -> No
         )
 
 
-def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | None) -> dict[str, Vector]:
+def _encode(bank: PromptBank, new: Sequence[NewTarget], encoder: str | None) -> dict[str, Vector]:
     """Embed the new texts by the model's own encoder, and round them as the plans do."""
-    identity = EncoderIdentity.from_dict(plans[PLANS_KEY].get("encoder", {}))
+    identity = EncoderIdentity.from_dict(bank.form.encoder or {})
     texts = list(dict.fromkeys(text for target in new for text in (target.sentence, target.name)))
     try:
         vectors, _ = embed(texts, encoder, expected=identity)
@@ -214,13 +211,11 @@ def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | N
     return {text: decode_vector(encode_vector(vector)) for text, vector in zip(texts, vectors, strict=True)}
 
 
-def _rank(
-    bank: PromptBank, plans: Mapping[str, Any], context: str, target: NewTarget, vectors: Mapping[str, Vector]
-) -> NewTarget:
+def _rank(bank: PromptBank, context: str, target: NewTarget, vectors: Mapping[str, Vector]) -> NewTarget:
     """Compare a new target with the known ones, as `duplus prompts similar` does."""
-    embeddings = plans[PLANS_KEY]["embeddings"]
+    embeddings = bank.form.embeddings
     similarities = []
-    for name, texts in bank.contexts[context]["target_prompts"].items():
+    for name, texts in bank.contexts[context].target_prompts.items():
         sentence, bare = (decode_vector(embeddings[text]) for text in (texts[0], name))
         cosine = (_cosine(vectors[target.sentence], sentence) + _cosine(vectors[target.name], bare)) / 2
         similarities.append((name, cosine))
@@ -230,9 +225,3 @@ def _rank(
 
 def _cosine(first: Vector, second: Vector) -> float:
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
-
-
-def _add_embeddings(plans: Mapping[str, Any], vectors: Mapping[str, Vector]) -> dict[str, Any]:
-    section = plans[PLANS_KEY]
-    added = {text: encode_vector(vector) for text, vector in vectors.items()}
-    return {**plans, PLANS_KEY: {**section, "embeddings": {**section["embeddings"], **added}}}

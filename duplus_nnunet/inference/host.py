@@ -152,7 +152,8 @@ class HostPredictor(WindowPredictor):
         """Differs from nnU-Net: an image whose left-right axis is not the training images' is not mirrored along it."""
         from duplus_nnunet.planners.preprocessor import knows_sides
 
-        sides_known = knows_sides(image_properties, self.bound.model.plans.plans)
+        model = self.bound.model
+        sides_known = knows_sides(image_properties, model.bank.form.left_right_axis, model.plans.transpose_forward)
         _, prompts = self.bound.question_of({PLANS_KEY: {"sides_known": sides_known}})
         network = self.bound.model.network
         network.bind(prompts)

@@ -104,7 +104,7 @@ def _match(raw: RawDataset, theirs: Mapping[str, Any], bank: PromptBank) -> _Lab
         return _Labels({name: theirs[name] for name in _LABELS if name in theirs}, (), {})
     if all(raw.dataset_json.get(name) == theirs.get(name) for name in _LABELS):
         return _Labels({}, (), {})
-    by_name = {target["name"]: theirs["labels"][target["label"]] for target in bank.targets}
+    by_name = {target.name: theirs["labels"][target.label] for target in bank.targets}
     wanted = {label: value for label, value in own.items() if label != "background"}
     values, targets = {}, []
     for label, value in wanted.items():

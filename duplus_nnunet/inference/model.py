@@ -15,11 +15,12 @@ from duplus_nnunet.inference.model_folder import ModelFiles, check_checkpoints, 
 from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.outputs.manifest import hash_file, list_versions
+from duplus_nnunet.plans_form import PlannedBase, as_form
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.presence import PresenceCalibration
 from duplus_nnunet.reporting.presence_files import read_calibration
-from duplus_nnunet.settings import BASE_KEY, PLANS_KEY
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,18 @@ def load_model(
             f"{files.folder} does not hold a DuPLUS model: its plans.json has no part {PLANS_KEY!r}. Name a model that "
             "was trained with -tr DuPLUSTrainer -p DuPLUSPlans."
         )
+    form = as_form(own)
     declared = read_dataset_json(files.folder / "dataset.json")
-    check_labels(declared, PromptBank(own).labels, own.get("plans_name"))
-    plans = read_model_plans(files.folder, files.adapters)
-    bank = PromptBank(plans)
+    check_labels(declared, [target.label for target in form.targets], form.plans_name)
+    plans = read_model_plans(files.folder, files.adapters) if files.adapters else own
+    bank = PromptBank(plans if files.adapters else form)
     check_checkpoints(files, bank.embedding, masks)
     _require_hook()
     nnUNetPredictor.initialize_from_trained_model_folder(
         predictor, str(files.folder), files.fold_names, files.checkpoint
     )
     adapters = [read_adapter(adapter) for adapter in files.adapters]
-    predictor.dataset_json = _join_adapters(predictor, own, adapters)
+    predictor.dataset_json = _join_adapters(predictor, own, form.base, adapters)
     predictor.plans_manager = PlansManager(plans)
     predictor.use_all_processors = True
     network = predictor.conditioned_network
@@ -137,12 +139,14 @@ def _require_hook() -> None:
         raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
 
 
-def _join_adapters(predictor: WindowPredictor, own: dict[str, Any], adapters: list[Adapter]) -> dict[str, Any]:
+def _join_adapters(
+    predictor: WindowPredictor, own: dict[str, Any], base: PlannedBase | None, adapters: list[Adapter]
+) -> dict[str, Any]:
     """Attach adapters to a loaded network; returns the dataset.json with the labels of base and adapters."""
     network = predictor.conditioned_network
     axes = {network.default_adapter: predictor.allowed_mirroring_axes}
-    if BASE_KEY in own[PLANS_KEY]:
-        axes[""] = own[PLANS_KEY][BASE_KEY]["mirroring_axes"]
+    if base is not None:
+        axes[""] = base.mirroring_axes
     predictor.mirroring = {**axes, **{adapter.card.name: adapter.card.mirroring_axes for adapter in adapters}}
     if adapters:
         predictor.list_of_parameters = load_adapters(network, predictor.list_of_parameters, adapters)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.plans_form import PlannedTarget
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.reporting.folds import list_trained_folds
-from duplus_nnunet.settings import PLANS_KEY
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 # As nnU-Net takes folds: one, several, or None for all that have the checkpoint.
@@ -126,15 +127,15 @@ def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = (
     width = max(len(name) for name in bank.names)
     for name, context in bank.contexts.items():
         default = " (default)" if name == bank.default_context else ""
-        targets = [target for target in bank.targets if target["name"] in context["target_prompts"]]
-        prompt = f"  context prompt: {context['sentences'][0]}"
+        targets = [target for target in bank.targets if target.name in context.target_prompts]
+        prompt = f"  context prompt: {context.sentences[0]}"
         lines += ["", f"context {name}{default}", prompt, f"  {len(targets)} target(s):"]
-        lines += [f"    {target['name']:<{width}}  {_list_synonyms(target)}".rstrip() for target in targets]
+        lines += [f"    {target.name:<{width}}  {_list_synonyms(target)}".rstrip() for target in targets]
     return "\n".join(lines)
 
 
-def _list_synonyms(target: Mapping[str, Any]) -> str:
+def _list_synonyms(target: PlannedTarget) -> str:
     """List a target's synonyms, and its label where that is another word."""
-    words = [*target.get("synonyms", ()), target["label"]]
-    synonyms = dict.fromkeys(word for word in words if normalise(word) != normalise(target["name"]))
+    words = [*target.synonyms, target.label]
+    synonyms = dict.fromkeys(word for word in words if normalise(word) != normalise(target.name))
     return f"also: {', '.join(synonyms)}" if synonyms else ""

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from duplus_nnunet.networks import ConditionedUNet, Prompts, unwrap
 from duplus_nnunet.networks.prompts import AdapterPrompts, join_parts
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_form import as_form
 
 
 class WindowPredictor(nnUNetPredictor):
@@ -29,6 +30,11 @@ class WindowPredictor(nnUNetPredictor):
     # Logits of the window before, which nnU-Net holds although it has added them to its sums; None outside of a case.
     _last_window: torch.Tensor | None = None
     _releases_windows = False
+
+    @cached_property
+    def left_right_axis(self) -> int | None:
+        """Array axis from left to right; None if it is not known."""
+        return as_form(self.plans_manager.plans).left_right_axis
 
     @property
     def conditioned_network(self) -> ConditionedUNet:
@@ -79,8 +85,7 @@ class WindowPredictor(nnUNetPredictor):
     def _predict_window(self, x: torch.Tensor) -> torch.Tensor:
         """Predict one window by the base and each adapter, each mirrored along its own axes."""
         network = self.conditioned_network
-        across = self.plans_manager.plans[PLANS_KEY].get("left_right_axis")
-        prompts = network.prompts
+        across, prompts = self.left_right_axis, network.prompts
         parts = (AdapterPrompts(network.default_adapter, (), prompts),) if prompts.adapters is None else prompts.parts
         axes = [self._choose_axes(part.adapter) for part in parts]
         if len(set(axes)) == 1:

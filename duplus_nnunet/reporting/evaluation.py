@@ -12,12 +12,13 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
 from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import Region, ScoringSettings, score_cases
 from duplus_nnunet.reporting.validation import list_label_maps, make_default_table, read_region, read_scoring_settings
-from duplus_nnunet.settings import PLANS_KEY, find_section
 
 _NOT_TARGETS = ("background", "ignore")
 _SHOWN = 10
@@ -139,7 +140,7 @@ def _match_targets(
 ) -> list[tuple[str, str]]:
     """Pair the target names of the case table with the labels of dataset.json."""
     if PLANS_KEY in plans:
-        return [(target["name"], target["label"]) for target in find_section(plans)["targets"]]
+        return [(target.name, target.label) for target in as_form(plans).targets]
     labels = [name for name in dataset_json["labels"] if name not in _NOT_TARGETS]
     if table is None:
         return [(label, label) for label in labels]

@@ -120,7 +120,7 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     folds = question.folds or find_folds(question.model, question.checkpoint)
     model = _load(question, folds, means)
     sys.stdout.write(f"There are {len(cases)} cases to score.\n")
-    values = {target["name"]: labels[target["label"]] for target in bank.targets}
+    values = {target.name: labels[target.label] for target in bank.targets}
     found = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
     scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
     return _summarise(bank, context, names, scores, values)
@@ -171,7 +171,7 @@ def _score_case(
     """Score all wordings on one case."""
     plans, configuration, declared = (
         model.plans,
-        configure(model.configuration, model.plans.plans, context),
+        configure(model.configuration, model.bank.form, context),
         model.dataset_json,
     )
     reader = plans.image_reader_writer_class()
@@ -242,7 +242,7 @@ def _summarise(
     scores = [*default, *scores]
     return SensitivityReport(
         context,
-        bank.contexts[context]["sentences"][0],
+        bank.contexts[context].sentences[0],
         tuple(scores[0].by_case),
         tuple(gather(name, ("T2", "synonym", "paraphrase")) for name in names),
         tuple(gather(name, ("T1", "T1 paraphrase")) for name in names) if varied else (),

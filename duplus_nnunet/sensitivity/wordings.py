@@ -94,12 +94,11 @@ def list_wordings(bank: PromptBank, context: str, names: Sequence[str], with_con
         with_contexts: Whether to add the paraphrases of the context prompt, each with every default target prompt.
     """
     content = bank.contexts[context]
-    t1, *paraphrases = content["sentences"]
+    t1, *paraphrases = content.sentences
     synonyms = {
-        target["name"]: {compose_prompt(content["modality"], word) for word in target.get("synonyms", ())}
-        for target in bank.targets
+        target.name: {compose_prompt(content.modality, word) for word in target.synonyms} for target in bank.targets
     }
-    prompts: Mapping[str, Sequence[str]] = content["target_prompts"]
+    prompts: Mapping[str, Sequence[str]] = content.target_prompts
     wordings = [
         Wording(name, _classify(text, prompts[name][0], synonyms[name]), t1, text)
         for name in names

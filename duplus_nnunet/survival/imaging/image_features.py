@@ -123,7 +123,7 @@ class FeatureReader:
 
     def spacing(self, context: str) -> tuple[float, ...]:
         """Spacing of the preprocessed images of a context, in mm."""
-        spacing = configure(self.host.configuration, self.host.plans_manager.plans, context).spacing
+        spacing = configure(self.host.configuration, self.bank.form, context).spacing
         return tuple(float(width) for width in spacing)
 
     def read(self, image: torch.Tensor, context: str) -> Row:
@@ -192,7 +192,7 @@ class FeatureReader:
         """Predict an image by nnU-Net's sliding window; returns the logits and the bottleneck of each window."""
         host, maps = self.host, list[torch.Tensor]()
         predictor = nnUNetPredictor(STEP, True, False, host.device.type == "cuda", host.device, allow_tqdm=False)
-        configuration = configure(host.configuration, host.plans_manager.plans, context)
+        configuration = configure(host.configuration, self.bank.form, context)
         predictor.manual_initialization(
             self.network, host.plans_manager, configuration, None, host.dataset_json, "DuPLUSTrainer", None
         )

@@ -96,27 +96,27 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_text_by_which_a_target_goes_is_that_target(
     plans: dict[str, Any], encoded: list[str], text: str, name: str
 ) -> None:
-    reading = read_texts(PromptBank(plans), plans, LABELS, "ct", [text])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", [text])
     assert list(reading.known.values()) == [name]
     assert not reading.new
     assert not encoded
 
 
 def test_a_new_text_is_encoded_as_typed_beside_its_bare_name(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(PromptBank(plans), plans, LABELS, "ct", [NEW]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", [NEW]).new
     assert (target.text, target.sentence, target.name) == (NEW, NEW, "renal pelvis")
     assert encoded == [NEW, "renal pelvis"]
 
 
 def test_a_name_alone_is_put_into_the_contexts_sentence(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(PromptBank(plans), plans, LABELS, "mr", ["the renal pelvis"]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "mr", ["the renal pelvis"]).new
     assert (target.sentence, target.name) == (f"A {MR} of renal pelvis", "renal pelvis")
     assert encoded == [target.sentence, target.name]
 
 
 def test_a_sentence_of_no_known_wording_stands_for_both(plans: dict[str, Any], encoded: list[str]) -> None:
     text = "on computed tomography: renal pelvis"
-    (target,) = read_texts(PromptBank(plans), plans, LABELS, "ct", [text]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", [text]).new
     assert (target.sentence, target.name) == (text, text)
     assert encoded == [text]
 
@@ -124,18 +124,18 @@ def test_a_sentence_of_no_known_wording_stands_for_both(plans: dict[str, Any], e
 def test_new_label_values_follow_the_largest_one_the_ignore_label_included(
     plans: dict[str, Any], encoded: list[str]
 ) -> None:
-    reading = read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter", "liver", "renal pelvis", "URETER"])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", ["ureter", "liver", "renal pelvis", "URETER"])
     assert [(target.text, target.value) for target in reading.new] == [("ureter", 4), ("renal pelvis", 5)]
     assert find_free_value({"background": 0, "whole": [1, 7], "core": 2}) == 8
 
 
 def test_two_texts_that_are_encoded_alike_are_one_target(plans: dict[str, Any], encoded: list[str]) -> None:
-    reading = read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter", "A computed tomography of ureter"])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", ["ureter", "A computed tomography of ureter"])
     assert [target.text for target in reading.new] == ["ureter"]
 
 
 def test_nearest_known_targets_come_first(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter"]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", ["ureter"]).new
     names, cosines = zip(*target.nearest, strict=True)
     assert sorted(names) == ["left kidney", "liver"]
     assert list(cosines) == sorted(cosines, reverse=True)
@@ -148,13 +148,13 @@ def test_nearest_known_targets_come_first(plans: dict[str, Any], encoded: list[s
 @pytest.mark.parametrize("text", ["", "  ", "-", "..."])
 def test_an_empty_text_is_refused(plans: dict[str, Any], text: str) -> None:
     with pytest.raises(PromptError, match="prompt 2 of 2 is empty"):
-        read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter", text])
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter", text])
 
 
 @pytest.mark.parametrize("text", ["background", "Ignore"])
 def test_words_that_nnunet_keeps_for_itself_are_refused(plans: dict[str, Any], text: str) -> None:
     with pytest.raises(PromptError, match="keeps for itself"):
-        read_texts(PromptBank(plans), plans, LABELS, "ct", [text])
+        read_texts(PromptBank(plans), LABELS, "ct", [text])
 
 
 def test_a_text_that_may_mean_two_targets_is_refused(plans: dict[str, Any]) -> None:
@@ -176,7 +176,7 @@ def test_the_contexts_own_wording_wins_over_that_of_another(plans: dict[str, Any
 
 def test_a_label_value_that_nnunet_cannot_hold_is_refused(plans: dict[str, Any], encoded: list[str]) -> None:
     with pytest.raises(PromptError, match="32768"):
-        read_texts(PromptBank(plans), plans, {**LABELS, "last": 32767}, "ct", ["ureter"])
+        read_texts(PromptBank(plans), {**LABELS, "last": 32767}, "ct", ["ureter"])
 
 
 def test_without_the_models_own_encoder_the_remedy_is_said(
@@ -185,19 +185,17 @@ def test_without_the_models_own_encoder_the_remedy_is_said(
     monkeypatch.setenv("DUPLUS_EMBEDDINGS", str(tmp_path))
     plans["duplus"]["encoder"]["name"] = "./moved"
     with pytest.raises(EncoderError, match=r"(?s)no such folder.*'ureter'.*'./moved'.*--encoder"):
-        read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter"])
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter"])
 
 
 def test_plans_that_name_no_encoder_are_refused(plans: dict[str, Any]) -> None:
     del plans["duplus"]["encoder"]
     with pytest.raises(EncoderError, match="name, pooling, sha256, dimension"):
-        read_texts(PromptBank(plans), plans, LABELS, "ct", ["ureter"])
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter"])
 
 
 def test_what_became_of_each_text_is_said(plans: dict[str, Any], encoded: list[str]) -> None:
-    said = describe_reading(
-        read_texts(PromptBank(plans), plans, LABELS, "ct", ["hepar", NEW]), {"liver": 1, "left kidney": 2}
-    )
+    said = describe_reading(read_texts(PromptBank(plans), LABELS, "ct", ["hepar", NEW]), {"liver": 1, "left kidney": 2})
     assert "'hepar' is the known target 'liver' (label value 1)." in said
     assert f"{NEW!r} was not seen in training; its label value is 4." in said
     assert "nearest known targets" in said
@@ -284,7 +282,7 @@ def test_a_new_text_is_refused_where_the_encoder_learned_with_the_network(
     plans: dict[str, Any], encoded: list[str]
 ) -> None:
     plans["duplus"]["settings"] = {"text_adapter": {"enabled": True}}
-    assert read_texts(PromptBank(plans), plans, LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
+    assert read_texts(PromptBank(plans), LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
     with pytest.raises(EncoderError, match="trained along with it"):
-        read_texts(PromptBank(plans), plans, LABELS, "ct", [NEW])
+        read_texts(PromptBank(plans), LABELS, "ct", [NEW])
     assert not encoded

@@ -69,7 +69,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> WindowPredictor:
     monkeypatch.setattr(nnUNetPredictor, name, getattr(Host, name))
     predictor = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.network, predictor.held = make_network().eval(), []
-    predictor.plans_manager = SimpleNamespace(plans={"duplus": {}})
+    predictor.left_right_axis = None
     predictor.allowed_mirroring_axes, predictor.label_manager = (0, 1), SimpleNamespace(num_segmentation_heads=1)
     return predictor
 

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -329,7 +328,7 @@ def test_mirror_images_are_those_that_each_adapter_and_the_base_saw() -> None:
     prompts = network.prompts
     owners = ("new", "", "new")
     host = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    host.network, host.plans_manager = network.eval(), SimpleNamespace(plans={"duplus": {}})
+    host.network, host.left_right_axis = network.eval(), None
     host.allowed_mirroring_axes, host.mirroring = (0, 1, 2), {"new": (0, 1, 2), "": (1,)}
     network.decoder.deep_supervision = False
     with torch.inference_mode():
