@@ -365,13 +365,15 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             content = make_checkpoint(self)
             write_safely(filename, lambda file: torch.save(content, file))
 
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: Any = None, checkpoint: Any = None) -> None:
         """Differs from nnU-Net: weights are put under the LoRA, and the prognosis is taken up where it was left.
+
+        The argument has both of the names that versions of nnU-Net give it.
 
         Raises:
             ModelError: It is damaged, no checkpoint of this trainer, or does not fit the plans.
         """
-        take_checkpoint(self, filename_or_checkpoint)
+        take_checkpoint(self, checkpoint if filename_or_checkpoint is None else filename_or_checkpoint)
 
     # --- what was held out
 

@@ -18,7 +18,7 @@ ROWS = (
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
-    ("settings", "errors"),
+    ("settings", "errors", "host"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
@@ -29,7 +29,7 @@ WITHOUT_HOST = (
     "prompt_registry", "plans_form", "cli",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
-STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "cli")
+STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "host", "settings", "cli")
 # Rooms of the prognosis that know no trainer.
 WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 
