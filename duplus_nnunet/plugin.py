@@ -264,8 +264,8 @@ CHANGES = (
     Change(
         _PREDICT,
         "nnUNetPredictor",
-        "a DuPLUS model predicts the selected targets, each case in its context; mirrored images exchange left and right",
-        "nnU-Net passes the image alone to the network, mirrors without telling it, and sizes its output by dataset.json",
+        "a DuPLUS model predicts the selected targets, each case in its context; mirroring exchanges left and right",
+        "nnU-Net gives the network the image alone, mirrors without telling it, and sizes its output by dataset.json",
         wrap_predictor,
     ),
     Change(

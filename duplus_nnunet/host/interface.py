@@ -140,7 +140,10 @@ _TRAINER_ATTRIBUTES = (
     "oversample_foreground_percent num_epochs num_iterations_per_epoch num_val_iterations_per_epoch current_epoch "
     "save_every enable_deep_supervision disable_checkpointing inference_allowed_mirroring_axes _best_ema"
 )
-_PLANNER_CALL = "dataset_name_or_id gpu_memory_target_in_gb preprocessor_name plans_name overwrite_target_spacing suppress_transpose"
+_PLANNER_CALL = (
+    "dataset_name_or_id gpu_memory_target_in_gb preprocessor_name plans_name overwrite_target_spacing "
+    "suppress_transpose"
+)
 
 NEEDS = (
     # looking classes up, pretrained weights, commands

@@ -75,8 +75,8 @@ def _require_interface(version: str) -> None:
         shown = "".join(f"\n  {line}" for line in differences[:_SHOWN])
         rest = len(differences) - _SHOWN
         raise HostError(
-            f"nnU-Net {version} is installed for {sys.executable}. DuPLUS {__version__} was tested with {TESTED_HOSTS}, "
-            f"and this version does not offer what it uses:{shown}\n"
+            f"nnU-Net {version} is installed for {sys.executable}, but DuPLUS {__version__}, which was tested with "
+            f"{TESTED_HOSTS}, uses names that are missing or differ there:{shown}\n"
             + (f"  and {rest} more; `duplus doctor` lists all of them\n" if rest > 0 else "")
             + f"Install a tested version with `pip install '{TESTED_HOSTS}'`, or a newer DuPLUS."
         )
