@@ -17,6 +17,7 @@ from duplus_nnunet import plugin
 from duplus_nnunet.errors import HostError
 from duplus_nnunet.host import probe, version
 from duplus_nnunet.host.interface import NEEDS, Need, Use
+from duplus_nnunet.trainers import segmentation, survival
 
 PACKAGE = Path(duplus_nnunet.__file__).parent
 OUR_CLASSES = [
@@ -229,6 +230,20 @@ def test_each_replaced_name_is_in_the_table():
 def test_no_name_is_in_the_table_twice():
     places = [need.place for need in NEEDS]
     assert len(places) == len(set(places))
+
+
+# --- names that differ between versions
+
+
+@pytest.mark.parametrize("keyword", [None, "filename_or_checkpoint", "checkpoint"])
+def test_checkpoint_is_loaded_by_either_name_of_the_argument(monkeypatch, keyword):
+    given, content = [], {"network_weights": {}}
+    monkeypatch.setattr(segmentation.nnUNetTrainer, "load_checkpoint", lambda self, source: given.append(source))
+    monkeypatch.setattr(survival, "take_checkpoint", lambda self, source: given.append(source))
+    for kind in (segmentation.DuPLUSTrainer, survival.DuPLUSSurvivalTrainer):
+        trainer = object.__new__(kind)
+        trainer.load_checkpoint(content) if keyword is None else trainer.load_checkpoint(**{keyword: content})
+    assert [source is content for source in given] == [True, True]
 
 
 # --- in fresh processes
