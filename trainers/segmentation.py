@@ -371,8 +371,12 @@ class DuPLUSTrainer(nnUNetTrainer):
         log.load_checkpoint(make_plain(log.get_checkpoint()))
         write_safely(filename, super().save_checkpoint)
 
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Differs from nnU-Net: a file is first read with weights_only=True, and a damaged one is reported."""
+    def load_checkpoint(self, filename_or_checkpoint: Any = None, checkpoint: Any = None) -> None:
+        """Differs from nnU-Net: a file is first read with weights_only=True, and a damaged one is reported.
+
+        nnU-Net 2.8 calls the argument `filename_or_checkpoint`, later versions call it `checkpoint`.
+        """
+        filename_or_checkpoint = checkpoint if filename_or_checkpoint is None else filename_or_checkpoint
         if isinstance(filename_or_checkpoint, (str, os.PathLike)):
             checkpoint = read_checkpoint(filename_or_checkpoint)
             require_embedding(checkpoint["network_weights"], self.bank.embedding, filename_or_checkpoint)

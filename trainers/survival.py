@@ -354,13 +354,15 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             content = make_checkpoint(self)
             write_safely(filename, lambda file: torch.save(content, file))
 
-    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: Any = None, checkpoint: Any = None) -> None:
         """Differs from nnU-Net: loads the weights of the base below the LoRA, and the state of the survival model.
+
+        The argument has both of the names that versions of nnU-Net give it.
 
         Raises:
             ModelError: It is damaged, not of this trainer, or does not match the plans.
         """
-        take_checkpoint(self, filename_or_checkpoint)
+        take_checkpoint(self, checkpoint if filename_or_checkpoint is None else filename_or_checkpoint)
 
     # --- validation
 

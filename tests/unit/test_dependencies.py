@@ -20,7 +20,7 @@ ROWS = (
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings",),
-    ("plans_section", "errors"),
+    ("plans_section", "errors", "host"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
@@ -31,7 +31,7 @@ WITHOUT_HOST = (
     "prompt_registry", "plans_form", "plans_section", "cli",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
-STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "plans_section", "cli")
+STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "host", "plans_section", "cli")
 # Rooms of the prognosis that know no trainer.
 WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 
