@@ -10,35 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from duplus_nnunet.errors import PlansError, describe_unknown
-from duplus_nnunet.plans_section import (
-    BASE_KEY,
-    NOT_PLANNED,
-    PLANS_KEY,
-    PLANS_VERSION,
-    find_section,
-    leave_base_out,
-    refuse_unplanned,
-)
-
-__all__ = [
-    "BASE_KEY",
-    "NOT_PLANNED",
-    "PLANS_KEY",
-    "PLANS_VERSION",
-    "PRETRAINED",
-    "SCRATCH",
-    "SURVIVAL_LOSSES",
-    "AdaptationSettings",
-    "NetworkSettings",
-    "Settings",
-    "SurvivalSettings",
-    "TextAdapterSettings",
-    "find_section",
-    "leave_base_out",
-    "parse_settings",
-    "read_settings",
-    "refuse_unplanned",
-]
+from duplus_nnunet.plans_section import find_section
 
 # Where the encoder of a prognosis comes from.
 PRETRAINED: Final = "pretrained"

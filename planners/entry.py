@@ -8,7 +8,7 @@ from typing import Any
 from duplus_nnunet.adaptation.base import read_base, use_base
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners.planner import check_dataset
-from duplus_nnunet.settings import refuse_unplanned
+from duplus_nnunet.plans_section import refuse_unplanned
 
 BASE_OPTION = "--from-model"
 _HELP = f"""

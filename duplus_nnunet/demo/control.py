@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import PLANS_KEY, find_section
+from duplus_nnunet.plans_section import PLANS_KEY, find_section
 
 Plans = Mapping[str, Any]
 Exchange = Callable[[Plans], dict[str, Any]]

@@ -27,7 +27,7 @@ from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.legend import write_legend
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
 from duplus_nnunet.outputs.statistics import StatisticsTable
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY
 
 
 @dataclass(frozen=True)

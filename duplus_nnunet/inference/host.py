@@ -19,7 +19,7 @@ from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, Folds, ModelFi
 from duplus_nnunet.inference.reading import to_prepared_case
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY
 
 # What nnU-Net's predictor takes for the images of cases, and for where predictions go.
 _Source = str | list[list[str]]

@@ -26,9 +26,9 @@ from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
 
 _LABELS = ("labels", "regions_class_order")
 

@@ -20,7 +20,7 @@ from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY
 
 
 @dataclass(frozen=True)

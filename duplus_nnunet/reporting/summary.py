@@ -13,8 +13,8 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.case_scores import Region
-from duplus_nnunet.settings import PLANS_KEY
 
 Key = int | Region
 

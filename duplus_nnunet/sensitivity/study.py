@@ -22,12 +22,12 @@ from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
 from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.planners.context_plans import configure
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
-from duplus_nnunet.settings import PLANS_KEY
 
 # Bytes per voxel and wording: the float16 sum over windows, and a copy while folds are summed.
 _BYTES_MAP = 4

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead, report_failure
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank

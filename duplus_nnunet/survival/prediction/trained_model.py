@@ -18,9 +18,10 @@ from duplus_nnunet.inference.model_folder import ModelFiles, list_folds, read_ow
 from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, put_adapter
 from duplus_nnunet.outputs.manifest import hash_file
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY, read_settings
+from duplus_nnunet.settings import read_settings
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostModel
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.schema import ClinicalSchema

@@ -13,8 +13,8 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, TextTable
 from duplus_nnunet.networks.adaptation import name_in_base
 from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.summary import add_note
-from duplus_nnunet.settings import PLANS_KEY
 from duplus_nnunet.survival.training.data import ClinicalData
 from duplus_nnunet.trainers.checkpoint import refuse_masks
 from duplus_nnunet.trainers.training_cases import Base, FindPatient, TrainingCases, find_overlap, list_seen

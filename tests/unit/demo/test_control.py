@@ -8,7 +8,7 @@ import pytest
 
 from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import PLANS_VERSION
+from duplus_nnunet.plans_section import PLANS_VERSION
 
 NAMES = ["liver", "left kidney", "right kidney"]
 

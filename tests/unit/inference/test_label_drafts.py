@@ -148,7 +148,7 @@ def test_datasets_of_another_form_are_refused(raw: Path, model: Path, content: d
 
 def test_a_model_of_stock_nnunet_is_refused(raw: Path, model: Path) -> None:
     (model / "plans.json").write_text("{}")
-    with pytest.raises(ModelError, match="no DuPLUS model's folder"):
+    with pytest.raises(ModelError, match=r"MODEL .*--masks-from"):
         draft(raw, model)
 
 
