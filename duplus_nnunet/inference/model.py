@@ -106,8 +106,9 @@ def load_model(
     form = as_form(own)
     declared = read_dataset_json(files.folder / "dataset.json")
     check_labels(declared, [target.label for target in form.targets], form.plans_name)
-    plans = read_model_plans(files.folder, files.adapters) if files.adapters else own
-    bank = PromptBank(plans if files.adapters else form)
+    joined = bool(files.adapters) or form.base is not None
+    plans = read_model_plans(files.folder, files.adapters) if joined else own
+    bank = PromptBank(plans if joined else form)
     check_checkpoints(files, bank.embedding, masks)
     _require_hook()
     nnUNetPredictor.initialize_from_trained_model_folder(
