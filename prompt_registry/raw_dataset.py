@@ -1,11 +1,9 @@
-"""A raw dataset on disk, found by folder, by nnU-Net's name or by its number.
-
-In: what a user typed. Out: name, folder and the parsed dataset.json.
-"""
+"""Opens raw nnU-Net datasets by folder, name or number, and lists their images by case and channel."""
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +60,53 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         message = f"{path}: expected a JSON object, found a {type(content).__name__}."
         raise DataError(message)
     return content
+
+
+def require_file_ending(dataset_json: Mapping[str, Any], file: Path) -> str:
+    """Return the ending of a raw dataset's image files, such as `.nii.gz`.
+
+    Args:
+        dataset_json: The parsed file.
+        file: Its path, for messages.
+
+    Raises:
+        DataError: dataset.json has no "file_ending", or it does not start with a point.
+    """
+    ending = dataset_json.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise DataError(f'{file}: expected "file_ending" to be an ending such as ".nii.gz", found {ending!r}. Add it.')
+    return ending
+
+
+def list_images(folder: Path, ending: str, skip_unnumbered: bool = False) -> dict[str, dict[int, Path]]:
+    """List the image files of a folder such as imagesTr by case identifier and channel number.
+
+    Hidden files and folders are left out; a folder that does not exist has no images.
+
+    Args:
+        folder: The folder.
+        ending: Ending of the image files, such as `.nii.gz`.
+        skip_unnumbered: Leave out files without a channel number instead of refusing them.
+
+    Returns:
+        The files of each case by channel number, cases in the order of their file names and channels in rising order.
+
+    Raises:
+        DataError: A file with that ending has no channel number.
+    """
+    cases: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.glob(f"*{ending}")):
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
+        if numbered is not None:
+            cases.setdefault(numbered[1], {})[int(numbered[2])] = file
+        elif not skip_unnumbered:
+            raise DataError(
+                f"{file} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
+                f"CASE_0001{ending} and so on."
+            )
+    return cases
 
 
 def _find_by_name(text: str) -> Path:

@@ -12,8 +12,7 @@ import numpy as np
 
 from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.errors import DataError
-
-_CHANNEL = "_0000"
+from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ def read_truth(
 def _list_cases(images: Path, labels: Path, ending: str) -> list[LabelledCase]:
     if not labels.is_dir():
         raise DataError(f"-i is the folder {images}, so -l must be the folder of its label maps; found {labels}.")
-    channels: dict[str, list[str]] = {}
-    for file in sorted(images.glob(f"*{ending}")):
-        channels.setdefault(file.name.removesuffix(ending)[: -len(_CHANNEL)], []).append(str(file))
+    channels = list_images(images, ending)
     if not channels:
         found = ", ".join(sorted(file.name for file in images.iterdir())[:5]) or "nothing"
         raise DataError(f"The folder {images} holds no image CASE_0000{ending}; found {found}.")
@@ -108,4 +105,7 @@ def _list_cases(images: Path, labels: Path, ending: str) -> list[LabelledCase]:
             f"{len(missing)} of {len(channels)} cases of {images} have no label map in {labels}, the first is "
             f"{missing[0]}{ending}. Put it there, or give single cases: -i one file a channel, -l their label map."
         )
-    return [LabelledCase(name, tuple(files), str(labels / f"{name}{ending}")) for name, files in channels.items()]
+    return [
+        LabelledCase(name, tuple(map(str, files.values())), str(labels / f"{name}{ending}"))
+        for name, files in channels.items()
+    ]

@@ -15,7 +15,7 @@ from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
-from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_dataset, require_file_ending
 
 IGNORE = "ignore"
 _READERS = (None, "None", "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
@@ -108,9 +108,7 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
         raise DataError(f"{dataset} was composed itself. Name the datasets that it was composed of.")
     where = folder / "dataset.json"
     entry = find_entry(dataset, dataset_json, folder)
-    ending, reader = dataset_json.get("file_ending"), dataset_json.get("overwrite_image_reader_writer")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise DataError(f'{where}: expected "file_ending" to be such as ".nii.gz", found {ending!r}. Add it.')
+    ending, reader = require_file_ending(dataset_json, where), dataset_json.get("overwrite_image_reader_writer")
     if reader not in _READERS:
         raise DataError(
             f"{where} asks for the reader {reader!r}; images are composed if SimpleITK or nibabel reads them. "
@@ -174,20 +172,11 @@ def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, chan
 
 
 def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[str, CaseFiles]:
-    images, labels = folder / f"images{part}", folder / f"labels{part}"
-    found: dict[str, dict[int, Path]] = {}
-    for file in sorted(file for file in images.glob(f"*{ending}") if not file.name.startswith(".")):
-        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
-        if numbered is None:
-            raise DataError(f"{file} has no channel number. nnU-Net expects CASE_0000{ending}: rename it.")
-        found.setdefault(numbered[1], {})[int(numbered[2])] = file
     cases = {}
-    for identifier, files in found.items():
+    for identifier, files in list_images(folder / f"images{part}", ending).items():
         _check_channels(identifier, folder, len(files) if set(files) == set(range(len(files))) else -1, channels)
-        label = labels / f"{identifier}{ending}"
-        cases[identifier] = CaseFiles(
-            tuple(files[index] for index in sorted(files)), label if label.is_file() else None
-        )
+        label = folder / f"labels{part}" / f"{identifier}{ending}"
+        cases[identifier] = CaseFiles(tuple(files.values()), label if label.is_file() else None)
     return cases
 
 
