@@ -14,6 +14,7 @@ from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 from duplus_nnunet.prompt_registry.sentences import target_sentences
 from duplus_nnunet.prompt_registry.store import Vectors
+from duplus_nnunet.text_table import format_table
 
 # Left and right kidney have 0.92 with the default encoder and are learned apart; above 0.97 stand pairs of long names.
 TOO_ALIKE = 0.97
@@ -57,13 +58,14 @@ def compare_targets(entry: Entry, encoder: str | Path | None = None, pooling: st
     return Similarity(names, np.asarray((bare @ bare.T + whole @ whole.T) / 2, dtype=np.float32), identity)
 
 
-def format_table(similarity: Similarity) -> Iterator[str]:
+def describe_similarity(similarity: Similarity) -> Iterator[str]:
     """Yield the lines of a table whose columns are numbered like its rows."""
-    width = max(len(name) for name in similarity.names)
-    yield " " * (width + 5) + " ".join(f"{index + 1:>5}" for index in range(len(similarity.names)))
-    for index, name in enumerate(similarity.names):
-        cells = " ".join(f"{value:5.2f}" for value in similarity.cosines[index])
-        yield f"{index + 1:>3}  {name:<{width}}{cells}"
+    numbers = [str(index + 1) for index in range(len(similarity.names))]
+    rows = [
+        (number, name, *(f"{cosine:.2f}" for cosine in cosines))
+        for number, name, cosines in zip(numbers, similarity.names, similarity.cosines, strict=True)
+    ]
+    return format_table([("", "", *numbers), *rows], align="><".ljust(len(numbers) + 2, ">"))
 
 
 def draw_similarity(similarity: Similarity, path: Path) -> None:

@@ -6,17 +6,16 @@ from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.data.composing.write import EDITED_PROMPTS
 from duplus_nnunet.prompt_registry.drafting import DRAFTED
-
-_GAP = "  "
+from duplus_nnunet.text_table import format_table
 
 
 def describe_dataset(plan: Plan, table: CaseTable, dataset_json: dict[str, object]) -> Iterator[str]:
     """Describe sources, contexts and patients; then each target, with the cases that have it annotated and present."""
     yield f"{plan.dataset}: {_count(len(table.cases), 'training case')}, {_count(len(table.tests), 'test case')}"
     yield ""
-    yield from _align(_list_sources(plan, table))
+    yield from format_table(_list_sources(plan, table), align="<<<<>>>")
     yield ""
-    yield from _align(_list_targets(plan, table))
+    yield from format_table(_list_targets(plan, table), align="<".ljust(len(table.sources) + 2, ">"))
     yield "(training cases in which the target is annotated / present; -: the source does not have it)"
     yield ""
     patients = {case.patient for case in table.cases.values()}
@@ -88,16 +87,6 @@ def _list_notes(plan: Plan, table: CaseTable) -> Iterator[str]:
         ]
         if without:
             yield f"note: no validation case of {name} in fold {', '.join(without)}"
-
-
-def _align(rows: Iterator[Sequence[str]]) -> Iterator[str]:
-    table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        yield _GAP.join(
-            text.rjust(width) if text[:1].isdigit() or text == "-" else text.ljust(width)
-            for text, width in zip(row, widths, strict=True)
-        ).rstrip()
 
 
 def _count(number: int, word: str) -> str:

@@ -115,7 +115,7 @@ def _read_options(args: argparse.Namespace) -> "DemoOptions":
 def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
     from dataclasses import asdict
 
-    from duplus_nnunet.demo.scores import format_table, judge
+    from duplus_nnunet.demo.scores import describe_results, judge
 
     _train(experiment, console)
     _predict(experiment, console)
@@ -124,7 +124,7 @@ def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
     experiment.workspace.scores.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
     experiment.draw()
     bars = judge(results)
-    console.say(f"\nDice on {experiment.options.test_cases} unseen bodies\n{format_table(results)}\n")
+    console.say(f"\nDice on {experiment.options.test_cases} unseen bodies\n{describe_results(results)}\n")
     console.say("\n".join(bar.describe() for bar in bars))
     return bars
 

@@ -61,6 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score, write and print."""
+    from duplus_nnunet.outputs.files import require_writable
     from duplus_nnunet.reporting import comparison, score_files
     from duplus_nnunet.reporting.evaluation import prepare
     from duplus_nnunet.reporting.score_text import write_comparison, write_table
@@ -68,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or args.predictions
     other = _read_other(args.compare, args.tolerance) if args.compare else None
     evaluation = prepare((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
-    _make_folder(output)
+    require_writable(output, "Choose another folder for the scores with -o.")
     scores = evaluation.score(_count_processes(args.num_processes))
     compared = comparison.compare(scores.cases, other) if other is not None else None
+    output.mkdir(parents=True, exist_ok=True)
     score_files.write_scores(scores, output)
     for note in evaluation.notes:
         print(note, file=sys.stderr)
@@ -97,20 +99,6 @@ def _read_other(file: Path, tolerance: float) -> Any:
             "those predictions again."
         )
     return cases
-
-
-def _make_folder(folder: Path) -> None:
-    """Stop before anything is computed if the scores could not be written."""
-    import tempfile
-
-    from duplus_nnunet.errors import DataError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"The scores cannot be written into {folder}: {error}. Choose another folder by -o.") from error
 
 
 def _count_processes(asked: int | None) -> int:

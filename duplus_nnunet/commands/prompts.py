@@ -110,12 +110,12 @@ def run_show(args: argparse.Namespace) -> int:
 
 def run_similar(args: argparse.Namespace) -> int:
     """Compare a dataset's target prompts: a table, a PNG, and the pairs too alike to steer by."""
-    from duplus_nnunet.prompt_registry.similarity import compare_targets, draw_similarity, format_table
+    from duplus_nnunet.prompt_registry.similarity import compare_targets, describe_similarity, draw_similarity
 
     entry = _require_entry(args.name)
     similarity = compare_targets(entry, args.encoder, args.pooling)
     if len(similarity.names) <= _WIDEST_TABLE:
-        _print_lines(format_table(similarity))
+        _print_lines(describe_similarity(similarity))
     else:
         print(f"{len(similarity.names)} targets: the table is too wide to print, see the picture.")
     path = Path(args.png or f"similar_{entry.dataset.replace(' ', '_')}.png")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.text_table import format_table
+
 if TYPE_CHECKING:
     from duplus_nnunet.sensitivity.study import SensitivityReport
     from duplus_nnunet.sensitivity.wordings import Score, TargetScores
@@ -67,10 +69,11 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print and, on request, write the report."""
     from duplus_nnunet.inference.devices import choose_device
+    from duplus_nnunet.outputs.files import require_writable_file, write_text
     from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure
 
     if args.json:
-        _check_writable(Path(args.json))
+        require_writable_file(Path(args.json), "Choose another file with --json.")
     question = SensitivityRequest(
         model=args.model,
         images=tuple(args.images),
@@ -85,15 +88,16 @@ def run_sensitivity(args: argparse.Namespace) -> int:
     means = MeasurementSettings(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
     with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report
         report = measure(question, means)
-    for line in write_text(report):
+    for line in describe_report(report):
         print(line)
     if args.json:
-        _write_json(Path(args.json), {"model": args.model, "checkpoint": args.chk, **to_json(report)})
+        content = {"model": args.model, "checkpoint": args.chk, **to_json(report)}
+        write_text(Path(args.json), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         print(f"Wrote {args.json}.")
     return 0
 
 
-def write_text(report: "SensitivityReport") -> Iterator[str]:
+def describe_report(report: "SensitivityReport") -> Iterator[str]:
     """Yield the report's lines: a table a target, and a summary."""
     several = f", mean over {len(report.cases)} cases" if len(report.cases) > 1 else ""
     yield f"context {report.context}: T1 {report.t1!r}"
@@ -125,8 +129,8 @@ def _write_target(target: "TargetScores") -> Iterator[str]:
         return
     worst = target.worst
     yield f"  {label}: spread {target.spread:.3f}, worst {worst.dice:.3f} by {worst.wording.text!r}"
-    for score in target.scores:
-        yield f"    {score.dice:.3f}  {score.wording.kind:<13}  {score.wording.text}"
+    rows = [(f"{score.dice:.3f}", score.wording.kind, score.wording.text) for score in target.scores]
+    yield from format_table(rows, indent="    ")
 
 
 def _sum_up(title: str, targets: "tuple[TargetScores, ...]") -> str:
@@ -160,21 +164,6 @@ def _score_to_json(score: "Score") -> dict[str, Any]:
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".writing")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Stop before anything is computed if the report could not be written."""
-    from duplus_nnunet.errors import DataError
-
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
-        raise DataError(f"The report cannot be written: {path} {fault}. Choose another file by --json.")
 
 
 def _read_share(text: str) -> float:

@@ -1,10 +1,7 @@
-"""Phantom datasets: abdomens with known truth, written as an nnU-Net raw dataset.
+"""Simulates scans of random abdomens with known label maps, and writes them as cases of a raw nnU-Net dataset.
 
-In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and
-dataset.json.
-
-In CT liver, spleen and both kidneys share one intensity, and everywhere the kidneys share intensity and shape: what
-tells them apart is where they lie, and which of them is meant only the target prompt can say.
+In CT, liver, spleen and both kidneys have the same intensity, and in every modality both kidneys have the same
+intensity and shape. They differ only in position, so that only the target prompt states which of them to segment.
 """
 
 import json
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, bend_points, draw_anatomy, measure_depth
-from duplus_nnunet.data.scans import CT, Scan
+from duplus_nnunet.data.scans import Scan
 from duplus_nnunet.errors import DataError
 
 _FINER = 2
@@ -57,32 +54,6 @@ def scan_anatomy(anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> Phan
     affine = np.diag([*scan.spacing, 1.0])
     affine[:3, 3] = [-(voxels - 1) / 2 * width for voxels, width in zip(scan.shape, scan.spacing, strict=True)]
     return _orient(Phantom(image, _take_labels(tissues), affine), scan.orientation)
-
-
-def write_phantom_dataset(folder: Path, training_cases: int, test_cases: int, seed: int, scan: Scan = CT) -> list[str]:
-    """Write an nnU-Net raw dataset of phantoms, each case with an anatomy of its own.
-
-    Args:
-        folder: The dataset's folder, such as `nnUNet_raw/Dataset999_Phantom`; must not exist.
-        training_cases: Number of cases in imagesTr and labelsTr.
-        test_cases: Number of cases in imagesTs and labelsTs.
-        seed: The same seed gives the same cases, whatever their number.
-        scan: How all cases are scanned.
-
-    Returns:
-        The case identifiers of the test cases.
-
-    Raises:
-        DataError: The folder exists already.
-    """
-    tests = [f"test_{number:03d}" for number in range(test_cases)]
-    with open_new_dataset(folder) as new:
-        for number in range(training_cases):
-            write_case(new, "Tr", f"train_{number:03d}", make_phantom(seed, 0, number, scan))
-        for number, case in enumerate(tests):
-            write_case(new, "Ts", case, make_phantom(seed, 1, number, scan))
-        describe_dataset(new, LABELS, scan.channel, training_cases)
-    return tests
 
 
 def make_phantom(seed: int, group: int, number: int, scan: Scan) -> Phantom:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.text_table import format_table
+
 LEAST_DICE = 0.80
 MOST_CONFUSION = 0.05
 MOST_CONTROL_DICE = 0.20
-
-_WIDTH = len("PET right kidney")
 
 LabelMap = NDArray[np.uint8]
 # Dice, 0 to 1, of each case by target; and that by contrast.
@@ -92,20 +92,20 @@ def mean_dice(scores: TargetScores) -> float:
     return float(np.mean([np.mean(values) for values in scores.values()]))
 
 
-def format_table(results: Results) -> str:
+def describe_results(results: Results) -> str:
     """Lay out Dice a contrast and target: mean, spread, worst and best case, and the means of the two controls."""
-    lines = [f"{'':<{_WIDTH}}   mean    std    min    max   T2 exchanged   T1 exchanged"]
+    rows: list[tuple[str, ...]] = [("", "mean", "std", "min", "max", "T2 exchanged", "T1 exchanged")]
     for contrast, scores in results.dice.items():
         controls = (results.targets_exchanged[contrast], results.contexts_exchanged[contrast])
         for name, values in scores.items():
-            means = "".join(f"{np.mean(control[name]):15.3f}" for control in controls)
-            lines.append(f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}{means}")
-        means = "".join(f"{mean_dice(control):15.3f}" for control in controls)
-        lines.append(f"{contrast + ' mean':<{_WIDTH}} {mean_dice(scores):6.3f} {'':20}{means}")
-    lines.append("never annotated in that contrast (only reported):")
+            means = (f"{np.mean(control[name]):.3f}" for control in controls)
+            rows.append((f"{contrast} {name}", *_format_spread(values), *means))
+        means = (f"{mean_dice(control):.3f}" for control in controls)
+        rows.append((f"{contrast} mean", f"{mean_dice(scores):.3f}", "", "", "", *means))
+    rows.append(("never annotated in that contrast (only reported):",))
     for contrast, scores in results.transfer.items():
-        lines += [f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}" for name, values in scores.items()]
-    return "\n".join(lines)
+        rows += [(f"{contrast} {name}", *_format_spread(values)) for name, values in scores.items()]
+    return "\n".join(format_table(rows, align="<>>>>>>"))
 
 
 def judge(results: Results) -> list[Bar]:
@@ -123,5 +123,5 @@ def judge(results: Results) -> list[Bar]:
     ]
 
 
-def _format_spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):6.3f} {np.std(values):6.3f} {np.min(values):6.3f} {np.max(values):6.3f}"
+def _format_spread(values: Sequence[float]) -> tuple[str, ...]:
+    return tuple(f"{statistic(values):.3f}" for statistic in (np.mean, np.std, np.min, np.max))

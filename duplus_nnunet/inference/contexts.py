@@ -3,18 +3,17 @@
 It is one context's name, or a file: a table `case,context` (.csv), or a mapping of cases to contexts (.json).
 """
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from duplus_nnunet.errors import DataError, PromptError, describe_unknown
+from duplus_nnunet.table_files import read_csv, read_json
 
 COLUMNS = ("case", "context")
 _ENDINGS = (".csv", ".json")
 _SHOWN = 10
+_ADVICE = "Give a context's name, or a table of contexts by case (.csv or .json)."
 
 # Where it stands, the case, and its context as typed.
 _Entry = tuple[str, str, str]
@@ -109,40 +108,24 @@ def _is_file_name(file: Path, text: str) -> bool:
     return file.suffix.lower() in _ENDINGS or file.is_file() or "/" in text or "\\" in text
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}. Give a context's name, or a table of contexts by case (.csv or .json)."
-        ) from error
-
-
 def _read_csv(file: Path) -> Iterator[_Entry]:
-    rows = csv.reader(_read_text(file).splitlines())
-    header = [cell.strip().casefold() for cell in next(rows, [])]
-    absent = [column for column in COLUMNS if column not in header]
-    if absent:
-        found = ", ".join(map(repr, header)) or "nothing"
-        raise DataError(f"{file}, line 1: there is no column {absent[0]!r}; found {found}. Write `case,context`.")
+    table = read_csv(file, _ADVICE, COLUMNS)
+    header = [name.casefold() for name in table.columns]
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        listed = ", ".join(map(repr, header)) or "nothing"
+        raise DataError(f"{file}, line 1: there is no column {missing[0]!r}; found {listed}. Write `case,context`.")
     case, context = (header.index(column) for column in COLUMNS)
-    for row in rows:
-        cells = [cell.strip() for cell in row] + [""] * len(header)
-        if any(cells):
-            yield f"line {rows.line_num}", cells[case], cells[context]
+    for row in table.rows:
+        cells = (*row.cells, *[""] * len(header))
+        yield f"line {row.line}", cells[case], cells[context]
 
 
 def _read_json(file: Path) -> Iterator[_Entry]:
-    try:
-        # As pairs, since a mapping would forget a case that is named twice.
-        content: Any = json.loads(_read_text(file), object_pairs_hook=tuple)
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} is no JSON: {error}. Mend it.") from error
-    if not isinstance(content, tuple):
+    content = read_json(file, _ADVICE)
+    if not isinstance(content, dict):
         raise DataError(f"{file} holds a {type(content).__name__}; expected a mapping of cases to contexts.")
-    for case, context in content:
+    for case, context in content.items():
         if not isinstance(context, str):
-            raise DataError(f"{file}, case {case!r}: the context is no text. Write the name of one context.")
+            raise DataError(f"{file}, case {case!r}: the context is {context!r}. Write the name of one context.")
         yield f"case {case!r}", case.strip(), context.strip()

@@ -5,8 +5,6 @@ targets or prompts are separated by semicolons. A JSON is a list of objects of t
 are several. Paths are relative to the table.
 """
 
-import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.table_files import read_csv, read_json
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
 _LISTS = ("image", "targets", "prompts")
+_ADVICE = "Give a table of jobs with --jobs."
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,9 @@ def read_jobs(file: str | Path, ending: str) -> list[Job]:
         DataError: It cannot be read, names no image, has an unknown column, or two jobs write the same file.
     """
     path = Path(file)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The table of jobs {path} cannot be read: {error}. Give a file with --jobs.") from error
     if path.suffix.lower() not in (".csv", ".json"):
         raise DataError(f"{path} is no table of jobs: give a file that ends in .csv or .json.")
-    rows = _read_csv(path, text) if path.suffix.lower() == ".csv" else _read_json(path, text)
+    rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
     jobs = [_make_job(path, where, row, ending) for where, row in rows]
     if not jobs:
         raise DataError(f"{path} holds no job. Write one a line, under the header `{','.join(FIELDS)}`.")
@@ -73,21 +69,19 @@ def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def _read_csv(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines())
-    columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
+def _read_csv(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    table = read_csv(path, _ADVICE, FIELDS)
+    columns = [name.casefold() for name in table.columns]
     for name in columns:
         if name not in FIELDS:
             raise DataError(f"{path}, line 1: {describe_unknown('column', name, FIELDS)}")
-    reader.fieldnames = columns
     rows = []
-    for row in reader:
-        if None in row:
-            raise DataError(f"{path}, line {reader.line_num}: it has more cells than the header; quote commas.")
-        cells = {name: (cell or "").strip() for name, cell in row.items()}
-        if any(cells.values()):
-            split = {name: _split(cells[name]) for name in _LISTS if name in cells}
-            rows.append((f"line {reader.line_num}", {**cells, **split}))
+    for row in table.rows:
+        if len(row.cells) > len(columns):
+            raise DataError(f"{path}, line {row.line}: it has more cells than the header; quote {table.delimiter!r}.")
+        cells = dict(zip(columns, row.cells, strict=False))
+        split = {name: _split(cells[name]) for name in _LISTS if name in cells}
+        rows.append((f"line {row.line}", {**cells, **split}))
     return rows
 
 
@@ -95,11 +89,8 @@ def _split(cell: str) -> list[str]:
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
-def _read_json(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}. Mend it.") from error
+def _read_json(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    content = read_json(path, _ADVICE)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(f"{path} holds a {type(content).__name__}; expected a list of jobs, an object each.")
     rows = []

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.inference import options as wanted
 from duplus_nnunet.inference.memory import return_freed_memory
+from duplus_nnunet.outputs.files import require_writable
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.settings import PLANS_KEY
@@ -214,14 +214,8 @@ def _check_output(arguments: Sequence[str]) -> None:
         return
     if images is not None and Path(images).resolve() == Path(folder).resolve():
         raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(
-            f"The output folder {folder} cannot be written: {error}. Choose another one with -o."
-        ) from error
+    require_writable(Path(folder), "Choose another output folder with -o.")
+    Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 def _ask(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

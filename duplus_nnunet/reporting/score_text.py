@@ -7,6 +7,7 @@ from pathlib import Path
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.comparison import Comparison
 from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
+from duplus_nnunet.text_table import format_table
 
 
 def write_table(scores: Aggregate) -> Iterator[str]:
@@ -14,18 +15,16 @@ def write_table(scores: Aggregate) -> Iterator[str]:
     whole = {OVER_SOURCES: scores.mean}
     if len(scores.sources) > 1:
         whole[f"{ALL_SOURCES} {OVER_TARGETS}"] = scores.over_targets
-    width = max(map(len, [*whole, *(f"  {row.target}" for row in scores.rows), *scores.sources, f"  {OVER_TARGETS}"]))
-    nsd = f"NSD at {scores.tolerance:g} mm"
-    yield f"{'':<{width}}  cases  present  false pos.  {'Dice':<22} {nsd}"
+    rows: list[tuple[str, ...]] = [("", "cases", "present", "false pos.", "Dice", f"NSD at {scores.tolerance:g} mm")]
     for source, means in scores.sources.items():
-        yield source
+        rows.append((source,))
         for row in scores.rows:
             if row.source == source:
-                counts = f"{row.annotated:5}  {row.present:7}  {row.false_positives:10}"
-                yield f"{f'  {row.target}':<{width}}  {counts}  {_say(row.dice):<22} {_say(row.nsd)}"
-        yield f"{f'  {OVER_TARGETS}':<{width}}  {'':26}  {_say(means['dice']):<22} {_say(means['nsd'])}".rstrip()
-    for name, means in whole.items():
-        yield f"{name:<{width}}  {'':26}  {_say(means['dice']):<22} {_say(means['nsd'])}"
+                counts = (str(row.annotated), str(row.present), str(row.false_positives))
+                rows.append((f"  {row.target}", *counts, _say(row.dice), _say(row.nsd)))
+        rows.append((f"  {OVER_TARGETS}", "", "", "", _say(means["dice"]), _say(means["nsd"])))
+    rows += [(name, "", "", "", _say(means["dice"]), _say(means["nsd"])) for name, means in whole.items()]
+    yield from format_table(rows, align="<>>>")
     coarse = [case for case in scores.cases.values() if max(case.spacing) > scores.tolerance]
     if coarse:
         widest = max(max(case.spacing) for case in coarse)
@@ -45,10 +44,8 @@ def write_comparison(compared: Comparison, other: Path) -> Iterator[str]:
     for difference in compared.differences:
         name = f"{difference.source}, {difference.target}"
         texts.setdefault(name, {})[difference.metric] = _say(difference.mean, signed=True)
-    width = max(map(len, texts))
-    yield f"{'':<{width}}  {'Dice':<25} NSD"
-    for name, metrics in texts.items():
-        yield f"{name:<{width}}  {metrics['dice']:<25} {metrics['nsd']}"
+    rows = [(name, metrics["dice"], metrics["nsd"]) for name, metrics in texts.items()]
+    yield from format_table([("", "Dice", "NSD"), *rows])
 
 
 def _say(mean: Mean, signed: bool = False) -> str:

@@ -18,7 +18,7 @@ ROWS = (
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
-    ("settings", "errors"),
+    ("settings", "table_files", "text_table", "errors"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
@@ -26,10 +26,10 @@ ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.surviv
 # Rooms that know nothing of nnU-Net, wherever in them it would be imported.
 WITHOUT_HOST = (
     "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
-    "prompt_registry", "plans_form", "cli",
+    "prompt_registry", "plans_form", "table_files", "text_table", "cli",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
-STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "cli")
+STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "table_files", "text_table", "cli")
 # Rooms of the prognosis that know no trainer.
 WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 

@@ -15,7 +15,7 @@ from duplus_nnunet.data.composing import write as compose_write
 from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.prompt_registry import find_entry
 
-from .compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
+from ..data.compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
 
 WriteRaw = Callable[..., Path]
 

@@ -270,7 +270,7 @@ def test_comparison_at_another_tolerance_is_refused(home: Path, capsys: pytest.C
         (["--tolerance", "-1"], "The tolerance is -1.0 mm; it must be 0 or more"),
         (["-np", "0"], "-np is 0; expected 1 or more"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
-        (["-o", "/proc/scores"], "cannot be written into /proc/scores"),
+        (["-o", "/proc/scores"], "/proc/scores cannot be written to"),
     ],
 )
 def test_bad_options_end_with_a_message(

@@ -10,9 +10,11 @@ import pytest
 from scipy.ndimage import binary_erosion
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, Solid, draw_anatomy, measure_depth, mirror, rotation
-from duplus_nnunet.data.phantom import Phantom, make_phantom, scan_anatomy, write_phantom_dataset
+from duplus_nnunet.data.phantom import Phantom, make_phantom, scan_anatomy
 from duplus_nnunet.data.scans import CT, MR, PET, Scan
 from duplus_nnunet.errors import DataError
+
+from ...phantom_dataset import write_phantom_dataset
 
 SMALL = replace(CT, shape=(24, 24, 20), spacing=(11.0, 11.0, 11.0))
 IDEAL = {"noise": 0.0, "grain": 0.0, "shading": 0.0, "gain": 1.0}

@@ -9,7 +9,7 @@ from duplus_nnunet.demo.scores import (
     Bar,
     Results,
     Scores,
-    format_table,
+    describe_results,
     judge,
     mean_dice,
     measure_confusion,
@@ -72,7 +72,7 @@ def make_results(dice: Scores, targets_exchanged: Scores, sides: float = 0.0) ->
 def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> None:
     dice = {"CT": {"liver": [0.9, 0.8], "spine": [0.7, 0.7]}}
     exchanged = {"CT": {"liver": [0.1, 0.0], "spine": [0.0, 0.0]}}
-    table = format_table(Results(dice, {"CT": {"aorta": [0.3, 0.5]}}, exchanged, dice, {}))
+    table = describe_results(Results(dice, {"CT": {"aorta": [0.3, 0.5]}}, exchanged, dice, {}))
     rows = [line.split() for line in table.splitlines()]
     assert rows[1] == ["CT", "liver", "0.850", "0.050", "0.800", "0.900", "0.050", "0.850"]
     assert rows[3] == ["CT", "mean", "0.775", "0.025", "0.775"]

@@ -75,11 +75,11 @@ def test_faulty_table_is_refused_by_line(text: str, message: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "JSON"),
         ("[1]", "holds a list; expected a mapping"),
         ("{}", "names no case"),
-        ('{"a": 1}', "case 'a': the context is no text"),
-        ('{"a": "thorax_ct", "a": "thorax_pet"}', "case 'a': the case 'a' was named before"),
+        ('{"a": 1}', "case 'a': .*1"),
+        ('{"a": "thorax_ct", "a": "thorax_pet"}', "'a' occurs twice"),
     ],
 )
 def test_faulty_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_bad_csv_says_where(tmp_path: Path, content: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "JSON"),
         ({"image": "x"}, "list of jobs"),
         ([{"image": "x", "target": "liver"}], "Did you mean 'targets'"),
         ([{"image": 3}], "expected text"),
