@@ -6,13 +6,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from duplus_nnunet.commands.interrupts import end_like_interrupt
 from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 
 if TYPE_CHECKING:
-    from duplus_nnunet.demo.console import Console
     from duplus_nnunet.demo.experiment import DemoOptions, Experiment
     from duplus_nnunet.demo.scores import Bar
     from duplus_nnunet.demo.workspace import Workspace
@@ -66,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if it shows what it has to show, else 1.
     """
-    from duplus_nnunet.demo.console import Console
     from duplus_nnunet.demo.experiment import Experiment
     from duplus_nnunet.demo.host_commands import HostCommands
     from duplus_nnunet.demo.workspace import Workspace, count_cores
@@ -86,6 +84,50 @@ def run(args: argparse.Namespace) -> int:
     else:
         workspace.clean()
     return 0 if passed else 1
+
+
+class Console:
+    """Announces steps on a stream.
+
+    Args:
+        stream: Where to write.
+        steps: How many steps there will be.
+    """
+
+    def __init__(self, stream: TextIO, steps: int) -> None:
+        self._stream = stream
+        self._steps = steps
+        self._step = 0
+        self._started = time.monotonic()
+        self._live = False
+
+    def start_step(self, text: str) -> None:
+        """Announce the next step."""
+        self._step += 1
+        self.say(f"[{self.elapsed()}] step {self._step} of {self._steps}: {text}")
+
+    def say(self, text: str) -> None:
+        """Write lines that stay."""
+        self._write(f"{self._erase()}{text}\n")
+        self._live = False
+
+    def show(self, text: str) -> None:
+        """Rewrite the moving line; does nothing where the stream is not a terminal."""
+        if self._stream.isatty():
+            self._write(f"{self._erase()}[{self.elapsed()}]   {text}")
+            self._live = True
+
+    def elapsed(self) -> str:
+        """Return the time since the start as minutes and seconds."""
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        return f"{minutes:2d}:{seconds:02d}"
+
+    def _erase(self) -> str:
+        return "\r\x1b[K" if self._live else ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
 def _read_options(args: argparse.Namespace) -> "DemoOptions":
@@ -112,7 +154,7 @@ def _read_options(args: argparse.Namespace) -> "DemoOptions":
     )
 
 
-def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
+def _carry_out(experiment: "Experiment", console: Console) -> "list[Bar]":
     from dataclasses import asdict
 
     from duplus_nnunet.demo.scores import describe_results, judge
@@ -129,7 +171,7 @@ def _carry_out(experiment: "Experiment", console: "Console") -> "list[Bar]":
     return bars
 
 
-def _train(experiment: "Experiment", console: "Console") -> None:
+def _train(experiment: "Experiment", console: Console) -> None:
     options = experiment.options
     console.start_step(
         f"generating CT, MR and PET of {options.training_cases} bodies each to train on and of "
@@ -147,7 +189,7 @@ def _train(experiment: "Experiment", console: "Console") -> None:
     experiment.train()
 
 
-def _predict(experiment: "Experiment", console: "Console") -> None:
+def _predict(experiment: "Experiment", console: Console) -> None:
     console.start_step("predicting the unseen bodies in every contrast (nnUNetv2_predict --context contexts.csv)")
     experiment.predict_all()
     targets = " or ".join(f'"{target}"' for target in experiment.options.targets)

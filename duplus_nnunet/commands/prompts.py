@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duplus_nnunet.prompt_registry.entries import Entry
+    from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
+    from duplus_nnunet.prompt_registry.registry_file import RegistryFile
 
 _WIDEST_TABLE = 30
 _DATASET = "raw dataset: its folder, or its name or number in nnUNet_raw"
@@ -78,10 +79,9 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """List the datasets, contexts and targets of the registry."""
-    from duplus_nnunet.commands.prompts_text import summarise
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
-    summary = summarise((*users_registry(), *shipped_files()))
+    summary = _summarise((*users_registry(), *shipped_files()))
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
@@ -96,15 +96,14 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Show a dataset's prompts, or in which datasets a target occurs."""
-    from duplus_nnunet.commands.prompts_text import describe_entry, describe_target
     from duplus_nnunet.prompt_registry.finding import find_targets
 
     entry = _find_entry(args.name)
     if entry is not None:
-        _print_lines(describe_entry(entry, args.paraphrases))
+        _print_lines(_describe_entry(entry, args.paraphrases))
         return 0
     for file, target in find_targets(args.name):
-        _print_lines(describe_target(file, target))
+        _print_lines(_describe_occurrence(file, target))
     return 0
 
 
@@ -133,12 +132,12 @@ def run_embed(args: argparse.Namespace) -> int:
 
     from duplus_nnunet.errors import EncoderError
     from duplus_nnunet.prompt_registry import entry_texts
+    from duplus_nnunet.prompt_registry.embedding import fill_store
     from duplus_nnunet.prompt_registry.encoder import TextEncoder
     from duplus_nnunet.prompt_registry.finding import users_registry
     from duplus_nnunet.prompt_registry.registry_file import file_entry
     from duplus_nnunet.prompt_registry.shipped_texts import shipped_texts
     from duplus_nnunet.prompt_registry.store import user_folder
-    from duplus_nnunet.prompt_registry.store_filling import fill_store
 
     texts = [text for name in args.names for text in entry_texts(_require_entry(name))]
     if not args.names:
@@ -204,6 +203,78 @@ def _require_entry(name: str) -> "Entry":
         known = [file.form.dataset for file in (*users_registry(), *shipped_files())]
         raise PromptError(describe_unknown("dataset", name, known))
     return entry
+
+
+def _summarise(files: Sequence["RegistryFile"]) -> dict[str, Any]:
+    """Summarise registry files as plain data for JSON, with the numbers of datasets, contexts and distinct targets."""
+    contexts = {context.name for file in files for context in file.contexts.values()}
+    modalities = {context.modality for file in files for context in file.contexts.values()}
+    targets = {name for file in files for name in file.targets}
+    return {
+        "counts": {"datasets": len(files), "contexts": len(contexts), "distinct_targets": len(targets)},
+        "modalities": sorted(modalities),
+        "datasets": [_summarise_file(file) for file in files],
+    }
+
+
+def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
+    """Yield lines that show the prompts of a dataset."""
+    from duplus_nnunet.prompt_registry import context_sentences
+
+    yield f"{entry.dataset}   ({entry.origin})"
+    if entry.source:
+        yield f"source: {entry.source}"
+    for context in entry.contexts.values():
+        default = " (default)" if context.name == entry.default_context else ""
+        yield f"context {context.name}{default}: T1 {context_sentences(context)[0]!r}"
+        if with_paraphrases:
+            yield from (f"    {text}" for text in context_sentences(context)[1:])
+    default_context = entry.contexts[entry.default_context]
+    for target in entry.targets:
+        yield from _describe_target(target, default_context, with_paraphrases)
+
+
+def _describe_occurrence(file: "RegistryFile", target: "Target") -> Iterator[str]:
+    """Yield lines that show a target in one registry file."""
+    yield f"{file.form.dataset}   ({file.at('targets', target.name)})"
+    for context in file.contexts.values():
+        yield f"    context {context.name}"
+        yield from _describe_target(target, context, with_paraphrases=False)
+
+
+def _describe_target(target: "Target", context: "Context", with_paraphrases: bool) -> Iterator[str]:
+    from duplus_nnunet.prompt_registry import target_sentences
+
+    sentence, *paraphrases = target_sentences(context, target)
+    facts = [f"label {target.label!r}" if target.label != target.name else ""]
+    facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
+    facts += [f"mirrors into {target.partner}" if target.partner else ""]
+    facts += ["" if target.missing == "absent" else "missing means not annotated"]
+    known = "; ".join(fact for fact in facts if fact)
+    yield f"  {target.name}: T2 {sentence!r}" + (f"; {known}" if known else "")
+    if with_paraphrases:
+        yield from (f"    {text}" for text in paraphrases)
+
+
+def _summarise_file(file: "RegistryFile") -> dict[str, Any]:
+    return {
+        "dataset": file.form.dataset,
+        "file": str(file.path),
+        "source": file.form.source,
+        "contexts": {
+            context.name: {"modality": context.modality, "region": context.region, "prompt": context.prompt}
+            for context in file.contexts.values()
+        },
+        "targets": [
+            {
+                "name": target.name,
+                "synonyms": list(target.synonyms),
+                "partner": target.partner,
+                "missing": target.missing,
+            }
+            for target in file.targets.values()
+        ],
+    }
 
 
 def _print_lines(lines: Iterable[str]) -> None:

@@ -5,31 +5,31 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.data.composing.origins import Origin
+from duplus_nnunet.data.composing.label_values import LabelValues, assign_values
+from duplus_nnunet.data.composing.source_datasets import SourceDataset
 from duplus_nnunet.data.composing.spec import Spec
-from duplus_nnunet.data.composing.targets import United, unite_targets
-from duplus_nnunet.data.composing.values import Values, assign_values
+from duplus_nnunet.data.composing.targets import MergedTarget, merge_targets
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, Target
 
 
-def make_origin(name: str, targets: dict[str, Any], *described: Target) -> Origin:
+def make_origin(name: str, targets: dict[str, Any], *described: Target) -> SourceDataset:
     """Make a source of labels and their values; targets are called as their labels unless described."""
     known = {target.label: target for target in described}
     entry = Entry(name, {}, "", tuple(known.get(one, Target(one, one)) for one in targets if one != "ignore"), "a file")
     values = {label: tuple(value) if isinstance(value, list) else (value,) for label, value in targets.items()}
-    return Origin(name, f"Dataset001_{name}", Path(), entry, ("CT",), ".nii.gz", None, values, {}, {})
+    return SourceDataset(name, f"Dataset001_{name}", Path(), entry, ("CT",), ".nii.gz", None, values, {}, {})
 
 
-def unite(*origins: Origin, **spec: Any) -> list[United]:
-    return unite_targets(origins, Spec(**spec))
+def unite(*origins: SourceDataset, **spec: Any) -> list[MergedTarget]:
+    return merge_targets(origins, Spec(**spec))
 
 
-def names(united: list[United]) -> list[str]:
+def names(united: list[MergedTarget]) -> list[str]:
     return [one.target.name for one in united]
 
 
-def assign(*origins: Origin) -> Values:
+def assign(*origins: SourceDataset) -> LabelValues:
     return assign_values(origins, unite(*origins))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.demo.console import Console
+from duplus_nnunet.commands.demo import Console
 from duplus_nnunet.demo.host_commands import HostCommands, find_command, read_progress
 from duplus_nnunet.errors import HostError
 

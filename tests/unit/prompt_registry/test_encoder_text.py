@@ -13,11 +13,11 @@ import torch
 
 from duplus_nnunet.errors import EncoderError
 from duplus_nnunet.prompt_registry import EncoderIdentity, embed
+from duplus_nnunet.prompt_registry.embedding import fill_store
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.prompt_registry.encoder_folder import find_wheel
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
-from duplus_nnunet.prompt_registry.store_filling import fill_store
 
 SaveBert = Callable[..., Path]
 TEXTS = ["a liver", "left kidney of a computed tomography", "a spleen"]
