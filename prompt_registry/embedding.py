@@ -21,7 +21,7 @@ from duplus_nnunet.prompt_registry.store import (
     write_store,
 )
 
-_PORTION = 256
+_BATCH = 256
 
 
 def embed(
@@ -34,15 +34,15 @@ def embed(
 
     Args:
         texts: N texts, none empty.
-        encoder: Hub name or folder; None is the expected encoder or else the default.
-        pooling: `mean`, `cls` or `eos`; None is the expected one or else the model's own.
-        expected: The encoder that the other embeddings of a model come from; any other is refused.
+        encoder: Hub name or folder; None means the expected encoder, or else the default.
+        pooling: `mean`, `cls` or `eos`; None means the expected one, or else the encoder's own.
+        expected: The encoder of a model's other embeddings; any other is refused.
 
     Returns:
-        (N, E) float32 of length 1, rounded as stores round; and the encoder's identity.
+        Vectors (N, E), float32 of length 1, rounded as in stores; and the identity of the encoder.
 
     Raises:
-        EncoderError: The encoder is missing, damaged, or another than expected; a text is empty.
+        EncoderError: The encoder is missing, damaged, or not the expected one, or a text is empty.
     """
     _require_texts(texts)
     name = str(encoder) if encoder is not None else expected.name if expected else None
@@ -63,29 +63,38 @@ def find_store(name: str | None, pooling: str | None, expected: EncoderIdentity 
     """Find the store of an encoder by name and pooling.
 
     Raises:
-        EncoderError: There is one under that name, but by other weights than expected.
+        EncoderError: A store has that name, but its embeddings come from other weights than expected.
     """
-    wanted = DEFAULT_ENCODER.name if is_default(name) else name
+    full_name = DEFAULT_ENCODER.name if is_default(name) else name
     default_pooling = DEFAULT_ENCODER.pooling if is_default(name) else None
     pooling = pooling or default_pooling
-    found = [
-        store for store in all_stores() if store.identity.name == wanted and pooling in (None, store.identity.pooling)
+    stores = [
+        store
+        for store in all_stores()
+        if store.identity.name == full_name and pooling in (None, store.identity.pooling)
     ]
     if expected is not None:
-        same = [store for store in found if store.identity.sha256 == expected.sha256]
-        if found and not same and is_default(name):
-            expected.require_same(found[0].identity, str(found[0].path))
-        found = same
-    return found[0] if found else None
+        same = [store for store in stores if store.identity.sha256 == expected.sha256]
+        if stores and not same and is_default(name):
+            expected.require_same(stores[0].identity, str(stores[0].path))
+        stores = same
+    return stores[0] if stores else None
 
 
-def _say_nothing(_: int) -> None:
-    """Report no progress."""
+def _ignore_progress(_: int) -> None:
+    """Do not report progress."""
 
 
 @dataclass(frozen=True)
-class Filling:
-    """What filling a store did: its file, its encoder, and how many texts were new and known."""
+class StoreUpdate:
+    """Result of adding texts to a store.
+
+    Attributes:
+        path: File of the store.
+        identity: The encoder.
+        added: Number of texts that were added.
+        known: Number of texts that the store already held.
+    """
 
     path: Path
     identity: EncoderIdentity
@@ -98,40 +107,40 @@ def fill_store(
     model: TextEncoder,
     folder: Path,
     overwrite: bool = False,
-    report: Callable[[int], object] = _say_nothing,
-) -> Filling:
-    """Add texts to the store of an encoder in a folder.
+    report: Callable[[int], object] = _ignore_progress,
+) -> StoreUpdate:
+    """Add texts to the store of an encoder in a folder, encoding only those that it lacks.
 
     Args:
-        texts: What is to be in the store afterwards.
+        texts: Texts that the store is to hold.
         model: The encoder.
-        folder: Where stores are.
-        overwrite: Discard what other weights left under the encoder's name, and embed everything anew.
-        report: Called with the number of texts just done.
+        folder: Folder of the store.
+        overwrite: Embed all texts again, and delete stores of other weights under the encoder's name.
+        report: Called with the number of texts that were just encoded.
 
     Raises:
-        EncoderError: The folder has embeddings by other weights under the same name, and `overwrite` is off.
+        EncoderError: The folder has a store of other weights under the same name, and `overwrite` is off.
     """
     path = folder / store_name(model.identity)
-    _settle_rivals(folder, path, model.identity, overwrite)
+    _remove_outdated_stores(folder, path, model.identity, overwrite)
     old = read_store(path) if path.is_file() and not overwrite else None
     vectors = {} if old is None else dict(zip(map(int, old.keys), old.vectors, strict=True))
     known = len(vectors)
     new = [text for text in dict.fromkeys(texts) if key_of(text) not in vectors]
-    for start in range(0, len(new), _PORTION):
-        portion = new[start : start + _PORTION]
-        vectors.update(zip(map(key_of, portion), model.encode(portion), strict=True))
-        report(len(portion))
+    for start in range(0, len(new), _BATCH):
+        batch = new[start : start + _BATCH]
+        vectors.update(zip(map(key_of, batch), model.encode(batch), strict=True))
+        report(len(batch))
     if new:
         write_store(path, model.identity, vectors)
-    return Filling(path, model.identity, len(new), known)
+    return StoreUpdate(path, model.identity, len(new), known)
 
 
 def _require_texts(texts: Sequence[str]) -> None:
     empty = [index for index, text in enumerate(texts) if not text.strip()]
     if empty or not texts:
         where = f"text {empty[0] + 1} of {len(texts)} is empty" if empty else "there is no text"
-        message = f"Nothing to embed: {where}. Write a prompt."
+        message = f"Nothing to embed: {where}. Give a prompt."
         raise EncoderError(message)
 
 
@@ -144,7 +153,7 @@ def _encode(
         listed = ", ".join(repr(text) for text in missing[:5]) + (
             f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         )
-        message = f"{error} It is needed for texts that no store holds: {listed}."
+        message = f"{error} It is needed for texts without a stored embedding: {listed}."
         raise EncoderError(message) from error
     if expected is not None:
         expected.require_same(model.identity, f"Text encoder {model.identity.name!r}")
@@ -153,18 +162,20 @@ def _encode(
     return normalise_rows(round_vectors(model.encode(missing))), model.identity
 
 
-def _settle_rivals(folder: Path, path: Path, identity: EncoderIdentity, overwrite: bool) -> None:
-    rivals = [read_store(other) for other in sorted(folder.glob("*.npz")) if other != path]
-    for store in (rival for rival in rivals if _is_rival(rival, identity)):
+def _remove_outdated_stores(folder: Path, path: Path, identity: EncoderIdentity, overwrite: bool) -> None:
+    """Delete stores of the same encoder name and pooling but other weights, or refuse them."""
+    stores = [read_store(other) for other in sorted(folder.glob("*.npz")) if other != path]
+    for store in (store for store in stores if _is_outdated(store, identity)):
         if not overwrite:
-            there, here = store.identity.sha256[:12], identity.sha256[:12]
+            stored, current = store.identity.sha256[:12], identity.sha256[:12]
             message = (
-                f"{store.path} holds embeddings of {identity.name!r} by other weights ({there}..., at hand {here}...)."
+                f"{store.path} holds embeddings of {identity.name!r} with other weights ({stored}... instead of "
+                f"{current}...)."
             )
-            raise EncoderError(f"{message} Add --overwrite to discard them and embed everything anew.")
+            raise EncoderError(f"{message} Add --overwrite to delete them and embed all texts again.")
         store.path.unlink()
 
 
-def _is_rival(store: Store, identity: EncoderIdentity) -> bool:
-    same_question = (store.identity.name, store.identity.pooling) == (identity.name, identity.pooling)
-    return same_question and store.identity.sha256 != identity.sha256
+def _is_outdated(store: Store, identity: EncoderIdentity) -> bool:
+    same_name = (store.identity.name, store.identity.pooling) == (identity.name, identity.pooling)
+    return same_name and store.identity.sha256 != identity.sha256

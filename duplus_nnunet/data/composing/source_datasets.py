@@ -20,7 +20,7 @@ _READERS = (None, "None", "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO",
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case's image files, in the order of the channels, and its label map if there is one."""
+    """Image files of a case, in the order of the channels, and its label map, if it has one."""
 
     images: tuple[Path, ...]
     label: Path | None
@@ -178,9 +178,9 @@ def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[st
     return cases
 
 
-def _check_channels(identifier: str, folder: Path, found: int, expected: int) -> None:
-    if found != expected:
-        files = "files whose channel numbers have a gap" if found < 0 else f"{found} image file(s)"
+def _check_channels(identifier: str, folder: Path, count: int, expected: int) -> None:
+    if count != expected:
+        files = "files whose channel numbers have a gap" if count < 0 else f"{count} image file(s)"
         raise DataError(
             f"Case {identifier!r} in {folder} has {files}; dataset.json declares {expected} channel(s), from _0000 to "
             f"_{expected - 1:04}. Add the missing files, or correct dataset.json."

@@ -137,12 +137,12 @@ def _find_keys(marks: MarkedYaml, loc: Keys) -> Keys:
     return keys
 
 
-def _translate(marks: MarkedYaml, keys: Keys, kind: str, text: str, found: Any) -> Problem:
+def _translate(marks: MarkedYaml, keys: Keys, kind: str, text: str, value: Any) -> Problem:
     if kind == "extra_forbidden":
         form = Spec if len(keys) == 1 else PatientsForm
         listed = ", ".join(list_nearest_first(str(keys[-1]), form.model_fields))
         message = f"Unknown key {str(keys[-1])!r}. Did you mean one of: {listed}?"
     else:
         where = " -> ".join(map(str, keys)) or "the file"
-        message = f"{where}: {text.removeprefix('Value error, ')}; found {found!r}."
+        message = f"{where}: {text.removeprefix('Value error, ')}; found {value!r}."
     return Problem(marks.file, marks.line_of(keys), message)

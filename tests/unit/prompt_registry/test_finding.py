@@ -48,13 +48,13 @@ def test_the_number_does_not_count() -> None:
 def test_a_shipped_file_with_other_labels_is_passed_over_with_the_reason() -> None:
     search = search_entry("Dataset004_Hippocampus", labelled("Anterior", "Tail", channel="MRI"))
     assert search.entry.origin.startswith("drafted from")
-    assert "no target for the label 'Tail'" in " ".join(search.steps)
+    assert "no target for the label 'Tail'" in " ".join(search.explanations)
 
 
 def test_a_shipped_file_of_another_modality_is_passed_over_with_the_reason() -> None:
     search = search_entry("Dataset009_Spleen", labelled("spleen", channel="T2"))
     assert search.entry.origin.startswith("drafted from")
-    assert "contexts are for computed tomography, but the channels" in " ".join(search.steps)
+    assert "contexts are for computed tomography, but the channels" in " ".join(search.explanations)
 
 
 def test_of_two_files_of_a_name_the_fitting_one_is_taken() -> None:
@@ -107,7 +107,7 @@ def test_a_file_in_the_users_folder_serves_only_its_dataset(tmp_path: Path, monk
     monkeypatch.setenv("DUPLUS_REGISTRY", str(put(tmp_path, name="demo.yaml")))
     search = search_entry("Dataset502_Other", DEMO)
     assert search.entry.origin.startswith("drafted")
-    assert "none of its 1 files serves 'Dataset502_Other'" in " ".join(search.steps)
+    assert "none of its 1 files serves 'Dataset502_Other'" in " ".join(search.explanations)
 
 
 def test_a_users_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
