@@ -102,7 +102,7 @@ def test_nnunets_command_is_found_beside_this_python() -> None:
 
 
 def test_missing_command_is_named_with_the_remedy() -> None:
-    with pytest.raises(HostError, match=r"'nnUNetv2_nothing' was found neither in .*duplus doctor"):
+    with pytest.raises(HostError, match=r"'nnUNetv2_nothing' .*duplus doctor"):
         find_command("nnUNetv2_nothing")
 
 
@@ -129,5 +129,5 @@ def test_moving_line_is_erased_before_the_next_one() -> None:
 
 def test_there_is_no_moving_line_in_a_file() -> None:
     stream = io.StringIO()
-    Console(stream, steps=1).show("epoch 1")
+    Console(stream, steps=1).update("epoch 1")
     assert stream.getvalue() == ""
