@@ -284,7 +284,7 @@ def test_pretrained_weights_bring_their_adapter_but_not_their_table(plans: dict[
 
 def test_an_encoder_that_is_gone_stops_before_training(plans: dict[str, Any], tmp_path: Path) -> None:
     plans["duplus"]["encoder"]["name"] = str(tmp_path / "gone")
-    with pytest.raises(EncoderError, match="no such folder"):
+    with pytest.raises(EncoderError, match="does not exist"):
         open_texts(plans, PromptBank(plans))
 
 
