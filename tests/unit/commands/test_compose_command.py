@@ -1,4 +1,4 @@
-"""`duplus compose` as a user meets it: what it writes, when it does nothing, and that it never leaves half of it."""
+"""`duplus compose`: its output, when it has nothing to do, and that it never leaves incomplete datasets."""
 
 import os
 import re

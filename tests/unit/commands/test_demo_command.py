@@ -1,4 +1,4 @@
-"""`duplus demo`: its words are checked before anything is written, and its exit code tells whether the bars hold."""
+"""`duplus demo`: options are checked before anything is written, and the exit code depends on the criteria."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_folder_with_other_files_ends_with_a_message(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(("value", "code"), [(0.9, 0), (0.7, 1)])
-def test_exit_code_says_whether_every_bar_holds(
+def test_exit_code_says_whether_every_criterion_is_met(
     value: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "_run_experiment", lambda *_: [Criterion("dice", value, 0.8, at_least=True)])

@@ -1,4 +1,4 @@
-"""`duplus prompts` as a user meets it: words in, text and an exit code out."""
+"""`duplus prompts`: output and exit codes."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_without_nnunet_raw_the_remedy_is_named(
     assert "nnUNet_raw is not set" in capsys.readouterr().err
 
 
-def test_two_datasets_of_a_name_are_told_apart(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_datasets_of_a_name_are_distinguished(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw.parent / "Dataset502_Demo").mkdir()
     write_json(raw.parent / "Dataset502_Demo", {"labels": LABELS})
     assert duplus("where", "Demo") == 1
@@ -108,7 +108,7 @@ def test_draft_can_print_or_write_elsewhere(raw: Path, tmp_path: Path, capsys: p
     assert not (raw / "prompts.yaml").exists()
 
 
-def test_draft_into_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draft_into_a_folder_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("draft", "501", "--output", "none/own.yaml") == 1
     assert "cannot be written" in capsys.readouterr().err
 
@@ -156,7 +156,7 @@ def test_check_of_a_file_compares_it_with_the_dataset_beside_it(raw: Path, capsy
     assert "no target for the label 'spleen'" in capsys.readouterr().out
 
 
-def test_check_of_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_file_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("check", "none.yaml") == 1
     assert "none.yaml:1: Cannot read this file" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The table of cases: what is written comes back, and what contradicts itself is refused."""
+"""The table of cases is read back as written, and contradictions in it are refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Composed labels say of every target exactly what the source's labels said."""
+"""Every target can be recovered exactly from composed label maps."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `duplus compose` refuses: by name, with what to do, and with nothing left behind."""
+"""Errors of `duplus compose`, after which no files are left behind."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def test_a_number_that_is_taken_is_refused(raw: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("sources")
-def test_an_earlier_split_of_preprocessed_data_is_told(
+def test_an_earlier_split_of_preprocessed_data_is_reported(
     raw: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_All"
@@ -170,7 +170,7 @@ def test_sources_of_different_channels_say_how_to_split(
     assert patients == {"AutoPET/p0"}
 
 
-def test_channels_of_one_name_are_told_apart_by_number(
+def test_channels_of_one_name_are_distinguished_by_number(
     write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_raw(
@@ -242,7 +242,7 @@ def test_a_patient_in_training_and_test_images_is_refused(
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_split_of_ones_own_with_a_patient_on_both_sides_is_refused(
+def test_a_split_of_the_user_with_a_patient_on_both_sides_is_refused(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine.json").write_text(json.dumps([{"train": ["A_a0"], "val": ["A_a1"]}]), encoding="utf-8")
@@ -284,6 +284,6 @@ def test_files_of_different_endings_are_refused(
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_composed_dataset_is_no_source(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_composed_dataset_is_not_a_source(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compose("1", "2")
     assert "Dataset501_All" in fail(capsys, raw, "-o", "502", "501")

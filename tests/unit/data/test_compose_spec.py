@@ -1,4 +1,4 @@
-"""A specification for composing: what may stand in it, and how a mistake is told."""
+"""The specification of a composed dataset, and the errors in it."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_a_number_with_leading_zeros_is_not_octal(tmp_path: Path) -> None:
     assert list(spec.skip) == ["050"]
 
 
-def test_a_split_of_ones_own_is_named(tmp_path: Path) -> None:
+def test_a_split_of_the_user_is_named(tmp_path: Path) -> None:
     assert read(tmp_path, "splits: mine.json\n").splits == "mine.json"
 
 
@@ -72,7 +72,7 @@ def test_a_split_of_ones_own_is_named(tmp_path: Path) -> None:
         ("folds: 3\nfolds: 4", r"compose.yaml:2: .*'folds' .*line 1"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, text)
 
@@ -83,6 +83,6 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.yaml:1: "):
         read_spec(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""Which targets become one, in which order they stand, and what their values are."""
+"""Merging of targets, their order and their label values."""
 
 from pathlib import Path
 from typing import Any

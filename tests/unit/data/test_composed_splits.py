@@ -1,4 +1,4 @@
-"""Folds: no patient on both sides, every source in every fold, always the same."""
+"""Folds are by patient, balanced by source and reproducible."""
 
 import json
 from collections import Counter
@@ -58,7 +58,7 @@ def put(folder: Path, content: Any) -> Path:
     return folder / "splits_final.json"
 
 
-def test_a_split_of_ones_own_is_taken(tmp_path: Path) -> None:
+def test_a_split_of_the_user_is_taken(tmp_path: Path) -> None:
     splits = split_cases(ALIKE, 2, 0)
     assert read_splits(put(tmp_path, splits), ALIKE) == splits
 
@@ -82,12 +82,12 @@ def test_a_wrong_split_is_refused(tmp_path: Path, content: Any, message: str) ->
         read_splits(put(tmp_path, content), ALIKE)
 
 
-def test_a_split_that_is_not_there_or_no_json(tmp_path: Path) -> None:
+def test_a_split_that_does_not_exist_or_no_json(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json .*`splits`"):
         read_splits(tmp_path / "none.json", ALIKE)
 
 
-def test_another_split_beside_preprocessed_data_is_told(tmp_path: Path) -> None:
+def test_another_split_beside_preprocessed_data_is_reported(tmp_path: Path) -> None:
     check_preprocessed(tmp_path, split_cases(ALIKE, 5, 0))
     put(tmp_path, split_cases(ALIKE, 5, 0))
     check_preprocessed(tmp_path, split_cases(ALIKE, 5, 0))

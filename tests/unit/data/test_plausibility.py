@@ -1,4 +1,4 @@
-"""Whether an image can be of the context that it is said to be."""
+"""Whether the intensities of an image are plausible in its context."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_image_of_its_own_context_raises_no_warning(name: str, trained: bool) ->
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_ct_given_as_pet_is_told_with_the_better_context(trained: bool) -> None:
+def test_ct_given_as_pet_is_reported_with_the_better_context(trained: bool) -> None:
     warning = ask(make_ct(), "pet", trained)
     given, suggested = warning.split(" fit ")
     assert "'pet' (positron emission tomography)" in given
@@ -76,7 +76,7 @@ def test_ct_given_as_pet_is_told_with_the_better_context(trained: bool) -> None:
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_pet_given_as_ct_is_told_with_the_better_context(trained: bool) -> None:
+def test_pet_given_as_ct_is_reported_with_the_better_context(trained: bool) -> None:
     warning = ask(make_pet(), "ct", trained)
     given, suggested = warning.split(" fit ")
     assert "from 0 to 22" in given
@@ -89,23 +89,23 @@ def test_expected_range_is_that_of_the_training_images() -> None:
     assert "of such images is between" in ask(make_pet(), "ct", trained=False)
 
 
-def test_ct_scaled_to_a_byte_is_told() -> None:
+def test_ct_scaled_to_a_byte_is_reported() -> None:
     image = make_ct()
     assert ask(((image + 1024) / 4095 * 255).astype(np.uint8), "ct") is not None
 
 
-def test_ct_without_rescaling_to_hounsfield_units_is_told() -> None:
+def test_ct_without_rescaling_to_hounsfield_units_is_reported() -> None:
     warning = ask(make_ct() + 1024, "ct")
     assert "Hounsfield" in warning
     assert "'ct'" not in warning.split("was given")[1]
 
 
-def test_mr_given_as_ct_or_pet_is_told() -> None:
+def test_mr_given_as_ct_or_pet_is_reported() -> None:
     assert "'mr'" in ask(make_mr(), "ct").split(" fit ")[1]
     assert "too high" in ask(make_mr(), "pet")
 
 
-def test_ct_given_as_mr_is_told() -> None:
+def test_ct_given_as_mr_is_reported() -> None:
     assert "'ct'" in ask(make_ct(), "mr").split(" fit ")[1]
 
 
@@ -116,11 +116,11 @@ def test_mr_of_any_scale_is_plausible() -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_constant_image_is_told(name: str) -> None:
+def test_constant_image_is_reported(name: str) -> None:
     assert "all of them are 0" in ask(np.zeros(SHAPE), name)
 
 
-def test_activity_instead_of_uptake_values_is_told() -> None:
+def test_activity_instead_of_uptake_values_is_reported() -> None:
     assert "too high" in ask(make_pet() * 5000, "pet")
     assert "too low" in ask(make_pet() / 5000, "pet")
 

@@ -1,4 +1,4 @@
-"""The controls: every target, or every context, gets another's embeddings, and nothing else changes."""
+"""The controls exchange the embeddings of targets or contexts, and change nothing else."""
 
 import json
 from pathlib import Path

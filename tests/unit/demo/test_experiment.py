@@ -1,4 +1,4 @@
-"""The demonstration's steps: which commands are run, with which words, and what lies ready for them."""
+"""The steps of the demonstration: the commands, their options and their inputs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""nnU-Net's commands are run to their end, logged, and their failure is told with the end of the log."""
+"""nnU-Net's commands are run and logged, and their failure is reported with the end of the log."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""What the demonstration measures: label values are translated, and each contrast is asked for what is annotated."""
+"""Scores and picture of the demonstration: label values are translated, and only annotated targets are scored."""
 
 import json
 from pathlib import Path

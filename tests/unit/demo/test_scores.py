@@ -1,4 +1,4 @@
-"""The demonstration's scores: what they count, and when a bar is missed."""
+"""The scores of the demonstration and their criteria."""
 
 import math
 
@@ -88,11 +88,11 @@ def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> N
         (make_results(GOOD, ONE_BAD), ["mean Dice with T2 exchanged, MR"]),
     ],
 )
-def test_each_bar_can_be_missed_alone(results: Results, missed: list[str]) -> None:
+def test_each_criterion_can_be_missed_alone(results: Results, missed: list[str]) -> None:
     assert [criterion.name for criterion in evaluate_criteria(results) if not criterion.is_met] == missed
 
 
-def test_neither_transfer_nor_exchanged_contexts_have_a_bar() -> None:
+def test_neither_transfer_nor_exchanged_contexts_have_a_criterion() -> None:
     assert len(evaluate_criteria(make_results(GOOD, BAD))) == 2 + 1 + 2
 
 
@@ -102,7 +102,7 @@ def test_limits_themselves_belong_to_the_better_side_only_for_the_dice() -> None
 
 
 @pytest.mark.parametrize("at_least", [True, False])
-def test_a_value_that_is_no_number_clears_no_bar(at_least: bool) -> None:
+def test_a_value_that_is_no_number_clears_no_criterion(at_least: bool) -> None:
     assert not Criterion("dice", math.nan, 0.5, at_least=at_least).is_met
 
 

@@ -1,4 +1,4 @@
-"""The demonstration's folder: nothing of the user's is overwritten or removed."""
+"""The folder of the demonstration: the user's files are not overwritten or removed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where a text encoder's files are looked for, and what is said if they are not there."""
+"""Finding the files of a text encoder, and the errors if they are missing."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none"])
-def test_a_folder_that_is_not_there(name: str) -> None:
+def test_a_folder_that_does_not_exist(name: str) -> None:
     with pytest.raises(EncoderError, match=r"does not exist.*config\.json"):
         find_encoder_folder(name)
 

@@ -1,4 +1,4 @@
-"""Stored embeddings: what is in them comes out, what is damaged or of another encoder is refused."""
+"""Stored embeddings are read back; damaged ones and those of another encoder are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Text encoders at work: the default one where its wheel is installed, and tiny random ones made here."""
+"""Text encoders: the default one where its package is installed, and tiny random ones."""
 
 import json
 import subprocess
@@ -220,7 +220,7 @@ def test_known_and_new_texts_mix_with_the_default(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_wheel
-def test_left_and_right_are_told_apart() -> None:
+def test_left_and_right_are_distinguished() -> None:
     vectors, _ = embed(["left kidney", "right kidney", "liver"])
     assert vectors[0] @ vectors[1] < 0.95
     assert vectors[0] @ vectors[2] < vectors[0] @ vectors[1]

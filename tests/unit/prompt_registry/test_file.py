@@ -1,4 +1,4 @@
-"""Each fault of a registry file: found, with its line, and with what to do."""
+"""Every problem in a registry file is reported with its line."""
 
 import re
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_file_says_where_its_parts_stand(tmp_path: Path) -> None:
     assert good(tmp_path).at("targets", "liver").endswith("demo.yaml:10")
 
 
-def test_yaml_that_is_no_mapping(tmp_path: Path) -> None:
+def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
     _, problems = check_registry_file(write(tmp_path, "- liver\n- spleen\n"))
     assert str(problems[0]).startswith(f"{tmp_path / 'demo.yaml'}:1: ")
     assert "found a list" in str(problems[0])
@@ -94,12 +94,12 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     assert "YAML" in problems[0].message
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     _, problems = check_registry_file(tmp_path / "none.yaml")
     assert "none.yaml:1: " in str(problems[0])
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "demo.yaml"
     path.write_bytes(b"dataset: \xff\xfe")
     _, problems = check_registry_file(path)
@@ -132,7 +132,7 @@ def test_a_left_without_its_right(tmp_path: Path) -> None:
     assert "partner: none" in fault
 
 
-def test_a_partner_that_is_no_target(tmp_path: Path) -> None:
+def test_a_partner_that_is_not_a_target(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {partner: lung}")
     assert re.search(r"'lung' of 'liver' .*'right kidney'", fault)
 

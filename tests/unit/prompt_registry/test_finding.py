@@ -1,4 +1,4 @@
-"""Which file a dataset's prompts come from, and what happens when it does not fit."""
+"""Which file the prompts of a dataset come from, and the errors if it does not match."""
 
 import re
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_a_file_in_the_users_folder_serves_only_its_dataset(tmp_path: Path, monk
     assert re.search(r"\b1 files .*'Dataset502_Other'", " ".join(search.explanations))
 
 
-def test_a_users_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_folder_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUPLUS_REGISTRY", str(tmp_path / "none"))
     with pytest.raises(RegistryError, match=r"DUPLUS_REGISTRY .*not a folder"):
         find_entry("Dataset501_Demo", DEMO)
