@@ -7,7 +7,6 @@ import argparse
 import functools
 import os
 import sys
-import tempfile
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.inference.model_folder import describe_targets
 from duplus_nnunet.inference.options import HELP, add_options, read_options
 from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.outputs.files import require_writable
 
 # nnU-Net's name for the class that its prediction commands make.
 _PREDICTOR = "nnUNetPredictor"
@@ -107,14 +107,8 @@ def _check_output(arguments: Sequence[str]) -> None:
         return
     if images is not None and Path(images).resolve() == Path(folder).resolve():
         raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(
-            f"The output folder {folder} cannot be written: {error}. Choose another one with -o."
-        ) from error
+    require_writable(Path(folder), "Choose another output folder with -o.")
+    Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 def _take_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

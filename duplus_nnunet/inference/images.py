@@ -3,13 +3,13 @@
 import gzip
 import math
 import os
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
 _BLOCK = 1 << 22
 _LENGTH_IN_GZIP = 1 << 32
@@ -90,29 +90,20 @@ def check_finite(data: Any) -> None:
 
 
 def list_folder(folder: Path, ending: str) -> list[list[str]]:
-    """List the files of each case of a folder, as nnU-Net does, where there is something to list.
+    """List the files of each case of a folder, in the order in which nnU-Net predicts them.
 
     Raises:
         DataError: There is no case, or a file has no channel number.
     """
-    from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
-
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise DataError(f"The input folder {folder} cannot be read: {error}. Name another one with -i.") from error
-    images = [name for name in names if name.endswith(ending)]
-    if not images:
-        there = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
-        raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {there}.")
-    for name in images:
-        if not re.fullmatch(r".+_\d{4}", name.removesuffix(ending)):
-            raise DataError(
-                f"{folder / name} has no channel number. Name a case's first channel CASE_0000{ending}, its second one "
-                f"CASE_0001{ending} and so on."
-            )
-    cases: list[list[str]] = create_lists_from_splitted_dataset_folder(str(folder), ending)
-    return cases
+    cases = list_images(folder, ending)
+    if not cases:
+        content = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
+        raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {content}.")
+    return [[str(file) for file in channels.values()] for _, channels in sorted(cases.items())]
 
 
 def _count_bytes(file: Path) -> int:

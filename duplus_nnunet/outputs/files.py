@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,16 +44,33 @@ def open_new_file(file: Path) -> Iterator[Path]:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
-def require_writable(folder: Path) -> None:
-    """Check that a folder is writable, before a long computation starts; nothing is created.
+def require_writable(folder: Path, advice: str = "Choose another folder.") -> None:
+    """Check that files can be written to a folder, before anything long begins; nothing is left there.
+
+    Args:
+        folder: The folder. If it does not exist, the nearest folder above it that does is checked.
+        advice: What to do if it cannot be written to, a sentence.
 
     Raises:
-        DataError: The folder, or its nearest existing parent if it does not exist, is a file or is not writable.
+        DataError: The folder, or the nearest path above it that exists, is a file or may not be written to.
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = "is not writable" if existing.is_dir() else "is a file"
-        raise DataError(f"Cannot write to {folder}: {existing} {reason}. Choose another folder.")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to: {existing}: {error.strerror or error}. {advice}") from error
+
+
+def require_writable_file(file: Path, advice: str) -> None:
+    """Check that a file can be written, as `require_writable` does for its folder.
+
+    Raises:
+        DataError: It is a folder, or nothing can be written to its folder.
+    """
+    if file.is_dir():
+        raise DataError(f"{file} cannot be written: it is a folder. {advice}")
+    require_writable(file.parent, advice)
 
 
 def write_text(file: Path, content: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.comparison import Comparison
 from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
+from duplus_nnunet.text_table import format_table
 
 
 def format_scores(scores: Aggregate) -> Iterator[str]:
@@ -14,19 +15,18 @@ def format_scores(scores: Aggregate) -> Iterator[str]:
     overall = {OVER_SOURCES: scores.mean}
     if len(scores.sources) > 1:
         overall[f"{ALL_SOURCES} {OVER_TARGETS}"] = scores.over_targets
-    width = max(map(len, [*overall, *(f"  {row.target}" for row in scores.rows), *scores.sources, f"  {OVER_TARGETS}"]))
-    nsd = f"NSD at {scores.tolerance:g} mm"
-    yield f"{'':<{width}}  cases  present  false pos.  {'Dice':<22} {nsd}"
+    rows: list[tuple[str, ...]] = [("", "cases", "present", "false pos.", "Dice", f"NSD at {scores.tolerance:g} mm")]
     for source, means in scores.sources.items():
-        yield source
+        rows.append((source,))
         for row in scores.rows:
             if row.source == source:
-                counts = f"{row.annotated:5}  {row.present:7}  {row.false_positives:10}"
-                yield f"{f'  {row.target}':<{width}}  {counts}  {_format_mean(row.dice):<22} {_format_mean(row.nsd)}"
-        texts = f"{_format_mean(means['dice']):<22} {_format_mean(means['nsd'])}"
-        yield f"{f'  {OVER_TARGETS}':<{width}}  {'':26}  {texts}".rstrip()
-    for name, means in overall.items():
-        yield f"{name:<{width}}  {'':26}  {_format_mean(means['dice']):<22} {_format_mean(means['nsd'])}"
+                counts = (str(row.annotated), str(row.present), str(row.false_positives))
+                rows.append((f"  {row.target}", *counts, _format_mean(row.dice), _format_mean(row.nsd)))
+        rows.append((f"  {OVER_TARGETS}", "", "", "", _format_mean(means["dice"]), _format_mean(means["nsd"])))
+    rows += [
+        (name, "", "", "", _format_mean(means["dice"]), _format_mean(means["nsd"])) for name, means in overall.items()
+    ]
+    yield from format_table(rows, align="<>>>")
     coarse = [case for case in scores.cases.values() if max(case.spacing) > scores.tolerance]
     if coarse:
         widest = max(max(case.spacing) for case in coarse)
@@ -49,10 +49,8 @@ def format_comparison(comparison: Comparison, other: Path) -> Iterator[str]:
     for difference in comparison.differences:
         name = f"{difference.source}, {difference.target}"
         texts.setdefault(name, {})[difference.metric] = _format_mean(difference.mean, signed=True)
-    width = max(map(len, texts))
-    yield f"{'':<{width}}  {'Dice':<25} NSD"
-    for name, metrics in texts.items():
-        yield f"{name:<{width}}  {metrics['dice']:<25} {metrics['nsd']}"
+    rows = [(name, metrics["dice"], metrics["nsd"]) for name, metrics in texts.items()]
+    yield from format_table([("", "Dice", "NSD"), *rows])
 
 
 def _format_mean(mean: Mean, signed: bool = False) -> str:

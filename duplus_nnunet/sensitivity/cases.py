@@ -9,8 +9,7 @@ import numpy as np
 
 from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.errors import DataError
-
-_CHANNEL = "_0000"
+from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def read_truth(
 def _list_cases(images: Path, labels: Path, ending: str) -> list[LabelledCase]:
     if not labels.is_dir():
         raise DataError(f"-i is the folder {images}, but -l is {labels}. Give the folder of its label maps with -l.")
-    channels: dict[str, list[str]] = {}
-    for file in sorted(images.glob(f"*{ending}")):
-        channels.setdefault(file.name.removesuffix(ending)[: -len(_CHANNEL)], []).append(str(file))
+    channels = list_images(images, ending)
     if not channels:
         content = ", ".join(sorted(file.name for file in images.iterdir())[:5]) or "nothing"
         raise DataError(f"The folder {images} has no image CASE_0000{ending}; it contains {content}.")
@@ -105,4 +102,7 @@ def _list_cases(images: Path, labels: Path, ending: str) -> list[LabelledCase]:
             f"{len(missing)} of {len(channels)} cases in {images} have no label map in {labels}, the first is "
             f"{missing[0]}{ending}. Add it, or give a single case: its images with -i, its label map with -l."
         )
-    return [LabelledCase(name, tuple(files), str(labels / f"{name}{ending}")) for name, files in channels.items()]
+    return [
+        LabelledCase(name, tuple(map(str, files.values())), str(labels / f"{name}{ending}"))
+        for name, files in channels.items()
+    ]

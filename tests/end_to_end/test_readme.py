@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.data.phantom import write_phantom_dataset
 from duplus_nnunet.data.phantom_sources import write_phantom_sources
+
+from ..phantom_dataset import write_phantom_dataset
 
 pytestmark = pytest.mark.slow
 

@@ -204,17 +204,17 @@ def _open(args: argparse.Namespace) -> "list[RawDataset]":
 def _list_cases(datasets: "list[RawDataset]") -> list[str]:
     """List the cases with an image in imagesTr or imagesTs."""
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.prompt_registry.raw_dataset import list_images, require_file_ending
 
     cases: set[str] = set()
     for dataset in datasets:
-        ending = dataset.dataset_json.get("file_ending")
-        if not isinstance(ending, str):
-            raise DataError(f'{dataset.folder / "dataset.json"} has no "file_ending". Add it, for example ".nii.gz".')
-        tail = f"_0000{ending}"
-        images = [file for part in ("imagesTr", "imagesTs") for file in Path(dataset.folder / part).glob(f"*{tail}")]
-        if not images:
-            raise DataError(f"{dataset.folder} has no image *{tail} in imagesTr or imagesTs. Add the images.")
-        cases |= {file.name.removesuffix(tail) for file in images}
+        ending = require_file_ending(dataset.dataset_json, dataset.folder / "dataset.json")
+        folders = [dataset.folder / part for part in ("imagesTr", "imagesTs")]
+        images = [list_images(folder, ending, skip_unnumbered=True) for folder in folders]
+        identifiers = {case for listed in images for case, channels in listed.items() if 0 in channels}
+        if not identifiers:
+            raise DataError(f"{dataset.folder} has no image *_0000{ending} in imagesTr or imagesTs. Add the images.")
+        cases |= identifiers
     return sorted(cases)
 
 

@@ -1,10 +1,8 @@
 """Reads a clinical table, one row per patient, into records by its schema; each row that cannot be read is reported."""
 
-import csv
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Literal
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, list_spellings, normalise
+from duplus_nnunet.table_files import read_csv
 
 Severity = Literal["error", "warning", "note"]
 # Values of `Record.event`; the first is the event to be predicted.
 SEEN, CENSORED = "seen", "censored"
-_DELIMITERS = ",;\t"
 LATE_ENTRY = (
     "Delayed entry (left truncation) is taken into account by Kaplan-Meier, by the networks with every loss but 'cox', "
     "and in the pairs that concordance compares. Cox, Coxnet and the random survival forest do not support it: they "
@@ -95,44 +93,21 @@ def read_rows(file: Path) -> Rows:
         DataError: It cannot be read, a quote is not closed, it has no rows, names a column twice, or rows differ in
             length.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}. Put the clinical table there.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
-    header = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    lines = [line for line in _split_lines(text, delimiter, file) if any(cell.strip() for cell in line)]
-    if len(lines) < 2:
-        raise DataError(f"{file} has {len(lines)} line(s); expected a header and one row a patient.")
-    columns = [name.strip() for name in lines[0]]
+    table = read_csv(file, "Put the clinical table there.")
+    if not table.rows:
+        lines = len(table.rows) + bool(table.columns)
+        raise DataError(f"{file} has {lines} line(s); expected a header and one row a patient.")
+    columns = table.columns
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice or "" in columns:
         raise DataError(f"{file} has {'a column without a name' if '' in columns else f'two columns {twice[0]!r}'}.")
-    for number, line in enumerate(lines[1:], 1):
-        if len(line) != len(columns):
+    for number, row in enumerate(table.rows, 1):
+        if len(row.cells) != len(columns):
             raise DataError(
-                f"Row {number} of {file} has {len(line)} cells, the header {len(columns)}. Quote cells that hold "
-                f"{delimiter!r}, and fill in what is missing."
+                f"Row {number} of {file} has {len(row.cells)} cells, the header {len(columns)}. Quote cells that hold "
+                f"{table.delimiter!r}, and fill in what is missing."
             )
-    rows = tuple(dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:])
-    return Rows(str(file), tuple(columns), rows)
-
-
-def _split_lines(text: str, delimiter: str, file: Path) -> Iterator[list[str]]:
-    """Split text into cells, strictly: an unclosed quote would merge the following lines into one cell."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for line in reader:
-            yield line
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"Line {start} of {file} cannot be read ({error}). Close each quote right before the next {delimiter!r} or "
-            'the end of the line, and write one that belongs to the text twice (""), or take it out.'
-        ) from error
+    return Rows(str(file), columns, tuple(dict(zip(columns, row.cells, strict=True)) for row in table.rows))
 
 
 def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list[Finding]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.text_table import format_table
 
 DIRECTIONS = (
     "Concordance (C) and AUC: higher is better, 0.5 is chance. Integrated Brier score: lower is better. Brier skill: "
@@ -17,15 +18,15 @@ _WHOLE_DAYS = 10
 
 def describe_study(study: Study) -> Iterator[str]:
     """Format scores, differences from the first method, and left-out centres as lines for the terminal."""
-    width = max(map(len, study.methods)) + 2
+    rows: list[tuple[str, ...]] = []
     for title, table, signed in _list_tables(study):
-        if not table:
-            continue
-        names = _list_scores(table)
-        wide = max(width, len(title) + 2)
-        yield f"{title:<{wide}}" + "".join(f"{score:<26}" for score in names)
-        for name, found in table.items():
-            yield f"{name:<{wide}}" + "".join(f"{format_value(found[score], signed):<26}" for score in names)
+        if table:
+            names = _list_scores(table)
+            rows.append((title, *names))
+            rows += [
+                (method, *(format_value(values[score], signed) for score in names)) for method, values in table.items()
+            ]
+    yield from format_table(rows)
     yield DIRECTIONS
 
 

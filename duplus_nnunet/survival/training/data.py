@@ -9,7 +9,7 @@ from pathlib import Path
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_dataset
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase
 from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.folds import make_folds
@@ -93,8 +93,8 @@ def read_clinical_data(dataset: str, table: CaseTable) -> ClinicalData:
 
 
 def _list_tests(folder: Path, ending: str) -> list[str]:
-    tail = f"_0000{ending}"
-    return [file.name.removesuffix(tail) for file in (folder / "imagesTs").glob(f"*{tail}")]
+    images = list_images(folder / "imagesTs", ending, skip_unnumbered=True)
+    return [case for case, channels in images.items() if 0 in channels]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`duplus evaluate`, and what a trainer calls after its validation."""
+"""`duplus evaluate`, and the evaluation after a trainer's validation."""
 
 import json
 import math
@@ -274,7 +274,7 @@ def test_comparison_at_another_tolerance_is_refused(home: Path, capsys: pytest.C
         (["--tolerance", "-1"], "-1.0 mm"),
         (["-np", "0"], "-np is 0; expected 1 or more"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
-        (["-o", "/proc/scores"], "cannot be written into /proc/scores"),
+        (["-o", "/proc/scores"], "/proc/scores cannot be written to"),
     ],
 )
 def test_bad_options_end_with_a_message(
@@ -317,7 +317,7 @@ def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path)
     assert read(home)["mean"] == {"dice": None, "dice_interval": None, "nsd": None, "nsd_interval": None}
 
 
-def test_validation_without_predictions_or_with_a_stray_label_is_told(home: Path) -> None:
+def test_validation_without_predictions_or_with_a_stray_label_is_reported(home: Path) -> None:
     table = write_table(home)
     with pytest.raises(DataError, match=r"'\.nii\.gz'"):
         score_validation(home, home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)

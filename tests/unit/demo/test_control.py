@@ -1,4 +1,4 @@
-"""The controls: every target, or every context, gets another's embeddings, and nothing else changes."""
+"""The controls exchange the embeddings of targets or contexts, and change nothing else."""
 
 import json
 from pathlib import Path
@@ -85,12 +85,12 @@ def test_contexts_are_exchanged_and_targets_stay() -> None:
 def test_one_context_cannot_be_exchanged() -> None:
     plans = make_plans()
     del plans["duplus"]["contexts"]["MR"]
-    with pytest.raises(PlansError, match=r"the contexts \['CT'\]; .* two or more"):
+    with pytest.raises(PlansError, match=r"contexts \['CT'\]"):
         exchange_contexts(plans)
 
 
 def test_one_target_cannot_be_exchanged() -> None:
-    with pytest.raises(PlansError, match="two or more"):
+    with pytest.raises(PlansError, match="targets"):
         exchange_targets(make_plans(["liver"]), "CT")
 
 

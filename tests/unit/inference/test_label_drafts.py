@@ -158,8 +158,12 @@ def test_a_device_that_is_not_there_or_a_folder_that_cannot_be_written_is_told_a
     args = Namespace(masks_from=model, context=None, device="gpu")
     with pytest.raises(HostError, match="'gpu' is not known; use cpu, cuda or mps"):
         draft_masks(open_raw_dataset(str(raw)), args)
-    monkeypatch.setattr("os.access", lambda *asked: False)
-    with pytest.raises(DataError, match="writable"):
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
         draft_masks(open_raw_dataset(str(raw)), args)
 
 

@@ -1,6 +1,5 @@
 """Atomic writing of files."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,16 @@ def test_unwritable_folder_is_refused_and_nothing_is_created(tmp_path: Path) -> 
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     require_writable(tmp_path / "new" / "deep")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    with pytest.raises(DataError, match=r"file[\\/]deep: .*[\\/]file is a file"):
+    with pytest.raises(DataError, match=r"deep cannot be written to: .*/file: .*Choose another folder"):
         require_writable(tmp_path / "file" / "deep")
 
 
-def test_folder_without_write_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+def test_a_folder_without_leave_to_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
         require_writable(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from duplus_nnunet.cli import main
-from duplus_nnunet.commands.prompts_sensitivity import to_json, write_text
+from duplus_nnunet.commands.prompts_sensitivity import describe_report, to_json
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.sensitivity.study import SensitivityReport, _predict, _summarise, compute_dice, find_folds
@@ -143,15 +142,12 @@ def test_t1_is_reported_apart_from_t2(report: SensitivityReport) -> None:
 
 
 def test_the_text_names_spread_worst_wording_and_what_is_absent(report: SensitivityReport) -> None:
-    lines = list(write_text(report))
-    patterns = [
-        rf"liver \(.*\b1\).*0\.400.*0\.500.*'liver in {CT}'",
-        rf"0\.900 .*{T2['liver']}",
-        r"spleen \(.*\b2\)",
-        r"1 of 2 .*0\.400",
-        r"1 of 2 .*0\.100",
-    ]
-    assert [pattern for pattern in patterns if not any(re.search(pattern, line) for line in lines)] == []
+    lines = list(describe_report(report))
+    assert f"  liver (label value 1): spread 0.400, worst 0.500 by 'liver in {CT}'" in lines
+    assert ["0.900", "T2", *T2["liver"].split()] in [line.split() for line in lines]
+    assert "  spleen (label value 2): not in the label map" in lines
+    assert any(line.startswith("wordings of T2: spread of 1 of 2 target(s) 0.400 on average") for line in lines)
+    assert any(line.startswith("wordings of T1: spread of 1 of 2 target(s) 0.100") for line in lines)
 
 
 def test_json_holds_everything_and_no_nan(report: SensitivityReport) -> None:
@@ -178,10 +174,12 @@ def test_a_stock_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*ARGUMENTS, "-m", "none", "--json", str(tmp_path / "none" / "report.json")]) == 1
-    assert "--json" in capsys.readouterr().err
-    assert main([*ARGUMENTS, "-m", "none", "--json", str(tmp_path)]) == 1
-    assert str(tmp_path) in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "report.json", tmp_path):
+        assert main([*ARGUMENTS, "-m", "none", "--json", str(path)]) == 1
+        error = capsys.readouterr().err
+        assert str(path.parent if path.name == "report.json" else path) in error
+        assert "--json" in error
 
 
 def test_a_device_that_is_not_there_is_refused(

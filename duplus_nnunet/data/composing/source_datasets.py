@@ -1,7 +1,4 @@
-"""The raw datasets that are put together: what a user named goes in, what lies in their folders comes out.
-
-Only file names, dataset.json and the prompts are read here; images and labels are not opened.
-"""
+"""Opens the raw datasets to compose: reads dataset.json, prompts and file names, but no image or label map."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +12,7 @@ from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
-from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_dataset, require_file_ending
 
 IGNORE = "ignore"
 _READERS = (None, "None", "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
@@ -23,27 +20,27 @@ _READERS = (None, "None", "SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO",
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case's image files, in the order of the channels, and its label map if there is one."""
+    """Image files of a case, in the order of the channels, and its label map, if it has one."""
 
     images: tuple[Path, ...]
     label: Path | None
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceDataset:
     """One raw dataset.
 
     Attributes:
-        name: How it is called in case names.
-        dataset: nnU-Net's name.
-        folder: Where it lies.
+        name: Its name in the case identifiers of the composed dataset.
+        dataset: nnU-Net's name of it.
+        folder: Its folder.
         entry: Its prompts.
         channels: Names of its channels.
-        ending: Of its image files, such as `.nii.gz`.
-        reader: nnU-Net's reader that its dataset.json insists on.
+        ending: Ending of its image files, such as `.nii.gz`.
+        reader: The reader that dataset.json requires, None if it requires none.
         labels: Values of each label, the ignore label included.
         training: Cases of imagesTr by identifier.
-        tests: Cases of imagesTs.
+        tests: Cases of imagesTs by identifier.
     """
 
     name: str
@@ -58,40 +55,39 @@ class Origin:
     tests: Mapping[str, CaseFiles]
 
 
-def open_origins(sources: Sequence[str], spec: Spec) -> list[Origin]:
+def open_source_datasets(names: Sequence[str], spec: Spec) -> list[SourceDataset]:
     """Open all sources, in the order given.
 
     Raises:
-        DataError: One is missing, damaged, empty, named twice, or cannot be told apart from another.
+        DataError: A source is missing, damaged, empty or named twice, or two sources would have the same name.
     """
-    if not sources:
+    if not names:
         raise DataError("No source was named. Name raw datasets by number, name or folder: duplus compose ... 4 50 60")
-    found = [open_raw_dataset(source) for source in sources]
-    datasets = [dataset.name for dataset in found]
-    twice = [name for name in datasets if datasets.count(name) > 1]
-    if twice:
-        raise DataError(f"The source {twice[0]!r} is named twice. Name each source once.")
-    names = {find_dataset(key, datasets, "names"): name for key, name in spec.names.items()}
-    origins = [
-        _open(dataset.folder.absolute(), dataset.dataset_json, dataset.name, names.get(dataset.name))
-        for dataset in found
+    raw_datasets = [open_raw_dataset(name) for name in names]
+    datasets = [raw.name for raw in raw_datasets]
+    repeated = [name for name in datasets if datasets.count(name) > 1]
+    if repeated:
+        raise DataError(f"The source {repeated[0]!r} is named twice. Name each source once.")
+    short_names = {find_dataset(key, datasets, "names"): name for key, name in spec.names.items()}
+    sources = [
+        _open(raw.folder.absolute(), raw.dataset_json, raw.name, short_names.get(raw.name)) for raw in raw_datasets
     ]
     first: dict[str, str] = {}
-    for origin in origins:
-        other = first.setdefault(normalise(origin.name), origin.dataset)
-        if other != origin.dataset:
+    for source in sources:
+        other = first.setdefault(normalise(source.name), source.dataset)
+        if other != source.dataset:
             raise DataError(
-                f"{other!r} and {origin.dataset!r} would both be called {origin.name!r}. Give one another name in the "
-                f"specification: `names: {{{origin.dataset}: {origin.name}B}}`."
+                f"{other!r} and {source.dataset!r} would both be called {source.name!r}. Give one another name in the "
+                f"specification: `names: {{{source.dataset}: {source.name}B}}`."
             )
-    return origins
+    return sources
 
 
 def find_dataset(key: int | str, datasets: Iterable[str], where: str) -> str:
-    """Find the source that a key of the specification names, by number, name, or name without number.
+    """Find the source that a key of the specification refers to: by number, name, or name without its number.
 
     Raises:
-        DataError: It is none of the sources.
+        DataError: The key refers to none of the sources.
     """
     datasets = tuple(datasets)
     for name in datasets:
@@ -103,17 +99,15 @@ def find_dataset(key: int | str, datasets: Iterable[str], where: str) -> str:
     raise DataError(f"`{where}` of the specification: {describe_unknown('source', str(key), datasets)}")
 
 
-def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str | None) -> Origin:
+def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str | None) -> SourceDataset:
     if (folder / CASE_TABLE).exists():
-        raise DataError(f"{dataset} was composed itself. Name the datasets that it was composed of.")
+        raise DataError(f"{dataset} is itself a composed dataset. Name the datasets that it was composed of.")
     where = folder / "dataset.json"
     entry = find_entry(dataset, dataset_json, folder)
-    ending, reader = dataset_json.get("file_ending"), dataset_json.get("overwrite_image_reader_writer")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise DataError(f'{where}: expected "file_ending" to be such as ".nii.gz", found {ending!r}. Add it.')
+    ending, reader = require_file_ending(dataset_json, where), dataset_json.get("overwrite_image_reader_writer")
     if reader not in _READERS:
         raise DataError(
-            f"{where} asks for the reader {reader!r}; images are composed if SimpleITK or nibabel reads them. "
+            f"{where} requires the reader {reader!r}; images can be composed only if SimpleITK or nibabel reads them. "
             "Convert them to NIfTI."
         )
     channels = channel_names(dataset_json)
@@ -121,14 +115,14 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
         raise DataError(f'{where} has no "channel_names". Add them, such as {{"0": "CT"}}.')
     training = _list_cases(folder, dataset_json, ending, len(channels))
     if not training:
-        raise DataError(f"{folder / 'imagesTr'} holds no image *_0000{ending}, so {dataset} has nothing to give.")
+        raise DataError(f"{folder / 'imagesTr'} holds no image *_0000{ending}. {dataset} needs training cases.")
     for identifier, files in training.items():
         if files.label is None:
             raise DataError(
                 f"Case {identifier!r} of {dataset} has an image, but there is no {folder / 'labelsTr' / identifier}"
                 f"{ending}. Add the label map, or take the image out of imagesTr."
             )
-    return Origin(
+    return SourceDataset(
         name=name or strip_dataset_number(dataset),
         dataset=dataset,
         folder=folder,
@@ -146,55 +140,48 @@ def _read_labels(dataset_json: Mapping[str, Any], where: Path) -> dict[str, tupl
     labels: dict[str, tuple[int, ...]] = {}
     for name, value in dataset_json["labels"].items():
         try:
-            values = tuple(int(one) for one in (value if isinstance(value, list) else [value]))
+            values = tuple(int(number) for number in (value if isinstance(value, list) else [value]))
         except (TypeError, ValueError) as error:
             text = f"{where}: label {name!r} has the value {value!r}; expected a whole number or a list of them."
             raise DataError(text) from error
         if 0 in values and values != (0,):
-            raise DataError(f"{where}: the region {name!r} contains 0, the background. Take the 0 out.")
+            raise DataError(f"{where}: the region {name!r} contains 0, the background. Remove the 0.")
         if values != (0,):
             labels[str(name)] = values
     return labels
 
 
 def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, channels: int) -> dict[str, CaseFiles]:
-    """List training cases: those that dataset.json names file by file, or else what lies in imagesTr."""
-    named = dataset_json.get("dataset")
-    if named is None:
+    """List the training cases: those that dataset.json lists file by file, or else those in imagesTr."""
+    listed = dataset_json.get("dataset")
+    if listed is None:
         return _list_folder(folder, "Tr", ending, channels)
     cases = {}
-    for identifier, files in named.items():
-        images, label = tuple(folder / one for one in files["images"]), folder / files["label"]
+    for identifier, files in listed.items():
+        images, label = tuple(folder / image for image in files["images"]), folder / files["label"]
         missing = [file for file in (*images, label) if not file.is_file()]
         if missing:
-            raise DataError(f"{folder / 'dataset.json'}, case {identifier!r}: there is no {missing[0]}. Mend the path.")
+            raise DataError(
+                f"{folder / 'dataset.json'}, case {identifier!r}: there is no {missing[0]}. Correct the path."
+            )
         _check_channels(identifier, folder, len(images), channels)
         cases[identifier] = CaseFiles(images, label)
     return cases
 
 
 def _list_folder(folder: Path, part: str, ending: str, channels: int) -> dict[str, CaseFiles]:
-    images, labels = folder / f"images{part}", folder / f"labels{part}"
-    found: dict[str, dict[int, Path]] = {}
-    for file in sorted(file for file in images.glob(f"*{ending}") if not file.name.startswith(".")):
-        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
-        if numbered is None:
-            raise DataError(f"{file} has no channel number. nnU-Net expects CASE_0000{ending}: rename it.")
-        found.setdefault(numbered[1], {})[int(numbered[2])] = file
     cases = {}
-    for identifier, files in found.items():
+    for identifier, files in list_images(folder / f"images{part}", ending).items():
         _check_channels(identifier, folder, len(files) if set(files) == set(range(len(files))) else -1, channels)
-        label = labels / f"{identifier}{ending}"
-        cases[identifier] = CaseFiles(
-            tuple(files[index] for index in sorted(files)), label if label.is_file() else None
-        )
+        label = folder / f"labels{part}" / f"{identifier}{ending}"
+        cases[identifier] = CaseFiles(tuple(files.values()), label if label.is_file() else None)
     return cases
 
 
-def _check_channels(identifier: str, folder: Path, found: int, expected: int) -> None:
-    if found != expected:
-        files = "files whose channel numbers have a gap" if found < 0 else f"{found} image file(s)"
+def _check_channels(identifier: str, folder: Path, count: int, expected: int) -> None:
+    if count != expected:
+        files = "files whose channel numbers have a gap" if count < 0 else f"{count} image file(s)"
         raise DataError(
             f"Case {identifier!r} in {folder} has {files}; dataset.json declares {expected} channel(s), from _0000 to "
-            f"_{expected - 1:04}. Add what is missing, or mend dataset.json."
+            f"_{expected - 1:04}. Add the missing files, or correct dataset.json."
         )
