@@ -294,7 +294,9 @@ def test_a_table_with_errors_is_not_cross_validated(dataset: Path, capsys: pytes
     assert "The table cannot be used" in capsys.readouterr().err
     (dataset / "clinical.csv").write_text(make_table())
     assert cli.main(["survival", "evaluate", "7", "--folds", "13"]) == 1
-    assert "13 folds for 12 patients with the event" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "13 folds" in error
+    assert "12 patients with the event" in error
     for horizon in ("-1", "nan"):
         assert cli.main(["survival", "evaluate", "7", "--horizons", horizon]) == 1
         assert f"The horizons (--horizons) are {horizon}; expected days above 0" in capsys.readouterr().err
