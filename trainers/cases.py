@@ -102,8 +102,8 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
             return super().load_case(identifier)
 
     def note(logits: torch.Tensor) -> None:
-        found = compute_peak_logits(logits, trainer.configuration_manager.spacing)
-        write_peak_logits(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
+        peaks = compute_peak_logits(logits, trainer.configuration_manager.spacing)
+        write_peak_logits(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, peaks, strict=True)))
 
     trainer.dataset_class = _BoundDataset
     network = unwrap(trainer.network)

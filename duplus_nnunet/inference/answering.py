@@ -101,24 +101,22 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
     configuration, plans = bound.configure(question), model.plans
     resampler = make_resampler(configuration, plans, case.properties, case.data.shape[1:])
     rule = read_rule(plans.get_label_manager(bound.declare([question])))
-    assembly, evidence = Assembly(resampler, rule, bound.list_asked(question), floor), []
+    assembly, peaks = Assembly(resampler, rule, bound.list_asked(question), floor), []
     memory = estimate_memory(resampler, rule, configuration.patch_size, model.folds)
     share = 1.0 if floor == -math.inf else _BOX_SHARE
     size = choose_group(read_memory(bound.options.memory), memory, prompts.count, share)
     for start in range(0, prompts.count, size):
         group = prompts.take(range(start, min(start + size, prompts.count))) if size < prompts.count else prompts
         logits = clock.time("network", model.predictor.predict_logits, case.data, group)
-        evidence += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
+        peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
     labels, targets = clock.time("resample", assembly.finish)
     # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
     calibrated = model.network.default_adapter
     owners = prompts.adapters or (calibrated,) * prompts.count
     judged = (
-        replace(
-            target, presence=model.calibration.predict_presence(target.name, found) if owner == calibrated else None
-        )
-        for target, found, owner in zip(targets, evidence, owners, strict=True)
+        replace(target, presence=model.calibration.predict_presence(target.name, peak) if owner == calibrated else None)
+        for target, peak, owner in zip(targets, peaks, owners, strict=True)
     )
     grid = read_geometry(plans, case.properties)
     name, sentence = case.source.name, bound.context_sentence(question)

@@ -57,8 +57,8 @@ def find_decisive_changes(before: Manifest, now: RunRecord) -> tuple[str, ...]:
     def strip(run: RunRecord) -> RunRecord:
         return replace(run, options={key: run.options[key] for key in run.options if key not in _HARMLESS_OPTIONS})
 
-    found = Manifest(strip(before.run)).find_changes(strip(now))
-    return tuple(name for name in found if name in _DECISIVE and not (by_job and name in _PROMPTS))
+    changes = Manifest(strip(before.run)).find_changes(strip(now))
+    return tuple(name for name in changes if name in _DECISIVE and not (by_job and name in _PROMPTS))
 
 
 def _describe_device(device: torch.device) -> str:

@@ -196,10 +196,10 @@ class Resampler:
         if self.axes is None:  # other functions may overshoot
             d, h, w = self.shape
             return slice(0, d), slice(0, h), slice(0, w)
-        found = find_box(exceeds(values, floor))
-        if found is None:
+        inside = find_box(exceeds(values, floor))
+        if inside is None:
             return NOWHERE
-        z, y, x = (axis.spread(part) for axis, part in zip(self.axes, found, strict=True))
+        z, y, x = (axis.spread(part) for axis, part in zip(self.axes, inside, strict=True))
         return NOWHERE if any(part.start == part.stop for part in (z, y, x)) else (z, y, x)
 
     def _fill(self, values: Half, box: Box) -> Half:

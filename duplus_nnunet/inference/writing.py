@@ -128,9 +128,9 @@ def describe_inputs(source: InputCase) -> tuple[FileRecord, ...]:
 def describe_answer(answer: CaseAnswer) -> str:
     """Summarise in one line which targets were found."""
     absent = [target.name for target in answer.targets if not target.mask.any()]
-    found = len(answer.targets) - len(absent)
+    present = len(answer.targets) - len(absent)
     missing = f" (not found: {_list(absent)})" if absent else ""
-    return f"{answer.case} ({answer.context}): {found} of {len(answer.targets)} target(s){missing}"
+    return f"{answer.case} ({answer.context}): {present} of {len(answer.targets)} target(s){missing}"
 
 
 def _list(names: Sequence[str], most: int = 8) -> str:

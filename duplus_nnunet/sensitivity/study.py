@@ -1,8 +1,4 @@
-"""How much the wording of a prompt matters: in come a model and cases with their truth, out comes Dice by wording.
-
-The wordings of all targets are bound as one list of prompts, so that one pass of nnU-Net's own predictor over an image
-gives all of their maps. Preprocessing, sliding window and the way back to the image's grid are nnU-Net's.
-"""
+"""Measures how the wording of a prompt changes the Dice score, for every target of a model."""
 
 import math
 import sys
@@ -121,8 +117,8 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     model = _load(question, folds, means)
     sys.stdout.write(f"There are {len(cases)} cases to score.\n")
     values = {target.name: labels[target.label] for target in bank.targets}
-    found = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
-    scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
+    by_case = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
+    scores = [Score(wording, {name: by[wording] for name, by in by_case.items()}) for wording in wordings]
     return _summarise(bank, context, names, scores, values)
 
 
@@ -184,7 +180,7 @@ def _score_case(
     window = math.prod(configuration.patch_size)
     most = int(means.memory * 2**30 / (_BYTES_MAP * voxels + _BYTES_WINDOW * window))
     passes = list(plan_passes(wordings, most))
-    found: dict[Wording, float] = {}
+    dice: dict[Wording, float] = {}
     for index, chosen in enumerate(passes, 1):
         title = f"{case.name}, pass {index} of {len(passes)}"
         if means.progress:
@@ -192,8 +188,8 @@ def _score_case(
         logits = _predict(model, torch.from_numpy(data).float(), chosen)
         bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
         masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
-        found |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
-    return found
+        dice |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
+    return dice
 
 
 def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:

@@ -109,10 +109,10 @@ class Mapper:
     def _join(self, key: str, image: NewImage, row: Row) -> FeatureTable:
         """Return the features of all images of the patient, with those of one image replaced."""
         own = [other for other in self.features.images if other.patient == image.patient]
-        found = self.networks.join(key, own, {**self.features.rows[key], image.source.name: row})
-        if found is None:
+        table = self.networks.join(key, own, {**self.features.rows[key], image.source.name: row})
+        if table is None:
             raise DataError(f"No features of {image.source.name} were read; there is no occlusion map of it.")
-        return found
+        return table
 
 
 def _join(regions: Sequence[Box]) -> Box:

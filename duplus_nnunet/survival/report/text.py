@@ -47,8 +47,8 @@ def tabulate(first: str, table: Mapping[str, Mapping[str, Value]], signed: bool 
     """
     names = _list_scores(table)
     yield from start_table(first, *names)
-    for name, found in table.items():
-        yield f"| {escape(name)} | " + " | ".join(format_value(found[score], signed) for score in names) + " |"
+    for name, values in table.items():
+        yield f"| {escape(name)} | " + " | ".join(format_value(values[score], signed) for score in names) + " |"
 
 
 def start_table(*headings: str) -> Iterator[str]:
@@ -63,7 +63,7 @@ def escape(text: str) -> str:
 
 
 def _list_scores(table: Mapping[str, Mapping[str, Value]]) -> list[str]:
-    return [score for score in SCORES if all(score in found for found in table.values())]
+    return [score for score in SCORES if all(score in values for values in table.values())]
 
 
 def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
