@@ -307,7 +307,7 @@ def test_the_order_of_rows_and_other_patients_change_nothing(folder: Path, tmp_p
         (("--clinical", "MISSING"), "cannot be read"),
         (("--clinical", "TABLE", "--device", "gpu"), "'gpu' is not known; use cpu, cuda or mps"),
         (("--clinical", "TABLE", "--device", "cuda:99"), "'cuda:99' is not there"),
-        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv is a file. Choose another folder"),
+        (("--clinical", "TABLE", "-o", "WITHIN"), "Choose another folder"),
     ],
 )
 def test_bad_calls_are_refused_and_leave_nothing(
