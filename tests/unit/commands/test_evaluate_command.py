@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from duplus_nnunet import cli
 from duplus_nnunet.data.case_table import Case, CaseTable, Source, write_case_table
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_bank import encode_vector
 from duplus_nnunet.reporting.validation import score_validation
 
 LABELS = {"background": 0, "Liver": 1, "spleen": 2, "Kidneys": [3, 4]}
@@ -79,8 +80,17 @@ def read(home: Path) -> Any:
 
 
 def make_model(home: Path, **plans: Any) -> str:
-    targets = [{"name": name, "label": label} for name, label in TARGETS]
-    content = {"image_reader_writer": "NibabelIO", "duplus": {"version": 1, "targets": targets}, **plans}
+    names = [name for name, _ in TARGETS]
+    centre = {"centre": encode_vector(np.zeros(2)), "scale": 1.0}
+    section = {
+        "version": 1,
+        "default_context": "ct",
+        "contexts": {"ct": {"sentences": ["CT"], "target_prompts": {name: [name] for name in names}}},
+        "targets": [{"name": name, "label": label} for name, label in TARGETS],
+        "centres": dict.fromkeys(("context", "sentence", "name"), centre),
+        "embeddings": dict.fromkeys(("CT", *names), encode_vector(np.ones(2))),
+    }
+    content = {"image_reader_writer": "NibabelIO", "duplus": section, **plans}
     write_json(home / "model" / "plans.json", content)
     write_json(home / "model" / "dataset.json", DATASET_JSON)
     return "model"
