@@ -168,9 +168,7 @@ def read_log(fold: Path) -> dict[str, Any]:
     """Read from a training log the seconds of an iteration and what the adapter has of its own."""
     text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
     seconds = [float(found) for found in re.findall(r"Epoch time: ([\d.]+) s", text)]
-    weights = re.search(
-        r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); generators of its own: (\d+)", text
-    )
+    weights = re.search(r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); .*generators.*: (\d+)", text)
     lora = (
         {} if weights is None else {"lora": int(weights[1]), "share": float(weights[2]), "generators": int(weights[3])}
     )
