@@ -168,10 +168,8 @@ def make_old_model(base: Path, tuned: Path, folder: Path, fold: str = "0") -> Pa
 def read_log(fold: Path) -> dict[str, Any]:
     """Read the seconds per iteration and the number of adapter weights from a training log."""
     text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
-    seconds = [float(match) for match in re.findall(r"Epoch time: ([\d.]+) s", text)]
-    weights = re.search(
-        r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); generators of its own: (\d+)", text
-    )
+    seconds = [float(found) for found in re.findall(r"Epoch time: ([\d.]+) s", text)]
+    weights = re.search(r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); .*generators.*: (\d+)", text)
     lora = (
         {} if weights is None else {"lora": int(weights[1]), "share": float(weights[2]), "generators": int(weights[3])}
     )
