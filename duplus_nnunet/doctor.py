@@ -13,7 +13,7 @@ from pathlib import Path
 from duplus_nnunet import _autoload, plugin
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.host import version as host
-from duplus_nnunet.host.probe import Finding, probe_host
+from duplus_nnunet.host.probe import ProbeResult, probe_host
 
 DISTRIBUTIONS = (
     "duplus-nnunet",
@@ -103,18 +103,18 @@ def check_probe() -> Iterator[Diagnosis]:
     except DuplusError:
         yield Diagnosis("probe", "nnunetv2", "not probed: not installed", needed=False)
         return
-    for finding in probe_host():
+    for result in probe_host():
         yield Diagnosis(
             "probe",
-            finding.need.place,
-            _describe_finding(finding),
-            ok=not finding.difference,
-            remedy=f"pip install '{host.TESTED_HOSTS}', or a newer DuPLUS" if finding.difference else "",
+            result.need.dotted_name,
+            _describe_probe(result),
+            ok=not result.difference,
+            remedy=f"pip install '{host.TESTED_HOSTS}', or a newer DuPLUS" if result.difference else "",
         )
 
 
-def _describe_finding(finding: Finding) -> str:
-    return ": ".join(filter(None, [finding.need.use, finding.difference or finding.signature]))
+def _describe_probe(result: ProbeResult) -> str:
+    return ": ".join(filter(None, [result.need.use, result.difference or result.signature]))
 
 
 def check_classes() -> Iterator[Diagnosis]:
@@ -140,12 +140,12 @@ def check_changes() -> Iterator[Diagnosis]:
         yield Diagnosis("changes", "nnU-Net", "as installed: the start-up hook is not live", needed=False)
         return
     for row in plugin.CHANGES:
-        yield _attempt("changes", row.place, partial(_confirm, row), REINSTALL)
+        yield _attempt("changes", row.dotted_name, partial(_confirm, row), REINSTALL)
 
 
 def _confirm(row: plugin.Change) -> str:
     importlib.import_module(row.module)
-    problem = plugin.outcomes.get(row.place, "not made; was nnU-Net imported before the hook started?")
+    problem = plugin.outcomes.get(row.dotted_name, "not made; was nnU-Net imported before the hook started?")
     if problem:
         raise DuplusError(problem)
     return "made"
@@ -157,8 +157,8 @@ def check_folders() -> Iterator[Diagnosis]:
         value = os.environ.get(name)
         problem = "not set" if not value else _find_fault(Path(value), written)
         remedy = f"export {name}=FOLDER, a folder that exists{' and that you may write to' if written else ''}"
-        found = ", ".join(filter(None, [value, problem]))
-        yield Diagnosis("folders", name, found, ok=not problem, remedy=remedy if problem else "")
+        described = ", ".join(filter(None, [value, problem]))
+        yield Diagnosis("folders", name, described, ok=not problem, remedy=remedy if problem else "")
 
 
 def _find_fault(folder: Path, written: bool) -> str:

@@ -65,8 +65,8 @@ class Change:
     wrap: Callable[[Any], Any]
 
     @property
-    def place(self) -> str:
-        """The dotted name of what is replaced."""
+    def dotted_name(self) -> str:
+        """The dotted name of what is replaced, such as `nnunetv2.run.run_training.run_training_entry`."""
         return f"{self.module}.{self.attribute}"
 
 
@@ -320,11 +320,11 @@ def change(module: ModuleType) -> None:
 def _make(row: Change, wrap: Callable[[Any], Any], module: ModuleType) -> None:
     try:
         setattr(module, row.attribute, wrap(getattr(module, row.attribute)))
-        outcomes[row.place] = ""
+        outcomes[row.dotted_name] = ""
     except Exception as error:
-        outcomes[row.place] = f"{type(error).__name__}: {error}"
+        outcomes[row.dotted_name] = f"{type(error).__name__}: {error}"
         warnings.warn(
-            f"DuPLUS could not change {row.place} ({outcomes[row.place]}), so nnU-Net's own is used. "
+            f"DuPLUS could not change {row.dotted_name} ({outcomes[row.dotted_name]}), so nnU-Net's own is used. "
             "Run `duplus doctor`.",
             RuntimeWarning,
             stacklevel=2,

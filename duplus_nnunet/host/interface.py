@@ -35,15 +35,16 @@ class Need:
     parameters: tuple[str, ...] | None = None
 
     @property
-    def place(self) -> str:
+    def dotted_name(self) -> str:
         """The dotted name."""
         return f"{self.module}.{self.name}"
 
 
-Table = Mapping[str, str | None]
+# Names -> their parameters, separated by spaces.
+Signatures = Mapping[str, str | None]
 
 
-def _list_needs(use: Use, module: str, table: Table, owner: str = "") -> Iterator[Need]:
+def _list_needs(use: Use, module: str, table: Signatures, owner: str = "") -> Iterator[Need]:
     prefix = f"{owner}." if owner else ""
     for name, parameters in table.items():
         yield Need(module, prefix + name, use, None if parameters is None else tuple(parameters.split()))
@@ -64,7 +65,7 @@ _WINDOWS = "nnunetv2.inference.sliding_window_prediction"
 _LOGGER = "nnunetv2.training.logging.nnunet_logger"
 
 # The methods of nnUNetPredictor that `duplus_nnunet.inference.takeover` replaces.
-REPLACED_PREDICTOR_METHODS: Table = {
+REPLACED_PREDICTOR_METHODS: Signatures = {
     "initialize_from_trained_model_folder": "model_training_output_dir use_folds checkpoint_name",
     "manual_initialization": (
         "network plans_manager configuration_manager parameters dataset_json trainer_name "
@@ -72,7 +73,7 @@ REPLACED_PREDICTOR_METHODS: Table = {
     ),
 }
 # The methods that subclasses of nnUNetPredictor in `duplus_nnunet.inference` override.
-OVERRIDDEN_PREDICTOR_METHODS: Table = {
+OVERRIDDEN_PREDICTOR_METHODS: Signatures = {
     "predict_from_files": (
         "list_of_lists_or_source_folder output_folder_or_list_of_truncated_output_files save_probabilities overwrite "
         "num_processes_preprocessing num_processes_segmentation_export folder_with_segs_from_prev_stage num_parts "
@@ -91,7 +92,7 @@ OVERRIDDEN_PREDICTOR_METHODS: Table = {
     "_internal_maybe_mirror_and_predict": "x",
 }
 # The methods of nnUNetPredictor that this package calls and does not replace.
-CALLED_PREDICTOR_METHODS: Table = {
+CALLED_PREDICTOR_METHODS: Signatures = {
     "__init__": (
         "tile_step_size use_gaussian use_mirroring perform_everything_on_device device verbose verbose_preprocessing "
         "allow_tqdm"
@@ -108,7 +109,7 @@ PREDICTOR_ATTRIBUTES = (
     "use_mirroring tile_step_size device verbose_preprocessing"
 )
 
-_OVERRIDDEN_TRAINER_METHODS: Table = {
+_OVERRIDDEN_TRAINER_METHODS: Signatures = {
     "__init__": "plans configuration fold dataset_json device",
     "build_network_architecture": (
         "plans_manager configuration_manager num_input_channels num_output_channels enable_deep_supervision"

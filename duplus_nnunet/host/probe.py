@@ -15,8 +15,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """How one needed name stands in the installed nnU-Net.
+class ProbeResult:
+    """The comparison of one needed name with the installed nnU-Net.
 
     Attributes:
         need: The name.
@@ -29,40 +29,40 @@ class Finding:
     difference: str = ""
 
 
-def probe_host() -> list[Finding]:
+def probe_host() -> list[ProbeResult]:
     """Compare all needed names with the installed nnU-Net; imports the modules that hold them."""
     return [_probe(need, importlib.import_module) for need in NEEDS]
 
 
-def probe_module(name: str) -> list[Finding]:
+def probe_module(name: str) -> list[ProbeResult]:
     """Compare the needed names of one module of nnU-Net that is imported already."""
     return [_probe(need, sys.modules.__getitem__) for need in NEEDS if need.module == name]
 
 
-def list_differences(findings: list[Finding]) -> list[str]:
-    """Describe each finding that differs, as `dotted name: what differs`."""
-    return [f"{finding.need.place}: {finding.difference}" for finding in findings if finding.difference]
+def list_differences(results: list[ProbeResult]) -> list[str]:
+    """Describe each name that differs, as `dotted name: what differs`."""
+    return [f"{result.need.dotted_name}: {result.difference}" for result in results if result.difference]
 
 
-def _probe(need: Need, find_module: Callable[[str], Any]) -> Finding:
+def _probe(need: Need, find_module: Callable[[str], Any]) -> ProbeResult:
     try:
         module = find_module(need.module)
     except Exception as error:  # importing a module can end in any exception
-        return Finding(need, difference=f"the module cannot be imported ({type(error).__name__}: {error})")
+        return ProbeResult(need, difference=f"the module cannot be imported ({type(error).__name__}: {error})")
     *owners, name = need.name.split(".")
     owner = module
     for step in owners:
         owner = getattr(owner, step, None)
     if not hasattr(owner, name):
-        return Finding(need, difference="" if _is_attribute(owner, name, need.use) else "missing")
+        return ProbeResult(need, difference="" if _is_attribute(owner, name, need.use) else "missing")
     if need.parameters is None:
-        return Finding(need)
+        return ProbeResult(need)
     try:
         parameters = _list_parameters(owner, name)
     except (TypeError, ValueError):
-        return Finding(need, difference="no function with a signature")
+        return ProbeResult(need, difference="no function with a signature")
     signature = f"({', '.join(parameters)})"
-    return Finding(need, signature, _compare(need, parameters))
+    return ProbeResult(need, signature, _compare(need, parameters))
 
 
 def _is_attribute(owner: Any, name: str, use: Use) -> bool:
@@ -90,10 +90,10 @@ def _compare(need: Need, parameters: dict[str, inspect.Parameter]) -> str:
         further = []
     elif need.use is not Use.OVERRIDDEN:
         # An override must take all that nnU-Net may pass; a caller has to pass only what has no default.
-        further = [one for one in further if one.default is one.empty and one.kind not in _VARIADIC]
+        further = [item for item in further if item.default is item.empty and item.kind not in _VARIADIC]
     parts = []
     if missing:
         parts.append(f"lacks the parameter {', '.join(' or '.join(map(repr, item.split('|'))) for item in missing)}")
     if further:
-        parts.append(f"has the unknown parameter {', '.join(repr(one.name) for one in further)}")
+        parts.append(f"has the unknown parameter {', '.join(repr(item.name) for item in further)}")
     return "; ".join(parts)

@@ -107,7 +107,7 @@ def test_each_row_of_the_table_has_a_description_and_a_reason(row):
 
 
 def test_no_name_of_nnunet_is_changed_twice():
-    places = [row.place for row in plugin.CHANGES]
+    places = [row.dotted_name for row in plugin.CHANGES]
     assert len(places) == len(set(places))
 
 
@@ -116,7 +116,7 @@ def test_each_row_of_the_table_is_made_in_a_fresh_process(run_python):
     modules = sorted({row.module for row in plugin.CHANGES})
     code = f"import importlib, json\nfor name in {modules}: importlib.import_module(name)\n"
     done = run_python(code + "from duplus_nnunet import plugin\nprint(json.dumps(plugin.outcomes))")
-    assert json.loads(done.stdout) == {row.place: "" for row in plugin.CHANGES}
+    assert json.loads(done.stdout) == {row.dotted_name: "" for row in plugin.CHANGES}
 
 
 @pytest.mark.slow
@@ -131,5 +131,5 @@ for name in {sorted({row.module for row in plugin.CHANGES})}:
 """
     live, off = (run_python(code, DUPLUS_AUTOLOAD=switch).stdout.splitlines() for switch in ("1", "0"))
     changed = {line.split()[0] for line in set(live) - set(off)}
-    functions = {row.place for row in plugin.CHANGES if row.attribute != "nnUNetPredictor"}
+    functions = {row.dotted_name for row in plugin.CHANGES if row.attribute != "nnUNetPredictor"}
     assert changed == functions

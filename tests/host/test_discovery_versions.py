@@ -34,8 +34,8 @@ def test_doctor_is_content_with_the_lowest_supported_nnunet(lowest_install, tmp_
     report = json.loads(done.stdout)
     assert report["versions"]["nnunetv2"]["found"] == LOWEST
     assert set(report["classes"]) == {name for names in plugin.CLASSES.values() for name in names}
-    assert set(report["changes"]) == {row.place for row in plugin.CHANGES}
-    assert set(report["probe"]) == {need.place for need in NEEDS}
+    assert set(report["changes"]) == {row.dotted_name for row in plugin.CHANGES}
+    assert set(report["probe"]) == {need.dotted_name for need in NEEDS}
     assert (done.returncode, report["ok"]) == (0, True), done.stdout
 
 

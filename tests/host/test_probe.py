@@ -198,7 +198,7 @@ def list_overridden():
     ("owner", "name", "ours"), [pytest.param(*row, id=f"{row[0].__name__}.{row[1]}") for row in list_overridden()]
 )
 def test_each_overridden_name_is_in_the_table_with_our_parameters(owner, name, ours):
-    (need,) = (row for row in NEEDS if row.place == f"{owner.__module__}.{owner.__name__}.{name}")
+    (need,) = (row for row in NEEDS if row.dotted_name == f"{owner.__module__}.{owner.__name__}.{name}")
     assert need.use is Use.OVERRIDDEN
     accepted = inspect.signature(ours).parameters if need.parameters is not None else {}
     for item in need.parameters or ():
@@ -218,17 +218,17 @@ def list_imported():
 
 @pytest.mark.parametrize("place", sorted(set(list_imported())))
 def test_each_imported_name_is_in_the_table(place):
-    known = {need.place for need in NEEDS} | {need.module for need in NEEDS}
+    known = {need.dotted_name for need in NEEDS} | {need.module for need in NEEDS}
     assert place in known or any(row.startswith(f"{place}.") for row in known)
 
 
 def test_each_replaced_name_is_in_the_table():
-    replaced = {need.place for need in NEEDS if need.use is Use.REPLACED}
-    assert {row.place for row in plugin.CHANGES} <= replaced
+    replaced = {need.dotted_name for need in NEEDS if need.use is Use.REPLACED}
+    assert {row.dotted_name for row in plugin.CHANGES} <= replaced
 
 
 def test_no_name_is_in_the_table_twice():
-    places = [need.place for need in NEEDS]
+    places = [need.dotted_name for need in NEEDS]
     assert len(places) == len(set(places))
 
 

@@ -12,7 +12,7 @@ from duplus_nnunet.doctor import Diagnosis
 from duplus_nnunet.errors import HostError
 from duplus_nnunet.host import version
 from duplus_nnunet.host.interface import NEEDS
-from duplus_nnunet.host.probe import Finding
+from duplus_nnunet.host.probe import ProbeResult
 from duplus_nnunet.networks import acceleration
 
 FINE = Diagnosis("versions", "python", "3.11")
@@ -133,15 +133,15 @@ def test_untested_nnunet_that_passes_the_probe_is_fine_and_reported_as_untested(
 
 def test_probe_has_a_row_for_each_name_of_nnunet_and_all_are_as_needed():
     rows = list(doctor.check_probe())
-    assert [row.name for row in rows] == [need.place for need in NEEDS]
+    assert [row.name for row in rows] == [need.dotted_name for need in NEEDS]
     assert all(row.ok for row in rows)
 
 
 def test_name_of_nnunet_that_differs_is_a_fault_with_a_remedy(monkeypatch):
-    monkeypatch.setattr(doctor, "probe_host", lambda: [Finding(NEEDS[0], "(folder)", "lacks 'class_name'")])
+    monkeypatch.setattr(doctor, "probe_host", lambda: [ProbeResult(NEEDS[0], "(folder)", "lacks 'class_name'")])
     (finding,) = doctor.check_probe()
     assert finding.is_fault
-    assert (finding.name, finding.found) == (NEEDS[0].place, "replaced: lacks 'class_name'")
+    assert (finding.name, finding.found) == (NEEDS[0].dotted_name, "replaced: lacks 'class_name'")
     assert version.TESTED_HOSTS in finding.remedy
 
 
@@ -160,7 +160,7 @@ def test_missing_distribution_is_a_fault_with_the_line_to_install_it(monkeypatch
 
 def test_change_that_was_not_made_is_a_fault(monkeypatch):
     importlib.import_module(plugin.LOOKUP.module)  # the first import makes the change
-    monkeypatch.setitem(plugin.outcomes, plugin.LOOKUP.place, "AttributeError: gone")
+    monkeypatch.setitem(plugin.outcomes, plugin.LOOKUP.dotted_name, "AttributeError: gone")
     monkeypatch.setattr(plugin, "CHANGES", (plugin.LOOKUP,))
     finding = next(doctor.check_changes())
     assert finding.is_fault
