@@ -152,14 +152,14 @@ def wrap_preprocess(original: Entry) -> Entry:
         call.apply_defaults()
         configurations = call.arguments["configurations"]
         plans_name = call.arguments["plans_identifier"]
-        if tuple(configurations) != tuple(default) and is_ours(call.arguments["dataset_id"], plans_name):
+        if tuple(configurations) != tuple(default) and has_our_plans(call.arguments["dataset_id"], plans_name):
             refuse_unplanned(configurations, f"the plans {plans_name!r}")
         return original(*args, **kwargs)
 
     return preprocess_dataset
 
 
-def is_ours(dataset_id: int, plans_name: str) -> bool:
+def has_our_plans(dataset_id: int, plans_name: str) -> bool:
     """Report whether a dataset's plans of that name, in nnU-Net's folder of preprocessed data, are DuPLUS plans."""
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name

@@ -51,7 +51,7 @@ def _list_normalization(context: PlannedContext) -> dict[str, Any]:
     return {key: value for key, value in own.items() if value is not None}
 
 
-def measure(manager: PlansManager, plans: Plans, context: str) -> PlansManager:
+def with_context_intensities(manager: PlansManager, plans: Plans, context: str) -> PlansManager:
     """Return nnU-Net's plans with the foreground intensities of a context.
 
     Args:

@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.data.case_table import read_case_table
 from duplus_nnunet.data.plausibility import find_implausible
-from duplus_nnunet.planners.context_plans import configure, measure
+from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.orientation import find_axis
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -115,7 +115,10 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         warnings = _warn_of_implausible(data, plans.contexts, context, self._case) if seg is None else []
         sides_known = knows_sides(properties, plans.left_right_axis, plans_manager.transpose_forward)
         properties[PLANS_KEY] = {"context": context, "sides_known": sides_known, "warnings": warnings}
-        managers = measure(plans_manager, plans, context), configure(configuration_manager, plans, context)
+        managers = (
+            with_context_intensities(plans_manager, plans, context),
+            configure(configuration_manager, plans, context),
+        )
         return super().run_case_npy(data, seg, properties, *managers, dataset_json)
 
     def _parse(self, plans: dict[str, Any]) -> PlansForm:

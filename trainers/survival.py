@@ -38,7 +38,7 @@ from duplus_nnunet.survival.training.lora import (
     HazardHead,
     HazardTargets,
     attach_lora,
-    make_spec,
+    make_lora_spec,
 )
 from duplus_nnunet.survival.training.report import (
     FoldReport,
@@ -145,7 +145,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         return optimizer, PolyLRScheduler(optimizer, LEARNING_RATE, max(1, self.num_epochs))
 
     def _attach_lora(self, network: ConditionedUNet) -> list[nn.Parameter]:
-        self.spec = make_spec(network, self.settings.survival)
+        self.spec = make_lora_spec(network, self.settings.survival)
         self.print_to_log_file(f"LoRA of rank {self.spec.r} on {len(self.spec.layers)} convolutions")
         return attach_lora(network, self.spec)
 

@@ -1,4 +1,4 @@
-"""`duplus prompts sensitivity`: measure how much the wording of prompts changes the Dice of a trained model."""
+"""`duplus prompts sensitivity`: measures how the wording of prompts changes the Dice score of a trained model."""
 
 import argparse
 import contextlib
@@ -86,7 +86,7 @@ def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print the report and, on request, write it."""
     from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.outputs.files import require_writable_file, write_text
-    from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure
+    from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure_sensitivity
 
     if args.json:
         require_writable_file(Path(args.json), "Choose another file with --json.")
@@ -103,7 +103,7 @@ def run_sensitivity(args: argparse.Namespace) -> int:
     device = str(choose_device(args.device))
     settings = MeasurementSettings(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
     with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's output is not part of the report
-        report = measure(request, settings)
+        report = measure_sensitivity(request, settings)
     for line in describe_report(report):
         print(line)
     if args.json:

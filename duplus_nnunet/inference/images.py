@@ -37,12 +37,12 @@ def check_case(files: Sequence[str], dataset_json: Mapping[str, Any]) -> None:
     Raises:
         DataError: One is missing or damaged, or channels are missing.
     """
-    check_channels([files], dataset_json)
+    check_channel_count([files], dataset_json)
     for file in files:
         check_whole(Path(file))
 
 
-def check_channels(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
+def check_channel_count(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
     """Check the number of channels of every case.
 
     Raises:

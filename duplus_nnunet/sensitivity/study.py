@@ -94,7 +94,7 @@ class SensitivityReport:
     contexts: tuple[TargetScores, ...] = ()
 
 
-def measure(question: SensitivityRequest, means: MeasurementSettings) -> SensitivityReport:
+def measure_sensitivity(question: SensitivityRequest, means: MeasurementSettings) -> SensitivityReport:
     """Score every wording of the targets on the cases.
 
     Raises:

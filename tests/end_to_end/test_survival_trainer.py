@@ -17,7 +17,7 @@ import torch
 
 from duplus_nnunet.cli import main
 from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, make_key
-from duplus_nnunet.survival.prediction.trained_model import open_reader, read_model
+from duplus_nnunet.survival.prediction.trained_model import open_reader, read_trained_model
 
 from .conftest import FAST, Project, build_once
 from .lesions import write_lesions
@@ -234,7 +234,7 @@ def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(
     with (tmp_path / "out" / "predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["patient"] == f"P{PATIENTS}"
-    reader = open_reader(model, read_model(model).folds[0], torch.device("cpu"))  # sees what was learned from
+    reader = open_reader(model, read_trained_model(model).folds[0], torch.device("cpu"))  # sees what was learned from
     assert len(FeatureStore.open(model / "fold_0" / FEATURES_NAME, make_key(reader)).rows) == PATIENTS
     capsys.readouterr()
     assert main(["survival", "evaluate", str(project.raw), "-m", str(model), "--json"]) == 0

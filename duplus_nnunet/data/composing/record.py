@@ -71,7 +71,7 @@ def is_up_to_date(plan: Plan, folder: Path, overwrite: bool) -> bool:
                 "number with -o."
             )
         if not overwrite:
-            changes = list_changes(record, describe(plan)) or _list_missing(plan, folder)
+            changes = list_changes(record, describe_plan(plan)) or _list_missing(plan, folder)
             if not changes:
                 return True
             listed = "\n".join(f"  {change}" for change in changes)
@@ -84,7 +84,7 @@ def is_up_to_date(plan: Plan, folder: Path, overwrite: bool) -> bool:
     return False
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return everything that a composed dataset depends on: version, specification, folds, and the sources' files."""
     return {
         "version": __version__,

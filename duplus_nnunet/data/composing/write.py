@@ -14,7 +14,7 @@ from duplus_nnunet.data.composing.labels import LabelSummary
 from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.data.composing.processing import build_case_table, process_cases
 from duplus_nnunet.data.composing.record import FILE_NAME as RECORD
-from duplus_nnunet.data.composing.record import describe, hash_prompts, read_record
+from duplus_nnunet.data.composing.record import describe_plan, hash_prompts, read_record
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, find_entry
@@ -39,7 +39,7 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
     Raises:
         DataError: A case cannot be used, or the disk cannot be written to; nothing is left behind.
     """
-    record = describe(plan)
+    record = describe_plan(plan)
     with _new_folder(folder) as new:
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             if name.endswith("Tr") or any(case.is_test for case in plan.cases.values()):

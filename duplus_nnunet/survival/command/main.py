@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duplus_nnunet.survival.command.masks import add_finding, add_options, draft_masks
+from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
 from duplus_nnunet.survival.command.predict import add_action as add_predict
 from duplus_nnunet.survival.command.split import add_action as add_split
 from duplus_nnunet.survival.command.trained_models import arrange, check_options, write_importance
@@ -72,7 +72,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
                 help_text = f"codes of patients {status}, if the draft cannot guess them"
                 added.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
-            add_options(added)
+            add_mask_options(added)
             continue
         added.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "evaluate":

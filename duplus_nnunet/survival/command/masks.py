@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.records.checking import TableReport
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for predicted label files."""
     add = parser.add_argument
     add("--masks-from", metavar="FOLDER", type=Path, help="model folder of a DuPLUS segmentation model; predict label "

@@ -60,9 +60,9 @@ def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run(args: argparse.Namespace) -> int:
     """Predict; exit code 1 if an image could not be used."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.survival.prediction.run import Request, predict_survival
+    from duplus_nnunet.survival.prediction.run import Request, predict_patients
 
-    answer = predict_survival(
+    answer = predict_patients(
         Request(
             args.model,
             args.output,

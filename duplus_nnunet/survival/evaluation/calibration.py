@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duplus_nnunet.survival.evaluation.intervals import Value, describe
+from duplus_nnunet.survival.evaluation.intervals import Value, summarise_samples
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 
 _GROUPS, _PATIENTS_A_GROUP = 5, 15
@@ -159,7 +159,7 @@ def calibrate(
         values = []
         for measure in (measure_excess, measure_slope):
             seeds = [measure(seed, index, horizon, drawn) for seed, drawn in zip(held_out, counts, strict=True)]
-            values.append(describe(np.mean(seeds, 0), len(held_out[0].outcome)))
+            values.append(summarise_samples(np.mean(seeds, 0), len(held_out[0].outcome)))
         measured.append(SurvivalCalibration(horizon, *values))
     return tuple(measured)
 

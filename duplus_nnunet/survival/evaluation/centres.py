@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
-from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, describe
+from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, summarise_samples
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.outcome import Numbers
@@ -113,7 +113,8 @@ def _describe_centre(
         {name: {score: [values] for score, values in drawn[number].items()} for name, drawn in of_centres.items()}
     )
     scores = {
-        name: {score: describe(values, len(test)) for score, values in drawn.items()} for name, drawn in means.items()
+        name: {score: summarise_samples(values, len(test)) for score, values in drawn.items()}
+        for name, drawn in means.items()
     }
     events = sum(cv.records[row].event == SEEN for row in test)
     return Centre(cv.records[test[0]].centre, len(test), events, scores)

@@ -50,7 +50,7 @@ def average_seeds(rows: Mapping[str, Mapping[str, Sequence[Numbers]]]) -> dict[s
     return means
 
 
-def describe(values: Numbers, patients: int) -> Value:
+def summarise_samples(values: Numbers, patients: int) -> Value:
     """Return the value in all patients, `values[0]`, with its interval from the bootstrap samples, `values[1:]`."""
     value = float(values[0])
     return Value(value, None if math.isnan(value) else find_interval(values[1:], patients))
@@ -59,10 +59,11 @@ def describe(values: Numbers, patients: int) -> Value:
 def conclude(means: Drawn, first: str, patients: int) -> tuple[Values, Values]:
     """Return scores, and differences of the first method minus each other method, with their intervals."""
     scores = {
-        name: {score: describe(values, patients) for score, values in drawn.items()} for name, drawn in means.items()
+        name: {score: summarise_samples(values, patients) for score, values in drawn.items()}
+        for name, drawn in means.items()
     }
     differences = {
-        name: {score: describe(means[first][score] - values, patients) for score, values in drawn.items()}
+        name: {score: summarise_samples(means[first][score] - values, patients) for score, values in drawn.items()}
         for name, drawn in means.items()
         if name != first
     }

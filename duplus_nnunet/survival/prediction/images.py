@@ -63,7 +63,7 @@ class Features:
     keys: list[str] = field(default_factory=list)
 
 
-def list_images(model: PrognosisModel, folder: Path, context: str | None) -> list[NewImage]:
+def list_new_images(model: PrognosisModel, folder: Path, context: str | None) -> list[NewImage]:
     """List the cases of a folder named in nnU-Net's format (CASE_0000.nii.gz).
 
     Args:

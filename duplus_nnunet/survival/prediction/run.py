@@ -20,10 +20,10 @@ from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.prediction.files import write_prediction
-from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_images
+from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_new_images
 from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusion
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
-from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_model
+from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_trained_model
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
 from duplus_nnunet.survival.records.table import read_rows
 
@@ -70,7 +70,7 @@ class Answer:
     failures: dict[str, str]
 
 
-def predict_survival(request: Request) -> Answer:
+def predict_patients(request: Request) -> Answer:
     """Predict patients and write the predictions.
 
     Raises:
@@ -78,9 +78,9 @@ def predict_survival(request: Request) -> Answer:
         ModelError: The folder has no finished survival model.
     """
     _check(request)
-    model = read_model(request.model, request.folds)
+    model = read_trained_model(request.model, request.folds)
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
-    images = list_images(model, request.images, request.context) if request.images else []
+    images = list_new_images(model, request.images, request.context) if request.images else []
     imaged = {image.patient for image in images if image.patient}
     table = read_rows(request.clinical) if request.clinical else None
     patients = read_new_patients(table, model.schema, imaged)  # before reading images, which takes long

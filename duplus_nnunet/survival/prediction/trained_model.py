@@ -78,7 +78,7 @@ class PrognosisModel:
         return [fold.model for fold in self.folds]
 
 
-def read_model(folder: Path, folds: Sequence[str] | None = None) -> PrognosisModel:
+def read_trained_model(folder: Path, folds: Sequence[str] | None = None) -> PrognosisModel:
     """Read the folds of a model folder.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise
+from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import (
     CENSORED,
     LATE_ENTRY,
@@ -155,10 +155,10 @@ def _check_use(rows: Rows, schema: ClinicalSchema) -> Iterable[Finding]:
         yield Finding("note", f"{schema.entry!r} is read as the time of delayed entry. {LATE_ENTRY}")
     if "missing" not in schema.model_fields_set:
         return
-    dropped_markers = {*MISSING} - {normalise(marker) for marker in schema.missing}
+    dropped_markers = {*MISSING} - {normalise_cell(marker) for marker in schema.missing}
     for name, form in schema.covariates.items():
-        values = {*map(normalise, form.order)}
-        cells = [cell for cell in rows.column(name) if normalise(cell) in dropped_markers - values]
+        values = {*map(normalise_cell, form.order)}
+        cells = [cell for cell in rows.column(name) if normalise_cell(cell) in dropped_markers - values]
         kept = Counter(cell for cell in cells if not is_missing(cell, schema, form))
         if kept:
             yield Finding(
@@ -222,7 +222,7 @@ def _list_counts(cells: Counter[str]) -> str:
 
 def _suggest_markers(markers: Counter[str], schema: ClinicalSchema, ambiguous: Sequence[str]) -> str:
     """Explain how to keep a value that is read as missing only because the schema uses the default markers."""
-    doubtful = [] if "missing" in schema.model_fields_set else sorted({*map(normalise, markers)} & {*ambiguous})
+    doubtful = [] if "missing" in schema.model_fields_set else sorted({*map(normalise_cell, markers)} & {*ambiguous})
     if not doubtful:
         return ""
     others = ", ".join(repr(marker) for marker in MISSING if marker and marker not in doubtful)

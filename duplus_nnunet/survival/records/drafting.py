@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.records.checking import POST_TREATMENT, are_identifiers, is_identifier_name
-from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise
+from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Rows
 
 _PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
@@ -166,7 +166,7 @@ def _list_events(rows: Rows) -> list[str]:
     events = [
         name
         for name in rows.columns
-        if _EVENT.search(name) and {*map(normalise, rows.column(name))} - {*MISSING} <= known
+        if _EVENT.search(name) and {*map(normalise_cell, rows.column(name))} - {*MISSING} <= known
     ]
     return sorted(events, key=lambda name: [re.search(words, name, re.IGNORECASE) is None for words in _EVENT_WORDS])
 
@@ -188,7 +188,7 @@ def _find_entry(rows: Rows, time: str, used: set[str | None]) -> str | None:
         if name in used or not _is_entry_name(name):
             continue
         cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if _is_number(pair[1])]
-        known = [(cell, end) for cell, end in cells if normalise(cell) not in MISSING]
+        known = [(cell, end) for cell, end in cells if normalise_cell(cell) not in MISSING]
         fits = all(_is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
         if fits and any(float(cell) > 0 for cell, _ in known):
             return name
@@ -210,8 +210,8 @@ def _infer_unit(column: str) -> str:
 
 
 def _infer_codes(column: str, cells: Iterable[str], named: NamedColumns) -> dict[str, list[Any]]:
-    chosen = {normalise(code) for code in (*named.seen, *named.censored)}
-    codes = sorted({normalise(cell) for cell in cells} - ({*MISSING} - chosen))
+    chosen = {normalise_cell(code) for code in (*named.seen, *named.censored)}
+    codes = sorted({normalise_cell(cell) for cell in cells} - ({*MISSING} - chosen))
     unknown = sorted(chosen - {*codes})
     if unknown:
         raise DataError(describe_unknown("code", unknown[0], codes))
@@ -233,7 +233,7 @@ def _infer_codes(column: str, cells: Iterable[str], named: NamedColumns) -> dict
 
 def _split_codes(column: str, codes: Sequence[str], named: NamedColumns) -> tuple[list[str], list[str]]:
     """Separate the codes of the event from those of censoring; empty where they are ambiguous."""
-    seen, censored = [*map(normalise, named.seen)], [*map(normalise, named.censored)]
+    seen, censored = [*map(normalise_cell, named.seen)], [*map(normalise_cell, named.censored)]
     if not seen and not censored and _INVERTED.search(column):
         return [], []
     if not seen and not censored and codes == ["1", "2"]:
@@ -278,7 +278,7 @@ def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
     for name in rows.columns:
         if name in used:
             continue
-        cells = [cell for cell in rows.column(name) if normalise(cell)]
+        cells = [cell for cell in rows.column(name) if normalise_cell(cell)]
         reason = _find_reason_to_ignore(name, cells)
         if reason:
             ignored[name] = reason
@@ -288,12 +288,12 @@ def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
 
 
 def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
-    known = [cell for cell in cells if normalise(cell) not in MISSING]
-    categories = {normalise(cell) for cell in known}
+    known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
+    categories = {normalise_cell(cell) for cell in known}
     if not known:
         return "missing in all patients"
     if len(categories) == 1 and not _is_one_word_or_none(cells):
-        markers = sorted({cell for cell in cells if normalise(cell) in MISSING})
+        markers = sorted({cell for cell in cells if normalise_cell(cell) in MISSING})
         missing = f" (read as missing: {', '.join(map(repr, markers))})" if markers else ""
         return f"constant{missing}"
     if POST_TREATMENT.search(name):
@@ -310,13 +310,13 @@ def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
 
 def _is_one_word_or_none(cells: Sequence[str]) -> bool:
     """Whether the values are one word and "none", as of a treatment that some patients had."""
-    words = {normalise(cell) for cell in cells} - ({*MISSING} - {_NONE})
+    words = {normalise_cell(cell) for cell in cells} - ({*MISSING} - {_NONE})
     return len(words) == 2 and _NONE in words and not any(map(_is_number, words))
 
 
 def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
-    categories = {normalise(cell) for cell in cells} - {*MISSING}
-    spellings = {normalise(cell): cell for cell in cells}
+    categories = {normalise_cell(cell) for cell in cells} - {*MISSING}
+    spellings = {normalise_cell(cell): cell for cell in cells}
     if _is_one_word_or_none(cells) and len(categories) == 1:
         return {"type": "ordinal", "order": [spellings[value] for value in (_NONE, *categories)]}
     candidates = (categories | {_NONE} if _NONE in spellings else categories, categories)
@@ -329,7 +329,7 @@ def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
 
 
 def _numeric_share(cells: Iterable[str]) -> float:
-    known = [cell for cell in cells if normalise(cell) not in MISSING]
+    known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
     return sum(_is_number(cell) for cell in known) / len(known) if known else 0.0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.records.schema import ClinicalSchema, normalise
+from duplus_nnunet.survival.records.schema import ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Record
 
 Table = NDArray[np.float32]
@@ -50,8 +50,8 @@ class ColumnCode:
         """Return the index of a value's category, whatever its spelling (1 or 1.0, F or f); None if it is unknown."""
         if value is None:
             return None
-        text = normalise(value)
-        return next((index for index, category in enumerate(self.categories) if normalise(category) == text), None)
+        text = normalise_cell(value)
+        return next((index for index, category in enumerate(self.categories) if normalise_cell(category) == text), None)
 
     def encode(self, value: float | str | None) -> list[float]:
         """Encode one value; None is a missing value."""

@@ -92,7 +92,7 @@ class EventForm(_Strict):
 
     @model_validator(mode="after")
     def _codes_differ(self) -> Self:
-        codes = [normalise(code) for code in (*self.seen, *self.censored, *self.competing)]
+        codes = [normalise_cell(code) for code in (*self.seen, *self.censored, *self.competing)]
         twice = sorted({code for code in codes if codes.count(code) > 1})
         if twice:
             raise ValueError(f"the code {twice[0]!r} is listed more than once")
@@ -114,7 +114,7 @@ class CovariateForm(_Strict):
 
     @model_validator(mode="after")
     def _has_an_order_if_ordinal(self) -> Self:
-        values = [normalise(value) for value in self.order]
+        values = [normalise_cell(value) for value in self.order]
         if self.type == "ordinal" and len(set(values)) < 2:
             raise ValueError("an ordinal covariate needs `order`, its values from the lowest to the highest")
         if self.type != "ordinal" and values:
@@ -181,10 +181,10 @@ def list_spellings(code: object) -> frozenset[str]:
     """List the normalised spellings of a code in a cell; YAML reads yes, no, on and off as booleans."""
     if isinstance(code, bool):
         return frozenset(("true", "yes", "on") if code else ("false", "no", "off"))
-    return frozenset((normalise(code),))
+    return frozenset((normalise_cell(code),))
 
 
-def normalise(value: object) -> str:
+def normalise_cell(value: object) -> str:
     """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true"."""
     text = str(value).strip().casefold()
     try:

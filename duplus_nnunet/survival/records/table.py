@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, list_spellings, normalise
+from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, list_spellings, normalise_cell
 from duplus_nnunet.table_files import read_csv
 
 Severity = Literal["error", "warning", "note"]
@@ -140,7 +140,8 @@ def _unify_categories(records: Sequence[Record], schema: ClinicalSchema) -> list
     for name in (name for name, form in schema.covariates.items() if form.type == "categorical"):
         counts = Counter(str(record.values[name]) for record in records if record.values[name] is not None)
         rising = sorted(counts, key=lambda value: (counts[value], value))
-        spellings[name] = {normalise(value): value for value in rising}  # the most common one overwrites the others
+        # the most common one overwrites the others
+        spellings[name] = {normalise_cell(value): value for value in rising}
     return [
         replace(record, values={name: _unify(value, spellings.get(name)) for name, value in record.values.items()})
         for record in records
@@ -148,17 +149,17 @@ def _unify_categories(records: Sequence[Record], schema: ClinicalSchema) -> list
 
 
 def _unify(value: float | str | None, spellings: Mapping[str, str] | None) -> float | str | None:
-    return value if value is None or spellings is None else spellings[normalise(value)]
+    return value if value is None or spellings is None else spellings[normalise_cell(value)]
 
 
 def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = None) -> bool:
     """Whether a cell stands for a missing value: it is empty, or one of the markers of the schema or the covariate."""
     if not cell.strip():
         return True
-    if form is not None and any(normalise(cell) in list_spellings(value) for value in form.order):
+    if form is not None and any(normalise_cell(cell) in list_spellings(value) for value in form.order):
         return False
     markers = (*schema.missing, *(form.missing if form is not None else ()))
-    return any(normalise(cell) in list_spellings(marker) for marker in markers)
+    return any(normalise_cell(cell) in list_spellings(marker) for marker in markers)
 
 
 def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> Record:
@@ -212,8 +213,8 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
     form, cell = schema.event, row[schema.event.column]
     for kind, codes in ((SEEN, form.seen), (CENSORED, form.censored), (None, form.competing)):
         for code in codes:
-            if normalise(cell) in list_spellings(code):
-                return kind or normalise(cell)
+            if normalise_cell(cell) in list_spellings(code):
+                return kind or normalise_cell(cell)
     if is_missing(cell, schema):
         marker = f" ({cell!r} is a missing-value marker)" if cell else ""
         raise ValueError(f"{form.column!r} is missing{marker}. Fill it in, or remove the row")
@@ -241,7 +242,7 @@ def read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchema
 
 
 def _read_rank(name: str, cell: str, form: CovariateForm) -> float:
-    ranks = [rank for rank, value in enumerate(form.order) if normalise(cell) in list_spellings(value)]
+    ranks = [rank for rank, value in enumerate(form.order) if normalise_cell(cell) in list_spellings(value)]
     if not ranks:
         listed = ", ".join(map(repr, form.order))
         raise ValueError(f"{name!r} is {cell!r}, which is not in its `order` ({listed}). Add it there, or to `missing`")

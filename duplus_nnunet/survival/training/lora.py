@@ -28,7 +28,7 @@ _HIDDEN = 16
 _SMALL = 1e-6
 
 
-def make_spec(network: ConditionedUNet, settings: SurvivalSettings) -> AdapterSpec:
+def make_lora_spec(network: ConditionedUNet, settings: SurvivalSettings) -> AdapterSpec:
     """Choose the convolutions of the encoder that get a LoRA: those whose weights allow its rank.
 
     Raises:

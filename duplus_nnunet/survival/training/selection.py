@@ -16,7 +16,7 @@ from duplus_nnunet.survival.training.lora import HazardTargets
 _SMALLEST = 1e-6
 
 
-class Comparison(NamedTuple):
+class FeatureComparison(NamedTuple):
     """Comparison of image features by inner held-out patients.
 
     Attributes:
@@ -35,7 +35,7 @@ def compare_features(
     schema: ClinicalSchema,
     settings: SurvivalSettings,
     seed: int,
-) -> Comparison:
+) -> FeatureComparison:
     """Fit a model to the inner training patients with each of two sets of features, and compare their losses.
 
     Args:
@@ -52,7 +52,7 @@ def compare_features(
         forecast = model.forecast(inner.held_out, images, targets.edges)
         losses[name] = measure_curves(forecast.survival, targets, [record.patient for record in inner.held_out])
     before, after = losses.values()
-    return Comparison({name: float(loss.mean()) for name, loss in losses.items()}, is_gain(before, after))
+    return FeatureComparison({name: float(loss.mean()) for name, loss in losses.items()}, is_gain(before, after))
 
 
 def measure_curves(survival: Numbers, targets: HazardTargets, patients: Sequence[str]) -> Numbers:

@@ -7,7 +7,7 @@ import pytest
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.planners.context_plans import configure, measure
+from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.contexts import ContextPlanner, make_table, require_cases
 from duplus_nnunet.planners.normalization import SUVNormalization
 from duplus_nnunet.planners.planner import DuPLUSPlanner
@@ -136,7 +136,9 @@ def test_preprocessing_gets_the_contexts_numbers_scaled_as_the_configuration_is(
     assert found.normalization_schemes == ["CTNormalization"]
     assert configure(found, plans, "ct") is found
     assert configure(found, plans, "mr").spacing == configure(configuration, plans, "mr").spacing == [4.0, 4.0, 6.0]
-    assert measure(PlansManager(plans), plans, "ct").foreground_intensity_properties_per_channel == {"0": {"mean": 7.0}}
+    assert with_context_intensities(PlansManager(plans), plans, "ct").foreground_intensity_properties_per_channel == {
+        "0": {"mean": 7.0}
+    }
     assert configuration.spacing == [4.0, 4.0, 2.0]
 
 

@@ -18,7 +18,7 @@ from duplus_nnunet.survival.imaging.image_features import (
     name_features,
     note_lesions,
 )
-from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
+from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_lora_spec
 
 from ...partial_plans import make_plans
 
@@ -69,7 +69,7 @@ def test_padding_of_a_small_image_has_no_weight() -> None:
 def test_an_adapter_that_learned_changes_the_bottleneck_and_not_the_lesion() -> None:
     reader, image = make_reader(), torch.randn(1, 20, SIDE, SIDE)
     base = reader.read(image, "ct")
-    weights = attach_lora(reader.network, make_spec(reader.network, SurvivalSettings(lora_r=4)))
+    weights = attach_lora(reader.network, make_lora_spec(reader.network, SurvivalSettings(lora_r=4)))
     np.testing.assert_array_equal(reader.read(image, "ct"), base)
     adapted = FeatureReader(reader.network, reader.host, reader.bank, reader.lesions, ADAPTER)
     np.testing.assert_allclose(adapted.read(image, "ct"), base, rtol=1e-4, atol=1e-5)

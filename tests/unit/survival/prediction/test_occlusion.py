@@ -14,7 +14,7 @@ from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.imaging.image_features import FeatureReader
 from duplus_nnunet.survival.prediction.maps import bring_back, make_nifti
 from duplus_nnunet.survival.prediction.occlusion import WindowedImage, choose_boxes, spread
-from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_spec
+from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_lora_spec
 
 from ..imaging.test_image_features import SIDE, make_reader
 
@@ -28,7 +28,7 @@ def test_a_filled_box_is_read_as_if_the_whole_image_was(adapter: str) -> None:
     reader, image = make_reader(), make_image()
     if adapter:
         with torch.no_grad():
-            for weight in attach_lora(reader.network, make_spec(reader.network, SurvivalSettings(lora_r=4))):
+            for weight in attach_lora(reader.network, make_lora_spec(reader.network, SurvivalSettings(lora_r=4))):
                 weight.normal_(std=0.2)
         reader = FeatureReader(reader.network, reader.host, reader.bank, reader.lesions, adapter)
     windowed = WindowedImage(reader, image, "ct")

@@ -19,7 +19,7 @@ from duplus_nnunet.survival.evaluation.importance import HeldOutFold, measure_im
 from duplus_nnunet.survival.models.averaging import average, average_cut_offs, choose_new_horizons, standardise
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.prediction.rows import ImageSummary, list_patient_predictions
-from duplus_nnunet.survival.prediction.trained_model import read_model
+from duplus_nnunet.survival.prediction.trained_model import read_trained_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.new_patients import read_new_patients
 from duplus_nnunet.survival.records.out_of_range import find_out_of_range_values
@@ -337,24 +337,24 @@ def change_state(folder: Path, **changes: Any) -> None:
 
 def test_folders_without_a_survival_model_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing"):
-        read_model(tmp_path / "nothing")
+        read_trained_model(tmp_path / "nothing")
     change_state(folder, model=None)
     with pytest.raises(ModelError, match=r"fold_1.*--c"):
-        read_model(folder)
+        read_trained_model(folder)
     change_state(folder, version=2)
     with pytest.raises(ModelError, match=r"version 1 .*version 2"):
-        read_model(folder)
+        read_trained_model(folder)
     torch.save({"network_weights": {}}, folder / "fold_1" / "checkpoint_final.pth")
     with pytest.raises(ModelError, match=r"fold_1.*segmentation model"):
-        read_model(folder)
-    assert [fold.name for fold in read_model(folder, ("0",)).folds] == ["0"]
+        read_trained_model(folder)
+    assert [fold.name for fold in read_trained_model(folder, ("0",)).folds] == ["0"]
     (folder / "plans.json").write_text("{}")
     with pytest.raises(ModelError, match="DuPLUS model"):
-        read_model(folder)
+        read_trained_model(folder)
 
 
 def test_folds_of_different_schemas_are_not_averaged(folder: Path, models: list[SurvivalModel]) -> None:
     other = replace(models[1], schema=SCHEMA.model_copy(update={"centre": "site"}))
     change_state(folder, model=other.to_plain())
     with pytest.raises(ModelError, match=r"Fold 1 .*clinical\.yaml.*fold 0"):
-        read_model(folder)
+        read_trained_model(folder)

@@ -14,7 +14,7 @@ from duplus_nnunet.survival.training.lora import (
     HazardHead,
     HazardTargets,
     attach_lora,
-    make_spec,
+    make_lora_spec,
 )
 
 from .parts import make_network, make_record
@@ -37,7 +37,7 @@ def test_gradient_reaches_every_layer_of_the_lora_and_nothing_of_the_base() -> N
     before = {name: value.clone() for name, value in network.state_dict().items()}
     image = torch.randn(4, 1, 16, 16, 16)
     answer = network(image)
-    weights = attach_lora(network, make_spec(network, SETTINGS))
+    weights = attach_lora(network, make_lora_spec(network, SETTINGS))
     head = HazardHead(8, 1, 3)
     records = [make_record(str(n), 1.0 + n, SEEN if n < 3 else CENSORED) for n in range(4)]
     targets = HazardTargets.of(records, records, 3)
@@ -83,4 +83,4 @@ def test_a_modality_of_one_patient_is_not_scaled_up() -> None:
 
 def test_a_rank_that_no_layer_has_is_refused() -> None:
     with pytest.raises(ValueError, match="lora_r is 64"):
-        make_spec(make_network(), SurvivalSettings(lora_r=64))
+        make_lora_spec(make_network(), SurvivalSettings(lora_r=64))
