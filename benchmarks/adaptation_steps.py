@@ -1,7 +1,7 @@
-"""What a training step costs by each way to adapt: all weights, LoRA of three ranks, the two generators alone.
+"""Measures the cost of a training step for all weights, for LoRA of three ranks, and for the two generators only.
 
-All have the network of benchmarks/conditioning.py and the same data, and are measured in one run, in turn: medians of
-processor time, which other work on the machine moves less than the time on the clock.
+All use the network of benchmarks/conditioning.py and the same data, and are measured alternately in one run. Reported
+are medians of processor time, which is less affected by other processes than wall-clock time.
 
 Example: python benchmarks/adaptation_steps.py --json
 """
@@ -14,20 +14,20 @@ import time
 from typing import Any
 
 import torch
-from conditioning import Case
+from conditioning import Case, Setting
 
-from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, choose_convolutions, use_adapter
+from duplus_nnunet.networks.adaptation import AdapterSpec, activate_adapter, attach_adapter, choose_convolutions
 
 TARGETS = 1
 
 
 def make_all(patch: int, batch: int) -> Case:
-    """Make a network all of whose weights learn, by nnU-Net's optimizer."""
-    return Case("duplus", TARGETS, patch, batch)
+    """Make a network with all weights trained by nnU-Net's optimizer."""
+    return Case("duplus", TARGETS, Setting(patch, batch))
 
 
 def make_generators(patch: int, batch: int) -> Case:
-    """Make a network whose encoder and decoder learn at a rate of 0, as frozen_encoder_epochs makes them."""
+    """Make a network whose encoder and decoder have a learning rate of 0, as with frozen_encoder_epochs."""
     case = make_all(patch, batch)
     named = [(name.startswith(("encoder.", "decoder.")) and ".seg_layers." not in name, value)
              for name, value in case.network.named_parameters()]  # fmt: skip
@@ -38,19 +38,19 @@ def make_generators(patch: int, batch: int) -> Case:
 
 
 def make_lora(r: int, patch: int, batch: int) -> Case:
-    """Make a frozen network with an adapter, which AdamW trains."""
+    """Make a frozen network with an adapter trained by AdamW."""
     case = make_all(patch, batch)
     network: Any = case.network
     attach_adapter(network, AdapterSpec("new", r, 2.0 * r, 0.0, choose_convolutions(network, (), r), True, True))
     network.default_adapter = "new"
-    use_adapter(network, "new")
-    learning = [value for value in network.parameters() if value.requires_grad]
-    case.optimizer = torch.optim.AdamW(learning, 3e-3)
+    activate_adapter(network, "new")
+    trainable = [value for value in network.parameters() if value.requires_grad]
+    case.optimizer = torch.optim.AdamW(trainable, 3e-3)
     return case
 
 
 def run(patch: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Time all of them in turn."""
+    """Time all ways alternately."""
     torch.manual_seed(0)
     cases = {"all weights": make_all(patch, batch), "generators": make_generators(patch, batch)}
     cases |= {f"lora_{r}": make_lora(r, patch, batch) for r in (4, 8, 16)}
@@ -59,9 +59,9 @@ def run(patch: int, batch: int, repeats: int) -> dict[str, Any]:
         for name, case in cases.items():
             start = time.process_time()
             case.train()
-            if repeat:  # the first one allots
+            if repeat:  # the first step allocates memory
                 times[name].append(time.process_time() - start)
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     return {
         name: {"processor_s": round(value, 3), "ratio": round(value / medians["all weights"], 3)}
         for name, value in medians.items()
@@ -76,9 +76,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    found = run(args.patch, args.batch, args.repeats)
-    lines = [f"{name:<12} {row['processor_s']:.3f} s, {row['ratio']:.2f} of all weights" for name, row in found.items()]
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines))
+    results = run(args.patch, args.batch, args.repeats)
+    lines = [
+        f"{name:<12} {row['processor_s']:.3f} s, {row['ratio']:.2f} of all weights" for name, row in results.items()
+    ]
+    print(json.dumps(results, indent=1) if args.json else "\n".join(lines))
     return 0
 
 

@@ -1,9 +1,9 @@
-"""A model of one centre adapted to another centre's scanner with 5, 10 and 20 cases, by LoRA and by all weights.
+"""Adapts a model of one centre to the scanner of another centre with 5, 10 and 20 cases, by LoRA and by all weights.
 
-Phantoms: the same organs, seen by a scanner with less contrast, more noise, a coarser and anisotropic grid and another
-field of view. Both centres' unseen bodies decide nothing, they are only scored; intervals are of the paired difference
-to the model before (patient bootstrap). nnU-Net's three folders have to be set, to empty ones; what is there already
-is left or continued.
+Data are phantoms: the second scanner shows the same organs with less contrast, more noise, a coarser anisotropic grid
+and another field of view. Test images of both centres are scored only; intervals are those of the paired difference to
+the model before adaptation (patient bootstrap). nnU-Net's three folders must be set, initially to empty folders;
+finished steps are skipped, interrupted ones continued.
 
 Example:
   python benchmarks/centres.py > centres.json
@@ -42,12 +42,12 @@ METHODS = {"lora": ADAPTER, "full": TRAINER}
 
 
 def find_model(number: int, trainer: str) -> Path:
-    """Return a model's folder; all cases are trained on."""
+    """Return the folder of a model."""
     return find_folder("results") / find_dataset(number) / f"{trainer}__DuPLUSPlans__3d_fullres"
 
 
-def change_plans(number: int, epochs: int, thinner: int = 1) -> None:
-    """Shorten the training in a dataset's plans, and thin its network."""
+def change_plans(number: int, epochs: int, divisor: int = 1) -> None:
+    """Shorten the training in the plans of a dataset, and divide the width of its network."""
     file = find_folder("preprocessed") / find_dataset(number) / "DuPLUSPlans.json"
     plans = json.loads(file.read_text())
     plans["duplus"]["settings"] |= {
@@ -58,27 +58,27 @@ def change_plans(number: int, epochs: int, thinner: int = 1) -> None:
         "cpu_bfloat16": True,
     }
     network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
-    network["features_per_stage"] = [features // thinner for features in network["features_per_stage"]]
+    network["features_per_stage"] = [features // divisor for features in network["features_per_stage"]]
     file.write_text(json.dumps(plans))
 
 
 def is_planned(number: int) -> bool:
-    """Whether a dataset was planned."""
+    """Check whether a dataset is planned."""
     return any(find_folder("preprocessed").glob(f"Dataset{number}_*/DuPLUSPlans.json"))
 
 
 def train(number: int, trainer: str, device: str, *options: object) -> Path:
-    """Train, continue what was begun, or leave what is done; return the model's folder."""
+    """Train, continue an interrupted training, or skip a finished one; return the model folder."""
     model = find_model(number, trainer)
     if not (model / "fold_all" / "checkpoint_final.pth").is_file():
-        begun = (model / "fold_all" / "checkpoint_latest.pth").is_file()
+        started = (model / "fold_all" / "checkpoint_latest.pth").is_file()
         words = (number, "3d_fullres", "all", "-tr", trainer, "-p", "DuPLUSPlans", "-device", device)
-        call("nnUNetv2_train", *words, *(("--c",) if begun else options))
+        call("nnUNetv2_train", *words, *(("--c",) if started else options))
     return model
 
 
 def predict(model: Path, number: int, context: str, out: Path, device: str) -> Path:
-    """Predict a dataset's test images in a context, without mirroring."""
+    """Predict the test images of a dataset in a context, without mirroring."""
     images = find_folder("raw") / find_dataset(number) / "imagesTs"
     fast = ("-f", "all", "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
     call("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", out, "-m", model, *fast, "--context", context)
@@ -86,25 +86,25 @@ def predict(model: Path, number: int, context: str, out: Path, device: str) -> P
 
 
 def score(folder: Path, number: int, before: Path | None = None) -> dict[str, Any]:
-    """Score predictions of a dataset's test images by their mean over targets, beside those of before if there are."""
+    """Score predictions of the test images of a dataset by the mean over targets, optionally against earlier ones."""
     raw = find_folder("raw") / find_dataset(number)
     options = () if before is None else ("--compare", before / "scores.json")
-    found = evaluate_folder(folder, raw, *options)
-    (source,) = found["sources"].values()
+    scores = evaluate_folder(folder, raw, *options)
+    (source,) = scores["sources"].values()
     result = {name: source["mean"][name] for name in ("dice", "dice_interval")}
-    for row in found.get("comparison", {}).get("differences", ()):
-        if row["source"] in found["sources"] and row["target"] == MEAN and row["metric"] == "dice":
+    for row in scores.get("comparison", {}).get("differences", ()):
+        if row["source"] in scores["sources"] and row["target"] == MEAN and row["metric"] == "dice":
             result |= {"gain": row["difference"], "gain_interval": row["interval"]}
     return result
 
 
-def count_different_voxels(one: Path, other: Path) -> int:
+def count_different_voxels(first: Path, second: Path) -> int:
     """Count the voxels in which the label maps of two folders differ."""
     import nibabel
 
     total = 0
-    for file in sorted(one.glob("*.nii.gz")):
-        images: Sequence[Any] = [nibabel.load(folder / file.name) for folder in (one, other)]
+    for file in sorted(first.glob("*.nii.gz")):
+        images: Sequence[Any] = [nibabel.load(folder / file.name) for folder in (first, second)]
         total += int(np.sum(np.asarray(images[0].dataobj) != np.asarray(images[1].dataobj)))
     return total
 
@@ -116,10 +116,10 @@ def run(out: Path, device: str) -> dict[str, Any]:
         write_phantom_sources(raw, BASE_CASES, TESTS, SEED, (PHANTOM_CT,))
     if not is_planned(BASE):
         call("nnUNetv2_plan_and_preprocess", "-d", BASE, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "-np", 1)
-        change_plans(BASE, BASE_EPOCHS, thinner=2)
+        change_plans(BASE, BASE_EPOCHS, divisor=2)
     base = train(BASE, TRAINER, device)
     old = predict(base, BASE, PHANTOM_CT.context, out / "old_before", device)
-    found: dict[str, Any] = {"old centre before": score(old, BASE)}
+    results: dict[str, Any] = {"old centre before": score(old, BASE)}
     for cases, source in SOURCES.items():
         if not (raw / source.dataset).is_dir():
             write_phantom_sources(raw, cases, TESTS, SEED, (source,))
@@ -127,7 +127,7 @@ def run(out: Path, device: str) -> dict[str, Any]:
             call("duplus", "adapt", "plan", source.number, "--from-model", base, "-np", 1)
             change_plans(source.number, EPOCHS)
         before = predict(base, source.number, PHANTOM_CT.context, out / f"before_{cases}", device)
-        found[f"{cases} cases"] = {"before": score(before, source.number)}
+        results[f"{cases} cases"] = {"before": score(before, source.number)}
         for method, trainer in METHODS.items():
             start = ("-pretrained_weights", base / "fold_all" / "checkpoint_final.pth")
             model = train(source.number, trainer, device, *start)
@@ -135,12 +135,12 @@ def run(out: Path, device: str) -> dict[str, Any]:
             tuned = out / f"{method}_{cases}_model"
             keeper = model if trainer == ADAPTER else make_old_model(base, model / "fold_all", tuned, "all")
             after = predict(keeper, BASE, PHANTOM_CT.context, out / f"{method}_{cases}_old", device)
-            found[f"{cases} cases"][method] = {
+            results[f"{cases} cases"][method] = {
                 **score(new, source.number, before),
                 "old centre": score(after, BASE, old),
                 "voxels of the old centre that changed": count_different_voxels(old, after),
             }
-    return found
+    return results
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
-"""What conditioning costs: ratios of a DuPLUS network to stock nnU-Net's with as many classes.
+"""Measures the cost of conditioning relative to a stock nnU-Net network with the same number of classes.
 
-Both are built from the same plans (a plain U-Net as nnU-Net plans it), both are measured in one run, in turn, and the
-medians are compared. Peak memory is that of a training step; on a CPU it is measured in a process of its own for each
-network. On a GPU both run in mixed precision, as nnU-Net does there, and compiled if that is asked for.
+Both networks are built from the same plans (a plain U-Net as planned by nnU-Net) and measured alternately in one run;
+medians are compared. Peak memory is that of a training step; on a CPU it is measured in a separate process for each
+network. On a GPU both run in mixed precision, as in nnU-Net, and compiled on request.
 
 Examples:
   python benchmarks/conditioning.py --json
@@ -47,7 +47,7 @@ def build_unet(classes: int) -> nn.Module:
 
 
 def build(kind: str, targets: int) -> tuple[nn.Module, nn.Module]:
-    """Build a network and its loss: stock (background + targets, softmax) or ours (a sigmoid a target)."""
+    """Build a network and its loss: stock (background and targets, softmax) or ours (one sigmoid per target)."""
     weights = [1, 0.5, 0.25, 0]
     if kind == "stock":
         loss: nn.Module = DC_and_CE_loss(
@@ -62,7 +62,7 @@ def build(kind: str, targets: int) -> tuple[nn.Module, nn.Module]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What both networks are measured at: the edge of a cubic patch in voxels, the batch size, and on what."""
+    """Size of the measurement: edge of a cubic patch in voxels, batch size, device, and whether to compile."""
 
     patch: int
     batch: int
@@ -74,7 +74,7 @@ class Setting:
         return torch.autocast("cuda") if self.device == "cuda" else nullcontext()
 
     def wait(self) -> None:
-        """Wait until the device has done all it was given."""
+        """Wait until the device has finished."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
@@ -126,8 +126,8 @@ def time_once(call: Callable[[], None]) -> float:
 
 
 def alternate(ours: Callable[[], None], stock: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Time two calls in turn; return the medians in seconds and their ratio."""
-    for _ in range(2):  # compiling, choosing of algorithms, allocating
+    """Time two calls alternately; return the medians in seconds and their ratio."""
+    for _ in range(2):  # compilation, selection of algorithms, allocation
         ours(), stock()
     pairs = [(time_once(ours), time_once(stock)) for _ in range(repeats)]
     first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -135,13 +135,13 @@ def alternate(ours: Callable[[], None], stock: Callable[[], None], repeats: int)
 
 
 def read_peak_memory() -> float:
-    """Return the most memory this process has held so far, in MiB (Linux; the parent's does not count)."""
+    """Return the peak memory of this process so far, in MiB (Linux; without that of its parent)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def measure_memory(kind: str, targets: int, setting: Setting) -> float:
-    """Return the peak memory, in MiB, that two training steps add: to a fresh process, or on the GPU."""
+    """Return the peak memory in MiB that two training steps add, in a fresh process or on the GPU."""
     torch.manual_seed(0)
     before = read_peak_memory()
     if setting.device == "cuda":
@@ -167,7 +167,7 @@ def measure_memories(targets: int, setting: Setting) -> dict[str, float]:
 
 
 def run(targets: int, setting: Setting, repeats: int) -> dict[str, Any]:
-    """Measure one number of targets."""
+    """Measure both networks for a number of targets."""
     torch.manual_seed(0)
     ours, stock = Case("duplus", targets, setting), Case("stock", targets, setting)
     result = {
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--compile", action="store_true", help="both networks by torch.compile, as nnU-Net on a GPU")
+    parser.add_argument("--compile", action="store_true", help="compile both networks, as nnU-Net does on a GPU")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     setting = Setting(args.patch, args.batch, args.device, args.compile)

@@ -1,7 +1,7 @@
-"""Whether conditioning costs accuracy: DuPLUSTrainer beside stock nnUNetTrainer, same data, folds, patch and length.
+"""Compares the accuracy of DuPLUSTrainer and stock nnUNetTrainer with the same data, folds, patch size and length.
 
-Both are planned, trained and validated by nnU-Net's own commands, one after the other, fold by fold; the cases of all
-validation folds are compared in pairs, with a bootstrap over cases. nnU-Net's three folders have to be set.
+Both are planned, trained and validated by nnU-Net's own commands, alternately, fold by fold; the cases of all
+validation folds are compared in pairs, with a bootstrap over cases. nnU-Net's three folders must be set.
 
 Example: python benchmarks/parity.py --dataset 4 --folds 0 1 --epochs 10 --iterations 50 --json
 """
@@ -41,13 +41,13 @@ def find_dataset(number: int) -> str:
 
 
 def call(*words: str, **variables: str) -> None:
-    """Run one of nnU-Net's commands of this environment."""
+    """Run a command of nnU-Net in this environment."""
     script = Path(sys.executable).with_name(words[0])
     subprocess.run([script, *words[1:]], check=True, stdout=sys.stderr, env={**os.environ, **variables})
 
 
 def plan(args: argparse.Namespace, name: str) -> None:
-    """Plan and preprocess for both trainers, and give both plans the same batch size and length."""
+    """Plan and preprocess for both trainers, and set the same batch size and length in both plans."""
     for planner, plans_name, _ in RUNS.values():
         call("nnUNetv2_plan_and_preprocess", "-d", str(args.dataset), "-pl", planner, "-c", "3d_fullres")
         file = Path(os.environ["nnUNet_preprocessed"]) / name / f"{plans_name}.json"
@@ -63,7 +63,7 @@ def plan(args: argparse.Namespace, name: str) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train and validate both, in turn, fold by fold."""
+    """Train and validate both alternately, fold by fold."""
     with tempfile.TemporaryDirectory() as folder:
         code = SHORT_TRAINER.format(
             epochs=args.epochs, iterations=args.iterations, validation=args.validation_iterations
@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def read_scores(name: str, kind: str, folds: list[int]) -> dict[str, float]:
-    """Return each validation case's mean Dice over targets, 0 to 1."""
+    """Return the mean Dice over targets of each validation case, 0 to 1."""
     _, plans_name, trainer = RUNS[kind]
     model = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__{plans_name}__3d_fullres"
     scores = {}
@@ -104,7 +104,7 @@ def compare(ours: dict[str, float], stock: dict[str, float], draws: int = 10000)
 
 
 def main() -> int:
-    """Run or read both, and print."""
+    """Train both or read their results, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=int, default=4)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--validation-iterations", type=int, default=5)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--read-only", action="store_true", help="compare results that are there already")
+    parser.add_argument("--read-only", action="store_true", help="only compare existing results")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     name = find_dataset(args.dataset)

@@ -1,9 +1,9 @@
-"""What a prediction costs: stock nnU-Net beside DuPLUS, for all of 60 targets and for three of them.
+"""Compares the cost of prediction of stock nnU-Net and DuPLUS, for 60 targets and for three of them.
 
-A phantom image of 256x256x200 voxels of 0.8 mm is predicted by models planned at 1.5 mm, in a process of its own each
-time, with nnU-Net's command. Networks have the size that nnU-Net plans and fresh weights: their forward passes are run
-and timed, then their logits are exchanged for those of 60 organ-like balls, the same ones for all, so that resampling
-and export do what they would do with a trained model. Masks are compared, and on a second image with thick slices too.
+A phantom image of 256x256x200 voxels of 0.8 mm is predicted by models planned at 1.5 mm with nnU-Net's command, each
+time in a new process. Networks have the planned size and random weights: their forward passes are run and timed, then
+their logits are replaced by those of 60 organ-like balls, the same for all models, so that resampling and export work
+as with a trained model. Masks are compared, also on a second image with thick slices.
 
 Examples:
   python benchmarks/prediction.py --json
@@ -38,12 +38,12 @@ FOLDERS = ("raw", "preprocessed", "results")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """Size of the measurement.
 
     Attributes:
         shape: Voxels of the image along (x, y, z).
         patch: Edge of a cubic patch.
-        targets: Names, in the order of their label values.
+        targets: Names of the targets, in the order of their label values.
         device: nnU-Net's -device.
     """
 
@@ -54,7 +54,7 @@ class Setting:
 
 
 def list_targets() -> tuple[str, ...]:
-    """List labels of TotalSegmentator that the shipped registry knows."""
+    """List labels of TotalSegmentator in the shipped registry."""
     from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER
     from duplus_nnunet.prompt_registry.registry_file import load_registry_file
 
@@ -63,7 +63,7 @@ def list_targets() -> tuple[str, ...]:
 
 
 def write_dataset(raw: Path, setting: Setting) -> None:
-    """Write five small training cases, from which nothing is learned but what to plan."""
+    """Write five small training cases, used for planning only."""
     import SimpleITK
 
     rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def write_dataset(raw: Path, setting: Setting) -> None:
 
 
 def write_image(folder: Path, setting: Setting, thickness: float) -> None:
-    """Write an image: a body in air; slices of another thickness (mm) are fewer."""
+    """Write an image of a body in air with a slice thickness in mm; thicker slices are fewer."""
     import SimpleITK
 
     rng = np.random.default_rng(1)
@@ -102,13 +102,13 @@ def write_image(folder: Path, setting: Setting, thickness: float) -> None:
 
 
 def call(*words: object) -> None:
-    """Run a command of this environment; what it prints goes to stderr."""
+    """Run a command of this environment; its output goes to stderr."""
     script = Path(sys.executable).with_name(str(words[0]))
     subprocess.run([str(script), *map(str, words[1:])], check=True, stdout=sys.stderr)
 
 
 def make_model(kind: tuple[str, str, str], setting: Setting) -> Path:
-    """Plan a model with nnU-Net's command and save it with fresh weights."""
+    """Plan a model with nnU-Net's command and save it with random weights."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     trainer, planner, plans_name = kind
@@ -121,17 +121,17 @@ def make_model(kind: tuple[str, str, str], setting: Setting) -> Path:
         context["spacing"] = [SPACING] * 3
     file.write_text(json.dumps(plans))
     call("nnUNetv2_preprocess", "-d", NUMBER, "-plans_name", plans_name, "-c", "3d_fullres", "-np", 2)
-    made = get_trainer_from_args(str(NUMBER), "3d_fullres", 0, trainer, plans_name, device=torch.device("cpu"))
-    made.initialize()
-    folder = Path(made.output_folder)
-    made.save_checkpoint(str(folder / "checkpoint_final.pth"))
-    for name, content in (("plans.json", plans), ("dataset.json", made.dataset_json)):
+    training = get_trainer_from_args(str(NUMBER), "3d_fullres", 0, trainer, plans_name, device=torch.device("cpu"))
+    training.initialize()
+    folder = Path(training.output_folder)
+    training.save_checkpoint(str(folder / "checkpoint_final.pth"))
+    for name, content in (("plans.json", plans), ("dataset.json", training.dataset_json)):
         (folder.parent / name).write_text(json.dumps(content))
     return folder.parent
 
 
 def make_logits(shape: tuple[int, ...], values: list[int]) -> torch.Tensor:
-    """Make logits in float16, (K, d, h, w): of value 0 zeros, of others a ball whose rim falls off like an organ's."""
+    """Make float16 logits (K, d, h, w): zeros for value 0, for others a ball with a smooth rim like an organ."""
     logits = torch.zeros((len(values), *shape), dtype=torch.half)
     for channel, value in zip(logits, values, strict=True):
         if value:
@@ -144,9 +144,9 @@ def make_logits(shape: tuple[int, ...], values: list[int]) -> torch.Tensor:
 
 
 def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> None:
-    """Run nnU-Net's command in this process, with logits exchanged; prints the seconds of each stage.
+    """Run nnU-Net's command in this process with replaced logits; prints the seconds of each stage.
 
-    Export is all that comes after the logits; the rest is all but the network: loading, reading, resampling, export.
+    "Export" is everything after the logits, "rest" everything but the network: loading, reading, resampling, export.
     """
     from nnunetv2.inference import predict_from_raw_data
 
@@ -163,7 +163,7 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
         started = time.perf_counter()
         declared = names
         if "DuPLUS" in self.trainer_name:
-            asked = self.duplus_binding.declare([self.duplus_binding.current])["labels"]
+            asked = self.bound.declare_all()["labels"]
             declared = {name: value for name, value in asked.items() if name != "background"}
         logits = make_logits(tuple(data.shape[1:]), list(declared.values()))
         if logits.shape != shape:
@@ -185,7 +185,7 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
 
 
 def measure(model: Path, images: Path, out: Path, device: str, targets: str = "") -> dict[str, float]:
-    """Predict in a process of its own; returns seconds by stage and the peak memory of it and its workers, in GiB."""
+    """Predict in a new process; returns seconds by stage and the peak memory of it and its workers, in GiB."""
     words = [sys.executable, __file__, "--worker", str(model), str(images), str(out), device, targets]
     worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = [0]
@@ -198,19 +198,19 @@ def measure(model: Path, images: Path, out: Path, device: str, targets: str = ""
         raise RuntimeError(printed[-3000:])
     seconds: dict[str, float] = json.loads(results[-1].removeprefix("RESULT "))
     seconds["rest"] = seconds["total"] - seconds["network"]
-    found = {**{key: round(value, 2) for key, value in seconds.items()}, "peak_gib": round(peak[0] / 2**30, 2)}
-    sys.stderr.write(f"{out.name}: {found}\n")
-    return found
+    costs = {**{key: round(value, 2) for key, value in seconds.items()}, "peak_gib": round(peak[0] / 2**30, 2)}
+    sys.stderr.write(f"{out.name}: {costs}\n")
+    return costs
 
 
 def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
-    """Note the largest memory of a process and its children."""
+    """Record the peak memory of a process and its children."""
     import psutil
 
     while worker.poll() is None:
         try:
             root = psutil.Process(worker.pid)
-            # Shared pages count once: PyTorch forks a dozen workers, each of which seems to hold all of its memory.
+            # PSS counts shared pages once: PyTorch forks a dozen workers, which share most of its memory.
             used = sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])
             peak[0] = max(peak[0], used)
         except psutil.Error:
@@ -219,21 +219,21 @@ def watch(worker: "subprocess.Popen[str]", peak: list[int]) -> None:
 
 
 def compare_masks(first: Path, second: Path, values: list[int]) -> float:
-    """Return the smallest Dice of two label maps over label values; those that are in neither do not count."""
+    """Return the smallest Dice of two label maps over label values; values in neither map are ignored."""
     import SimpleITK
 
     files = (str(folder / "phantom.nii.gz") for folder in (first, second))
-    one, other = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file)) for file in files)
-    found = []
+    first_map, second_map = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file)) for file in files)
+    dice = []
     for value in values:
-        a, b = one == value, other == value
+        a, b = first_map == value, second_map == value
         if a.any() or b.any():
-            found.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
-    return min(found)
+            dice.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
+    return min(dice)
 
 
 def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
-    """Measure everything, stock and ours in turn."""
+    """Measure stock nnU-Net and DuPLUS alternately."""
     for kind in FOLDERS:
         os.environ[f"nnUNet_{kind}"] = str(folder / kind)
         (folder / kind).mkdir()
@@ -245,7 +245,7 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
     write_image(folder / "thick", setting, THICK)
     few = ",".join(setting.targets[:FEW])
     cases = {"stock": (stock, ""), "all": (ours, ""), "few": (ours, few)}
-    rounds = [
+    repetitions = [
         {
             name: measure(model, folder / "images", folder / name, setting.device, targets)
             for name, (model, targets) in cases.items()
@@ -253,7 +253,8 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
         for _ in range(repeats)
     ]
     medians = {
-        name: {key: float(np.median([one[name][key] for one in rounds])) for key in rounds[0][name]} for name in cases
+        name: {key: float(np.median([costs[name][key] for costs in repetitions])) for key in repetitions[0][name]}
+        for name in cases
     }
     for name in ("stock", "all"):
         measure(cases[name][0], folder / "thick", folder / f"thick_{name}", setting.device)
@@ -281,8 +282,8 @@ def main() -> int:
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 200), help="voxels along x, y and z")
     parser.add_argument("--patch", type=int, default=96)
     parser.add_argument("--device", default="cpu", help="nnU-Net's -device (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="the median is given")
-    parser.add_argument("--json", action="store_true", help="on one line")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repetitions; the median is reported")
+    parser.add_argument("--json", action="store_true", help="print JSON on one line")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -291,8 +292,8 @@ def main() -> int:
         return 0
     setting = Setting(tuple(args.shape), args.patch, list_targets(), args.device)
     with tempfile.TemporaryDirectory() as folder:
-        found = run(setting, Path(folder), args.repeats)
-    print(json.dumps(found, indent=None if args.json else 1))
+        result = run(setting, Path(folder), args.repeats)
+    print(json.dumps(result, indent=None if args.json else 1))
     return 0
 
 

@@ -1,12 +1,13 @@
-"""Prognosis from images and records: planted signals on phantoms, and the patients with sarcoma.
+"""Evaluates survival models on images and clinical records: phantoms with a known hazard, and patients with sarcoma.
 
-Everything is done by commands: planning, `duplus survival split`, a segmentation a fold, DuPLUSSurvivalTrainer a fold,
-`duplus survival evaluate -m`. A fold's segmentation never saw whom the fold holds out. nnU-Net's three folders have to
-be set; what is there already is left or continued. Printed: what `evaluate --json` prints, and seconds a stage.
+Runs the commands: planning, `duplus survival split`, a segmentation and a DuPLUSSurvivalTrainer for each fold, and
+`duplus survival evaluate -m`. No segmentation is trained on the held-out patients of its fold. nnU-Net's three folders
+must be set; existing results are kept or continued. Prints the output of `evaluate --json`, and the seconds of each
+stage.
 
 Examples:
-  python benchmarks/prognosis_images.py signal            # hazard by the lesion's volume and by the record
-  python benchmarks/prognosis_images.py record            # hazard by the record alone
+  python benchmarks/prognosis_images.py signal            # hazard depends on lesion volume and record
+  python benchmarks/prognosis_images.py record            # hazard depends on the record alone
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv         # the 51 patients, PET
   python benchmarks/prognosis_images.py sarcoma --clinical sarcoma_clinical.csv --lora  # with the second stage
   python benchmarks/prognosis_images.py modalities --clinical sarcoma_clinical.csv      # CT, MR and PET, three draws
@@ -34,7 +35,7 @@ import universal
 from universal import NETWORK, PATCH, find_dataset, find_folder
 
 SCRIPTS = Path(sys.executable).parent
-# The segmentation is not validated on whole images: what it is good for here is shown by the prognosis.
+# The segmentation is not validated on whole images: its use is shown by the survival model.
 SEGMENTATION, PROGNOSIS = universal.OURS, "DuPLUSSurvivalTrainer"
 SIDE, SPACING, PATIENTS = 24, 4.0, 150
 EFFECT = 0.9
@@ -42,16 +43,16 @@ EFFECT = 0.9
 
 @dataclass(frozen=True)
 class Study:
-    """One dataset and how it is learned.
+    """One dataset and its training.
 
     Attributes:
-        number: nnU-Net's.
-        name: nnU-Net's.
+        number: nnU-Net's number of the dataset.
+        name: nnU-Net's name of the dataset.
         folds: Number of folds.
-        epochs: Epochs of 50 iterations of each fold's segmentation.
-        image: Whether the image tells of the hazard; None: the data are real.
+        epochs: Number of epochs, of 50 iterations, of each fold's segmentation.
+        image: Whether the hazard depends on the image; None: real patients.
         sources: nnU-Net's numbers of the datasets of real patients; several are composed into one.
-        repeats: Number of times that folds are drawn.
+        repeats: Number of repetitions with new folds.
     """
 
     number: int
@@ -69,11 +70,11 @@ STUDIES = {
     "sarcoma": Study(563, "SarcomaPET", 5, 3, None, (62,)),
     "modalities": Study(564, "SarcomaModalities", 5, 6, None, (60, 61, 62), 3),
 }
-# What each kind of prognosis changes of the plans' settings, by the name of its plans.
+# Changes to the settings of the plans for each kind of survival model, by the name of its plans.
 KINDS: dict[str, dict[str, Any]] = {
     "DuPLUSFrozen": {"survival": {"lora_epochs": 0}},
     "DuPLUSWithLoRA": {"survival": {"lora_epochs": 5}},
-    # The inner held-out patients choose an epoch, so that they are looked at longer.
+    # More validation iterations, as the inner held-out patients choose the epoch.
     "DuPLUSScratch": {"survival": {"encoder": "scratch", "scratch_epochs": 30}, "validation_iterations": 10},
 }
 SCHEMA = """\
@@ -87,7 +88,7 @@ covariates:
 
 
 def call(*words: object) -> str:
-    """Run a command of this environment; what it prints to stdout is returned."""
+    """Run a command of this environment and return its standard output."""
     command = [str(SCRIPTS / str(words[0])), *map(str, words[1:])]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=sys.stderr, text=True).stdout
 
@@ -102,7 +103,7 @@ def draw_phantom(radius: float, rng: np.random.Generator) -> tuple[Any, Any]:
 
 
 def write_phantoms(study: Study, folder: Path) -> None:
-    """Write phantoms, their table and its schema; the hazard is known."""
+    """Write phantoms with a known hazard, their clinical table and its schema."""
     rng = np.random.default_rng(study.number)
     rows = []
     for number in range(PATIENTS):
@@ -111,7 +112,7 @@ def write_phantoms(study: Study, folder: Path) -> None:
         for values, kind, name in ((image, "imagesTr", f"P{number:03d}_0000"), (labels, "labelsTr", f"P{number:03d}")):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(values, np.diag([SPACING] * 3 + [1.0])), folder / kind / f"{name}.nii.gz")
-        size = (3 * np.log(radius) - 4.5) / 0.9  # about 0 and 1 in mean and spread
+        size = (3 * np.log(radius) - 4.5) / 0.9  # mean about 0, standard deviation about 1
         log_hazard = EFFECT * marker + (EFFECT * size if study.image else 0.0)
         event, censoring = rng.exponential(400 * np.exp(-log_hazard)), rng.uniform(100, 1500)
         rows.append([f"P{number:03d}", f"{min(event, censoring) + 1:.1f}", int(event <= censoring), f"{marker:.4f}",
@@ -130,7 +131,7 @@ def describe(folder: Path, channel: str, cases: int, target: str) -> None:
 
 
 def link_images(number: int, folder: Path) -> None:
-    """Make one dataset of all images of a source, those of its imagesTs too: every fold holds out some patients."""
+    """Link all images of a source, including imagesTs, as training images of one dataset."""
     source = find_folder("raw") / find_dataset(number)
     for kind in ("images", "labels"):
         (folder / f"{kind}Tr").mkdir(parents=True)
@@ -142,30 +143,30 @@ def link_images(number: int, folder: Path) -> None:
 
 
 def gather_patients(study: Study, folder: Path, clinical: Path) -> None:
-    """Make the dataset of real patients, of one source or composed of several, and draft what its table means."""
+    """Make the dataset of real patients from one source or composed of several, and draft its clinical.yaml."""
     if len(study.sources) == 1:
         link_images(study.sources[0], folder)
     else:
-        numbers = {source: study.number + place for place, source in enumerate(study.sources, 1)}
+        numbers = {source: study.number + index for index, source in enumerate(study.sources, 1)}
         for source, number in numbers.items():
             name = find_dataset(source).split("_", 1)[1]
             link_images(source, folder.with_name(f"Dataset{number}_{name}"))
-        with tempfile.TemporaryDirectory() as place:
-            spec = Path(place) / "compose.yaml"
+        with tempfile.TemporaryDirectory() as temporary:
+            spec = Path(temporary) / "compose.yaml"
             spec.write_text(f"patients: {{shared: [{list(numbers.values())}]}}\n")
             call("duplus", "compose", "-o", study.number, "-n", study.name, *numbers.values(), "--spec", spec)
-        (folder / "splits_final.json").unlink()  # folds are drawn by event here
+        (folder / "splits_final.json").unlink()  # folds are drawn by `duplus survival split`
     shutil.copyfile(clinical, folder / "clinical.csv")
     call("duplus", "survival", "draft", study.number)
 
 
 def prepare(study: Study, clinical: Path | None, kind: str) -> None:
-    """Write, plan, preprocess and split a dataset, and write the plans of a kind of prognosis."""
+    """Write, plan, preprocess and split a dataset, and write the plans of a kind of survival model."""
     folder = find_folder("raw") / f"Dataset{study.number}_{study.name}"
     if not folder.is_dir():
         if study.image is None:
             if clinical is None:
-                sys.exit("The patients with sarcoma need their table: --clinical sarcoma_clinical.csv")
+                sys.exit("This study needs the clinical table of the patients: --clinical sarcoma_clinical.csv")
             gather_patients(study, folder, clinical)
         else:
             write_phantoms(study, folder)
@@ -181,7 +182,7 @@ def prepare(study: Study, clinical: Path | None, kind: str) -> None:
 
 
 def change_plans(home: Path, name: str, study: Study, changed: dict[str, Any]) -> None:
-    """Write plans of a name: shorter, and for real images with the network of benchmarks/universal.py."""
+    """Write plans for a shorter training, for real images with the network of benchmarks/universal.py."""
     plans = json.loads((home / "DuPLUSPlans.json").read_text())
     plans["plans_name"] = name
     settings = plans["duplus"]["settings"]
@@ -192,33 +193,33 @@ def change_plans(home: Path, name: str, study: Study, changed: dict[str, Any]) -
         configuration["patch_size"], configuration["batch_size"] = PATCH, 2
         configuration["architecture"]["arch_kwargs"] |= NETWORK
     else:
-        configuration["batch_size"] = 4  # what fits a GPU's memory is dozens of images that small
+        configuration["batch_size"] = 4  # the planner would choose dozens of such small images
         arguments = configuration["architecture"]["arch_kwargs"]
         arguments["features_per_stage"] = [max(8, features // 4) for features in arguments["features_per_stage"]]
-    if name != "DuPLUSPlans":  # those were changed before they were copied
+    if name != "DuPLUSPlans":  # their configurations were changed before
         plans["configurations"] = json.loads((home / "DuPLUSPlans.json").read_text())["configurations"]
-    written = home / f"{name}.{os.getpid()}.tmp"  # folds may be trained side by side
+    written = home / f"{name}.{os.getpid()}.tmp"  # folds may be trained in parallel
     written.write_text(json.dumps(plans, indent=1))
     written.replace(home / f"{name}.json")
 
 
 def train(study: Study, trainer: str, plans: str, fold: int, device: str) -> float:
-    """Train one fold, or leave what is done; return the seconds that it took."""
+    """Train one fold unless it is finished; return the seconds that it took."""
     results = find_folder("results") / find_dataset(study.number)
     model = results / f"{trainer}__{plans}__3d_fullres" / f"fold_{fold}"
     start = time.perf_counter()
     if not (model / "checkpoint_final.pth").is_file():
-        begun = (model / "checkpoint_latest.pth").is_file()
+        started = (model / "checkpoint_latest.pth").is_file()
         base = results / f"{SEGMENTATION}__DuPLUSPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_final.pth"
-        alone = trainer == SEGMENTATION or plans == "DuPLUSScratch"
-        options = ["--c"] if begun else [] if alone else ["-pretrained_weights", base]
+        without_base = trainer == SEGMENTATION or plans == "DuPLUSScratch"
+        options = ["--c"] if started else [] if without_base else ["-pretrained_weights", base]
         words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", device)
         universal.call("nnUNetv2_train", *words, *options)
     return time.perf_counter() - start
 
 
 def learn(study: Study, plans: str, folds: Iterable[int], device: str) -> dict[str, list[float]]:
-    """Train the segmentation and the prognosis of some folds; return the seconds that each took."""
+    """Train the segmentation and the survival model of folds; return the seconds that each took."""
     seconds: dict[str, list[float]] = {"segmentation": [], "prognosis": []}
     for fold in folds:
         if plans != "DuPLUSScratch":
@@ -228,29 +229,29 @@ def learn(study: Study, plans: str, folds: Iterable[int], device: str) -> dict[s
 
 
 def run(study: Study, plans: str, device: str) -> dict[str, Any]:
-    """Train what is not trained, and evaluate all folds."""
+    """Train all folds that are not finished, and evaluate them."""
     folds = range(study.folds * study.repeats)
     seconds = learn(study, plans, folds, device)
     model = find_folder("results") / find_dataset(study.number) / f"{PROGNOSIS}__{plans}__3d_fullres"
     reports = [json.loads((model / f"fold_{fold}/validation/survival.json").read_text()) for fold in folds]
-    found = json.loads(call("duplus", "survival", "evaluate", study.number, "-m", model, "-o", model / "study",
+    evaluation = json.loads(call("duplus", "survival", "evaluate", study.number, "-m", model, "-o", model / "study",
                             "--json"))  # fmt: skip
-    return {"seconds a fold": seconds, "lora": [report["lora"] for report in reports], **found}
+    return {"seconds a fold": seconds, "lora": [report["lora"] for report in reports], **evaluation}
 
 
 def main() -> int:
-    """Print one study's result."""
+    """Run one study and print its result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--clinical", type=Path, help="the patients' table, for sarcoma and modalities")
+    parser.add_argument("--clinical", type=Path, help="clinical table of the patients, for sarcoma and modalities")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--lora", dest="kind", action="store_const", const="DuPLUSWithLoRA", default="DuPLUSFrozen",
-        help="with the second stage, a LoRA in the encoder")  # fmt: skip
+        help="with stage 2, a LoRA in the encoder")  # fmt: skip
     kind.add_argument("--scratch", dest="kind", action="store_const", const="DuPLUSScratch",
-        help="without a segmentation model: the encoder learns from outcomes alone")  # fmt: skip
+        help="without a segmentation model: train the encoder on outcomes only")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="nnU-Net's -device (default: %(default)s)")
-    parser.add_argument("--only", type=int, nargs="*", metavar="FOLD", help="train these folds and evaluate nothing; "
-        "none is named: prepare alone")  # fmt: skip
+    parser.add_argument("--only", type=int, nargs="*", metavar="FOLD", help="train these folds without evaluation; "
+        "without a number: only prepare the dataset")  # fmt: skip
     args = parser.parse_args()
     study, (kind, device) = STUDIES[args.study], (args.kind, args.device)
     prepare(study, args.clinical, kind)

@@ -1,14 +1,14 @@
-"""One model for five datasets beside five specialists, its ablations, and what T1 does; data in nnU-Net's raw folder.
+"""Compares one model for five datasets with five specialists and with ablations, and tests the context prompt.
 
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
-models have the same patch, features, batch size and precision; imagesTs decides nothing, it is only scored. Stages can
-be run one at a time, and a training that was interrupted goes on. nnU-Net's three folders have to be set.
+models have the same patch size, features, batch size and precision; imagesTs is used for testing only. Stages can be
+run separately, and an interrupted training is continued. nnU-Net's three folders must be set.
 
 Examples:
   python benchmarks/universal.py prepare
   python benchmarks/universal.py train universal            # or stock, full, no_t1, one_hot, no_film, no_paraphrases
   python benchmarks/universal.py score universal stock      # predicts imagesTs and compares, as JSON
-  python benchmarks/universal.py t1 full no_film            # the right T1 beside wrong ones, voxels unchanged
+  python benchmarks/universal.py t1 full no_film            # correct and wrong context prompts, same images
 """
 
 import argparse
@@ -39,8 +39,8 @@ NETWORK = {
 SARCOMA = {"sarcoma_ct": "SarcomaCT", "sarcoma_mr": "SarcomaMR", "sarcoma_pet": "SarcomaPET"}
 STOCK_ITERATIONS, STOCK_EPOCH = 1000, 50
 OURS, STOCK = "DuPLUSTrainerShort", "nnUNetTrainerShort"
-# No validation of whole images: imagesTs is what is scored, and validating takes longer than training here. Both are
-# trained in bfloat16, ours by a word in the plans.
+# No validation of whole images, since only imagesTs is scored and validation would take longer than training. Both are
+# trained in bfloat16, ours by a setting in the plans.
 TRAINERS = f"""
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -77,7 +77,7 @@ class {STOCK}(nnUNetTrainer):
 
 @dataclass(frozen=True)
 class Model:
-    """One training of ours: its name among the plans, its length and the words that it changes in the settings."""
+    """One of our models: name of its plans, number of iterations, and changed settings."""
 
     plans: str
     iterations: int
@@ -100,12 +100,12 @@ def find_folder(kind: str) -> Path:
 
 
 def find_dataset(number: int) -> str:
-    """Return a dataset's full name."""
+    """Return the full name of a dataset."""
     return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
 
 
 def call(*words: object, trainers: str = TRAINERS) -> None:
-    """Run a command of this environment, which finds those trainers; what it prints goes to stderr."""
+    """Run a command of this environment with the given trainers available; its output goes to stderr."""
     script = Path(sys.executable).with_name(str(words[0]))
     command = [str(script), *map(str, words[1:])]
     with tempfile.TemporaryDirectory() as folder:
@@ -115,14 +115,14 @@ def call(*words: object, trainers: str = TRAINERS) -> None:
 
 
 def shrink(plans: dict[str, Any]) -> None:
-    """Give plans the network, patch and batch size that all models here have."""
+    """Set the network, patch size and batch size of all models here in the plans."""
     configuration = plans["configurations"]["3d_fullres"]
     configuration["patch_size"], configuration["batch_size"] = PATCH, 2
     configuration["architecture"]["arch_kwargs"] |= NETWORK
 
 
 def compose() -> None:
-    """Make one dataset of the five."""
+    """Compose the five datasets into one."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "compose.yaml"
         spec.write_text(SPEC)
@@ -130,7 +130,7 @@ def compose() -> None:
 
 
 def prepare() -> None:
-    """Compose, plan and preprocess, for one model and for the specialists."""
+    """Compose, plan and preprocess, for the universal model and for the specialists."""
     compose()
     prepare_dataset(NUMBER, "DuPLUSPlanner", "DuPLUSPlans")
     for source in SOURCES:
@@ -139,7 +139,7 @@ def prepare() -> None:
 
 
 def prepare_dataset(number: int, planner: str, name: str) -> None:
-    """Plan one dataset, give it the network that all models here have, and preprocess it."""
+    """Plan one dataset, set the common network, and preprocess it."""
     call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", planner, "-c", "3d_fullres", "--no_pp")
     file = find_folder("preprocessed") / find_dataset(number) / f"{name}.json"
     plans = json.loads(file.read_text())
@@ -150,7 +150,7 @@ def prepare_dataset(number: int, planner: str, name: str) -> None:
 
 
 def write_models() -> None:
-    """Write plans for each of our models beside those of the composed dataset."""
+    """Write the plans of each of our models beside those of the composed dataset."""
     file = find_folder("preprocessed") / find_dataset(NUMBER) / "DuPLUSPlans.json"
     for model in MODELS.values():
         plans = json.loads(file.read_text())
@@ -163,7 +163,7 @@ def write_models() -> None:
 
 
 def train(name: str, device: str) -> None:
-    """Train one of our models, or all specialists; what is there already is continued."""
+    """Train one of our models, or all specialists; an interrupted training is continued."""
     if name != "stock":
         words = (NUMBER, "3d_fullres", 0, "-tr", OURS, "-p", MODELS[name].plans, "-device", device)
         call("nnUNetv2_train", *words, "--c")
@@ -182,11 +182,11 @@ def read_tests(number: int = NUMBER) -> dict[str, tuple[str, str]]:
     """Return source and context of each test case of a composed dataset."""
     table = json.loads((find_folder("raw") / find_dataset(number) / "duplus_cases.json").read_text())
     sources = table["sources"]
-    return {case: (found["source"], sources[found["source"]]["context"]) for case, found in table["tests"].items()}
+    return {case: (entry["source"], sources[entry["source"]]["context"]) for case, entry in table["tests"].items()}
 
 
 def predict(model: Path, out: Path, cases: list[str], device: str) -> None:
-    """Predict test cases of the composed dataset, each in its own context, without mirroring."""
+    """Predict test cases of the composed dataset, each in its context, without mirroring."""
     images = find_folder("raw") / find_dataset(NUMBER) / "imagesTs"
     with tempfile.TemporaryDirectory() as folder:
         contexts = {case: context for case, (_, context) in read_tests().items() if case in cases}
@@ -199,7 +199,7 @@ def predict(model: Path, out: Path, cases: list[str], device: str) -> None:
 
 
 def predict_stock(out: Path, device: str) -> None:
-    """Predict the test cases by each source's own specialist, with the label values of the composed dataset."""
+    """Predict the test cases with the specialist of each source, and convert label values to the composed dataset."""
     import nibabel
     import numpy as np
 
@@ -221,7 +221,7 @@ def predict_stock(out: Path, device: str) -> None:
 
 
 def list_sources(composed: dict[str, int]) -> Iterator[tuple[str, dict[int, int]]]:
-    """Yield each source's name and its label values, own -> composed, in the order of SOURCES."""
+    """Yield the name of each source and its label values, own -> composed, in the order of SOURCES."""
     table = json.loads((find_folder("raw") / find_dataset(NUMBER) / "duplus_cases.json").read_text())
     by_dataset = {source["dataset"]: (name, source["targets"]) for name, source in table["sources"].items()}
     for number in SOURCES:
@@ -232,21 +232,21 @@ def list_sources(composed: dict[str, int]) -> Iterator[tuple[str, dict[int, int]
 
 
 def evaluate(folder: Path, *options: object) -> dict[str, Any]:
-    """Score predictions of the composed dataset's test cases."""
+    """Score predictions of the test cases of the composed dataset."""
     return evaluate_folder(folder, find_folder("raw") / find_dataset(NUMBER), *options)
 
 
 def evaluate_folder(folder: Path, raw: Path, *options: object, home: Path | None = None) -> dict[str, Any]:
-    """Score predictions of a raw dataset's test cases; names come from there, or from another home."""
+    """Score predictions of the test cases of a raw dataset; names come from it, or from another model folder `home`."""
     script = Path(sys.executable).with_name("duplus")
     words = [script, "evaluate", "-p", folder, "-r", raw / "labelsTs", "-m", home or raw, "--json", *options]
     done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    scores: dict[str, Any] = json.loads(done.stdout)
+    return scores
 
 
 def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
-    """Predict and score models on imagesTs; the first one is compared with each other one."""
+    """Predict and score models on imagesTs; the first model is compared with each of the others."""
     tests, results = sorted(read_tests()), {}
     for name in names:
         if name == "stock":
@@ -260,7 +260,7 @@ def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
 
 
 def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
-    """Copy a model in which each sarcoma context says another one's T1 (and T2); spacing and voxels stay its own."""
+    """Copy a model, giving each sarcoma context the context prompt (and target prompts) of another; spacing is kept."""
     copy.mkdir(parents=True, exist_ok=True)
     for name in ("dataset.json", "dataset_fingerprint.json"):
         shutil.copy(model / name, copy / name)
@@ -268,9 +268,9 @@ def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
         (copy / "fold_0").symlink_to((model / "fold_0").resolve())
     plans = json.loads((model / "plans.json").read_text())
     contexts, names = plans["duplus"]["contexts"], list(SARCOMA)
-    said = {name: {key: contexts[name][key] for key in ("sentences", "target_prompts")} for name in names}
-    for number, name in enumerate(names):
-        other = said[names[(number + shift) % len(names)]]
+    prompts = {name: {key: contexts[name][key] for key in ("sentences", "target_prompts")} for name in names}
+    for index, name in enumerate(names):
+        other = prompts[names[(index + shift) % len(names)]]
         contexts[name]["sentences"] = other["sentences"]
         if with_t2:
             contexts[name]["target_prompts"] = other["target_prompts"]
@@ -278,7 +278,7 @@ def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
 
 
 def compare_contexts(names: list[str], out: Path, device: str, exchange_t2: bool = False) -> dict[str, Any]:
-    """Measure the Dice of the sarcoma under the right texts and under T1 of another modality, and T2 if wanted."""
+    """Measure the Dice of the sarcoma with the correct prompts, and with prompts of other modalities."""
     cases = [case for case, (source, _) in read_tests().items() if source in SARCOMA.values()]
     table: dict[str, Any] = {}
     for name in names:
@@ -295,7 +295,7 @@ def compare_contexts(names: list[str], out: Path, device: str, exchange_t2: bool
 
 
 def list_starts(log: str, threshold: float = 0.5) -> dict[str, int]:
-    """Return after how many iterations each online Dice of a training log first passed a threshold."""
+    """Return the number of iterations after which each online Dice of a training log first exceeded a threshold."""
     names = re.search(r"Pseudo dice is of: (.*)", log)
     rows = [re.findall(r"\((\d\.[\d.e-]+|nan)\)", row) for row in re.findall(r"Pseudo dice \[(.*)\]", log)]
     length = 100 if names else STOCK_EPOCH
@@ -308,13 +308,13 @@ def list_starts(log: str, threshold: float = 0.5) -> dict[str, int]:
 
 
 def report_starts() -> dict[str, Any]:
-    """Read from all training logs after how many iterations each target passed a Dice of 0.5; -1: it never did."""
-    found = {}
+    """Read from all training logs after how many iterations each target exceeded a Dice of 0.5; -1 if never."""
+    starts = {}
     for fold in sorted(find_folder("results").glob("*/*__3d_fullres/fold_0")):
         logs = sorted(fold.glob("training_log_*.txt"))
         text = "\n".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
-        found[f"{fold.parts[-3]} {fold.parts[-2]}"] = list_starts(text)
-    return found
+        starts[f"{fold.parts[-3]} {fold.parts[-2]}"] = list_starts(text)
+    return starts
 
 
 def main() -> int:
@@ -324,7 +324,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", help=f"stock, {', '.join(MODELS)}")
     parser.add_argument("--out", type=Path, default=Path("universal_predictions"), help="folder for predictions")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--exchange-t2", action="store_true", help="t1: exchange both texts too")
+    parser.add_argument("--exchange-t2", action="store_true", help="t1: also exchange both prompts")
     args = parser.parse_args()
     result: dict[str, Any] = {}
     if args.stage == "prepare":

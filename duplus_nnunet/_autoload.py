@@ -1,8 +1,8 @@
 """Waits for nnU-Net to be imported, and then lets `plugin` make its changes.
 
-Runs at every interpreter start, from the line that setup.py puts beside the package. So it imports nothing that a bare
-interpreter has not imported, and decides by a name's first letters; `plugin` is imported with the first module of
-nnU-Net. DUPLUS_AUTOLOAD=0 switches it off.
+It runs at every interpreter start, from the line that setup.py puts beside the package. It therefore imports nothing
+that a bare interpreter has not imported and only compares the beginning of a module's name; `plugin` is imported
+together with the first module of nnU-Net. DUPLUS_AUTOLOAD=0 switches it off.
 """
 
 import sys
@@ -18,14 +18,14 @@ _HOST = "nnunetv2."
 
 
 class HostWatcher:
-    """A finder that finds nothing by itself: it hands on what the others find, so that nnU-Net loads as ever."""
+    """A meta path finder that returns what the other finders find, and has `plugin` change some of those modules."""
 
     is_damaged = False
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Return the spec of a module that `plugin` changes, with that change to follow its execution; else None."""
+        """Return the spec of a module that `plugin` changes, set to be changed after its execution; otherwise None."""
         if not name.startswith(_HOST) or not self._is_changed(name):
             return None
         for finder in sys.meta_path:
@@ -42,7 +42,7 @@ class HostWatcher:
         try:
             from duplus_nnunet import plugin
         except Exception as error:
-            self.is_damaged = True  # say so once, not for each module of nnU-Net
+            self.is_damaged = True  # warn once, not for each module of nnU-Net
             _warn_damaged(error)
             return False
         return plugin.is_changed(name)
@@ -52,7 +52,7 @@ def _warn_damaged(error: Exception) -> None:
     import warnings
 
     warnings.warn(
-        f"DuPLUS cannot be loaded ({type(error).__name__}: {error}); nnU-Net runs without it. Install it anew with "
+        f"DuPLUS cannot be loaded ({type(error).__name__}: {error}); nnU-Net runs without it. Reinstall it with "
         "`pip install --force-reinstall --no-deps duplus-nnunet`, or remove it with `pip uninstall duplus-nnunet`.",
         RuntimeWarning,
         stacklevel=2,
@@ -74,11 +74,11 @@ def _change_after_execution(loader: "Loader | None") -> None:
 
 
 def start() -> None:
-    """Begin to watch for nnU-Net. Does nothing in a process that watches already."""
+    """Begin to watch for nnU-Net; does nothing in a process that already watches."""
     if not is_live():
         sys.meta_path.insert(0, HostWatcher())
 
 
 def is_live() -> bool:
-    """Say whether this process watches for nnU-Net."""
+    """Report whether this process watches for nnU-Net."""
     return any(isinstance(finder, HostWatcher) for finder in sys.meta_path)

@@ -1,4 +1,4 @@
-"""What programs use of this package; all else may change from version to version."""
+"""The public Python interface; everything else may change between versions."""
 
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.predictor import DuPLUSPredictor, Prediction

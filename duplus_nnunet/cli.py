@@ -1,7 +1,7 @@
-"""The command `duplus`: what nnU-Net has no command for, as sub-commands.
+"""The command `duplus`, whose sub-commands cover what nnU-Net has no command for.
 
-In: the words typed. Out: the exit code, which is 0 only on success; 1 after an error that the user can put right, whose
-message goes to stderr; 2 after words that cannot be parsed; 130 and 141 when interrupted or no longer read.
+Exit codes: 0 only on success; 1 after an error that the user can correct, with a message on stderr; 2 after arguments
+that cannot be parsed; 130 when interrupted; 141 when the output is closed by its reader.
 """
 
 import argparse
@@ -13,27 +13,27 @@ from collections.abc import Sequence
 from duplus_nnunet import __version__
 from duplus_nnunet.errors import DuplusError
 
-# Sub-command -> what it does. Its module is imported only once it is chosen.
+# Summary of each sub-command. Its module is imported only when it is run.
 COMMANDS = {
-    "adapt": "plan for a base, and list, show, merge and export adapters",
-    "compose": "make one dataset out of several raw ones",
-    "demo": "train and test on generated bodies, in minutes, and show that the text steers the network",
-    "doctor": "check the installation and say how to put it right",
-    "evaluate": "score predictions against references, on annotated targets only, with intervals",
+    "adapt": "adapt a trained model to a new dataset; list, show, export and merge adapters",
+    "compose": "combine several raw datasets into one",
+    "demo": "train and test a model on generated phantoms within minutes, and show that the prompts steer it",
+    "doctor": "check the installation and show how to correct it",
+    "evaluate": "score predictions against references on annotated targets, with confidence intervals",
     "plan-report": "show what was planned for each source, and why",
-    "predict": "predict with a trained model: nnUNetv2_predict with a choice of targets",
-    "prompts": "list, check and embed the texts of datasets and labels",
-    "survival": "draft and check a clinical table, and cross-validate what records alone foretell",
+    "predict": "predict with a trained model: nnUNetv2_predict with selected targets",
+    "prompts": "draft, check, list, compare and embed the prompts of datasets",
+    "survival": "draft and check a clinical table, evaluate survival models by cross-validation, and predict",
 }
 
-# Sub-command -> its module, where that is not duplus_nnunet.commands.<sub-command>.
+# Module of each sub-command that is not in duplus_nnunet.commands.<sub-command>.
 _MODULES = {"survival": "duplus_nnunet.survival.command.main"}
 
 _DESCRIPTION = "Text-steered segmentation for nnU-Net v2. Planning and training are nnU-Net's own commands."
 _EXAMPLE = """\
 examples:
   duplus doctor                 is everything installed?
-  duplus predict --help         one sub-command's options, with an example
+  duplus predict --help         options of a sub-command, with an example
 """
 
 
@@ -41,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Args:
-        arguments: The words after `duplus`; those of the process if None.
+        arguments: Arguments after `duplus`; None means those of the process.
 
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser(words[0] if words else "")
-    args = parser.parse_args(words)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser(arguments[0] if arguments else "")
+    args = parser.parse_args(arguments)
     try:
         code = int(args.run(args))
         sys.stdout.flush()
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output has closed it (`duplus doctor | head`); what is still buffered has nowhere to go.
+        # The reader of the output closed it (`duplus doctor | head`); discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell reports it
     except KeyboardInterrupt:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser(chosen: str) -> argparse.ArgumentParser:
-    """Build the parser, in full for the chosen sub-command and with one line for each other one."""
+    """Build the parser: complete for the chosen sub-command, with only a summary for all others."""
     parser = argparse.ArgumentParser(
         prog="duplus",
         description=_DESCRIPTION,

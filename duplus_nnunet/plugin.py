@@ -1,12 +1,11 @@
-"""How nnU-Net finds this package: every change that the start-up hook makes in nnU-Net, in one table.
+"""Lists every change that the start-up hook makes in nnU-Net in one table, and makes them.
 
-`_autoload` asks `is_changed` for each module of nnU-Net that is imported, and calls `change` as soon as one of them has
-been executed, before anybody else can import a name from it. Nothing of nnU-Net is imported here at the top.
+`_autoload` calls `is_changed` for each module of nnU-Net that is imported, and `change` as soon as such a module has
+been executed, before other code can import a name from it. Nothing of nnU-Net is imported at the top of this module.
 """
 
 import functools
 import importlib
-import importlib.metadata
 import inspect
 import json
 import os
@@ -19,18 +18,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from duplus_nnunet import __version__
 from duplus_nnunet.errors import DuplusError, HostError, ModelError
-from duplus_nnunet.settings import PLANS_KEY, refuse_unplanned
-
-LOWEST_HOST = (2, 8)
-FIRST_UNSUPPORTED_HOST = (2, 9)
-SUPPORTED_HOSTS = "nnunetv2>=2.8,<2.9"
+from duplus_nnunet.host.probe import list_differences, probe_module
+from duplus_nnunet.host.version import check_host, is_supported, is_tested, read_host_version
+from duplus_nnunet.plans_section import PLANS_KEY, refuse_unplanned
 
 PLANNERS = "duplus_nnunet.planners"
 TRAINERS = "duplus_nnunet.trainers"
 
-# nnU-Net's folder for a kind of class -> our classes of that kind -> where each is imported from, once asked for.
+# nnU-Net's folder for a kind of class -> our classes of that kind -> the module that each is imported from, on demand.
 CLASSES: dict[str, dict[str, str]] = {
     "nnunetv2.experiment_planning": {
         "DuPLUSPlanner": PLANNERS,
@@ -48,10 +44,12 @@ CLASSES: dict[str, dict[str, str]] = {
     },
 }
 
-# Options of the prediction commands that are not nnU-Net's.
-OPTIONS = frozenset({"--targets", "--context", "--list-targets"})
-# Of the planning commands: the trained model that a dataset is planned for.
+# Options that this package adds to nnU-Net's prediction commands.
+OPTIONS = frozenset({"--targets", "--prompt", "--context", "--list-targets"})
+# Option that this package adds to the planning commands: the trained model that a dataset is planned for.
 BASE_OPTION = "--from-model"
+# Words of a command line that ask for this package.
+OUR_WORDS = OPTIONS | {BASE_OPTION}.union(*CLASSES.values())
 
 Entry = Callable[..., Any]
 
@@ -67,55 +65,16 @@ class Change:
     wrap: Callable[[Any], Any]
 
     @property
-    def place(self) -> str:
-        """The dotted name of what is replaced."""
+    def dotted_name(self) -> str:
+        """The dotted name of what is replaced, such as `nnunetv2.run.run_training.run_training_entry`."""
         return f"{self.module}.{self.attribute}"
 
 
-# --- the host's version
-
-
-def read_host_version() -> str:
-    """Return the version of the installed nnU-Net.
-
-    Raises:
-        HostError: If no nnU-Net is installed.
-    """
-    try:
-        return importlib.metadata.version("nnunetv2")
-    except importlib.metadata.PackageNotFoundError:
-        raise HostError(
-            f"No installed nnU-Net was found by {sys.executable}; DuPLUS {__version__} is a plug-in for it. "
-            f"Install one with `pip install '{SUPPORTED_HOSTS}'`."
-        ) from None
-
-
-def is_supported(version: str) -> bool:
-    """Say whether this package was made for that version of nnU-Net."""
-    found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    return LOWEST_HOST <= found < FIRST_UNSUPPORTED_HOST
-
-
-def check_host() -> str:
-    """Return the version of the installed nnU-Net if it is supported.
-
-    Raises:
-        HostError: If nnU-Net is missing or of another version.
-    """
-    version = read_host_version()
-    if not is_supported(version):
-        raise HostError(
-            f"nnU-Net {version} is installed for {sys.executable}, but DuPLUS {__version__} needs {SUPPORTED_HOSTS}. "
-            f"Install one with `pip install '{SUPPORTED_HOSTS}'`."
-        )
-    return version
-
-
-# --- what takes the place of nnU-Net's own
+# --- replacements of nnU-Net's functions
 
 
 def wrap_lookup(original: Entry) -> Entry:
-    """Resolve our names, in nnU-Net's folder of their kind; leave every other name to nnU-Net."""
+    """Resolve the names of our classes in nnU-Net's folder of their kind; leave every other name to nnU-Net."""
 
     @functools.wraps(original)
     def find_class(folder: str, class_name: str, current_module: str | None, *args: Any, **kwargs: Any) -> Any:
@@ -129,11 +88,11 @@ def wrap_lookup(original: Entry) -> Entry:
 
 
 def wrap_pretrained(original: Entry) -> Entry:
-    """Let a network that has `load_pretrained` take over the weights by itself."""
+    """Let a network that has the method `load_pretrained` load pretrained weights itself."""
 
     @functools.wraps(original)
     def load_pretrained_weights(network: Any, fname: str, *args: Any, **kwargs: Any) -> Any:
-        from duplus_nnunet.networks.unwrapping import unwrap
+        from duplus_nnunet.networks import unwrap
 
         inner = unwrap(network)
         if not hasattr(inner, "load_pretrained"):
@@ -142,20 +101,20 @@ def wrap_pretrained(original: Entry) -> Entry:
         if getattr(inner, "check_pretrained", None) is not None:
             inner.check_pretrained(checkpoint, fname)
         fresh = inner.load_pretrained(checkpoint["network_weights"])
-        sys.stdout.write(f"Pretrained weights of {fname} taken over; fresh: {name_parts(fresh)}\n")
+        sys.stdout.write(f"Pretrained weights loaded from {fname}; newly initialised: {name_parts(fresh)}\n")
         return fresh
 
     return load_pretrained_weights
 
 
 def name_parts(weights: Sequence[str] | None) -> str:
-    """Name the parts of a network that weights belong to, such as `film` or `decoder.seg_layers`."""
+    """Name the parts of a network that weights belong to, such as `film` or `decoder.seg_layers`; "none" if empty."""
     parts = {re.sub(r"^(decoder\.seg_layers|[^.]+).*", r"\1", name) for name in weights or ()}
     return ", ".join(sorted(parts)) or "none"
 
 
 def read_pretrained(path: str) -> dict[str, Any]:
-    """Read a checkpoint of nnU-Net or of this package, onto the CPU.
+    """Read a checkpoint of nnU-Net or of this package onto the CPU.
 
     Raises:
         ModelError: If the file is missing, damaged, or holds no network weights.
@@ -166,10 +125,10 @@ def read_pretrained(path: str) -> dict[str, Any]:
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            # nnU-Net's own checkpoints hold numpy scalars, and nnU-Net reads them like this.
+            # nnU-Net's own checkpoints hold numpy scalars; nnU-Net reads them without this restriction too.
             checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # reading bytes that are no pickle can end in any exception
-        reason = (str(error).splitlines() or ["nothing in it"])[0]
+    except Exception as error:  # unpickling arbitrary bytes can raise any exception
+        reason = (str(error).splitlines() or ["no details"])[0]
         raise ModelError(
             f"The pretrained weights {path!r} cannot be read ({type(error).__name__}: {reason}). "
             "Give -pretrained_weights a complete checkpoint, such as fold_0/checkpoint_final.pth of a model folder."
@@ -183,7 +142,7 @@ def read_pretrained(path: str) -> dict[str, Any]:
 
 
 def wrap_preprocess(original: Entry) -> Entry:
-    """Refuse configurations that our plans never hold, where the caller named them; the default list stays as it is."""
+    """Refuse configurations that DuPLUS plans never contain if the caller named them; keep the default list."""
     signature = inspect.signature(original)
     default = signature.parameters["configurations"].default
 
@@ -191,17 +150,17 @@ def wrap_preprocess(original: Entry) -> Entry:
     def preprocess_dataset(*args: Any, **kwargs: Any) -> Any:
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
-        asked = call.arguments["configurations"]
+        configurations = call.arguments["configurations"]
         plans_name = call.arguments["plans_identifier"]
-        if tuple(asked) != tuple(default) and is_ours(call.arguments["dataset_id"], plans_name):
-            refuse_unplanned(asked, f"the plans {plans_name!r}")
+        if tuple(configurations) != tuple(default) and has_our_plans(call.arguments["dataset_id"], plans_name):
+            refuse_unplanned(configurations, f"the plans {plans_name!r}")
         return original(*args, **kwargs)
 
     return preprocess_dataset
 
 
-def is_ours(dataset_id: int, plans_name: str) -> bool:
-    """Say whether the plans of that name, in nnU-Net's folder for preprocessed data, are DuPLUS plans."""
+def has_our_plans(dataset_id: int, plans_name: str) -> bool:
+    """Report whether a dataset's plans of that name, in nnU-Net's folder of preprocessed data, are DuPLUS plans."""
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
@@ -210,11 +169,11 @@ def is_ours(dataset_id: int, plans_name: str) -> bool:
         with open(path, encoding="utf-8") as file:
             return PLANS_KEY in json.load(file)
     except (OSError, json.JSONDecodeError):
-        return False  # nnU-Net reads the same file next, and says what is wrong with it
+        return False  # nnU-Net reads the same file next and reports what is wrong with it
 
 
 def wrap_entry(original: Entry) -> Entry:
-    """End one of nnU-Net's commands with our message and exit code 1, where it would print our stack trace."""
+    """End a command of nnU-Net with the message of our error and exit code 1 instead of a stack trace."""
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -226,12 +185,12 @@ def wrap_entry(original: Entry) -> Entry:
     return run
 
 
-def wrap_entry_elsewhere(original: Entry) -> Entry:
-    """Of an nnU-Net of another version: say so where our classes or options are asked for, without a stack trace."""
+def wrap_unsupported_entry(original: Entry) -> Entry:
+    """Make a command of an unsupported nnU-Net report its version if our classes or options are asked for."""
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if OPTIONS & set(sys.argv):
+        if OUR_WORDS & set(sys.argv):
             check_host()
         return original(*args, **kwargs)
 
@@ -239,7 +198,7 @@ def wrap_entry_elsewhere(original: Entry) -> Entry:
 
 
 def wrap_plan_entry(original: Entry) -> Entry:
-    """Let one of nnU-Net's planning commands say early what would stop our planners, and take `--from-model`."""
+    """Let a planning command of nnU-Net check our planners' input first, and accept `--from-model`."""
 
     @functools.wraps(original)
     def plan_entry() -> Any:
@@ -253,20 +212,16 @@ def wrap_plan_entry(original: Entry) -> Entry:
     return wrap_entry(plan_entry)
 
 
-def wrap_predict_entry(kind: str) -> Callable[[Entry], Entry]:
+def wrap_predict_entry(original: Entry) -> Entry:
     """Give one of the two prediction commands the selection of targets and context."""
+    from duplus_nnunet.inference.entry import wrap_entry_point
 
-    def wrap(original: Entry) -> Entry:
-        from duplus_nnunet.inference.selection import wrap_entry_point
-
-        return wrap_entry(wrap_entry_point(original, kind))
-
-    return wrap
+    return wrap_entry(wrap_entry_point(original))
 
 
 def wrap_predictor(predictor: type) -> type:
     """Let nnU-Net's predictor handle our networks."""
-    from duplus_nnunet.inference.host import patch_predictor
+    from duplus_nnunet.inference.takeover import patch_predictor
 
     patch_predictor(predictor)
     return predictor
@@ -276,7 +231,7 @@ def wrap_predictor(predictor: type) -> type:
 
 _PREDICT = "nnunetv2.inference.predict_from_raw_data"
 _ENTRYPOINTS = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
-_NO_TRACE = "an error that the user can put right ends with its message and exit code 1"
+_NO_TRACE = "an error that the user can correct ends with its message and exit code 1"
 _NO_TRACE_REASON = "nnU-Net's commands print a stack trace for every error"
 _SELECTION = (
     "accepts --targets, --prompt, --context and --list-targets; given for a stock model, they end with an error"
@@ -296,31 +251,31 @@ CHANGES = (
     Change(
         "nnunetv2.run.load_pretrained_weights",
         "load_pretrained_weights",
-        "a DuPLUS network takes pretrained weights over by itself",
-        "nnU-Net insists that every key but the segmentation layers is present with an equal shape",
+        "a DuPLUS network loads pretrained weights itself",
+        "nnU-Net requires every key but the segmentation layers to be present with an equal shape",
         wrap_pretrained,
     ),
-    Change(_PREDICT, "predict_entry_point", _SELECTION, _SELECTION_REASON, wrap_predict_entry("trained")),
-    Change(_PREDICT, "predict_entry_point_modelfolder", _SELECTION, _SELECTION_REASON, wrap_predict_entry("folder")),
+    Change(_PREDICT, "predict_entry_point", _SELECTION, _SELECTION_REASON, wrap_predict_entry),
+    Change(_PREDICT, "predict_entry_point_modelfolder", _SELECTION, _SELECTION_REASON, wrap_predict_entry),
     Change(
         _PREDICT,
         "nnUNetPredictor",
-        "a DuPLUS model predicts what was asked for, each case in its context; mirror images exchange left and right",
-        "nnU-Net calls the network with the image alone, mirrors without saying so, sizes its output by dataset.json",
+        "a DuPLUS model predicts the selected targets, each case in its context; mirroring exchanges left and right",
+        "nnU-Net gives the network the image alone, mirrors without telling it, and sizes its output by dataset.json",
         wrap_predictor,
     ),
     Change(
         "nnunetv2.experiment_planning.plan_and_preprocess_api",
         "preprocess_dataset",
-        "2d and 3d_cascade_fullres, asked for by name with DuPLUS plans, are refused; the default list is not",
-        "nnU-Net skips a configuration that the plans do not hold without saying why",
+        "2d and 3d_cascade_fullres, named for DuPLUS plans, are refused; the default list is not",
+        "nnU-Net silently skips a configuration that the plans do not contain",
         wrap_preprocess,
     ),
     Change(
         _ENTRYPOINTS,
         "plan_and_preprocess_entry",
-        "accepts --from-model; what stops our planners (configurations, labels, prompts) does so before the "
-        f"fingerprint; {_NO_TRACE}",
+        "accepts --from-model; configurations, labels and prompts are checked for our planners before the fingerprint "
+        f"is extracted; {_NO_TRACE}",
         "nnU-Net's parser refuses options that it does not know; the fingerprint of a large dataset takes long",
         wrap_plan_entry,
     ),
@@ -335,38 +290,41 @@ CHANGES = (
     Change("nnunetv2.run.run_training", "run_training_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
 )
 
-# Place of each change tried so far -> why it could not be made, "" where it was. Read by `duplus doctor`.
+# Dotted name of each change tried so far -> why it failed, "" if it was made. Read by `duplus doctor`.
 outcomes: dict[str, str] = {}
 
 
 def is_changed(module_name: str) -> bool:
-    """Say whether the hook changes anything in that module of nnU-Net."""
+    """Report whether the hook changes anything in that module of nnU-Net."""
     return any(row.module == module_name for row in CHANGES)
 
 
 def change(module: ModuleType) -> None:
     """Make the table's changes in a module of nnU-Net that has just been executed.
 
-    A change that cannot be made leaves nnU-Net's own in place, with a warning, so that stock models still run. With an
-    nnU-Net of another version only the look-up and the commands are changed, to say so.
+    A change that fails leaves nnU-Net's own function in place, with a warning, so that stock models still run. In an
+    unsupported nnU-Net only the look-up and the commands are changed, to report the version; in an untested one that
+    lacks something in this module, only the commands.
     """
+    version = _read_version()
+    offered = is_tested(version) or not list_differences(probe_module(module.__name__))
     for row in CHANGES:
         if row.module != module.__name__:
             continue
-        if row is LOOKUP or _host_is_supported():
+        if offered and (row is LOOKUP or is_supported(version)):
             _make(row, row.wrap, module)
         elif "entry" in row.attribute and hasattr(module, row.attribute):
-            _make(row, wrap_entry_elsewhere, module)
+            _make(row, wrap_unsupported_entry, module)
 
 
 def _make(row: Change, wrap: Callable[[Any], Any], module: ModuleType) -> None:
     try:
         setattr(module, row.attribute, wrap(getattr(module, row.attribute)))
-        outcomes[row.place] = ""
+        outcomes[row.dotted_name] = ""
     except Exception as error:
-        outcomes[row.place] = f"{type(error).__name__}: {error}"
+        outcomes[row.dotted_name] = f"{type(error).__name__}: {error}"
         warnings.warn(
-            f"DuPLUS could not change {row.place} ({outcomes[row.place]}), so that nnU-Net's own is used. "
+            f"DuPLUS could not change {row.dotted_name} ({outcomes[row.dotted_name]}), so nnU-Net's own is used. "
             "Run `duplus doctor`.",
             RuntimeWarning,
             stacklevel=2,
@@ -374,8 +332,9 @@ def _make(row: Change, wrap: Callable[[Any], Any], module: ModuleType) -> None:
 
 
 @functools.cache
-def _host_is_supported() -> bool:
+def _read_version() -> str:
+    """Return the version of the installed nnU-Net, "" if it has no metadata."""
     try:
-        return is_supported(read_host_version())
+        return read_host_version()
     except HostError:
-        return False
+        return ""

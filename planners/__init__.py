@@ -1,6 +1,6 @@
-"""What a plans file names: planners, preprocessor, normalisation and label manager.
+"""The classes that a plans file names, which nnU-Net finds here through the start-up hook.
 
-nnU-Net finds them here through the start-up hook.
+These are planners, preprocessor, normalisation and label manager.
 """
 
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager

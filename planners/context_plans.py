@@ -1,47 +1,63 @@
-"""nnU-Net's plans as one context has them: in come plans and a context's name, out come plans with its own numbers."""
+"""Gives nnU-Net's plans and configurations the spacing, normalisation and intensities of one context."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 
-# Names under which a context in the plans, like a configuration of nnU-Net's, says how its images are preprocessed.
-_NORMALIZATION = ("normalization_schemes", "use_mask_for_norm")
+Plans = Mapping[str, Any] | PlansForm
+
 _INTENSITIES = "foreground_intensity_properties_per_channel"
-# What a configuration was before it was made a context's own, so that it can be made another one's.
-_BEFORE = "duplus_before"
-_CONTEXT = "duplus_context"
+# Keys of a configuration that was given a context: that context, and the configuration as it was before.
+_CONTEXT, _BEFORE = "duplus_context", "duplus_before"
 
 
-def list_spacing(plans: Mapping[str, Any], spacing: list[float], context: str) -> list[float]:
-    """Return a context's target spacing (mm, array order after nnU-Net's transposition) in a configuration.
+def list_spacing(plans: Plans, spacing: list[float], context: str) -> list[float]:
+    """Return a context's target spacing in a configuration (mm, array order after nnU-Net's transposition).
 
     Args:
-        plans: A plans file's content.
-        spacing: The configuration's own spacing; a context's differs from it as in 3d_fullres.
-        context: The context's name.
+        plans: A plans file's content, or its form.
+        spacing: The configuration's own spacing, which relates to the context's as in 3d_fullres.
+        context: Key of the context.
     """
-    section = plans[PLANS_KEY]
-    own, reference = section["contexts"][context].get("spacing"), section.get("reference_spacing")
+    form = as_form(plans)
+    own, reference = form.contexts[context].spacing, form.reference_spacing
     if own is None or reference is None:
         return list(spacing)
     return [o * s / r for o, s, r in zip(own, spacing, reference, strict=True)]
 
 
-def configure(configuration: ConfigurationManager, plans: Mapping[str, Any], context: str) -> ConfigurationManager:
-    """Return nnU-Net's configuration with a context's target spacing and normalisation, whosever it was before."""
+def configure(configuration: ConfigurationManager, plans: Plans, context: str) -> ConfigurationManager:
+    """Return nnU-Net's configuration with a context's target spacing and normalisation.
+
+    Args:
+        configuration: The configuration, possibly already with those of another context.
+        plans: A plans file's content, or its form.
+        context: Key of the context.
+    """
     if configuration.configuration.get(_CONTEXT) == context:
         return configuration
     values = configuration.configuration.get(_BEFORE, configuration.configuration)
-    found = plans[PLANS_KEY]["contexts"][context]
-    own = {name: found[name] for name in _NORMALIZATION if name in found}
-    spacing = list_spacing(plans, values["spacing"], context)
-    return ConfigurationManager({**values, **own, "spacing": spacing, _CONTEXT: context, _BEFORE: values})
+    form = as_form(plans)
+    own = {**_list_normalization(form.contexts[context]), "spacing": list_spacing(form, values["spacing"], context)}
+    return ConfigurationManager({**values, **own, _CONTEXT: context, _BEFORE: values})
 
 
-def measure(manager: PlansManager, context: str) -> PlansManager:
-    """Return nnU-Net's plans with the foreground intensities of a context."""
-    own = manager.plans[PLANS_KEY]["contexts"][context].get(_INTENSITIES)
+def _list_normalization(context: PlannedContext) -> dict[str, Any]:
+    """Return what a context's plans contain of normalisation, under the names of nnU-Net's configurations."""
+    own = {"normalization_schemes": context.normalization_schemes, "use_mask_for_norm": context.use_mask_for_norm}
+    return {key: value for key, value in own.items() if value is not None}
+
+
+def with_context_intensities(manager: PlansManager, plans: Plans, context: str) -> PlansManager:
+    """Return nnU-Net's plans with the foreground intensities of a context.
+
+    Args:
+        manager: nnU-Net's plans.
+        plans: Their content, or its form.
+        context: Key of the context.
+    """
+    own = as_form(plans).contexts[context].foreground_intensity_properties_per_channel
     return manager if own is None else PlansManager({**manager.plans, _INTENSITIES: own})

@@ -1,7 +1,7 @@
-"""What each context's images are like and become: in come surveyed cases, out come spacing, normalisation and shares.
+"""Plans spacing, normalisation and the weights of sources for each context of a dataset.
 
-nnU-Net's planner decides for one dataset; here it is asked once a context, with that context's cases alone, and then
-for the network, with shapes as each context's own spacing makes them and cases as often as training draws them.
+nnU-Net's planner decides for one dataset; here it is called once for each context, on the cases of that context, and
+then for the network, with shapes at each context's own spacing and cases as often as training draws them.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ def make_table(
     training: Mapping[str, Collection[int]],
     tests: Mapping[str, Collection[int]] | None = None,
 ) -> CaseTable:
-    """Make the table of a dataset that was not composed: one source, one context, a patient a case.
+    """Make the table of a dataset that was not composed: one source, one context, and one patient for each case.
 
     Args:
         entry: The dataset's registry entry.
         dataset_json: Its dataset.json.
-        training: The label values that each training case contains.
-        tests: The same of the test cases, as far as they have label maps.
+        training: The label values in each training case.
+        tests: The label values in each test case that has a label map.
     """
     name = strip_dataset_number(entry.dataset)
     values = {target.name: list_values(dataset_json["labels"][target.label]) for target in entry.targets}
@@ -59,12 +59,17 @@ def make_table(
 
 
 def list_values(label: Any) -> set[int]:
-    """Return the label values that dataset.json gives a label, one or several."""
+    """Return the label values of a label in dataset.json, one or several."""
     return {int(value) for value in np.atleast_1d(label)}
 
 
 def require_cases(table: CaseTable, targets: list[str], dataset: Mapping[str, Any]) -> None:
-    """Compare a table with what is there.
+    """Check that table and dataset have the same cases, and that each target is annotated in some case.
+
+    Args:
+        table: All cases.
+        targets: Names of the targets.
+        dataset: nnU-Net's mapping of case identifiers to files.
 
     Raises:
         DataError: A case is missing on one side, or a target is annotated in no case.
@@ -75,7 +80,8 @@ def require_cases(table: CaseTable, targets: list[str], dataset: Mapping[str, An
     ):
         if missing:
             raise DataError(
-                f"The dataset's case {min(missing)!r} is not {where} ({len(missing)} in all). Compose the dataset anew."
+                f"The dataset's case {min(missing)!r} is not {where} ({len(missing)} in all). Compose the dataset "
+                "again."
             )
     annotated = {name for case in table.cases.values() for name in case.annotated}
     for name in targets:
@@ -91,10 +97,10 @@ class ContextPlanner:
     """Plans the contexts of one dataset.
 
     Attributes:
-        host: nnU-Net's planner, whose own decisions are asked for.
+        host: nnU-Net's planner, which makes the decisions.
         table: All cases.
-        surveys: What each case is like.
-        modalities: Modality by context.
+        surveys: Survey of each case.
+        modalities: Modality of each context.
     """
 
     host: Any
@@ -104,7 +110,7 @@ class ContextPlanner:
 
     @property
     def shared(self) -> bool:
-        """Whether all contexts get one target spacing."""
+        """Whether all contexts have the same target spacing."""
         return self.table.spacing == "shared" or self.host.overwrite_target_spacing is not None
 
     @property
@@ -119,7 +125,7 @@ class ContextPlanner:
         return repeat_cases(measure_shares(self.table.cases, weights))
 
     def plan_contexts(self) -> dict[str, dict[str, Any]]:
-        """Decide on target spacing (mm, not transposed yet) and normalisation, a context at a time."""
+        """Choose target spacing (mm, before transposition) and normalisation of each context."""
         shared = self._find_spacing(self.list_cases()) if self.shared else None
         return {context: self._plan_context(context, shared) for context in self.modalities}
 
@@ -142,11 +148,11 @@ class ContextPlanner:
         return planned
 
     def make_fingerprint(self, contexts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], list[float]]:
-        """Put a fingerprint together from which nnU-Net plans the network.
+        """Make the fingerprint from which nnU-Net plans the network.
 
         Returns:
-            The fingerprint, in which each case has its shape after resampling, and the one spacing (mm) that all cases
-            have there: the contexts' own, averaged geometrically as often as they are drawn.
+            The fingerprint, with the shape of each case after resampling, and the spacing (mm) that it gives for all
+            cases: the geometric mean over the contexts, weighted by how often they are drawn.
         """
         drawn = self.list_cases()
         spacings = {name: contexts[self._context_of(name)]["spacing"] for name in self.table.cases}
@@ -166,7 +172,7 @@ class ContextPlanner:
         return [int(length) for length in compute_new_shape(survey.shape, survey.spacing, spacing)]
 
     def _find_spacing(self, cases: list[str]) -> list[float]:
-        """Ask nnU-Net for the target spacing of some cases."""
+        """Let nnU-Net choose the target spacing for some cases."""
         with self._fingerprint_of(cases):
             return [float(mm) for mm in ExperimentPlanner.determine_fullres_target_spacing(self.host)]
 
@@ -186,17 +192,19 @@ class ContextPlanner:
             "normalization_schemes": schemes,
             "use_mask_for_norm": masks,
             _INTENSITIES: foreground if self.several else self._take_nnunets(foreground),
-            "intensities": [join_ranges(images) for images in zip(*(one.intensities for one in surveys), strict=True)],
+            "intensities": [
+                join_ranges(images) for images in zip(*(survey.intensities for survey in surveys), strict=True)
+            ],
         }
 
     def _take_nnunets(self, foreground: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """Prefer nnU-Net's own numbers, of more voxels, where it pooled the same cases."""
+        """Replace statistics by nnU-Net's, which are of more voxels of the same cases."""
         pooled = self.host.dataset_fingerprint[_INTENSITIES]
-        return {channel: {**found, **pooled.get(channel, {})} for channel, found in foreground.items()}
+        return {channel: {**statistics, **pooled.get(channel, {})} for channel, statistics in foreground.items()}
 
     @contextlib.contextmanager
     def _fingerprint_of(self, cases: list[str], channels: tuple[str, ...] | None = None) -> Iterator[None]:
-        """Let nnU-Net's planner see some cases only, and their own channel names."""
+        """Restrict nnU-Net's planner to some cases, with their own channel names."""
         whole, declared = self.host.dataset_fingerprint, self.host.dataset_json
         surveys = [self.surveys[name] for name in cases]
         self.host.dataset_fingerprint = {
@@ -215,22 +223,22 @@ class ContextPlanner:
 
 
 def _is_suv(modality: str, foreground: Mapping[str, Mapping[str, float]]) -> bool:
-    """Tell whether images are of positron emission tomography alone, and in SUV by their numbers."""
-    only = "positron emission tomography" in modality and " and " not in modality
-    return only and all(0 < found["mean"] < LARGEST_MEAN_SUV for found in foreground.values())
+    """Test whether images are of positron emission tomography only, with intensities in the range of SUV."""
+    pet_only = "positron emission tomography" in modality and " and " not in modality
+    return pet_only and all(0 < statistics["mean"] < LARGEST_MEAN_SUV for statistics in foreground.values())
 
 
 def choose_contexts(entry: Entry, used: Collection[str]) -> Entry:
-    """Return an entry with the contexts that some case has.
+    """Return an entry with only those contexts that are used by some case.
 
     Raises:
-        DataError: There is another one among those used.
+        DataError: The entry lacks a context that is used.
     """
     unknown = [name for name in used if name not in entry.contexts]
     if unknown:
         raise DataError(
-            f"The table of cases names the context {unknown[0]!r}, which {entry.origin} does not have; it has "
-            f"{', '.join(map(repr, entry.contexts))}. Compose the dataset anew, or add the context there."
+            f"The table of cases names the context {unknown[0]!r}, which {entry.origin} lacks; it has "
+            f"{', '.join(map(repr, entry.contexts))}. Compose the dataset again, or add the context to the entry."
         )
     kept = {name: context for name, context in entry.contexts.items() if name in used}
     default = entry.default_context if entry.default_context in kept else next(iter(kept))

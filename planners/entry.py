@@ -1,4 +1,4 @@
-"""nnU-Net's planning commands, for our planners: what would stop them is said early, and a base can be planned for."""
+"""Runs nnU-Net's planning commands for the DuPLUS planners, with early checks and the option `--from-model`."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 from duplus_nnunet.adaptation.base import read_base, use_base
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners.planner import check_dataset
-from duplus_nnunet.settings import refuse_unplanned
+from duplus_nnunet.plans_section import refuse_unplanned
 
 BASE_OPTION = "--from-model"
 _HELP = f"""
@@ -21,15 +21,15 @@ DuPLUS option (for the DuPLUS planners):
 def plan(original: Callable[[], Any], ours: bool) -> Any:
     """Run one of nnU-Net's planning commands.
 
-    What would stop our planners is said before the fingerprint is taken, which can be an hour earlier. nnU-Net's parser
-    does not get to see `--from-model`.
+    Errors that would stop the planners are reported before the fingerprint is extracted, which can take an hour.
+    nnU-Net's parser does not receive `--from-model`.
 
     Args:
-        original: The command; it reads its words from sys.argv.
-        ours: Whether it is to run one of our planners.
+        original: The command, which reads its arguments from sys.argv.
+        ours: Whether the command is to run a DuPLUS planner.
 
     Raises:
-        DuplusError: Labels, prompts, embeddings or the base are not as they have to be.
+        DuplusError: Labels, prompts, embeddings or the base are invalid.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(BASE_OPTION, dest="base")
@@ -51,13 +51,13 @@ def plan(original: Callable[[], Any], ours: bool) -> Any:
             sys.argv = before
 
 
-def _check(words: list[str]) -> None:
-    """Find what would stop our planner in what nnU-Net's parser is to read."""
+def _check(arguments: list[str]) -> None:
+    """Check the arguments that nnU-Net's parser will read, and the datasets that they name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-pl")
     parser.add_argument("-c", nargs="+", default=[])
     parser.add_argument("-d", nargs="+", default=[])
-    typed, _ = parser.parse_known_args(words)
+    typed, _ = parser.parse_known_args(arguments)
     refuse_unplanned(typed.c, f"the plans of {typed.pl}")
     for number in filter(str.isdigit, typed.d):
         check_dataset(int(number))

@@ -1,4 +1,4 @@
-"""Labels as independent targets: in comes dataset.json's label dictionary, out comes nnU-Net's region mode."""
+"""Treats labels as independent targets, in nnU-Net's region mode."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -14,7 +14,7 @@ Maps = np.ndarray[Any, Any] | torch.Tensor
 
 
 def list_targets(labels: dict[str, Any]) -> dict[str, Any]:
-    """Return the labels that are targets: neither background nor the ignore label, as nnU-Net counts them."""
+    """Return the labels that are targets: neither background nor nnU-Net's ignore label."""
 
     def is_background(value: Any) -> bool:
         return all(int(v) == 0 for v in value) if isinstance(value, (list, tuple)) else int(value) == 0
@@ -26,26 +26,25 @@ def check_labels(dataset_json: Mapping[str, Any], planned: list[str], plans_name
     """Compare a dataset.json with the labels that its plans were made for.
 
     Raises:
-        PlansError: They are not the same, in the same order.
+        PlansError: Labels or their order differ.
     """
-    found = list(list_targets(dataset_json["labels"]))
-    if found != planned:
+    declared = list(list_targets(dataset_json["labels"]))
+    if declared != planned:
         raise PlansError(
-            f"dataset.json has the targets {found}, the plans {plans_name!r} have {planned}. One of them was changed "
-            "after planning: undo that, or plan, preprocess and train again."
+            f"dataset.json has the targets {declared}, the plans {plans_name!r} have {planned}. One of them was "
+            "changed after planning: undo that, or plan, preprocess and train again."
         )
 
 
 def select_labels(
     dataset_json: Mapping[str, Any], labels: Sequence[str], new: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Return a copy of dataset.json that declares the selected labels only; their values stay.
+    """Return a copy of dataset.json with the selected labels only; their values do not change.
 
     Args:
         dataset_json: Content of dataset.json.
         labels: Labels to keep, in its order.
-        new: Label values of targets to add, each under its text; where regions overlap, they are written over the
-            others.
+        new: Label values of targets to add, each under its text; if regions overlap, they are written last.
     """
     added = dict(new or {})
     chosen = deepcopy(dict(dataset_json))
@@ -58,10 +57,10 @@ def select_labels(
 
 
 class DuPLUSLabelManager(LabelManager):
-    """nnU-Net's label manager in region mode always: one sigmoid a target.
+    """nnU-Net's label manager, always in region mode: one sigmoid for each target.
 
-    Where dataset.json declares regions, overlaps are settled by its regions_class_order, as in nnU-Net. Where it does
-    not, targets exclude one another and a voxel belongs to the most probable one, if that has more than one half.
+    If dataset.json declares regions, overlaps are resolved by its regions_class_order, as in nnU-Net. Otherwise targets
+    exclude one another, and a voxel belongs to the most probable one if its probability is above 0.5.
 
     Raises:
         DataError: A label has several values but regions_class_order is missing.
@@ -81,48 +80,48 @@ class DuPLUSLabelManager(LabelManager):
             if several:
                 raise DataError(
                     f"dataset.json gives {several[0]!r} several label values but has no 'regions_class_order'. Add it: "
-                    "one label value a target, in the order in which they are written over one another."
+                    "one label value for each target, in the order in which targets are written over one another."
                 )
             regions_class_order = [int(np.ravel(value)[0]) for value in targets.values()]
         super().__init__(label_dict, regions_class_order, force_use_labels, inference_nonlin)
 
     def _get_regions(self) -> list[int | tuple[int, ...]] | None:
-        """Differs from nnU-Net: region mode does not wait for a label with several values."""
+        """Differs from nnU-Net: region mode does not require a label with several values."""
         self._has_regions = not self._force_use_labels
         regions: list[int | tuple[int, ...]] | None = super()._get_regions()
         return regions
 
     @property
     def foreground_labels(self) -> list[int]:
-        """Differs from nnU-Net: with a value above 254, all values up to the largest count.
+        """Differs from nnU-Net: if a value is above 254, all values up to the largest are listed.
 
-        nnU-Net takes 8 bits for a label map if there are fewer than 255 foreground labels, which would cut the value
-        300 of a single label to 44. In region mode it asks for nothing but their number.
+        nnU-Net stores a label map in 8 bits if there are fewer than 255 foreground labels, which would turn the value
+        300 of a single label into 44. In region mode, it uses nothing but the number of labels.
         """
         labels: list[int] = super().foreground_labels
         largest = max(labels, default=0)
         return labels if largest < 255 else list(range(1, largest + 1))
 
     def convert_probabilities_to_segmentation(self, predicted_probabilities: Maps) -> Maps:
-        """Differs from nnU-Net: exclusive targets are settled by the highest probability. Shape (K, D, H, W)."""
+        """Differs from nnU-Net: of exclusive targets, the most probable is chosen. Shape (K, D, H, W)."""
         if not self.exclusive:
-            settled: Maps = super().convert_probabilities_to_segmentation(predicted_probabilities)
-            return settled
-        return self._settle(predicted_probabilities, 0.5)
+            resolved: Maps = super().convert_probabilities_to_segmentation(predicted_probabilities)
+            return resolved
+        return self._choose_most_probable(predicted_probabilities, 0.5)
 
     def convert_logits_to_segmentation(self, predicted_logits: Maps) -> Maps:
-        """Differs from nnU-Net: exclusive targets need no sigmoid, which keeps the order. Shape (K, D, H, W)."""
+        """Differs from nnU-Net: exclusive targets need no sigmoid, which is monotonic. Shape (K, D, H, W)."""
         if not self.exclusive:
-            settled: Maps = super().convert_logits_to_segmentation(predicted_logits)
-            return settled
-        return self._settle(predicted_logits, 0.0)
+            resolved: Maps = super().convert_logits_to_segmentation(predicted_logits)
+            return resolved
+        return self._choose_most_probable(predicted_logits, 0.0)
 
-    def _settle(self, maps: Maps, threshold: float) -> Maps:
-        """Write each voxel's most likely target where it is above the threshold; background elsewhere."""
+    def _choose_most_probable(self, maps: Maps, threshold: float) -> Maps:
+        """Assign the most probable target to each voxel where it is above the threshold; background elsewhere."""
         tensor = torch.as_tensor(maps)
         if tensor.shape[0] != self.num_segmentation_heads:
             raise DataError(
-                f"The prediction has {tensor.shape[0]} channels; the labels {list(self.label_dict)} make "
+                f"The prediction has {tensor.shape[0]} channels; the labels {list(self.label_dict)} are "
                 f"{self.num_segmentation_heads} targets."
             )
         best, index = tensor.max(0)

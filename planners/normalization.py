@@ -1,4 +1,4 @@
-"""Normalisation of quantitative uptake images: in comes a PET in SUV, out comes the logarithm, scaled."""
+"""Normalises PET images in standardised uptake values (SUV) on a logarithmic scale."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import I
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
-# A standardised uptake value above this was never one: the brightest bladders are near 100.
+# A larger mean is no standardised uptake value: even the brightest bladders are near 100.
 LARGEST_MEAN_SUV = 100.0
 
 
 def compress(image: Any) -> Image:
-    """Return log(1 + SUV), with what is negative set to 0: a lesion of 20 is 3, muscle of 0.7 still 0.5, air 0."""
+    """Return log(1 + SUV), with negative values set to 0: a lesion of 20 becomes 3, muscle of 0.7 0.5, air 0."""
     compressed: Image = np.log1p(np.maximum(image, 0), dtype=np.float32)
     return compressed
 
 
 class SUVNormalization(ImageNormalization):
-    """log(1 + SUV), minus mean and divided by standard deviation of the foreground of all training cases.
+    """log(1 + SUV), minus the mean and divided by the standard deviation of the foreground of all training cases.
 
-    SUV means the same in every patient, so that a case's own mean, which rises with its lesions, is not subtracted.
+    SUV is comparable between patients, so the mean of the case, which increases with its lesions, is not subtracted.
     """
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False

@@ -1,7 +1,7 @@
-"""nnU-Net's planners, with the two prompts: in comes a raw dataset and its fingerprint, out comes a plans file.
+"""nnU-Net's planners, which also plan contexts and prompts.
 
-nnU-Net decides spacing, patch, batch and network; these planners add the part `duplus` and leave out what a
-text-steered 3D network cannot be.
+nnU-Net chooses spacing, patch, batch size and network; these planners add the section `duplus` and leave out the
+configurations that a 3D network with prompts cannot have.
 """
 
 import json
@@ -41,16 +41,18 @@ from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans
 from duplus_nnunet.planners.survey import CaseSurvey, survey_dataset, survey_labels
+from duplus_nnunet.plans_form import parse_section
+from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import NOT_PLANNED, PLANS_KEY, NetworkSettings
+from duplus_nnunet.settings import NetworkSettings
 
 
 def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path) -> Entry:
-    """Read what the registry knows of a dataset, and check its labels.
+    """Read the registry entry of a dataset, and check the dataset's labels.
 
     Raises:
-        DuplusError: Labels or prompts are not as they have to be.
+        DuplusError: Labels or prompts are invalid.
     """
     entry = find_entry(dataset_name, dataset_json, folder)
     try:
@@ -61,15 +63,15 @@ def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str |
 
 
 def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | None) -> dict[str, Any]:
-    """Collect what a dataset's plans will hold under `duplus`; see build_section.
+    """Build the section `duplus` of a dataset's plans; see build_section.
 
     Args:
         entry: The dataset's registry entry.
-        labels: dataset.json's labels.
-        table: All cases; without one, all are taken for cases of the default context.
+        labels: Labels of dataset.json.
+        table: All cases; None: all belong to the default context.
 
     Raises:
-        DuplusError: Labels, prompts or embeddings are not as they have to be.
+        DuplusError: Labels, prompts or embeddings are invalid or missing.
     """
     trained: dict[str, set[str]] = {}
     if table is None:
@@ -82,10 +84,10 @@ def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | Non
 
 
 def check_dataset(dataset_name_or_id: str | int) -> None:
-    """Find what would stop planning, before the fingerprint is taken, which can be an hour earlier.
+    """Check what planning needs before the fingerprint is extracted, which can take an hour.
 
     Raises:
-        DuplusError: Labels, prompts or embeddings are not as they have to be, or plans cannot be written.
+        DuplusError: Labels, prompts or embeddings are invalid or missing, or plans cannot be written.
     """
     name = maybe_convert_to_dataset_name(dataset_name_or_id)
     folder = Path(nnUNet_raw, name)
@@ -100,44 +102,48 @@ def check_dataset(dataset_name_or_id: str | int) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{target} cannot be made: {error}. Point nnUNet_preprocessed to a writable folder.") from error
+        raise DataError(
+            f"{target} cannot be created: {error}. Point nnUNet_preprocessed to a writable folder."
+        ) from error
     if not os.access(target, os.W_OK):
         raise DataError(f"{target} is not writable. Point nnUNet_preprocessed to a writable folder.")
 
 
 def _refuse_other_plans(file: Path) -> None:
-    """Stop before plans of another planner are overwritten, and before their 2D configurations are taken along."""
+    """Refuse to overwrite plans of another planner, whose 2D configurations nnU-Net would keep."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        plans = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if PLANS_KEY not in found:
+    if PLANS_KEY not in plans:
         raise PlansError(
-            f"{file} holds plans of {found.get('experiment_planner_used')!r}, not of DuPLUS, and is not overwritten. "
-            "Name others with -overwrite_plans_name, or leave that option out."
+            f"{file} contains plans of {plans.get('experiment_planner_used')!r}, not of DuPLUS, and is not "
+            "overwritten. Give another name with -overwrite_plans_name, or leave that option out."
         )
 
 
 def _refuse_other_splits(dataset_name: str) -> None:
-    """Stop where the raw dataset's splits are not those of the preprocessed one; nnU-Net has a bare assert there."""
-    raw, done = (Path(root, dataset_name, "splits_final.json") for root in (nnUNet_raw, nnUNet_preprocessed))
+    """Refuse splits of the raw dataset that differ from those of the preprocessed one; nnU-Net only asserts it."""
+    raw, preprocessed = (Path(root, dataset_name, "splits_final.json") for root in (nnUNet_raw, nnUNet_preprocessed))
     try:
-        wanted, found = (json.loads(file.read_text(encoding="utf-8")) for file in (raw, done))
+        new, old = (json.loads(file.read_text(encoding="utf-8")) for file in (raw, preprocessed))
     except (OSError, ValueError):
         return
-    for number, (fold, other) in enumerate(zip(wanted, found, strict=False)):
+    for number, (fold, other) in enumerate(zip(new, old, strict=False)):
         if any(set(fold[side]) != set(other[side]) for side in ("train", "val")):
             raise PlansError(
-                f"Fold {number} of {raw} is another one than in {done}: the dataset was composed again with other "
-                f"splits. Remove {done} (and train anew: older models saw cases that are held out now), or put the old "
-                "splits back."
+                f"Fold {number} of {raw} differs from that of {preprocessed}: the dataset was composed again with "
+                f"other splits. Remove {preprocessed} (and train again: older models were trained on cases that are "
+                "held out now), or restore the old splits."
             )
-    if len(wanted) > len(found):
-        raise PlansError(f"{raw} has {len(wanted)} folds, {done} has {len(found)}. Remove the latter and train anew.")
+    if len(new) > len(old):
+        raise PlansError(
+            f"{raw} has {len(new)} folds, {preprocessed} has {len(old)}. Remove the latter and train again."
+        )
 
 
 class _Prompted:
-    """What every DuPLUS planner adds to one of nnU-Net's. To be mixed in before it."""
+    """Mixin that adds contexts and prompts to one of nnU-Net's planners."""
 
     plans_name = "DuPLUSPlans"
     gpu_memory_gib: float = 8
@@ -151,7 +157,7 @@ class _Prompted:
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
-        """Differs from nnU-Net: plans name and preprocessor are ours by default; splits are compared with a message."""
+        """Differs from nnU-Net: plans name and preprocessor are DuPLUS's by default, and splits are compared first."""
         _refuse_other_splits(maybe_convert_to_dataset_name(dataset_name_or_id))
         if preprocessor_name == DefaultPreprocessor.__name__:
             preprocessor_name = DuPLUSPreprocessor.__name__
@@ -165,7 +171,7 @@ class _Prompted:
         )
 
     def plan_experiment(self: Any) -> dict[str, Any]:
-        """Differs from nnU-Net: prompts are checked first, then every context is planned, then the network for all."""
+        """Differs from nnU-Net: checks prompts, then plans each context, then one network for all of them."""
         entry = read_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
         composed = read_case_table(self.raw_dataset_folder)
         labels = self.dataset_json["labels"]
@@ -176,16 +182,18 @@ class _Prompted:
         surveys = survey_dataset(self.dataset, reader)
         table = composed or self._make_table(entry, surveys, reader)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
-        modalities = {name: found["modality"] for name, found in section["contexts"].items()}
-        planner = ContextPlanner(self, table, surveys, modalities)
+        form = parse_section(section, self.plans_identifier)
+        planner = ContextPlanner(
+            self, table, surveys, {name: context.modality for name, context in form.contexts.items()}
+        )
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
         base = get_base()
-        said = [] if base is None else fit_contexts(self._contexts, section["contexts"], base)
+        notes = [] if base is None else fit_contexts(self._contexts, form.contexts, base)
         section["sources"] = planner.plan_sources(self._contexts)
-        regions = {target["name"]: list_values(labels[target["label"]]) for target in section["targets"]}
-        volumes = summarise_volumes(table, {name: found.volumes for name, found in surveys.items()}, regions)
-        for name, found in self._contexts.items():
-            found[VOLUMES] = volumes[name]
+        regions = {target.name: list_values(labels[target.label]) for target in form.targets}
+        volumes = summarise_volumes(table, {name: survey.volumes for name, survey in surveys.items()}, regions)
+        for name, context in self._contexts.items():
+            context[VOLUMES] = volumes[name]
         whole = self.dataset_fingerprint
         if planner.several:
             self.dataset_fingerprint, _ = planner.make_fingerprint(self._contexts)
@@ -196,16 +204,16 @@ class _Prompted:
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
         if base is not None:
-            sys.stdout.write("\n".join([f"planned for the base {base.name}; patch and network are its own", *said, ""]))
+            sys.stdout.write("\n".join([f"planned for the base {base.name}, with its patch and network", *notes, ""]))
         return plans
 
     def _make_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
-        """Say what is annotated in each case of a dataset that was not composed."""
+        """Make the table of cases of a dataset that was not composed."""
         tests = survey_labels(Path(self.raw_dataset_folder, "labelsTs"), self.dataset_json["file_ending"], reader)
-        return make_table(entry, self.dataset_json, {name: found.labels for name, found in surveys.items()}, tests)
+        return make_table(entry, self.dataset_json, {name: survey.labels for name, survey in surveys.items()}, tests)
 
     def generate_data_identifier(self: Any, configuration_name: str) -> str:
-        """Differs from nnU-Net: residual-encoder plans do not write into the folder of nnU-Net's default plans."""
+        """Differs from nnU-Net: residual-encoder plans get their own folder, not that of nnU-Net's default plans."""
         return f"{self.plans_identifier}_{configuration_name}"
 
     def static_estimate_VRAM_usage(  # noqa: N802
@@ -217,7 +225,7 @@ class _Prompted:
         arch_kwargs: dict[str, Any],
         arch_kwargs_req_import: tuple[str, ...],
     ) -> int:
-        """Differs from nnU-Net: the last layer is the projection and a logit a target; FiLM needs no memory."""
+        """Differs from nnU-Net: counts the projection and one logit per target as last layer; FiLM needs no memory."""
         outputs = NetworkSettings().head_features + len(self._section["targets"])
         estimate: int = super().static_estimate_VRAM_usage(  # type: ignore[misc]
             patch_size,
@@ -230,15 +238,15 @@ class _Prompted:
         return estimate
 
     def save_plans(self: Any, plans: dict[str, Any]) -> None:
-        """Differs from nnU-Net: unsupported configurations are dropped, labels and prompts are ours.
+        """Differs from nnU-Net: drops unsupported configurations, and adds label manager and section `duplus`.
 
         Raises:
             DataError: The images are 2D.
         """
         if "3d_fullres" not in plans["configurations"]:
             raise DataError(
-                f"The images of {self.dataset_name} are two-dimensional; the prompts steer a 3D network. Use nnU-Net's "
-                "own planner and trainer for them."
+                f"The images of {self.dataset_name} are two-dimensional; prompts need a 3D network. Use nnU-Net's own "
+                "planner and trainer for them."
             )
         base = get_base()
         if base is not None:
@@ -248,15 +256,15 @@ class _Prompted:
         for configuration in plans["configurations"].values():
             configuration.pop("next_stage", None)
         order = plans["transpose_forward"]
-        axis = find_left_right_axis(self.dataset, plans["image_reader_writer"])
-        for name, found in self._contexts.items():
-            spacing = [found["spacing"][place] for place in order]
-            self._section["contexts"][name] |= {**found, "spacing": spacing}
+        across = find_left_right_axis(self.dataset, plans["image_reader_writer"])
+        for name, context in self._contexts.items():
+            spacing = [context["spacing"][axis] for axis in order]
+            self._section["contexts"][name] |= {**context, "spacing": spacing}
         for source in self._section["sources"].values():
-            source["median_shape"] = [source["median_shape"][place] for place in order]
+            source["median_shape"] = [source["median_shape"][axis] for axis in order]
         self._section["reference_spacing"] = [float(mm) for mm in plans["configurations"]["3d_fullres"]["spacing"]]
         self._section["spacing"] = "shared" if self._shared else "context"
-        self._section["left_right_axis"] = None if axis is None else [int(a) for a in order].index(axis)
+        self._section["left_right_axis"] = None if across is None else [int(axis) for axis in order].index(across)
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
         if base is not None:

@@ -1,11 +1,8 @@
-"""nnU-Net's preprocessor, a context at a time: in come plans and images, out come nnU-Net's preprocessed cases.
-
-All work on voxels is nnU-Net's; it is handed the spacing, the normalisation and the intensities of the case's context.
-"""
+"""nnU-Net's preprocessor, with the target spacing, normalisation and intensities of each case's context."""
 
 import os
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +13,42 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.data.case_table import read_case_table
 from duplus_nnunet.data.plausibility import find_implausible
-from duplus_nnunet.planners.context_plans import configure, measure
+from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.orientation import find_axis
-from duplus_nnunet.settings import PLANS_KEY
-
-# In a copy of the plans that a prediction hands to its workers: {"default": context, "by_case": {case: context}}.
-CHOICE = "context_choice"
+from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
+from duplus_nnunet.plans_section import PLANS_KEY
 
 
-# Properties of the case that this thread preprocessed last; nnU-Net's single-image prediction does not pass them.
-_last = threading.local()
+def knows_sides(properties: Mapping[str, Any], axis: int | None, order: Sequence[int]) -> bool:
+    """Test whether an image may be mirrored from left to right: its left-right axis is that of the training images.
 
-
-def take_last() -> dict[str, Any] | None:
-    """Return the properties of the case that was preprocessed last in this thread, once."""
-    found: dict[str, Any] | None = getattr(_last, "properties", None)
-    _last.properties = None
-    return found
-
-
-def _knows_sides(properties: dict[str, Any], plans: dict[str, Any]) -> bool:
-    """Tell whether an image's left-right axis is the training images', so that it may be mirrored along it."""
-    axis = plans[PLANS_KEY].get("left_right_axis")
+    Args:
+        properties: The image's properties, as nnU-Net's reader gives them.
+        axis: Left-right axis of the training images, after nnU-Net's transposition; None: unknown.
+        order: nnU-Net's transposition.
+    """
     direction = properties.get("sitk_stuff", {}).get("direction")
     if axis is None or direction is None or len(direction) != 9:
         return True
-    found = find_axis(direction)
-    return found is not None and found[0] == plans["transpose_forward"][axis]
+    across = find_axis(direction)
+    return across is not None and across[0] == order[axis]
 
 
-def _warn_of_implausible(data: Any, contexts: dict[str, Any], context: str, case: str) -> list[str]:
-    """Say on stderr, and return, why an image cannot be of its context; it is predicted all the same."""
+def _warn_of_implausible(data: Any, contexts: Mapping[str, PlannedContext], context: str, case: str) -> list[str]:
+    """Write on stderr, and return, why an image cannot belong to its context; it is predicted all the same."""
     warnings = []
     for channel, image in enumerate(data):
         ranges = {
-            name: {**found, "name": name, "intensities": found["intensities"][channel]}
-            for name, found in contexts.items()
-            if len(found.get("intensities", ())) > channel
+            name: {"name": name, "modality": planned.modality, "intensities": planned.intensities[channel]}
+            for name, planned in contexts.items()
+            if len(planned.intensities) > channel
         }
         if context not in ranges:
             break
-        found = find_implausible(image, ranges[context], ranges)
-        if found:
-            sys.stderr.write(f"warning: {case + ': ' if case else ''}{found}\n")
-            warnings.append(found)
+        warning = find_implausible(image, ranges[context], ranges)
+        if warning:
+            sys.stderr.write(f"warning: {case + ': ' if case else ''}{warning}\n")
+            warnings.append(warning)
     return warnings
 
 
@@ -72,8 +61,8 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     """nnU-Net's default preprocessor, with target spacing and normalisation by context.
 
     Attributes:
-        context: Context of all cases; empty: it is looked up for each.
-        case: What the case is called in warnings; empty: as its first file is.
+        context: Context of all cases; empty: it is looked up for each case.
+        case: Name of the case in warnings; empty: that of its first file.
     """
 
     def __init__(self, verbose: bool = True) -> None:
@@ -82,6 +71,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         self._by_case: dict[str, str] = {}
         self._current: str | None = None
         self._case = ""
+        self._parsed: tuple[Any, PlansForm] | None = None
 
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
@@ -101,10 +91,10 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict[str, Any],
     ) -> Any:
-        """Differs from nnU-Net: the case's context decides."""
+        """Differs from nnU-Net: preprocesses as the case's context requires."""
         identifier = read_identifier(image_files[0], dataset_json["file_ending"])
         self._case = self.case or identifier
-        self._current = self.context or self._find(identifier, plans_manager.plans)
+        self._current = self.context or self._find(identifier, self._parse(plans_manager.plans))
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:
@@ -119,24 +109,24 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict[str, Any],
     ) -> Any:
-        """Differs from nnU-Net: with the context's spacing and normalisation; which one stands in the properties."""
-        plans = plans_manager.plans
-        context = self._current or self._find("", plans)
-        contexts = plans[PLANS_KEY]["contexts"]
-        warnings = _warn_of_implausible(data, contexts, context, self._case) if seg is None else []
-        sides_known = _knows_sides(properties, plans)
+        """Differs from nnU-Net: uses the context's spacing and normalisation; the properties name the context."""
+        plans = self._parse(plans_manager.plans)
+        context = self._current or self.context or self._find("", plans)
+        warnings = _warn_of_implausible(data, plans.contexts, context, self._case) if seg is None else []
+        sides_known = knows_sides(properties, plans.left_right_axis, plans_manager.transpose_forward)
         properties[PLANS_KEY] = {"context": context, "sides_known": sides_known, "warnings": warnings}
-        _last.properties = properties
-        managers = measure(plans_manager, context), configure(configuration_manager, plans, context)
+        managers = (
+            with_context_intensities(plans_manager, plans, context),
+            configure(configuration_manager, plans, context),
+        )
         return super().run_case_npy(data, seg, properties, *managers, dataset_json)
 
-    def _find(self, identifier: str, plans: dict[str, Any]) -> str:
-        section = plans[PLANS_KEY]
-        choice = section.get(CHOICE, {})
-        found: str = (
-            self._by_case.get(identifier)
-            or choice.get("by_case", {}).get(identifier)
-            or choice.get("default")
-            or section["default_context"]
-        )
-        return found
+    def _parse(self, plans: dict[str, Any]) -> PlansForm:
+        """Return the typed form of plans, which is made once for all cases."""
+        if self._parsed is None or self._parsed[0] is not plans:
+            self._parsed = plans, as_form(plans)
+        return self._parsed[1]
+
+    def _find(self, identifier: str, plans: PlansForm) -> str:
+        """Return the context of a case, or the default one."""
+        return self._by_case.get(identifier) or plans.default_context

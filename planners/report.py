@@ -1,11 +1,11 @@
-"""What was planned, and why: in comes a plans file's content, out comes text or plain data."""
+"""Reports the decisions in a plans file, and the reasons for them, as text or plain data."""
 
 from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from duplus_nnunet.planners.context_plans import list_spacing
-from duplus_nnunet.settings import find_section
+from duplus_nnunet.plans_form import PlansForm, as_form
 
 Plans = Mapping[str, Any]
 
@@ -13,39 +13,41 @@ Plans = Mapping[str, Any]
 def report_plans(plans: Plans) -> dict[str, Any]:
     """Collect the decisions of each configuration.
 
+    Args:
+        plans: A plans file's content.
+
     Returns:
-        A dictionary by configuration: patch (voxels), batch size, spacing of the network's reference (mm), and for
-        each source its context, number of cases, share of the drawn cases (0 to 1), target spacing (mm), median shape
-        (voxels), share of the median volume that a patch covers (0 to 1), normalisation, and annotated cases a target.
+        A dictionary by configuration: patch (voxels), batch size, the configuration's own spacing (mm), and for each
+        source its context, number of cases, share of the drawn cases (0 to 1), target spacing (mm), median shape
+        (voxels), share of the median volume that a patch covers (0 to 1), normalisation, and number of annotated cases
+        of each target.
 
     Raises:
-        PlansError: They are not DuPLUS plans.
+        PlansError: They are not DuPLUS plans, or were edited so that they cannot be used.
     """
-    find_section(plans)
-    return {name: _report_configuration(plans, found) for name, found in plans["configurations"].items()}
+    form = as_form(plans)
+    return {name: _report_configuration(form, values) for name, values in plans["configurations"].items()}
 
 
-def _report_configuration(plans: Plans, configuration: Mapping[str, Any]) -> dict[str, Any]:
-    section = plans["duplus"]
-    sources = section.get("sources", {})
-    total = sum(source["weight"] for source in sources.values())
+def _report_configuration(form: PlansForm, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    total = sum(source.weight for source in form.sources.values())
     patch = [int(length) for length in configuration["patch_size"]]
-    fullres = section.get("reference_spacing", configuration["spacing"])
+    fullres = form.reference_spacing or configuration["spacing"]
     shrink = [f / s for f, s in zip(fullres, configuration["spacing"], strict=True)]
     rows = {}
-    for name, source in sources.items():
-        context = section["contexts"][source["context"]]
-        shape = [length * factor for length, factor in zip(source["median_shape"], shrink, strict=True)]
+    for name, source in form.sources.items():
+        shape = [length * factor for length, factor in zip(source.median_shape, shrink, strict=True)]
         covered = prod(min(1.0, p / max(1.0, s)) for p, s in zip(patch, shape, strict=True))
+        spacing = list_spacing(form, configuration["spacing"], source.context)
         rows[name] = {
-            "context": source["context"],
-            "cases": source["cases"],
-            "share": round(source["weight"] / total, 4),
-            "spacing": [round(mm, 3) for mm in list_spacing(plans, configuration["spacing"], source["context"])],
+            "context": source.context,
+            "cases": source.cases,
+            "share": round(source.weight / total, 4),
+            "spacing": [round(mm, 3) for mm in spacing],
             "median_shape": [round(length) for length in shape],
             "covered": round(covered, 3),
-            "normalization": context["normalization_schemes"],
-            "targets": source["targets"],
+            "normalization": form.contexts[source.context].normalization_schemes or [],
+            "targets": source.targets,
         }
     return {
         "patch": patch,
@@ -56,32 +58,31 @@ def _report_configuration(plans: Plans, configuration: Mapping[str, Any]) -> dic
 
 
 def describe_plans(plans: Plans) -> str:
-    """Say what was decided and why, as text for a terminal."""
-    section = plans["duplus"]
-    each = "one for all contexts" if section.get("spacing") == "shared" else "one a context, of its own cases' median"
+    """Describe the decisions and their reasons, as text for a terminal."""
+    form = as_form(plans)
+    each = "one for all contexts" if form.spacing == "shared" else "one for each context, the median of its own cases"
     lines = [
         "",
-        f"DuPLUS plans {plans['plans_name']!r}: {len(section['targets'])} target(s), {len(section['contexts'])} "
-        f"context(s), {len(section.get('sources', {}))} source(s).",
+        f"DuPLUS plans {plans['plans_name']!r}: {len(form.targets)} target(s), {len(form.contexts)} context(s), "
+        f"{len(form.sources)} source(s).",
         f"Axes are in nnU-Net's order {list(plans['transpose_forward'])} of the image's (z, y, x). Target spacing: "
         f"{each}. Sources are drawn by weight (duplus.sources.NAME.weight; by default the square root of the number "
-        "of cases). Patch and batch are nnU-Net's choice for the shapes that result, drawn in these shares.",
-        _describe_axis(section),
+        "of cases). nnU-Net chooses patch and batch size for the resulting shapes, drawn in these shares.",
+        _describe_axis(form.left_right_axis),
     ]
-    for name, found in report_plans(plans).items():
-        lines += ["", f"{name}: patch {_join(found['patch'])}, batch size {found['batch_size']}"]
-        lines += [line for source, row in found["sources"].items() for line in _describe_source(source, row)]
+    for name, report in report_plans(plans).items():
+        lines += ["", f"{name}: patch {_join(report['patch'])}, batch size {report['batch_size']}"]
+        lines += [line for source, row in report["sources"].items() for line in _describe_source(source, row)]
     return "\n".join(lines) + "\n"
 
 
-def _describe_axis(section: Mapping[str, Any]) -> str:
-    axis = section.get("left_right_axis")
+def _describe_axis(axis: int | None) -> str:
     if axis is None:
         return (
-            "No axis runs from left to right, in the same way, in all images: with left and right targets, none is "
-            'mirrored. Add "overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json to turn them.'
+            "The images have no common axis from left to right: if there are left and right targets, images are not "
+            'mirrored. Add "overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json to reorient them.'
         )
-    return f"Array axis {axis} runs from left to right; mirrored along it, left and right targets change places."
+    return f"Array axis {axis} runs from left to right; when it is mirrored, left and right targets are exchanged."
 
 
 def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -90,7 +91,7 @@ def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:
         f"  {name}: {row['cases']} cases, {row['share']:.0%} of those drawn, context {row['context']}",
         f"    spacing {_join(row['spacing'])} mm, median shape {_join(row['median_shape'])} voxels, "
         f"{row['covered']:.0%} of it in a patch, {', '.join(row['normalization'])}",
-        f"    annotated cases a target: {targets}",
+        f"    annotated cases per target: {targets}",
     ]
 
 

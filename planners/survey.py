@@ -1,6 +1,6 @@
-"""A look at every training case: in come image and label files, out come sizes, labels and intensities, a case each.
+"""Surveys the training cases: sizes, labels, intensities and volumes of each case.
 
-nnU-Net's fingerprint pools the intensities of all cases; a context needs those of its own.
+nnU-Net's fingerprint pools the intensities of all cases; a context needs those of its own cases.
 """
 
 import multiprocessing
@@ -19,21 +19,21 @@ from duplus_nnunet.data.plausibility import describe_intensities
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import compress
 
-# Foreground voxels in all, per channel; nnU-Net takes ten times as many, of which the percentiles know nothing more.
+# Foreground voxels of all cases, per channel; nnU-Net samples ten times as many, which hardly changes percentiles.
 _FOREGROUND_VOXELS = 10_000_000
 
 
 @dataclass(frozen=True)
 class CaseSurvey:
-    """What one case is like.
+    """Measurements of a case.
 
     Attributes:
         spacing: mm, in the reader's array order.
         shape: Voxels inside the nonzero bounding box.
-        relative_size: Share, 0 to 1, of the image that this box is.
-        foreground: For each channel, intensities drawn from the labelled voxels.
-        labels: Label values found.
-        intensities: For each channel, what describe_intensities says of the whole image.
+        relative_size: Volume of this box as a share of the image, 0 to 1.
+        foreground: For each channel, intensities sampled from the labelled voxels.
+        labels: Label values in the label map.
+        intensities: For each channel, statistics of the whole image from describe_intensities.
         volumes: Volume of each label value, in ml.
     """
 
@@ -81,43 +81,43 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
 
 
 def survey_dataset(dataset: Mapping[str, Mapping[str, Any]], reader: type) -> dict[str, CaseSurvey]:
-    """Survey all training cases, in parallel, as nnU-Net's fingerprint does it.
+    """Survey all training cases in parallel, as nnU-Net extracts its fingerprint.
 
     Args:
         dataset: nnU-Net's mapping of case identifiers to {"images": [files], "label": file}.
         reader: nnU-Net's reader class.
 
     Raises:
-        DataError: A case cannot be used; it is named.
+        DataError: A case cannot be used; the message names it.
     """
     samples = max(1, _FOREGROUND_VOXELS // max(1, len(dataset)))
     with multiprocessing.get_context("spawn").Pool(min(default_num_processes, max(1, len(dataset)))) as pool:
-        waiting = {
+        results = {
             name: pool.apply_async(survey_case, (case["images"], case["label"], reader, samples))
             for name, case in dataset.items()
         }
-        return {name: waiting[name].get() for name in tqdm(waiting, desc="Surveying cases by context")}
+        return {name: results[name].get() for name in tqdm(results, desc="Surveying cases by context")}
 
 
 def survey_labels(folder: Path, ending: str, reader: type) -> dict[str, tuple[int, ...]]:
-    """Return the label values of each label map in a folder, by case; nothing if there is no such folder.
+    """Return the label values of each label map in a folder, by case; empty if there is no such folder.
 
     Raises:
-        DataError: One cannot be read.
+        DataError: A label map cannot be read.
     """
     files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
-    found = {}
+    labels = {}
     for file in tqdm(files, desc="Reading labels of test cases", disable=not files):
         try:
             segmentation, _ = reader().read_seg(str(file))
         except Exception as error:  # what a reader raises on a damaged file depends on the reader
             raise DataError(f"{file} cannot be read: {error}. Export the label map again, or remove it.") from error
-        found[file.name.removesuffix(ending)] = tuple(int(value) for value in np.unique(segmentation))
-    return found
+        labels[file.name.removesuffix(ending)] = tuple(int(value) for value in np.unique(segmentation))
+    return labels
 
 
 def summarise_foreground(cases: Sequence[CaseSurvey]) -> dict[str, dict[str, float]]:
-    """Summarise the labelled voxels of several cases, a channel each, under nnU-Net's names.
+    """Summarise the labelled voxels of several cases, for each channel, under nnU-Net's names.
 
     `log_mean` and `log_std` are those of log(1 + intensity), for SUVNormalization.
     """
@@ -131,7 +131,7 @@ def summarise_foreground(cases: Sequence[CaseSurvey]) -> dict[str, dict[str, flo
 def _summarise(values: Any) -> dict[str, float]:
     low, median, high = np.percentile(values, (0.5, 50, 99.5))
     logarithm = compress(values)
-    found = {
+    statistics = {
         "max": values.max(),
         "mean": values.mean(dtype=np.float64),
         "median": median,
@@ -142,4 +142,4 @@ def _summarise(values: Any) -> dict[str, float]:
         "log_mean": logarithm.mean(dtype=np.float64),
         "log_std": logarithm.std(dtype=np.float64),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in statistics.items()}

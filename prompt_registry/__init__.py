@@ -1,6 +1,6 @@
-"""The prompt registry: which texts stand for a dataset's contexts and targets, and their embeddings.
+"""The prompt registry: the texts of the contexts and targets of datasets, and their embeddings.
 
-Importing it loads neither torch nor transformers; a text encoder is loaded only for texts that no store holds.
+Importing it loads neither torch nor transformers; a text encoder is loaded only for texts without a stored embedding.
 """
 
 from duplus_nnunet.prompt_registry.drafting import draft_entry

@@ -1,6 +1,7 @@
-"""A text encoder that learns: LoRA of peft beside some of its linear layers, all else frozen.
+"""Adapts a text encoder by LoRA: low-rank weights beside some of its linear layers are trained, all others are frozen.
 
-In: the encoder that a model's embeddings come from. Out: the same embeddings at first, with gradients to the adapter.
+Before training, the adapted encoder returns the same embeddings as the original one.
+
 Source: Hu et al. 2021, arXiv 2106.09685.
 """
 
@@ -12,7 +13,7 @@ from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 from duplus_nnunet.settings import TextAdapterSettings
 
-# What encoders call the attention's query and value: BERT and its kin, CLIP, DistilBERT, T5 and MPNet, ModernBERT.
+# Names of the query and value projections: BERT and related models, CLIP, DistilBERT, T5 and MPNet, ModernBERT.
 _QUERY_VALUE = (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q", "v"), ("Wqkv",))
 _DROPOUT = "lora_dropout"
 
@@ -21,15 +22,15 @@ class AdaptedEncoder:
     """A text encoder with an adapter.
 
     Args:
-        expected: The encoder that the stored embeddings come from; another one is refused.
-        settings: The adapter's.
+        expected: The encoder that the stored embeddings come from; any other is refused.
+        settings: Settings of the adapter.
 
     Attributes:
-        name: The encoder's.
+        name: Name of the encoder.
         layers: Names of the adapted layers.
 
     Raises:
-        EncoderError: The encoder is missing, another one than expected, or has no layer to adapt.
+        EncoderError: The encoder is missing, is not the expected one, or has no layer to adapt.
     """
 
     def __init__(self, expected: EncoderIdentity, settings: TextAdapterSettings) -> None:
@@ -43,11 +44,11 @@ class AdaptedEncoder:
     @property
     def weights(self) -> dict[str, Any]:
         """The adapter's parameters by name; all others are frozen."""
-        named = self._encoder.model.named_parameters()
-        return {name.replace(".default", ""): weight for name, weight in named if weight.requires_grad}
+        parameters = self._encoder.model.named_parameters()
+        return {name.replace(".default", ""): weight for name, weight in parameters if weight.requires_grad}
 
     def to(self, device: Any) -> None:
-        """Move it to a device. Its parameters are to be handed out afterwards only."""
+        """Move the encoder to a device; use `weights` only afterwards."""
         self._encoder.model.to(device)
 
     def encode(self, texts: Sequence[str], dropout: bool = False) -> Any:
@@ -55,7 +56,7 @@ class AdaptedEncoder:
 
         Args:
             texts: N texts.
-            dropout: Whether the adapter's own dropout is at work; the encoder's never is.
+            dropout: Whether the adapter's dropout is active; the encoder's never is.
 
         Returns:
             Tensor (N, E) of length 1, with gradients to the adapter.
@@ -68,39 +69,45 @@ class AdaptedEncoder:
         return normalize(self._encoder.run(list(texts)), dim=1)
 
     def _require_gradients(self) -> None:
-        """Refuse layers that an embedding does not depend on: they could not learn, and DDP would wait for them."""
+        """Refuse layers that embeddings do not depend on: they get no gradient, for which DDP would wait."""
         self.encode(["a"]).sum().backward()
         idle = [name for name, weight in self.weights.items() if weight.grad is None]
         for weight in self.weights.values():
             weight.grad = None
         if idle:
-            message = f"settings.text_adapter.target_modules names {len(idle)} weights that no embedding depends on"
-            raise EncoderError(f"{message}: {', '.join(idle[:4])}. Name other layers, or longer ends of their names.")
+            message = f"settings.text_adapter.target_modules selects {len(idle)} weights that no embedding depends on"
+            raise EncoderError(
+                f"{message}: {', '.join(idle[:4])}. Name other layers, or longer suffixes of their names."
+            )
 
 
 def choose_layers(model: Any, ends: Sequence[str]) -> list[str]:
-    """Name the linear layers of an encoder to adapt.
+    """Choose the linear layers of an encoder to adapt.
 
     Args:
         model: The encoder.
-        ends: Ends of their names; none means the attention's query and value.
+        ends: Suffixes of the layers' names; if empty, the query and value projections of attention.
+
+    Returns:
+        Names of the layers.
 
     Raises:
-        EncoderError: No layer's name ends so; the message lists the ends there are.
+        EncoderError: A suffix matches no layer; the message lists those that would.
     """
     from torch import nn
 
-    named = model.named_modules()
-    linear = [name for name, module in named if isinstance(module, nn.Linear) and "pooler" not in name]
+    modules = model.named_modules()
+    linear = [name for name, module in modules if isinstance(module, nn.Linear) and "pooler" not in name]
     last = sorted({name.rpartition(".")[2] for name in linear})
     known = [pair for pair in _QUERY_VALUE if set(pair) <= set(last)]
-    wanted = tuple(ends) or (known[0] if known else ())
-    missing = [end for end in wanted if not any(_ends_with(name, end) for name in linear)]
-    if missing or not wanted:
-        found = f"has no linear layer {', '.join(map(repr, missing))}" if missing else "names its attention unusually"
-        message = f"The text encoder {found}; settings.text_adapter.target_modules can name"
-        raise EncoderError(f"{message} these ends: {', '.join(map(repr, last)) or 'none'}.")
-    return [name for name in linear if any(_ends_with(name, end) for end in wanted)]
+    chosen = tuple(ends) or (known[0] if known else ())
+    missing = [end for end in chosen if not any(_ends_with(name, end) for name in linear)]
+    if missing or not chosen:
+        names = ", ".join(map(repr, missing))
+        reason = f"has no linear layer {names}" if missing else "has no query and value layers under a known name"
+        message = f"The text encoder {reason}; settings.text_adapter.target_modules can contain"
+        raise EncoderError(f"{message} these suffixes: {', '.join(map(repr, last)) or 'none'}.")
+    return [name for name in linear if any(_ends_with(name, end) for end in chosen)]
 
 
 def _ends_with(name: str, end: str) -> bool:

@@ -1,4 +1,4 @@
-"""All problems of registry files at once, each with file and line, for people who edit them."""
+"""Checks registry files and reports all their problems at once, each with file and line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from duplus_nnunet.prompt_registry.sentences import entry_texts
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was checked, what is wrong with it, and what is worth knowing though it is right."""
+    """The files that were checked, their problems, and notes on files without problems."""
 
     files: tuple[str, ...]
     problems: tuple[str, ...]
@@ -24,14 +24,14 @@ class CheckResult:
 
 
 def check_files(files: Iterable[Path], folders: Iterable[Path] = ()) -> CheckResult:
-    """Check registry files and all files in folders; a file beside a dataset.json is checked against it too."""
+    """Check registry files and all files in folders; a file beside a dataset.json is also checked against it."""
     paths = (*files, *(path for folder in folders for path in sorted(folder.glob("*.yaml"))))
     problems = [problem for path in paths for problem in _check_file(path)]
     return CheckResult(tuple(map(str, paths)), tuple(problems))
 
 
 def check_raw_dataset(dataset: RawDataset) -> CheckResult:
-    """Check the prompts that a raw dataset would get."""
+    """Check the prompts that planning would use for a raw dataset."""
     path = dataset.folder / FILE_NAME
     if path.is_file():
         problems = _check_file(path)
@@ -41,18 +41,18 @@ def check_raw_dataset(dataset: RawDataset) -> CheckResult:
         search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
     except DuplusError as error:
         return CheckResult((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
-    return CheckResult((search.entry.origin,), (), (*search.steps, describe_coverage(search.entry)))
+    return CheckResult((search.entry.origin,), (), (*search.explanations, describe_coverage(search.entry)))
 
 
 def describe_coverage(entry: Entry) -> str:
-    """Say how many of an entry's texts are embedded already."""
+    """State how many texts of an entry have a stored embedding."""
     texts = entry_texts(entry)
     store = find_store(None, None, None)
     missing = [text for text in texts if store is None or text not in store]
     if not missing:
-        return f"All {len(texts)} texts are embedded already: planning needs no text encoder."
+        return f"All {len(texts)} texts have a stored embedding: planning needs no text encoder."
     shown = ", ".join(repr(text) for text in missing[:3])
-    return f"{len(missing)} of {len(texts)} texts are new ({shown}, ...): planning needs the text encoder for them."
+    return f"{len(missing)} of {len(texts)} texts have no stored embedding ({shown}, ...): planning needs an encoder."
 
 
 def _check_file(path: Path) -> Sequence[str]:

@@ -1,7 +1,4 @@
-"""The labels of an nnU-Net dataset.json, checked: those that can become targets.
-
-In: the parsed dataset.json. Out: the foreground labels in their order, regions too, but neither background nor ignore.
-"""
+"""Reads the labels and channels of an nnU-Net dataset.json and checks that the labels can become targets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,24 +10,24 @@ _IGNORE = "ignore"
 
 
 def foreground_labels(dataset_json: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """List the labels that can be targets, in the order of dataset.json.
+    """List the labels that can be targets, in the order of dataset.json: regions too, but not background and ignore.
 
     Args:
         dataset_json: The parsed file.
-        where: How to call the file in messages.
+        where: Name of the file in messages.
 
     Raises:
-        RegistryError: There is none, or two names cannot be told apart.
+        RegistryError: There is no such label, or two names are equal but for case and separators.
     """
     labels = dataset_json.get("labels")
     if not isinstance(labels, dict):
         message = f'{where}: expected "labels" to be a mapping of names to values, found {labels!r}.'
         raise RegistryError(f'{message} Write for example "labels": {{"background": 0, "liver": 1}}.')
-    turned = [name for name, value in labels.items() if isinstance(value, str) and not value.isdigit()]
-    if turned:
-        value, name = turned[-1], labels[turned[-1]]
-        message = f'{where}: "labels" maps values to names ({value!r}: {name!r}), as nnU-Net 1 did.'
-        raise RegistryError(f'{message} Turn it round: {{"{name}": {value}}}.')
+    swapped = [name for name, value in labels.items() if isinstance(value, str) and not value.isdigit()]
+    if swapped:
+        value, name = swapped[-1], labels[swapped[-1]]
+        message = f'{where}: "labels" maps values to names ({value!r}: {name!r}), as in nnU-Net 1.'
+        raise RegistryError(f'{message} Map names to values: {{"{name}": {value}}}.')
     names = tuple(name for name, value in labels.items() if name != _IGNORE and not _is_background(value))
     if not names:
         listed = ", ".join(repr(name) for name in labels) or "none"
@@ -41,7 +38,7 @@ def foreground_labels(dataset_json: Mapping[str, Any], where: str) -> tuple[str,
 
 
 def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
-    """List the names of the channels, in channel order; `modality` is nnU-Net 1's word for them."""
+    """List the names of the channels, in channel order; nnU-Net 1 calls them `modality`."""
     channels = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
     return tuple(str(channels[key]) for key in sorted(channels, key=lambda key: int(key)))
 
@@ -55,7 +52,5 @@ def _check_collisions(names: tuple[str, ...], where: str) -> None:
     for name in names:
         other = first.setdefault(normalise(name), name)
         if other != name:
-            message = (
-                f"{where}: the labels {other!r} and {name!r} are the same but for case, spaces, underscores or hyphens."
-            )
+            message = f"{where}: the labels {other!r} and {name!r} differ only in case, spaces, underscores or hyphens."
             raise RegistryError(f"{message} Rename one of them.")

@@ -1,7 +1,4 @@
-"""A prompts.yaml for the user to review: an entry written out with comments that say what to look at.
-
-In: an `Entry`. Out: the text of a registry file that `check` accepts as it stands.
-"""
+"""Writes an entry as a prompts.yaml with comments on what the user should review."""
 
 import json
 import re
@@ -17,26 +14,26 @@ _PLAIN = re.compile(r"[A-Za-z][\w ()/+.-]*[\w)]|[A-Za-z]")
 _YAML_WORDS = {"yes", "no", "on", "off", "true", "false", "null", "none", "y", "n"}
 _HEAD = """\
 # Prompts of {dataset}, {origin}.
-# Nothing here needs Python. What is marked "review" could not be read off dataset.json.
+# No Python is needed to edit this file. Lines marked "review" could not be derived from dataset.json.
 # After a change run:  duplus prompts check {dataset}
 """
 _TARGETS_HEAD = """\
-# Each key is a structure's name in plain English. Under it may stand:
-#   labels:      its keys in dataset.json, where they differ from the name
-#   synonyms:    other names that a radiologist would type
-#   paraphrases: further wordings, {modality} and {region} are filled in
-#   partner:     the structure that a mirror image turns it into (left and right find each other by themselves)
-#   missing:     "absent" or "not annotated", where it differs from the line above
+# Each key is the name of a structure in plain English. Optional keys below it:
+#   labels:      its keys in dataset.json, if they differ from the name
+#   synonyms:    other names that a radiologist would use
+#   paraphrases: other wordings; {modality} and {region} are filled in
+#   partner:     the structure that it becomes in a mirror image (left and right are paired automatically)
+#   missing:     "absent" or "not annotated", if it differs from the key `missing` above
 """
 
 
 def write_draft(entry: Entry) -> str:
-    """Write an entry as a registry file with comments."""
+    """Write an entry as the text of a registry file with comments; `duplus prompts check` accepts it as it is."""
     lines = [
         _HEAD.format(dataset=entry.dataset, origin=entry.origin.replace("\n", " ")),
         f"dataset: {_quote(entry.dataset)}",
         f"source: {_quote(entry.source or 'own data')}  # review: paper or page that describes the labels",
-        f"missing: {_common_missing(entry)}  # review: does a label that a case lacks mean absent, or not annotated?",
+        f"missing: {_common_missing(entry)}  # review: is a label that a case lacks absent, or not annotated?",
         "contexts:",
         *(line for context in entry.contexts.values() for line in _write_context(context)),
         f"default_context: {_quote(entry.default_context)}",
@@ -47,11 +44,13 @@ def write_draft(entry: Entry) -> str:
 
 
 def _write_context(context: Context) -> Iterator[str]:
-    known = context.modality != UNKNOWN_MODALITY
+    is_modality_known = context.modality != UNKNOWN_MODALITY
     yield f"  {_quote(context.name)}:"
-    yield f"    modality: {_quote(context.modality)}" + ("" if known else "  # review: spell out the modality")
-    placed = context.region != UNKNOWN_REGION
-    yield f"    region: {_quote(context.region)}" + ("" if placed else "  # review: which part of the body?")
+    yield f"    modality: {_quote(context.modality)}" + (
+        "" if is_modality_known else "  # review: spell out the modality"
+    )
+    is_region_known = context.region != UNKNOWN_REGION
+    yield f"    region: {_quote(context.region)}" + ("" if is_region_known else "  # review: which part of the body?")
     if context.prompt != compose_prompt(context.modality, context.region):
         yield f"    prompt: {_quote(context.prompt)}"
     if context.channel is not None:
@@ -75,7 +74,7 @@ def _write_target(target: Target, entry: Entry) -> Iterator[str]:
     if target.partner is not None and target.partner != find_partner(target.name, names):
         yield f"    partner: {_quote(target.partner)}"
     if one_sided:
-        yield f"    partner: {NO_PARTNER}  # review: there is no other side here; a mirror image keeps this name"
+        yield f"    partner: {NO_PARTNER}  # review: the other side is not a target; a mirror image keeps this name"
     if target.missing != _common_missing(entry):
         yield f"    missing: {target.missing}"
 

@@ -1,7 +1,4 @@
-"""A registry entry for a dataset that no file knows: names and modality read off its dataset.json.
-
-In: dataset.json. Out: an `Entry` whose origin says that it was drafted, so that nobody takes it for reviewed.
-"""
+"""Drafts a registry entry for a dataset without a registry file, from the names in its dataset.json."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +13,7 @@ from duplus_nnunet.prompt_registry.sentences import compose_prompt
 UNKNOWN_MODALITY = "medical image"
 UNKNOWN_REGION = "body"
 DRAFTED = "drafted from"
-# Whole channel name first, then its beginning: "T2_FLAIR" and "cineMRI" are MR, "nonCT" is not CT.
+# Patterns match the whole normalised channel name: "T2_FLAIR" and "cineMRI" are MR, "nonCT" is not CT.
 _MODALITIES = (
     (r"ct|ctscan|cect|ncct|hu", "computed tomography"),
     (r"cta|ctangiography", "contrast-enhanced computed tomography"),
@@ -35,10 +32,10 @@ _SHORT = {"computed tomography": "ct", "magnetic resonance imaging": "mr", "posi
 
 
 def draft_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path | None) -> Entry:
-    """Write an entry from dataset.json alone.
+    """Draft an entry from dataset.json alone; its origin states that it was drafted.
 
     Raises:
-        RegistryError: There is no foreground label, or two labels cannot be told apart.
+        RegistryError: There is no foreground label, or two labels are equal but for case and separators.
     """
     where = describe_dataset_json(folder)
     labels = foreground_labels(dataset_json, where)
@@ -55,24 +52,24 @@ def draft_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str 
 
 def guess_modality(channels: Sequence[str]) -> str:
     """Spell out the modality of a dataset's channels; several modalities are joined by "and"."""
-    found = tuple(dict.fromkeys(_guess_one(channel) for channel in channels))
-    if not found or UNKNOWN_MODALITY in found:
+    modalities = tuple(dict.fromkeys(_guess_channel_modality(channel) for channel in channels))
+    if not modalities or UNKNOWN_MODALITY in modalities:
         return UNKNOWN_MODALITY
-    return " and ".join(found)
+    return " and ".join(modalities)
 
 
 def describe_dataset_json(folder: str | Path | None) -> str:
-    """Name the dataset.json that belongs to a folder, for messages."""
+    """Return the path of the dataset.json in a folder, for messages."""
     return str(Path(folder) / "dataset.json") if folder is not None else "dataset.json"
 
 
-def _guess_one(channel: str) -> str:
+def _guess_channel_modality(channel: str) -> str:
     name = normalise(channel)
     return next((modality for pattern, modality in _MODALITIES if re.fullmatch(pattern, name)), UNKNOWN_MODALITY)
 
 
 def _name_targets(labels: Sequence[str]) -> tuple[str, ...]:
-    """Spell labels out; those that would read alike keep their own words, which are known to differ."""
+    """Spell out labels; those that would become equal keep their own words, which are known to differ."""
     names = [spell_out(label, labels) for label in labels]
     keys = [normalise(name) for name in names]
     return tuple(

@@ -1,9 +1,7 @@
-"""Texts to embeddings by the cheapest way that gives the same numbers: a store where it has them, else the encoder.
+"""Embeds texts: from a store where it holds them, otherwise with the text encoder; and fills stores."""
 
-In: texts and the encoder that is meant. Out: (N, E) float32 of length 1, and the identity of the encoder.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,19 @@ import numpy as np
 from duplus_nnunet.errors import EncoderError
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER, EncoderIdentity, is_default
-from duplus_nnunet.prompt_registry.store import Store, Vectors, all_stores, normalise_rows, round_vectors
+from duplus_nnunet.prompt_registry.store import (
+    Store,
+    Vectors,
+    all_stores,
+    key_of,
+    normalise_rows,
+    read_store,
+    round_vectors,
+    store_name,
+    write_store,
+)
+
+_BATCH = 256
 
 
 def embed(
@@ -24,15 +34,15 @@ def embed(
 
     Args:
         texts: N texts, none empty.
-        encoder: Hub name or folder; None is the expected encoder or else the default.
-        pooling: `mean`, `cls` or `eos`; None is the expected one or else the model's own.
-        expected: The encoder that the other embeddings of a model come from; any other is refused.
+        encoder: Hub name or folder; None means the expected encoder, or else the default.
+        pooling: `mean`, `cls` or `eos`; None means the expected one, or else the encoder's own.
+        expected: The encoder of a model's other embeddings; any other is refused.
 
     Returns:
-        (N, E) float32 of length 1, rounded as stores round; and the encoder's identity.
+        Vectors (N, E), float32 of length 1, rounded as in stores; and the identity of the encoder.
 
     Raises:
-        EncoderError: The encoder is missing, damaged, or another than expected; a text is empty.
+        EncoderError: The encoder is missing, damaged, or not the expected one, or a text is empty.
     """
     _require_texts(texts)
     name = str(encoder) if encoder is not None else expected.name if expected else None
@@ -53,27 +63,84 @@ def find_store(name: str | None, pooling: str | None, expected: EncoderIdentity 
     """Find the store of an encoder by name and pooling.
 
     Raises:
-        EncoderError: There is one under that name, but by other weights than expected.
+        EncoderError: A store has that name, but its embeddings come from other weights than expected.
     """
-    wanted = DEFAULT_ENCODER.name if is_default(name) else name
+    full_name = DEFAULT_ENCODER.name if is_default(name) else name
     default_pooling = DEFAULT_ENCODER.pooling if is_default(name) else None
     pooling = pooling or default_pooling
-    found = [
-        store for store in all_stores() if store.identity.name == wanted and pooling in (None, store.identity.pooling)
+    stores = [
+        store
+        for store in all_stores()
+        if store.identity.name == full_name and pooling in (None, store.identity.pooling)
     ]
     if expected is not None:
-        same = [store for store in found if store.identity.sha256 == expected.sha256]
-        if found and not same and is_default(name):
-            expected.require_same(found[0].identity, str(found[0].path))
-        found = same
-    return found[0] if found else None
+        same = [store for store in stores if store.identity.sha256 == expected.sha256]
+        if stores and not same and is_default(name):
+            expected.require_same(stores[0].identity, str(stores[0].path))
+        stores = same
+    return stores[0] if stores else None
+
+
+def _ignore_progress(_: int) -> None:
+    """Do not report progress."""
+
+
+@dataclass(frozen=True)
+class StoreUpdate:
+    """Result of adding texts to a store.
+
+    Attributes:
+        path: File of the store.
+        identity: The encoder.
+        added: Number of texts that were added.
+        known: Number of texts that the store already held.
+    """
+
+    path: Path
+    identity: EncoderIdentity
+    added: int
+    known: int
+
+
+def fill_store(
+    texts: Sequence[str],
+    model: TextEncoder,
+    folder: Path,
+    overwrite: bool = False,
+    report: Callable[[int], object] = _ignore_progress,
+) -> StoreUpdate:
+    """Add texts to the store of an encoder in a folder, encoding only those that it lacks.
+
+    Args:
+        texts: Texts that the store is to hold.
+        model: The encoder.
+        folder: Folder of the store.
+        overwrite: Embed all texts again, and delete stores of other weights under the encoder's name.
+        report: Called with the number of texts that were just encoded.
+
+    Raises:
+        EncoderError: The folder has a store of other weights under the same name, and `overwrite` is off.
+    """
+    path = folder / store_name(model.identity)
+    _remove_outdated_stores(folder, path, model.identity, overwrite)
+    old = read_store(path) if path.is_file() and not overwrite else None
+    vectors = {} if old is None else dict(zip(map(int, old.keys), old.vectors, strict=True))
+    known = len(vectors)
+    new = [text for text in dict.fromkeys(texts) if key_of(text) not in vectors]
+    for start in range(0, len(new), _BATCH):
+        batch = new[start : start + _BATCH]
+        vectors.update(zip(map(key_of, batch), model.encode(batch), strict=True))
+        report(len(batch))
+    if new:
+        write_store(path, model.identity, vectors)
+    return StoreUpdate(path, model.identity, len(new), known)
 
 
 def _require_texts(texts: Sequence[str]) -> None:
     empty = [index for index, text in enumerate(texts) if not text.strip()]
     if empty or not texts:
         where = f"text {empty[0] + 1} of {len(texts)} is empty" if empty else "there is no text"
-        message = f"Nothing to embed: {where}. Write a prompt."
+        message = f"Nothing to embed: {where}. Give a prompt."
         raise EncoderError(message)
 
 
@@ -86,10 +153,29 @@ def _encode(
         listed = ", ".join(repr(text) for text in missing[:5]) + (
             f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         )
-        message = f"{error} It is needed for texts that no store holds: {listed}."
+        message = f"{error} It is needed for texts without a stored embedding: {listed}."
         raise EncoderError(message) from error
     if expected is not None:
         expected.require_same(model.identity, f"Text encoder {model.identity.name!r}")
     if store is not None:
         store.identity.require_same(model.identity, f"Text encoder {model.identity.name!r} against {store.path}")
     return normalise_rows(round_vectors(model.encode(missing))), model.identity
+
+
+def _remove_outdated_stores(folder: Path, path: Path, identity: EncoderIdentity, overwrite: bool) -> None:
+    """Delete stores of the same encoder name and pooling but other weights, or refuse them."""
+    stores = [read_store(other) for other in sorted(folder.glob("*.npz")) if other != path]
+    for store in (store for store in stores if _is_outdated(store, identity)):
+        if not overwrite:
+            stored, current = store.identity.sha256[:12], identity.sha256[:12]
+            message = (
+                f"{store.path} holds embeddings of {identity.name!r} with other weights ({stored}... instead of "
+                f"{current}...)."
+            )
+            raise EncoderError(f"{message} Add --overwrite to delete them and embed all texts again.")
+        store.path.unlink()
+
+
+def _is_outdated(store: Store, identity: EncoderIdentity) -> bool:
+    same_name = (store.identity.name, store.identity.pooling) == (identity.name, identity.pooling)
+    return same_name and store.identity.sha256 != identity.sha256

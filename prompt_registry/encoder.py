@@ -1,7 +1,8 @@
-"""A text encoder at work: tokens in, one vector a text out. transformers and torch are imported here only, and late.
+"""Loads a text encoder and computes one embedding for each text; transformers and torch are imported only when needed.
 
-Any encoder model of transformers and CLIP's text tower will do. Python code that an encoder brings along is run only if
-the user names that encoder, by DUPLUS_TRUST_REMOTE_CODE or `duplus prompts embed --trust-remote-code`.
+Any text encoder of transformers and the text towers of CLIP models are supported. Python code that comes with an
+encoder is run only if the user names that encoder, by DUPLUS_TRUST_REMOTE_CODE or
+`duplus prompts embed --trust-remote-code`.
 """
 
 import json
@@ -27,7 +28,7 @@ from duplus_nnunet.prompt_registry.encoder_folder import (
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER, POOLINGS, EncoderIdentity, is_default
 
 _BATCH = 64
-# Tokenizers without a limit of their own report a number of this order.
+# Tokenizers without a limit of their own report a number above this one.
 _NO_LIMIT = 100_000
 
 
@@ -37,7 +38,7 @@ class TextEncoder:
     Attributes:
         identity: Name, pooling, checksum and dimension.
         model: The model of transformers, in eval mode.
-        longest: The most tokens a text may have, special ones included.
+        longest: Largest number of tokens of a text, including special tokens.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class TextEncoder:
         """Load an encoder by hub name or folder.
 
         Args:
-            name: Hub name or folder; None is the default encoder.
-            pooling: `mean`, `cls` or `eos`; None is the model's own.
-            trusted: Run Python code that the encoder brings along; the user asked for it by name.
-            device: Where it is loaded; None is an accelerator if there is one.
+            name: Hub name or folder; None means the default encoder.
+            pooling: `mean`, `cls` or `eos`; None means the model's own.
+            trusted: Run Python code that comes with the encoder, because the user named this encoder.
+            device: Device of the model; None means the GPU if there is one.
 
         Raises:
             EncoderError: It cannot be found or used.
@@ -92,7 +93,7 @@ class TextEncoder:
             return np.asarray(self.run(texts).cpu().numpy())
 
     def run(self, texts: list[str]) -> Any:
-        """Run the model once: N texts, padded to one length, give a tensor (N, E), pooled but not of length 1."""
+        """Run the model once on N texts, padded to one length; return a pooled, not normalised tensor (N, E)."""
         tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
         tokens = tokens.to(self.model.device)
         states = self.model(**tokens).last_hidden_state.float()
@@ -102,11 +103,11 @@ class TextEncoder:
         for text, length in zip(texts, lengths, strict=True):
             if length > self.longest:
                 message = f"The encoder {self.identity.name!r} reads {self.longest} tokens; this prompt has {length}"
-                warnings.warn(f"{message} and is cut: {text!r}. Shorten it.", UserWarning, stacklevel=4)
+                warnings.warn(f"{message} and is truncated: {text!r}. Shorten it.", UserWarning, stacklevel=4)
 
 
 def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of rows whose texts have as many tokens: no padding, so a text's embedding knows no neighbours."""
+    """Yield batches of texts of equal token length: without padding, embeddings do not depend on the batch."""
     by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         by_length.setdefault(length, []).append(row)
@@ -121,7 +122,7 @@ def _load(folder: Path, name: str, trusted: bool, device: str | None) -> tuple[A
         from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
     except ImportError as error:
         message = f"Embedding texts needs torch and transformers ({error})."
-        raise EncoderError(f"{message} Install them by `pip install torch transformers`.") from error
+        raise EncoderError(f"{message} Install them with `pip install torch transformers`.") from error
     options = {"trust_remote_code": trusted, "local_files_only": True}
     try:
         with _quiet():
@@ -131,7 +132,7 @@ def _load(folder: Path, name: str, trusted: bool, device: str | None) -> tuple[A
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
         if not trusted and find_own_code(folder):
-            raise EncoderError(_say_untrusted(folder, name)) from error
+            raise EncoderError(_describe_own_code(folder, name)) from error
         reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         message = f"Text encoder {str(folder)!r} cannot be loaded: {reason}."
         raise EncoderError(
@@ -144,27 +145,29 @@ def _load(folder: Path, name: str, trusted: bool, device: str | None) -> tuple[A
     return model.to(device).eval(), tokenizer
 
 
-def _say_untrusted(folder: Path, name: str) -> str:
+def _describe_own_code(folder: Path, name: str) -> str:
     return (
-        f"Text encoder {name!r} brings Python code of its own ({', '.join(find_own_code(folder))} in {folder}), which "
-        f"is never run unasked. Read it; if you trust it, name the encoder: {TRUST_VARIABLE}={name} for all commands, "
-        f"or `duplus prompts embed --encoder {name} --trust-remote-code {name}`."
+        f"Text encoder {name!r} comes with its own Python code ({', '.join(find_own_code(folder))} in {folder}), which "
+        f"is run only with your consent. Review it; if you trust it, set {TRUST_VARIABLE}={name} for all commands, "
+        f"or run `duplus prompts embed --encoder {name} --trust-remote-code {name}`."
     )
 
 
 def _require_all_weights(folder: Path, missing: Iterable[str]) -> None:
-    """Refuse weights that transformers would make up at random; a pooler is not used here."""
+    """Refuse missing weights, which transformers would initialise at random; a pooler is not used here."""
     needed = sorted(name for name in missing if "pooler" not in name)
     if needed:
         message = (
             f"Text encoder {str(folder)!r} lacks {len(needed)} weights of its architecture, {needed[0]!r} among them."
         )
-        raise EncoderError(f"{message} Weights and config.json are of different models: give a folder where they fit.")
+        raise EncoderError(
+            f"{message} Weights and config.json belong to different models: give a folder where they match."
+        )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting weights that are not used, such as CLIP's image tower."""
+    """Silence transformers' report of unused weights, such as those of CLIP's image tower."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -190,7 +193,7 @@ def _pool(states: Any, mask: Any, pooling: str) -> Any:
 
 
 def _choose_pooling(folder: Path, model: Any) -> str:
-    """Take the pooling a model was trained with, where it says so: CLIP reads its last token."""
+    """Return the pooling that a model was trained with, where its folder states it; CLIP uses the last token."""
     if str(model.config.model_type).startswith("clip"):
         return "eos"
     path = folder / "1_Pooling" / "config.json"

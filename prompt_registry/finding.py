@@ -1,7 +1,4 @@
-"""Which registry entry a dataset gets: the user's own file, the registry folders', a shipped one, or else a draft.
-
-In: a dataset's name, dataset.json and raw folder. Out: an `Entry`, and on request the way that led to it.
-"""
+"""Finds the registry entry of a dataset: in the user's file, registry folders or shipped files, or by drafting one."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -29,11 +26,16 @@ SHIPPED_FOLDER = Path(__file__).parent / "files"
 
 
 @dataclass(frozen=True)
-class Search:
-    """An entry and the steps by which it was found, in order, each a sentence."""
+class EntrySearch:
+    """Result of the search for an entry.
+
+    Attributes:
+        entry: The entry.
+        explanations: Why each file that was considered was used or not, one sentence each, in order.
+    """
 
     entry: Entry
-    steps: tuple[str, ...]
+    explanations: tuple[str, ...]
 
 
 def find_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path | None = None) -> Entry:
@@ -42,38 +44,38 @@ def find_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str |
     Args:
         dataset_name: nnU-Net's name, such as `Dataset004_Hippocampus`.
         dataset_json: The parsed dataset.json.
-        folder: The raw dataset folder, where a prompts.yaml may stand.
+        folder: Folder of the raw dataset, which may contain a prompts.yaml.
 
     Raises:
-        RegistryError: A user's file is broken or does not fit the labels, or there is no foreground label.
+        RegistryError: A user's file has errors or does not match the labels, or there is no foreground label.
     """
     return search_entry(dataset_name, dataset_json, folder).entry
 
 
-def search_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path | None = None) -> Search:
-    """Find the entry of a dataset as `find_entry` does, and say what was tried and why it was passed over."""
+def search_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path | None = None) -> EntrySearch:
+    """Find the entry of a dataset as `find_entry` does, and explain why each file was used or not."""
     where = describe_dataset_json(folder)
     foreground_labels(dataset_json, where)
-    steps: list[str] = []
-    for file in _users_files(dataset_name, folder, steps):
+    explanations: list[str] = []
+    for file in _users_files(dataset_name, folder, explanations):
         entry, reasons = fit_entry(file, dataset_name, dataset_json, where)
         if entry is None:
             raise RegistryError("\n".join(reasons))
-        return Search(entry, (*steps, f"{file.path}: used."))
+        return EntrySearch(entry, (*explanations, f"{file.path}: used."))
     for file in shipped_files():
         if not file.serves(dataset_name):
             continue
         entry, reasons = fit_entry(file, dataset_name, dataset_json, where)
-        strangers = _say_other_modality(file, dataset_json, where)
-        if entry is not None and not strangers:
-            return Search(entry, (*steps, f"{file.path}: used."))
-        steps.append(f"{file.path}: passed over. " + " ".join([*strangers, *reasons]))
-    steps.append(f"No file left for {dataset_name!r}: drafted from {where}.")
-    return Search(draft_entry(dataset_name, dataset_json, folder), tuple(steps))
+        mismatches = _describe_other_modality(file, dataset_json, where)
+        if entry is not None and not mismatches:
+            return EntrySearch(entry, (*explanations, f"{file.path}: used."))
+        explanations.append(f"{file.path}: not used. " + " ".join([*mismatches, *reasons]))
+    explanations.append(f"No file fits {dataset_name!r}: drafted from {where}.")
+    return EntrySearch(draft_entry(dataset_name, dataset_json, folder), tuple(explanations))
 
 
 def name_origin(origin: str) -> str:
-    """Say where an entry comes from without a path of this machine, for what is given to others."""
+    """Name the origin of an entry without local paths, for files that are shared."""
     path = Path(origin)
     if origin.startswith(DRAFTED):
         return f"{DRAFTED} {path.name}"
@@ -82,7 +84,7 @@ def name_origin(origin: str) -> str:
 
 @cache
 def shipped_files() -> tuple[RegistryFile, ...]:
-    """Load all registry files that come with this package, in the order of their names."""
+    """Load all registry files of this package, in the order of their names."""
     return tuple(load_registry_file(path) for path in sorted(SHIPPED_FOLDER.glob("*.yaml")))
 
 
@@ -96,7 +98,7 @@ def registry_folders() -> tuple[Path, ...]:
     for folder in folders:
         if not folder.is_dir():
             message = f"{FOLDERS_VARIABLE} names {str(folder)!r}, which is not a folder."
-            raise RegistryError(f"{message} Create it, or take it out of the variable.")
+            raise RegistryError(f"{message} Create it, or remove it from the variable.")
     return folders
 
 
@@ -106,9 +108,10 @@ def users_registry() -> tuple[RegistryFile, ...]:
 
 
 def find_by_name(name: str) -> RegistryFile | None:
-    """Find the first registry file, the user's before the shipped ones, that a text names.
+    """Find the first registry file of a dataset by its name; the user's files come before the shipped ones.
 
-    A bare word such as `spleen` names no dataset whose own name has a number, such as `Task09_Spleen`.
+    A name without a number, such as `spleen`, does not match a dataset by its name without number (`Task09_Spleen`),
+    since it may also be a target.
     """
     bare = strip_dataset_number(name) == name
     for file in (*users_registry(), *shipped_files()):
@@ -122,27 +125,27 @@ def find_targets(name: str) -> list[tuple[RegistryFile, Target]]:
     """Find a target by name or synonym in all registry files.
 
     Raises:
-        PromptError: No file has it, or a dataset of that name.
+        PromptError: No file has a target or a dataset of that name.
     """
     files = (*users_registry(), *shipped_files())
-    found = [
+    matches = [
         (file, target)
         for file in files
         for target in file.targets.values()
         if normalise(name) in {normalise(word) for word in (*file.labels[target.name], *target.synonyms)}
     ]
-    if not found:
+    if not matches:
         known = [file.form.dataset for file in files] + [target for file in files for target in file.targets]
         near = ", ".join(repr(other) for other in list_nearest_first(name, known)[:5])
         message = f"Unknown dataset or target {name!r}. Nearest: {near}. `duplus prompts list` shows all datasets."
         raise PromptError(message)
-    return found
+    return matches
 
 
 def fit_entry(
     file: RegistryFile, dataset_name: str, dataset_json: Mapping[str, Any], where: str
 ) -> tuple[Entry | None, tuple[str, ...]]:
-    """Bring a file and a dataset together; without an entry there are reasons, each with file and line."""
+    """Build the entry of a dataset from a registry file; None, with the reasons, if they do not match."""
     labels = foreground_labels(dataset_json, where)
     owners = {normalise(key): name for name, keys in file.labels.items() for key in keys}
     owned = {label: owners.get(normalise(label)) for label in labels}
@@ -156,16 +159,16 @@ def fit_entry(
     return Entry(dataset_name, contexts, default, targets, str(file.path), file.form.source), ()
 
 
-def _users_files(dataset_name: str, folder: str | Path | None, steps: list[str]) -> Iterator[RegistryFile]:
+def _users_files(dataset_name: str, folder: str | Path | None, explanations: list[str]) -> Iterator[RegistryFile]:
     if folder is not None:
         path = Path(folder) / FILE_NAME
         if path.is_file():
             yield load_registry_file(path)
-        steps.append(f"{path}: there is none.")
+        explanations.append(f"{path}: does not exist.")
     for registry in registry_folders():
         files = [load_registry_file(path) for path in sorted(registry.glob("*.yaml"))]
         yield from (file for file in files if file.serves(dataset_name))
-        steps.append(f"{registry}: none of its {len(files)} files serves {dataset_name!r}.")
+        explanations.append(f"{registry}: none of its {len(files)} files is for {dataset_name!r}.")
 
 
 def _unowned(file: RegistryFile, owned: Mapping[str, str | None], where: str) -> Iterator[str]:
@@ -174,7 +177,7 @@ def _unowned(file: RegistryFile, owned: Mapping[str, str | None], where: str) ->
             near = ", ".join(repr(other) for other in list_nearest_first(label, file.targets)[:3])
             yield (
                 f"{file.at('targets')}: no target for the label {label!r} of {where} (nearest: {near}). "
-                f"Add a target of that name, or write `labels: [{label}]` under the target it means."
+                f"Add a target of that name, or write `labels: [{label}]` under the target that it belongs to."
             )
 
 
@@ -184,7 +187,7 @@ def _doubly_owned(file: RegistryFile, owned: Mapping[str, str | None]) -> Iterat
         if name is not None and first.setdefault(name, label) != label:
             yield (
                 f"{file.at('targets', name)}: the labels {first[name]!r} and {label!r} both belong to the target "
-                f"{name!r}. Make two targets of it."
+                f"{name!r}. Define a target for each of them."
             )
 
 
@@ -203,26 +206,26 @@ def _take(target: Target, label: str, names: set[str | None]) -> Target:
     return replace(target, label=label, partner=target.partner if target.partner in names else None)
 
 
-def _say_other_modality(file: RegistryFile, dataset_json: Mapping[str, Any], where: str) -> list[str]:
-    """Tell if a dataset's channels are of a modality for which a file has no context."""
+def _describe_other_modality(file: RegistryFile, dataset_json: Mapping[str, Any], where: str) -> list[str]:
+    """Report channels of a dataset whose modality no context of a file has."""
     known = {context.modality for context in file.contexts.values()}
     guessed = {guess_modality([channel]) for channel in channel_names(dataset_json)} - {UNKNOWN_MODALITY}
-    strange = sorted(modality for modality in guessed if not any(modality in one for one in known))
-    if not strange:
+    unknown = sorted(modality for modality in guessed if not any(modality in other for other in known))
+    if not unknown:
         return []
-    listed, found = ", ".join(sorted(known)), ", ".join(strange)
-    return [f"{file.at('contexts')}: its contexts are for {listed}, but the channels of {where} are {found}."]
+    listed, others = ", ".join(sorted(known)), ", ".join(unknown)
+    return [f"{file.at('contexts')}: its contexts are for {listed}, but the channels of {where} are {others}."]
 
 
 def _choose_contexts(file: RegistryFile, dataset_json: Mapping[str, Any]) -> Mapping[str, Context]:
-    """Keep the one context that the dataset's only channel belongs to, where that is clear; else all of them."""
+    """Keep only the context of a dataset's single channel, if exactly one context matches it; otherwise all."""
     channels = channel_names(dataset_json)
     if len(channels) != 1:
         return file.contexts
-    of_channel = [one for one in file.contexts.values() if normalise(one.channel or "") == normalise(channels[0])]
-    modality = guess_modality(channels)
-    of_modality = [one for one in file.contexts.values() if one.channel and modality in one.modality]
-    for found in (of_channel, of_modality):
-        if len(found) == 1:
-            return {found[0].name: found[0]}
+    contexts, modality = file.contexts.values(), guess_modality(channels)
+    of_channel = [context for context in contexts if normalise(context.channel or "") == normalise(channels[0])]
+    of_modality = [context for context in contexts if context.channel and modality in context.modality]
+    for candidates in (of_channel, of_modality):
+        if len(candidates) == 1:
+            return {candidates[0].name: candidates[0]}
     return file.contexts

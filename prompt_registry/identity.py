@@ -1,4 +1,4 @@
-"""Which text encoder made an embedding: name, pooling, weights and size, compared before anything is mixed."""
+"""Identifies the text encoder of an embedding by name, pooling, weights and dimension, so that none are mixed."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,11 +13,11 @@ POOLINGS = ("mean", "cls", "eos")
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What must agree for two embeddings to be comparable.
+    """Identity of a text encoder; embeddings of two encoders are comparable only if all but the name agree.
 
     Attributes:
-        name: Hub name or folder under which it was asked for.
-        pooling: How tokens become one vector: `mean`, `cls` (the first) or `eos` (the last).
+        name: Hub name or folder that the user gave.
+        pooling: How token vectors become one vector: `mean`, `cls` (the first) or `eos` (the last).
         sha256: Checksum of the weights.
         dimension: Length E of an embedding.
     """
@@ -28,40 +28,40 @@ class EncoderIdentity:
     dimension: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain data for JSON."""
+        """Return the identity as plain data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "EncoderIdentity":
-        """Read what `to_dict` gave.
+        """Read the result of `to_dict`.
 
         Raises:
-            EncoderError: A key is missing, or one too many.
+            EncoderError: The keys are not the expected ones.
         """
         expected = ("name", "pooling", "sha256", "dimension")
         if set(data) != set(expected):
-            found = ", ".join(map(repr, data)) or "none"
-            message = f"An encoder's identity has the keys {', '.join(expected)}; found {found}."
+            listed = ", ".join(map(repr, data)) or "none"
+            message = f"The identity of an encoder has the keys {', '.join(expected)}; found {listed}."
             raise EncoderError(f"{message} Embed the prompts again.")
         return cls(str(data["name"]), str(data["pooling"]), str(data["sha256"]), int(data["dimension"]))
 
-    def require_same(self, found: "EncoderIdentity", where: str) -> None:
-        """Refuse another encoder's embeddings; the name does not count, as a folder may have moved.
+    def require_same(self, other: "EncoderIdentity", where: str) -> None:
+        """Refuse embeddings of another encoder; names may differ, since a folder may have been moved.
 
         Raises:
             EncoderError: Weights, pooling or dimension differ.
         """
         differing = [
-            f"{key} {getattr(found, key)!r} instead of {getattr(self, key)!r}"
+            f"{key} {getattr(other, key)!r} instead of {getattr(self, key)!r}"
             for key in ("dimension", "pooling", "sha256")
-            if getattr(found, key) != getattr(self, key)
+            if getattr(other, key) != getattr(self, key)
         ]
         if differing:
-            message = f"{where}: found {'; '.join(differing)} (encoder {found.name!r}, expected {self.name!r})."
+            message = f"{where}: found {'; '.join(differing)} (encoder {other.name!r}, expected {self.name!r})."
             remedy = (
-                f"`duplus prompts embed --encoder {found.name} --pooling {found.pooling} --overwrite` and plan again"
+                f"`duplus prompts embed --encoder {other.name} --pooling {other.pooling} --overwrite` and plan again"
             )
-            raise EncoderError(f"{message} Give the encoder {self.name!r}, or embed everything anew: {remedy}.")
+            raise EncoderError(f"{message} Give the encoder {self.name!r}, or embed all texts again: {remedy}.")
 
 
 DEFAULT_ENCODER = EncoderIdentity(
@@ -73,5 +73,5 @@ DEFAULT_ENCODER = EncoderIdentity(
 
 
 def is_default(name: str | None) -> bool:
-    """Tell whether a name means the default encoder."""
+    """Whether a name means the default encoder."""
     return name is None or name in DEFAULT_ALIASES

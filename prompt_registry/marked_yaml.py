@@ -1,4 +1,4 @@
-"""YAML that remembers its lines: text goes in, plain data and the line of every key come out."""
+"""Reads YAML files together with the line of every key."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,20 @@ Keys = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a file: where, and what to do about it."""
+    """A problem in a file: its line, what is wrong, and what to do."""
 
     file: str
     line: int
     message: str
 
     def __str__(self) -> str:
-        """Write it as editors and compilers do, `file:line: message`."""
+        """Return `file:line: message`, as compilers write it."""
         return f"{self.file}:{self.line}: {self.message}"
 
 
 @dataclass(frozen=True)
 class MarkedYaml:
-    """The content of a YAML file and where each part of it stands."""
+    """The content of a YAML file and the line of each part of it."""
 
     file: str
     data: Any
@@ -32,7 +32,7 @@ class MarkedYaml:
     problems: tuple[Problem, ...]
 
     def line_of(self, keys: Keys) -> int:
-        """Give the line (from 1) of a key, or of the nearest key above it that is in the file."""
+        """Return the line (from 1) of a key, or of the nearest key above it that is in the file."""
         while keys and keys not in self.lines:
             as_text = (*keys[:-1], str(keys[-1]))
             keys = as_text if as_text in self.lines else keys[:-1]
@@ -40,7 +40,7 @@ class MarkedYaml:
 
 
 def read_marked_yaml(path: Path) -> MarkedYaml:
-    """Read a YAML file; what is wrong with it as YAML comes back as problems, not as an exception."""
+    """Read a YAML file; errors in it are returned as problems, not raised."""
     file = str(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
     except UnicodeDecodeError as error:
         return _unread(file, 1, f"Not UTF-8 text ({error.reason} at byte {error.start}). Save the file as UTF-8.")
     except yaml.YAMLError as error:
-        return _unread(file, _line_of_error(error), f"Not valid YAML: {_say(error)}. Mend this line.")
+        return _unread(file, _line_of_error(error), f"Not valid YAML: {_describe_error(error)}. Correct this line.")
     walk = _Walk(file)
     walk.visit(node, (), ())
     return MarkedYaml(file, data, walk.lines, tuple(walk.problems))
@@ -87,7 +87,7 @@ class _Walk:
             line = key.start_mark.line + 1
             name = str(key.value)
             if name in first:
-                message = f"The key {name!r} stands twice, here and in line {first[name]}. Remove or rename one."
+                message = f"The key {name!r} occurs twice, here and in line {first[name]}. Remove or rename one."
                 self.problems.append(Problem(self.file, line, message))
             first.setdefault(name, line)
             self.lines[(*keys, name)] = line
@@ -103,6 +103,6 @@ def _line_of_error(error: yaml.YAMLError) -> int:
     return mark.line + 1 if mark else 1
 
 
-def _say(error: yaml.YAMLError) -> str:
+def _describe_error(error: yaml.YAMLError) -> str:
     parts = (getattr(error, "context", None), getattr(error, "problem", None))
     return ", ".join(part for part in parts if part) or str(error)

@@ -1,7 +1,4 @@
-"""Names of structures and datasets: compared, spelled out in plain English, and paired left with right.
-
-In: keys as they stand in a dataset.json (`kidney_l`, `SpinalCord`). Out: names (`left kidney`, `spinal cord`).
-"""
+"""Compares names of structures and datasets, spells out labels (`kidney_l`: left kidney), and pairs left with right."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +7,7 @@ _SEPARATORS = re.compile(r"[\s_\-./]+")
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SURE_SIDES = {"left": "left", "right": "right", "lt": "left", "rt": "right"}
 _LETTER_SIDES = {"l": "left", "r": "right"}
-# A mirror image of the heart still has its left ventricle: these sides name a structure, not a place.
+# A mirror image of the heart still has a left ventricle: here, left and right name the structure, not its position.
 _NOT_MIRRORED = re.compile(
     r"\b(atrium|atrial|heart|cardiac|ventricular)\b|(?<!lateral )\bventricle\b|\bventricle (wall|blood)"
 )
@@ -63,25 +60,25 @@ _PHRASES = {
 
 
 def normalise(name: str) -> str:
-    """Reduce a name to what counts when names are compared: no case, spaces, underscores or hyphens."""
+    """Return a name in lower case without spaces, underscores, hyphens, points and slashes, for comparison."""
     return _SEPARATORS.sub("", name.casefold())
 
 
 def strip_dataset_number(name: str) -> str:
-    """Take nnU-Net's or the Decathlon's number off a dataset's name: `Dataset004_Hippocampus` -> `Hippocampus`."""
+    """Remove the number of nnU-Net or the Decathlon from a name: `Dataset004_Hippocampus` -> `Hippocampus`."""
     return re.sub(r"^(Dataset|Task)\d+_(?=.)", "", name, flags=re.IGNORECASE)
 
 
 def split_words(label: str) -> list[str]:
-    """Split a label at separators and inside CamelCase, in lower case."""
+    """Split a label into lower-case words, at separators and in CamelCase."""
     parts = [part for piece in _SEPARATORS.split(label) for part in _CAMEL_CASE.split(piece)]
     return [part.casefold() for part in parts if part]
 
 
 def spell_out(label: str, labels: Iterable[str] = ()) -> str:
-    """Spell a label out in plain English.
+    """Spell out a label in plain English.
 
-    A lone `l` or `r` at either end is taken for a side only if `labels` holds its counterpart.
+    A single `l` or `r` at either end means a side only if `labels` contains its counterpart.
     """
     words = split_words(label)
     side, words = _take_side(words, {tuple(split_words(other)) for other in labels})
@@ -96,15 +93,15 @@ def spell_out(label: str, labels: Iterable[str] = ()) -> str:
 
 
 def find_partner(name: str, names: Iterable[str]) -> str | None:
-    """Find the name of the same structure on the other side, if it is among `names` and mirrors into it."""
-    wanted = swap_side(name)
-    if wanted is None or _NOT_MIRRORED.search(name):
+    """Find the name of the same structure on the other side among `names`; None if a mirror image keeps the name."""
+    partner = swap_side(name)
+    if partner is None or _NOT_MIRRORED.search(name):
         return None
-    return next((other for other in names if normalise(other) == normalise(wanted)), None)
+    return next((other for other in names if normalise(other) == normalise(partner)), None)
 
 
 def swap_side(name: str) -> str | None:
-    """Exchange the word left for right and the reverse; None if the name has not exactly one of them."""
+    """Replace left by right, or right by left; None unless the name contains exactly one of them."""
     sides = re.findall(r"\b(left|right)\b", name, flags=re.IGNORECASE)
     if len(sides) != 1:
         return None
@@ -113,17 +110,18 @@ def swap_side(name: str) -> str | None:
 
 
 def needs_partner(name: str) -> bool:
-    """Tell whether a name is of one side of something that a mirror image would show on the other."""
+    """Whether a name is of one side of a structure that a mirror image shows on the other side."""
     return swap_side(name) is not None and not _NOT_MIRRORED.search(name)
 
 
 def _take_side(words: list[str], others: set[tuple[str, ...]]) -> tuple[str | None, list[str]]:
-    for at in (0, -1):
-        rest = words[1:] if at == 0 else words[:-1]
-        side = _SURE_SIDES.get(words[at]) if words and rest else None
-        if words and rest and words[at] in _LETTER_SIDES:
-            twin = "r" if words[at] == "l" else "l"
-            side = _LETTER_SIDES[words[at]] if tuple([twin, *rest] if at == 0 else [*rest, twin]) in others else None
+    for index in (0, -1):
+        rest = words[1:] if index == 0 else words[:-1]
+        side = _SURE_SIDES.get(words[index]) if words and rest else None
+        if words and rest and words[index] in _LETTER_SIDES:
+            twin = "r" if words[index] == "l" else "l"
+            counterpart = tuple([twin, *rest] if index == 0 else [*rest, twin])
+            side = _LETTER_SIDES[words[index]] if counterpart in others else None
         if side:
             return side, rest
     return None, [_SURE_SIDES.get(word, word) for word in words]

@@ -1,11 +1,9 @@
-"""A raw dataset on disk, found by folder, by nnU-Net's name or by its number.
-
-In: what a user typed. Out: name, folder and the parsed dataset.json.
-"""
+"""Opens raw nnU-Net datasets by folder, name or number, and lists their images by case and channel."""
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ RAW_VARIABLE = "nnUNet_raw"
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A raw dataset's name (its folder's), folder and dataset.json."""
+    """The name of a raw dataset (that of its folder), its folder and its parsed dataset.json."""
 
     name: str
     folder: Path
@@ -29,14 +27,14 @@ def open_raw_dataset(text: str) -> RawDataset:
     """Open a raw dataset by folder, name (`Dataset501_Phantom` or `Phantom`) or number.
 
     Raises:
-        DataError: There is none of that name, or its dataset.json cannot be read.
+        DataError: There is no such dataset, or its dataset.json cannot be read.
     """
     folder = Path(text) if (Path(text) / "dataset.json").is_file() else _find_by_name(text)
     return RawDataset(folder.resolve().name, folder, read_dataset_json(folder / "dataset.json"))
 
 
 def has_raw_dataset(text: str) -> bool:
-    """Tell whether a text names a raw dataset, without complaint if it does not."""
+    """Whether a text is the folder, name or number of a raw dataset that can be opened."""
     try:
         open_raw_dataset(text)
     except DataError:
@@ -48,7 +46,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     """Read a dataset.json.
 
     Raises:
-        DataError: The file is missing, no JSON, or no JSON object.
+        DataError: The file is missing, is not valid JSON, or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -56,7 +54,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         message = f"{path}: cannot be read ({error.strerror or error}). Every nnU-Net raw dataset needs this file."
         raise DataError(message) from error
     except ValueError as error:
-        message = f"{path}: not valid JSON ({error}). Mend it; nnU-Net could not read it either."
+        message = f"{path}: not valid JSON ({error}). Correct it; nnU-Net could not read it either."
         raise DataError(message) from error
     if not isinstance(content, dict):
         message = f"{path}: expected a JSON object, found a {type(content).__name__}."
@@ -64,24 +62,71 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def require_file_ending(dataset_json: Mapping[str, Any], file: Path) -> str:
+    """Return the ending of a raw dataset's image files, such as `.nii.gz`.
+
+    Args:
+        dataset_json: The parsed file.
+        file: Its path, for messages.
+
+    Raises:
+        DataError: dataset.json has no "file_ending", or it does not start with a point.
+    """
+    ending = dataset_json.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise DataError(f'{file}: expected "file_ending" to be an ending such as ".nii.gz", found {ending!r}. Add it.')
+    return ending
+
+
+def list_images(folder: Path, ending: str, skip_unnumbered: bool = False) -> dict[str, dict[int, Path]]:
+    """List the image files of a folder such as imagesTr by case identifier and channel number.
+
+    Hidden files and folders are left out; a folder that does not exist has no images.
+
+    Args:
+        folder: The folder.
+        ending: Ending of the image files, such as `.nii.gz`.
+        skip_unnumbered: Leave out files without a channel number instead of refusing them.
+
+    Returns:
+        The files of each case by channel number, cases in the order of their file names and channels in rising order.
+
+    Raises:
+        DataError: A file with that ending has no channel number.
+    """
+    cases: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.glob(f"*{ending}")):
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
+        if numbered is not None:
+            cases.setdefault(numbered[1], {})[int(numbered[2])] = file
+        elif not skip_unnumbered:
+            raise DataError(
+                f"{file} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
+                f"CASE_0001{ending} and so on."
+            )
+    return cases
+
+
 def _find_by_name(text: str) -> Path:
     root = os.environ.get(RAW_VARIABLE)
     if not root:
-        message = f"{text!r} is no folder with a dataset.json, and {RAW_VARIABLE} is not set."
+        message = f"{text!r} is not a folder with a dataset.json, and {RAW_VARIABLE} is not set."
         raise DataError(f"{message} Give the raw dataset's folder, or set {RAW_VARIABLE} as for nnU-Net.")
     folders = [path.parent for path in sorted(Path(root).glob("Dataset*/dataset.json"))]
-    found = [folder for folder in folders if _is_meant(folder.name, text)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join(repr(folder.name) for folder in found)
-        message = f"Dataset {text!r} may be any of {listed} in {root}. Write its full name."
+    matches = [folder for folder in folders if _matches(folder.name, text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        listed = ", ".join(repr(folder.name) for folder in matches)
+        message = f"Dataset {text!r} matches {listed} in {root}. Give its full name."
         raise DataError(message)
     message = describe_unknown("dataset", text, (folder.name for folder in folders))
-    raise DataError(f"{message} Looked for it as a folder and in {RAW_VARIABLE}={root}.")
+    raise DataError(f"{message} It was looked for as a folder and in {RAW_VARIABLE}={root}.")
 
 
-def _is_meant(name: str, text: str) -> bool:
+def _matches(name: str, text: str) -> bool:
     number = re.match(r"Dataset(\d+)_", name)
     if text.isdigit():
         return number is not None and int(number[1]) == int(text)

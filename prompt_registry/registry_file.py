@@ -1,7 +1,4 @@
-"""One registry file: read, checked as a whole, and turned into contexts and targets.
-
-In: the path of a YAML file. Out: a `RegistryFile`, or every problem in it with its line.
-"""
+"""Reads a registry file, checks it as a whole, and reports every problem in it with its line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +18,16 @@ NO_PARTNER = "none"
 
 @dataclass(frozen=True)
 class RegistryFile:
-    """A registry file without problems, and where its parts stand.
+    """A registry file without problems.
 
-    `labels` holds, for each target's name, the keys by which it may stand in a dataset.json.
+    Attributes:
+        path: Its path.
+        form: Its content as in the file.
+        marks: The lines of its parts.
+        contexts: Contexts by name.
+        default_context: Name of the default context.
+        targets: Targets by name.
+        labels: By the name of a target, the keys that it may have in the "labels" of dataset.json.
     """
 
     path: Path
@@ -35,14 +39,14 @@ class RegistryFile:
     labels: dict[str, tuple[str, ...]]
 
     def serves(self, dataset_name: str) -> bool:
-        """Tell whether the file declares itself for a dataset of this name (numbers before the name do not count)."""
+        """Whether the file declares a dataset of this name, ignoring the dataset's number."""
         names = (self.form.dataset, *self.form.datasets)
         return normalise(strip_dataset_number(dataset_name)) in {
             normalise(strip_dataset_number(name)) for name in names
         }
 
     def at(self, *keys: str | int) -> str:
-        """Give `file:line` of a part of the file."""
+        """Return `file:line` of a part of the file."""
         return f"{self.marks.file}:{self.marks.line_of(keys)}"
 
 
@@ -50,7 +54,7 @@ def load_registry_file(path: str | Path) -> RegistryFile:
     """Read a registry file.
 
     Raises:
-        RegistryError: Anything is wrong with it; the message holds all problems, one a line.
+        RegistryError: The file has problems; the message lists all of them, one on each line.
     """
     file, problems = check_registry_file(path)
     if file is None:
@@ -59,13 +63,13 @@ def load_registry_file(path: str | Path) -> RegistryFile:
 
 
 def file_entry(file: RegistryFile) -> Entry:
-    """Make the entry of a file for a dataset that holds all of its targets."""
+    """Build the entry of a file for a dataset with all of its targets."""
     targets = tuple(file.targets.values())
     return Entry(file.form.dataset, file.contexts, file.default_context, targets, str(file.path), file.form.source)
 
 
 def check_registry_file(path: str | Path) -> tuple[RegistryFile | None, tuple[Problem, ...]]:
-    """Read a registry file and report all problems at once; the file is None if there is any."""
+    """Read a registry file and return all its problems; the file is None if there are any."""
     marks = read_marked_yaml(Path(path))
     problems = list(marks.problems)
     form = _read_form(marks, problems) if marks.lines or not problems else None
@@ -82,8 +86,8 @@ def check_registry_file(path: str | Path) -> tuple[RegistryFile | None, tuple[Pr
 
 def _read_form(marks: MarkedYaml, problems: list[Problem]) -> FileForm | None:
     if not isinstance(marks.data, dict):
-        found = "nothing" if marks.data is None else f"a {type(marks.data).__name__}"
-        message = f"Expected a mapping with the keys dataset, contexts and targets, found {found}."
+        kind = "nothing" if marks.data is None else f"a {type(marks.data).__name__}"
+        message = f"Expected a mapping with the keys dataset, contexts and targets, found {kind}."
         problems.append(Problem(marks.file, 1, f"{message} `duplus prompts draft` writes one."))
         return None
     try:
@@ -95,7 +99,7 @@ def _read_form(marks: MarkedYaml, problems: list[Problem]) -> FileForm | None:
         return None
 
 
-def _translate(marks: MarkedYaml, loc: Keys, kind: str, text: str, found: object) -> Problem:
+def _translate(marks: MarkedYaml, loc: Keys, kind: str, text: str, value: object) -> Problem:
     keys = tuple(str(key) if isinstance(key, bool) else key for key in loc if key != "[key]")
     path = " -> ".join(str(key) for key in keys) or "the file"
     if kind == "extra_forbidden":
@@ -105,13 +109,13 @@ def _translate(marks: MarkedYaml, loc: Keys, kind: str, text: str, found: object
     elif kind == "missing":
         message = f"The key {str(keys[-1])!r} is missing. Add it."
     elif kind == "string_too_long":
-        message = f"{path} has {len(str(found))} characters, longer than text encoders read. {text}; shorten it."
+        message = f"{path} has {len(str(value))} characters, longer than text encoders read. {text}; shorten it."
     elif kind == "string_type":
         message = (
-            f"{path}: expected a text, found {found!r} ({type(found).__name__}). If it is a text, put it in quotes."
+            f"{path}: expected a text, found {value!r} ({type(value).__name__}). If it is a text, put it in quotes."
         )
     else:
-        message = f"{path}: {text.removeprefix('Value error, ')}; found {found!r}."
+        message = f"{path}: {text.removeprefix('Value error, ')}; found {value!r}."
     return Problem(marks.file, marks.line_of(keys), message)
 
 
@@ -124,7 +128,7 @@ def _known_keys(keys: Keys) -> tuple[str, ...]:
 
 
 def _words_of(name: str, target: TargetForm | None) -> Iterator[tuple[str, Keys, bool]]:
-    """Yield every word a target goes by, where it stands, and whether it is only a label."""
+    """Yield every name, synonym and label of a target, its keys in the file, and whether it is a label."""
     yield name, ("targets", name), False
     for index, word in enumerate(target.synonyms if target else ()):
         yield word, ("targets", name, "synonyms", index), False
@@ -133,7 +137,7 @@ def _words_of(name: str, target: TargetForm | None) -> Iterator[tuple[str, Keys,
 
 
 def _check_names(form: FileForm, marks: MarkedYaml) -> list[Problem]:
-    """Find texts by which two targets would go, and synonyms that say a target's own name again."""
+    """Find names, synonyms and labels that two targets share, and synonyms that repeat a target's own name."""
     owners: dict[str, tuple[str, int]] = {}
     problems = []
     for name, target in form.targets.items():
@@ -144,39 +148,41 @@ def _check_names(form: FileForm, marks: MarkedYaml) -> list[Problem]:
                 continue
             owner, first = owners[normalise(word)]
             if owner != name or not is_label:
-                message = f"{word!r} of {name!r} is already taken by {owner!r} in line {first}."
+                message = f"{word!r} of {name!r} is already used by {owner!r} in line {first}."
                 problems.append(Problem(marks.file, line, f"{message} Remove or rename one of the two."))
     return problems
 
 
 def _check_context_names(form: FileForm, marks: MarkedYaml) -> list[Problem]:
-    """Find contexts that could not be told apart when they are asked for."""
+    """Find contexts whose names are equal but for case and separators."""
     first: dict[str, str] = {}
     problems = []
     for name in form.contexts:
         other = first.setdefault(normalise(name), name)
         if other != name:
             line, before = marks.line_of(("contexts", name)), marks.line_of(("contexts", other))
-            message = f"The context {name!r} is {other!r} of line {before} but for case or separators."
+            message = f"The context {name!r} differs from {other!r} in line {before} only in case or separators."
             problems.append(Problem(marks.file, line, f"{message} Remove or rename one of the two."))
     return problems
 
 
 def _check_paraphrases(form: FileForm, marks: MarkedYaml) -> list[Problem]:
-    """Find paraphrases that two targets share, and those that are too long once modality and region are filled in."""
+    """Find paraphrases that two targets share, and those too long with modality and region filled in."""
     owners: dict[str, tuple[str, int]] = {}
     problems = []
     for name, index, text in _list_paraphrases(form):
         line = marks.line_of(("targets", name, "paraphrases", index))
         owner, first = owners.setdefault(normalise(text), (name, line))
         if owner != name:
-            message = f"The paraphrase {text!r} of {name!r} is that of {owner!r} in line {first}, which steers nothing."
+            message = f"The paraphrase {text!r} of {name!r} is also that of {owner!r} in line {first}."
             problems.append(Problem(marks.file, line, f"{message} Reword one of the two."))
         longest = max(len(fill_paraphrase(text, c.modality, c.region)) for c in form.contexts.values())
         if longest > LONGEST_TEXT:
             message = f"The paraphrase {text[:40]!r}... of {name!r} has {longest} characters with modality and region"
             problems.append(
-                Problem(marks.file, line, f"{message}, but {LONGEST_TEXT} are what text encoders read. Shorten it.")
+                Problem(
+                    marks.file, line, f"{message}, more than the {LONGEST_TEXT} that text encoders read. Shorten it."
+                )
             )
     return problems
 
@@ -198,13 +204,13 @@ def _check_partners(form: FileForm, marks: MarkedYaml) -> list[Problem]:
             if needs_partner(name) and find_partner(name, form.targets) is None:
                 message = (
                     f"{name!r} has no {swap_side(name)!r}. Add that target, or write `partner: none` "
-                    "if a mirror image may keep the name."
+                    "if a mirror image keeps the name."
                 )
                 problems.append(Problem(marks.file, line, message))
         elif _find(partner, form) is None:
             listed = ", ".join(repr(other) for other in list_nearest_first(partner, form.targets))
             problems.append(
-                Problem(marks.file, line, f"Partner {partner!r} of {name!r} is no target. Targets: {listed}.")
+                Problem(marks.file, line, f"Partner {partner!r} of {name!r} is not a target. Targets: {listed}.")
             )
         elif _partner_of(str(_find(partner, form)), form) != name:
             message = (
@@ -218,7 +224,7 @@ def _check_default(form: FileForm, marks: MarkedYaml) -> list[Problem]:
     if form.default_context is None or form.default_context in form.contexts:
         return []
     listed = ", ".join(repr(name) for name in list_nearest_first(form.default_context, form.contexts))
-    message = f"default_context {form.default_context!r} is no context of this file. Contexts: {listed}."
+    message = f"default_context {form.default_context!r} is not a context of this file. Contexts: {listed}."
     return [Problem(marks.file, marks.line_of(("default_context",)), message)]
 
 

@@ -1,7 +1,4 @@
-"""The form of a registry file: what may stand in it, checked key by key.
-
-The checks here need one value at a time; those that compare values with each other are in registry_file.py.
-"""
+"""Defines the form of a registry file and checks each value; registry_file.py compares values with each other."""
 
 from typing import Annotated, Literal
 
@@ -41,7 +38,7 @@ _SHORT_MODALITIES = {
 
 def _check_text(text: str) -> str:
     if not normalise(text):
-        message = "an empty text cannot steer anything; write a name or remove it"
+        message = "the text is empty; write a name or remove it"
         raise ValueError(message)
     return text
 
@@ -90,9 +87,9 @@ class TargetForm(_Strict):
 
 
 class FileForm(_Strict):
-    """A whole registry file.
+    """A registry file.
 
-    `datasets` are the names it serves; `partial` allows a dataset to hold only some of the targets.
+    `datasets` are further dataset names that it is for; with `partial`, a dataset may have only some of its targets.
     """
 
     dataset: Text

@@ -1,4 +1,4 @@
-"""The texts whose embeddings ship with the package: all of the registry files, and what common drafts need."""
+"""Lists the texts whose embeddings ship with the package: those of the registry files and of common drafts."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _COMMON_MODALITIES = (
     "positron emission tomography",
     UNKNOWN_MODALITY,
 )
-# Drafts in these modalities may name any structure of the registry without needing an encoder.
+# Drafts in these modalities need no encoder for any structure of the registry.
 _MODALITIES_OF_ALL_TARGETS = _COMMON_MODALITIES[:2]
 _COMMON_REGIONS = (UNKNOWN_REGION, "abdomen", "thorax", "pelvis", "head and neck", "brain", "heart", "whole body")
 _COMMON_TARGETS = (

@@ -1,6 +1,6 @@
-"""How alike the prompts of a dataset's targets are: what two texts share, no network can tell apart by them.
+"""Measures how similar the embedded prompts of a dataset's targets are; a network cannot separate near-equal ones.
 
-A target is steered by its sentence and its bare name; its similarity to another is the mean of the two cosines.
+A target is steered by its sentence and its bare name; the similarity of two targets is the mean of the two cosines.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,20 @@ from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 from duplus_nnunet.prompt_registry.sentences import target_sentences
 from duplus_nnunet.prompt_registry.store import Vectors
+from duplus_nnunet.text_table import format_table
 
-# Left and right kidney have 0.92 with the default encoder and are learned apart; above 0.97 stand pairs of long names.
-TOO_ALIKE = 0.97
+# With the default encoder, left and right kidney (0.92) are learned apart; pairs of long names lie above 0.97.
+TOO_SIMILAR = 0.97
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosines between targets.
+    """Similarities between the prompts of targets.
 
     Attributes:
         names: K target names.
-        cosines: (K, K), each between -1 and 1 (1 = the same text to the encoder).
-        encoder: What embedded the texts.
+        cosines: (K, K), each from -1 to 1; 1 means equal embeddings.
+        encoder: Identity of the text encoder.
     """
 
     names: tuple[str, ...]
@@ -34,16 +35,16 @@ class Similarity:
     encoder: EncoderIdentity
 
     def pairs(self) -> list[tuple[float, str, str]]:
-        """List all pairs, the most alike first."""
+        """List all pairs with their cosines, the most similar first."""
         rows, columns = np.triu_indices(len(self.names), k=1)
-        found = [
+        pairs = [
             (float(self.cosines[row, column]), self.names[row], self.names[column])
             for row, column in zip(rows, columns, strict=True)
         ]
-        return sorted(found, key=lambda pair: (-pair[0], pair[1:]))
+        return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
-    def too_alike(self, threshold: float = TOO_ALIKE) -> list[tuple[float, str, str]]:
-        """List the pairs at or above a threshold."""
+    def too_similar(self, threshold: float = TOO_SIMILAR) -> list[tuple[float, str, str]]:
+        """List the pairs with a cosine of at least a threshold."""
         return [pair for pair in self.pairs() if pair[0] >= threshold]
 
 
@@ -57,13 +58,14 @@ def compare_targets(entry: Entry, encoder: str | Path | None = None, pooling: st
     return Similarity(names, np.asarray((bare @ bare.T + whole @ whole.T) / 2, dtype=np.float32), identity)
 
 
-def format_table(similarity: Similarity) -> Iterator[str]:
+def describe_similarity(similarity: Similarity) -> Iterator[str]:
     """Yield the lines of a table whose columns are numbered like its rows."""
-    width = max(len(name) for name in similarity.names)
-    yield " " * (width + 5) + " ".join(f"{index + 1:>5}" for index in range(len(similarity.names)))
-    for index, name in enumerate(similarity.names):
-        cells = " ".join(f"{value:5.2f}" for value in similarity.cosines[index])
-        yield f"{index + 1:>3}  {name:<{width}}{cells}"
+    numbers = [str(index + 1) for index in range(len(similarity.names))]
+    rows = [
+        (number, name, *(f"{cosine:.2f}" for cosine in cosines))
+        for number, name, cosines in zip(numbers, similarity.names, similarity.cosines, strict=True)
+    ]
+    return format_table([("", "", *numbers), *rows], align="><".ljust(len(numbers) + 2, ">"))
 
 
 def draw_similarity(similarity: Similarity, path: Path) -> None:

@@ -1,7 +1,4 @@
-"""Stores of embeddings: one file for each encoder and pooling, read without an encoder.
-
-A store is an .npz file: float16 vectors, a key a text, and the identity of the encoder that made them.
-"""
+"""Stores embeddings in one .npz file for each encoder and pooling, so that they can be read without an encoder."""
 
 import hashlib
 import io
@@ -22,7 +19,7 @@ from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 
 FOLDER_VARIABLE = "DUPLUS_EMBEDDINGS"
 SHIPPED_FOLDER = Path(__file__).parent / "embeddings"
-# 64 bits of a text's checksum: two of a million texts share a key with a probability below one in ten million.
+# 64 bits of a text's checksum: among a million texts, two share a key with a probability below one in ten million.
 _KEY_BYTES = 8
 
 Vectors = NDArray[np.float32]
@@ -33,9 +30,9 @@ class Store:
     """Embeddings of many texts by one encoder.
 
     Attributes:
-        identity: The encoder that made them.
-        keys: (N,) a key a text, see `key_of`.
-        vectors: (N, E) float16, each of length about 1.
+        identity: The encoder.
+        keys: Keys of the texts (N,), see `key_of`.
+        vectors: Embeddings (N, E), float16, each of length about 1.
         path: The file, for messages.
     """
 
@@ -49,22 +46,22 @@ class Store:
         return {int(key): row for row, key in enumerate(self.keys)}
 
     def __contains__(self, text: str) -> bool:
-        """Tell whether a text has an embedding here."""
+        """Whether a text has an embedding in the store."""
         return key_of(text) in self._rows
 
     def take(self, texts: Sequence[str]) -> Vectors:
-        """Give the embeddings of texts that are all in the store, (N, E) float32 of length 1."""
+        """Return the embeddings (N, E) of texts that are all in the store, float32 of length 1."""
         rows = [self._rows[key_of(text)] for text in texts]
         return normalise_rows(self.vectors[rows].reshape(len(rows), self.identity.dimension))
 
 
 def key_of(text: str) -> int:
-    """Turn a text into its key: the first 64 bits of its SHA-256."""
+    """Compute the key of a text: the first 64 bits of its SHA-256 checksum."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:_KEY_BYTES], "big")
 
 
 def round_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float16]:
-    """Round as stores do, so that a stored and a fresh embedding of a text agree."""
+    """Round embeddings as stores do, so that a stored and a new embedding of a text are equal."""
     return vectors.astype(np.float16)
 
 
@@ -79,9 +76,9 @@ def write_store(path: Path, identity: EncoderIdentity, vectors_of: Mapping[int, 
     """Write embeddings by key to a file, sorted so that the same texts give the same bytes.
 
     Args:
-        path: The file; it is replaced only when the new one is complete.
-        identity: The encoder that made the embeddings.
-        vectors_of: For each key (see `key_of`) a vector (E,) of length 1.
+        path: The file; it is written atomically.
+        identity: The encoder.
+        vectors_of: By key (see `key_of`), a vector (E,) of length 1.
     """
     keys = sorted(vectors_of)
     vectors = round_vectors(np.stack([vectors_of[key] for key in keys]))
@@ -101,19 +98,19 @@ def read_store(path: Path) -> Store:
     """Read a store.
 
     Raises:
-        EncoderError: The file is damaged or no store.
+        EncoderError: The file is damaged or not a store.
     """
     return _read_store(path, path.stat().st_mtime_ns)
 
 
 def store_name(identity: EncoderIdentity) -> str:
-    """Name the file of an encoder's store."""
+    """Return the file name of an encoder's store."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", identity.name).strip("-")[-60:]
     return f"{slug}.{identity.pooling}.{identity.sha256[:8]}.npz"
 
 
 def user_folder() -> Path:
-    """Give the folder of the user's own stores: DUPLUS_EMBEDDINGS, else one in the user's cache."""
+    """Return the folder of the user's stores: DUPLUS_EMBEDDINGS, else one in the user's cache."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(chosen) if chosen else Path(cache) / "duplus" / "embeddings"
@@ -133,9 +130,9 @@ def _read_store(path: Path, _changed: int) -> Store:
             identity = EncoderIdentity.from_dict(json.loads(str(data["identity"])))
             keys, vectors = data["keys"], data["vectors"]
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        message = f"{path}: not a readable store of embeddings ({error})."
+        message = f"{path} is not a readable store of embeddings ({error})."
         raise EncoderError(f"{message} Delete it and run `duplus prompts embed` again.") from error
     if vectors.shape != (len(keys), identity.dimension):
-        message = f"{path}: {vectors.shape} vectors for {len(keys)} texts of dimension {identity.dimension}."
+        message = f"{path} has vectors of shape {vectors.shape}; expected {(len(keys), identity.dimension)}."
         raise EncoderError(f"{message} Delete it and run `duplus prompts embed` again.")
     return Store(identity, keys, vectors, path)

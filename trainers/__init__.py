@@ -1,4 +1,4 @@
-"""nnU-Net trainer classes of DuPLUS. nnU-Net finds them here through the start-up hook."""
+"""DuPLUS's trainer classes, which nnU-Net finds here through the start-up hook."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What a batch is asked for: in come its cases, out come prompts an image each and which targets count where."""
+"""Chooses the prompts of each image in a batch, and which targets count in which image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ Labels = list[torch.Tensor] | torch.Tensor
 
 @dataclass(frozen=True)
 class BatchPrompts:
-    """What the network is asked about a batch.
+    """Targets and contexts whose prompts the images of a batch are given.
 
     Attributes:
         sources: Source of each image.
-        images: For each image its context and the names of the K targets as its prompts are to say them.
-        names: The K targets as the label maps have them.
-        rows: Their numbers among all targets, int64 (K).
-        annotated: Which target counts in which image, boolean (B, K).
-        flipped: Which images are to be mirrored from left to right; their prompts are exchanged accordingly.
+        images: For each image its context and the K targets whose prompts it is given.
+        names: The K targets as they are in the label maps before mirroring.
+        rows: Their indices among all targets, int64 (K).
+        annotated: Which target is annotated, and so counts, in which image, boolean (B, K).
+        flipped: Which images are to be mirrored from left to right; the prompts of left and right are exchanged.
     """
 
     sources: tuple[str, ...]
@@ -34,31 +34,31 @@ class BatchPrompts:
 
 
 class BatchPrompter:
-    """Asks each image for the targets that are annotated in it, in its own context.
+    """Chooses, for each image, the prompts of its context and of the targets that are annotated in the batch.
 
     The K targets of a batch are those annotated in any of its images.
 
     Args:
         bank: The model's prompts.
         table: All cases.
-        everything: Always ask for all targets, as ranks that sum over each other's images must.
-        multiple: Fill K up to a multiple of this with targets that do not count, so that a compiled network meets few
-            different numbers.
+        everything: Always choose all targets, as is required if several ranks sum over each other's images.
+        multiple: K is filled up to a multiple of this with targets that do not count, so that a compiled network is
+            called with few different K.
     """
 
     def __init__(self, bank: PromptBank, table: CaseTable, everything: bool = False, multiple: int = 1) -> None:
         self.bank, self.table, self.everything, self.multiple = bank, table, everything, multiple
-        self._numbers = {name: number for number, name in enumerate(bank.names)}
+        self._rows = {name: row for row, name in enumerate(bank.names)}
 
-    def ask(self, keys: Sequence[str], rng: np.random.Generator | None = None) -> BatchPrompts:
-        """Decide what to ask about a batch.
+    def choose(self, keys: Sequence[str], rng: np.random.Generator | None = None) -> BatchPrompts:
+        """Choose the prompts of a batch.
 
         Args:
             keys: Case identifier of each image.
-            rng: Draws which images are mirrored from left to right, half of those that can be; None: none are.
+            rng: Draws which images are mirrored from left to right, half of those that can be; None: no image is.
         """
         cases = [self.table.find(key) for key in keys]
-        names = self._choose(cases)
+        names = self._choose_targets(cases)
         flipped = tuple(rng is not None and self._can_flip(case) and bool(rng.random() < 0.5) for case in cases)
         contexts = [self.table.sources[case.source].context for case in cases]
         images = tuple(
@@ -69,27 +69,27 @@ class BatchPrompter:
             sources=tuple(case.source for case in cases),
             images=images,
             names=names,
-            rows=torch.tensor([self._numbers[name] for name in names]),
+            rows=torch.tensor([self._rows[name] for name in names]),
             annotated=torch.tensor([[name in case.annotated for name in names] for case in cases]),
             flipped=flipped,
         )
 
-    def _choose(self, cases: Sequence[Case]) -> tuple[str, ...]:
+    def _choose_targets(self, cases: Sequence[Case]) -> tuple[str, ...]:
         if self.everything:
             return tuple(self.bank.names)
-        wanted = {name for case in cases for name in case.annotated}
-        rest = [name for name in self.bank.names if name not in wanted]
-        short = -len(wanted) % self.multiple if wanted else 1
-        wanted.update(rest[:short])
-        return tuple(name for name in self.bank.names if name in wanted)
+        chosen = {name for case in cases for name in case.annotated}
+        rest = [name for name in self.bank.names if name not in chosen]
+        lacking = -len(chosen) % self.multiple if chosen else 1
+        chosen.update(rest[:lacking])
+        return tuple(name for name in self.bank.names if name in chosen)
 
     def _can_flip(self, case: Case) -> bool:
         return self.bank.swap_sides(case.annotated) is not None
 
     def _swap(self, names: Sequence[str]) -> list[str]:
-        """Exchange left and right; a target without a partner counts in no flipped image and keeps its name."""
+        """Exchange left and right targets; one without a partner is not annotated in a flipped image and stays."""
         swapped = (self.bank.swap_sides([name]) for name in names)
-        return [found[0] if found else name for found, name in zip(swapped, names, strict=True)]
+        return [partner[0] if partner else name for partner, name in zip(swapped, names, strict=True)]
 
 
 def flip_images(data: torch.Tensor, labels: Labels, flipped: Sequence[bool], axis: int) -> tuple[torch.Tensor, Labels]:
@@ -97,9 +97,9 @@ def flip_images(data: torch.Tensor, labels: Labels, flipped: Sequence[bool], axi
 
     Args:
         data: Shape (B, C, D, H, W).
-        labels: Shape (B, 1, D, H, W), or a list of such, one a resolution.
-        flipped: Which of the B images.
-        axis: Array axis.
+        labels: Shape (B, 1, D, H, W), or a list of such label maps, one for each resolution.
+        flipped: Which of the B images to mirror.
+        axis: Array axis, without batch and channels.
     """
     chosen = torch.tensor(flipped, device=data.device)
     if not any(flipped):
@@ -113,17 +113,26 @@ def flip_images(data: torch.Tensor, labels: Labels, flipped: Sequence[bool], axi
 
 def list_pairs(table: CaseTable, identifiers: Sequence[str]) -> list[tuple[str, str]]:
     """List the pairs of a source and a target that is annotated in some of the cases, in the table's order."""
-    there = {(table.cases[key].source, name) for key in identifiers for name in table.cases[key].annotated}
-    known = [(source, name) for source, found in table.sources.items() for name in found.targets]
-    return [pair for pair in known if pair in there]
+    annotated = {(table.cases[key].source, name) for key in identifiers for name in table.cases[key].annotated}
+    pairs = [(name, target) for name, source in table.sources.items() for target in source.targets]
+    return [pair for pair in pairs if pair in annotated]
 
 
-def count_pairs(sums: np.ndarray, question: BatchPrompts, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
-    """Add counts, (3, B, K), up by source and target, (3, P); what is not annotated is left out."""
+def count_pairs(sums: np.ndarray, chosen: BatchPrompts, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:
+    """Sum counts over images by source and target, without the targets that are not annotated.
+
+    Args:
+        sums: Counts of each image and target, (3, B, K).
+        chosen: Prompts of the batch.
+        pairs: Index of each of P pairs of a source and a target.
+
+    Returns:
+        Shape (3, P).
+    """
     counts = np.zeros((3, len(pairs)))
-    for image, source in enumerate(question.sources):
-        for column, name in enumerate(question.names):
-            place = pairs.get((source, name))
-            if place is not None and question.annotated[image, column]:
-                counts[:, place] += sums[:, image, column]
+    for image, source in enumerate(chosen.sources):
+        for column, name in enumerate(chosen.names):
+            pair = pairs.get((source, name))
+            if pair is not None and chosen.annotated[image, column]:
+                counts[:, pair] += sums[:, image, column]
     return counts

@@ -1,23 +1,22 @@
-"""The cases of a training: in comes nnU-Net's folder for preprocessed data, out come a table and bound networks."""
+"""Finds context and targets of the cases of a training, and validates each case with the prompts of its context."""
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
 from duplus_nnunet.errors import PlansError
+from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import select_labels
 from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.reporting.presence import measure_evidence
-from duplus_nnunet.reporting.presence_files import calibrate_fold, write_evidence
-from duplus_nnunet.reporting.score_text import write_table
+from duplus_nnunet.reporting.presence import compute_peak_logits
+from duplus_nnunet.reporting.presence_files import calibrate_fold, write_peak_logits
+from duplus_nnunet.reporting.score_text import format_scores
 from duplus_nnunet.reporting.validation import score_validation
 
 _TRUTH = "gt_segmentations"
@@ -25,20 +24,27 @@ _VALIDATION = "validation"
 
 
 def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseTable:
-    """Read the table that planning left beside the plans; of older plans, take every target for annotated everywhere.
+    """Read the table of cases that planning wrote beside the plans.
+
+    Older plans have no table; every target then counts as annotated in every case.
+
+    Args:
+        plans: The plans' content.
+        folder: nnU-Net's folder for preprocessed data of the dataset.
+        bank: The model's prompts.
 
     Raises:
-        PlansError: There is none, and the plans say that cases differ.
-        DataError: It cannot be read.
+        PlansError: There is no table, and by the plans, cases differ in context or annotated targets.
+        DataError: The table cannot be read.
     """
     table = read_case_table(folder)
     if table is not None:
         return table
-    partial = [target["name"] for target in bank.targets if target.get("missing", "absent") != "absent"]
+    partial = [target.name for target in bank.targets if target.missing != "absent"]
     if len(bank.contexts) > 1 or partial:
         reason = f"{len(bank.contexts)} contexts" if len(bank.contexts) > 1 else f"{partial[0]!r} not always annotated"
         raise PlansError(
-            f"{folder} has no {FILE_NAME}, which says what is annotated in which case, but the plans "
+            f"{folder} has no {FILE_NAME}, which lists the annotated targets of each case, but the plans "
             f"{plans.get('plans_name')!r} have {reason}. Plan and preprocess the dataset again."
         )
     names = tuple(bank.names)
@@ -49,9 +55,12 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
 
 
 def score(trainer: Any) -> str:
-    """Score the validation by source and target, put nnU-Net's summary right, calibrate presence, and say what counts.
+    """Score the validation by source and target, correct nnU-Net's summary, and calibrate presence.
 
-    Presence is calibrated on cases that were held out alone; of the fold "all", there is none.
+    Presence is calibrated on held-out cases only; the fold "all" has none.
+
+    Returns:
+        A table of scores and a sentence on the calibration, for the log.
     """
     folder = Path(trainer.output_folder, _VALIDATION)
     aggregate = score_validation(
@@ -65,17 +74,17 @@ def score(trainer: Any) -> str:
     )
     training, validation = trainer.do_split()
     presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
-    table = "\n".join(write_table(aggregate))
-    return f"Of annotated targets alone, by source (scores.json, scores.csv):\n{table}\n{presence}"
+    table = "\n".join(format_scores(aggregate))
+    return f"Scores of annotated targets, by source (scores.json, scores.csv):\n{table}\n{presence}"
 
 
 @contextlib.contextmanager
 def bind_each_case(trainer: Any) -> Iterator[None]:
-    """Let nnU-Net's validation predict each case in its own context, for the targets that were trained there.
+    """Let nnU-Net's validation predict each case in its own context, for the targets that are trained there.
 
-    Its loop loads a case, predicts, and hands configuration and dataset.json to a worker that exports: all of them are
-    the case's own from the moment it is loaded. What its logits say of the presence of targets is written down as they
-    pass: only label maps stay.
+    Its loop loads a case, predicts it, and passes configuration and dataset.json to a worker that exports it: loading a
+    case sets all of these. Evidence of the presence of targets is written from the logits, since the loop keeps only
+    label maps.
     """
     bank, table = trainer.bank, trainer.table
     whole = trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json
@@ -87,36 +96,20 @@ def bind_each_case(trainer: Any) -> Iterator[None]:
             nonlocal current, names
             context = table.sources[table.find(identifier).source].context
             trainer.bind(context)
-            trainer.configuration_manager = configure(whole[1], trainer.plans_manager.plans, context)
+            trainer.configuration_manager = configure(whole[1], bank.form, context)
             current, names = identifier, bank.names_in(context)
             trainer.dataset_json = select_labels(whole[2], [labels[name] for name in names])
             return super().load_case(identifier)
 
     def note(logits: torch.Tensor) -> None:
-        found = measure_evidence(logits, trainer.configuration_manager.spacing)
-        write_evidence(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, found, strict=True)))
+        peaks = compute_peak_logits(logits, trainer.configuration_manager.spacing)
+        write_peak_logits(Path(trainer.output_folder, _VALIDATION), current, dict(zip(names, peaks, strict=True)))
 
     trainer.dataset_class = _BoundDataset
-    try:
-        with _show_logits(note):
-            yield
-    finally:
-        trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json = whole
-
-
-@contextlib.contextmanager
-def _show_logits(look: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Let a function see the logits of each case; validation makes a predictor of nnU-Net's of its own."""
-    original = nnUNetPredictor.predict_sliding_window_return_logits
-
-    @functools.wraps(original)
-    def predict(self: Any, input_image: torch.Tensor) -> Any:
-        logits = original(self, input_image)
-        look(logits)
-        return logits
-
-    nnUNetPredictor.predict_sliding_window_return_logits = predict
+    network = unwrap(trainer.network)
+    network.on_image_logits = note
     try:
         yield
     finally:
-        nnUNetPredictor.predict_sliding_window_return_logits = original
+        network.on_image_logits = None
+        trainer.dataset_class, trainer.configuration_manager, trainer.dataset_json = whole

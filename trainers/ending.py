@@ -1,4 +1,4 @@
-"""How a training ends before its time: with a message, and with nobody left working for it."""
+"""Ends an interrupted training cleanly: with a message, and without leftover worker processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from duplus_nnunet.trainers.checkpoint import FULL_DISK
 
 @contextmanager
 def end_in_order(trainer: nnUNetTrainer) -> Iterator[None]:
-    """Name a disk that filled up, whatever was being written, and end the workers of a training that ends early.
+    """Stop the workers of a training that ends with an error, and report a full disk, whatever was being written.
 
-    nnU-Net ends them after a training that went to its end only. Left alone they are killed with the process, and a
-    thread that watches them may still print a stack trace after the message.
+    nnU-Net only stops its workers after a completed training. Otherwise they are killed with the process, and a thread
+    that monitors them may print a stack trace after the message.
 
     Raises:
         DataError: The disk is full.
@@ -31,5 +31,5 @@ def end_in_order(trainer: nnUNetTrainer) -> Iterator[None]:
             raise
         raise DataError(
             f"The training stopped in epoch {trainer.current_epoch}: {error}. Free some space and continue it with "
-            f"--c; what was finished before lies in {trainer.output_folder}."
+            f"--c; what was written before is in {trainer.output_folder}."
         ) from error

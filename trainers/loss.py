@@ -1,4 +1,4 @@
-"""Dice and binary cross-entropy a target: in come logits and a label map, out comes one number to descend."""
+"""The training loss: Dice and binary cross-entropy of each target, computed from logits and a label map."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from duplus_nnunet.networks.sums import TargetSums, membership_table
 class TargetLoss(nn.Module):
     """Sigmoid Dice + binary cross-entropy, averaged over the annotated targets of an image, then over images.
 
-    A target that is annotated but absent has no Dice (nnU-Net's would be 0 there, with a gradient of 1e-9): it leaves
-    the Dice mean and is taught by cross-entropy. Without any annotated target the loss is a connected zero. An image
-    with twenty annotated targets weighs as much as one with a single one.
+    A target that is annotated but absent has no Dice (nnU-Net's would be 0, with a gradient of 1e-9): it is excluded
+    from the mean of Dice and trained by cross-entropy only. Without any annotated target, the loss is 0 with a gradient
+    of 0. An image with twenty annotated targets has the same weight as one with a single target.
 
     Args:
-        regions: All targets as nnU-Net's label manager has them, a label value or several each.
-        batch_dice: Dice over the batch (and all ranks) instead of an image each, as the plans say.
+        regions: One or several label values of each target, as in nnU-Net's label manager.
+        batch_dice: Whether Dice is computed over the batch (and all ranks) instead of each image, as in the plans.
         ignore_label: Label value of voxels that do not count, or None.
-        ddp: Whether sums for batch_dice are gathered from all ranks; all must then have the same targets selected.
+        ddp: Whether sums for batch_dice are gathered from all ranks, which must then have the same targets selected.
         smooth: Added to numerator and denominator of Dice, as in nnU-Net.
     """
 
@@ -40,11 +40,11 @@ class TargetLoss(nn.Module):
         self._annotated: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor | None = None, annotated: torch.Tensor | None = None) -> None:
-        """Choose what the channels of all calls to come are.
+        """Select the targets that the channels of all following calls stand for.
 
         Args:
-            rows: Numbers of K targets among all of them, int64; None is all in their order.
-            annotated: Boolean, shape (B, K): which targets were annotated in which image; None is all.
+            rows: Indices of K targets among all, int64; None: all targets in their order.
+            annotated: Boolean, shape (B, K): which targets are annotated in which image; None: all.
         """
         self._rows, self._annotated = rows, annotated
 
@@ -56,7 +56,7 @@ class TargetLoss(nn.Module):
             labels: Label map, shape (B, 1, D, H, W).
 
         Returns:
-            Scalar; 1 - Dice is written -Dice as in nnU-Net, so the least value is -1.
+            Scalar, lower is better; as in nnU-Net, Dice enters as -Dice, so the minimum is -1.
         """
         flat = labels.flatten(1)
         valid = None if self.ignore_label is None else (flat != self.ignore_label).float()
@@ -71,7 +71,7 @@ class TargetLoss(nn.Module):
     def _dice(
         self, overlap: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """Average Dice over the targets present; 0, connected, where none is."""
+        """Average Dice over the targets that are present; 0 with a gradient of 0 if there is none."""
         if self.batch_dice:
             sums = torch.stack([overlap, prediction, truth, weights]).sum(1)
             if self.ddp:
@@ -82,6 +82,6 @@ class TargetLoss(nn.Module):
 
 
 def _weigh(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted mean; a zero that keeps its gradient path where all weights are 0."""
+    """Return the weighted mean; if all weights are 0, a 0 that is still connected to the values."""
     total = weights.sum()
     return (values * weights).sum() / torch.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""Learning rates by group of parameters: nnU-Net's polynomial schedule, times what each group asks for."""
+"""Learning rates by parameter group: nnU-Net's polynomial schedule times a factor for each group."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-# From an epoch to what nnU-Net's learning rate is multiplied by there.
+# Maps an epoch to the factor of nnU-Net's learning rate in it.
 Factor = Callable[[int], float]
 
 
@@ -16,16 +16,16 @@ def always(factor: float) -> Factor:
 
 
 def from_epoch(start: int) -> Factor:
-    """Return 0 before an epoch, and 1 from it on.
+    """Return a factor of 0 before an epoch, and of 1 from it on.
 
-    At a rate of 0 weights stay as they are, with weight decay too; DDP, which wants a gradient of every parameter
-    from the first step on, is left in peace.
+    At a rate of 0, weights do not change, not even by weight decay. Parameters still have gradients, which DDP requires
+    from the first step on.
     """
     return lambda epoch: float(epoch >= start)
 
 
 def separate(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Make some parameters of the optimizer's first group a group of their own, the last one."""
+    """Move some parameters of the optimizer's first group to a new group, the last one."""
     chosen = {id(parameter) for parameter in parameters}
     first = optimizer.param_groups[0]
     moved = [parameter for parameter in first["params"] if id(parameter) in chosen]
@@ -34,12 +34,12 @@ def separate(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Par
 
 
 class GroupSchedule(PolyLRScheduler):
-    """nnU-Net's schedule, which sets all groups alike, times each group's own factor.
+    """nnU-Net's schedule, which sets the same rate for all groups, times a factor for each group.
 
     Args:
-        optimizer: nnU-Net's.
-        schedule: nnU-Net's, which this one takes the place of.
-        factors: One a group.
+        optimizer: nnU-Net's optimizer.
+        schedule: nnU-Net's schedule, which this one replaces.
+        factors: Factor of each group.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: Any, factors: Sequence[Factor]) -> None:

@@ -1,7 +1,7 @@
-"""Where a training's prompts come from: the plans' embeddings, or a text encoder that learns with the network."""
+"""Embeds the prompts of a training: as stored in the plans, or by a text encoder that is trained with the network."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,17 +13,17 @@ from duplus_nnunet.networks import ConditionedUNet, Prompts, TextTable
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.adapter import AdaptedEncoder
-from duplus_nnunet.settings import TextAdapterSettings, find_section, read_settings
+from duplus_nnunet.settings import TextAdapterSettings
 from duplus_nnunet.trainers.schedule import Factor, always
 
 Images = Sequence[tuple[str, Sequence[str]]]
 
-# Texts that are embedded at a time for the table.
+# Number of texts that are embedded at a time for the table.
 _PORTION = 128
 
 
 class StoredTexts:
-    """Texts as the plans have them embedded; nothing learns.
+    """Embeddings as they are stored in the plans; they are not trained.
 
     Args:
         bank: The model's prompts.
@@ -33,51 +33,51 @@ class StoredTexts:
         self.bank = bank
 
     def __str__(self) -> str:
-        return "embedded as they stand in the plans"
+        return "embeddings stored in the plans"
 
     def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer) -> list[Factor]:
-        """Add what learns to network and optimizer; return the factor of each group that the optimizer gained."""
+        """Add trained weights to network and optimizer; return the factor of each group added to the optimizer."""
         return []
 
     def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
-        """Put the prompts of a training step together, paraphrases among them.
+        """Embed the prompts of a training step.
 
         Args:
             images: For each of B images its context and the names of K targets.
             rng: Draws the paraphrases.
-            probability: Share of prompts, 0 to 1, that a paraphrase stands in for.
+            probability: Probability, 0 to 1, that a paraphrase replaces a prompt.
         """
         return self.bank.compose_batch(self.bank.choose_batch(images, rng, probability))
 
     def refresh(self, network: ConditionedUNet) -> None:
-        """Bring the network's own table of embeddings up to date."""
+        """Update the network's table of embeddings."""
 
 
 class AdaptedTexts(StoredTexts):
-    """Texts by a text encoder whose adapter learns with the network.
+    """Embeddings by a text encoder whose adapter is trained with the network.
 
-    The adapter's weights are a second group of nnU-Net's optimizer: its momentum, weight decay (towards an adapter
-    that does nothing) and schedule, at `learning_rate_factor` times the rate. At 1 the adapter stays behind the
-    network: in the first 40 steps on phantoms its gradient was 2 to 5 % of the network's, so that the common clipping
-    is not its, and its weights moved by up to 1.4e-4 a step, about what Adam does at the 1e-4 that is usual for LoRA.
+    The adapter's weights are a second group of nnU-Net's optimizer, with its momentum, weight decay (towards an adapter
+    without effect) and schedule, at `learning_rate_factor` times the rate. With a factor of 1, in the first 40 steps on
+    phantoms, its gradient was 2 to 5 % of the network's, so that the common clipping hardly depends on it, and its
+    weights changed by up to 1.4e-4 in a step, about as with Adam at the 1e-4 that is usual for LoRA.
 
     Args:
         bank: The model's prompts.
         encoder: The encoder with its adapter.
-        settings: The adapter's.
+        settings: Settings of the adapter.
     """
 
     def __init__(self, bank: PromptBank, encoder: AdaptedEncoder, settings: TextAdapterSettings) -> None:
         super().__init__(bank)
         self.encoder, self.settings = encoder, settings
-        self._moved = True
+        self._changed = True
 
     def __str__(self) -> str:
         size = sum(weight.numel() for weight in self.encoder.weights.values())
-        return f"embedded by {self.encoder.name!r} with LoRA on {len(self.encoder.layers)} layers ({size} weights)"
+        return f"embeddings by {self.encoder.name!r} with LoRA on {len(self.encoder.layers)} layers ({size} weights)"
 
     def join(self, network: ConditionedUNet, optimizer: torch.optim.Optimizer) -> list[Factor]:
-        """Let the adapter's weights be the network's, before DDP wraps it, and a group of the optimizer."""
+        """Make the adapter's weights part of the network, before DDP wraps it, and a group of the optimizer."""
         self.encoder.to(next(network.parameters()).device)
         weights, table = self.encoder.weights, cast(TextTable, network.texts)
         table.attach(weights)
@@ -85,64 +85,63 @@ class AdaptedTexts(StoredTexts):
         return [always(self.settings.learning_rate_factor)]
 
     def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
-        """Put the prompts of a training step together; each text is encoded once, with gradients to the adapter."""
+        """Embed the prompts of a training step; each text is encoded once, with gradients to the adapter."""
         texts = self.bank.choose_batch(images, rng, probability)
         contexts = [("context", context) for context, _ in texts]
         pairs = [pair for _, targets in texts for pair in targets]
         parts = [part for sentence, name in pairs for part in (("sentence", sentence), ("name", name))]
-        self._moved = True
+        self._changed = True
         vectors = self._embed([*contexts, *parts], dropout=True)
         count = len(images)
         return Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:
-        """Embed all texts anew, if the adapter has moved since the last time."""
-        if self._moved:
+        """Embed all texts again if the adapter has changed since the last call."""
+        if self._changed:
             entries = self.bank.entries
             portions = [entries[start : start + _PORTION] for start in range(0, len(entries), _PORTION)]
             cast(TextTable, network.texts).fill(torch.cat([self._embed(portion) for portion in portions]))
-            self._moved = False
+            self._changed = False
 
     def _embed(self, entries: Sequence[tuple[str, str]], dropout: bool = False) -> torch.Tensor:
         """Embed pairs of a kind and a text, (n, E), each text once."""
-        place = {text: index for index, text in enumerate(dict.fromkeys(text for _, text in entries))}
-        encoded = self.encoder.encode(list(place), dropout)
+        rows = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in entries))}
+        encoded = self.encoder.encode(list(rows), dropout)
         by_kind: dict[str, list[int]] = {}
         for index, (kind, _) in enumerate(entries):
             by_kind.setdefault(kind, []).append(index)
         parts = [
-            self.bank.place(encoded[[place[entries[index][1]] for index in many]], kind)
-            for kind, many in by_kind.items()
+            self.bank.standardise(encoded[[rows[entries[index][1]] for index in indices]], kind)
+            for kind, indices in by_kind.items()
         ]
-        order = torch.tensor([index for many in by_kind.values() for index in many], device=encoded.device)
+        order = torch.tensor([index for indices in by_kind.values() for index in indices], device=encoded.device)
         return torch.cat(parts)[order.argsort()]
 
 
-def open_texts(plans: Mapping[str, Any], bank: PromptBank) -> StoredTexts:
-    """Choose where prompts come from, as the plans' settings say.
+def open_texts(bank: PromptBank) -> StoredTexts:
+    """Choose how prompts are embedded in training, as the settings require.
 
     Raises:
-        EncoderError: The text encoder is to be adapted, and is missing or another than the plans'.
-        PlansError: The plans do not say which encoder theirs is.
+        EncoderError: The text encoder is to be adapted, and is missing or another one than that of the plans.
+        PlansError: The plans do not name their text encoder.
     """
-    settings = read_settings(plans).text_adapter
+    settings, identity = bank.settings.text_adapter, bank.form.encoder
     if not settings.enabled:
         return StoredTexts(bank)
-    found = find_section(plans).get("encoder")
-    if found is None:
+    if identity is None:
         raise PlansError(
-            f"The part 'duplus' of the plans {plans.get('plans_name')!r} lacks 'encoder', which "
-            "settings.text_adapter needs; plan the dataset again."
+            f"The section 'duplus' of the plans {bank.form.plans_name!r} lacks 'encoder', which settings.text_adapter "
+            "needs; plan the dataset again."
         )
-    return AdaptedTexts(bank, AdaptedEncoder(EncoderIdentity.from_dict(found), settings), settings)
+    return AdaptedTexts(bank, AdaptedEncoder(EncoderIdentity.from_dict(identity), settings), settings)
 
 
 def keep_buffers_apart(network: nn.Module) -> None:
-    """Keep DDP from sending rank 0's table of embeddings at every training step.
+    """Keep DDP from sending rank 0's table of embeddings to all ranks at every training step.
 
-    Each rank has the same. And the first call of a validation would send it too, for which all others would wait if
-    a rank has no case to validate.
+    All ranks have the same table. The first forward pass of a validation would also send it, and the other ranks would
+    wait forever for a rank that has no case to validate.
     """
     if isinstance(network, DistributedDataParallel):
         network.broadcast_buffers = False

@@ -1,7 +1,4 @@
-"""Whom a model was trained on: a file beside each checkpoint, so that nobody is held out who was seen before.
-
-In come the cases of a training and what it started from, out comes training_cases.json, or the patients in it.
-"""
+"""Lists the training cases of a model in a file beside its checkpoints, to find held-out patients among them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +18,15 @@ UNKNOWN: Literal["unknown"] = "unknown"
 
 @dataclass(frozen=True)
 class TrainingCases:
-    """Cases that weights have learned from.
+    """Cases that weights were trained on.
 
     Attributes:
         dataset: nnU-Net's name of the dataset.
-        fold: nnU-Net's.
+        fold: nnU-Net's name of the fold.
         cases: Identifiers of the training cases.
-        patients: Of the same, each once.
-        base: Of the weights that the training started from; "unknown" if nobody wrote it down, None if it started
-            from nothing.
+        patients: Patients of the training cases, each once.
+        base: Training cases of the weights that the training started from; "unknown" if they were not recorded, None if
+            it started from scratch.
     """
 
     dataset: str
@@ -40,45 +37,47 @@ class TrainingCases:
 
     @property
     def lineage(self) -> "tuple[TrainingCases, ...]":
-        """This one and all that it started from, as far as known."""
+        """These training cases and, as far as known, all those of the weights that the training started from."""
         return (self, *self.base.lineage) if isinstance(self.base, TrainingCases) else (self,)
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known of all of them whom they were trained on."""
+        """Whether the training cases are known back to a training from scratch."""
         return self.lineage[-1].base is None
 
 
 def read_training_cases(folder: Path) -> TrainingCases | Literal["unknown"]:
-    """Read whom the model of a fold's folder was trained on; "unknown" if it was not written down.
+    """Read the training cases of the model in a fold's folder; "unknown" if they were not recorded.
 
     Raises:
-        DataError: The file is there, and cannot be read.
+        DataError: The file exists, but cannot be read.
     """
     file = folder / FILE_NAME
     try:
         content = dict(json.loads(file.read_text(encoding="utf-8")))
         version = content.pop("version")
         if version == VERSION:
-            found: TrainingCases = _FORM.validate_python(content)
-            return found
+            cases: TrainingCases = _FORM.validate_python(content)
+            return cases
     except FileNotFoundError:
         return UNKNOWN
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise DataError(
-            f"{file}, which says whom the model was trained on, cannot be read ({error}). Take it away if that is not "
+            f"{file}, the list of the model's training cases, cannot be read ({error}). Remove it if they are not "
             "known."
         ) from error
-    raise DataError(f"{file} has version {version!r}, expected {VERSION}. Take it away if it is not known.")
+    raise DataError(
+        f"{file} has version {version!r}, expected {VERSION}. Remove it if the training cases are not known."
+    )
 
 
-def write_training_cases(folder: Path, found: TrainingCases) -> None:
-    """Write whom a model is trained on."""
-    write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **asdict(found)}, indent=1) + "\n")
+def write_training_cases(folder: Path, cases: TrainingCases) -> None:
+    """Write the training cases of a model to its fold's folder."""
+    write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **asdict(cases)}, indent=1) + "\n")
 
 
 def note_training(trainer: Any) -> None:
-    """Write down whom a trainer of ours trains on, in its fold's folder."""
+    """Write the training cases of a DuPLUSTrainer to its fold's folder."""
     if trainer.local_rank != 0:
         return
     cases = tuple(sorted(set(trainer.do_split()[0])))
@@ -89,11 +88,11 @@ def note_training(trainer: Any) -> None:
 
 
 def continue_from(before: TrainingCases | Literal["unknown"], now: TrainingCases) -> TrainingCases:
-    """Join what a training that goes on was trained on with what it is trained on now: the splits may be others."""
+    """Add the training cases from before a training was continued: the split may have changed in between."""
     if not isinstance(before, TrainingCases):
         return TrainingCases(now.dataset, now.fold, now.cases, now.patients, UNKNOWN)
     cases, patients = (
-        tuple(sorted({*mine, *theirs})) for mine, theirs in ((now.cases, before.cases), (now.patients, before.patients))
+        tuple(sorted({*new, *old})) for new, old in ((now.cases, before.cases), (now.patients, before.patients))
     )
     return TrainingCases(now.dataset, now.fold, cases, patients, before.base)
 
@@ -101,25 +100,30 @@ def continue_from(before: TrainingCases | Literal["unknown"], now: TrainingCases
 FindPatient = Callable[[str], str | None]
 
 
-def list_seen(one: TrainingCases, find_patient: FindPatient | None = None) -> set[str]:
-    """List all names of whom a training saw: cases, patients, and patients as a clinical table finds them in cases."""
-    patients = () if find_patient is None else filter(None, map(find_patient, one.cases))
-    return {*one.cases, *one.patients, *patients}
+def list_seen(trained: TrainingCases, find_patient: FindPatient | None = None) -> set[str]:
+    """List all names of training cases and their patients.
+
+    Args:
+        trained: The training cases.
+        find_patient: Finds the patient, as the clinical table names them, in a case identifier.
+    """
+    patients = () if find_patient is None else filter(None, map(find_patient, trained.cases))
+    return {*trained.cases, *trained.patients, *patients}
 
 
 def find_overlap(
     base: TrainingCases, held_out: Mapping[str, Sequence[str]], find_patient: FindPatient | None = None
 ) -> list[str]:
-    """Find who is held out, but was trained on.
+    """Find held-out patients whom the base was trained on.
 
     Args:
-        base: Whom the base was trained on.
-        held_out: Patients, each with all names that they go by: in the clinical table, in the table of cases, in case
+        base: Training cases of the base.
+        held_out: Patients, each with all their names: in the clinical table, in the table of cases, in case
             identifiers.
-        find_patient: Finds the patient in a case's name, which may be of another dataset; None: names alone are
+        find_patient: Finds the patient in a case identifier, which may be of another dataset; None: only names are
             compared.
     """
-    seen = {name for one in base.lineage for name in list_seen(one, find_patient)}
+    seen = {name for trained in base.lineage for name in list_seen(trained, find_patient)}
     return sorted(patient for patient, names in held_out.items() if seen & {patient, *names})
 
 
@@ -129,6 +133,6 @@ _BASE: TypeAdapter[Any] = TypeAdapter(Base)
 
 
 def parse_base(content: Any) -> Base:
-    """Read from plain data what a training started from."""
-    found: Base = _BASE.validate_python(content)
-    return found
+    """Read from plain data the training cases of the weights that a training started from."""
+    base: Base = _BASE.validate_python(content)
+    return base

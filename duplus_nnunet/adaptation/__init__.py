@@ -1,1 +1,1 @@
-"""A trained base and its adapters: planning for a base, adapters on disk, and one model out of several."""
+"""Adapts a trained base to new datasets: planning for a base, adapters on disk, and joining them to one model."""

@@ -1,35 +1,35 @@
-"""Planning for a base: in comes a trained model's folder, out come plans by which an adapter fits its network.
-
-Spacing, patch, network and normalisation are the base's, and embeddings are placed as it saw them.
-"""
+"""Plans a dataset for an adapter of a trained base, whose spacing, patch, network and normalisation it shares."""
 
 import contextlib
 import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
 from duplus_nnunet.prompt_registry import EncoderIdentity
-from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, read_settings
+from duplus_nnunet.settings import parse_settings, read_settings
 
-# Of a context: how its images are preprocessed.
+# Keys of a context that describe how its images are preprocessed.
 _IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 
 
 @dataclass(frozen=True)
 class Base:
-    """A trained model that others are adapted from.
+    """A trained model that adapters are trained for.
 
     Attributes:
         name: Dataset and folder.
         plans: Content of its plans.json.
         dataset: Content of its dataset.json.
-        mirroring: Array axes along which it saw mirror images; None: none.
+        mirroring: Array axes along which it was trained with mirror images; None: none.
     """
 
     name: str
@@ -37,24 +37,27 @@ class Base:
     dataset: Mapping[str, Any]
     mirroring: Sequence[int] | None = None
 
-    @property
-    def section(self) -> Mapping[str, Any]:
-        """Its plans' part `duplus`."""
-        found: Mapping[str, Any] = self.plans[PLANS_KEY]
-        return found
+    @cached_property
+    def form(self) -> PlansForm:
+        """Section `duplus` of its plans.
+
+        Raises:
+            PlansError: The plans were edited so that they cannot be used.
+        """
+        return as_form(self.plans)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read plans.json and dataset.json of a model folder.
 
     Raises:
-        ModelError: One is missing or damaged.
+        ModelError: A file is missing or damaged.
     """
     try:
         plans, dataset = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
     except FileNotFoundError as error:
         raise ModelError(
-            f"{folder} is no model folder: there is no {Path(str(error.filename)).name}. Name one such as "
+            f"{folder} is no model folder: it has no {Path(str(error.filename)).name}. A model folder is, for example, "
             "nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres."
         ) from error
     except (OSError, ValueError) as error:
@@ -63,42 +66,44 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_base(folder: str | Path) -> Base:
-    """Read a trained model's folder, or the one of a checkpoint in it.
+    """Read a trained model, given its folder, a fold in it, or a checkpoint of that fold.
 
     Raises:
-        ModelError: It is none of a DuPLUS model, or of one that cannot be a base.
+        ModelError: It is no DuPLUS model, or one that cannot be a base.
+        PlansError: Its plans were edited so that they cannot be used.
     """
-    place = Path(folder).resolve()
-    place = next((one for one in (place, *list(place.parents)[:2]) if (one / "plans.json").is_file()), place)
-    plans, dataset = read_model(place)
+    given = Path(folder).resolve()
+    folders = [path for path in (given, *list(given.parents)[:2]) if (path / "plans.json").is_file()]
+    model = folders[0] if folders else given
+    plans, dataset = read_model(model)
     if PLANS_KEY not in plans:
         raise ModelError(
-            f"{place} holds a model of {plans.get('experiment_planner_used')!r}, not of DuPLUS: no prompt steers it. "
+            f"{model} is a model of {plans.get('experiment_planner_used')!r}, not of DuPLUS: it takes no prompts. "
             "Train a base with DuPLUSTrainer; it can start from that model with -pretrained_weights."
         )
     if BASE_KEY in plans[PLANS_KEY]:
         raise ModelError(
-            f"{place} is an adapter's model itself. Adapt its base, {plans[PLANS_KEY][BASE_KEY]['model']}, or make a "
-            "base of it with `duplus adapt merge`."
+            f"{model} is the model of an adapter. Adapt its base, {as_form(plans).base_model}, or turn the adapter "
+            "into a base with `duplus adapt merge`."
         )
     if read_settings(plans).text_adapter.enabled:
         raise ModelError(
-            f"{place} was trained together with its text encoder, which only its own texts went through, so that new "
-            "prompts would mean something else to it. Adapt a base whose settings.text_adapter is off."
+            f"{model} was trained together with its text encoder, on its own texts only, so that embeddings of new "
+            "prompts would not match it. Adapt a base whose settings.text_adapter is disabled."
         )
-    return Base(f"{place.parent.name}/{place.name}", plans, dataset, _read_mirroring(place))
+    return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(model))
 
 
 def _read_mirroring(folder: Path) -> list[int] | None:
-    """Read along which axes a model saw mirror images; all of its folds did alike."""
+    """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
     import torch
 
     files = sorted(folder.glob("fold_*/checkpoint_*.pth"))
     if not files:
         raise ModelError(f"{folder} has no checkpoint in a fold_X, so there is nothing to adapt. Train it first.")
     try:
-        found = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
-        axes = found["inference_allowed_mirroring_axes"]
+        checkpoint = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
+        axes = checkpoint["inference_allowed_mirroring_axes"]
     except (RuntimeError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise ModelError(f"The checkpoint {files[0]} cannot be read: {error}. Train that fold again.") from error
     return None if axes is None else [int(axis) for axis in axes]
@@ -109,7 +114,7 @@ _current: Base | None = None
 
 @contextlib.contextmanager
 def use_base(base: Base | None) -> Iterator[None]:
-    """Let datasets that are planned in this block be planned for a base."""
+    """Plan all datasets in this block for a base."""
     global _current
     before, _current = _current, base
     try:
@@ -119,60 +124,61 @@ def use_base(base: Base | None) -> Iterator[None]:
 
 
 def get_base() -> Base | None:
-    """Return the base that datasets are planned for now."""
+    """Return the base that datasets are currently planned for."""
     return _current
 
 
 def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
-    """Give the part `duplus` of a new dataset's plans what it has to have in common with its base.
+    """Set those values in the section `duplus` of a new dataset's plans that must agree with its base.
 
     Raises:
-        EncoderError: Their embeddings are of different text encoders.
-        PlansError: The base knows its targets by number.
+        EncoderError: Their embeddings were made by different text encoders.
+        PlansError: The base was trained without target prompts.
     """
-    theirs = EncoderIdentity.from_dict(base.section["encoder"])
+    theirs = EncoderIdentity.from_dict(base.form.encoder or {})
     theirs.require_same(EncoderIdentity.from_dict(section["encoder"]), "The text encoder of the new dataset's prompts")
-    settings = read_settings(base.plans)
+    settings = parse_settings(base.form.settings)
     if settings.target_prompt != "text":
         raise PlansError(
-            "The base knows its targets by number (settings.target_prompt is 'one-hot'), so that it cannot learn what "
-            "a new sentence means. Adapt a base that was trained with texts."
+            "The base was trained with the numbers of its targets as prompts (settings.target_prompt is 'one-hot'), so "
+            "it has no use for a new text. Adapt a base that was trained with texts."
         )
     kept = {"context_prompt": settings.context_prompt, "network": asdict(settings.network)}
-    return {**section, "centres": base.section["centres"], "settings": {**section["settings"], **kept}}
+    centres = base.form.centres.model_dump(exclude_unset=True)
+    return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 
 
-def fit_contexts(contexts: Mapping[str, dict[str, Any]], named: Mapping[str, Any], base: Base) -> list[str]:
-    """Preprocess each context as the base does the one of the same name, or else of the same modality and region.
+def fit_contexts(contexts: Mapping[str, dict[str, Any]], named: Mapping[str, PlannedContext], base: Base) -> list[str]:
+    """Preprocess each context as the base preprocesses the one of the same name, or of the same modality and region.
 
     Args:
         contexts: How images of each new context would be preprocessed, changed in place; spacing (mm) not transposed.
-        named: The same contexts' modality and region.
+        named: The same contexts with modality and region.
         base: The base.
 
     Returns:
-        A sentence on each context.
+        A note on each context.
     """
-    said = []
-    for name, found in contexts.items():
+    notes = []
+    for name, context in contexts.items():
         twin = _find_twin(name, named[name], base)
-        if twin is None:
-            said.append(f"context {name}: spacing and normalisation of its own; the base has none of its modality")
+        theirs = base.form.contexts.get(twin)
+        if theirs is None or theirs.spacing is None:
+            notes.append(f"context {name}: its own spacing and normalisation; the base has none of its modality")
             continue
-        theirs = base.section["contexts"][twin]
-        found.update({key: theirs[key] for key in _IMAGES if key in theirs})
-        found["spacing"] = [theirs["spacing"][place] for place in base.plans["transpose_backward"]]
-        said.append(f"context {name}: spacing and normalisation of the base's {twin}")
-    return said
+        context.update(theirs.model_dump(include=set(_IMAGES), exclude_unset=True))
+        context["spacing"] = [theirs.spacing[axis] for axis in base.plans["transpose_backward"]]
+        notes.append(f"context {name}: spacing and normalisation of the base's {twin}")
+    return notes
 
 
-def _find_twin(name: str, context: Mapping[str, Any], base: Base) -> str | None:
-    theirs = {key: found for key, found in base.section["contexts"].items() if "spacing" in found}
+def _find_twin(name: str, context: PlannedContext, base: Base) -> str:
+    """Return the key of the base's context by which a new one is preprocessed; empty if there is none."""
+    theirs = {key: planned for key, planned in base.form.contexts.items() if planned.spacing is not None}
     if name in theirs:
         return name
-    what = ("modality", "region")
-    alike = [key for key, found in theirs.items() if all(found.get(word) == context.get(word) for word in what)]
-    return alike[0] if alike else None
+    kind = context.modality, context.region
+    return next((key for key, planned in theirs.items() if (planned.modality, planned.region) == kind), "")
 
 
 def take_configurations(plans: dict[str, Any], base: Base, identifier: str) -> None:
@@ -181,20 +187,20 @@ def take_configurations(plans: dict[str, Any], base: Base, identifier: str) -> N
     Args:
         plans: Plans of the new dataset, changed in place.
         base: The base.
-        identifier: Start of the names of folders with preprocessed data.
+        identifier: Prefix of the names of folders with preprocessed data.
     """
     plans["configurations"] = {
-        name: {**found, "data_identifier": f"{identifier}_{name}"}
-        for name, found in base.plans["configurations"].items()
+        name: {**values, "data_identifier": f"{identifier}_{name}"}
+        for name, values in base.plans["configurations"].items()
     }
     plans |= {key: base.plans[key] for key in _TRANSPOSED}
 
 
 def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, Any]) -> None:
-    """Let plans say what their base is, and make sure that both together make one model.
+    """Describe the base in the plans of a new dataset, after checking that both can be joined to one model.
 
     Raises:
-        PlansError: Contexts or labels contradict the base's, or the channels are not as many.
+        PlansError: Contexts or labels contradict the base's, or the number of channels differs.
         PromptError: A target contradicts one of the base's.
     """
     check_channels(base, dataset_json)
@@ -204,16 +210,17 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
 
 
 def check_channels(base: Base, dataset_json: Mapping[str, Any]) -> None:
-    """Refuse images of another number of channels.
+    """Refuse images whose number of channels differs from that of the base.
 
     Raises:
-        PlansError: They have.
+        PlansError: It differs.
     """
-    theirs, own = (len(one.get("channel_names", one.get("modality", ()))) for one in (base.dataset, dataset_json))
+    datasets = base.dataset, dataset_json
+    theirs, own = (len(dataset.get("channel_names", dataset.get("modality", ()))) for dataset in datasets)
     if theirs != own:
         raise PlansError(
-            f"The base takes images of {theirs} channel(s); the new dataset has {own}. Adapt with as many: `duplus "
-            "compose` splits several channels into one context each."
+            f"The base takes images of {theirs} channel(s); the new dataset has {own}. Both must have the same number: "
+            "`duplus compose` splits several channels into one context each."
         )
 
 
@@ -221,21 +228,22 @@ def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping
     """Compare a checkpoint with the base that plans were made for.
 
     Args:
-        checkpoint: A checkpoint of nnU-Net's form.
+        checkpoint: Content of an nnU-Net checkpoint.
         file: Its file, for messages.
         plans: The adapter's plans.
         configuration: The configuration that is trained.
 
     Raises:
-        ModelError: It is no DuPLUS model's, or of another network, patch or placing of embeddings.
+        ModelError: It is no checkpoint of a DuPLUS model, or network, patch or the centres of embeddings differ.
     """
     theirs = checkpoint.get("init_args", {}).get("plans", {})
+    model = as_form(plans).base_model
     if PLANS_KEY not in theirs:
         raise ModelError(
-            f"{file} is no DuPLUS model's checkpoint. Give -pretrained_weights one of the base that the dataset was "
-            f"planned for, {plans[PLANS_KEY][BASE_KEY]['model']}."
+            f"{file} is no DuPLUS model's checkpoint. Give -pretrained_weights a checkpoint of the base that the "
+            f"dataset was planned for, {model}."
         )
-    other, own = (one["configurations"].get(configuration, {}) for one in (theirs, plans))
+    other, own = (content["configurations"].get(configuration, {}) for content in (theirs, plans))
     wrong = [name for name in ("architecture", "patch_size") if other.get(name) != own.get(name)]
     if theirs[PLANS_KEY].get("centres") != plans[PLANS_KEY]["centres"]:
         wrong.append("the centres of the embeddings")
@@ -243,7 +251,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping
         wrong.append("settings.network")
     if wrong:
         raise ModelError(
-            f"{file} is of another base than the plans {plans.get('plans_name')!r} were made for "
-            f"({plans[PLANS_KEY][BASE_KEY]['model']}): {', '.join(wrong)} differ. Plan the dataset for this base: "
-            f"`duplus adapt plan DATASET --from-model {Path(str(file)).parent}`, and preprocess it again."
+            f"{file} is of another base than the plans {plans.get('plans_name')!r} were made for ({model}): "
+            f"{', '.join(wrong)} differ. Plan the dataset for this base: `duplus adapt plan DATASET --from-model "
+            f"{Path(str(file)).parent}`, and preprocess it again."
         )

@@ -1,4 +1,4 @@
-"""What a trained adapter's model folder is made into: an adapter by itself, or a plain model of merged weights."""
+"""Exports a trained adapter from its model folder: as files of its own, or as a plain model with merged weights."""
 
 import json
 import re
@@ -22,23 +22,25 @@ from duplus_nnunet.networks.adaptation import (
     take_adapter,
 )
 from duplus_nnunet.outputs.files import open_new_file, write_text
-from duplus_nnunet.settings import BASE_KEY, PLANS_KEY, leave_base_out, read_settings
+from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, leave_base_out
+from duplus_nnunet.settings import read_settings
 
 _SCORES = Path("validation", "scores.json")
-# Beside the checkpoint, what nnU-Net's export to a zip file asks for.
+# Files of a fold, beside the checkpoint, that nnU-Net's export to a zip file requires.
 _BESIDE = ("progress.png", "validation/summary.json", "validation/scores.json", "validation/scores.csv")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training of an adapter came to.
+    """Result of the training of an adapter.
 
     Attributes:
-        plans: Those that it was trained by.
-        dataset: The dataset.json that it was trained by.
-        spec: What the adapter consists of.
+        plans: Plans that it was trained by.
+        dataset: Its dataset.json.
+        spec: The parts of the adapter.
         weights: State dictionary of the network with the adapter.
-        mirroring: Array axes along which it saw mirror images; None: none.
+        mirroring: Array axes along which it was trained with mirror images; None: none.
     """
 
     plans: Mapping[str, Any]
@@ -49,52 +51,55 @@ class Trained:
 
 
 def export_adapter(folder: Path, trained: Trained, scores: Mapping[str, Mapping[str, float | None]]) -> Card:
-    """Write an adapter by itself.
+    """Write an adapter as files of its own.
 
     Args:
-        folder: Where to.
-        trained: What it is.
+        folder: Folder to write to.
+        trained: The trained adapter.
         scores: Mean Dice (0 to 1) by source and target.
+
+    Returns:
+        The adapter's card.
     """
     name, weights = trained.spec.name, trained.weights
-    own = leave_base_out(trained.plans)[PLANS_KEY]
+    form = as_form(trained.plans)
     card = Card(
         name=name,
-        base=trained.plans[PLANS_KEY][BASE_KEY]["model"],
+        base=form.base_model,
         checksum=read_checksum(weights, name),
         adapter=asdict(trained.spec),
         mirroring_axes=None if trained.mirroring is None else [int(axis) for axis in trained.mirroring],
-        targets={key: list(found.get("targets", found["target_prompts"])) for key, found in own["contexts"].items()},
+        targets={key: context.trained for key, context in form.contexts.items()},
         parameters=count_parameters(weights, name),
-        scores={source: dict(found) for source, found in scores.items()},
-        prompts=own,
+        scores={source: dict(by_target) for source, by_target in scores.items()},
+        prompts=leave_base_out(trained.plans)[PLANS_KEY],
         dataset=keep_labels(trained.dataset),
     )
     return write_adapter(folder, take_adapter(weights, name), card)
 
 
 def read_scores(fold: Path) -> dict[str, dict[str, float | None]]:
-    """Read mean Dice (0 to 1) by source and target of a fold's validation; nothing if it was not validated."""
+    """Read mean Dice (0 to 1) by source and target of a fold's validation; empty before a validation."""
     file = fold / _SCORES
     if not file.is_file():
         return {}
     sources = json.loads(file.read_text(encoding="utf-8"))["sources"]
     return {
-        source: {target: row["dice"] for target, row in found.get("targets", {}).items()}
-        for source, found in sources.items()
+        source: {target: row["dice"] for target, row in scores.get("targets", {}).items()}
+        for source, scores in sources.items()
     }
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A model folder that DuPLUSLoRATrainer left, and one fold of it.
+    """A model folder written by DuPLUSLoRATrainer, and one fold of it.
 
     Attributes:
-        folder: The model's.
+        folder: The model folder.
         fold: Name of the fold.
-        plans: Content of its plans.json.
-        dataset: Content of its dataset.json.
-        checkpoint: Of the fold.
+        plans: Content of plans.json.
+        dataset: Content of dataset.json.
+        checkpoint: Content of the fold's checkpoint.
     """
 
     folder: Path
@@ -105,7 +110,7 @@ class AdaptedModel:
 
     @property
     def trained(self) -> Trained:
-        """What the training came to, as the plans say and the weights show."""
+        """Result of the training, from plans and weights."""
         settings, name = read_settings(self.plans), name_adapter(self.plans)
         weights: dict[str, torch.Tensor] = self.checkpoint["network_weights"]
         end = f".lora_A.{name}.weight"
@@ -116,45 +121,43 @@ class AdaptedModel:
 
 
 def open_adapted(folder: Path, fold: str, checkpoint: Mapping[str, Any]) -> AdaptedModel:
-    """Put together what a model folder holds.
+    """Read the model folder of an adapter.
 
     Args:
         folder: Model folder.
         fold: Name of a fold.
-        checkpoint: Of that fold.
+        checkpoint: Content of that fold's checkpoint.
 
     Raises:
-        ModelError: It is none of an adapter.
+        ModelError: It is no model folder, or not that of an adapter.
     """
     plans, dataset = read_model(folder)
     if BASE_KEY not in plans.get(PLANS_KEY, {}):
         raise ModelError(
-            f"{folder} holds no adapter: it was not trained by DuPLUSLoRATrainer. Adapters are listed by `duplus adapt "
-            "list`."
+            f"{folder} holds no adapter: it was not trained by DuPLUSLoRATrainer. `duplus adapt list` lists adapters."
         )
     return AdaptedModel(folder, fold, plans, dataset, dict(checkpoint))
 
 
 def merge_model(model: AdaptedModel, out: Path) -> Path:
-    """Write a plain model, whose network has no adapter and answers as the adapter does.
+    """Write a plain model, whose network has no adapter but predicts as the base with the adapter does.
 
-    It knows the adapter's targets and contexts alone; the base's are answered by the base.
+    It has the adapter's contexts and targets only; those of the base are predicted by the base.
 
     Args:
         model: The adapter's model.
-        out: Folder of the new model; the fold goes into it.
+        out: Folder of the new model, to which the fold is added.
 
     Returns:
-        The new checkpoint.
+        The new checkpoint file.
 
     Raises:
-        ModelError: There is such a fold already, or it cannot be written.
+        ModelError: The fold exists already, or cannot be written.
     """
     plans, trained = leave_base_out(model.plans), model.trained
-    place = out / f"fold_{model.fold}"
-    target = place / "checkpoint_final.pth"
+    target = out / f"fold_{model.fold}" / "checkpoint_final.pth"
     if target.exists():
-        raise ModelError(f"{target} is there already, and is not overwritten. Name another folder with -o.")
+        raise ModelError(f"{target} exists already, and is not overwritten. Give another folder with -o.")
     arguments = {**model.checkpoint["init_args"], "plans": plans}
     merged = {
         **{key: value for key, value in model.checkpoint.items() if key != "optimizer_state"},
@@ -181,10 +184,10 @@ def _list_files(model: AdaptedModel, out: Path) -> list[tuple[Path, Path]]:
     return [(model.folder / name, out / name) for name in names if (model.folder / name).is_file()]
 
 
-def find_fold(place: Path) -> tuple[Path, str | None]:
-    """Split the path of a model folder, a fold in it or a file of that fold into the folder and the fold's name."""
-    for folder in (place, place.parent):
+def find_fold(path: Path) -> tuple[Path, str | None]:
+    """Split the path of a model folder, a fold in it or a file of that fold into model folder and name of the fold."""
+    for folder in (path, path.parent):
         match = re.fullmatch(r"fold_(\w+)", folder.name)
         if match:
             return folder.parent, match[1]
-    return place, None
+    return path, None

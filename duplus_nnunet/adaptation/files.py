@@ -1,6 +1,6 @@
-"""Adapters on disk: one safetensors file with weights, and a JSON card that says what it is and of which base.
+"""Reads and writes adapters: a safetensors file with the weights, and a JSON card that describes them and their base.
 
-The file holds an adapter's own weights alone; the base is needed to use it, and is told by a checksum of its weights.
+The file contains the weights of the adapter only; the base, which is needed to use it, is identified by a checksum.
 """
 
 import json
@@ -18,26 +18,26 @@ from duplus_nnunet.outputs.manifest import hash_file
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 VERSION = 1
-# Stands in the keys of the file for the adapter's name, which may be another one where it is used.
+# Replaces the adapter's name in the keys of the file, since an adapter may be used under another name.
 _NAME = "ADAPTER"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What an adapter's card says.
+    """Content of an adapter's card.
 
     Attributes:
-        name: The adapter's.
+        name: Name of the adapter.
         base: Name of the base's model folder.
         checksum: SHA-256 of the base's weights.
         adapter: Rank, layers and the other properties of its AdapterSpec.
-        mirroring_axes: Array axes along which it saw mirror images; None: none.
-        targets: What it was trained on, by context.
+        mirroring_axes: Array axes along which it was trained with mirror images; None: none.
+        targets: Names of the trained targets, by context.
         parameters: Number of parameters of the base, of the LoRA and of the generators.
-        scores: Mean Dice (0 to 1) by source and target of its validation; empty before one.
-        prompts: The part `duplus` of its plans.
+        scores: Mean Dice (0 to 1) by source and target of its validation; empty before a validation.
+        prompts: Section `duplus` of its plans.
         dataset: Labels of its dataset.json.
-        sha256: Checksum of the weights' file.
+        sha256: Checksum of the file with the weights.
     """
 
     name: str
@@ -54,22 +54,22 @@ class Card:
 
     @property
     def spec(self) -> AdapterSpec:
-        """What the adapter consists of."""
+        """The parts of the adapter."""
         return AdapterSpec(**{**self.adapter, "layers": tuple(self.adapter["layers"])})
 
     @property
     def member(self) -> ModelPart:
-        """The adapter's part of a joined model."""
+        """The adapter as a part of a joined model."""
         return ModelPart(self.name, self.prompts, self.dataset)
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as it was read.
+    """An adapter.
 
     Attributes:
         card: Its card.
-        weights: Its weights, as networks.adaptation.take_adapter gives them.
+        weights: Its weights, as returned by networks.adaptation.take_adapter.
     """
 
     card: Card
@@ -77,77 +77,77 @@ class Adapter:
 
 
 def write_adapter(folder: str | os.PathLike[str], weights: Mapping[str, Any], card: Card) -> Card:
-    """Write an adapter; each file under a temporary name first, the card last.
+    """Write an adapter; each file is written atomically, the card last.
 
     Args:
-        folder: Where to.
-        weights: As networks.adaptation.take_adapter gives them.
-        card: What the card says.
+        folder: Folder to write to.
+        weights: Weights, as returned by networks.adaptation.take_adapter.
+        card: Content of the card.
 
     Returns:
-        The card with the checksum of the file.
+        The card with the checksum of the file with the weights.
 
     Raises:
         ModelError: The folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    place = Path(folder)
+    out = Path(folder)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with open_new_file(place / WEIGHTS) as new:
+        out.mkdir(parents=True, exist_ok=True)
+        with open_new_file(out / WEIGHTS) as new:
             save_file({_rename(key, card.name, _NAME): value.clone() for key, value in weights.items()}, new)
-        written = replace(card, sha256=hash_file(place / WEIGHTS))
+        written = replace(card, sha256=hash_file(out / WEIGHTS))
         content = {"version": VERSION, **asdict(written)}
-        write_text(place / CARD, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / CARD, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise ModelError(
-            f"The adapter cannot be written to {place}: {error}. Free some space, or name another."
+            f"The adapter cannot be written to {out}: {error}. Free some space, or give another folder."
         ) from error
     return written
 
 
-def read_card(place: str | os.PathLike[str]) -> Card:
+def read_card(path: str | os.PathLike[str]) -> Card:
     """Read an adapter's card.
 
     Args:
-        place: Its folder, or one of its two files.
+        path: The adapter's folder, or one of its two files.
 
     Raises:
-        DataError: It cannot be read.
-        ModelError: There is none.
+        DataError: The card cannot be read.
+        ModelError: There is no card.
     """
-    file = find_folder(place) / CARD
+    file = find_folder(path) / CARD
     if not file.is_file():
         raise ModelError(
-            f"{place} is no adapter: there is no {file}. An adapter is a folder with {WEIGHTS} and {CARD}, as "
-            "DuPLUSLoRATrainer leaves them in fold_X, and `duplus adapt export` writes them."
+            f"{path} is no adapter: {file} does not exist. An adapter is a folder with {WEIGHTS} and {CARD}, as "
+            "DuPLUSLoRATrainer writes it to fold_X, and `duplus adapt export` to any folder."
         )
     return read_form(file, Card, VERSION, "Export the adapter again.")
 
 
-def find_folder(place: str | os.PathLike[str]) -> Path:
-    """Return the folder of an adapter of which it, or one of the two files, is named."""
-    found = Path(place)
-    return found.parent if found.name in (WEIGHTS, CARD) or found.is_file() else found
+def find_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of an adapter, given the folder or one of its two files."""
+    given = Path(path)
+    return given.parent if given.name in (WEIGHTS, CARD) or given.is_file() else given
 
 
-def read_adapter(place: str | os.PathLike[str]) -> Adapter:
+def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     """Read an adapter.
 
     Args:
-        place: Its folder, or one of its two files.
+        path: The adapter's folder, or one of its two files.
 
     Raises:
-        ModelError: It is missing, cut off, or its files are of different adapters.
+        DataError: The card cannot be read.
+        ModelError: A file is missing or damaged, or the files belong to different adapters.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    card, file = read_card(place), find_folder(place) / WEIGHTS
+    card, file = read_card(path), find_folder(path) / WEIGHTS
     try:
-        found = hash_file(file)
-        if found != card.sha256:
+        if hash_file(file) != card.sha256:
             raise ModelError(
                 f"{file} is not the file that its card, {CARD}, was written for. Export the adapter again."
             )
@@ -158,7 +158,7 @@ def read_adapter(place: str | os.PathLike[str]) -> Adapter:
 
 
 def _rename(key: str, old: str, new: str) -> str:
-    """Exchange an adapter's name in the name of one of its weights."""
+    """Replace the adapter's name in the name of one of its weights."""
     for part in ("adapters.", ".lora_A.", ".lora_B."):
         key = key.replace(f"{part}{old}.", f"{part}{new}.")
     return key

@@ -1,4 +1,4 @@
-"""Adapters beside a loaded base: in come its network and adapters' files, out comes one network that has them all."""
+"""Attaches adapters to the network of a loaded base."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from duplus_nnunet.adaptation.files import Adapter
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.networks.adaptation import attach_adapter, measure_checksum, put_adapter
+from duplus_nnunet.networks.adaptation import attach_adapter, compute_base_checksum, put_adapter
 
 
 def load_adapters(
@@ -17,34 +17,34 @@ def load_adapters(
 
     Args:
         network: A conditioned U-Net with the base's weights.
-        parameters: The base's weights, a fold each.
-        adapters: As they were read.
+        parameters: Weights of the base, for each fold.
+        adapters: The adapters.
 
     Returns:
-        The weights of the network with adapters, a fold each.
+        Weights of the network with adapters, for each fold.
 
     Raises:
-        ModelError: There are several folds, or an adapter is of another base or cannot be used without its model.
+        ModelError: There are several folds, or an adapter belongs to another base or needs its own model folder.
     """
     if not adapters:
-        return [dict(one) for one in parameters]
+        return [dict(fold) for fold in parameters]
     if len(parameters) != 1:
         raise ModelError(
-            f"{len(parameters)} folds were to be averaged, but an adapter belongs to the weights of one. Name the fold "
-            "that it was trained on with -f."
+            f"{len(parameters)} folds were to be averaged, but an adapter belongs to the weights of a single fold. "
+            "Name the fold that it was trained on with -f."
         )
-    checksum = measure_checksum(parameters[0])
+    checksum = compute_base_checksum(parameters[0])
     for adapter in adapters:
         if adapter.card.prompts.get("settings", {}).get("text_adapter", {}).get("enabled"):
             raise ModelError(
                 f"The adapter {adapter.card.name!r} was trained together with its text encoder, whose embeddings are "
-                "in its own model folder only. Predict with that folder."
+                "only in its own model folder. Predict with that folder."
             )
         if adapter.card.checksum != checksum:
             raise ModelError(
                 f"The adapter {adapter.card.name!r} was trained for another base, {adapter.card.base} (weights "
                 f"{adapter.card.checksum[:12]}...; these are {checksum[:12]}...). Name that model, and the fold that "
-                "was given to -pretrained_weights."
+                "-pretrained_weights was given."
             )
     network.load_state_dict(parameters[0])
     for adapter in adapters:

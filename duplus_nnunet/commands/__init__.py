@@ -1,1 +1,1 @@
-"""The sub-commands of `duplus`, a module each: `add_parser` declares one, and what it runs imports what it needs."""
+"""The sub-commands of `duplus`, one module each: `add_parser` declares it, and its `run` imports what it needs."""

@@ -1,4 +1,4 @@
-"""`duplus adapt`: a dataset planned for a trained base, and what becomes of the adapters that are trained for it."""
+"""`duplus adapt`: plan a dataset for a trained base model, and list, show, export and merge adapters."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from duplus_nnunet.adaptation.files import Card
 
 _EPILOG = """\
-example: a new dataset for a trained model, which goes on predicting what it did to the bit
+example: adapt a trained model to a new dataset; its predictions of its own targets stay identical
   duplus adapt plan 62 --from-model BASE
   nnUNetv2_train 62 3d_fullres 0 -tr DuPLUSLoRATrainer -p DuPLUSPlans \\
       -pretrained_weights BASE/fold_0/checkpoint_final.pth
@@ -30,32 +30,34 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser(
         "adapt",
-        help="plan for a base, and list, show, merge and export adapters",
-        description="Adapt a trained model, the base, to a new dataset by LoRA. The base's own targets stay as they "
-        "are; the adapter is a small file beside it.",
+        help="adapt a trained model to a new dataset; list, show, export and merge adapters",
+        description="Adapt a trained model, the base, to a new dataset by LoRA. The base's predictions of its own "
+        "targets do not change; the adapter is a small separate file.",
         epilog=_EPILOG,
         formatter_class=raw,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     plan = actions.add_parser("plan", help="plan and preprocess a dataset for a base", formatter_class=raw)
-    plan.add_argument("dataset", metavar="DATASET", help="a dataset's number")
+    plan.add_argument("dataset", metavar="DATASET", help="number of the dataset")
     plan.add_argument("--from-model", metavar="FOLDER", required=True, help="model folder of the base")
     plan.add_argument("-pl", metavar="PLANNER", default="DuPLUSPlanner", help="default: %(default)s")
     plan.add_argument("-c", metavar="NAME", nargs="+", default=["3d_fullres"], help="default: 3d_fullres")
-    plan.add_argument("-np", metavar="N", default=None, help="processes for preprocessing; default: nnU-Net's")
-    listed = actions.add_parser("list", help="list the adapters in a folder", formatter_class=raw)
-    listed.add_argument("folder", nargs="?", metavar="FOLDER", help="default: nnUNet_results")
-    listed.add_argument("--json", action="store_true", help="print JSON")
-    show = actions.add_parser("show", help="say what an adapter is", formatter_class=raw)
+    plan.add_argument("-np", metavar="N", default=None, help="number of preprocessing processes; default: nnU-Net's")
+    list_parser = actions.add_parser("list", help="list the adapters in a folder", formatter_class=raw)
+    list_parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: nnUNet_results")
+    list_parser.add_argument("--json", action="store_true", help="print JSON")
+    show = actions.add_parser("show", help="show the base, size, targets and scores of an adapter", formatter_class=raw)
     show.add_argument("adapter", metavar="ADAPTER", help="folder with adapter.safetensors")
     show.add_argument("--json", action="store_true", help="print JSON")
-    export = actions.add_parser("export", help="write an adapter by itself", formatter_class=raw)
-    merge = actions.add_parser("merge", help="make a plain model of an adapter and its base", formatter_class=raw)
-    for one in (export, merge):
-        one.add_argument("model", metavar="MODEL", help="model folder of DuPLUSLoRATrainer, or a fold in it")
-        one.add_argument("-f", metavar="FOLD", default=None, help="default: the only one there")
-        one.add_argument("-chk", metavar="NAME", default="checkpoint_final.pth", help="default: %(default)s")
-        one.add_argument("-o", metavar="FOLDER", required=True, help="where to write")
+    export = actions.add_parser("export", help="write the adapter of a trained model to a folder", formatter_class=raw)
+    merge = actions.add_parser(
+        "merge", help="merge an adapter into its base and write a plain model", formatter_class=raw
+    )
+    for subparser in (export, merge):
+        subparser.add_argument("model", metavar="MODEL", help="model folder of DuPLUSLoRATrainer, or a fold in it")
+        subparser.add_argument("-f", metavar="FOLD", default=None, help="default: the only trained fold")
+        subparser.add_argument("-chk", metavar="NAME", default="checkpoint_final.pth", help="default: %(default)s")
+        subparser.add_argument("-o", metavar="FOLDER", required=True, help="folder to write to")
     parser.set_defaults(run=run)
 
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    """Hand over to nnU-Net's command."""
+    """Run nnU-Net's command for planning and preprocessing."""
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints as host
 
     words = ["-d", args.dataset, "-pl", args.pl, "-c", *args.c, "--from-model", args.from_model]
@@ -83,11 +85,13 @@ def _list(args: argparse.Namespace) -> int:
     from duplus_nnunet.adaptation.files import CARD, WEIGHTS, read_card
     from duplus_nnunet.errors import DataError, DuplusError
 
-    place = args.folder or os.environ.get(_VARIABLE)
-    if not place or not Path(place).is_dir():
-        raise DataError(f"There is no folder {place or f'given, and {_VARIABLE} is not set'}. Name one with adapters.")
+    root = args.folder or os.environ.get(_VARIABLE)
+    if not root:
+        raise DataError(f"No folder is given, and {_VARIABLE} is not set. Name a folder with adapters.")
+    if not Path(root).is_dir():
+        raise DataError(f"The folder {root} does not exist. Name a folder with adapters.")
     rows = []
-    for file in sorted(Path(place).rglob(CARD)):
+    for file in sorted(Path(root).rglob(CARD)):
         try:
             rows.append((file.parent, read_card(file), (file.parent / WEIGHTS).stat().st_size))
         except (DuplusError, OSError) as error:
@@ -96,10 +100,10 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps([{"folder": str(folder), **_summarise(card), "bytes": size} for folder, card, size in rows]))
         return 0
     for folder, card, size in rows:
-        targets = sorted({name for many in card.targets.values() for name in many})
+        targets = sorted({name for of_context in card.targets.values() for name in of_context})
         print(f"{folder}\n  {card.name}: {', '.join(targets)}; base {card.base}; {size / 1e6:.1f} MB")
     if not rows:
-        print(f"no adapters in {place}")
+        print(f"no adapters in {root}")
     return 0
 
 
@@ -107,24 +111,23 @@ def _show(args: argparse.Namespace) -> int:
     from duplus_nnunet.adaptation.files import read_adapter
 
     card = read_adapter(args.adapter).card
-    found = _summarise(card)
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(_summarise(card), indent=1))
         return 0
     spec, counts = card.spec, card.parameters
     print(f"adapter {card.name}")
     print(f"  base: {card.base} (weights {card.checksum[:16]}...)")
-    own = [name for name, has in (("MLP_FiLM", spec.film), ("MLP_Pred and projections", spec.head)) if has]
+    own = [name for name, trained in (("MLP_FiLM", spec.film), ("MLP_Pred and projections", spec.head)) if trained]
     print(
         f"  LoRA: rank {spec.r}, alpha {spec.lora_alpha:g}, {len(spec.layers)} convolutions, {counts['lora']} weights"
     )
-    print(f"  LoRA's share of the base's {counts['base']} weights: {counts['lora'] / counts['base']:.2%}")
-    print(f"  of its own: {' and '.join(own) or 'no generator'}, {counts['generators']} weights")
+    print(f"  LoRA weights relative to the {counts['base']} of the base: {counts['lora'] / counts['base']:.2%}")
+    print(f"  own generators: {' and '.join(own) or 'none'}, {counts['generators']} weights")
     for context, targets in card.targets.items():
         print(f"  context {context}: {', '.join(targets)}")
     for source, scores in card.scores.items():
         shown = ", ".join(f"{name} {'-' if dice is None else format(dice, '.3f')}" for name, dice in scores.items())
-        print(f"  Dice in its validation, {source}: {shown}")
+        print(f"  validation Dice, {source}: {shown}")
     return 0
 
 
@@ -136,16 +139,17 @@ def _summarise(card: "Card") -> dict[str, Any]:
 def _open(args: argparse.Namespace) -> "AdaptedModel":
     from duplus_nnunet.adaptation.export import find_fold, open_adapted
     from duplus_nnunet.errors import ModelError
-    from duplus_nnunet.reporting.folds import list_trained
+    from duplus_nnunet.reporting.folds import list_trained_folds
     from duplus_nnunet.trainers.checkpoint import read_checkpoint
 
     folder, fold = find_fold(Path(args.model).resolve())
     fold = args.f or fold
     if fold is None:
-        there = list_trained(folder, args.chk)
-        if len(there) != 1:
-            raise ModelError(f"{folder} has {len(there)} folds with {args.chk} ({', '.join(there)}). Name one with -f.")
-        fold = there[0]
+        trained = list_trained_folds(folder, args.chk)
+        if len(trained) != 1:
+            listed = ", ".join(trained) or "none"
+            raise ModelError(f"{folder} has {len(trained)} folds with {args.chk} ({listed}). Name one with -f.")
+        fold = trained[0]
     return open_adapted(folder, fold, read_checkpoint(folder / f"fold_{fold}" / args.chk))
 
 
@@ -163,5 +167,5 @@ def _merge(args: argparse.Namespace) -> int:
     from duplus_nnunet.adaptation.export import merge_model
 
     file = merge_model(_open(args), Path(args.o))
-    print(f"{file} written: a plain model of the adapter's targets, for -tr DuPLUSTrainer")
+    print(f"{file} written: a plain model for the targets of the adapter; use it with -tr DuPLUSTrainer")
     return 0

@@ -1,4 +1,4 @@
-"""`duplus doctor`: is everything installed, and if not, what is to be done."""
+"""Implements `duplus doctor`, which checks the installation and names a remedy for each fault."""
 
 import argparse
 import contextlib
@@ -17,6 +17,8 @@ examples:
   duplus doctor                  a report to read; exit code 1 if something that is needed is missing
   duplus doctor --json           the same for programs: {"ok": ..., "folders": {"nnUNet_raw": {"ok": ..., ...}}, ...}
 """
+# Topics with a row for each of many names: the text counts the rows that are ok and shows only the others.
+SUMMARISED = {"probe": "names of nnU-Net that DuPLUS uses are as expected"}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,8 +26,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "doctor",
         help="check the installation",
-        description="Say whether the start-up hook is live, which nnU-Net it found, where each class comes from, and "
-        "whether nnU-Net's folders, the texts' embeddings and a device are there.",
+        description="Check whether the start-up hook is live, which nnU-Net is installed and whether it offers every "
+        "name that DuPLUS uses, where each class comes from, and whether nnU-Net's folders, the text embeddings and a "
+        "device are available.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the report and return 1 if something that is needed is missing."""
     from duplus_nnunet.doctor import examine
 
-    # What other packages print or warn of when they are imported is no part of the report.
+    # What other packages print or warn about when they are imported is not part of the report.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         findings = examine()
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def to_json(findings: "Sequence[Diagnosis]") -> dict[str, Any]:
-    """Order the findings by topic and name."""
+    """Return the findings by topic and name."""
     report: dict[str, Any] = {"ok": not any(finding.is_fault for finding in findings)}
     for finding in findings:
         entry = {"ok": finding.ok, "needed": finding.needed, "found": finding.found, "remedy": finding.remedy}
@@ -55,11 +58,16 @@ def to_json(findings: "Sequence[Diagnosis]") -> dict[str, Any]:
 
 
 def to_text(findings: "Sequence[Diagnosis]") -> str:
-    """Write the findings a topic at a time, each fault with its remedy, and a closing line."""
+    """Write the findings topic by topic, each fault with its remedy, and a closing line."""
     lines = []
     for topic, group in itertools.groupby(findings, key=lambda finding: finding.topic):
         lines.append(topic)
-        for finding in group:
+        rows = list(group)
+        if topic in SUMMARISED:
+            shown = [finding for finding in rows if not finding.ok]
+            lines.append(f"  {'ok':7} {len(rows) - len(shown)} of {len(rows)} {SUMMARISED[topic]}")
+            rows = shown
+        for finding in rows:
             lines.append(f"  {mark(finding):7} {finding.name}: {finding.found}")
             if not finding.ok:
                 lines.append(f"          -> {finding.remedy}")
@@ -69,7 +77,7 @@ def to_text(findings: "Sequence[Diagnosis]") -> str:
 
 
 def mark(finding: "Diagnosis") -> str:
-    """Give a finding's state in a word."""
+    """Return a finding's state in one word."""
     if finding.ok:
         return "ok"
     return "WRONG" if finding.needed else "absent"

@@ -1,4 +1,4 @@
-"""`duplus evaluate`: score predictions against references, on annotated targets only."""
+"""`duplus evaluate`: score predictions against reference label maps, on annotated targets only."""
 
 import argparse
 import json
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Score predicted label maps against true ones: Dice and normalised surface distance (NSD) of every annotated target, a
-source at a time; both are from 0 to 1, higher is better. Intervals are 95 % intervals by patient bootstrap.
+Score predicted label maps against reference label maps: Dice and normalised surface distance (NSD) of every annotated
+target, separately for each source. Both range from 0 to 1, higher is better. Intervals are 95 % confidence intervals by
+patient bootstrap.
 
-A target counts in a case only if it was annotated there, as duplus_cases.json says. Where a target is annotated and
-absent, a prediction of it scores 0 (a false positive); none is right and has no score. Targets of a source weigh the
-same, and so do sources. If only a few targets were predicted, only those are scored.
+A target is scored only in cases in which it was annotated, as recorded in duplus_cases.json. Where it is annotated and
+absent, a prediction of it scores 0 (false positive), and an empty prediction has no score. Means weight all targets of
+a source equally, and all sources equally. If only some targets were predicted, only these are scored.
 """
 _EPILOG = """\
 examples:
@@ -34,43 +35,45 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         allow_abbrev=False,
     )
     parser.add_argument("-p", "--predictions", metavar="FOLDER", type=Path, required=True, help="predicted label maps")
-    parser.add_argument("-r", "--references", metavar="FOLDER", type=Path, required=True, help="true label maps")
+    parser.add_argument("-r", "--references", metavar="FOLDER", type=Path, required=True, help="reference label maps")
     parser.add_argument(
         "-m", "--model", metavar="FOLDER", type=Path, required=True,
-        help="the model's folder, or the dataset's: it says which label is which target, and what is annotated where",
+        help="folder of the model or dataset, which defines the target of each label and the annotated targets",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path,
-        help="where scores.json and scores.csv are written (default: with the predictions)",
+        help="folder for scores.json and scores.csv (default: that of the predictions)",
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", metavar="MM", type=float, default=2.0,
-        help="distance up to which two surfaces agree, for NSD (default: %(default)s mm)",
+        help="tolerance of the NSD: largest distance at which surfaces agree (default: %(default)s mm)",
     )  # fmt: skip
     parser.add_argument(
         "--compare", metavar="SCORES_JSON", type=Path,
-        help="another scores.json of the same cases: print these scores less those, with paired intervals",
+        help="another scores.json of the same cases: print the differences to it, with paired intervals",
     )  # fmt: skip
-    parser.add_argument("--allow-missing", action="store_true", help="leave out references that have no prediction")
+    parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
     parser.add_argument(
-        "-np", "--num-processes", metavar="N", type=int, help="cases scored at once (default: nnU-Net's number)"
+        "-np", "--num-processes", metavar="N", type=int, help="number of parallel processes (default: nnU-Net's)"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, write and print."""
+    """Score predictions, write the scores and print them."""
+    from duplus_nnunet.outputs.files import require_writable
     from duplus_nnunet.reporting import comparison, score_files
-    from duplus_nnunet.reporting.evaluation import prepare
-    from duplus_nnunet.reporting.score_text import write_comparison, write_table
+    from duplus_nnunet.reporting.evaluation import prepare_evaluation
+    from duplus_nnunet.reporting.score_text import format_comparison, format_scores
 
     output = args.output or args.predictions
     other = _read_other(args.compare, args.tolerance) if args.compare else None
-    evaluation = prepare((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
-    _make_folder(output)
+    evaluation = prepare_evaluation((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
+    require_writable(output, "Choose another folder for the scores with -o.")
     scores = evaluation.score(_count_processes(args.num_processes))
     compared = comparison.compare(scores.cases, other) if other is not None else None
+    output.mkdir(parents=True, exist_ok=True)
     score_files.write_scores(scores, output)
     for note in evaluation.notes:
         print(note, file=sys.stderr)
@@ -78,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
         plain = score_files.to_plain(scores)
         print(json.dumps(plain | ({"comparison": comparison.to_plain(compared)} if compared else {}), indent=1))
         return 0
-    for line in write_table(scores):
+    for line in format_scores(scores):
         print(line)
-    for line in write_comparison(compared, args.compare) if compared else ():
+    for line in format_comparison(compared, args.compare) if compared else ():
         print(line)
     print(f"Wrote {output / score_files.JSON_NAME} and {output / score_files.CSV_NAME}.")
     return 0
@@ -90,36 +93,22 @@ def _read_other(file: Path, tolerance: float) -> Any:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.reporting.score_files import read_case_scores
 
-    cases, theirs = read_case_scores(file)
-    if not math.isclose(theirs, tolerance):
+    cases, other_tolerance = read_case_scores(file)
+    if not math.isclose(other_tolerance, tolerance):
         raise DataError(
-            f"{file} holds NSD at {theirs:g} mm, asked for is {tolerance:g} mm. Give --tolerance {theirs:g}, or score "
-            "those predictions again."
+            f"{file} contains the NSD at {other_tolerance:g} mm, but --tolerance is {tolerance:g} mm. Give "
+            f"--tolerance {other_tolerance:g}, or score those predictions again."
         )
     return cases
 
 
-def _make_folder(folder: Path) -> None:
-    """Stop before anything is computed if the scores could not be written."""
-    import tempfile
-
+def _count_processes(number: int | None) -> int:
     from duplus_nnunet.errors import DataError
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"The scores cannot be written into {folder}: {error}. Choose another folder by -o.") from error
-
-
-def _count_processes(asked: int | None) -> int:
-    from duplus_nnunet.errors import DataError
-
-    if asked is None:
+    if number is None:
         from nnunetv2.configuration import default_num_processes
 
         return int(default_num_processes)
-    if asked < 1:
-        raise DataError(f"-np is {asked}; expected 1 or more.")
-    return asked
+    if number < 1:
+        raise DataError(f"-np is {number}; expected 1 or more.")
+    return number

@@ -1,4 +1,4 @@
-"""How a command is asked to end from outside."""
+"""Handles the termination signal of long commands."""
 
 import signal
 import threading
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def end_like_interrupt() -> Iterator[None]:
-    """Answer a request to end (SIGTERM) like Ctrl-C, so that nothing half-written stays; then as before.
+    """Treat SIGTERM like Ctrl-C, so that no incomplete files are left; restore the previous handler at the end.
 
-    A process that is forked while a handler of Python's stands may lose the signal by which a pool ends its workers,
-    and wait for ever, so that the handler must not outlive the command. Other threads than the main one cannot set any.
+    A process that is forked while a Python handler is installed may lose the signal by which a pool ends its workers,
+    and wait forever; the handler must therefore not outlive the command. Only the main thread can install handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,13 +1,14 @@
-"""`duplus prompts`: draft, check, list, show, compare, embed, locate and measure the prompts of datasets."""
+"""`duplus prompts`: draft, check, list, show, compare and embed the prompts of datasets, and score their wordings."""
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duplus_nnunet.prompt_registry.entries import Entry
+    from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
+    from duplus_nnunet.prompt_registry.registry_file import RegistryFile
 
 _WIDEST_TABLE = 30
 _DATASET = "raw dataset: its folder, or its name or number in nnUNet_raw"
@@ -17,9 +18,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "prompts",
-        help="list, check and embed the texts of datasets and labels",
-        description="The prompt registry: which texts stand for a dataset's contexts and targets.",
-        epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501 and say what to review",
+        help="draft, check, list, compare and embed the prompts of datasets",
+        description="The prompt registry: the texts of the contexts and targets of datasets.",
+        epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501, to be reviewed",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     from duplus_nnunet.commands.prompts_sensitivity import add_sensitivity
@@ -45,21 +46,22 @@ def run_draft(args: argparse.Namespace) -> int:
         return 0
     path = Path(args.output) if args.output else dataset.folder / FILE_NAME
     if path.exists() and not args.force:
-        message = f"{path} exists already. Edit it, choose another file by --output, or replace it by --force."
+        message = f"{path} exists already. Edit it, choose another file with --output, or replace it with --force."
         raise RegistryError(message)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        message = f"{path} cannot be written ({error.strerror}). Choose another file by --output."
+        message = f"{path} cannot be written ({error.strerror}). Choose another file with --output."
         raise RegistryError(message) from error
     print(f"Wrote {path}. To review:")
-    _print_lines(f"{path}:{at}: {line.strip()}" for at, line in enumerate(text.splitlines(), 1) if "# review" in line)
+    lines = enumerate(text.splitlines(), 1)
+    _print_lines(f"{path}:{number}: {line.strip()}" for number, line in lines if "# review" in line)
     print(f"Then run: duplus prompts check {args.dataset}")
     return 0
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Check a dataset's prompts, one file, or the whole registry; report all problems at once."""
+    """Check the prompts of a dataset, one file or the whole registry, and report all problems at once."""
     from duplus_nnunet.prompt_registry.checking import check_files, check_raw_dataset
     from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER, registry_folders
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
@@ -78,10 +80,9 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """List the datasets, contexts and targets of the registry."""
-    from duplus_nnunet.commands.prompts_text import summarise
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
-    summary = summarise((*users_registry(), *shipped_files()))
+    summary = _summarise((*users_registry(), *shipped_files()))
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
@@ -95,70 +96,69 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Show a dataset's prompts, or in which datasets a target occurs."""
-    from duplus_nnunet.commands.prompts_text import describe_entry, describe_target
+    """Show the prompts of a dataset, or the datasets in which a target occurs."""
     from duplus_nnunet.prompt_registry.finding import find_targets
 
     entry = _find_entry(args.name)
     if entry is not None:
-        _print_lines(describe_entry(entry, args.paraphrases))
+        _print_lines(_describe_entry(entry, args.paraphrases))
         return 0
     for file, target in find_targets(args.name):
-        _print_lines(describe_target(file, target))
+        _print_lines(_describe_occurrence(file, target))
     return 0
 
 
 def run_similar(args: argparse.Namespace) -> int:
-    """Compare a dataset's target prompts: a table, a PNG, and the pairs too alike to steer by."""
-    from duplus_nnunet.prompt_registry.similarity import compare_targets, draw_similarity, format_table
+    """Compare the target prompts of a dataset: print a table, draw a PNG, and list pairs that are too similar."""
+    from duplus_nnunet.prompt_registry.similarity import compare_targets, describe_similarity, draw_similarity
 
     entry = _require_entry(args.name)
     similarity = compare_targets(entry, args.encoder, args.pooling)
     if len(similarity.names) <= _WIDEST_TABLE:
-        _print_lines(format_table(similarity))
+        _print_lines(describe_similarity(similarity))
     else:
         print(f"{len(similarity.names)} targets: the table is too wide to print, see the picture.")
     path = Path(args.png or f"similar_{entry.dataset.replace(' ', '_')}.png")
     draw_similarity(similarity, path)
     print(f"Wrote {path}.")
-    alike = similarity.too_alike(args.threshold)
-    _print_lines(f"too alike to steer by: {first!r} and {second!r} ({cosine:.3f})" for cosine, first, second in alike)
-    print(f"{len(alike) or 'No'} pair{'' if len(alike) == 1 else 's'} at or above {args.threshold}.")
+    pairs = similarity.too_similar(args.threshold)
+    _print_lines(f"too similar: {first!r} and {second!r} ({cosine:.3f})" for cosine, first, second in pairs)
+    print(f"{len(pairs) or 'No'} pair{'' if len(pairs) == 1 else 's'} at or above {args.threshold}.")
     return 0
 
 
 def run_embed(args: argparse.Namespace) -> int:
-    """Embed texts into a store, so that using them needs no encoder."""
+    """Embed texts and store the embeddings, so that planning needs no encoder for them."""
     from tqdm import tqdm
 
     from duplus_nnunet.errors import EncoderError
     from duplus_nnunet.prompt_registry import entry_texts
+    from duplus_nnunet.prompt_registry.embedding import fill_store
     from duplus_nnunet.prompt_registry.encoder import TextEncoder
     from duplus_nnunet.prompt_registry.finding import users_registry
     from duplus_nnunet.prompt_registry.registry_file import file_entry
     from duplus_nnunet.prompt_registry.shipped_texts import shipped_texts
     from duplus_nnunet.prompt_registry.store import user_folder
-    from duplus_nnunet.prompt_registry.store_filling import fill_store
 
     texts = [text for name in args.names for text in entry_texts(_require_entry(name))]
     if not args.names:
         texts = [*shipped_texts(), *(text for file in users_registry() for text in entry_texts(file_entry(file)))]
     if args.trust_remote_code not in (None, args.encoder):
         message = f"--trust-remote-code names {args.trust_remote_code!r}, but the encoder is {args.encoder!r}."
-        raise EncoderError(f"{message} Name the encoder itself, in the same words.")
+        raise EncoderError(f"{message} Give the same name to both options.")
     model = TextEncoder(args.encoder, args.pooling, trusted=args.trust_remote_code is not None)
     folder = Path(args.output) if args.output else user_folder()
     with tqdm(total=len(set(texts)), desc="embedding", unit="text", disable=None) as bar:
-        done = fill_store(texts, model, folder, args.overwrite, bar.update)
-    identity = done.identity
-    print(f"{done.path}: {done.added} texts added to the {done.known} it held.")
+        stored = fill_store(texts, model, folder, args.overwrite, bar.update)
+    identity = stored.identity
+    print(f"{stored.path}: {stored.added} texts added to {stored.known} stored before.")
     print(f"encoder {identity.name}, pooling {identity.pooling}, dimension {identity.dimension}")
     print(f"weights {identity.sha256}")
     return 0
 
 
 def run_where(args: argparse.Namespace) -> int:
-    """Say which file a dataset's prompts come from, or where files are looked for."""
+    """Show which file the prompts of a dataset come from, or where files are looked for."""
     from duplus_nnunet.prompt_registry import search_entry
     from duplus_nnunet.prompt_registry.finding import FILE_NAME, FOLDERS_VARIABLE, SHIPPED_FOLDER, registry_folders
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
@@ -168,17 +168,17 @@ def run_where(args: argparse.Namespace) -> int:
         print(f"1. {FILE_NAME} beside the raw dataset's dataset.json")
         print(f"2. folders of {FOLDERS_VARIABLE}: {folders or 'not set'}")
         print(f"3. shipped files: {SHIPPED_FOLDER}")
-        print("4. else a draft from dataset.json")
+        print("4. a draft from dataset.json if no file is found")
         return 0
     dataset = open_raw_dataset(args.dataset)
     search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
-    _print_lines(search.steps)
+    _print_lines(search.explanations)
     print(f"{dataset.name}: {len(search.entry.targets)} targets, {search.entry.origin}")
     return 0
 
 
 def _find_entry(name: str) -> "Entry | None":
-    """Find an entry by file, by raw dataset, or by a name that a registry file goes by."""
+    """Find an entry by file, by raw dataset, or by the name of a dataset in the registry."""
     from duplus_nnunet.prompt_registry import find_entry
     from duplus_nnunet.prompt_registry.finding import find_by_name
     from duplus_nnunet.prompt_registry.raw_dataset import has_raw_dataset, open_raw_dataset
@@ -204,6 +204,78 @@ def _require_entry(name: str) -> "Entry":
         known = [file.form.dataset for file in (*users_registry(), *shipped_files())]
         raise PromptError(describe_unknown("dataset", name, known))
     return entry
+
+
+def _summarise(files: Sequence["RegistryFile"]) -> dict[str, Any]:
+    """Summarise registry files as plain data for JSON, with the numbers of datasets, contexts and distinct targets."""
+    contexts = {context.name for file in files for context in file.contexts.values()}
+    modalities = {context.modality for file in files for context in file.contexts.values()}
+    targets = {name for file in files for name in file.targets}
+    return {
+        "counts": {"datasets": len(files), "contexts": len(contexts), "distinct_targets": len(targets)},
+        "modalities": sorted(modalities),
+        "datasets": [_summarise_file(file) for file in files],
+    }
+
+
+def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
+    """Yield lines that show the prompts of a dataset."""
+    from duplus_nnunet.prompt_registry import context_sentences
+
+    yield f"{entry.dataset}   ({entry.origin})"
+    if entry.source:
+        yield f"source: {entry.source}"
+    for context in entry.contexts.values():
+        default = " (default)" if context.name == entry.default_context else ""
+        yield f"context {context.name}{default}: context prompt {context_sentences(context)[0]!r}"
+        if with_paraphrases:
+            yield from (f"    {text}" for text in context_sentences(context)[1:])
+    default_context = entry.contexts[entry.default_context]
+    for target in entry.targets:
+        yield from _describe_target(target, default_context, with_paraphrases)
+
+
+def _describe_occurrence(file: "RegistryFile", target: "Target") -> Iterator[str]:
+    """Yield lines that show a target in one registry file."""
+    yield f"{file.form.dataset}   ({file.at('targets', target.name)})"
+    for context in file.contexts.values():
+        yield f"    context {context.name}"
+        yield from _describe_target(target, context, with_paraphrases=False)
+
+
+def _describe_target(target: "Target", context: "Context", with_paraphrases: bool) -> Iterator[str]:
+    from duplus_nnunet.prompt_registry import target_sentences
+
+    sentence, *paraphrases = target_sentences(context, target)
+    facts = [f"label {target.label!r}" if target.label != target.name else ""]
+    facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
+    facts += [f"mirror image: {target.partner}" if target.partner else ""]
+    facts += ["" if target.missing == "absent" else "not annotated where the label is missing"]
+    known = "; ".join(fact for fact in facts if fact)
+    yield f"  {target.name}: target prompt {sentence!r}" + (f"; {known}" if known else "")
+    if with_paraphrases:
+        yield from (f"    {text}" for text in paraphrases)
+
+
+def _summarise_file(file: "RegistryFile") -> dict[str, Any]:
+    return {
+        "dataset": file.form.dataset,
+        "file": str(file.path),
+        "source": file.form.source,
+        "contexts": {
+            context.name: {"modality": context.modality, "region": context.region, "prompt": context.prompt}
+            for context in file.contexts.values()
+        },
+        "targets": [
+            {
+                "name": target.name,
+                "synonyms": list(target.synonyms),
+                "partner": target.partner,
+                "missing": target.missing,
+            }
+            for target in file.targets.values()
+        ],
+    }
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -235,13 +307,15 @@ def _add_draft(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: prompts.yaml beside dataset.json)"
     )
-    parser.add_argument("--stdout", action="store_true", help="print it instead of writing a file")
-    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+    parser.add_argument("--stdout", action="store_true", help="print the draft instead of writing a file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add(commands, "check", run_check, "check 501")
-    parser.add_argument("what", nargs="?", metavar="DATASET|FILE", help=f"a YAML file, or a {_DATASET} (default: all)")
+    parser.add_argument(
+        "what", nargs="?", metavar="DATASET|FILE", help=f"a YAML file, or a {_DATASET} (default: the whole registry)"
+    )
 
 
 def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -258,12 +332,12 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from duplus_nnunet.prompt_registry.similarity import TOO_ALIKE
+    from duplus_nnunet.prompt_registry.similarity import TOO_SIMILAR
 
     parser = _add(commands, "similar", run_similar, "similar BTCV --png btcv.png")
     parser.add_argument("name", metavar="NAME", help="a dataset of the registry, a raw dataset or a YAML file")
     parser.add_argument("--png", metavar="FILE", help="picture to write (default: similar_NAME.png)")
-    parser.add_argument("--threshold", type=float, default=TOO_ALIKE, help="cosine, -1 to 1 (default: %(default)s)")
+    parser.add_argument("--threshold", type=float, default=TOO_SIMILAR, help="cosine, -1 to 1 (default: %(default)s)")
     _add_encoder(parser)
 
 
@@ -273,12 +347,16 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", help="store folder (default: DUPLUS_EMBEDDINGS or the cache)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="discard what other weights of that name have left")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="embed all texts again, and delete stores of other weights under that name",
+    )
     parser.add_argument(
         "--trust-remote-code",
         metavar="NAME",
-        help="run Python code that this encoder brings along; NAME is that of --encoder (default: never; the variable "
-        "DUPLUS_TRUST_REMOTE_CODE, names separated by commas, asks for it in all commands)",
+        help="run the Python code that comes with this encoder; NAME as for --encoder (default: never; the variable "
+        "DUPLUS_TRUST_REMOTE_CODE, with names separated by commas, allows it in all commands)",
     )
     _add_encoder(parser)
 
@@ -291,5 +369,7 @@ def _add_where(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", metavar="NAME|FOLDER", help="text encoder: hub name or folder (default: embedded)")
-    parser.add_argument("--pooling", choices=("mean", "cls", "eos"), help="default: the encoder's own")
+    parser.add_argument(
+        "--encoder", metavar="NAME|FOLDER", help="text encoder: hub name or folder (default: all-MiniLM-L6-v2)"
+    )
+    parser.add_argument("--pooling", choices=("mean", "cls", "eos"), help="pooling (default: the encoder's own)")

@@ -1,4 +1,4 @@
-"""`duplus prompts sensitivity`: how much the wording of a prompt matters to a trained model."""
+"""`duplus prompts sensitivity`: measures how the wording of prompts changes the Dice score of a trained model."""
 
 import argparse
 import contextlib
@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.text_table import format_table
+
 if TYPE_CHECKING:
     from duplus_nnunet.sensitivity.study import SensitivityReport
     from duplus_nnunet.sensitivity.wordings import Score, TargetScores
 
 _DESCRIPTION = """\
-Score every wording of a model's targets on cases with known truth: T2 itself, T2 by each synonym, and each paraphrase.
+Score every wording of a model's targets on labelled cases: the target prompt, the prompt with each synonym, and each
+paraphrase.
 
-Dice of a wording is that of the target's own mask, its probability above one half, whatever other targets would have
-claimed; nan where the case does not hold the target. The spread of a target is the Dice of its best wording less that
-of its worst. Only the sentence is varied: the bare name that is encoded beside it stays the target's. All wordings
-share one pass of the network, so that the image is preprocessed once and its features are computed once.
+The Dice of a wording is that of the target's own mask (probability above 0.5), regardless of other targets; nan if the
+case does not contain the target. The spread of a target is the Dice of its best wording minus that of its worst. Only
+the sentence varies; the bare name that is encoded with it is unchanged. All wordings share one pass of the network, so
+that each image is preprocessed, and its features are computed, only once.
 """
 _EPILOG = """\
 examples:
@@ -32,7 +35,7 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     """Declare the sub-command."""
     parser = commands.add_parser(
         "sensitivity",
-        help="Score every wording of a model's targets on cases with known truth.",
+        help="Score every wording of a model's prompts on labelled cases.",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,37 +44,53 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("-m", "--model", metavar="FOLDER", required=True, help="model folder, with fold_0 and so on")
     parser.add_argument(
         "-i", "--images", metavar="FILE", nargs="+", required=True,
-        help="images of one case, a file a channel; or a folder of cases, named as in imagesTr",
+        help="images of one case, one file for each channel; or a folder of cases, named as in imagesTr",
     )  # fmt: skip
-    parser.add_argument("-l", "--label", metavar="FILE", required=True, help="label map of that case; or their folder")
-    parser.add_argument("-f", "--folds", metavar="FOLD", nargs="+", help="folds to average (default: all there are)")
+    parser.add_argument(
+        "-l", "--label", metavar="FILE", required=True, help="label map of the case, or the folder of label maps"
+    )
+    parser.add_argument(
+        "-f", "--folds", metavar="FOLD", nargs="+", help="folds to average (default: all trained folds)"
+    )
     parser.add_argument(
         "-chk", metavar="NAME", default="checkpoint_final.pth", help="checkpoint (default: %(default)s)"
     )
-    parser.add_argument("--context", metavar="NAME", help="context (T1) of the images (default: the model's own)")
-    parser.add_argument("--targets", metavar="NAME", nargs="+", help="targets to score (default: all)")
-    parser.add_argument("--contexts-too", action="store_true", help="vary T1 too; each wording is a pass of its own")
-    parser.add_argument("--json", metavar="FILE", help="write everything there as well, a case at a time")
-    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is one, else cpu")
     parser.add_argument(
-        "-step_size", type=_read_share, default=0.5, help="of the sliding window (default: %(default)s)"
+        "--context", metavar="NAME", help="context of the images (default: the model's default context)"
     )
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time: faster, less accurate")
+    parser.add_argument("--targets", metavar="NAME", nargs="+", help="targets to score (default: all)")
+    parser.add_argument(
+        "--contexts-too",
+        action="store_true",
+        help="vary the context prompt too; each of its wordings needs a pass of its own",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write all results to this file, with the Dice of each case"
+    )
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="device (default: cuda if available, else cpu)")
+    parser.add_argument(
+        "-step_size",
+        type=_read_share,
+        default=0.5,
+        help="step size of the sliding window, as a share of the patch (default: %(default)s)",
+    )
+    parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: faster, less accurate")
     parser.add_argument(
         "--memory", metavar="GIB", type=_read_positive, default=4.0,
-        help="what the maps of one pass may take; with less, there are more passes (default: %(default)s)",
+        help="memory for the probability maps of one pass; less memory needs more passes (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(run=run_sensitivity)
 
 
 def run_sensitivity(args: argparse.Namespace) -> int:
-    """Measure, print and, on request, write the report."""
+    """Measure, print the report and, on request, write it."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure
+    from duplus_nnunet.outputs.files import require_writable_file, write_text
+    from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure_sensitivity
 
     if args.json:
-        _check_writable(Path(args.json))
-    question = SensitivityRequest(
+        require_writable_file(Path(args.json), "Choose another file with --json.")
+    request = SensitivityRequest(
         model=args.model,
         images=tuple(args.images),
         label=args.label,
@@ -82,23 +101,27 @@ def run_sensitivity(args: argparse.Namespace) -> int:
         with_contexts=args.contexts_too,
     )
     device = str(choose_device(args.device))
-    means = MeasurementSettings(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
-    with contextlib.redirect_stdout(sys.stderr):  # what nnU-Net prints is no part of the report
-        report = measure(question, means)
-    for line in write_text(report):
+    settings = MeasurementSettings(device, args.step_size, not args.disable_tta, args.memory, sys.stderr.isatty())
+    with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's output is not part of the report
+        report = measure_sensitivity(request, settings)
+    for line in describe_report(report):
         print(line)
     if args.json:
-        _write_json(Path(args.json), {"model": args.model, "checkpoint": args.chk, **to_json(report)})
+        content = {"model": args.model, "checkpoint": args.chk, **to_json(report)}
+        write_text(Path(args.json), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         print(f"Wrote {args.json}.")
     return 0
 
 
-def write_text(report: "SensitivityReport") -> Iterator[str]:
-    """Yield the report's lines: a table a target, and a summary."""
+def describe_report(report: "SensitivityReport") -> Iterator[str]:
+    """Yield the lines of the report: a table for each target, and a summary."""
     several = f", mean over {len(report.cases)} cases" if len(report.cases) > 1 else ""
-    yield f"context {report.context}: T1 {report.t1!r}"
+    yield f"context {report.context}: context prompt {report.t1!r}"
     yield f"{'case ' if not several else 'cases '}{', '.join(report.cases)}; Dice of each target's own mask{several}"
-    for title, targets in (("wordings of T2", report.targets), ("wordings of T1", report.contexts)):
+    for title, targets in (
+        ("wordings of target prompts", report.targets),
+        ("wordings of the context prompt", report.contexts),
+    ):
         if targets:
             yield ""
             yield title
@@ -108,7 +131,7 @@ def write_text(report: "SensitivityReport") -> Iterator[str]:
 
 
 def to_json(report: "SensitivityReport") -> dict[str, Any]:
-    """Give the report as plain data; null stands for nan."""
+    """Return the report as plain data for JSON, with null in place of NaN."""
     return {
         "context": report.context,
         "context_prompt": report.t1,
@@ -125,20 +148,20 @@ def _write_target(target: "TargetScores") -> Iterator[str]:
         return
     worst = target.worst
     yield f"  {label}: spread {target.spread:.3f}, worst {worst.dice:.3f} by {worst.wording.text!r}"
-    for score in target.scores:
-        yield f"    {score.dice:.3f}  {score.wording.kind:<13}  {score.wording.text}"
+    rows = [(f"{score.dice:.3f}", score.wording.kind, score.wording.text) for score in target.scores]
+    yield from format_table(rows, indent="    ")
 
 
 def _sum_up(title: str, targets: "tuple[TargetScores, ...]") -> str:
     known = [target for target in targets if not math.isnan(target.spread)]
     if not known:
-        return f"{title}: none of the {len(targets)} target(s) is in the label map, so nothing was scored."
-    most = max(known, key=lambda target: target.spread)
+        return f"{title}: none of the {len(targets)} target(s) occurs in the label maps, so that nothing was scored."
+    widest = max(known, key=lambda target: target.spread)
     mean = sum(target.spread for target in known) / len(known)
     best = sum(target.own.dice >= max(score.dice for score in target.scores) for target in known)
     return (
-        f"{title}: spread of {len(known)} of {len(targets)} target(s) {mean:.3f} on average, {most.spread:.3f} at most "
-        f"({most.target}); the model's own wording is the best one for {best} of them."
+        f"{title}: spread of {len(known)} of {len(targets)} target(s) {mean:.3f} on average, at most "
+        f"{widest.spread:.3f} ({widest.target}); the model's own wording is the best one for {best} of them."
     )
 
 
@@ -162,30 +185,15 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".writing")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Stop before anything is computed if the report could not be written."""
-    from duplus_nnunet.errors import DataError
-
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
-        raise DataError(f"The report cannot be written: {path} {fault}. Choose another file by --json.")
-
-
 def _read_share(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share of the patch; it lies above 0 and is at most 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a share of the patch: expected a number above 0 and at most 1")
     return value
 
 
 def _read_positive(text: str) -> float:
     value = float(text)
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no amount of memory; it is above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not an amount of memory: expected a number above 0")
     return value

@@ -1,1 +1,1 @@
-"""Data: tables of cases, composed datasets, how often cases are drawn, and generated bodies for demonstrations."""
+"""Data: tables of cases, composed datasets, sampling of cases, plausibility of images, and generated phantoms."""

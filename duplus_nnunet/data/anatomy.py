@@ -1,9 +1,7 @@
-"""Random abdominal anatomies, drawn as numbers only: which solid lies where, how large, how it is bent.
+"""Draws random abdominal anatomies: the positions, sizes and deformation of solids, without voxels or intensities.
 
-In: a seeded generator. Out: an `Anatomy`. Nothing here knows a voxel, an intensity or a file.
-
-Coordinates are the patient's, in mm, from the middle of the volume: x to the patient's right, y to the front, z to the
-head (RAS, NIfTI's world). The patient's left is negative x, whichever way an image stores it.
+Coordinates are in mm from the centre of the volume: x to the patient's right, y to the front, z to the head (RAS, the
+world coordinates of NIfTI). The patient's left is negative x, whatever the orientation of an image.
 """
 
 from dataclasses import dataclass, replace
@@ -35,10 +33,10 @@ class Solid:
 
     Attributes:
         tissue: A label, or an unlabelled tissue such as `muscle`.
-        centre: Middle, in mm.
-        radii: Half axes before turning, in mm.
-        angles: Turns about x, y and z, in degrees.
-        gap: Width of the fat that is cleared of other tissues around it, in mm, so that neighbours stay apart.
+        centre: Centre, in mm.
+        radii: Semi-axes before rotation, in mm.
+        angles: Rotation about x, y and z, in degrees.
+        gap: Width of the layer of fat around it, in mm, which separates it from its neighbours.
     """
 
     tissue: str
@@ -50,12 +48,12 @@ class Solid:
 
 @dataclass(frozen=True)
 class Bend:
-    """One plane wave of a smooth displacement.
+    """One plane wave of a smooth displacement field.
 
     Attributes:
         amplitude: Displacement along x, y and z, in mm.
-        frequency: Waves a mm along x, y and z.
-        phase: In radians.
+        frequency: Waves per mm along x, y and z.
+        phase: Phase, in radians.
     """
 
     amplitude: Triple
@@ -65,7 +63,7 @@ class Bend:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient: solids in the order in which they are painted (later ones on top), and how space is bent."""
+    """One patient: solids in the order in which they are painted (later ones on top), and a displacement field."""
 
     solids: tuple[Solid, ...]
     bends: tuple[Bend, ...] = ()
@@ -94,14 +92,14 @@ _MIDLINE = (
 
 
 def mirror(solid: Solid) -> Solid:
-    """Reflect a solid at the body's midline, so that right becomes left."""
+    """Reflect a solid in the sagittal midplane, so that right becomes left."""
     x, y, z = solid.centre
     about_x, about_y, about_z = solid.angles
     return replace(solid, centre=(-x, y, z), angles=(about_x, -about_y, -about_z))
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a patient: a size of body, and for each organ a place, a size and a turn of its own."""
+    """Draw a patient: the size of the body, and the position, size and rotation of each organ."""
     size = rng.uniform(0.92, 1.05)
     right = replace(_KIDNEY, tissue="right kidney")
     left = replace(mirror(_KIDNEY), tissue="left kidney")
@@ -115,16 +113,16 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def measure_depth(solid: Solid, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Estimate how far points lie outside a solid.
+    """Estimate the distance of points from the surface of a solid.
 
     Args:
-        solid: What to measure from.
+        solid: The solid.
         points: Coordinates in mm, shape (3, ...).
 
     Returns:
-        Distance in mm to first order, negative inside, shape (...).
+        Distances in mm to first order, negative inside, shape (...).
     """
-    # The columns of the rotation are the solid's own axes.
+    # The columns of the rotation matrix are the axes of the solid.
     turned = np.tensordot(rotation(solid.angles).T, points - _column(solid.centre, points), axes=1)
     inverse = (1.0 / _column(solid.radii, points)).astype(np.float32)
     scaled = turned * inverse
@@ -135,7 +133,7 @@ def measure_depth(solid: Solid, points: NDArray[np.float32]) -> NDArray[np.float
 
 
 def bend_points(points: NDArray[np.float32], bends: tuple[Bend, ...]) -> NDArray[np.float32]:
-    """Displace points smoothly by the sum of all bends; shapes (3, ...), mm."""
+    """Displace points by the sum of all plane waves; shapes (3, ...), in mm."""
     moved = points.copy()
     for bend in bends:
         angle = 2.0 * np.pi * (points * _column(bend.frequency, points)).sum(axis=0) + bend.phase
@@ -144,7 +142,7 @@ def bend_points(points: NDArray[np.float32], bends: tuple[Bend, ...]) -> NDArray
 
 
 def rotation(angles: Triple) -> NDArray[np.float32]:
-    """Build the matrix that turns about x, then y, then z, by degrees; shape (3, 3)."""
+    """Build the matrix (3, 3) of rotations about x, then y, then z, given in degrees."""
     matrix = np.eye(3)
     for axis, degrees in enumerate(angles):
         cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

@@ -1,7 +1,7 @@
-"""Which case comes from where, and which targets are annotated in it: in comes a JSON file, out comes a checked table.
+"""Reads and writes the table of cases: the source of each case, and the targets that are annotated in it.
 
-`duplus compose` writes it into a raw dataset. The planner writes one beside every plans file, for datasets that were
-not composed too, so that preprocessing, training and scoring read one form.
+`duplus compose` writes it into a raw dataset. The planner writes one beside every plans file, also for datasets that
+were not composed, so that preprocessing, training and evaluation read the same form.
 """
 
 import json
@@ -23,13 +23,13 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class Source:
-    """Cases of one origin: a dataset, or that part of one which shares a context.
+    """A source: the cases of a dataset, or of that part of it which has one context.
 
     Attributes:
-        dataset: nnU-Net's name of the raw dataset it was taken from.
-        context: Context prompt (T1) of its images, a key of the plans' contexts.
+        dataset: nnU-Net's name of the raw dataset that its cases come from.
+        context: Context of its images, a key of the plans' contexts.
         targets: Names of the targets that are annotated in at least one of its cases.
-        channels: Channel names of its images, as the raw dataset has them; nnU-Net normalises by them.
+        channels: Channel names of its images in the raw dataset, which decide on nnU-Net's normalisation.
     """
 
     __pydantic_config__ = _STRICT
@@ -46,9 +46,9 @@ class Case:
 
     Attributes:
         source: Name of its source.
-        patient: Who was imaged; a patient's cases stay on one side of every split.
-        annotated: Names of the targets that were looked for in it. All others are unknown, never background.
-        present: Those of them that it contains.
+        patient: The patient; all cases of a patient are either in training or in validation.
+        annotated: Names of the targets that were annotated in it. All others are unknown, never background.
+        present: The annotated targets that it contains.
     """
 
     __pydantic_config__ = _STRICT
@@ -66,11 +66,11 @@ class CaseTable:
     Attributes:
         sources: Sources by name.
         cases: Training cases by nnU-Net's case identifier.
-        tests: Cases of imagesTs in the same way.
-        spacing: Whether each context has a target spacing of its own, or all share one.
+        tests: Cases of imagesTs in the same form.
+        spacing: Whether each context has a target spacing of its own (context) or all share one (shared).
 
     Raises:
-        DataError: A case is of no source, or contains what was not annotated.
+        DataError: The source of a case is unknown, or a case contains a target that was not annotated in it.
     """
 
     __pydantic_config__ = _STRICT
@@ -84,9 +84,9 @@ class CaseTable:
         for identifier, case in {**self.tests, **self.cases}.items():
             if case.source not in self.sources:
                 raise DataError(f"Case {identifier!r}: {describe_unknown('source', case.source, self.sources)}")
-            stray = [name for name in case.present if name not in case.annotated]
-            if stray:
-                raise DataError(f"Case {identifier!r} contains {stray[0]!r}, which is not among its annotated targets.")
+            extra = [name for name in case.present if name not in case.annotated]
+            if extra:
+                raise DataError(f"Case {identifier!r} contains {extra[0]!r}, which is not among its annotated targets.")
 
     def of_source(self, name: str) -> dict[str, Case]:
         """Return the training cases of one source."""
@@ -96,19 +96,19 @@ class CaseTable:
         """Return a training or test case.
 
         Raises:
-            DataError: There is none of that name.
+            DataError: There is no case of that name.
         """
-        found = self.cases.get(identifier) or self.tests.get(identifier)
-        if found is None:
+        case = self.cases.get(identifier) or self.tests.get(identifier)
+        if case is None:
             raise DataError(describe_unknown("case", identifier, {**self.cases, **self.tests}))
-        return found
+        return case
 
 
 def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
-    """Read a folder's table; None if there is none.
+    """Read the table of cases in a folder; None if there is none.
 
     Raises:
-        DataError: It cannot be read, or is not of the form.
+        DataError: The table cannot be read, or does not have the expected form.
     """
     file = Path(folder) / FILE_NAME
     try:
@@ -117,7 +117,7 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
         return None
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{file} cannot be read: {error}. Write it again by `duplus compose`, or by planning."
+            f"{file} cannot be read: {error}. Write it again with `duplus compose`, or by planning."
         ) from error
     version = content.pop("version", None) if isinstance(content, dict) else None
     if version != VERSION:
@@ -133,7 +133,7 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
 
 
 def write_case_table(table: CaseTable, folder: str | os.PathLike[str]) -> None:
-    """Write a table into a folder, under a temporary name that is then renamed."""
+    """Write a table of cases atomically into a folder."""
     file = Path(folder) / FILE_NAME
     temporary = file.with_name(file.name + ".writing")
     temporary.write_text(json.dumps({"version": VERSION, **asdict(table)}, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,7 @@
-"""Phantom datasets: abdomens with known truth, written as an nnU-Net raw dataset.
+"""Simulates scans of random abdomens with known label maps, and writes them as cases of a raw nnU-Net dataset.
 
-In: numbers of cases, a seed and a way of scanning. Out: a folder with imagesTr, labelsTr, imagesTs, labelsTs and
-dataset.json.
-
-In CT liver, spleen and both kidneys share one intensity, and everywhere the kidneys share intensity and shape: what
-tells them apart is where they lie, and which of them is meant only the target prompt can say.
+In CT, liver, spleen and both kidneys have the same intensity, and in every modality both kidneys have the same
+intensity and shape. They differ only in position, so that only the target prompt states which of them to segment.
 """
 
 import json
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, bend_points, draw_anatomy, measure_depth
-from duplus_nnunet.data.scans import CT, Scan
+from duplus_nnunet.data.scans import Scan
 from duplus_nnunet.errors import DataError
 
 _FINER = 2
@@ -31,12 +28,12 @@ _TISSUES = ("air", "fat", "muscle", "bowel", *LABELS)
 
 @dataclass(frozen=True)
 class Phantom:
-    """A scanned anatomy and its truth, on one grid.
+    """A scanned anatomy and its true labels on the same grid.
 
     Attributes:
         image: Intensities, float32, axes as stored.
         labels: Label values of `LABELS`, 0 for background, uint8, same shape.
-        affine: From voxel indices to mm in NIfTI's world (RAS), shape (4, 4).
+        affine: Matrix (4, 4) from voxel indices to the world coordinates of NIfTI (RAS), in mm.
     """
 
     image: NDArray[np.float32]
@@ -45,12 +42,12 @@ class Phantom:
 
 
 def scan_anatomy(anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> Phantom:
-    """Image an anatomy: the same one may be scanned again in another way.
+    """Simulate a scan of an anatomy.
 
     Args:
-        anatomy: Who is scanned.
-        scan: How.
-        rng: Source of the noise and the shading.
+        anatomy: The patient.
+        scan: The scanner.
+        rng: Random generator of noise and shading.
     """
     tissues = _paint_tissues(anatomy, scan)
     image = _take_image(tissues, scan, rng)
@@ -59,48 +56,22 @@ def scan_anatomy(anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> Phan
     return _orient(Phantom(image, _take_labels(tissues), affine), scan.orientation)
 
 
-def write_phantom_dataset(folder: Path, training_cases: int, test_cases: int, seed: int, scan: Scan = CT) -> list[str]:
-    """Write an nnU-Net raw dataset of phantoms, each case with an anatomy of its own.
-
-    Args:
-        folder: The dataset's folder, such as `nnUNet_raw/Dataset999_Phantom`; must not exist.
-        training_cases: Number of cases in imagesTr and labelsTr.
-        test_cases: Number of cases in imagesTs and labelsTs.
-        seed: The same seed gives the same cases, whatever their number.
-        scan: How all cases are scanned.
-
-    Returns:
-        The case identifiers of the test cases.
-
-    Raises:
-        DataError: The folder exists already.
-    """
-    tests = [f"test_{number:03d}" for number in range(test_cases)]
-    with open_new_dataset(folder) as new:
-        for number in range(training_cases):
-            write_case(new, "Tr", f"train_{number:03d}", make_phantom(seed, 0, number, scan))
-        for number, case in enumerate(tests):
-            write_case(new, "Ts", case, make_phantom(seed, 1, number, scan))
-        describe_dataset(new, LABELS, scan.channel, training_cases)
-    return tests
-
-
 def make_phantom(seed: int, group: int, number: int, scan: Scan) -> Phantom:
-    """Draw and scan one anatomy; it depends on the three numbers and the scan, and on nothing else."""
+    """Draw and scan one anatomy; the result depends only on the arguments."""
     anatomy = draw_anatomy(np.random.default_rng([seed, group, number, 0]))
     return scan_anatomy(anatomy, scan, np.random.default_rng([seed, group, number, 1]))
 
 
 @contextmanager
 def open_new_dataset(folder: Path) -> Iterator[Path]:
-    """Give a folder to write a raw dataset to; it gets its name when all is written.
+    """Create a raw dataset atomically: yield a temporary folder, which is renamed at the end.
 
     Raises:
         DataError: The folder exists already.
     """
     if folder.exists():
         raise DataError(
-            f"{folder} exists already; expected a new folder to write phantoms to. Delete it or name another."
+            f"{folder} exists already; phantoms are written to a new folder. Delete it, or name another one."
         )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -111,18 +82,18 @@ def open_new_dataset(folder: Path) -> Iterator[Path]:
 
 
 def write_case(folder: Path, part: str, case: str, phantom: Phantom) -> None:
-    """Write image and labels of a case into a dataset; the part is `Tr` or `Ts`."""
+    """Write the image and label map of a case to a dataset; the part is `Tr` or `Ts`."""
     save_volume(phantom.image, phantom.affine, folder / f"images{part}" / f"{case}_0000.nii.gz")
     save_volume(phantom.labels, phantom.affine, folder / f"labels{part}" / f"{case}.nii.gz")
 
 
 def save_volume(values: NDArray[Any], affine: NDArray[np.float64], file: Path) -> None:
-    """Write one volume as NIfTI, with its own type."""
+    """Write a volume as NIfTI, with its data type."""
     nibabel.save(nibabel.Nifti1Image(values, affine), file)
 
 
 def describe_dataset(folder: Path, labels: Mapping[str, int], channel: str, training_cases: int) -> None:
-    """Write dataset.json: label values from 1 by key, and the one channel."""
+    """Write the dataset.json of a dataset with one channel; label values start from 1."""
     content = {
         "name": "Phantom",
         "description": "Generated abdomens with known truth",
@@ -140,7 +111,7 @@ def _paint_tissues(anatomy: Anatomy, scan: Scan) -> NDArray[np.uint8]:
     for solid in anatomy.solids:
         depth, tissue = measure_depth(solid, points), _TISSUES.index(solid.tissue)
         if solid.gap:
-            # A gap grows no fat into the air, and does not cut a second lobe off the first.
+            # The gap adds no fat outside the body, and does not separate two solids of the same tissue.
             tissues[(depth < solid.gap) & (tissues > 0) & (tissues != tissue)] = _TISSUES.index("fat")
         tissues[depth < 0] = tissue
     return tissues
@@ -166,7 +137,7 @@ def _take_image(tissues: NDArray[np.uint8], scan: Scan, rng: np.random.Generator
 
 
 def _draw_shading(scan: Scan, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw a bias field: a slope in one direction, and in another one both ends brighter, as near receiver coils."""
+    """Draw a bias field: linear in one direction, and brighter at both ends of another, as near receiver coils."""
     slope, rise = (_draw_ramp(scan, rng) for _ in range(2))
     return np.asarray(np.exp(scan.shading * (slope + rise**2 / 2)), dtype=np.float32)
 

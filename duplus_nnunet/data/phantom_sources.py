@@ -1,8 +1,8 @@
-"""Three phantom datasets, each as one scanner and one group of readers would leave it, to be composed into one.
+"""Writes three raw datasets of phantoms, 901 (CT), 902 (MR) and 903 (PET), that can be composed into one.
 
-In: numbers of cases and a seed. Out: the raw datasets 901 (CT), 902 (MR) and 903 (PET). Their label sets overlap, in an
-order and a spelling of their own, and the prompts.yaml of each says what its labels mean. In some MR images nobody
-contoured the stomach. The training images are of different bodies, the test images of the same ones in all three.
+Their label sets overlap but differ in order and spelling, and the prompts.yaml of each defines its labels. In some MR
+images the stomach is not annotated. Training images show different bodies; test images show the same bodies in all
+three modalities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from duplus_nnunet.data.phantom import (
 from duplus_nnunet.data.scans import CT, MR, PET, Scan
 from duplus_nnunet.prompt_registry.finding import FILE_NAME
 
-# Of all seven structures, whatever the dataset's own labels are, with the values of `LABELS`.
+# Folder of label maps of all seven structures, with the values of `LABELS`, whatever the labels of the dataset.
 TRUTH_FOLDER = "truthTs"
 
 _TEST_BODIES = 1
@@ -38,12 +38,12 @@ class PhantomSource:
     """One phantom dataset.
 
     Attributes:
-        number: nnU-Net's, 901 or more; bodies to train on are drawn by it.
-        name: What stands for the modality in names, such as `CT`.
-        modality: Spelled out, for the context prompt.
-        scan: How its cases are scanned.
-        labels: Which structure a label of its dataset.json means, in the order of their values from 1.
-        left_out: Structures that nobody contoured in every third training case.
+        number: nnU-Net's dataset number, 901 or more; also part of the seed of the training bodies.
+        name: Short name of the modality, such as `CT`.
+        modality: Modality, spelled out for the context prompt.
+        scan: The scanner.
+        labels: The structure of each label in dataset.json, in the order of their values from 1.
+        left_out: Structures that are not annotated in every third training case.
     """
 
     number: int
@@ -64,7 +64,7 @@ class PhantomSource:
         return f"phantom_{self.name.casefold()}"
 
     def name_case(self, part: str, number: int) -> str:
-        """Name a case of a part (`train`, `test`); test cases of one number are of one body in all sources."""
+        """Name a case of a part (`train`, `test`); test cases with equal numbers show the same body in all sources."""
         return f"{self.name.casefold()}_{part}_{number:03d}"
 
 
@@ -113,15 +113,15 @@ def write_phantom_sources(
 ) -> None:
     """Write the raw datasets.
 
-    Beside nnU-Net's folders each has `truthTs`: the label maps of its test cases with all seven structures, so that
-    those can be scored too that were never annotated in it.
+    Each also has a folder `truthTs` with label maps of all seven structures in its test cases, so that predictions of
+    structures that are never annotated in its training cases can be scored.
 
     Args:
         raw: nnU-Net's folder of raw datasets.
         training_cases: Number of cases in imagesTr and labelsTr of each.
         test_cases: Number of cases in imagesTs and labelsTs of each.
         seed: The same seed gives the same cases, whatever their number.
-        sources: What to write.
+        sources: The datasets.
 
     Raises:
         DataError: One of the datasets exists already.
@@ -141,7 +141,7 @@ def write_phantom_sources(
 
 
 def annotate(truth: NDArray[np.uint8], source: PhantomSource, left_out: Sequence[str] = ()) -> NDArray[np.uint8]:
-    """Turn values of `LABELS` into those of a source; what it has no label for, or is left out, becomes background."""
+    """Replace the values of `LABELS` by those of a source; structures without a label or left out become background."""
     values = np.zeros(len(LABELS) + 1, dtype=np.uint8)
     for value, structure in enumerate(source.labels.values(), start=1):
         values[LABELS[structure]] = 0 if structure in left_out else value

@@ -1,30 +1,30 @@
-"""How often each case is drawn: in come sources with weights, out comes a list of cases to draw from evenly."""
+"""Computes how often each training case is drawn, from the weights of the sources."""
 
 from collections.abc import Mapping
 from math import sqrt
 
 from duplus_nnunet.data.case_table import Case
 
-# A case with a target that few others of its source contain is drawn up to this much more often.
+# A case with a target that is rare in its source is drawn more often, by at most this factor.
 _LARGEST_BONUS = 3.0
-# Repetitions are whole numbers; this many for the least likely case keep the others' shares within a few percent.
+# Repetitions are integers; with this many of the least likely case, the shares of the others are exact to a few %.
 _LEAST_REPEATS = 4
 
 
 def default_weight(cases: int) -> float:
-    """Return a source's weight: the square root of its number of cases, so that 200 cases do not drown 10."""
+    """Return the default weight of a source: the square root of its number of cases."""
     return sqrt(cases)
 
 
 def measure_shares(cases: Mapping[str, Case], weights: Mapping[str, float]) -> dict[str, float]:
-    """Return how likely each case is to be drawn; the sum is 1.
+    """Return the probability with which each case is drawn; their sum is 1.
 
-    A source is drawn by its weight. Inside a source, a case counts by the rarest target that it contains: by
-    sqrt(cases of the source / cases with that target), 3 at most.
+    A source is drawn by its weight. Within a source, the weight of a case depends on its rarest target:
+    sqrt(cases of the source / cases with that target), at most 3.
 
     Args:
         cases: Cases by identifier.
-        weights: Weights by source, 0 or more; those of sources without a case do not count.
+        weights: Weights by source, 0 or more; sources without a case are ignored.
     """
     bonuses = _measure_bonuses(cases)
     totals: dict[str, float] = {}
@@ -53,9 +53,9 @@ def _measure_bonuses(cases: Mapping[str, Case]) -> dict[str, float]:
 
 
 def repeat_cases(shares: Mapping[str, float]) -> list[str]:
-    """Return each case as often as its share asks for, so that even draws from the list have these shares.
+    """Repeat each case in proportion to its share, so that uniform draws from the list have these shares.
 
-    Where all shares are equal, each case stands there once. Cases with a share of 0 are left out.
+    If all shares are equal, each case occurs once. Cases with a share of 0 are left out.
     """
     drawn = {identifier: share for identifier, share in shares.items() if share > 0}
     least = min(drawn.values())

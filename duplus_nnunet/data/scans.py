@@ -1,7 +1,4 @@
-"""Ways of scanning a phantom: contrast, noise, sharpness and grid, with presets like CT, MR and PET.
-
-In: nothing. Out: `Scan`; another scanner is one of these with some values replaced.
-"""
+"""Simulated scanners for phantoms: contrast, noise, sharpness and grid, with presets for CT, MR and PET."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scan:
-    """How an anatomy is turned into an image.
+    """The properties of a scanner.
 
     Attributes:
         channel: Channel name in dataset.json, such as `CT`.
         intensities: Mean value of each tissue (HU for CT, SUV for PET, no unit for MR).
         noise: Standard deviation of the noise, in the unit of the intensities.
-        grain: What noise by counting adds: its variance is the square of this times the intensity, 0 for none.
+        grain: Strength of the counting noise, whose variance is the square of this times the intensity; 0 for none.
         blur: Standard deviation of the point spread, in mm.
-        shape: Voxels along left-right, front-back, head-foot.
+        shape: Number of voxels along left-right, front-back, head-foot.
         spacing: Size of a voxel along the same axes, in mm.
-        shading: Strength of a smooth change of brightness across the image (a bias field), 0 for none.
-        gain: Largest factor by which a whole image may be brighter or darker than the intensities say, 1 for none.
-        floor: Smallest value the scanner stores.
-        orientation: Directions in which the stored axes run, such as `LPS` (first axis to the patient's left).
+        shading: Strength of a smooth change of brightness across the image (a bias field); 0 for none.
+        gain: Largest factor by which a whole image may be brighter or darker than its intensities; 1 for none.
+        floor: Smallest value that the scanner stores.
+        orientation: Directions of the stored axes, such as `LPS` (first axis to the patient's left).
     """
 
     channel: str
@@ -57,7 +54,7 @@ CT = Scan(
     blur=3.0,
     floor=-1024.0,
 )
-# As weighted by T2 with the fat suppressed: water is bright, and blood that flows gives no signal.
+# As in a T2-weighted image with fat suppression: water is bright, and flowing blood gives no signal.
 MR = Scan(
     channel="MRI",
     intensities={

@@ -1,4 +1,4 @@
-"""How large targets are: in come volumes of training cases, out comes the range of each target in each context."""
+"""Summarises the volumes of each target in the training cases of each context, and reads them from plans."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import find_section
+from duplus_nnunet.plans_form import PlansForm, as_form
 
 KEY = "volumes"
 _DIGITS = 4
@@ -20,10 +20,10 @@ class VolumeRange:
     """Volumes of a target in training cases that contain it, in ml.
 
     Attributes:
-        min: The smallest one.
+        min: Smallest volume.
         p1: 1st percentile.
         p99: 99th percentile.
-        max: The largest one.
+        max: Largest volume.
         cases: Number of cases.
     """
 
@@ -39,51 +39,51 @@ class VolumeRange:
 def summarise_volumes(
     table: CaseTable, volumes: Mapping[str, Mapping[int, float]], regions: Mapping[str, Iterable[int]]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Summarise how large each target is, in the cases where it is annotated and present.
+    """Summarise the volumes of each target over the cases in which it is annotated and present.
 
     Args:
-        table: All cases; training cases alone are looked at.
+        table: All cases, of which only training cases are used.
         volumes: Volume of each label value in ml, by case.
-        regions: Label values that make up each target, by name.
+        regions: Label values of each target, by name.
 
     Returns:
         By context and target, a VolumeRange as plain data; targets that no case contains are left out.
     """
-    found: dict[str, dict[str, list[float]]] = {source.context: {} for source in table.sources.values()}
+    collected: dict[str, dict[str, list[float]]] = {source.context: {} for source in table.sources.values()}
     for identifier, case in table.cases.items():
-        targets = found[table.sources[case.source].context]
+        targets = collected[table.sources[case.source].context]
         for target in case.annotated:
             sizes = volumes.get(identifier, {})
             size = sum(sizes.get(value, 0.0) for value in regions.get(target, ()))
             if size > 0:
                 targets.setdefault(target, []).append(size)
     return {
-        context: {name: asdict(_summarise(many)) for name, many in targets.items()}
-        for context, targets in found.items()
+        context: {name: asdict(_summarise(sizes)) for name, sizes in targets.items()}
+        for context, targets in collected.items()
     }
 
 
-def read_volume_ranges(plans: Mapping[str, Any], context: str) -> dict[str, VolumeRange]:
-    """Read how large targets were in the training cases of a context.
+def read_volume_ranges(plans: Mapping[str, Any] | PlansForm, context: str) -> dict[str, VolumeRange]:
+    """Read the range of each target's volume in the training cases of a context.
 
     Args:
-        plans: Content of a plans file.
+        plans: Content of a plans file, or its form.
         context: Key of one of its contexts.
 
     Returns:
-        Ranges by target; nothing for plans that hold none, as older ones do.
+        Ranges by target; empty for older plans, which contain none.
 
     Raises:
-        PlansError: They are not of the form.
+        PlansError: The ranges are invalid; the message says where.
     """
-    found = find_section(plans)["contexts"][context].get(KEY, {})
+    form = as_form(plans)
     try:
-        return TypeAdapter(dict[str, VolumeRange]).validate_python(found)
+        return TypeAdapter(dict[str, VolumeRange]).validate_python(form.contexts[context].volumes)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("duplus.contexts", context, KEY, *first["loc"])))
         raise PlansError(
-            f"In the plans {plans.get('plans_name')!r}, {where}: {first['msg']}. Undo that, or plan the dataset again."
+            f"In the plans {form.plans_name!r}, {where}: {first['msg']}. Undo that, or plan the dataset again."
         ) from error
 
 

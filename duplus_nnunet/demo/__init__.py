@@ -1,1 +1,1 @@
-"""The parts of `duplus demo`: a folder, nnU-Net's commands, the scores and the control."""
+"""The parts of `duplus demo`: its folder, nnU-Net's commands, the scores and the control experiments."""

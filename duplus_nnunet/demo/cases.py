@@ -1,7 +1,4 @@
-"""The unseen cases of the demonstration: every unseen body is scanned in each contrast.
-
-In: how many bodies. Out: cases by name, and what is annotated in the training cases of each contrast.
-"""
+"""Lists the unseen cases of the demonstration, and the structures that are annotated in each contrast."""
 
 from dataclasses import dataclass
 
@@ -15,7 +12,7 @@ class UnseenCase:
 
     Attributes:
         source: The contrast.
-        number: Of the body; equal numbers are the same body in all contrasts.
+        number: Number of the body; equal numbers mean the same body in all contrasts.
     """
 
     source: PhantomSource
@@ -23,7 +20,7 @@ class UnseenCase:
 
     @property
     def name(self) -> str:
-        """nnU-Net's case identifier; distinct across contrasts."""
+        """nnU-Net's case identifier, unique across contrasts."""
         return self.source.name_case("test", self.number)
 
 
@@ -33,15 +30,15 @@ def list_cases(bodies: int) -> list[UnseenCase]:
 
 
 def list_annotated(source: PhantomSource) -> list[str]:
-    """List the structures that are annotated in training cases of a contrast, in the order of `LABELS`."""
+    """List the structures that are annotated in the training cases of a contrast, in the order of `LABELS`."""
     return [name for name in LABELS if name in source.labels.values()]
 
 
 def list_unannotated(source: PhantomSource) -> list[str]:
-    """List the structures that no training case of a contrast has annotated; other contrasts have."""
+    """List the structures that are annotated only in the training cases of other contrasts."""
     return [name for name in LABELS if name not in source.labels.values()]
 
 
-def name_apart(selection: str, source: PhantomSource) -> str:
-    """Name a selection of targets that is predicted for each contrast apart."""
+def name_separately(selection: str, source: PhantomSource) -> str:
+    """Name a selection of targets that is predicted separately for each contrast."""
     return f"{selection} {source.name}"

@@ -1,8 +1,4 @@
-"""nnU-Net's own commands, each in a process of its own, with a line that shows how far it has come.
-
-In: the words a user would type. Out: nothing, or an error with the end of the log. What a command prints goes to
-the log file.
-"""
+"""Runs nnU-Net's commands in separate processes, writes their output to a log file, and reports their progress."""
 
 import re
 import shutil
@@ -27,10 +23,10 @@ class HostCommands:
     """Runs nnU-Net's commands for the demonstration.
 
     Attributes:
-        environment: Variables of the processes.
-        log: File that everything printed is added to.
-        show: Takes a short text that says how far the running command has come.
-        at_once: How many commands `run_side_by_side` has running at a time.
+        environment: Environment variables of the processes.
+        log: File to which their output is appended.
+        show: Called with a short text on the progress of the running command.
+        at_once: Largest number of processes of `run_in_parallel` at a time.
     """
 
     environment: Mapping[str, str]
@@ -40,13 +36,13 @@ class HostCommands:
     _running: set["subprocess.Popen[str]"] = field(default_factory=set, init=False)
 
     def run(self, *words: str) -> float:
-        """Run one command to its end.
+        """Run one command and wait for its end.
 
         Args:
             words: The command and its arguments, such as `nnUNetv2_train`, `999`.
 
         Returns:
-            Seconds it took.
+            Duration in s.
 
         Raises:
             HostError: The command is not installed, or ends with an exit code that is not 0.
@@ -54,22 +50,22 @@ class HostCommands:
         with self.log.open("a", encoding="utf-8", buffering=1) as log:
             return self._run(words, log.write)
 
-    def run_side_by_side(self, calls: Sequence[Sequence[str]]) -> None:
-        """Run commands that do not wait for one another, `at_once` at a time.
+    def run_in_parallel(self, calls: Sequence[Sequence[str]]) -> None:
+        """Run independent commands in parallel, at most `at_once` at a time.
 
-        What one of them prints is added to the log when it has ended, so that it stands together.
+        The output of each command is appended to the log when the command ends, so that outputs do not mix.
 
         Args:
-            calls: As the words of `run`.
+            calls: The words of each command, as for `run`.
 
         Raises:
-            HostError: As `run`; those that run already go on to their end, and no other one is begun.
+            HostError: As for `run`; commands that are running continue to their end, and no other one is started.
         """
         with ThreadPoolExecutor(self.at_once) as pool:
             waiting = [pool.submit(self._run_aside, call) for call in calls]
             try:
                 ended, _ = wait(waiting, return_when=FIRST_EXCEPTION)
-            except BaseException:  # Ctrl-C, which the threads do not hear of
+            except BaseException:  # Ctrl-C, of which the threads are not notified
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._end(waiting)
                 raise
@@ -78,7 +74,7 @@ class HostCommands:
             future.result()
 
     def _end(self, waiting: Sequence["Future[None]"]) -> None:
-        while not all(future.done() for future in waiting):  # one may be about to begin its process
+        while not all(future.done() for future in waiting):  # a thread may be about to start its process
             for process in tuple(self._running):
                 process.terminate()
             wait(waiting, timeout=_PAUSE)
@@ -100,7 +96,7 @@ class HostCommands:
         if code != 0:
             raise HostError(
                 f"`{' '.join(words)}` ended with exit code {code} after {seconds:.0f} s; expected 0. "
-                f"Everything it printed is in {self.log}; the last lines are:\n" + "".join(tail)
+                f"Its complete output is in {self.log}; the last lines are:\n" + "".join(tail)
             )
         return seconds
 
@@ -122,7 +118,7 @@ class HostCommands:
                     write(line)
                     tail.append(line)
                     self._report(line)
-            except BaseException:  # Ctrl-C too: a training must not go on unseen
+            except BaseException:  # also for Ctrl-C: a training must not continue in the background
                 process.terminate()
                 raise
             finally:
@@ -136,7 +132,7 @@ class HostCommands:
 
 
 def read_progress(line: str) -> str:
-    """Find out from a line that nnU-Net printed how far it has come; empty if the line does not say."""
+    """Extract the progress from a line of nnU-Net's output; empty if the line has none."""
     epoch = re.search(r"Epoch (\d+) *$", line)
     if epoch:
         return f"epoch {int(epoch.group(1)) + 1}"
@@ -148,16 +144,16 @@ def read_progress(line: str) -> str:
 
 
 def find_command(name: str) -> str:
-    """Find a command of this Python's environment, or else of the search path.
+    """Find a command in the environment of this Python, or else on the PATH.
 
     Raises:
-        HostError: It is in neither.
+        HostError: The command is in neither.
     """
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=beside) or shutil.which(name)
-    if found is None:
+    folder = str(Path(sys.executable).parent)
+    command = shutil.which(name, path=folder) or shutil.which(name)
+    if command is None:
         raise HostError(
-            f"The command {name!r} was found neither in {beside} nor on the PATH; nnU-Net installs it. "
+            f"The command {name!r} of nnU-Net was found neither in {folder} nor on the PATH. "
             "Run `duplus doctor`, and install with `pip install .` in the environment that runs `duplus`."
         )
-    return found
+    return command

@@ -1,8 +1,6 @@
-"""The demonstration's picture: one organ in three contrasts from one model, and one image under several prompts.
+"""Draws the picture of the demonstration: one organ in three contrasts, and one image with several prompts.
 
-In: files of a workspace. Out: its PNG.
-
-Source: DuPLUS, arXiv 2510.03483, Figures 3 and 4 (what is shown beside what).
+Source: DuPLUS, arXiv 2510.03483, Figures 3 and 4 (arrangement of the panels).
 """
 
 import json
@@ -16,17 +14,17 @@ from duplus_nnunet.data.phantom_sources import PHANTOM_CT, PHANTOM_PET, PHANTOM_
 from duplus_nnunet.demo.cases import UnseenCase, list_annotated
 from duplus_nnunet.demo.measurement import Measurement
 from duplus_nnunet.demo.scores import LabelMap, measure_dice
-from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_comparison
+from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_figure
 from duplus_nnunet.reporting.volumes import read_axial
 
-# Percentile of an MR image that is shown brightest, since MR has no unit.
+# Percentile of an MR image that is shown as white, since MR intensities have no unit.
 _BRIGHTEST = 99.5
 _WINDOWS = {PHANTOM_CT.name: (-160.0, 320.0), PHANTOM_PET.name: (0.0, 4.0)}
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """One scan of the body that is shown."""
+    """One scan of the body in the picture."""
 
     case: UnseenCase
     volume: Volume
@@ -35,12 +33,12 @@ class _Scan:
 
 
 def draw(measurement: Measurement, targets: Sequence[str], everything: str) -> None:
-    """Draw the first target in every contrast, the other ones and all targets in CT.
+    """Draw the first target in every contrast, and the other targets and all targets together in CT.
 
     Args:
-        measurement: Reads predictions and truth of the first unseen body.
-        targets: Names; under each of them there are predictions of the first body in all contrasts.
-        everything: Under what the predictions of all targets were made.
+        measurement: Reads the predictions and the truth of the first unseen body.
+        targets: Targets that were predicted one at a time on the first body in all contrasts.
+        everything: Name of the selection in which all targets were predicted.
     """
     scans = _read_scans(measurement, targets)
     shown = [(source, targets[0]) for source in PHANTOM_SOURCES] + [(PHANTOM_CT, name) for name in targets[1:]]
@@ -51,7 +49,7 @@ def draw(measurement: Measurement, targets: Sequence[str], everything: str) -> N
     prediction = measurement.read_prediction(scan.case, everything)
     dice = np.mean([measure_dice(prediction, truth, LABELS[name]) for name in annotated])
     rows.append(FigureRow("all targets of CT", prediction, truth, scan.volume, scan.view, f"mean Dice {dice:.2f}"))
-    save_comparison(measurement.workspace.picture, rows, LABELS)
+    save_figure(measurement.workspace.picture, rows, LABELS)
 
 
 def _read_scans(measurement: Measurement, targets: Sequence[str]) -> dict[str, _Scan]:
@@ -76,7 +74,7 @@ def _make_row(measurement: Measurement, scan: _Scan, target: str) -> FigureRow:
     only = scan.truth * (scan.truth == LABELS[target])
     note = f"Dice {measure_dice(prediction, only, LABELS[target]):.2f}"
     if target not in list_annotated(scan.case.source):
-        note += f", in {scan.case.source.name} never annotated"
+        note += f", never annotated in {scan.case.source.name}"
     prompt = _read_sentence(measurement, scan.case.source, target)
     return FigureRow(prompt, prediction, only, scan.volume, scan.view, note)
 

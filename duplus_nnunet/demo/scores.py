@@ -1,7 +1,4 @@
-"""The demonstration's scores, its table, and the bars it has to clear.
-
-In: predicted and true label maps. Out: Dice a contrast, target and case, left/right confusion, and a verdict.
-"""
+"""Scores of the demonstration: Dice and left/right confusion, their table, and the criteria they have to meet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,28 +6,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.text_table import format_table
+
 LEAST_DICE = 0.80
 MOST_CONFUSION = 0.05
 MOST_CONTROL_DICE = 0.20
 
-_WIDTH = len("PET right kidney")
-
 LabelMap = NDArray[np.uint8]
-# Dice, 0 to 1, of each case by target; and that by contrast.
+# By target, the Dice (0 to 1) of each case; and these by contrast.
 TargetScores = Mapping[str, Sequence[float]]
 Scores = Mapping[str, TargetScores]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the demonstration measured on unseen bodies.
+    """Results of the demonstration on unseen bodies.
 
     Attributes:
-        dice: By contrast and target, of what is annotated in that contrast's training cases.
-        transfer: The same of what is annotated in other contrasts only.
-        targets_exchanged: As `dice`, with each target's prompt (T2) exchanged for another annotated target's.
-        contexts_exchanged: As `dice`, with each context's prompt (T1) exchanged for another context's.
-        confusion: Share of each side's prediction that lies in the other side, by description.
+        dice: By contrast, Dice of the targets that are annotated in its training cases.
+        transfer: By contrast, Dice of the targets that are annotated in other contrasts only.
+        targets_exchanged: As `dice`, with the target prompt of each target replaced by that of another annotated one.
+        contexts_exchanged: As `dice`, with the context prompt of each context replaced by that of another one.
+        confusion: By description, share of the prediction of one side that lies in the true structure of the other.
     """
 
     dice: Scores
@@ -41,14 +38,14 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One thing the demonstration must show.
+class Criterion:
+    """A criterion that the demonstration has to meet.
 
     Attributes:
-        name: What was measured.
-        value: What was found, 0 to 1.
-        limit: What it is held against.
-        at_least: Whether the value must reach the limit; otherwise it must stay below it.
+        name: Description of the value.
+        value: The measured value, 0 to 1.
+        limit: The limit that it is compared with.
+        at_least: Whether the value must be at least the limit; otherwise it must be below it.
     """
 
     name: str
@@ -57,31 +54,31 @@ class Bar:
     at_least: bool
 
     @property
-    def holds(self) -> bool:
-        """Whether the bar is cleared; never so for a value that is not a number."""
+    def is_met(self) -> bool:
+        """Whether the criterion is met; never for NaN."""
         return self.value >= self.limit if self.at_least else self.value < self.limit
 
     def describe(self) -> str:
-        """Say in one line what was found and what was wanted."""
-        wanted = f"{self.limit:.2f} or more" if self.at_least else f"below {self.limit:.2f}"
-        return f"{'ok  ' if self.holds else 'FAIL'} {self.name}: {self.value:.3f} (wanted: {wanted})"
+        """Describe the value and the limit in one line."""
+        limit = f"{self.limit:.2f} or more" if self.at_least else f"below {self.limit:.2f}"
+        return f"{'ok  ' if self.is_met else 'FAIL'} {self.name}: {self.value:.3f} (required: {limit})"
 
 
 def measure_dice(prediction: LabelMap, truth: LabelMap, value: int) -> float:
-    """Dice of one label, 0 to 1, higher is better; 1 if it is in neither map."""
-    found, real = prediction == value, truth == value
-    total = int(found.sum() + real.sum())
-    return 2.0 * int((found & real).sum()) / total if total else 1.0
+    """Compute the Dice of one label, 0 to 1, higher is better; 1 if neither map contains it."""
+    predicted, true = prediction == value, truth == value
+    total = int(predicted.sum() + true.sum())
+    return 2.0 * int((predicted & true).sum()) / total if total else 1.0
 
 
 def measure_confusion(prediction: LabelMap, truth: LabelMap, value: int, other: int) -> float:
-    """Share of the voxels predicted as `value` that are truly `other`, 0 to 1, lower is better; 0 if there are none."""
-    found = prediction == value
-    return float((truth[found] == other).mean()) if found.any() else 0.0
+    """Compute the share of voxels predicted as `value` whose truth is `other`, 0 to 1, lower is better."""
+    predicted = prediction == value
+    return float((truth[predicted] == other).mean()) if predicted.any() else 0.0
 
 
 def score_cases(pairs: Sequence[tuple[LabelMap, LabelMap]], labels: Mapping[str, int]) -> dict[str, list[float]]:
-    """Measure the Dice of every target in every case, given as pairs of prediction and truth."""
+    """Compute the Dice of every target in every case, given as pairs of prediction and truth."""
     return {
         name: [measure_dice(prediction, truth, value) for prediction, truth in pairs] for name, value in labels.items()
     }
@@ -92,36 +89,36 @@ def mean_dice(scores: TargetScores) -> float:
     return float(np.mean([np.mean(values) for values in scores.values()]))
 
 
-def format_table(results: Results) -> str:
-    """Lay out Dice a contrast and target: mean, spread, worst and best case, and the means of the two controls."""
-    lines = [f"{'':<{_WIDTH}}   mean    std    min    max   T2 exchanged   T1 exchanged"]
+def describe_results(results: Results) -> str:
+    """Build the table of Dice by contrast and target: mean, standard deviation, minimum, maximum and controls."""
+    rows: list[tuple[str, ...]] = [("", "mean", "std", "min", "max", "T2 exchanged", "T1 exchanged")]
     for contrast, scores in results.dice.items():
         controls = (results.targets_exchanged[contrast], results.contexts_exchanged[contrast])
         for name, values in scores.items():
-            means = "".join(f"{np.mean(control[name]):15.3f}" for control in controls)
-            lines.append(f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}{means}")
-        means = "".join(f"{mean_dice(control):15.3f}" for control in controls)
-        lines.append(f"{contrast + ' mean':<{_WIDTH}} {mean_dice(scores):6.3f} {'':20}{means}")
-    lines.append("never annotated in that contrast (only reported):")
+            means = (f"{np.mean(control[name]):.3f}" for control in controls)
+            rows.append((f"{contrast} {name}", *_format_spread(values), *means))
+        means = (f"{mean_dice(control):.3f}" for control in controls)
+        rows.append((f"{contrast} mean", f"{mean_dice(scores):.3f}", "", "", "", *means))
+    rows.append(("never annotated in that contrast (only reported):",))
     for contrast, scores in results.transfer.items():
-        lines += [f"{contrast + ' ' + name:<{_WIDTH}} {_format_spread(values)}" for name, values in scores.items()]
-    return "\n".join(lines)
+        rows += [(f"{contrast} {name}", *_format_spread(values)) for name, values in scores.items()]
+    return "\n".join(format_table(rows, align="<>>>>>>"))
 
 
-def judge(results: Results) -> list[Bar]:
-    """Hold the results against the bars."""
+def evaluate_criteria(results: Results) -> list[Criterion]:
+    """Compare the results with the criteria."""
     return [
         *(
-            Bar(f"mean Dice on unseen cases, {contrast}", mean_dice(scores), LEAST_DICE, at_least=True)
+            Criterion(f"mean Dice on unseen cases, {contrast}", mean_dice(scores), LEAST_DICE, at_least=True)
             for contrast, scores in results.dice.items()
         ),
-        *(Bar(name, value, MOST_CONFUSION, at_least=False) for name, value in results.confusion.items()),
+        *(Criterion(name, value, MOST_CONFUSION, at_least=False) for name, value in results.confusion.items()),
         *(
-            Bar(f"mean Dice with T2 exchanged, {contrast}", mean_dice(scores), MOST_CONTROL_DICE, at_least=False)
+            Criterion(f"mean Dice with T2 exchanged, {contrast}", mean_dice(scores), MOST_CONTROL_DICE, at_least=False)
             for contrast, scores in results.targets_exchanged.items()
         ),
     ]
 
 
-def _format_spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):6.3f} {np.std(values):6.3f} {np.min(values):6.3f} {np.max(values):6.3f}"
+def _format_spread(values: Sequence[float]) -> tuple[str, ...]:
+    return tuple(f"{statistic(values):.3f}" for statistic in (np.mean, np.std, np.min, np.max))

@@ -1,7 +1,4 @@
-"""The demonstration's folder: what lies where, what may be overwritten, and the environment nnU-Net's commands run in.
-
-In: a folder named by the user. Out: a `Workspace` that touches nothing it did not make.
-"""
+"""The folder of the demonstration: its layout, what may be overwritten, and the environment of nnU-Net's commands."""
 
 import os
 import shutil
@@ -15,7 +12,7 @@ DATASET_ID = "999"
 DATASET_NAME = "Phantom"
 DATASET = f"Dataset{DATASET_ID}_{DATASET_NAME}"
 
-# Named like the variables by which nnU-Net finds them.
+# Named like the environment variables of nnU-Net.
 HOST_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 _MARK = ".duplus_demo"
@@ -25,13 +22,13 @@ _RESULTS = ("demo.png", "demo.log", "dice.json")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything the demonstration writes, under one folder."""
+    """Paths of everything that the demonstration writes, in one folder; other files in it are not touched."""
 
     root: Path
 
     @property
     def raw(self) -> Path:
-        """nnU-Net's folder of raw datasets: one a contrast, and the composed one."""
+        """Folder of raw datasets: one for each contrast, and the composed one."""
         return self.root / "nnUNet_raw"
 
     @property
@@ -41,22 +38,22 @@ class Workspace:
 
     @property
     def plans(self) -> Path:
-        """The plans file that planning writes, and whose settings the demonstration changes."""
+        """The plans file, whose settings the demonstration changes after planning."""
         return self.root / "nnUNet_preprocessed" / DATASET / "DuPLUSPlans.json"
 
     @property
     def model(self) -> Path:
-        """The trained model's folder."""
+        """Folder of the trained model."""
         return self.root / "nnUNet_results" / DATASET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
 
     @property
     def images(self) -> Path:
-        """Folder with the unseen images of all contrasts."""
+        """Folder of the unseen images of all contrasts."""
         return self.root / "images"
 
     @property
     def one_body(self) -> Path:
-        """Folder with the images of the one unseen body that the picture shows, one a contrast."""
+        """Folder of the images of the unseen body in the picture, one for each contrast."""
         return self.root / "one_body"
 
     @property
@@ -66,39 +63,39 @@ class Workspace:
 
     @property
     def picture(self) -> Path:
-        """The picture: images, predictions under several prompts, and the truth."""
+        """The picture: images, predictions for several prompts, and the truth."""
         return self.root / "demo.png"
 
     @property
     def log(self) -> Path:
-        """What nnU-Net's commands print."""
+        """Log of the output of nnU-Net's commands."""
         return self.root / "demo.log"
 
     @property
     def scores(self) -> Path:
-        """The Dice values as a file."""
+        """File of the Dice values."""
         return self.root / "dice.json"
 
     def control_model(self, name: str) -> Path:
-        """Folder of the model's copy with some of its embeddings exchanged."""
+        """Folder of a copy of the model with exchanged embeddings."""
         return self.root / "control_models" / name.replace(" ", "_")
 
     def predictions(self, name: str) -> Path:
-        """Folder of the predictions made under one selection of targets."""
+        """Folder of the predictions of a selection of targets."""
         return self.root / "predictions" / name.replace(" ", "_")
 
     def prepare(self) -> None:
-        """Make the folder, or empty it of an earlier demonstration.
+        """Create the folder, or remove an earlier demonstration from it.
 
         Raises:
-            DataError: The folder holds something else.
+            DataError: The folder has other files, or cannot be written to.
         """
         if self.root.exists() and not self.root.is_dir():
-            raise DataError(f"{self.root} is a file; `--folder` expects a new folder for the demonstration.")
+            raise DataError(f"{self.root} is a file; expected a new folder. Name another one with --folder.")
         if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / _MARK).exists():
             raise DataError(
-                f"{self.root} holds files that are not of an earlier demonstration, and nothing is overwritten. "
-                "Name a new or empty folder by `--folder`."
+                f"{self.root} contains files that do not belong to an earlier demonstration; they are not overwritten. "
+                "Name a new or empty folder with --folder."
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -106,21 +103,21 @@ class Workspace:
             (self.root / _MARK).touch()
         except OSError as error:
             raise DataError(
-                f"{self.root} cannot be written ({error.strerror}). Name a writable folder by `--folder`."
+                f"{self.root} cannot be written ({error.strerror}). Name a writable folder with --folder."
             ) from error
 
     def clean(self) -> None:
-        """Remove what only nnU-Net needs: data, model and predictions. The picture, the scores and the log stay."""
+        """Remove data, model and predictions; keep the picture, the scores and the log."""
         self._remove(_INTERMEDIATE)
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Build the variables for nnU-Net's commands: its folders lie in here, its workers fit the processor."""
+        """Build the environment of nnU-Net's commands: its folders in the workspace, and workers for the cores."""
         workers = str(min(count_cores(), 4))
-        mine = {name: str((self.root / name).resolve()) for name in HOST_FOLDERS}
+        own = {name: str((self.root / name).resolve()) for name in HOST_FOLDERS}
         kept = {name: value for name, value in inherited.items() if name not in ("DUPLUS_TARGETS", "DUPLUS_CONTEXT")}
         return {
             **kept,
-            **mine,
+            **own,
             "nnUNet_def_n_proc": workers,
             "nnUNet_n_proc_DA": str(max(1, count_cores() - 1)),
             "nnUNet_compile": "f",
@@ -137,7 +134,7 @@ class Workspace:
 
 
 def count_cores() -> int:
-    """Count the cores this process may use."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

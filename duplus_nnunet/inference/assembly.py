@@ -1,11 +1,11 @@
-"""From logits to answers: in come targets' logits on the network's grid, group by group, out comes what a case holds.
+"""Combines targets' logits, group by group, into the label map and the masks of a case, within a memory limit.
 
-At no time is there more on the image's grid than the answers found so far, one number a voxel for the best logit, and
-one for the target that has it.
+On the image's grid it holds no more than the targets so far, each in its box, and two numbers per voxel: the highest
+logit, and the target that has it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ _HOST_SOURCE = 8
 
 @dataclass(frozen=True)
 class Rule:
-    """How targets share one label map.
+    """How targets share the voxels of a label map.
 
     Attributes:
         values: Label value of each target, in the order of the network's channels.
@@ -55,7 +55,7 @@ def read_rule(manager: "DuPLUSLabelManager") -> Rule:
 
 
 class Assembly:
-    """Takes targets, one group after another, and gives the pieces of a case's answer.
+    """Collects the targets of a case, one group after another.
 
     Args:
         resampler: Brings logits to the image's grid.
@@ -74,15 +74,15 @@ class Assembly:
         if len(asked) != len(rule.values):
             raise DataError(f"{len(asked)} targets were asked for; the labels declare {len(rule.values)} of them.")
         self._resampler, self._rule, self._asked, self._floor = resampler, rule, tuple(asked), floor
-        self._found: list[tuple[Box, Half]] = []
+        self._targets: list[tuple[Box, Half]] = []
         # Of large arrays of zeros, the system gives memory only to what is written: where targets are.
         self._owner = np.zeros(resampler.shape, np.min_scalar_type(len(asked)))
         self._best = np.zeros(resampler.shape if rule.exclusive else (0, 0, 0), np.int16)
 
     @property
     def nbytes(self) -> int:
-        """What the answers found so far take, in bytes, with the masks that they will have."""
-        return sum(values.nbytes + values.size for _, values in self._found)
+        """Memory of the targets so far, in bytes, with the masks that they will have."""
+        return sum(values.nbytes + values.size for _, values in self._targets)
 
     def add(self, logits: Logits) -> None:
         """Take the next targets, shape (k, d, h, w), float16.
@@ -91,17 +91,17 @@ class Assembly:
             DataError: They are more than were asked for, or on another grid.
             ModelError: They are not all finite.
         """
-        if len(self._found) + len(logits) > len(self._asked):
+        if len(self._targets) + len(logits) > len(self._asked):
             raise DataError(
-                f"{len(self._found)} + {len(logits)} targets were predicted; expected {len(self._asked)} in all."
+                f"{len(self._targets)} + {len(logits)} targets were predicted; expected {len(self._asked)} in all."
             )
         for channel in logits:
             box, values = self._resampler.resample(channel, self._floor)
-            self._found.append((box, values))
+            self._targets.append((box, values))
             self._settle(box, values)
 
     def _settle(self, box: Box, values: Half) -> None:
-        """Give a target, the last one so far, the voxels that are now its own."""
+        """Assign voxels to the target that was added last, where it wins them."""
         if self._rule.exclusive:
             # Logits above 0 are in the order of their bits; of equal ones, the first keeps the voxel.
             best, bits = self._best[box], values.view(np.int16)
@@ -109,7 +109,7 @@ class Assembly:
             np.maximum(best, bits, out=best)
         else:
             wins = exceeds(values, 0.0)
-        np.copyto(self._owner[box], len(self._found), where=wins)
+        np.copyto(self._owner[box], len(self._targets), where=wins)
 
     def finish(self) -> tuple[NDArray[Any], tuple[TargetAnswer, ...]]:
         """Return the combined label map, shape (z, y, x) of the image, and each target's answer, in their order.
@@ -117,9 +117,11 @@ class Assembly:
         Raises:
             DataError: Targets are missing.
         """
-        if len(self._found) != len(self._asked):
-            raise DataError(f"{len(self._found)} targets were predicted; expected {len(self._asked)}. Add the others.")
-        return self._make_labels(), tuple(self._make_answer(index) for index in range(len(self._found)))
+        if len(self._targets) != len(self._asked):
+            raise DataError(
+                f"{len(self._targets)} targets were predicted; expected {len(self._asked)}. Add the others."
+            )
+        return self._make_labels(), tuple(self._make_answer(index) for index in range(len(self._targets)))
 
     def _make_labels(self) -> NDArray[Any]:
         placement = self._resampler.placement
@@ -132,33 +134,11 @@ class Assembly:
         return placement.turn(labels)
 
     def _make_answer(self, index: int) -> TargetAnswer:
-        box, values = self._found[index]
+        box, values = self._targets[index]
         mask = self._owner[box] == index + 1 if self._rule.exclusive else exceeds(values, 0.0)
         placement, (name, prompt) = self._resampler.placement, self._asked[index]
-        place, turn = placement.move(box), placement.turn
-        return TargetAnswer(name, self._rule.values[index], prompt, place, turn(mask), turn(values))
-
-
-def assemble(
-    groups: Iterable[Logits], resampler: Resampler, rule: Rule, asked: Sequence[tuple[str, str]], floor: float = 0.0
-) -> tuple[NDArray[Any], tuple[TargetAnswer, ...]]:
-    """Make the label map and the answers of targets that come group by group; see `Assembly`.
-
-    Args:
-        groups: Logits of shape (k, d, h, w), float16; all in one is `[logits]`.
-        resampler: Brings logits to the image's grid.
-        rule: How targets share one label map.
-        asked: Name and sentence (T2) of each target.
-        floor: Logit that a voxel must exceed to be kept in a target's box.
-
-    Raises:
-        DataError: The groups are not the targets that were asked for, or are on another grid.
-        ModelError: Logits are not finite.
-    """
-    assembly = Assembly(resampler, rule, asked, floor)
-    for group in groups:
-        assembly.add(group)
-    return assembly.finish()
+        moved, turn = placement.move(box), placement.turn
+        return TargetAnswer(name, self._rule.values[index], prompt, moved, turn(mask), turn(values))
 
 
 def spread_probabilities(targets: Sequence[TargetAnswer], shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -180,12 +160,12 @@ def spread_probabilities(targets: Sequence[TargetAnswer], shape: tuple[int, int,
 
 @dataclass(frozen=True)
 class Memory:
-    """What a case takes at most, in bytes, from the network's sums to the answers; its image and network come on top.
+    """Most memory that predicting a case needs, in bytes, beside its image and the network.
 
     Attributes:
-        fixed: However many targets there are.
+        fixed: Independent of the number of targets.
         network: Each target of a group, while the group is predicted.
-        kept: Each target's answer, to the end, if it can be everywhere.
+        kept: Each target's result, to the end, if its box is the whole image.
     """
 
     fixed: int
@@ -241,7 +221,7 @@ def choose_group(limit: int, memory: Memory, targets: int, share: float = 1.0) -
         1 to `targets`.
 
     Raises:
-        DataError: Even one at a time takes more; says the least limit that would do.
+        DataError: Even one target at a time needs more; the message gives the smallest sufficient limit.
     """
     least = memory.measure(1, targets, share)
     if limit < least:

@@ -1,33 +1,32 @@
-"""Contexts a case: in comes what a user typed for `--context`, out comes which context each case has.
+"""Reads the option `--context`: the name of one context, or a file with the context of each case.
 
-It is one context's name, or a file: a table `case,context` (.csv), or a mapping of cases to contexts (.json).
+The file is a table with the columns case and context (.csv), or a mapping of cases to contexts (.json).
 """
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from duplus_nnunet.errors import DataError, PromptError, describe_unknown
+from duplus_nnunet.table_files import read_csv, read_json
 
 COLUMNS = ("case", "context")
 _ENDINGS = (".csv", ".json")
 _SHOWN = 10
+_ADVICE = "Give a context's name, or a table of contexts by case (.csv or .json)."
 
-# Where it stands, the case, and its context as typed.
+# Position in the file, case, and context as given by the user.
 _Entry = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class ContextChoice:
-    """Which context each case has.
+    """The context of each case.
 
     Attributes:
-        default: Context of every case; None if each case has one of its own.
-        by_case: Contexts by case; empty if all have the default.
-        origin: The file that they were read from; empty for a name.
+        default: Context of all cases; None if each case has one of its own.
+        by_case: Contexts by case; empty if all cases have the default.
+        origin: File that the contexts were read from; empty if a name was given.
     """
 
     default: str | None
@@ -35,51 +34,51 @@ class ContextChoice:
     origin: str = ""
 
     def of(self, case: str) -> str:
-        """Return a case's context.
+        """Return the context of a case.
 
         Raises:
-            DataError: The table has none for it.
+            DataError: The table has no context for the case.
         """
-        found = self.by_case.get(case, self.default)
-        if found is None:
+        context = self.by_case.get(case, self.default)
+        if context is None:
             raise DataError(f"{self.origin}: {describe_unknown('case', case, self.by_case)} Add a line for it.")
-        return found
+        return context
 
     def check_cases(self, cases: Iterable[str]) -> str | None:
-        """Compare the table with the cases that are to be predicted.
+        """Compare the table with the cases to predict.
 
         Returns:
-            A warning if it names cases that are not among them; None if there is nothing to say.
+            A warning if the table has other cases too; None otherwise.
 
         Raises:
-            DataError: It lacks some of them.
+            DataError: The table lacks some of the cases.
         """
         if self.default is not None:
             return None
-        wanted = set(cases)
-        missing, extra = sorted(wanted - set(self.by_case)), sorted(set(self.by_case) - wanted)
+        requested = set(cases)
+        missing, extra = sorted(requested - set(self.by_case)), sorted(set(self.by_case) - requested)
         if missing:
             raise DataError(
-                f"{self.origin} has no context for {len(missing)} of the {len(wanted)} cases that are to be predicted: "
-                f"{', '.join(missing)}. Add a line for each; a case is named without channel number and file ending."
+                f"{self.origin} has no context for {len(missing)} of the {len(requested)} cases to predict: "
+                f"{', '.join(missing)}. Add a line for each; cases are named without channel number and file ending."
             )
         if not extra:
             return None
         more = f" and {len(extra) - _SHOWN} more" if len(extra) > _SHOWN else ""
         listed = ", ".join(extra[:_SHOWN]) + more
-        return f"{self.origin} names {len(extra)} case(s) that are not among the images: {listed}."
+        return f"{self.origin} names {len(extra)} case(s) without images: {listed}."
 
 
 def read_contexts(text: str, known: Sequence[str]) -> ContextChoice:
-    """Read what was typed for `--context`.
+    """Read the value of `--context`.
 
     Args:
-        text: A context's name, in any case, or a file.
+        text: Name of a context, in any case, or a file.
         known: Names of the model's contexts.
 
     Raises:
-        PromptError: There is no such context.
-        DataError: A file is missing, empty or not of the form, or names a case twice.
+        PromptError: A context is unknown.
+        DataError: The file is missing, empty or not of the expected form, or names a case twice.
     """
     names = {name.casefold(): name for name in known}
     if text.strip().casefold() in names:
@@ -87,16 +86,16 @@ def read_contexts(text: str, known: Sequence[str]) -> ContextChoice:
     file = Path(text)
     if not _is_file_name(file, text):
         raise PromptError(
-            f"{describe_unknown('context', text, known)} A table of contexts by case ends in .csv or .json."
+            f"{describe_unknown('context', text, known)} A table of contexts by case must end in .csv or .json."
         )
     if file.suffix.lower() not in _ENDINGS:
-        raise DataError(f"{file} is no table of contexts: give a file that ends in .csv or .json.")
+        raise DataError(f"{file} is not a table of contexts: give a file that ends in .csv or .json.")
     by_case: dict[str, str] = {}
     for where, case, context in _read_csv(file) if file.suffix.lower() == ".csv" else _read_json(file):
         if not case or not context:
             raise DataError(f"{file}, {where}: the {'context' if case else 'case'} is empty. Write case and context.")
         if case in by_case:
-            raise DataError(f"{file}, {where}: the case {case!r} was named before. Keep one of the two.")
+            raise DataError(f"{file}, {where}: the case {case!r} occurs twice. Keep one of the two.")
         if context.casefold() not in names:
             raise PromptError(f"{file}, {where}: {describe_unknown('context', context, known)}")
         by_case[case] = names[context.casefold()]
@@ -109,40 +108,24 @@ def _is_file_name(file: Path, text: str) -> bool:
     return file.suffix.lower() in _ENDINGS or file.is_file() or "/" in text or "\\" in text
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}. Give a context's name, or a table of contexts by case (.csv or .json)."
-        ) from error
-
-
 def _read_csv(file: Path) -> Iterator[_Entry]:
-    rows = csv.reader(_read_text(file).splitlines())
-    header = [cell.strip().casefold() for cell in next(rows, [])]
-    absent = [column for column in COLUMNS if column not in header]
-    if absent:
-        found = ", ".join(map(repr, header)) or "nothing"
-        raise DataError(f"{file}, line 1: there is no column {absent[0]!r}; found {found}. Write `case,context`.")
+    table = read_csv(file, _ADVICE, COLUMNS)
+    header = [name.casefold() for name in table.columns]
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        listed = ", ".join(map(repr, header)) or "nothing"
+        raise DataError(f"{file}, line 1: there is no column {missing[0]!r}; found {listed}. Write `case,context`.")
     case, context = (header.index(column) for column in COLUMNS)
-    for row in rows:
-        cells = [cell.strip() for cell in row] + [""] * len(header)
-        if any(cells):
-            yield f"line {rows.line_num}", cells[case], cells[context]
+    for row in table.rows:
+        cells = (*row.cells, *[""] * len(header))
+        yield f"line {row.line}", cells[case], cells[context]
 
 
 def _read_json(file: Path) -> Iterator[_Entry]:
-    try:
-        # As pairs, since a mapping would forget a case that is named twice.
-        content: Any = json.loads(_read_text(file), object_pairs_hook=tuple)
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} is no JSON: {error}. Mend it.") from error
-    if not isinstance(content, tuple):
+    content = read_json(file, _ADVICE)
+    if not isinstance(content, dict):
         raise DataError(f"{file} holds a {type(content).__name__}; expected a mapping of cases to contexts.")
-    for case, context in content:
+    for case, context in content.items():
         if not isinstance(context, str):
-            raise DataError(f"{file}, case {case!r}: the context is no text. Write the name of one context.")
+            raise DataError(f"{file}, case {case!r}: the context is {context!r}. Write the name of one context.")
         yield f"case {case!r}", case.strip(), context.strip()

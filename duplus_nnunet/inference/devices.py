@@ -1,4 +1,4 @@
-"""Where a network runs: in comes a word of a user, out comes a device that is there."""
+"""Chooses the device that a network runs on."""
 
 import torch
 
@@ -14,7 +14,7 @@ def choose_device(name: str | None) -> torch.device:
         name: cpu, cuda, cuda:1 or mps; None: cuda if there is one, else cpu.
 
     Raises:
-        HostError: There is no such device here.
+        HostError: The device is not known, or not available.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -22,11 +22,11 @@ def choose_device(name: str | None) -> torch.device:
         device = None
     if device is None or device.type not in _KINDS:
         raise HostError(f"The device {name!r} is not known; use {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
-    there = {
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there[device.type]:
-        raise HostError(f"The device {name!r} is not there, as torch sees it; use cpu, or ask `duplus doctor` why.")
+    if not available[device.type]:
+        raise HostError(f"The device {name!r} is not available to PyTorch; use cpu, or see `duplus doctor` for why.")
     return device

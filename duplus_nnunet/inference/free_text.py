@@ -1,7 +1,7 @@
-"""Targets in the user's own words: in come texts, out come the known targets they mean and new ones to bind.
+"""Targets in the user's own words: finds the known target that a text means, or encodes the text as a new target.
 
-A text that a known target goes by is that target. Any other is encoded by the model's own text encoder, gets a label
-value of its own, and is reported as not seen in training, with the known targets that are nearest to it.
+A text that is a name, synonym or wording of a known target means that target. Any other text is encoded by the model's
+own text encoder, gets its own label value, and is reported as not seen in training, with its nearest known targets.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,9 +16,8 @@ from duplus_nnunet.prompt_registry import EncoderIdentity, embed
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.schema import MODALITIES
 from duplus_nnunet.prompt_registry.sentences import split_text
-from duplus_nnunet.settings import PLANS_KEY, read_settings
 
-# nnU-Net keeps label maps in signed 16 bits on the way.
+# nnU-Net holds label maps in signed 16-bit integers in between.
 LARGEST_LABEL = 32767
 _RESERVED = ("background", "ignore")
 _NEAREST = 3
@@ -30,8 +29,8 @@ class NewTarget:
 
     Attributes:
         text: As typed; its label in dataset.json.
-        sentence: What is encoded as T2.
-        name: What is encoded as the bare name beside T2.
+        sentence: Target prompt that is encoded.
+        name: Bare name that is encoded beside the target prompt.
         value: Its label value, which no other target has.
         nearest: Known targets and their similarity, the mean of the two cosines (-1 to 1), most alike first.
     """
@@ -50,21 +49,25 @@ class Reading:
     Attributes:
         known: Text as typed -> name of the known target that it means.
         new: The other texts.
-        plans: The model's plans, with the embeddings of the new texts.
+        bank: The model's prompts, with the embeddings of the new texts.
     """
 
     known: Mapping[str, str]
     new: tuple[NewTarget, ...]
-    plans: Mapping[str, Any]
+    bank: PromptBank
 
 
 def read_texts(
-    plans: Mapping[str, Any], labels: Mapping[str, Any], context: str, texts: Sequence[str], encoder: str | None = None
+    bank: PromptBank,
+    labels: Mapping[str, Any],
+    context: str,
+    texts: Sequence[str],
+    encoder: str | None = None,
 ) -> Reading:
-    """Find out what texts stand for; the text encoder is loaded only if one of them is new.
+    """Resolve texts to targets; the text encoder is loaded only if one of them is new.
 
     Args:
-        plans: The model's plans.
+        bank: The model's prompts.
         labels: Labels of its dataset.json.
         context: Key of the context that is predicted in.
         texts: The user's own words.
@@ -72,28 +75,27 @@ def read_texts(
 
     Raises:
         PromptError: A text is empty, or may mean several targets.
-        EncoderError: A text is new and the model's own text encoder is not there, or another one is, or it was
-            adapted in training.
+        EncoderError: A text is new and the model's own text encoder is missing, is another one, or was adapted in
+            training.
     """
-    bank = PromptBank(plans)
     known: dict[str, str] = {}
     new: dict[tuple[str, str], NewTarget] = {}
     value = find_free_value(labels)
     for text in _clean(texts):
         sentence, name = _split(bank, context, text)
-        found = find_known(bank, context, text) or find_known(bank, context, name)
-        if found is not None:
-            known[text] = found
+        target = find_known(bank, context, text) or find_known(bank, context, name)
+        if target is not None:
+            known[text] = target
             continue
         key = normalise(sentence), normalise(name)
         new.setdefault(key, NewTarget(text, sentence, name, value + len(new)))
     _check_values(new.values())
     if not new:
-        return Reading(known, (), plans)
-    _require_unadapted(plans, new.values())
-    vectors = _encode(plans, list(new.values()), encoder)
-    ranked = tuple(_rank(bank, plans, context, target, vectors) for target in new.values())
-    return Reading(known, ranked, _add_embeddings(plans, vectors))
+        return Reading(known, (), bank)
+    _require_unadapted(bank, new.values())
+    vectors = _encode(bank, list(new.values()), encoder)
+    ranked = tuple(_rank(bank, context, target, vectors) for target in new.values())
+    return Reading(known, ranked, bank.extend({text: encode_vector(vector) for text, vector in vectors.items()}))
 
 
 def find_free_value(labels: Mapping[str, Any]) -> int:
@@ -107,28 +109,28 @@ def find_known(bank: PromptBank, context: str, text: str) -> str | None:
     Args:
         bank: The model's prompts.
         context: Key of the context whose wordings count before those of the others.
-        text: What is looked for.
+        text: What a user typed.
 
     Raises:
-        PromptError: Several targets go by the text.
+        PromptError: The text means several targets.
     """
     names = {
-        target["name"]: {normalise(word) for word in (target["name"], target["label"], *target.get("synonyms", ()))}
+        target.name: {normalise(word) for word in (target.name, target.label, *target.synonyms)}
         for target in bank.targets
     }
     others = [key for key in bank.contexts if key != context]
     for wordings in (names, *(_wordings(bank, key) for key in (context, *others))):
-        found: list[str] = [name for name, words in wordings.items() if normalise(text) in words]
-        if len(found) > 1:
-            listed = ", ".join(map(repr, found))
+        matches: list[str] = [name for name, words in wordings.items() if normalise(text) in words]
+        if len(matches) > 1:
+            listed = ", ".join(map(repr, matches))
             raise PromptError(f"The prompt {text!r} may mean any of {listed}. Name one of them by --targets.")
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
 def describe_reading(reading: Reading, values: Mapping[str, Any]) -> str:
-    """Say what became of each text, for the user to read.
+    """Describe to the user what each text was resolved to.
 
     Args:
         reading: What the texts stand for.
@@ -143,7 +145,7 @@ def describe_reading(reading: Reading, values: Mapping[str, Any]) -> str:
             f"{target.text!r} was not seen in training; its label value is {target.value}.",
             f"  encoded: the sentence {target.sentence!r} and the name {target.name!r}",
             f"  nearest known targets (cosine, 1 = the same to the encoder): {nearest}",
-            "  How well the network does on a text that it was never taught is not known: look at the mask.",
+            "  How accurate the network is for a text that it was not trained on is unknown: inspect the mask.",
         ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -158,9 +160,7 @@ def _clean(texts: Sequence[str]) -> Iterator[str]:
                 '--prompt "A computed tomography of spleen".'
             )
         if normalise(text) in _RESERVED:
-            raise PromptError(
-                f"The prompt {text!r} is a word that nnU-Net keeps for itself in dataset.json. Name a structure."
-            )
+            raise PromptError(f"The prompt {text!r} is a reserved word in nnU-Net's dataset.json. Name a structure.")
         cleaned = " ".join(text.split())
         if normalise(cleaned) not in seen:
             yield cleaned
@@ -168,12 +168,12 @@ def _clean(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _split(bank: PromptBank, context: str, text: str) -> tuple[str, str]:
-    modalities = [found["modality"] for found in bank.contexts.values()]
-    return split_text(text, bank.contexts[context]["modality"], [*modalities, *MODALITIES])
+    modalities = [planned.modality for planned in bank.contexts.values()]
+    return split_text(text, bank.contexts[context].modality, [*modalities, *MODALITIES])
 
 
 def _wordings(bank: PromptBank, context: str) -> dict[str, set[str]]:
-    return {name: set(map(normalise, texts)) for name, texts in bank.contexts[context]["target_prompts"].items()}
+    return {name: set(map(normalise, texts)) for name, texts in bank.contexts[context].target_prompts.items()}
 
 
 def _check_values(new: Iterable[NewTarget]) -> None:
@@ -186,8 +186,8 @@ def _check_values(new: Iterable[NewTarget]) -> None:
             )
 
 
-def _require_unadapted(plans: Mapping[str, Any], new: Iterable[NewTarget]) -> None:
-    if read_settings(plans).text_adapter.enabled:
+def _require_unadapted(bank: PromptBank, new: Iterable[NewTarget]) -> None:
+    if bank.settings.text_adapter.enabled:
         raise EncoderError(
             f"The model knows no target by {', '.join(repr(target.text) for target in new)}, and its text encoder was "
             "trained along with it (settings.text_adapter), so that the encoder as it was before would mean something "
@@ -195,9 +195,9 @@ def _require_unadapted(plans: Mapping[str, Any], new: Iterable[NewTarget]) -> No
         )
 
 
-def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | None) -> dict[str, Vector]:
+def _encode(bank: PromptBank, new: Sequence[NewTarget], encoder: str | None) -> dict[str, Vector]:
     """Embed the new texts by the model's own encoder, and round them as the plans do."""
-    identity = EncoderIdentity.from_dict(plans[PLANS_KEY].get("encoder", {}))
+    identity = EncoderIdentity.from_dict(bank.form.encoder or {})
     texts = list(dict.fromkeys(text for target in new for text in (target.sentence, target.name)))
     try:
         vectors, _ = embed(texts, encoder, expected=identity)
@@ -205,31 +205,23 @@ def _encode(plans: Mapping[str, Any], new: Sequence[NewTarget], encoder: str | N
         raise EncoderError(
             f"{error}\nThe model knows no target by {', '.join(repr(target.text) for target in new)}, and for a new "
             f"text it needs its own text encoder: {identity.name!r}, pooling {identity.pooling!r}, SHA-256 "
-            f"{identity.sha256[:12]}... If that is elsewhere now, say where by --encoder. Known targets need none: "
-            "--list-targets shows them."
+            f"{identity.sha256[:12]}... If it is in another folder now, name that with --encoder. Known targets need "
+            "none: --list-targets shows them."
         ) from error
     return {text: decode_vector(encode_vector(vector)) for text, vector in zip(texts, vectors, strict=True)}
 
 
-def _rank(
-    bank: PromptBank, plans: Mapping[str, Any], context: str, target: NewTarget, vectors: Mapping[str, Vector]
-) -> NewTarget:
+def _rank(bank: PromptBank, context: str, target: NewTarget, vectors: Mapping[str, Vector]) -> NewTarget:
     """Compare a new target with the known ones, as `duplus prompts similar` does."""
-    embeddings = plans[PLANS_KEY]["embeddings"]
-    found = []
-    for name, texts in bank.contexts[context]["target_prompts"].items():
+    embeddings = bank.form.embeddings
+    similarities = []
+    for name, texts in bank.contexts[context].target_prompts.items():
         sentence, bare = (decode_vector(embeddings[text]) for text in (texts[0], name))
         cosine = (_cosine(vectors[target.sentence], sentence) + _cosine(vectors[target.name], bare)) / 2
-        found.append((name, cosine))
-    nearest = tuple(sorted(found, key=lambda pair: -pair[1])[:_NEAREST])
+        similarities.append((name, cosine))
+    nearest = tuple(sorted(similarities, key=lambda pair: -pair[1])[:_NEAREST])
     return NewTarget(target.text, target.sentence, target.name, target.value, nearest)
 
 
 def _cosine(first: Vector, second: Vector) -> float:
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
-
-
-def _add_embeddings(plans: Mapping[str, Any], vectors: Mapping[str, Vector]) -> dict[str, Any]:
-    section = plans[PLANS_KEY]
-    added = {text: encode_vector(vector) for text, vector in vectors.items()}
-    return {**plans, PLANS_KEY: {**section, "embeddings": {**section["embeddings"], **added}}}

@@ -1,30 +1,22 @@
-"""Images at the border of a prediction: in come what nnU-Net is told to predict, out comes nothing, or an error.
+"""Checks the images of a prediction before they are read, and their voxels after preprocessing."""
 
-Everything here runs before nnU-Net writes a file, but for the look at the voxels, which are read a case at a time.
-"""
-
-import functools
 import gzip
 import math
 import os
-import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.selection import read_own_plans
-from duplus_nnunet.prompt_bank import PromptBank
-from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
 _BLOCK = 1 << 22
 _LENGTH_IN_GZIP = 1 << 32
 
 
 def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    """Check that there is something to predict; each case is checked when it is read, and does not end the others.
+    """Check that there is something to predict; each case is checked when it is read.
 
     Args:
         source: As for nnU-Net's predictor: a folder, or the files of each case.
@@ -45,12 +37,12 @@ def check_case(files: Sequence[str], dataset_json: Mapping[str, Any]) -> None:
     Raises:
         DataError: One is missing or damaged, or channels are missing.
     """
-    check_channels([files], dataset_json)
+    check_channel_count([files], dataset_json)
     for file in files:
         check_whole(Path(file))
 
 
-def check_channels(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
+def check_channel_count(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
     """Check the number of channels of every case.
 
     Raises:
@@ -61,31 +53,31 @@ def check_channels(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, An
         if len(files) != len(names):
             raise DataError(
                 f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
-                f"{', '.join(names.values())}. Give one file a channel, named CASE_0000, CASE_0001 and so on."
+                f"{', '.join(names.values())}. Give one file per channel, named CASE_0000, CASE_0001 and so on."
             )
 
 
 def check_whole(file: Path) -> None:
-    """Check that a NIfTI file is there to its end: cut off, nnU-Net's reader fills it up with zeros and says nothing.
+    """Check that a NIfTI file is complete: nnU-Net's reader fills a truncated one with zeros without a warning.
 
     Raises:
-        DataError: It is missing, cut off, or no NIfTI file.
+        DataError: The file is missing, truncated, or not a NIfTI file.
     """
     if not file.name.endswith((".nii", ".nii.gz")):
         return
     try:
-        expected, found = _count_bytes(file), _measure_bytes(file)
+        expected, size = _count_bytes(file), _measure_bytes(file)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}. Copy or convert the image again.") from error
-    if found < expected:
-        raise DataError(f"{file} is cut off: it holds {found} of {expected} bytes. Copy or convert the image again.")
+    if size < expected:
+        raise DataError(f"{file} is cut off: it holds {size} of {expected} bytes. Copy or convert the image again.")
 
 
 def check_finite(data: Any) -> None:
-    """Check a preprocessed image, a tensor of any shape; one NaN would make all of the prediction background.
+    """Check the voxels of a preprocessed image, a tensor of any shape; a NaN would turn the prediction into background.
 
     Raises:
-        DataError: Some voxel is not a finite number.
+        DataError: A voxel is not a finite number.
     """
     import torch
 
@@ -97,60 +89,21 @@ def check_finite(data: Any) -> None:
         )
 
 
-def patch_checks(predictor: Any) -> None:
-    """Let nnU-Net's predictor class check what our models are to predict."""
-    predictor.initialize_from_trained_model_folder = _wrap_folder(predictor.initialize_from_trained_model_folder)
-    predictor.predict_logits_from_preprocessed_data = _wrap_logits(predictor.predict_logits_from_preprocessed_data)
-
-
-def _wrap_folder(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def initialize(self: Any, model_training_output_dir: str, *args: Any, **kwargs: Any) -> Any:
-        from duplus_nnunet.planners.label_manager import check_labels
-
-        plans: Any = read_own_plans(model_training_output_dir)
-        if PLANS_KEY in plans:
-            declared = read_dataset_json(Path(model_training_output_dir) / "dataset.json")
-            check_labels(declared, PromptBank(plans).labels, plans.get("plans_name"))
-        return original(self, model_training_output_dir, *args, **kwargs)
-
-    return initialize
-
-
-def _wrap_logits(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def predict(self: Any, data: Any) -> Any:
-        if PLANS_KEY in self.plans_manager.plans:
-            check_finite(data)
-        return original(self, data)
-
-    return predict
-
-
 def list_folder(folder: Path, ending: str) -> list[list[str]]:
-    """List the files of each case of a folder, as nnU-Net does, where there is something to list.
+    """List the files of each case of a folder, in the order in which nnU-Net predicts them.
 
     Raises:
         DataError: There is no case, or a file has no channel number.
     """
-    from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
-
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise DataError(f"The input folder {folder} cannot be read: {error}. Name another one with -i.") from error
-    images = [name for name in names if name.endswith(ending)]
-    if not images:
-        there = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
-        raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {there}.")
-    for name in images:
-        if not re.fullmatch(r".+_\d{4}", name.removesuffix(ending)):
-            raise DataError(
-                f"{folder / name} has no channel number. Name a case's first channel CASE_0000{ending}, its second one "
-                f"CASE_0001{ending} and so on."
-            )
-    cases: list[list[str]] = create_lists_from_splitted_dataset_folder(str(folder), ending)
-    return cases
+    cases = list_images(folder, ending)
+    if not cases:
+        content = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
+        raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {content}.")
+    return [[str(file) for file in channels.values()] for _, channels in sorted(cases.items())]
 
 
 def _count_bytes(file: Path) -> int:
@@ -167,7 +120,7 @@ def _count_bytes(file: Path) -> int:
 
 
 def _measure_bytes(file: Path) -> int:
-    """Measure the bytes of a file, unpacked; a gzip file's last four say so, or else it is read to its end."""
+    """Measure the uncompressed size of a file, from the last four bytes of a gzip file or by reading it to its end."""
     if file.suffix != ".gz":
         return file.stat().st_size
     with file.open("rb") as packed:

@@ -1,12 +1,10 @@
-"""Jobs: in comes a table that binds images to a context, targets and prompts, out come jobs that can be run.
+"""Reads a table of prediction jobs: images with a context, targets and prompts.
 
-A CSV has the columns case, image, context, targets and prompts, of which image alone is needed; several channels,
-targets or prompts are separated by semicolons. A JSON is a list of objects of the same names, with lists where there
-are several. Paths are relative to the table.
+A CSV file has the columns case, image, context, targets and prompts, of which only image is required; several channels,
+targets or prompts are separated by semicolons. A JSON file is a list of objects with the same keys, whose values are
+lists where there are several. Paths are relative to the folder of the table.
 """
 
-import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.table_files import read_csv, read_json
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
 _LISTS = ("image", "targets", "prompts")
+_ADVICE = "Give a table of jobs with --jobs."
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image, and what is asked of it.
+    """One case to predict.
 
     Attributes:
-        case: What its output is called.
-        images: One file a channel.
-        context: As typed; empty if the table says nothing.
-        targets: As typed; empty is all.
-        prompts: Free texts as typed.
-        origin: Where it stands, for messages.
+        case: Name of its output.
+        images: Image files, one for each channel.
+        context: Context as given; empty if the table has none.
+        targets: Targets as given; empty means all.
+        prompts: Free-text prompts as given.
+        origin: Position in the table, for messages.
     """
 
     case: str
@@ -44,50 +44,44 @@ def read_jobs(file: str | Path, ending: str) -> list[Job]:
     """Read a table of jobs.
 
     Args:
-        file: Ends in .csv or .json.
-        ending: File ending that the model reads, such as `.nii.gz`.
+        file: A .csv or .json file.
+        ending: File ending of the model's images, such as `.nii.gz`.
 
     Raises:
-        DataError: It cannot be read, names no image, has an unknown column, or two jobs write the same file.
+        DataError: The table cannot be read or has an unknown column, a job has no image, or two jobs write one file.
     """
     path = Path(file)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The table of jobs {path} cannot be read: {error}. Give a file with --jobs.") from error
     if path.suffix.lower() not in (".csv", ".json"):
-        raise DataError(f"{path} is no table of jobs: give a file that ends in .csv or .json.")
-    rows = _read_csv(path, text) if path.suffix.lower() == ".csv" else _read_json(path, text)
+        raise DataError(f"{path} is not a table of jobs: give a file that ends in .csv or .json.")
+    rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
     jobs = [_make_job(path, where, row, ending) for where, row in rows]
     if not jobs:
-        raise DataError(f"{path} holds no job. Write one a line, under the header `{','.join(FIELDS)}`.")
+        raise DataError(f"{path} contains no job. Write one per line, below the header `{','.join(FIELDS)}`.")
     _check_outputs(jobs)
     return jobs
 
 
 def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Put jobs together that ask for the same targets and prompts, in the order in which those first appear."""
+    """Group jobs with the same targets and prompts, in the order of their first occurrence."""
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.targets, job.prompts), []).append(job)
     return list(groups.values())
 
 
-def _read_csv(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines())
-    columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
+def _read_csv(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    table = read_csv(path, _ADVICE, FIELDS)
+    columns = [name.casefold() for name in table.columns]
     for name in columns:
         if name not in FIELDS:
             raise DataError(f"{path}, line 1: {describe_unknown('column', name, FIELDS)}")
-    reader.fieldnames = columns
     rows = []
-    for row in reader:
-        if None in row:
-            raise DataError(f"{path}, line {reader.line_num}: it has more cells than the header; quote commas.")
-        cells = {name: (cell or "").strip() for name, cell in row.items()}
-        if any(cells.values()):
-            split = {name: _split(cells[name]) for name in _LISTS if name in cells}
-            rows.append((f"line {reader.line_num}", {**cells, **split}))
+    for row in table.rows:
+        if len(row.cells) > len(columns):
+            raise DataError(f"{path}, line {row.line}: it has more cells than the header; quote {table.delimiter!r}.")
+        cells = dict(zip(columns, row.cells, strict=False))
+        split = {name: _split(cells[name]) for name in _LISTS if name in cells}
+        rows.append((f"line {row.line}", {**cells, **split}))
     return rows
 
 
@@ -95,13 +89,10 @@ def _split(cell: str) -> list[str]:
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
-def _read_json(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}. Mend it.") from error
+def _read_json(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    content = read_json(path, _ADVICE)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{path} holds a {type(content).__name__}; expected a list of jobs, an object each.")
+        raise DataError(f"{path} contains a {type(content).__name__}; expected a list of jobs, each an object.")
     rows = []
     for number, row in enumerate(content, 1):
         where = f"job {number}"
@@ -119,11 +110,11 @@ def _read_json(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
 def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Job:
     images = [str(path.parent / image) for image in row.get("image", ())]
     if not images:
-        raise DataError(f"{path}, {where}: there is no image. Write its file, or a file a channel separated by `;`.")
+        raise DataError(f"{path}, {where}: there is no image. Give one file for each channel, separated by `;`.")
     name = os.path.basename(images[0]).removesuffix(ending)
     case = row.get("case") or (name[: -len("_0000")] if name.endswith("_0000") else name)
     if Path(case).name != case or case in (".", ".."):
-        raise DataError(f"{path}, {where}: {case!r} is no name of a case. Write one without slashes.")
+        raise DataError(f"{path}, {where}: {case!r} is not a valid case name. Give one without slashes.")
     return Job(
         case=case,
         images=tuple(images),
@@ -135,12 +126,12 @@ def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Jo
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
-    """Stop if two jobs write the same file; file systems that do not tell cases apart count them as the same."""
+    """Check that no two jobs write the same file, also on file systems that ignore upper and lower case."""
     seen: dict[str, Job] = {}
     for job in jobs:
         other = seen.setdefault(job.case.casefold(), job)
         if other is not job:
             raise DataError(
-                f"{other.origin} and {job.origin.split(', ')[-1]} write the same file, {job.case!r}. Give each of them "
-                "a name of its own in the column `case`."
+                f"{other.origin} and {job.origin.split(', ')[-1]} write the same file, {job.case!r}. Give each a "
+                "different name in the column `case`."
             )

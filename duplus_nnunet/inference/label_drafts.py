@@ -1,7 +1,7 @@
-"""Label files for images that have none: in come a raw dataset and a segmentation model, out come predicted masks.
+"""Predicts label files for training images that have none.
 
-nnU-Net's fingerprint and preprocessing read a label file a case, and the prognosis needs a region; what is predicted is
-recorded as such before it is put in place. A file that is there is never overwritten.
+nnU-Net's fingerprint and preprocessing read one label file per case, and the prognosis needs a region. Predictions are
+recorded as such before they are put in place; an existing file is never overwritten.
 """
 
 import json
@@ -13,19 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
+from duplus_nnunet.inference.binding import BoundModel, bind
+from duplus_nnunet.inference.folder_prediction import PredictionCall, predict_files
 from duplus_nnunet.inference.images import list_folder
-from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.selection import Selection, read_own_plans, use_selection
+from duplus_nnunet.inference.model import LoadedModel, load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
+from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
 
-_CHECKPOINT = "checkpoint_final.pth"
 _LABELS = ("labels", "regions_class_order")
 
 
@@ -63,9 +67,7 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
     """
     plans = read_own_plans(model)
     if PLANS_KEY not in plans:
-        raise ModelError(
-            f"{model} is no DuPLUS model's folder, whose masks could be drafted. Name one by --masks-from."
-        )
+        raise ModelError(f"{model} is not the folder of a DuPLUS model, which --masks-from needs.")
     theirs, ending = read_dataset_json(model / "dataset.json"), str(raw.dataset_json.get("file_ending"))
     if theirs["file_ending"] != ending:
         raise DataError(f"{raw.name} has images {ending!r}, the model reads {theirs['file_ending']!r}. Convert them.")
@@ -75,16 +77,15 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
         _declare(raw.folder / "dataset.json", labels.declared)
     if not cases:
         return []
-    selection = Selection(labels.targets, context, options=Options())
-    predictor = _load(model, selection, device)
+    bound = bind(_load(model, device), Selection(labels.targets, context))
     with TemporaryDirectory(dir=raw.folder, prefix=".predicting_") as folder:
         aside, placed = Path(folder), list[str]()
         try:
-            _predict(predictor, selection, cases, aside)
+            _predict(bound, cases, aside)
         finally:  # what was predicted before something went wrong is worth keeping
             done = {case: aside / (case + ending) for case in cases if (aside / (case + ending)).is_file()}
-            _renumber(predictor, list(done.values()), labels.values)
-            record = PredictedLabels(model.resolve().name, dict(predictor.duplus_model.checkpoints), {})
+            _renumber(bound.model.plans, list(done.values()), labels.values)
+            record = PredictedLabels(model.resolve().name, dict(bound.model.record.checkpoints), {})
             placed = _put_in_place(raw.folder, done, record)
     return placed
 
@@ -92,7 +93,7 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
 def _list_open_cases(folder: Path, ending: str) -> dict[str, list[str]]:
     from duplus_nnunet.planners.preprocessor import read_identifier
 
-    files = {read_identifier(one[0], ending): one for one in list_folder(folder / "imagesTr", ending)}
+    files = {read_identifier(images[0], ending): images for images in list_folder(folder / "imagesTr", ending)}
     return {case: own for case, own in files.items() if not (folder / "labelsTr" / (case + ending)).exists()}
 
 
@@ -103,7 +104,7 @@ def _match(raw: RawDataset, theirs: Mapping[str, Any], bank: PromptBank) -> _Lab
         return _Labels({name: theirs[name] for name in _LABELS if name in theirs}, (), {})
     if all(raw.dataset_json.get(name) == theirs.get(name) for name in _LABELS):
         return _Labels({}, (), {})
-    by_name = {target["name"]: theirs["labels"][target["label"]] for target in bank.targets}
+    by_name = {target.name: theirs["labels"][target.label] for target in bank.targets}
     wanted = {label: value for label, value in own.items() if label != "background"}
     values, targets = {}, []
     for label, value in wanted.items():
@@ -128,36 +129,31 @@ def _declare(file: Path, labels: Mapping[str, Any]) -> None:
     write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
-def _load(model: Path, selection: Selection, device: torch.device) -> Any:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
-    with use_selection(selection):
-        predictor.initialize_from_trained_model_folder(str(model), None, _CHECKPOINT)
-    return predictor
+def _load(model: Path, device: torch.device) -> LoadedModel:
+    predictor = WindowPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
+    return load_model(predictor, ModelFiles(model))
 
 
-def _predict(predictor: Any, selection: Selection, cases: Mapping[str, list[str]], aside: Path) -> None:
-    """Predict cases by nnU-Net's own call, which is ours for our models; the good ones are written in any case."""
-    outputs = [str(aside / case) for case in cases]
-    with use_selection(selection):
-        predictor.predict_from_files(list(cases.values()), outputs, False, True, 1, 1)
+def _predict(bound: BoundModel, cases: Mapping[str, list[str]], folder: Path) -> None:
+    """Predict cases into a folder; those that do not fail are written in any case."""
+    predict_files(bound, PredictionCall(list(cases.values()), [str(folder / case) for case in cases]))
 
 
-def _renumber(predictor: Any, files: Sequence[Path], values: Mapping[int, int]) -> None:
+def _renumber(plans: PlansManager, files: Sequence[Path], values: Mapping[int, int]) -> None:
+    """Replace the model's label values in files by the dataset's."""
     if all(before == after for before, after in values.items()):
         return
-    io = predictor.plans_manager.image_reader_writer_class()
+    io = plans.image_reader_writer_class()
     for file in files:
-        found, properties = io.read_seg(str(file))
-        changed = np.zeros_like(found[0])
+        labels, properties = io.read_seg(str(file))
+        changed = np.zeros_like(labels[0])
         for before, after in values.items():
-            changed[found[0] == before] = after
+            changed[labels[0] == before] = after
         io.write_seg(changed, str(file), properties)
 
 
 def _put_in_place(folder: Path, files: Mapping[str, Path], record: PredictedLabels) -> list[str]:
-    """Record files as predicted, then move them to labelsTr, unless one of that name has come there meanwhile."""
+    """Record files as predicted, then move them to labelsTr, unless a file of that name exists there by now."""
     labels = folder / "labelsTr"
     open_cases = {case: file for case, file in files.items() if not (labels / file.name).exists()}
     if not open_cases:

@@ -1,4 +1,4 @@
-"""Memory of a prediction: in comes what a user allows, or what is free, out come bytes."""
+"""Memory limit of a prediction: what a user allows, or half of what is free."""
 
 import ctypes
 import math
@@ -22,23 +22,23 @@ def read_memory(text: str | None) -> int:
         text: Such as `8`, `8GB` or `500MB`, units of 1024; None is half of what is free.
 
     Raises:
-        DataError: It is no amount of memory.
+        DataError: The text is not an amount of memory.
     """
     if text is None:
         return int(psutil.virtual_memory().available) // 2
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in _UNITS or float(match[1]) == 0:
         raise DataError(f"--memory is {text!r}; expected an amount above 0 such as 8, 8GB or 500MB.")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def format_memory(amount: int) -> str:
-    """Write bytes for people."""
+    """Format a number of bytes for people."""
     return f"{amount / GIB:.2f} GiB" if amount >= GIB / 10 else f"{amount / (1 << 20):.1f} MiB"
 
 
 def format_memory_option(amount: int) -> str:
-    """Write bytes as `--memory` takes them, rounded up."""
+    """Format a number of bytes as a value of `--memory`, rounded up."""
     mib = 1 << 20
     return f"{math.ceil(amount / GIB * 10) / 10:g}GB" if amount >= GIB else f"{math.ceil(amount / mib)}MB"
 
@@ -46,10 +46,10 @@ def format_memory_option(amount: int) -> str:
 def return_freed_memory() -> bool:
     """Let this process give back the memory of large arrays as soon as they are freed, where its C library can (glibc).
 
-    By itself glibc keeps what was freed of arrays up to 32 MiB, some 150 MiB with a network of nnU-Net's size.
+    Without this, glibc keeps freed arrays of up to 32 MiB, some 150 MiB with a network of nnU-Net's size.
 
     Returns:
-        Whether it will.
+        Whether the C library supports it.
     """
     if not sys.platform.startswith("linux"):
         return False

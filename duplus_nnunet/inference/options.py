@@ -1,4 +1,4 @@
-"""How to predict and what to write beside the label map: in come a user's words, out comes one dataclass."""
+"""Options of a prediction: what to write beside the label map, memory, precision and adapters."""
 
 import argparse
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from duplus_nnunet.inference.memory import read_memory
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 HELP = """\
-  --split               Also write a mask of 0 and 1 for each target, as CASE/TARGET beside the label map.
+  --split               Also write a binary mask for each target, as CASE/TARGET beside the label map.
   --probabilities       Also write each target's probabilities, float16, as CASE/TARGET.b2nd (blosc2);
-                        duplus_nnunet.api.read_probabilities reads them. nnU-Net's --save_probabilities goes on
-                        writing all of them as one .npz.
-  --statistics          Also write statistics.csv and statistics.json: volume, intensities, place, parts, presence.
-  --preview             Also write CASE.png: three planes through each target.
+                        duplus_nnunet.api.read_probabilities reads them. nnU-Net's --save_probabilities still
+                        writes all of them as one .npz.
+  --statistics          Also write statistics.csv and statistics.json: volume, intensities, position, connected
+                        components, presence.
+  --preview             Also write CASE_preview.png: three planes through each target.
   --jobs FILE           Predict the jobs of a table (.csv, or .json) instead of -i: its columns are case, image (several
                         channels separated by semicolons), context, targets (separated by semicolons), prompts.
   --memory AMOUNT       Memory for the maps of a prediction, such as 8GB; targets are predicted in groups that fit.
@@ -21,14 +22,14 @@ HELP = """\
   --precision auto|float32|bfloat16
                         Precision of convolutions on a CPU. Default: auto, bfloat16 where the processor has it.
   --adapters FOLDER [FOLDER ...]
-                        Put these adapters (folders with adapter.safetensors) beside the model, which has to be their
-                        base; their contexts and targets can then be asked for as the model's own.
+                        Use these adapters (folders with adapter.safetensors) with the model, which must be their
+                        base; their contexts and targets can then be predicted like the model's own.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user asked for beside targets and context.
+    """What a user asks for beside targets and context.
 
     Attributes:
         split: A mask file a target.

@@ -1,13 +1,14 @@
-"""Prediction from Python: in comes an image, as a file, an object or an array, out come named masks on its grid.
+"""Prediction from Python: an image, as a file, an object or an array, becomes named masks on its grid.
 
 Example:
     predictor = DuPLUSPredictor.from_folder("MODEL_FOLDER", folds=(0,))
-    found = predictor.predict("scan.nii.gz", targets=["liver", "spleen"], context="amos_ct")
-    found.masks["liver"].sum(), found.volumes["liver"], found.to_nibabel("liver")
+    prediction = predictor.predict("scan.nii.gz", targets=["liver", "spleen"], context="amos_ct")
+    prediction.masks["liver"].sum(), prediction.volumes["liver"], prediction.to_nibabel("liver")
 """
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duplus_nnunet.errors import DataError, HostError, PromptError, describe_unknown
-from duplus_nnunet.inference.binding import apply_selection
+from duplus_nnunet.errors import DataError, PromptError, describe_unknown
+from duplus_nnunet.inference.answering import LEAST_LOGIT, answer_case
+from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.devices import choose_device
+from duplus_nnunet.inference.model import LoadedModel, load_model
+from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, ModelFiles
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase, Reader
-from duplus_nnunet.inference.run import LEAST_LOGIT, answer_case
-from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
+from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.probabilities import to_probabilities
 from duplus_nnunet.outputs.world import find_affine
-from duplus_nnunet.prompt_bank import PromptBank
 
 Volume = NDArray[Any]
 # (D, H, W), or (C, D, H, W) with several channels; and the size of a voxel along (D, H, W), in mm.
@@ -38,7 +41,7 @@ ArrayWithSpacing = tuple[Volume, Sequence[float]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one image; arrays are in the order (z, y, x).
+    """The prediction of one image; arrays are in the order (z, y, x).
 
     Attributes:
         answer: All of it, targets in their boxes.
@@ -58,7 +61,7 @@ class Prediction:
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
-        """From indices (z, y, x) to mm to the patient's right, front and head; None if the image does not tell."""
+        """From indices (z, y, x) to world coordinates in mm (RAS); None if the file has none."""
         return find_affine(self.answer.geometry)
 
     @cached_property
@@ -86,13 +89,13 @@ class Prediction:
         """Return a mask, or the label map, as a NIfTI image of nibabel.
 
         Raises:
-            DataError: The image's file does not tell where it lies.
+            DataError: The image has no world coordinates.
         """
         import nibabel
 
         affine = self.affine
         if affine is None:
-            raise DataError("The image does not tell where it lies, so there is no NIfTI image of its masks.")
+            raise DataError("The image has no world coordinates, so that its masks cannot be made a NIfTI image.")
         values = self._choose(name).transpose(2, 1, 0)
         return nibabel.Nifti1Image(values, affine[:, [2, 1, 0, 3]])
 
@@ -116,10 +119,10 @@ class Prediction:
         return self.labels if name is None else self._spread(self._find(name), self._find(name).mask, np.uint8)
 
     def _find(self, name: str) -> TargetAnswer:
-        found = {target.name: target for target in self.answer.targets}
-        if name not in found:
-            raise PromptError(describe_unknown("target", name, found))
-        return found[name]
+        targets = {target.name: target for target in self.answer.targets}
+        if name not in targets:
+            raise PromptError(describe_unknown("target", name, targets))
+        return targets[name]
 
     def _spread(self, target: TargetAnswer, values: Volume, dtype: Any) -> Volume:
         whole = np.zeros(self.answer.geometry.shape, dtype)
@@ -128,11 +131,15 @@ class Prediction:
 
 
 class DuPLUSPredictor:
-    """A trained model in memory; predicts one image after another. Make one with `from_folder`."""
+    """A trained model in memory; predicts one image after another. Make one with `from_folder`.
 
-    def __init__(self, predictor: Any, options: Options) -> None:
-        self._predictor, self._options = predictor, options
-        self._asked: Selection | None = None
+    It may be used by several threads: calls are serialised, since they share one network.
+    """
+
+    def __init__(self, model: LoadedModel, options: Options) -> None:
+        self._model, self._options = model, options
+        self._lock = threading.Lock()
+        self._last: tuple[Selection, BoundModel] | None = None
 
     @classmethod
     def from_folder(
@@ -140,7 +147,7 @@ class DuPLUSPredictor:
         model: str | os.PathLike[str],
         folds: Sequence[int | str] | None = None,
         *,
-        checkpoint: str = "checkpoint_final.pth",
+        checkpoint: str = CHECKPOINT_NAME,
         device: str | None = None,
         mirroring: bool = True,
         step_size: float = 0.5,
@@ -150,35 +157,27 @@ class DuPLUSPredictor:
 
         Args:
             model: Model folder, with plans.json and fold_X.
-            folds: Folds whose logits are averaged; None is all that are there.
+            folds: Folds whose logits are averaged; None is all that are available.
             checkpoint: File name within each fold.
             device: `cpu`, `cuda` or `mps`; None is CUDA if there is one.
-            mirroring: Whether mirror images are predicted too and averaged: slower, a little better.
-            step_size: Distance of windows, as a share of their size, above 0 to 1.
-            options: Memory and precision; what asks for files does nothing here.
+            mirroring: Whether mirror images are predicted too and averaged: slower, slightly more accurate.
+            step_size: Distance between windows, as a share of their size, above 0 to 1.
+            options: Memory, precision and adapters; options that ask for files have no effect here.
 
         Raises:
-            ModelError: The folder is none of a DuPLUS model, or incomplete.
+            ModelError: The folder does not hold a DuPLUS model, or is incomplete.
             HostError: nnU-Net was not changed by the start-up hook.
         """
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
         wanted = options or Options()
-        bank = PromptBank(read_model_plans(model, wanted.adapters))
+        files = ModelFiles(Path(model), None if folds is None else tuple(folds), checkpoint, wanted.adapters)
         chosen = choose_device(None if device is None else str(device))
-        predictor = nnUNetPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
-        with use_selection(Selection(context=bank.default_context, options=wanted)):
-            predictor.initialize_from_trained_model_folder(
-                str(model), None if folds is None else tuple(folds), checkpoint
-            )
-        if getattr(predictor, "duplus_binding", None) is None:
-            raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
-        return cls(predictor, wanted)
+        predictor = WindowPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
+        return cls(load_model(predictor, files, wanted.precision), wanted)
 
     @property
     def contexts(self) -> dict[str, list[str]]:
         """Targets that the model was trained on, by context."""
-        bank = self._predictor.duplus_binding.bank
+        bank = self._model.bank
         return {name: bank.names_in(name) for name in bank.contexts}
 
     def predict(
@@ -193,12 +192,12 @@ class DuPLUSPredictor:
         """Predict one image.
 
         Args:
-            image: A file, or a list of one a channel; an image of nibabel or SimpleITK; or an array with its spacing,
-                see ArrayWithSpacing, whose last axis is taken to run to the patient's left, and the one before to the
+            image: A file, or a list of one per channel; an image of nibabel or SimpleITK; or an array with its spacing,
+                see ArrayWithSpacing, whose last axis is assumed to run to the patient's left, and the one before to the
                 back.
             targets: Names or synonyms; none is all of the context, or with prompts none but those.
             context: Name of the context; not needed if the model has one only.
-            prompts: Texts of what the model was not trained on.
+            prompts: Texts of structures that the model was not trained on.
             probabilities: Whether probabilities down to 1 % are kept, instead of those above one half.
 
         Raises:
@@ -207,25 +206,21 @@ class DuPLUSPredictor:
         """
         if isinstance(targets, str) or isinstance(prompts, str):
             raise PromptError("targets and prompts are lists of texts, such as targets=['liver'].")
-        asked = Selection(tuple(targets), context, tuple(prompts), options=self._options)
-        with use_selection(asked), torch.inference_mode():
-            self._ask(asked)
-            binding, predictor = self._predictor.duplus_binding, self._predictor
+        selection = Selection(tuple(targets), context, tuple(prompts), options=self._options)
+        with self._lock, torch.inference_mode():
+            bound = self._bind(selection)
             with _list_files(image) as files:
-                source = InputCase("image", files, None, binding.first.context)
-                item = Reader(predictor.plans_manager, binding.configuration, predictor.dataset_json).read(source)
-            if item.error:
-                raise DataError(item.error)
-            return Prediction(answer_case(predictor, item, LEAST_LOGIT if probabilities else 0.0).answer)
+                source = InputCase("image", files, None, bound.first.context)
+                case = Reader(self._model.plans, self._model.configuration, bound.declare_all()).read(source)
+            if case.error:
+                raise DataError(case.error)
+            return Prediction(answer_case(bound, case, LEAST_LOGIT if probabilities else 0.0).answer)
 
-    def _ask(self, selection: Selection) -> None:
-        """Bind the model, if it is asked for something else than before."""
-        if selection == self._asked:
-            return
-        self._asked = None
-        self._predictor.duplus_binding.release(self._predictor)
-        apply_selection(self._predictor, selection)
-        self._asked = selection
+    def _bind(self, selection: Selection) -> BoundModel:
+        """Bind the model, unless the call before asked for the same."""
+        if self._last is None or self._last[0] != selection:
+            self._last = selection, bind(self._model, selection)
+        return self._last[1]
 
 
 @contextmanager

@@ -1,17 +1,19 @@
-"""Images are read ahead while the network is at work on the one before; a bad one is passed on as such.
+"""Reads and preprocesses cases ahead of the network, in threads; a case that cannot be read is passed on as failed.
 
-In come the files of each case, out come nnU-Net's items, or what was wrong with a case. Threads do it: nnU-Net starts
-processes, each of which takes seconds to import everything, and the time is spent in compiled code that frees the lock.
+Threads, since nnU-Net's processes take seconds each to import everything, and the compiled code that takes the time
+releases Python's lock.
 """
 
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.inference.images import check_case, check_finite
@@ -25,7 +27,7 @@ class InputCase:
         name: nnU-Net's case identifier.
         files: One a channel.
         output: Where its label map goes, without file ending; None: it is returned.
-        context: The context of its image; empty: the preprocessor finds it.
+        context: The context of its image; empty: the preprocessor looks it up.
     """
 
     name: str
@@ -55,22 +57,22 @@ class PreparedCase:
 
 @dataclass(frozen=True)
 class Reader:
-    """What reading and preprocessing needs of a predictor; the predictor itself goes from context to context meanwhile.
+    """What reading and preprocessing needs of a model.
 
     Attributes:
-        plans: nnU-Net's plans manager; its plans say which context a case has.
-        configuration: nnU-Net's configuration manager, of no context yet.
+        plans: nnU-Net's plans.
+        configuration: nnU-Net's configuration, of no context yet.
         dataset_json: Of the prediction.
-        verbose: Whether nnU-Net's preprocessor talks.
+        verbose: Whether nnU-Net's preprocessor reports what it does.
     """
 
-    plans: Any
-    configuration: Any
+    plans: PlansManager
+    configuration: ConfigurationManager
     dataset_json: dict[str, Any]
     verbose: bool = False
 
     def read(self, source: InputCase) -> PreparedCase:
-        """Read, check and preprocess one case; whatever is wrong with it is told, not raised."""
+        """Read, check and preprocess one case; an error is returned with the case, not raised."""
         started = time.perf_counter()
         try:
             data, properties = self._preprocess(source)
@@ -81,15 +83,12 @@ class Reader:
     def _preprocess(self, source: InputCase) -> tuple[Any, dict[str, Any]]:
         import torch
 
-        from duplus_nnunet.planners.preprocessor import take_last
-
         check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
         preprocessor.context, preprocessor.case = source.context, source.name
         data, _, properties = preprocessor.run_case(
             list(source.files), None, self.plans, self.configuration, self.dataset_json
         )
-        take_last()  # it is bound from the item, whichever thread that is in
         tensor = torch.from_numpy(data).to(torch.float32).contiguous()
         check_finite(tensor)
         return tensor, properties
@@ -111,23 +110,21 @@ def read_ahead(reader: Reader, sources: Sequence[InputCase], depth: int = 1) -> 
                 future.cancel()
 
 
-def take_item(found: PreparedCase | dict[str, Any]) -> PreparedCase:
-    """Return what one of nnU-Net's own iterators yields as a case."""
-    if isinstance(found, PreparedCase):
-        return found
+def to_prepared_case(item: Mapping[str, Any]) -> PreparedCase:
+    """Return an item of one of nnU-Net's own data iterators as a case."""
     import numpy as np
     import torch
 
-    data, output = found["data"], found["ofile"]
-    if isinstance(data, str):  # too large for nnU-Net's queue, hence in a file that is ours to delete
+    data, output = item["data"], item["ofile"]
+    if isinstance(data, str):  # too large for nnU-Net's queue, hence in a file that the receiver deletes
         file, data = data, torch.from_numpy(np.load(data))
         os.remove(file)
     name = "image" if output is None else os.path.basename(output)
-    return PreparedCase(InputCase(name, (), output), data, found["data_properties"])
+    return PreparedCase(InputCase(name, (), output), data, item["data_properties"])
 
 
 def report_failure(error: Exception) -> str:
-    """Say what went wrong with a case, in one paragraph; what nobody foresaw goes to stderr with its trace."""
+    """Describe why a case failed, in one paragraph; an unexpected error is printed to stderr with its trace."""
     if isinstance(error, DuplusError):
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

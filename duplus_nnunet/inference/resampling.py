@@ -1,10 +1,10 @@
-"""In come one target's logits on the network's grid, out come those on the image's, inside the box where it can be.
+"""Resamples a target's logits from the network's grid to the image's, inside the box where the target can be.
 
-nnU-Net resamples every target over the whole volume. Its interpolation takes means of neighbours, hence nothing rises
-above a threshold where no neighbour does: what is left out here is known without being computed. Other ways to resample
-than nnU-Net's own are left to the function that the plans name.
+nnU-Net resamples every target over the whole volume. Linear interpolation averages neighbours, so that no voxel exceeds
+a threshold unless one of its neighbours does: voxels outside the box need not be computed. Resampling functions other
+than nnU-Net's default are called as the plans name them.
 
-Source: resample_data_or_seg_to_shape of nnU-Net, whose numbers are met (order 1, and order 0 across thick slices).
+Source: resample_data_or_seg_to_shape of nnU-Net, whose results are reproduced (order 1; order 0 across thick slices).
 """
 
 import functools
@@ -29,9 +29,9 @@ NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 _HOST_FUNCTION = "resample_data_or_seg_to_shape"
 _HOST_DEFAULTS = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": False}
 _THRESHOLD = "separate_z_anisotropy_threshold"
-# Voxels that are in work at once: few enough for a processor's cache, many enough for a plane of a large image.
+# Voxels that are resampled at once: few enough for a processor's cache, many enough for a plane of a large image.
 SLAB = 2**20
-# Bits of infinite numbers: of those of their sign, only what is no number has larger ones.
+# Bits of infinite numbers; among numbers of the same sign, only NaN has larger ones.
 _INFINITE = np.float16(np.inf).view(np.int16)
 _MINUS_INFINITE = np.float16(-np.inf).view(np.uint16)
 
@@ -78,21 +78,21 @@ class Axis:
 
 
 def interpolate_axis(source: int, target: int) -> Axis:
-    """Make an axis of `target` voxels out of one of `source`, linearly; voxels have the centres at their middle."""
+    """Resample an axis from `source` to `target` voxels by linear interpolation between voxel centres."""
     if source == target:
         return _copy(np.arange(source))
-    places = np.clip(_find_places(source, target), 0, source - 1)
-    low = np.floor(places).astype(np.intp)
-    return Axis(low, np.minimum(low + 1, source - 1), (places - low).astype(np.float32))
+    positions = np.clip(_find_positions(source, target), 0, source - 1)
+    low = np.floor(positions).astype(np.intp)
+    return Axis(low, np.minimum(low + 1, source - 1), (positions - low).astype(np.float32))
 
 
 def pick_axis(source: int, target: int) -> Axis:
-    """Make an axis of `target` voxels out of the nearest ones of `source`; of two equally near, the later one."""
-    places = np.clip(_find_places(source, target), 0, source - 1)
-    return _copy(np.floor(places + 0.5).astype(np.intp))
+    """Resample an axis from `source` to `target` voxels by nearest neighbour; the later of two equally near."""
+    positions = np.clip(_find_positions(source, target), 0, source - 1)
+    return _copy(np.floor(positions + 0.5).astype(np.intp))
 
 
-def _find_places(source: int, target: int) -> NDArray[np.float64]:
+def _find_positions(source: int, target: int) -> NDArray[np.float64]:
     scale = np.float64(source) / target
     return scale * (np.arange(target, dtype=np.float64) + 0.5) - 0.5
 
@@ -115,12 +115,6 @@ class Placement:
     shape: Shape
     backward: Shape
 
-    @property
-    def image_shape(self) -> Shape:
-        """Voxels of the whole image along (z, y, x)."""
-        z, y, x = (self.shape[axis] for axis in self.backward)
-        return z, y, x
-
     def move(self, box: Box) -> Box:
         """Return a box of the crop as one of the image; an empty one stays as it is."""
         if box == NOWHERE:
@@ -139,7 +133,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Resampler:
-    """Brings one target's logits after another from the network's grid to the image's.
+    """Resamples the logits of one target after another from the network's grid to the image's.
 
     Attributes:
         source: Voxels of the network's grid, (d, h, w).
@@ -177,13 +171,13 @@ class Resampler:
         box = self._find_candidates(values, floor)
         if box == NOWHERE:
             return NOWHERE, np.zeros((0, 0, 0), np.float16)
-        found = self._call_host(values) if self.axes is None else self._fill(values, box)
-        inner = find_box(exceeds(found, floor))
+        resampled = self._call_host(values) if self.axes is None else self._fill(values, box)
+        inner = find_box(exceeds(resampled, floor))
         if inner is None:
             return NOWHERE, np.zeros((0, 0, 0), np.float16)
         z, y, x = (slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
         # A mere view would keep what was left out in memory.
-        return (z, y, x), found if found[inner].shape == found.shape else found[inner].copy()
+        return (z, y, x), resampled if resampled[inner].shape == resampled.shape else resampled[inner].copy()
 
     def interpolate(self, logits: Half, box: Box) -> NDArray[np.float32]:
         """Resample inside a box of the crop, nowhere else; each voxel is to the bit what it is in any other box."""
@@ -202,10 +196,10 @@ class Resampler:
         if self.axes is None:  # other functions may overshoot
             d, h, w = self.shape
             return slice(0, d), slice(0, h), slice(0, w)
-        found = find_box(exceeds(values, floor))
-        if found is None:
+        inside = find_box(exceeds(values, floor))
+        if inside is None:
             return NOWHERE
-        z, y, x = (axis.spread(part) for axis, part in zip(self.axes, found, strict=True))
+        z, y, x = (axis.spread(part) for axis, part in zip(self.axes, inside, strict=True))
         return NOWHERE if any(part.start == part.stop for part in (z, y, x)) else (z, y, x)
 
     def _fill(self, values: Half, box: Box) -> Half:
@@ -232,14 +226,14 @@ class Resampler:
         return self.axes
 
     def _call_host(self, values: Half) -> Half:
-        # Where there is nothing to do, it gives back what it was given: the network's own sums.
-        found = np.array(to_half(self.host(torch.from_numpy(np.ascontiguousarray(values))[None])[0]))
-        if found.shape != self.shape:
+        # Where there is nothing to resample, it returns its input: the network's own sums.
+        resampled = np.array(to_half(self.host(torch.from_numpy(np.ascontiguousarray(values))[None])[0]))
+        if resampled.shape != self.shape:
             raise HostError(
-                f"The plans' function for resampling probabilities made the shape {found.shape}; expected "
+                f"The plans' function for resampling probabilities made the shape {resampled.shape}; expected "
                 f"{self.shape}. Set 'resampling_fn_probabilities' to {_HOST_FUNCTION!r} in the plans."
             )
-        return found
+        return resampled
 
     def _check(self, values: Half) -> None:
         if values.shape != self.source:

@@ -1,7 +1,4 @@
-"""What is written of each case: in come predicted cases, out come files and the record of them, the label map last.
-
-So a label map that is there says that all else of its case is.
-"""
+"""Writes the files of predicted cases. The label map is written last, so that it marks a complete case."""
 
 import os
 import pickle
@@ -11,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duplus_nnunet.inference.answering import Clock, PredictedCase
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
-from duplus_nnunet.inference.run import Clock, PredictedCase
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.files import open_new_file
-from duplus_nnunet.outputs.legend import write_names_into
+from duplus_nnunet.outputs.legend import embed_label_names
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, current_time, describe_file
 from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
-from duplus_nnunet.settings import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,10 @@ class CaseWriter:
     Attributes:
         io: nnU-Net's reader and writer of the model.
         ending: File ending that the model writes.
-        options: What is wanted.
-        host_probabilities: Whether nnU-Net's own file of probabilities is wanted.
+        options: What is written beside the label map.
+        host_probabilities: Whether nnU-Net's own file of probabilities is options.
         statistics: Rows of the cases so far.
-        place: Folder of the tables.
+        table_folder: Folder of the tables.
         volumes: Volumes seen in training, by context and target.
     """
 
@@ -45,16 +42,16 @@ class CaseWriter:
     options: Options
     host_probabilities: bool
     statistics: StatisticsTable
-    place: Path
+    table_folder: Path
     volumes: Mapping[str, Mapping[str, Range]]
 
-    def write(self, done: PredictedCase) -> CaseRecord:
+    def write(self, predicted: PredictedCase) -> CaseRecord:
         """Write a case.
 
         Raises:
             OSError: A file cannot be written; then there is no label map either.
         """
-        answer, source, clock = done.answer, done.item.source, Clock()
+        answer, source, clock = predicted.answer, predicted.item.source, Clock()
         if source.output is None:
             raise TypeError("A case that is returned is not written.")
         label_map = Path(source.output + self.ending)
@@ -63,7 +60,7 @@ class CaseWriter:
             *clock.time("write", self._write_host, answer, source.output),
             clock.time("write", self._write_labels, answer, label_map),
         ]
-        seconds = {name: round(value, 3) for name, value in {**done.seconds, **clock.seconds}.items()}
+        seconds = {name: round(value, 3) for name, value in {**predicted.seconds, **clock.seconds}.items()}
         sys.stdout.write(f"{describe_answer(answer)}, {sum(seconds.values()):.1f} s\n")
         return CaseRecord(
             COMPLETE,
@@ -77,20 +74,20 @@ class CaseWriter:
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
-        wanted = self.options
+        options = self.options
         files: list[Path] = []
-        if wanted.split:
+        if options.split:
             files += write_masks(answer, folder, self.io, self.ending)
-        if wanted.probabilities:
+        if options.probabilities:
             files += write_probabilities(answer, folder)
-        if wanted.statistics or wanted.preview:
+        if options.statistics or options.preview:
             # Read again rather than kept: it is wanted only here, and the next image is in memory already.
             image, _ = self.io.read_images(list(source.files))
-            if wanted.statistics:
+            if options.statistics:
                 self.statistics.volumes = dict(self.volumes.get(answer.context, {}))
                 self.statistics.add(answer, image)
-                self.statistics.write(self.place)
-            if wanted.preview:
+                self.statistics.write(self.table_folder)
+            if options.preview:
                 from duplus_nnunet.outputs.preview import write_preview  # imports matplotlib
 
                 files += write_preview(answer, image, folder)
@@ -112,13 +109,13 @@ class CaseWriter:
     def _write_labels(self, answer: CaseAnswer, file: Path) -> Path:
         with open_new_file(file) as new:
             self.io.write_seg(answer.labels, str(new), dict(answer.geometry.properties))
-            write_names_into(new, {target.value: target.name for target in answer.targets})
+            embed_label_names(new, {target.value: target.name for target in answer.targets})
         return file
 
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:
-        said = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
+        warnings = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
         rows = [row for row in self.statistics.rows if row.case == answer.case]
-        return said + [
+        return warnings + [
             f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual
         ]
 
@@ -129,11 +126,11 @@ def describe_inputs(source: InputCase) -> tuple[FileRecord, ...]:
 
 
 def describe_answer(answer: CaseAnswer) -> str:
-    """Say in one line what was found."""
+    """Summarise in one line which targets were found."""
     absent = [target.name for target in answer.targets if not target.mask.any()]
-    found = len(answer.targets) - len(absent)
+    present = len(answer.targets) - len(absent)
     missing = f" (not found: {_list(absent)})" if absent else ""
-    return f"{answer.case} ({answer.context}): {found} of {len(answer.targets)} target(s){missing}"
+    return f"{answer.case} ({answer.context}): {present} of {len(answer.targets)} target(s){missing}"
 
 
 def _list(names: Sequence[str], most: int = 8) -> str:

@@ -1,7 +1,7 @@
-"""Adapters: LoRA beside a frozen network's convolutions, and generators of their own; the base stays as it is.
+"""Attaches adapters to a conditioned U-Net: LoRA on frozen convolutions, and generators of their own.
 
-In comes a conditioned U-Net, out comes the same one, which answers with an adapter's weights or, to the bit as before,
-with its own. Source: Hu et al. 2021, arXiv 2106.09685, by peft.
+The weights of the base model stay unchanged, and without an active adapter its output is bitwise the same.
+Source: Hu et al. 2021, arXiv 2106.09685, implemented by peft.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from duplus_nnunet.errors import ModelError, PlansError
 _LORA = re.compile(r"\.lora_(?:A|B)\.")
 _PREFIX = "adapters."
 _CHECKSUM = "base_checksum"
-# nnU-Net's modules have up to three names in a state dictionary; these are the second and the third.
-_AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
-_SHOWN = 6
+# nnU-Net's modules have up to three names in a state dictionary; this matches the second and third.
+_DUPLICATE = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
+_MAX_LISTED = 6
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What an adapter consists of.
+    """Specification of an adapter.
 
     Attributes:
-        name: Letters, digits, `_` and `-`; a dataset's name.
-        r: Rank of its LoRA.
-        lora_alpha: The LoRA's output is scaled by lora_alpha / r.
-        lora_dropout: Share, 0 to below 1, of the LoRA's inputs that are dropped in training.
-        layers: Names of the convolutions that have a LoRA.
-        film: Whether it has an MLP_FiLM of its own.
-        head: Whether it has an MLP_Pred and projections of its own.
+        name: Name of the adapter, usually of its dataset: letters, digits, `_` and `-`.
+        r: Rank of the LoRA.
+        lora_alpha: Scale of the LoRA; its output is multiplied by lora_alpha / r.
+        lora_dropout: Dropout probability of the LoRA's inputs in training, 0 to below 1.
+        layers: Names of the convolutions with a LoRA.
+        film: Whether the adapter has an MLP_FiLM of its own.
+        head: Whether the adapter has an MLP_Pred and projections of its own.
     """
 
     name: str
@@ -49,28 +49,28 @@ class AdapterSpec:
 
 
 class Projection(nn.Conv3d):
-    """A 1x1x1 convolution that can run with an adapter's weights in the place of its own."""
+    """A 1x1x1 convolution whose weights can be overridden by those of an adapter."""
 
-    instead: "nn.Conv3d | None" = None
+    overriding: "nn.Conv3d | None" = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project x (B, C, D, H, W)."""
-        other = self.instead
+        other = self.overriding
         return super().forward(x) if other is None else functional.conv3d(x, other.weight, other.bias)
 
-    def replace(self, other: "nn.Conv3d | None") -> None:
-        """Run with another one's weights; None: with its own. Not by setattr, which would register it as a part."""
-        self.__dict__["instead"] = other
+    def override(self, other: "nn.Conv3d | None") -> None:
+        """Use the weights of another convolution; None restores the own ones. setattr would register a sub-module."""
+        self.__dict__["overriding"] = other
 
 
-class AdapterParts(nn.Module):
-    """What an adapter has beside its LoRA.
+class AdapterModules(nn.Module):
+    """The modules of an adapter beside its LoRA.
 
     Attributes:
-        film: Its own MLP_FiLM, or None: the base's.
-        generator: Its own MLP_Pred, or None: the base's.
-        projections: Its own projections, or None: the base's.
-        base_checksum: SHA-256 of the base's weights, uint8 (32); zeros until a base was taken over.
+        film: Its own MLP_FiLM; None if it uses that of the base.
+        generator: Its own MLP_Pred; None if it uses that of the base.
+        projections: Its own projections; None if it uses those of the base.
+        base_checksum: SHA-256 of the weights of the base, uint8 (32); zeros until a base is loaded.
     """
 
     base_checksum: torch.Tensor
@@ -85,12 +85,12 @@ class AdapterParts(nn.Module):
 
     @property
     def has_base(self) -> bool:
-        """Whether a base was taken over."""
+        """Whether a base was loaded."""
         return bool(self.base_checksum.any())
 
     @torch.no_grad()
-    def restart(self, network: Any) -> None:
-        """Start from the base's weights as they are now."""
+    def reset(self, network: Any) -> None:
+        """Reset the modules to the current weights of the base."""
         pairs = (
             (self.film, network.film),
             (self.generator, network.generator),
@@ -99,26 +99,26 @@ class AdapterParts(nn.Module):
         for own, base in pairs:
             if own is not None:
                 own.load_state_dict(base.state_dict())
-        digest = bytes.fromhex(measure_checksum(network.state_dict()))
+        digest = bytes.fromhex(compute_base_checksum(network.state_dict()))
         self.base_checksum.copy_(torch.tensor(list(digest), dtype=torch.uint8))
 
 
 @dataclass(frozen=True)
-class ActiveGenerators:
-    """What answers: generators of the base or of an adapter."""
+class Generators:
+    """The generators in use, of the base or of an adapter."""
 
     film: Any
     generator: Any
 
 
 def list_convolutions(network: nn.Module) -> dict[str, nn.Conv3d]:
-    """Name the convolutions of encoder and decoder that a LoRA can stand beside: not transposed, not grouped ones."""
-    named = {}
+    """List the convolutions of encoder and decoder that support LoRA, by name: neither transposed nor grouped."""
+    convolutions = {}
     for name, module in network.named_modules():
         plain = type(module) is nn.Conv3d and module.groups == 1 and not _LORA.search(name)
         if plain and name.startswith(("encoder.", "decoder.")):
-            named[name.removesuffix(".base_layer")] = module
-    return named
+            convolutions[name.removesuffix(".base_layer")] = module
+    return convolutions
 
 
 def choose_convolutions(network: nn.Module, patterns: Sequence[str], r: int) -> tuple[str, ...]:
@@ -126,80 +126,80 @@ def choose_convolutions(network: nn.Module, patterns: Sequence[str], r: int) -> 
 
     Args:
         network: A conditioned U-Net.
-        patterns: Regular expressions that are looked for in their names; none means all.
+        patterns: Regular expressions to search in the names of convolutions; none means all.
         r: Rank of the LoRA.
 
     Raises:
-        PlansError: A pattern matches nothing or is none, or the rank is larger than a layer's.
+        PlansError: A pattern is invalid or matches nothing, or the rank exceeds that of a layer.
     """
-    there = list_convolutions(network)
-    chosen: dict[str, None] = dict.fromkeys(there if not patterns else ())
+    available = list_convolutions(network)
+    chosen: dict[str, None] = dict.fromkeys(available if not patterns else ())
     for pattern in patterns:
         try:
-            found = [name for name in there if re.search(pattern, name)]
+            matches = [name for name in available if re.search(pattern, name)]
         except re.error as error:
-            raise PlansError(f"settings.adaptation.target_modules: {pattern!r} is no pattern: {error}.") from error
-        if not found:
-            some = ", ".join(sorted(there)[:_SHOWN])
             raise PlansError(
-                f"settings.adaptation.target_modules: {pattern!r} matches none of the {len(there)} convolutions that a "
-                f"LoRA can stand beside, such as {some}; `encoder` and `decoder` match all of either."
+                f"settings.adaptation.target_modules: {pattern!r} is not a valid regular expression: {error}."
+            ) from error
+        if not matches:
+            examples = ", ".join(sorted(available)[:_MAX_LISTED])
+            raise PlansError(
+                f"settings.adaptation.target_modules: {pattern!r} matches none of the {len(available)} convolutions "
+                f"that support LoRA, such as {examples}. Use `encoder` or `decoder` to match all of either."
             )
-        chosen.update(dict.fromkeys(found))
+        chosen.update(dict.fromkeys(matches))
     for name in chosen:
-        layer = there[name]
+        layer = available[name]
         largest = min(layer.out_channels, layer.weight[0].numel())
         if r > largest:
             raise PlansError(
-                f"settings.adaptation.r is {r}, but {name} has weights of rank {largest} at most. Lower r, or leave "
-                "that layer out by settings.adaptation.target_modules."
+                f"settings.adaptation.r is {r}, but the weights of {name} have rank {largest} at most. Lower r, or "
+                "exclude that layer by settings.adaptation.target_modules."
             )
-    return tuple(name for name in there if name in chosen)
+    return tuple(name for name in available if name in chosen)
 
 
-def attach_adapter(network: Any, spec: AdapterSpec) -> AdapterParts:
-    """Put an adapter that does nothing yet into a network, and freeze all else.
+def attach_adapter(network: Any, spec: AdapterSpec) -> AdapterModules:
+    """Add a new adapter to a network, and freeze all other weights.
 
-    LoRA's second factor starts at 0 and generators start as copies, so that at first the adapter's answer is the
-    base's.
+    LoRA's second factor starts at 0 and the generators start as copies, so that the adapter initially leaves the
+    output of the base unchanged.
 
     Args:
         network: A conditioned U-Net; it may have other adapters.
-        spec: What the adapter consists of.
+        spec: Specification of the adapter.
 
     Raises:
-        ModelError: The network has an adapter of that name.
+        ModelError: The network already has an adapter of that name.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     if spec.name in network.adapters:
-        raise ModelError(
-            f"The model has an adapter {spec.name!r} already; adapters on one base need names of their own."
-        )
-    use_adapter(network, "")
+        raise ModelError(f"The model already has an adapter {spec.name!r}. Give the new adapter another name.")
+    activate_adapter(network, "")
     config = LoraConfig(
         r=spec.r, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout, target_modules=list(spec.layers)
     )
     inject_adapter_in_model(config, network, adapter_name=spec.name)
-    network.__dict__.pop("peft_config", None)  # a note of peft's, at which it warns when the next adapter comes
-    _tie_again(network)
+    network.__dict__.pop("peft_config", None)  # otherwise peft warns when the next adapter is attached
+    _relink_blocks(network)
     network.requires_grad_(False)
     for layer in list_lora_layers(network).values():
         for factor in (layer.lora_A, layer.lora_B):
             if spec.name in factor:
                 factor[spec.name].requires_grad_(True)
-    parts = AdapterParts(network, spec)
+    modules = AdapterModules(network, spec)
     device = next(network.parameters()).device
-    network.adapters[spec.name] = parts.to(device).requires_grad_(True)
-    network.used_adapter = None
-    return parts
+    network.adapters[spec.name] = modules.to(device).requires_grad_(True)
+    network.active_adapter = None
+    return modules
 
 
-def _tie_again(network: nn.Module) -> None:
-    """Let nnU-Net's blocks run the layers with a LoRA.
+def _relink_blocks(network: nn.Module) -> None:
+    """Make nnU-Net's blocks run the layers with a LoRA.
 
-    They register each convolution twice and run the second registration; peft replaces the first. Left so, a LoRA
-    would do nothing and nobody would notice.
+    The blocks register each convolution twice and run the second registration, whereas peft replaces the first: without
+    this step, LoRA would silently have no effect.
     """
     for block in network.modules():
         sequence, layer = getattr(block, "all_modules", None), getattr(block, "conv", None)
@@ -210,61 +210,59 @@ def _tie_again(network: nn.Module) -> None:
 
 
 def list_lora_layers(network: nn.Module) -> dict[str, Any]:
-    """Name the layers that have a LoRA, of whatever adapter."""
+    """List the layers with a LoRA of any adapter, by name."""
     return {name: module for name, module in network.named_modules() if hasattr(module, "lora_A")}
 
 
-def use_adapter(network: Any, name: str) -> ActiveGenerators:
-    """Let a network answer with an adapter's weights from now on; "" is the base alone. Nothing is loaded or copied.
+def activate_adapter(network: Any, name: str) -> Generators:
+    """Make an adapter of a network active; "" is the base alone. Nothing is loaded or copied.
 
     Raises:
-        ModelError: It has no such adapter.
+        ModelError: The network has no such adapter.
     """
     if not network.adapters and not name:
-        return ActiveGenerators(network.film, network.generator)
+        return Generators(network.film, network.generator)
     if name and name not in network.adapters:
-        there = ", ".join(map(repr, network.adapters)) or "none"
-        raise ModelError(f"The model has no adapter {name!r}; it has {there}. Name its file with --adapters.")
-    parts: Any = network.adapters[name] if name else None
-    if network.used_adapter != name:
-        _switch(network, name, parts)
-        network.used_adapter = name
-    film = getattr(parts, "film", None)
-    generator = getattr(parts, "generator", None)
-    return ActiveGenerators(
-        network.film if film is None else film, network.generator if generator is None else generator
-    )
+        available = ", ".join(map(repr, network.adapters)) or "none"
+        raise ModelError(f"The model has no adapter {name!r}; it has {available}. Give its file with --adapters.")
+    modules: Any = network.adapters[name] if name else None
+    if network.active_adapter != name:
+        _switch_layers(network, name, modules)
+        network.active_adapter = name
+    film = getattr(modules, "film", None)
+    generator = getattr(modules, "generator", None)
+    return Generators(network.film if film is None else film, network.generator if generator is None else generator)
 
 
-def _switch(network: Any, name: str, parts: Any) -> None:
+def _switch_layers(network: Any, name: str, modules: Any) -> None:
     for layer in list_lora_layers(network).values():
-        # By hand, since peft's own switches also decide what is trained.
+        # Set directly, since peft's own methods also change which weights are trained.
         layer._active_adapter = [name]
         layer._disable_adapters = name not in layer.lora_A
-    own = None if parts is None else parts.projections
-    for number, projection in enumerate(network.decoder.seg_layers):
-        projection.replace(None if own is None else own[number])
+    own = None if modules is None else modules.projections
+    for index, projection in enumerate(network.decoder.seg_layers):
+        projection.override(None if own is None else own[index])
 
 
 def name_in_base(name: str) -> str:
-    """Return what a weight is called in a network without adapters; "" for one that belongs to an adapter."""
+    """Return the name of a weight in a network without adapters; "" for weights of an adapter."""
     if name.startswith(_PREFIX) or _LORA.search(name):
         return ""
     return name.replace(".base_layer.", ".")
 
 
-def restart_adapters(network: Any) -> None:
-    """Let all adapters start from the weights that the base has now."""
-    for parts in network.adapters.values():
-        parts.restart(network)
+def reset_adapters(network: Any) -> None:
+    """Reset all adapters to the current weights of the base."""
+    for modules in network.adapters.values():
+        modules.reset(network)
 
 
-def measure_checksum(weights: Mapping[str, torch.Tensor]) -> str:
-    """Return SHA-256 of a base's weights, whatever adapters stand beside them; texts do not count."""
+def compute_base_checksum(weights: Mapping[str, torch.Tensor]) -> str:
+    """Compute the SHA-256 of the weights of a base, without adapters and text embeddings."""
     digest = hashlib.sha256()
     base = {name_in_base(name): value for name, value in weights.items() if name_in_base(name)}
     for name in sorted(base):
-        if name.startswith("texts.") or _AGAIN.search(name):
+        if name.startswith("texts.") or _DUPLICATE.search(name):
             continue
         value = base[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -273,69 +271,72 @@ def measure_checksum(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def take_adapter(weights: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """Take an adapter's own weights out of a network's: its LoRA's, each once, and those of its parts."""
+    """Extract the weights of an adapter from a state dictionary: those of its LoRA, each once, and of its modules."""
     prefix = f"{_PREFIX}{name}."
-    end = re.compile(rf"\.lora_[AB]\.{re.escape(name)}\.")
+    lora = re.compile(rf"\.lora_[AB]\.{re.escape(name)}\.")
     taken = {}
     for key, value in weights.items():
-        if key.startswith(prefix) or (end.search(key) and not _AGAIN.search(key)):
+        if key.startswith(prefix) or (lora.search(key) and not _DUPLICATE.search(key)):
             taken[key] = value.detach().cpu().contiguous()
     return taken
 
 
 def put_adapter(network: nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> None:
-    """Put an adapter's own weights, as `take_adapter` gives them, into a network that it is attached to.
+    """Load the weights of an adapter, as from `take_adapter`, into a network that it is attached to.
 
     Raises:
-        ModelError: They are another adapter's.
+        ModelError: The weights belong to a different adapter.
     """
     expected = take_adapter(network.state_dict(), name)
-    wrong = [key for key in expected.keys() | weights.keys() if key not in weights or key not in expected]
-    wrong += [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
-    if wrong:
+    mismatched = [key for key in expected.keys() | weights.keys() if key not in weights or key not in expected]
+    mismatched += [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
+    if mismatched:
         raise ModelError(
-            f"The adapter {name!r} does not fit: {len(wrong)} of {len(expected)} weights differ, first "
-            f"{sorted(wrong)[0]}. Its file and its card are of different adapters."
+            f"The weights of the adapter {name!r} do not match its card: {len(mismatched)} of {len(expected)} differ, "
+            f"first {sorted(mismatched)[0]}. Use the file and the card of the same adapter."
         )
     network.load_state_dict(dict(weights), strict=False)
 
 
 def merge_adapter(weights: Mapping[str, torch.Tensor], spec: AdapterSpec) -> dict[str, torch.Tensor]:
-    """Return the weights of a network without adapters that answers as one with an adapter does.
+    """Merge an adapter into the weights of its base.
 
-    LoRA's two convolutions, k x k x k and 1x1x1, are one whose weight is the product of theirs; so for kernels of any
-    shape, of which peft's own merging cannot handle all (0.21.2 fails on 1x1xk).
+    The two convolutions of a LoRA, k x k x k and 1x1x1, equal a single one whose weight is the product of theirs. This
+    holds for kernels of any shape, some of which peft's own merging cannot handle (0.21.2 fails on 1x1xk).
 
     Args:
         weights: State dictionary of the network with the adapter.
-        spec: The adapter's.
+        spec: Specification of the adapter.
+
+    Returns:
+        State dictionary of a network without adapters that computes the same.
     """
     merged = {name_in_base(key): value.clone() for key, value in weights.items() if name_in_base(key)}
-    end = f".lora_A.{spec.name}.weight"
-    for layer in (key.removesuffix(end) for key in weights if key.endswith(end)):
+    suffix = f".lora_A.{spec.name}.weight"
+    for layer in (key.removesuffix(suffix) for key in weights if key.endswith(suffix)):
         a, b = (weights[f"{layer}.lora_{factor}.{spec.name}.weight"] for factor in "AB")
-        merged[f"{layer}.weight"] += multiply_factors(a, b) * (spec.lora_alpha / spec.r)
+        merged[f"{layer}.weight"] += _multiply_factors(a, b) * (spec.lora_alpha / spec.r)
     own = f"{_PREFIX}{spec.name}."
     for key in (key for key in weights if key.startswith(own) and not key.endswith(_CHECKSUM)):
         merged[key.removeprefix(own).replace("projections.", "decoder.seg_layers.")] = weights[key].clone()
     return {key: value.detach() for key, value in merged.items()}
 
 
-def multiply_factors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multiply LoRA's factors (r, in, d, h, w) and (out, r, 1, 1, 1) to a weight (out, in, d, h, w)."""
+def _multiply_factors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply the factors of a LoRA, (r, in, d, h, w) and (out, r, 1, 1, 1), to a weight (out, in, d, h, w)."""
     return torch.einsum("or,ridhw->oidhw", b[:, :, 0, 0, 0], a)
 
 
 def read_checksum(weights: Mapping[str, torch.Tensor], name: str) -> str:
-    """Read which base an adapter belongs to: SHA-256 of the base's weights."""
+    """Read the SHA-256 of the weights of the base that an adapter belongs to."""
     return bytes(weights[f"{_PREFIX}{name}.{_CHECKSUM}"].tolist()).hex()
 
 
 def count_parameters(weights: Mapping[str, torch.Tensor], name: str) -> dict[str, int]:
-    """Count the parameters of a base, of an adapter's LoRA and of its generators, in a state dictionary."""
+    """Count the parameters of the base, and of the LoRA and the generators of an adapter, in a state dictionary."""
     counts = {"base": 0, "lora": 0, "generators": 0}
     for key, value in weights.items():
-        if _AGAIN.search(key) or key.endswith(_CHECKSUM) or key.startswith("texts."):
+        if _DUPLICATE.search(key) or key.endswith(_CHECKSUM) or key.startswith("texts."):
             continue
         if name_in_base(key):
             counts["base"] += value.numel()

@@ -1,7 +1,7 @@
-"""The two prompts in nnU-Net's own network: FiLM replaces norms, the dynamic head replaces segmentation layers.
+"""Conditions nnU-Net's U-Net on two prompts: FiLM replaces norms, the dynamic head replaces segmentation layers.
 
-In comes a PlainConvUNet or ResidualEncoderUNet as nnU-Net builds it from its plans, out comes the same network,
-steered: bind prompts, then call it like any network of nnU-Net's. No U-Net is written here.
+The network is a PlainConvUNet or ResidualEncoderUNet as built by nnU-Net from its plans. Bind prompts, then call it
+like any network of nnU-Net.
 Source: Saeed et al. 2025, arXiv 2510.03483.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
-from duplus_nnunet.networks.adaptation import Projection, name_in_base, restart_adapters, use_adapter
+from duplus_nnunet.networks.adaptation import Projection, activate_adapter, name_in_base, reset_adapters
 from duplus_nnunet.networks.film import FiLMGenerator, FiLMInstanceNorm, NoFiLM
 from duplus_nnunet.networks.head import SLOPE, HeadGenerator, apply_heads
 from duplus_nnunet.networks.precision import mix_precision
@@ -21,23 +21,23 @@ from duplus_nnunet.networks.prompts import Prompts, join_parts
 from duplus_nnunet.networks.text_table import TextTable
 from duplus_nnunet.settings import NetworkSettings
 
-# nnU-Net sums up to 27 overlapping windows, each weighted by up to 10, in float16 (largest number 65504).
+# nnU-Net sums up to 27 overlapping windows, each weighted by up to 10, in float16 (maximum 65504).
 LARGEST_LOGIT = 100.0
-# Sets of prompts whose scales and heads are kept; more than a few come from a caller that binds new ones each time.
-_MOST_FOLDED = 64
+# Number of prompts whose conditioning is cached; a full cache means a caller that binds new prompts each time.
+_CACHE_SIZE = 64
 _ADDED = ("film.", "generator.", "decoder.seg_layers.", "texts.")
-# Of another model's texts, hence never taken over; its adapter's weights are.
+# Belong to the texts of another model, hence never loaded from it; weights of its text adapter are.
 _OWN = ("texts.keys", "texts.table")
 
 
 @dataclass(frozen=True)
-class Folded:
-    """What prompts come to before there is an image.
+class PromptConditioning:
+    """The part of the conditioning that depends on the prompts only, not on the image.
 
     Attributes:
-        prompts: The prompts, as they were bound.
+        prompts: The prompts as bound.
         film: Scale and shift of each conditioned stage.
-        targets: T2's part of the heads' weights, (K, hidden) or (B, K, hidden).
+        targets: Projected target embeddings, (K, hidden) or (B, K, hidden).
     """
 
     prompts: Prompts
@@ -46,24 +46,24 @@ class Folded:
 
 
 class ConditionedUNet(nn.Module):
-    """A U-Net that segments what its prompts name.
+    """A U-Net that segments the targets named by its prompts.
 
-    The number of output channels is the number of bound targets; no weight depends on it. The keys of the state
-    dictionary are nnU-Net's for all that is nnU-Net's.
+    The number of output channels is the number of bound targets; no weight depends on it. In the state dictionary, the
+    parameters of nnU-Net's own modules keep their names.
 
     Args:
         unet: PlainConvUNet or ResidualEncoderUNet for 3D images.
         embedding: Lengths (E, F) of a context and of a target embedding.
-        settings: Sizes of the conditioning.
-        texts: Embeddings that travel with the weights, because the text encoder is adapted; None: none do.
+        settings: Sizes of the conditioning modules.
+        texts: Embeddings stored with the weights if the text encoder is adapted, else None.
 
     Attributes:
-        cpu_bfloat16: Whether the U-Net's convolutions run in bfloat16 on a CPU that has it; logits stay float32.
+        cpu_bfloat16: Whether convolutions run in bfloat16 on CPUs that support it; logits stay float32.
         half_logits: Whether logits are float16 in eval mode on a CPU, as they are on a GPU and in nnU-Net's sums.
-        adapters: What each adapter has beside its LoRA, by name; see networks.adaptation.
-        default_adapter: The adapter that answers prompts which name none; "" is the base itself.
-        used_adapter: The one that the layers are set to now.
-        check_pretrained: Called with a checkpoint and its file before its weights are taken over; None: nothing is.
+        adapters: Modules of each adapter beside its LoRA, by name; see networks.adaptation.
+        default_adapter: Adapter for prompts that name none; "" is the base itself.
+        active_adapter: Adapter that the layers are currently set to.
+        check_pretrained: Called with a checkpoint and its file before pretrained weights are loaded; None to skip.
 
     Raises:
         PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
@@ -94,37 +94,38 @@ class ConditionedUNet(nn.Module):
         self.half_logits = False
         self.adapters = nn.ModuleDict()
         self.default_adapter = ""
-        self.used_adapter: str | None = ""
+        self.active_adapter: str | None = ""
         self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
+        # Called with the logits of each whole image that nnU-Net's sliding window predicts with this network.
+        self.on_image_logits: Callable[[torch.Tensor], None] | None = None
         self._bound: Prompts | None = None
-        self._folded: dict[tuple[int, str, torch.device], Folded] = {}
-        # Other weights make other scales and heads of the same prompts.
-        self.register_load_state_dict_post_hook(lambda *_: self._folded.clear())  # type: ignore[no-untyped-call]
+        self._cache: dict[tuple[int, str, torch.device], PromptConditioning] = {}
+        # The cached conditioning depends on the weights.
+        self.register_load_state_dict_post_hook(lambda *_: self._cache.clear())  # type: ignore[no-untyped-call]
 
     def bind(self, prompts: Prompts) -> None:
-        """Choose the prompts of all calls to come. They are in no checkpoint and are not shared between ranks.
+        """Set the prompts of all following calls. They are not part of checkpoints and not shared between ranks.
 
         Raises:
-            PromptError: The embeddings have another length than the network was built for.
+            PromptError: The embeddings do not have the length that the network was built for.
         """
-        expected = self._embedding
-        found = prompts.context.shape[-1], prompts.targets.shape[-1]
-        if found != expected:
+        lengths = prompts.context.shape[-1], prompts.targets.shape[-1]
+        if lengths != self._embedding:
             raise PromptError(
-                f"The prompts have embeddings of length {found}, the network takes {expected}. They were made by "
-                "another text encoder than the model's; embed them again with the model's own."
+                f"The prompts have embeddings of length {lengths}, but the network expects {self._embedding}. They "
+                "come from a different text encoder; embed them again with the text encoder of the model."
             )
         self._bound = prompts
 
     @property
     def prompts(self) -> Prompts:
-        """The prompts bound last.
+        """The currently bound prompts.
 
         Raises:
-            PromptError: None were bound.
+            PromptError: No prompts are bound.
         """
         if self._bound is None:
-            raise PromptError("No prompts are bound: call bind(prompts) before the network.")
+            raise PromptError("No prompts are bound. Call bind(prompts) before the network.")
         return self._bound
 
     def forward(self, x: torch.Tensor, prompts: Prompts | None = None) -> Any:
@@ -132,25 +133,25 @@ class ConditionedUNet(nn.Module):
 
         Args:
             x: Images, shape (B, C, D, H, W).
-            prompts: Prompts of this call alone; without them, the bound ones.
+            prompts: Prompts for this call; the bound prompts by default.
 
         Returns:
-            Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are bounded.
+            Logits (B, K, D, H, W); with deep supervision a list, finest first. In eval mode they are clamped.
         """
         bound = self.prompts if prompts is None else prompts
         if bound.adapters is None:
-            return self._answer(x, bound, self.default_adapter)
-        found = [self._answer(x, part.prompts, part.adapter) for part in bound.parts]
+            return self._segment(x, bound, self.default_adapter)
+        logits = [self._segment(x, part.prompts, part.adapter) for part in bound.parts]
         if self.decoder.deep_supervision:
-            return [join_parts(bound.parts, levels) for levels in zip(*found, strict=True)]
-        return join_parts(bound.parts, found)
+            return [join_parts(bound.parts, levels) for levels in zip(*logits, strict=True)]
+        return join_parts(bound.parts, logits)
 
-    def _answer(self, x: torch.Tensor, prompts: Prompts, adapter: str) -> Any:
-        """Segment images with the weights of one adapter, or with the base's own."""
-        chosen = use_adapter(self, adapter)
-        folded = self._fold(prompts, adapter, x.device)
+    def _segment(self, x: torch.Tensor, prompts: Prompts, adapter: str) -> Any:
+        """Segment images with the weights of one adapter, or of the base."""
+        generators = activate_adapter(self, adapter)
+        conditioning = self._get_conditioning(prompts, adapter, x.device)
         try:
-            for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
+            for norm, (gamma, beta) in zip(self._conditioned, conditioning.film, strict=True):
                 norm.modulate(gamma, beta)
             with mix_precision(x.device, self.cpu_bfloat16):
                 skips = self.encoder(x)
@@ -158,26 +159,26 @@ class ConditionedUNet(nn.Module):
         finally:
             for norm in self._conditioned:
                 norm.modulate(None, None)
-        weights = chosen.generator.join(folded.targets, pool_bottleneck(skips))
+        weights = generators.generator.generate(conditioning.targets, pool_bottleneck(skips))
         if self.decoder.deep_supervision:
-            return [self._finish(level, weights) for level in maps]
-        return self._finish(maps, weights)
+            return [self._compute_logits(level, weights) for level in maps]
+        return self._compute_logits(maps, weights)
 
     def encode(self, x: torch.Tensor, prompts: Prompts | None = None) -> torch.Tensor:
-        """Run the encoder alone, under T1, with the weights of the default adapter.
+        """Run the encoder only, conditioned on the context prompt, with the weights of the default adapter.
 
         Args:
             x: Images, shape (B, C, D, H, W).
-            prompts: Prompts of this call alone; without them, the bound ones.
+            prompts: Prompts for this call; the bound prompts by default.
 
         Returns:
-            The bottleneck, the encoder's last feature map, (B, F, d, h, w), float32.
+            The bottleneck: the last feature map of the encoder, (B, F, d, h, w), float32.
         """
         bound, adapter = self.prompts if prompts is None else prompts, self.default_adapter
-        use_adapter(self, adapter)
-        folded = self._fold(bound, adapter, x.device)
+        activate_adapter(self, adapter)
+        conditioning = self._get_conditioning(bound, adapter, x.device)
         try:
-            for norm, (gamma, beta) in zip(self._conditioned, folded.film, strict=True):
+            for norm, (gamma, beta) in zip(self._conditioned, conditioning.film, strict=True):
                 norm.modulate(gamma, beta)
             with mix_precision(x.device, self.cpu_bfloat16):
                 bottleneck: torch.Tensor = self.encoder(x)[-1]
@@ -186,37 +187,38 @@ class ConditionedUNet(nn.Module):
                 norm.modulate(None, None)
         return bottleneck.float()
 
-    def _fold(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
-        """Compute what is the same for all images; at prediction once, for the windows of all images to come."""
+    def _get_conditioning(self, prompts: Prompts, adapter: str, device: torch.device) -> PromptConditioning:
+        """Compute the conditioning by the prompts; in inference mode it is cached for following windows and images."""
         if self.training or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-            return self._compute_folded(prompts, adapter, device)
+            return self._compute_conditioning(prompts, adapter, device)
         key = (id(prompts), adapter, device)
-        found = self._folded.get(key)
-        if found is None or found.prompts is not prompts:
-            if len(self._folded) >= _MOST_FOLDED:
-                self._folded.clear()
-            found = self._folded[key] = self._compute_folded(prompts, adapter, device)
-        return found
+        cached = self._cache.get(key)
+        if cached is None or cached.prompts is not prompts:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            cached = self._cache[key] = self._compute_conditioning(prompts, adapter, device)
+        return cached
 
-    def _compute_folded(self, prompts: Prompts, adapter: str, device: torch.device) -> Folded:
-        there, chosen = prompts.to(device), use_adapter(self, adapter)
-        if adapter == self.default_adapter:  # the table is of the texts that were trained last
-            there = self.texts(there)
-        return Folded(prompts, list(chosen.film(there.context)), chosen.generator.prepare(there.targets))
+    def _compute_conditioning(self, prompts: Prompts, adapter: str, device: torch.device) -> PromptConditioning:
+        embedded, generators = prompts.to(device), activate_adapter(self, adapter)
+        if adapter == self.default_adapter:  # the table holds the embeddings of the latest training
+            embedded = self.texts(embedded)
+        film = list(generators.film(embedded.context))
+        return PromptConditioning(prompts, film, generators.generator.project_targets(embedded.targets))
 
     def train(self, mode: bool = True) -> "ConditionedUNet":
-        """Weights may change between training and prediction, so that nothing computed from them is kept."""
+        """Clear cached conditioning when the mode changes, since weights may change in training."""
         if mode != self.training:
-            self._folded.clear()
+            self._cache.clear()
         return super().train(mode)
 
-    def _finish(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _compute_logits(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         half = self.half_logits and not self.training and maps.device.type == "cpu"
         logits = apply_heads(maps.float() if maps.dtype == torch.bfloat16 else maps, weights, half)
         return logits if self.training else logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
 
     def compute_conv_feature_map_size(self, input_size: tuple[int, ...]) -> int:
-        """Count the values of all feature maps, as nnU-Net's planner does; FiLM adds none, the head its logits."""
+        """Count the values of all feature maps for nnU-Net's planner; FiLM adds none, the head adds the logits."""
         voxels = 1
         for length in input_size:
             voxels *= int(length)
@@ -225,41 +227,41 @@ class ConditionedUNet(nn.Module):
         return int(size + self.decoder.compute_conv_feature_map_size(input_size)) + targets * voxels
 
     def load_pretrained(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
-        """Take over the weights of another model: ours, or a stock nnU-Net's of the same architecture.
+        """Load pretrained weights of a DuPLUS model, or of a stock nnU-Net of the same architecture.
 
         Args:
-            weights: `network_weights` of its checkpoint.
+            weights: `network_weights` of the checkpoint.
 
         Returns:
-            Names that keep their fresh values because the other model does not have them.
+            Names of parameters that stay newly initialised because the checkpoint does not have them.
 
         Raises:
-            ModelError: A weight of nnU-Net's own part is missing or has another shape; nothing was loaded.
+            ModelError: A weight of nnU-Net's modules is missing or has a different shape; nothing is loaded.
         """
         ours = {name_in_base(name): value for name, value in self.state_dict().items() if name_in_base(name)}
         conditioned = any(name.startswith("generator.") for name in weights)
-        fresh, wrong = [], []
+        fresh, mismatched = [], []
         for name, value in ours.items():
             fits = name in weights and weights[name].shape == value.shape
             if name.startswith(_ADDED) and (name in _OWN or not (conditioned and fits)):
                 fresh.append(name)
             elif not fits:
-                found = tuple(weights[name].shape) if name in weights else "missing"
-                wrong.append(f"{name}: {found}, expected {tuple(value.shape)}")
+                shape = tuple(weights[name].shape) if name in weights else "missing"
+                mismatched.append(f"{name}: {shape}, expected {tuple(value.shape)}")
         if self.adapters and not conditioned:
             raise ModelError(
-                "The pretrained weights are no DuPLUS model's: an adapter needs a base that two prompts steer already. "
-                "Give the checkpoint of the model that the dataset was planned for, or train with DuPLUSTrainer, which "
-                "takes nnU-Net's own models too."
+                "The pretrained weights do not belong to a DuPLUS model, which an adapter needs as its base. Give the "
+                "checkpoint of the model that the dataset was planned for, or train with DuPLUSTrainer, which also "
+                "accepts nnU-Net's own models."
             )
-        if wrong:
+        if mismatched:
             raise ModelError(
-                f"The pretrained weights do not fit this network; {len(wrong)} of {len(ours)} differ, first: "
-                f"{'; '.join(wrong[:3])}. Plan the new dataset with the architecture of the pretrained model."
+                f"The pretrained weights do not match this network: {len(mismatched)} of {len(ours)} differ, first "
+                f"{'; '.join(mismatched[:3])}. Plan the new dataset with the architecture of the pretrained model."
             )
-        taken = {name: ours[name] if name in fresh else weights[name] for name in ours}
-        self.load_state_dict({name: taken.get(name_in_base(name), value) for name, value in self.state_dict().items()})
-        restart_adapters(self)
+        loaded = {name: ours[name] if name in fresh else weights[name] for name in ours}
+        self.load_state_dict({name: loaded.get(name_in_base(name), value) for name, value in self.state_dict().items()})
+        reset_adapters(self)
         return fresh
 
 
@@ -269,17 +271,23 @@ def condition(
     settings: NetworkSettings | None = None,
     texts: TextTable | None = None,
 ) -> ConditionedUNet:
-    """Put both prompts into a U-Net; see ConditionedUNet."""
+    """Condition a U-Net on both prompts; see ConditionedUNet."""
     return ConditionedUNet(unet, embedding, settings or NetworkSettings(), texts)
 
 
+def unwrap(network: Any) -> Any:
+    """Return the module inside DistributedDataParallel and torch.compile, or the module itself."""
+    network = getattr(network, "module", network)
+    return getattr(network, "_orig_mod", network)
+
+
 def pool_bottleneck(skips: list[torch.Tensor]) -> torch.Tensor:
-    """Return F_dense (B, C): the encoder's last feature map, averaged over space."""
+    """Return F_dense (B, C): the last feature map of the encoder, averaged over space."""
     return skips[-1].mean(dim=(2, 3, 4), dtype=torch.float32)
 
 
 def _conditioned_blocks(encoder: Any, decoder: Any) -> Iterator[nn.Module]:
-    """Walk the blocks that FiLM steers: every encoder stage but the stem, every decoder stage but the last."""
+    """Yield the conditioned blocks, one in each encoder stage but the stem and each decoder stage but the last."""
     has_own_stem = getattr(encoder, "stem", None) is not None
     for stage in list(encoder.stages)[0 if has_own_stem else 1 :]:
         yield _last_conv_block(stage)
@@ -288,7 +296,7 @@ def _conditioned_blocks(encoder: Any, decoder: Any) -> Iterator[nn.Module]:
 
 
 def _last_conv_block(stage: Any) -> nn.Module:
-    """Find the conv-norm-nonlinearity block that ends a stage; of a residual block, the end of its branch."""
+    """Find the last conv-norm-nonlinearity block of a stage; in a residual block, the last one of its branch."""
     if isinstance(stage, nn.Sequential):
         return _last_conv_block(stage[-1])
     if hasattr(stage, "blocks"):
@@ -299,27 +307,27 @@ def _last_conv_block(stage: Any) -> nn.Module:
 
 
 def _replace_norms(blocks: Iterator[nn.Module]) -> list[FiLMInstanceNorm]:
-    """Swap each block's norm for a conditioned one, in both places where the block registers it."""
+    """Replace the norm of each block by a conditioned one, in both places where the block registers it."""
     replaced = []
     for block in blocks:
         norm: Any = getattr(block, "norm", None)
         if not isinstance(norm, nn.InstanceNorm3d) or not norm.affine:
             raise PlansError(
-                f"A conditioned stage ends in {type(norm).__name__}; FiLM is folded into an affine InstanceNorm3d. "
-                "Set norm_op to torch.nn.modules.instancenorm.InstanceNorm3d with affine true in the plans."
+                f"A conditioned stage ends in {type(norm).__name__}, but FiLM needs an affine InstanceNorm3d. Set "
+                "norm_op to torch.nn.modules.instancenorm.InstanceNorm3d with affine true in the plans."
             )
-        made = FiLMInstanceNorm.replace(norm)
+        conditioned = FiLMInstanceNorm.from_norm(norm)
         sequence: Any = block.all_modules
         for index, module in enumerate(sequence):
             if module is norm:
-                sequence[index] = made
-        block.norm = made
-        replaced.append(made)
+                sequence[index] = conditioned
+        block.norm = conditioned
+        replaced.append(conditioned)
     return replaced
 
 
 def _make_projection(layer: nn.Module, features: int) -> Projection:
-    """Make the 1x1x1 projection that stands where nnU-Net has a segmentation layer."""
+    """Make the 1x1x1 projection that replaces a segmentation layer of nnU-Net."""
     projection = Projection(layer.in_channels, features, 1)  # type: ignore[arg-type]
     nn.init.kaiming_normal_(projection.weight, a=SLOPE)
     nn.init.zeros_(projection.bias)  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
-"""FiLM at no cost: scale and shift are folded into the affine part of the instance norm they follow.
+"""Implements FiLM: channel-wise scale and shift, merged into the affine parameters of the preceding instance norm.
 
-In come context embeddings (B, E), out come feature maps scaled and shifted a channel.
 Source: Perez et al. 2018, arXiv 1709.07871.
 """
 
@@ -10,24 +9,24 @@ from torch.nn import functional
 
 
 class FiLMInstanceNorm(nn.InstanceNorm3d):
-    """An affine InstanceNorm3d whose output is scaled by gamma and shifted by beta, an image each.
+    """An affine InstanceNorm3d whose output is scaled by gamma and shifted by beta, separately for each image.
 
-    gamma * (weight * x + bias) + beta is one affine map, so that conditioning needs no pass of its own.
-    Parameters have the names and shapes of nn.InstanceNorm3d; without a modulation it computes the same.
+    gamma * (weight * x + bias) + beta is a single affine map, so that FiLM adds no pass over the feature map.
+    Parameters have the names and shapes of nn.InstanceNorm3d; without modulation, the output is the same.
     """
 
     gamma: torch.Tensor | None = None
     beta: torch.Tensor | None = None
 
     @classmethod
-    def replace(cls, norm: nn.InstanceNorm3d) -> "FiLMInstanceNorm":
-        """Make a conditioned norm that owns the parameters of `norm`."""
-        made = cls(norm.num_features, eps=norm.eps, affine=True)
-        made.weight, made.bias = norm.weight, norm.bias
-        return made
+    def from_norm(cls, norm: nn.InstanceNorm3d) -> "FiLMInstanceNorm":
+        """Make a conditioned norm that shares the parameters of `norm`."""
+        conditioned = cls(norm.num_features, eps=norm.eps, affine=True)
+        conditioned.weight, conditioned.bias = norm.weight, norm.bias
+        return conditioned
 
     def modulate(self, gamma: torch.Tensor | None, beta: torch.Tensor | None) -> None:
-        """Set scale and shift, shape (1, C) or (B, C), for the next call; None removes them."""
+        """Set scale and shift, shape (1, C) or (B, C), for the following calls; None removes them."""
         self.gamma, self.beta = gamma, beta
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,30 +41,30 @@ class FiLMInstanceNorm(nn.InstanceNorm3d):
         return normed.view(x.shape)
 
 
-# Keeps the gradient of a vector of zeros finite.
-_SMALL = 1e-3
+# Keeps the gradient of a zero vector finite.
+_EPSILON = 1e-3
 
 
-def to_length(x: torch.Tensor, length: float) -> torch.Tensor:
-    """Scale vectors (..., F) to one length; those near 0, as a patch of nothing but air makes them, to less.
+def scale_to_norm(x: torch.Tensor, norm: float) -> torch.Tensor:
+    """Scale vectors (..., F) to a Euclidean norm; vectors near 0, such as those of a patch of air only, stay smaller.
 
-    What a step of gradient descent changes of a layer's output grows with the square of its input's length. Hidden
-    vectors of ten to fifty, as embeddings of text make them, let a conditioning run away within some hundred steps of
-    nnU-Net's learning rate and momentum, as soon as contexts disagree.
+    In gradient descent, the change of a layer's output grows with the squared norm of its input. With text embeddings,
+    hidden vectors have norms of ten to fifty, and with nnU-Net's learning rate and momentum the conditioning diverges
+    within some hundred steps if gradients of different contexts disagree.
     """
     mean = x.square().mean(-1, keepdim=True)
-    scaled: torch.Tensor = x * (length / x.shape[-1] ** 0.5) * torch.rsqrt(mean + _SMALL)
+    scaled: torch.Tensor = x * (norm / x.shape[-1] ** 0.5) * torch.rsqrt(mean + _EPSILON)
     return scaled
 
 
 class FiLMGenerator(nn.Module):
-    """MLP_FiLM: from a context embedding to gamma and beta of every conditioned stage.
+    """MLP_FiLM: maps a context embedding to gamma and beta of every conditioned stage.
 
-    Its hidden vector has length 1, so that a context's gamma and beta are learned as fast as nnU-Net's own ones.
+    The hidden vector has norm 1, so that gamma and beta of a context are learned as fast as nnU-Net's own parameters.
 
     Args:
         embedding: E, length of a context embedding.
-        channels: C of each conditioned stage.
+        channels: Number of channels C of each conditioned stage.
         hidden: Width of the hidden layer.
     """
 
@@ -79,14 +78,14 @@ class FiLMGenerator(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, context: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Map contexts (B, E) to a pair (gamma, beta), each (B, C), a stage; at the start gamma is 1, beta 0."""
-        hidden = to_length(self.nonlin(self.hidden(context)), 1.0)
+        """Map contexts (B, E) to a pair (gamma, beta), each (B, C), per stage; initially gamma is 1 and beta 0."""
+        hidden = scale_to_norm(self.nonlin(self.hidden(context)), 1.0)
         delta, shift = self.out(hidden).float().chunk(2, dim=1)
         return list(zip((1 + delta).split(self.channels, 1), shift.split(self.channels, 1), strict=True))
 
 
 class NoFiLM(nn.Module):
-    """Stands where FiLM would: every conditioned stage stays as nnU-Net has it, whatever the context.
+    """Replaces FiLMGenerator in ablations: the context does not change any stage.
 
     Args:
         stages: Number of conditioned stages.
@@ -97,5 +96,5 @@ class NoFiLM(nn.Module):
         self.stages = stages
 
     def forward(self, context: torch.Tensor) -> list[tuple[None, None]]:
-        """Return no modulation for each stage."""
+        """Return (None, None), no modulation, for each stage."""
         return [(None, None)] * self.stages

@@ -1,9 +1,8 @@
-"""The dynamic head: T2 and the pooled bottleneck make the weights that turn a decoder map into targets.
+"""Implements the dynamic head: a small MLP per target, whose weights are generated from prompt and bottleneck.
 
-In come a projected decoder map (B, F, V voxels) and generated weights (B, K, P), out come logits (B, K, V).
-All voxels see the same few weights, so voxels and targets are walked in blocks that stay in the cache, or on a GPU in
-registers (networks.kernels), and the backward pass recomputes the hidden layers instead of keeping them: memory grows
-with K only by the logits.
+The MLPs map a projected decoder map (B, F, V voxels) to logits (B, K, V). Voxels and targets are processed in blocks
+that stay in the cache, or on a GPU in registers (networks.kernels), and the backward pass recomputes the hidden layers
+instead of storing them: memory grows with K only by the logits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,22 +13,22 @@ from torch import nn
 from torch.nn import functional
 
 from duplus_nnunet.networks.acceleration import find_kernels
-from duplus_nnunet.networks.film import to_length
+from duplus_nnunet.networks.film import scale_to_norm
 
 SLOPE = 0.01
-# Of the hidden vector that a target's weights are made of: at 1 they are learned as fast as weights of a target's own.
-LENGTH = 4.0
-# Targets in a block, and values of one hidden layer in a block: 2 MiB stay in a core's cache; an accelerator is to be
-# kept busy instead, with 256 MiB.
-_TARGETS = 16
-_VALUES = {"cpu": 1 << 19}
-_VALUES_DEVICE = 1 << 26
+# Norm of the last hidden vector of the generator; at 1, generated weights would be learned as fast as fixed ones.
+HIDDEN_NORM = 4.0
+# Targets per block, and values of one hidden layer per block: 2 MiB fit into the cache of a CPU core; an accelerator is
+# better used with 256 MiB.
+_BLOCK_TARGETS = 16
+_BLOCK_VALUES = {"cpu": 1 << 19}
+_DEVICE_BLOCK_VALUES = 1 << 26
 
 Layers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def count_weights(features: int) -> int:
-    """Return P, the number of weights of one target's head F -> F -> F -> 1, biases included."""
+    """Return P, the number of weights and biases of the head F -> F -> F -> 1 of one target."""
     return 2 * (features * features + features) + features + 1
 
 
@@ -53,8 +52,8 @@ def _blocks(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _hidden(z: torch.Tensor, layers: Layers) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute both hidden layers (k, F, n) of a block z (F, n)."""
+def _compute_hidden(z: torch.Tensor, layers: Layers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute both hidden layers (k, F, n) for a block z (F, n)."""
     w1, b1, w2, b2 = layers[:4]
     h1 = torch.baddbmm(b1, w1, z.expand(w1.shape[0], -1, -1))
     functional.leaky_relu_(h1, SLOPE)
@@ -64,8 +63,8 @@ def _hidden(z: torch.Tensor, layers: Layers) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _block_size(device: torch.device, targets: int, features: int) -> int:
-    """Return how many voxels to walk at a time."""
-    return max(1024, _VALUES.get(device.type, _VALUES_DEVICE) // (min(targets, _TARGETS) * features))
+    """Return the number of voxels per block."""
+    return max(1024, _BLOCK_VALUES.get(device.type, _DEVICE_BLOCK_VALUES) // (min(targets, _BLOCK_TARGETS) * features))
 
 
 def _find_kernels(maps: torch.Tensor) -> Any:
@@ -79,18 +78,18 @@ def _target_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     if kernels is not None:
         return kernels.compute_heads(maps, weights)  # type: ignore[no-any-return]
     with torch.autocast(maps.device.type, enabled=False):
-        return _walk_heads(maps, weights)
+        return _compute_heads(maps, weights)
 
 
-def _walk_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _compute_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     batch, features, voxels = maps.shape
     out = maps.new_empty(batch, weights.shape[1], voxels)
     size = _block_size(maps.device, weights.shape[1], features)
     for b in range(batch):
-        for targets in _blocks(weights.shape[1], _TARGETS):
+        for targets in _blocks(weights.shape[1], _BLOCK_TARGETS):
             layers = _split_layers(weights[b, targets], features)
             for block in _blocks(voxels, size):
-                _, h2 = _hidden(maps[b, :, block].float(), layers)
+                _, h2 = _compute_hidden(maps[b, :, block].float(), layers)
                 out[b, targets, block] = torch.baddbmm(layers[5], layers[4], h2).squeeze(1)
     return out
 
@@ -100,17 +99,17 @@ def _(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return maps.new_empty(maps.shape[0], weights.shape[1], maps.shape[2])
 
 
-def _step_back(h: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """Multiply a gradient by LeakyReLU's derivative, read off its output h, which has the sign of its input."""
+def _leaky_relu_backward(h: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """Multiply a gradient by the derivative of LeakyReLU, given its output h, which has the sign of its input."""
     return torch.ops.aten.leaky_relu_backward(grad, h, SLOPE, True)  # type: ignore[no-any-return]
 
 
 def _block_gradients(z: torch.Tensor, layers: Layers, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of a block with regard to z (F, n) and to the weights (k, P)."""
-    h1, h2 = _hidden(z, layers)
+    """Compute the gradients of a block with respect to z (F, n) and to the weights (k, P)."""
+    h1, h2 = _compute_hidden(z, layers)
     grad = grad.unsqueeze(1)
-    d2 = _step_back(h2, layers[4].transpose(1, 2) * grad)
-    d1 = _step_back(h1, torch.bmm(layers[2].transpose(1, 2), d2))
+    d2 = _leaky_relu_backward(h2, layers[4].transpose(1, 2) * grad)
+    d1 = _leaky_relu_backward(h1, torch.bmm(layers[2].transpose(1, 2), d2))
     parts = (
         torch.matmul(d1, z.t()),
         d1.sum(2),
@@ -132,17 +131,17 @@ def _target_heads_backward(
     if kernels is not None:
         return kernels.compute_heads_backward(maps, weights, grad)  # type: ignore[no-any-return]
     with torch.autocast(maps.device.type, enabled=False):
-        maps_grad, weights_grad = _walk_heads_backward(maps, weights, grad)
+        maps_grad, weights_grad = _compute_heads_backward(maps, weights, grad)
     return maps_grad.to(maps.dtype), weights_grad
 
 
-def _walk_heads_backward(
+def _compute_heads_backward(
     maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     maps_grad, weights_grad = torch.zeros_like(maps, dtype=torch.float32), torch.zeros_like(weights)
     size = _block_size(maps.device, weights.shape[1], maps.shape[1])
     for b in range(maps.shape[0]):
-        for targets in _blocks(weights.shape[1], _TARGETS):
+        for targets in _blocks(weights.shape[1], _BLOCK_TARGETS):
             layers = _split_layers(weights[b, targets], maps.shape[1])
             for block in _blocks(maps.shape[2], size):
                 d0, dw = _block_gradients(maps[b, :, block].float(), layers, grad[b, targets, block].float())
@@ -168,21 +167,20 @@ _target_heads.register_autograd(_backward, setup_context=_save_inputs)
 
 
 def apply_heads(maps: torch.Tensor, weights: torch.Tensor, half: bool = False) -> torch.Tensor:
-    """Run every target's head on a projected decoder map.
+    """Apply the head of every target to a projected decoder map.
 
     Args:
         maps: Shape (B, F, D, H, W).
         weights: Shape (B, K, P), P = count_weights(F).
-        half: Whether logits are given in float16, for prediction alone; there is never more than a block of targets in
-            float32 then.
+        half: Whether to return float16 logits, for prediction only; at most one block of targets is in float32 then.
 
     Returns:
-        Logits, shape (B, K, D, H, W), of the type of `maps` or float16; computed in float32 also under autocast.
+        Logits, shape (B, K, D, H, W), of the dtype of `maps` or float16; computed in float32 also under autocast.
     """
     flat, weights = maps.flatten(2).contiguous(), weights.contiguous().float()
     if half:
         logits = flat.new_empty(flat.shape[0], weights.shape[1], flat.shape[2], dtype=torch.float16)
-        for targets in _blocks(weights.shape[1], _TARGETS):
+        for targets in _blocks(weights.shape[1], _BLOCK_TARGETS):
             logits[:, targets] = torch.ops.duplus.target_heads(flat, weights[:, targets].contiguous())
     else:
         logits = torch.ops.duplus.target_heads(flat, weights)
@@ -190,10 +188,11 @@ def apply_heads(maps: torch.Tensor, weights: torch.Tensor, half: bool = False) -
 
 
 class HeadGenerator(nn.Module):
-    """MLP_Pred: from target embeddings and the pooled bottleneck to the weights of each target's head.
+    """MLP_Pred: maps target embeddings and the pooled bottleneck to the weights of each target's head.
 
-    Weights are a learned base, the same for all targets, plus a generated difference: training starts as fast as
-    with a fixed head. The first layer acts on both inputs joined; written as a sum, T2's part is computed once.
+    Weights are a learned base, shared by all targets, plus a generated difference, so that training starts as fast as
+    with a fixed head. The first layer acts on both inputs concatenated; it is computed as a sum, so that target
+    embeddings are projected only once.
 
     Args:
         target: F, length of a target embedding.
@@ -210,12 +209,12 @@ class HeadGenerator(nn.Module):
         self.out = nn.Linear(hidden, count_weights(features))
         self.nonlin = nn.LeakyReLU(SLOPE)
         self.base = nn.Parameter(self._initialise_base(features))
-        nn.init.normal_(self.out.weight, std=0.125 / LENGTH)
+        nn.init.normal_(self.out.weight, std=0.125 / HIDDEN_NORM)
         nn.init.zeros_(self.out.bias)
 
     @staticmethod
     def _initialise_base(features: int) -> torch.Tensor:
-        """Draw a base (P) as He et al. 2015 (arXiv 1502.01852) initialise layers; biases are 0."""
+        """Initialise the base (P) as in He et al. 2015 (arXiv 1502.01852); biases are 0."""
         parts = []
         for rows in (features, features, 1):
             weight = torch.empty(rows, features)
@@ -225,25 +224,25 @@ class HeadGenerator(nn.Module):
 
     def forward(self, targets: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
         """Map targets, (K, F) or (B, K, F), and the pooled bottleneck (B, C) to weights (B, K, P)."""
-        return self.join(self.prepare(targets), dense)
+        return self.generate(self.project_targets(targets), dense)
 
-    def prepare(self, targets: torch.Tensor) -> torch.Tensor:
-        """Compute T2's part alone, (K, hidden) or (B, K, hidden): it is the same for every window of every image."""
+    def project_targets(self, targets: torch.Tensor) -> torch.Tensor:
+        """Project target embeddings to (K, hidden) or (B, K, hidden); the result is independent of the image."""
         with self._exact(targets.device):
             return self._linear(self.from_target, targets)
 
-    def join(self, prepared: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        """Map T2's part and the pooled bottleneck (B, C) to weights (B, K, P)."""
+    def generate(self, projected: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+        """Map projected target embeddings and the pooled bottleneck (B, C) to weights (B, K, P)."""
         with self._exact(dense.device):
-            dense = to_length(dense, dense.shape[-1] ** 0.5)
-            hidden = prepared + self._linear(self.from_dense, dense).unsqueeze(1)
-            hidden = to_length(self.nonlin(hidden), hidden.shape[-1] ** 0.5)
-            hidden = to_length(self.nonlin(self._linear(self.mix, hidden)), LENGTH)
+            dense = scale_to_norm(dense, dense.shape[-1] ** 0.5)
+            hidden = projected + self._linear(self.from_dense, dense).unsqueeze(1)
+            hidden = scale_to_norm(self.nonlin(hidden), hidden.shape[-1] ** 0.5)
+            hidden = scale_to_norm(self.nonlin(self._linear(self.mix, hidden)), HIDDEN_NORM)
             return (self.base.to(hidden.dtype) + self._linear(self.out, hidden)).to(self.base.dtype)
 
     def _is_exact(self, device: torch.device) -> bool:
-        # A float32 product of K rows depends in its last bits on K; a float64 one, rounded, does not: so a target's
-        # logits are the same whatever else is asked for. MPS has no float64.
+        # The last bits of a float32 matrix product depend on its number of rows K; rounded float64 products do not, so
+        # that the logits of a target do not depend on other requested targets. MPS does not support float64.
         return not self.training and device.type != "mps"
 
     def _exact(self, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,10 +1,10 @@
-"""The dynamic head and the loss's sums on an NVIDIA GPU, each in one pass over the voxels.
+"""Triton kernels of the dynamic head and of the sums of the loss, each a single pass over the voxels.
 
-The head's layers are 8 channels wide: as matrix products they are far too thin for a GPU, which then waits for memory
-between one layer and the next. Here a voxel's channels stay in registers through all layers of a target, forwards and
-backwards. All is computed in float32, whatever the maps are stored in, and without atomic additions, so that the same
-input gives the same output. In and out are as in networks.head and networks.sums, which call these functions where
-Triton is installed (it comes with PyTorch on Linux, since torch.compile needs it) and stand in for them elsewhere.
+The layers of the head are 8 channels wide: as matrix products, they are limited by memory access between layers. Here,
+the channels of a voxel stay in registers through all layers of a target, forwards and backwards. Everything is computed
+in float32, whatever the dtype of the maps, and without atomic additions, so that results are reproducible. Inputs and
+outputs are as in networks.head and networks.sums, which call these functions where Triton is available (it comes with
+PyTorch on Linux, since torch.compile needs it).
 """
 
 from typing import Any
@@ -13,19 +13,19 @@ import torch
 import triton
 import triton.language as tl
 
-# As networks.head's; constants that are compiled in.
+# Same as in networks.head, as a compile-time constant.
 _SLOPE = tl.constexpr(0.01)
-# Wider heads have more sums of gradients than a GPU's thread has registers.
+# Wider heads need more gradient sums than a GPU thread has registers.
 MOST_FEATURES = 8
-# Voxels of a program; fewer where a sum is kept for each of a target's weights and voxels, more where all is cheap.
+# Voxels per program: fewer where sums are kept per weight and voxel, more where computation is cheap.
 _BLOCK, _SUMMED_BLOCK, _WIDE_BLOCK = 512, 128, 1024
-# Programs that fill a large GPU where voxels are summed up.
+# Number of programs that saturate a large GPU in reductions over voxels.
 _PROGRAMS = 2048
 
 
 @triton.jit
 def _linear(weight, bias, x, F: tl.constexpr):
-    """Return the F outputs of a layer of F inputs; weight and bias are addresses, x is a tuple of vectors."""
+    """Compute the F outputs of a layer with F inputs; weight and bias are addresses, x is a tuple of vectors."""
     out = ()
     for row in tl.static_range(F):
         y = tl.load(bias + row) + tl.load(weight + row * F) * x[0]
@@ -36,8 +36,8 @@ def _linear(weight, bias, x, F: tl.constexpr):
 
 
 @triton.jit
-def _linear_back(weight, grad, F: tl.constexpr):
-    """Return the gradient with regard to a layer's F inputs."""
+def _linear_backward(weight, grad, F: tl.constexpr):
+    """Compute the gradient with respect to the F inputs of a layer."""
     out = ()
     for column in tl.static_range(F):
         y = tl.load(weight + column) * grad[0]
@@ -48,7 +48,7 @@ def _linear_back(weight, grad, F: tl.constexpr):
 
 
 @triton.jit
-def _bend(x, F: tl.constexpr):
+def _leaky_relu(x, F: tl.constexpr):
     """Apply LeakyReLU to F vectors."""
     out = ()
     for row in tl.static_range(F):
@@ -57,8 +57,8 @@ def _bend(x, F: tl.constexpr):
 
 
 @triton.jit
-def _bend_back(x, grad, F: tl.constexpr):
-    """Multiply a gradient by LeakyReLU's derivative, read off its output, which has the sign of its input."""
+def _leaky_relu_backward(x, grad, F: tl.constexpr):
+    """Multiply a gradient by the derivative of LeakyReLU, given its output x, which has the sign of its input."""
     out = ()
     for row in tl.static_range(F):
         out = out + (tl.where(x[row] > 0, grad[row], grad[row] * _SLOPE),)
@@ -66,11 +66,11 @@ def _bend_back(x, grad, F: tl.constexpr):
 
 
 @triton.jit
-def _read(address, voxels, there, count, F: tl.constexpr):
-    """Read F channels of some voxels."""
+def _load_channels(address, voxels, inside, count, F: tl.constexpr):
+    """Load F channels of a block of voxels."""
     out = ()
     for row in tl.static_range(F):
-        out = out + (tl.load(address + row * count + voxels, mask=there, other=0.0).to(tl.float32),)
+        out = out + (tl.load(address + row * count + voxels, mask=inside, other=0.0).to(tl.float32),)
     return out
 
 
@@ -104,57 +104,57 @@ def _make_zeros(N: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _store_sums(address, sums, N: tl.constexpr):
-    """Add each vector up and store the sums one after the other."""
+    """Sum up each of N vectors and store the sums consecutively."""
     for row in tl.static_range(N):
         tl.store(address + row, tl.sum(sums[row], axis=0))
 
 
 @triton.jit
 def _heads_kernel(maps, weights, out, targets, count, F: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Compute all targets' logits of a block of voxels of an image."""
+    """Compute the logits of all targets for a block of voxels of an image."""
     image = tl.program_id(1).to(tl.int64)
     voxels = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = voxels < count
-    z = _read(maps + image * F * count, voxels, there, count, F)
+    inside = voxels < count
+    z = _load_channels(maps + image * F * count, voxels, inside, count, F)
     for target in range(targets):
         w = weights + (image * targets + target) * P
-        h1 = _bend(_linear(w, w + F * F, z, F), F)
-        h2 = _bend(_linear(w + F * F + F, w + 2 * F * F + F, h1, F), F)
+        h1 = _leaky_relu(_linear(w, w + F * F, z, F), F)
+        h2 = _leaky_relu(_linear(w + F * F + F, w + 2 * F * F + F, h1, F), F)
         last = w + 2 * F * F + 2 * F
         logit = tl.load(last + F) + tl.load(last) * h2[0]
         for row in tl.static_range(1, F):
             logit += tl.load(last + row) * h2[row]
-        tl.store(out + (image * targets + target) * count + voxels, logit, mask=there)
+        tl.store(out + (image * targets + target) * count + voxels, logit, mask=inside)
 
 
 @triton.jit
 def _maps_grad_kernel(maps, weights, grads, out, targets, count, F: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Compute the gradient with regard to the maps, summed over targets, of a block of voxels of an image."""
+    """Compute the gradient with respect to the maps, summed over targets, for a block of voxels of an image."""
     image = tl.program_id(1).to(tl.int64)
     voxels = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = voxels < count
-    z = _read(maps + image * F * count, voxels, there, count, F)
+    inside = voxels < count
+    z = _load_channels(maps + image * F * count, voxels, inside, count, F)
     total = _make_zeros(F, BLOCK)
     for target in range(targets):
         w = weights + (image * targets + target) * P
         second, last = w + F * F + F, w + 2 * F * F + 2 * F
-        h1 = _bend(_linear(w, w + F * F, z, F), F)
-        h2 = _bend(_linear(second, second + F * F, h1, F), F)
-        grad = tl.load(grads + (image * targets + target) * count + voxels, mask=there, other=0.0).to(tl.float32)
+        h1 = _leaky_relu(_linear(w, w + F * F, z, F), F)
+        h2 = _leaky_relu(_linear(second, second + F * F, h1, F), F)
+        grad = tl.load(grads + (image * targets + target) * count + voxels, mask=inside, other=0.0).to(tl.float32)
         d2 = ()
         for row in tl.static_range(F):
             d2 = d2 + (tl.load(last + row) * grad,)
-        d1 = _bend_back(h1, _linear_back(second, _bend_back(h2, d2, F), F), F)
-        total = _add_each(total, _linear_back(w, d1, F), F)
+        d1 = _leaky_relu_backward(h1, _linear_backward(second, _leaky_relu_backward(h2, d2, F), F), F)
+        total = _add_each(total, _linear_backward(w, d1, F), F)
     for row in tl.static_range(F):
-        tl.store(out + (image * F + row) * count + voxels, total[row], mask=there)
+        tl.store(out + (image * F + row) * count + voxels, total[row], mask=inside)
 
 
 @triton.jit
 def _weights_grad_kernel(
     maps, weights, grads, out, targets, count, F: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Compute the gradient with regard to a target's weights over this program's share of an image's voxels."""
+    """Compute the gradient with respect to the weights of a target over this program's share of an image's voxels."""
     target, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     w = weights + (image * targets + target) * P
     second, last = w + F * F + F, w + 2 * F * F + 2 * F
@@ -162,33 +162,33 @@ def _weights_grad_kernel(
     g3, c3 = _make_zeros(F, BLOCK), tl.zeros([BLOCK], tl.float32)
     for start in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
         voxels = start + tl.arange(0, BLOCK).to(tl.int64)
-        there = voxels < count
-        z = _read(maps + image * F * count, voxels, there, count, F)
-        h1 = _bend(_linear(w, w + F * F, z, F), F)
-        h2 = _bend(_linear(second, second + F * F, h1, F), F)
-        grad = tl.load(grads + (image * targets + target) * count + voxels, mask=there, other=0.0).to(tl.float32)
+        inside = voxels < count
+        z = _load_channels(maps + image * F * count, voxels, inside, count, F)
+        h1 = _leaky_relu(_linear(w, w + F * F, z, F), F)
+        h2 = _leaky_relu(_linear(second, second + F * F, h1, F), F)
+        grad = tl.load(grads + (image * targets + target) * count + voxels, mask=inside, other=0.0).to(tl.float32)
         d2, scaled = (), ()
         for row in tl.static_range(F):
             d2 = d2 + (tl.load(last + row) * grad,)
             scaled = scaled + (h2[row] * grad,)
-        d2 = _bend_back(h2, d2, F)
-        d1 = _bend_back(h1, _linear_back(second, d2, F), F)
+        d2 = _leaky_relu_backward(h2, d2, F)
+        d1 = _leaky_relu_backward(h1, _linear_backward(second, d2, F), F)
         g1, c1 = _add_outer(g1, d1, z, F), _add_each(c1, d1, F)
         g2, c2 = _add_outer(g2, d2, h1, F), _add_each(c2, d2, F)
         g3, c3 = _add_each(g3, scaled, F), c3 + grad
-    place = out + ((image * targets + target) * tl.num_programs(0) + tl.program_id(0)) * P
-    _store_sums(place, g1, F * F)
-    _store_sums(place + F * F, c1, F)
-    _store_sums(place + F * F + F, g2, F * F)
-    _store_sums(place + 2 * F * F + F, c2, F)
-    _store_sums(place + 2 * F * F + 2 * F, g3, F)
-    tl.store(place + 2 * F * F + 3 * F, tl.sum(c3, axis=0))
+    address = out + ((image * targets + target) * tl.num_programs(0) + tl.program_id(0)) * P
+    _store_sums(address, g1, F * F)
+    _store_sums(address + F * F, c1, F)
+    _store_sums(address + F * F + F, g2, F * F)
+    _store_sums(address + 2 * F * F + F, c2, F)
+    _store_sums(address + 2 * F * F + 2 * F, g3, F)
+    tl.store(address + 2 * F * F + 3 * F, tl.sum(c3, axis=0))
 
 
 @triton.jit
-def _look_up(labels, table, voxels, there, width):
-    """Return where a label map shows a target; the table's last column stands for labels that it does not know."""
-    value = tl.load(labels + voxels, mask=there, other=0).to(tl.int32)
+def _look_up(labels, table, voxels, inside, width):
+    """Look up where a label map shows a target; the last column of the table stands for unknown labels."""
+    value = tl.load(labels + voxels, mask=inside, other=0).to(tl.int32)
     value = tl.where((value < 0) | (value >= width), width - 1, value)
     return tl.load(table + value).to(tl.float32)
 
@@ -201,53 +201,53 @@ def _sums_kernel(logits, labels, table, valid, out, targets, width, count, MASKE
     overlap, prediction, truth, cross = zeros, zeros, zeros, zeros
     for start in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
         voxels = start + tl.arange(0, BLOCK).to(tl.int64)
-        there = voxels < count
-        x = tl.load(logits + (image * targets + target) * count + voxels, mask=there, other=0.0).to(tl.float32)
-        y = _look_up(labels + image * count, table + target * width, voxels, there, width)
-        counted = there.to(tl.float32)
+        inside = voxels < count
+        x = tl.load(logits + (image * targets + target) * count + voxels, mask=inside, other=0.0).to(tl.float32)
+        y = _look_up(labels + image * count, table + target * width, voxels, inside, width)
+        weight = inside.to(tl.float32)
         if MASKED:
-            counted = tl.load(valid + image * count + voxels, mask=there, other=0.0)
+            weight = tl.load(valid + image * count + voxels, mask=inside, other=0.0)
         small = tl.exp(-tl.abs(x))
-        p = tl.where(x >= 0, 1.0, small) / (1.0 + small) * counted
+        p = tl.where(x >= 0, 1.0, small) / (1.0 + small) * weight
         overlap += p * y
         prediction += p
-        truth += y * counted
-        cross += (tl.maximum(x, 0.0) - x * y + tl.log(1.0 + small)) * counted
-    place = out + ((image * targets + target) * tl.num_programs(0) + tl.program_id(0)) * 4
-    _store_sums(place, (overlap, prediction, truth, cross), 4)
+        truth += y * weight
+        cross += (tl.maximum(x, 0.0) - x * y + tl.log(1.0 + small)) * weight
+    address = out + ((image * targets + target) * tl.num_programs(0) + tl.program_id(0)) * 4
+    _store_sums(address, (overlap, prediction, truth, cross), 4)
 
 
 @triton.jit
 def _logits_grad_kernel(
     logits, labels, table, valid, steps, out, targets, width, count, MASKED: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Compute the logits' gradient of a block of voxels; steps are those of a target's first, second and last sum."""
+    """Compute the gradient of the logits for a block of voxels; steps are the gradients of sums 1, 2 and 4."""
     target, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     voxels = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = voxels < count
-    place = image * targets + target
-    x = tl.load(logits + place * count + voxels, mask=there, other=0.0).to(tl.float32)
-    y = _look_up(labels + image * count, table + target * width, voxels, there, width)
+    inside = voxels < count
+    row = image * targets + target
+    x = tl.load(logits + row * count + voxels, mask=inside, other=0.0).to(tl.float32)
+    y = _look_up(labels + image * count, table + target * width, voxels, inside, width)
     small = tl.exp(-tl.abs(x))
     p = tl.where(x >= 0, 1.0, small) / (1.0 + small)
     overlap, prediction, cross = (
-        tl.load(steps + place * 3),
-        tl.load(steps + place * 3 + 1),
-        tl.load(steps + place * 3 + 2),
+        tl.load(steps + row * 3),
+        tl.load(steps + row * 3 + 1),
+        tl.load(steps + row * 3 + 2),
     )
     grad = (p - p * p) * (y * overlap + prediction) + (p - y) * cross
     if MASKED:
-        grad *= tl.load(valid + image * count + voxels, mask=there, other=0.0)
-    tl.store(out + place * count + voxels, grad, mask=there)
+        grad *= tl.load(valid + image * count + voxels, mask=inside, other=0.0)
+    tl.store(out + row * count + voxels, grad, mask=inside)
 
 
 def _share(voxels: int, block: int, others: int) -> int:
-    """Return how many programs share the voxels of each of `others` sums."""
+    """Return the number of programs that share the voxels of each of `others` sums."""
     return max(1, min(triton.cdiv(voxels, block), triton.cdiv(_PROGRAMS, others)))
 
 
 def compute_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Compute logits (B, K, V), of the type of maps (B, F, V), by weights (B, K, P) in float32; all contiguous."""
+    """Compute logits (B, K, V), of the dtype of maps (B, F, V), from float32 weights (B, K, P); all contiguous."""
     batch, features, voxels = maps.shape
     out = maps.new_empty(batch, weights.shape[1], voxels)
     grid = (triton.cdiv(voxels, _BLOCK), batch)
@@ -259,7 +259,7 @@ def compute_heads(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def compute_heads_backward(
     maps: torch.Tensor, weights: torch.Tensor, grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the gradients with regard to maps and weights, given the logits'; all contiguous."""
+    """Compute the gradients with respect to maps and weights from that of the logits; all contiguous."""
     (batch, features, voxels), (_, targets, size) = maps.shape, weights.shape
     maps_grad, sizes = torch.empty_like(maps), (targets, voxels, features, size)
     shares = _share(voxels, _SUMMED_BLOCK, batch * targets)
@@ -290,7 +290,7 @@ def compute_sums(
 def compute_sums_backward(
     logits: torch.Tensor, labels: torch.Tensor, table: torch.Tensor, valid: torch.Tensor | None, steps: torch.Tensor
 ) -> torch.Tensor:
-    """Compute the logits' gradient, given those of the sums p*y, p and cross-entropy, steps (B, K, 3)."""
+    """Compute the gradient of the logits from those of the sums p*y, p and cross-entropy, steps (B, K, 3)."""
     (batch, targets, voxels), width = logits.shape, table.shape[1]
     out = torch.empty_like(logits)
     mask, masked = (labels, False) if valid is None else (valid, True)

@@ -1,6 +1,6 @@
-"""Numbers of one image: in come the bottlenecks of its windows and where the lesion was predicted, out come averages.
+"""Pools the bottlenecks of all windows of an image over the region of interest and over a predicted lesion.
 
-A bottleneck's voxel covers a block of the image; it counts as much as what is looked at covers of that block.
+A bottleneck voxel covers a block of the image; its weight is the mean of the weights in that block.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
 
-# What surrounds a lesion by this much, in mm, is looked at too: the border of a tumour, and what it grows into.
+# Margin around a lesion in mm, so that the border of a tumour and the tissue it invades are included.
 MARGIN = 10.0
-# Probability from which a voxel is of the lesion.
-_FOUND = 0.5
+# Probability above which a voxel belongs to the lesion.
+_THRESHOLD = 0.5
 
 Starts = Sequence[tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Bottlenecks of all windows of an image.
+    """The bottlenecks of all windows of an image.
 
     Attributes:
-        maps: One a window, (F, d, h, w).
-        starts: Where each window starts, in voxels of the padded image.
-        size: Of every window, in voxels.
+        maps: One bottleneck per window, (F, d, h, w).
+        starts: Start of each window, in voxels of the padded image.
+        size: Size of every window, in voxels.
     """
 
     maps: Sequence[torch.Tensor]
@@ -35,60 +35,60 @@ class Windows:
 
 
 def pool_windows(windows: Windows, weights: torch.Tensor) -> torch.Tensor:
-    """Average the bottlenecks of all windows, weighted voxel by voxel of the image.
+    """Average the bottlenecks of all windows, weighted by image voxels.
 
     Args:
-        windows: Of one image; where they overlap, both count.
-        weights: Not negative, (D, H, W) of the padded image.
+        windows: Windows of one image; overlapping windows all count.
+        weights: Non-negative weights, (D, H, W) of the padded image.
 
     Returns:
         Means (F), float64.
 
     Raises:
-        DataError: All weights are 0, or there are fewer windows than starts.
+        DataError: All weights are 0, or the numbers of bottlenecks and windows differ.
     """
     if len(windows.maps) != len(windows.starts):
-        raise DataError(f"{len(windows.maps)} bottlenecks of {len(windows.starts)} windows; expected one each.")
-    total, top = 0.0, torch.zeros(windows.maps[0].shape[0], dtype=torch.float64)
+        raise DataError(f"{len(windows.maps)} bottlenecks for {len(windows.starts)} windows, expected one each.")
+    total, weighted_sum = 0.0, torch.zeros(windows.maps[0].shape[0], dtype=torch.float64)
     for bottleneck, start in zip(windows.maps, windows.starts, strict=True):
         box = tuple(slice(first, first + length) for first, length in zip(start, windows.size, strict=True))
         depth, height, width = bottleneck.shape[1:]
-        part = functional.adaptive_avg_pool3d(weights[box][None].double(), (depth, height, width))[0]
-        top += (bottleneck.double().cpu() * part).sum(dim=(1, 2, 3))
-        total += float(part.sum())
+        pooled = functional.adaptive_avg_pool3d(weights[box][None].double(), (depth, height, width))[0]
+        weighted_sum += (bottleneck.double().cpu() * pooled).sum(dim=(1, 2, 3))
+        total += float(pooled.sum())
     if total <= 0:
-        raise DataError("Nothing of the image has any weight, so that there is no average.")
-    return top / total
+        raise DataError("All weights of the image are 0, so that its bottleneck cannot be averaged.")
+    return weighted_sum / total
 
 
-def find_region(found: torch.Tensor, spacing: Sequence[float], margin: float = MARGIN) -> tuple[slice, slice, slice]:
-    """Return the box around a lesion, grown by a margin; the whole image if there is no lesion.
+def find_region(mask: torch.Tensor, spacing: Sequence[float], margin: float = MARGIN) -> tuple[slice, slice, slice]:
+    """Return the bounding box of a lesion plus a margin; the whole image if there is no lesion.
 
     Args:
-        found: The lesion's mask, (D, H, W).
-        spacing: Size of a voxel along the same axes, in mm.
-        margin: In mm.
+        mask: Mask of the lesion, (D, H, W).
+        spacing: Voxel size along the same axes, in mm.
+        margin: Margin in mm.
     """
-    places = found.nonzero()
-    if len(places) == 0:
-        return slice(0, found.shape[0]), slice(0, found.shape[1]), slice(0, found.shape[2])
-    first, last = places.amin(0).tolist(), places.amax(0).tolist()
+    indices = mask.nonzero()
+    if len(indices) == 0:
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2])
+    first, last = indices.amin(0).tolist(), indices.amax(0).tolist()
     box = []
     for axis, width in enumerate(spacing):
-        grown = round(margin / width)
-        box.append(slice(max(0, first[axis] - grown), min(found.shape[axis], last[axis] + 1 + grown)))
+        voxels = round(margin / width)
+        box.append(slice(max(0, first[axis] - voxels), min(mask.shape[axis], last[axis] + 1 + voxels)))
     return box[0], box[1], box[2]
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """What was predicted of a lesion in one image.
+    """Measurements of the predicted lesion of one image.
 
     Attributes:
-        volume: In ml.
-        means: Mean intensity in it, as preprocessed, by channel; 0 if none was found.
-        maxima: Largest intensity in it, likewise.
-        found: Whether there is one at all.
+        volume: Volume in ml.
+        means: Mean preprocessed intensity by channel; 0 if no lesion is predicted.
+        maxima: Maximum preprocessed intensity by channel; 0 if no lesion is predicted.
+        found: Whether a lesion is predicted.
     """
 
     volume: float
@@ -98,38 +98,40 @@ class Lesion:
 
 
 def measure_lesion(image: torch.Tensor, probability: torch.Tensor, spacing: Sequence[float]) -> Lesion:
-    """Measure a lesion.
+    """Measure volume and intensities of a lesion.
 
     Args:
-        image: As preprocessed, (C, D, H, W).
-        probability: Of the lesion, 0 to 1, (D, H, W).
-        spacing: Size of a voxel along D, H and W, in mm.
+        image: Preprocessed image, (C, D, H, W).
+        probability: Probability of the lesion, 0 to 1, (D, H, W).
+        spacing: Voxel size along D, H and W, in mm.
     """
-    mask = probability > _FOUND
+    mask = probability > _THRESHOLD
     count = int(mask.sum())
     if count == 0:
-        nothing = (0.0,) * image.shape[0]
-        return Lesion(0.0, nothing, nothing, found=False)
+        zeros = (0.0,) * image.shape[0]
+        return Lesion(0.0, zeros, zeros, found=False)
     voxel = spacing[0] * spacing[1] * spacing[2] / 1000
     inside = image[:, mask].double()
     return Lesion(count * voxel, tuple(inside.mean(1).tolist()), tuple(inside.amax(1).tolist()), found=True)
 
 
-def weigh(probability: torch.Tensor | None, shape: Sequence[int], spacing: Sequence[float]) -> list[torch.Tensor]:
-    """Say what counts for the averages of an image: the region of interest, and in it the lesion.
+def compute_pooling_weights(
+    probability: torch.Tensor | None, shape: Sequence[int], spacing: Sequence[float]
+) -> list[torch.Tensor]:
+    """Compute the weights for pooling over the region of interest, and over the lesion in it.
 
     Args:
-        probability: Of the lesion, 0 to 1, (D, H, W); None if no target is a lesion.
-        shape: Of the image, (D, H, W).
-        spacing: Size of a voxel along D, H and W, in mm.
+        probability: Probability of the lesion, 0 to 1, (D, H, W); None if no target is a lesion.
+        shape: Shape of the image, (D, H, W).
+        spacing: Voxel size along D, H and W, in mm.
 
     Returns:
-        Weights (D, H, W), 0 to 1: one map without a lesion's target, two with one. If none was found, the second is
-        the first.
+        Weights (D, H, W), 0 to 1: one map if no target is a lesion, else two. If no lesion is predicted, both are the
+        same.
     """
     region = torch.zeros(tuple(shape), dtype=torch.float32)
     if probability is None:
         return [region.fill_(1.0)]
-    mask = probability > _FOUND
+    mask = probability > _THRESHOLD
     region[find_region(mask, spacing)] = 1.0
     return [region, probability.float() * region if bool(mask.any()) else region]

@@ -1,6 +1,7 @@
-"""Sums over voxels that Dice and cross-entropy need, a target at a time, straight from a label map.
+"""Computes the sums over voxels for Dice and cross-entropy of each target directly from a label map.
 
-Label maps stay label maps up to here: a boolean map a target and scale would fill memory and worker queues.
+Label maps are not expanded to binary masks before, since one mask per target and scale would fill memory and worker
+queues.
 """
 
 from typing import Any
@@ -10,19 +11,19 @@ from torch.nn import functional
 
 from duplus_nnunet.networks.acceleration import find_kernels
 
-# Values of one target block: a CPU walks one target after the other, an accelerator is to be kept busy.
-_VALUES_DEVICE = 1 << 26
+# Values per block of targets on an accelerator; a CPU processes one target at a time.
+_DEVICE_BLOCK_VALUES = 1 << 26
 
 
 def membership_table(regions: list[Any], device: torch.device) -> torch.Tensor:
     """Tabulate which label values belong to which target.
 
     Args:
-        regions: K entries as nnU-Net's label manager has them: a label value or several.
-        device: Where the table is made.
+        regions: K entries as in nnU-Net's label manager, each a label value or several.
+        device: Device of the table.
 
     Returns:
-        Boolean table, shape (K, largest label value + 2); the last column, of no label, is False.
+        Boolean table, shape (K, largest label value + 2); the last column, for unknown labels, is False.
     """
     values = [[int(v) for v in region] if isinstance(region, (list, tuple)) else [int(region)] for region in regions]
     table = torch.zeros(len(values), max(max(v) for v in values) + 2, dtype=torch.bool, device=device)
@@ -32,33 +33,34 @@ def membership_table(regions: list[Any], device: torch.device) -> torch.Tensor:
 
 
 def expand_target(labels: torch.Tensor, table: torch.Tensor, target: int) -> torch.Tensor:
-    """Return where a label map shows one target, boolean, of the label map's shape; unknown values show none."""
+    """Return the boolean mask of one target in a label map; unknown values belong to no target."""
     members = torch.nonzero(table[target]).flatten().to(labels.dtype)
     return labels == members[0] if len(members) == 1 else torch.isin(labels, members)
 
 
 def _expand_block(labels: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Return where a label map (V) shows which of k targets, float32 (k, V).
+    """Return the masks of k targets in a label map (V), float32 (k, V).
 
-    An accelerator looks all up at once, since reading a table's entries one by one would make it wait for the CPU.
+    On an accelerator, all targets are looked up at once, since reading table entries one by one would synchronise with
+    the CPU.
     """
     if labels.device.type == "cpu":
-        found = [expand_target(labels, table, target).float() for target in range(len(table))]
-        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
-    none = table.shape[1] - 1
-    known = torch.where((labels < 0) | (labels > none), none, labels).long()
+        masks = [expand_target(labels, table, target).float() for target in range(len(table))]
+        return masks[0].unsqueeze(0) if len(masks) == 1 else torch.stack(masks)
+    unknown = table.shape[1] - 1
+    known = torch.where((labels < 0) | (labels > unknown), unknown, labels).long()
     return table[:, known].float()
 
 
 def _list_blocks(logits: torch.Tensor) -> list[tuple[int, slice]]:
-    """List which targets of which image are worked on at a time."""
+    """List the blocks to process: the index of an image and a slice of targets."""
     batch, targets, voxels = logits.shape
-    size = 1 if logits.device.type == "cpu" else max(1, _VALUES_DEVICE // voxels)
+    size = 1 if logits.device.type == "cpu" else max(1, _DEVICE_BLOCK_VALUES // voxels)
     return [(image, slice(first, first + size)) for image in range(batch) for first in range(0, targets, size)]
 
 
 class TargetSums(torch.autograd.Function):
-    """Sums over voxels for every image and target, computed a block at a time so that not all is expanded.
+    """Sums over voxels for every image and target, computed block by block to save memory.
 
     forward(logits, labels, table, valid) takes logits (B, K, V), labels (B, V), the membership table (K, L) and an
     optional mask valid (B, V) of voxels that count; it returns four (B, K) float32 tensors: sum of p*y, sum of p, sum
@@ -77,17 +79,17 @@ class TargetSums(torch.autograd.Function):
         if kernels is not None:
             return tuple(kernels.compute_sums(logits, labels, table, valid))
         sums = logits.new_zeros(4, *logits.shape[:2], dtype=torch.float32)
-        for b, some in _list_blocks(logits):
-            x, y = logits[b, some].float(), _expand_block(labels[b], table[some])
+        for b, block in _list_blocks(logits):
+            x, y = logits[b, block].float(), _expand_block(labels[b], table[block])
             p, cross = torch.sigmoid(x), functional.binary_cross_entropy_with_logits(x, y, reduction="none")
             if valid is not None:
                 p, y, cross = p * valid[b], y * valid[b], cross * valid[b]
-            sums[:, b, some] = torch.stack([torch.linalg.vecdot(p, y), p.sum(1), y.sum(1), cross.sum(1)])
+            sums[:, b, block] = torch.stack([torch.linalg.vecdot(p, y), p.sum(1), y.sum(1), cross.sum(1)])
         return sums[0], sums[1], sums[2], sums[3]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Compute the logits' gradient, recomputing the sigmoid instead of keeping it."""
+        """Compute the gradient of the logits, recomputing the sigmoid instead of storing it."""
         logits, labels, table, valid = ctx.saved_tensors
         overlap, prediction, _, cross = grads
         kernels = find_kernels(logits.device)
@@ -95,9 +97,9 @@ class TargetSums(torch.autograd.Function):
             steps = torch.stack([overlap, prediction, cross], dim=2).float()
             return kernels.compute_sums_backward(logits, labels, table, valid, steps), None, None, None
         out = torch.empty_like(logits)
-        for b, some in _list_blocks(logits):
-            p, y = torch.sigmoid(logits[b, some].float()), _expand_block(labels[b], table[some])
-            slope = (p - p * p) * (y * overlap[b, some, None] + prediction[b, some, None])
-            step = slope.add_((p - y).mul_(cross[b, some, None]))
-            out[b, some] = step if valid is None else step * valid[b]
+        for b, block in _list_blocks(logits):
+            p, y = torch.sigmoid(logits[b, block].float()), _expand_block(labels[b], table[block])
+            slope = (p - p * p) * (y * overlap[b, block, None] + prediction[b, block, None])
+            step = slope.add_((p - y).mul_(cross[b, block, None]))
+            out[b, block] = step if valid is None else step * valid[b]
         return out, None, None, None

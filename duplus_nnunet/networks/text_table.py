@@ -1,6 +1,6 @@
-"""A table of embeddings that travels with the weights: in come prompts by row, out come the same with its embeddings.
+"""Stores text embeddings with the weights of the network, if the text encoder is adapted in training.
 
-It is there where the text encoder is adapted in training: each fold then has embeddings of its own.
+Each fold then has embeddings of its own.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from duplus_nnunet.networks.prompts import Prompts
 
 
 class AdapterWeights(nn.ParameterDict):
-    """Weights of the text encoder's adapter, which a training shares with its encoder.
+    """Weights of the text encoder's adapter, shared with the encoder in training.
 
-    Where there are none, as in prediction, those of a checkpoint are passed over: its table is all that is needed.
+    If empty, as in prediction, the weights in a checkpoint are ignored, since its table of embeddings is sufficient.
     """
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -25,11 +25,11 @@ class AdapterWeights(nn.ParameterDict):
 
 
 class TextTable(nn.Module):
-    """Final embeddings of all texts of the plans.
+    """Embeddings of all texts in the plans.
 
     Args:
-        keys: What tells the texts apart, int64 (N).
-        vectors: Embeddings to start with, (N, E).
+        keys: Identifiers of the texts, int64 (N).
+        vectors: Initial embeddings, (N, E).
     """
 
     keys: torch.Tensor
@@ -42,37 +42,37 @@ class TextTable(nn.Module):
         self.adapter = AdapterWeights()
 
     def attach(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """Make the adapter's own weights parameters of the network: optimizer, DDP and checkpoint then see them."""
+        """Register the weights of the text adapter as parameters of the network, for optimizer, DDP and checkpoints."""
         self.adapter.update({name.replace(".", "/"): weight for name, weight in weights.items()})
 
     def fill(self, vectors: torch.Tensor) -> None:
-        """Put new embeddings (N, E) in."""
+        """Set new embeddings (N, E)."""
         self.table.copy_(vectors)
 
     def forward(self, prompts: Prompts) -> Prompts:
-        """Give prompts the embeddings of their rows; those of a training step carry their own and have no rows.
+        """Replace the embeddings of prompts by those of their rows; prompts without rows, in training, are unchanged.
 
         Raises:
-            PromptError: Outside of training, a prompt has no row.
+            PromptError: Prompts have no rows, outside of training.
         """
         if prompts.rows is not None:
             context, targets = (self.table[rows].flatten(-2) for rows in prompts.rows)
             return Prompts(context, targets)
         if not self.training:
             raise PromptError(
-                "This model was trained together with its text encoder, so it understands the prompts of its plans "
-                "only; another text, embedded by the encoder as it was before, would mean something else to it. "
-                "Choose among the model's targets and contexts."
+                "The text encoder of this model was adapted in training, so that only the prompts in its plans can be "
+                "used: the embedding of another text by the original encoder would not be valid. Choose among the "
+                "targets and contexts of the model."
             )
         return prompts
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        found = state_dict.get(prefix + "keys")
-        if found is None or not torch.equal(found.cpu(), self.keys.cpu()):
-            there = "no table of embeddings" if found is None else f"embeddings of {len(found)} other texts"
+        keys = state_dict.get(prefix + "keys")
+        if keys is None or not torch.equal(keys.cpu(), self.keys.cpu()):
+            content = "no table of embeddings" if keys is None else f"embeddings of {len(keys)} other texts"
             raise ModelError(
-                f"The checkpoint has {there}; the plans have {len(self.keys)} texts and an adapted text encoder "
-                "(settings.text_adapter). Plans and checkpoint are of different trainings: use the plans that the "
+                f"The checkpoint has {content}, but the plans have {len(self.keys)} texts and an adapted text encoder "
+                "(settings.text_adapter): plans and checkpoint belong to different trainings. Use the plans that the "
                 "checkpoint was trained with, or train this fold again."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)

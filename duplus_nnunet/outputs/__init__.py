@@ -1,1 +1,1 @@
-"""What is written of a prediction: in come answers, out come files."""
+"""Writes predictions to files: masks, probability maps, statistics, previews, legends and a manifest."""

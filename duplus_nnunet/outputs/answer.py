@@ -1,4 +1,4 @@
-"""What a prediction found in one image: the combined label map, and each target inside the box where it can be.
+"""Holds the prediction of one image: the combined label map, and mask and logits of each target.
 
 Everything lies on the image's own grid, in the array order of nnU-Net's reader (z, y, x).
 """
@@ -19,8 +19,8 @@ class Geometry:
 
     Attributes:
         shape: Voxels along (z, y, x).
-        spacing: Along the same axes, in mm.
-        properties: What nnU-Net's reader said of the image; its writer needs them.
+        spacing: Voxel size along the same axes, in mm.
+        properties: The image properties returned by nnU-Net's reader; nnU-Net's writer needs them.
     """
 
     shape: tuple[int, int, int]
@@ -30,16 +30,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class TargetAnswer:
-    """What was found of one target.
+    """The prediction of one target.
 
     Attributes:
-        name: The target, or the user's own text.
+        name: Name of the target, or the user's own text.
         value: Its value in the combined label map.
-        prompt: The sentence (T2) that asked for it.
-        box: Where it can be at all; outside of it every logit is 0 or less. Empty (start = stop) if nowhere.
-        mask: Its voxels inside the box, boolean; of targets that exclude one another a voxel has one owner.
-        logits: Inside the box, float16; the probability is their sigmoid.
-        presence: Probability, 0 to 1, that the target is in the image at all; None if the model was not calibrated.
+        prompt: The target prompt that was used.
+        box: Bounding box of the voxels whose logit may exceed 0. Empty (start = stop) if there are none.
+        mask: Boolean mask inside the box; masks of mutually exclusive targets do not overlap.
+        logits: Logits inside the box, float16; their sigmoid is the probability.
+        presence: Probability, 0 to 1, that the image contains the target; None if the model was not calibrated.
     """
 
     name: str
@@ -53,15 +53,15 @@ class TargetAnswer:
 
 @dataclass(frozen=True)
 class CaseAnswer:
-    """What was found in one image.
+    """The prediction of one image.
 
     Attributes:
         case: nnU-Net's case identifier.
-        context: The context it was predicted in.
-        context_prompt: The sentence of that context (T1).
+        context: Name of the context that was used.
+        context_prompt: The context prompt that was used.
         geometry: The image's grid.
-        labels: Combined label map, nnU-Net's way, shape `geometry.shape`, uint8 or uint16.
-        targets: In the order asked for.
+        labels: Combined label map as nnU-Net writes it, shape `geometry.shape`, uint8 or uint16.
+        targets: Predictions of the targets, in the requested order.
     """
 
     case: str

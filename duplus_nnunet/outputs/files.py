@@ -1,8 +1,9 @@
-"""Files that are never there in part: in comes where one shall be, out comes where to write it until it is whole."""
+"""Writes files atomically, and reads JSON files back into dataclasses."""
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +18,24 @@ Form = TypeVar("Form")
 
 @contextmanager
 def open_new_file(file: Path) -> Iterator[Path]:
-    """Give a path of the same file name, in a folder of its own beside it; what was written moves when all went well.
+    """Yield a temporary path for writing a file; on success, the result is moved to its final path.
 
-    A writer may leave more files there, as nnU-Net's for TIFF does with the spacing: they move too, the file itself
-    last. On an error all of them are dropped, and a file that was there before stays.
+    The temporary path has the same file name, in a temporary folder beside the final one. Additional files that a
+    writer puts there, such as the spacing file of nnU-Net's TIFF writer, are moved too, the file itself last. On an
+    error all of them are discarded, and an existing file is kept.
 
     Args:
-        file: Where it shall be; the folder is made if there is none.
+        file: Final path; its folder is created if needed.
 
     Raises:
-        DataError: Nothing can be written there.
+        DataError: The folder is not writable.
     """
     workplace = file.with_name(file.name + ".writing")
-    shutil.rmtree(workplace, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(workplace, ignore_errors=True)  # left behind by a killed run
     try:
         workplace.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"{file} cannot be written ({error.strerror}). Choose a folder that can be.") from error
+        raise DataError(f"{file} cannot be written ({error.strerror}). Choose a writable folder.") from error
     try:
         yield workplace / file.name
         for written in sorted(workplace.iterdir(), key=lambda path: path.name == file.name):
@@ -42,41 +44,58 @@ def open_new_file(file: Path) -> Iterator[Path]:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
-def require_writable(folder: Path) -> None:
-    """Refuse a folder that nothing can be written to, before anything long begins; nothing is made.
+def require_writable(folder: Path, advice: str = "Choose another folder.") -> None:
+    """Check that files can be written to a folder, before anything long begins; nothing is left there.
+
+    Args:
+        folder: The folder. If it does not exist, the nearest folder above it that does is checked.
+        advice: What to do if it cannot be written to, a sentence.
 
     Raises:
-        DataError: It is a file, or may not be written to; if it is not there, so it is with what it would stand in.
+        DataError: The folder, or the nearest path above it that exists, is a file or may not be written to.
     """
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "may not be written to" if there.is_dir() else "is a file"
-        raise DataError(f"Nothing can be written to {folder}: {there} {why}. Choose another folder.")
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to: {existing}: {error.strerror or error}. {advice}") from error
+
+
+def require_writable_file(file: Path, advice: str) -> None:
+    """Check that a file can be written, as `require_writable` does for its folder.
+
+    Raises:
+        DataError: It is a folder, or nothing can be written to its folder.
+    """
+    if file.is_dir():
+        raise DataError(f"{file} cannot be written: it is a folder. {advice}")
+    require_writable(file.parent, advice)
 
 
 def write_text(file: Path, content: str) -> None:
-    """Write a text file, in UTF-8 and with the same line ends on every system."""
+    """Write a text file atomically, in UTF-8 and with the same line endings on every system."""
     with open_new_file(file) as new:
         new.write_text(content, encoding="utf-8", newline="\n")
 
 
 def read_form(file: Path, form: type[Form], version: int, advice: str) -> Form:
-    """Read a JSON file back, checked against a dataclass of its parts beside `version`.
+    """Read a JSON file and validate its content against a dataclass.
 
     Args:
-        file: It is there.
-        form: A dataclass.
-        version: The one that this package writes.
-        advice: What to do if it cannot be read, a sentence.
+        file: An existing file.
+        form: Dataclass of the content, without the key `version`.
+        version: Version of the format that this package writes.
+        advice: Sentence of the error message on what to do if the file cannot be read.
 
     Raises:
-        DataError: It cannot be read, is of another version, or not of the form.
+        DataError: The file cannot be read, has another version, or does not match the dataclass.
     """
     try:
         content = dict(json.loads(file.read_text(encoding="utf-8")))
-        found = content.pop("version")
-        if found == version:
+        found_version = content.pop("version")
+        if found_version == version:
             return TypeAdapter(form).validate_python(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}). {advice}") from error
-    raise DataError(f"{file} has version {found!r} of the form, expected {version}. {advice}")
+    raise DataError(f"{file} has format version {found_version!r}, expected {version}. {advice}")

@@ -1,8 +1,8 @@
-"""What label values mean, for people and for viewers: in come names by value, out come files beside the predictions.
+"""Writes the names of label values beside the predictions and into the label maps.
 
-legend.json is for programs, legend.ctbl for 3D Slicer and legend.label for ITK-SNAP, since neither of the two reads
-names out of a NIfTI. Into the label map itself go Connectome Workbench's label table (NIfTI extension 30), which
-TotalSegmentator writes and reads too, or 3D Slicer's segment fields (NRRD); other formats have no such place.
+legend.json is for programs, legend.ctbl for 3D Slicer and legend.label for ITK-SNAP, since neither viewer reads names
+from a NIfTI header. Label maps themselves get Connectome Workbench's label table (NIfTI extension 30), which
+TotalSegmentator writes and reads too, or 3D Slicer's segment fields (NRRD); other formats cannot store names.
 """
 
 import gzip
@@ -22,22 +22,22 @@ VERSION = 1
 
 Names = Mapping[int, str]
 
-# NIfTI's number for the XML of Caret and its successor, Connectome Workbench.
+# NIfTI extension code of the XML of Caret and its successor, Connectome Workbench.
 _CARET = 30
 _NIFTI = (".nii", ".nii.gz")
 _NRRD = ".nrrd"
-_LEVEL = 6  # nibabel's own, 1, makes label maps three times as large
+_COMPRESSION_LEVEL = 6  # nibabel's default, 1, makes label maps three times as large
 
 
 def write_legend(folder: Path, names: Names) -> tuple[Path, ...]:
-    """Write the legend of a folder's label maps in three forms.
+    """Write the legend of a folder of label maps in three formats.
 
     Args:
-        folder: Where the predictions stand.
-        names: Target by label value, 1 or more.
+        folder: Folder of the predictions.
+        names: Target name by label value, 1 or more.
 
     Returns:
-        The files.
+        The written files: JSON, 3D Slicer, ITK-SNAP.
     """
     labels = {str(value): {"name": name, "colour": colour(value)} for value, name in sorted(names.items())}
     content = json.dumps({"version": VERSION, "labels": labels}, indent=1, ensure_ascii=False) + "\n"
@@ -47,38 +47,40 @@ def write_legend(folder: Path, names: Names) -> tuple[Path, ...]:
     return tuple(folder / name for name in forms)
 
 
-def write_names_into(file: Path, names: Names) -> bool:
-    """Write the names of labels into a label map that is there; voxels and grid stay as they are, bit by bit.
+def embed_label_names(file: Path, names: Names) -> bool:
+    """Store label names in an existing label map; voxels and grid stay bitwise the same.
 
     Args:
         file: A label map.
-        names: Target by label value, 1 or more.
+        names: Target name by label value, 1 or more.
 
     Returns:
-        Whether its format has a place for them.
+        Whether the file format can store names; if not, the file is unchanged.
     """
     if file.name.lower().endswith(_NIFTI):
-        _write_into_nifti(file, names)
+        _embed_in_nifti(file, names)
     elif file.name.lower().endswith(_NRRD):
-        _write_into_nrrd(file, names)
+        _embed_in_nrrd(file, names)
     else:
         return False
     return True
 
 
-def _write_into_nifti(file: Path, names: Names) -> None:
+def _embed_in_nifti(file: Path, names: Names) -> None:
     import nibabel
 
     image = nibabel.load(file)
-    others = [found for found in image.header.extensions if found.get_code() != _CARET]
-    table = nibabel.nifti1.Nifti1Extension(_CARET, _to_caret(names))
-    image.header.extensions[:] = [*others, table]
+    others = [extension for extension in image.header.extensions if extension.get_code() != _CARET]
+    label_table = nibabel.nifti1.Nifti1Extension(_CARET, _to_caret(names))
+    image.header.extensions[:] = [*others, label_table]
     content: bytes = image.to_bytes()
     with open_new_file(file) as new:
-        new.write_bytes(gzip.compress(content, _LEVEL, mtime=0) if file.name.lower().endswith(".gz") else content)
+        new.write_bytes(
+            gzip.compress(content, _COMPRESSION_LEVEL, mtime=0) if file.name.lower().endswith(".gz") else content
+        )
 
 
-def _write_into_nrrd(file: Path, names: Names) -> None:
+def _embed_in_nrrd(file: Path, names: Names) -> None:
     import SimpleITK
 
     image = SimpleITK.ReadImage(str(file))
@@ -136,10 +138,10 @@ def _to_snap(names: Names) -> str:
 
 def _find_rgb(value: int) -> tuple[int, int, int]:
     text = colour(value)
-    red, green, blue = (int(text[at : at + 2], 16) for at in (1, 3, 5))
+    red, green, blue = (int(text[start : start + 2], 16) for start in (1, 3, 5))
     return red, green, blue
 
 
 def _clean(name: str) -> str:
-    """Put a space where a character is that ends a line or is forbidden in XML."""
+    """Replace line breaks and characters that XML forbids by a space."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+", " ", name).strip()

@@ -1,6 +1,6 @@
-"""How predictions were made: in come a run's settings and what became of each case, out comes manifest.json, and back.
+"""Records how predictions were made in manifest.json: the settings of the run and the outcome of each case.
 
-It is written after every case, and a resumed run reads it. Paths are as the user gave them.
+The manifest is written after every case and read when a run is resumed. Paths are recorded as the user gave them.
 """
 
 import functools
@@ -23,20 +23,20 @@ COMPLETE: Literal["complete"] = "complete"
 
 Status = Literal["complete", "failed", "skipped"]
 
-_HASHED_UP_TO = 64 << 20  # bytes; reading a larger file again takes as long as predicting from it
-# What may differ between two runs without another result; times and memory do.
+_HASHED_UP_TO = 64 << 20  # bytes; hashing a larger file takes as long as predicting from it
+# Fields that may differ between two runs without changing the predictions.
 _WITHOUT_INFLUENCE = ("device", "threads")
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file as it was when it was read or written.
+    """The state of a file when it was read or written.
 
     Attributes:
-        path: As the user gave it, or within the folder of predictions.
-        size: In bytes.
-        sha256: Its hash; None of a file above 64 MiB.
-        modified: When it was changed last, ISO 8601 in UTC; None where there is a hash.
+        path: Path as the user gave it, or relative to the folder of predictions.
+        size: Size in bytes.
+        sha256: SHA-256 hash; None for files above 64 MiB.
+        modified: Time of the last modification, ISO 8601 in UTC; None if there is a hash.
     """
 
     path: str
@@ -46,25 +46,25 @@ class FileRecord:
 
     @property
     def content(self) -> tuple[int, str | None, str | None]:
-        """What tells it from another file, wherever either lies."""
+        """Fields that identify the content of the file, independent of its path."""
         return self.size, self.sha256, self.modified
 
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What became of a case.
+    """The outcome of a case.
 
     Attributes:
-        status: `complete`, `failed`, or `skipped` if it was left out on purpose; a case that was complete before keeps
-            the record it had.
-        context: The context it was predicted in.
-        prompts: Target prompt (T2) by what was asked for.
-        inputs: The image's files, one a channel.
-        outputs: What was written of it.
-        seconds: Time by stage: read, preprocess, network, resample, write.
-        message: Why it failed or was skipped.
-        warnings: What the user was told.
-        finished: When, ISO 8601 in UTC.
+        status: `complete`, `failed`, or `skipped` if it was left out on purpose; a case that was already complete keeps
+            its earlier record.
+        context: Name of the context that was used.
+        prompts: Target prompt by requested target.
+        inputs: Image files, one per channel.
+        outputs: Files that were written for the case.
+        seconds: Duration by stage: read, preprocess, network, resample, write.
+        message: Reason why the case failed or was skipped.
+        warnings: Warnings that were shown to the user.
+        finished: Time of completion, ISO 8601 in UTC.
     """
 
     status: Status
@@ -80,21 +80,21 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that is the same for all cases of a run.
+    """The settings shared by all cases of a run.
 
     Attributes:
-        model: Name of the model's folder.
-        checkpoints: SHA-256 by the checkpoint's path within that folder.
-        folds: As nnU-Net names them.
-        contexts: Context prompt (T1) by context.
-        targets: Target prompt (T2) by target, by context.
+        model: Name of the model folder.
+        checkpoints: SHA-256 by path of the checkpoint within the model folder.
+        folds: Names of the folds, as in nnU-Net.
+        contexts: Context prompt by context.
+        targets: Target prompt by target, by context.
         free_texts: The user's own texts.
-        options: What else was chosen, as plain data.
-        device: Where the network ran, such as `cuda:0 (NVIDIA A100)`.
-        threads: Of the network on a CPU.
-        precision: Such as `bfloat16`.
-        versions: Of the programs.
-        notes: What the model could not be asked, such as the presence of its targets.
+        options: Further prediction options, as plain data.
+        device: Device that ran the network, such as `cuda:0 (NVIDIA A100)`.
+        threads: Number of CPU threads of the network.
+        precision: Precision of the network, such as `bfloat16`.
+        versions: Versions of the programs.
+        notes: Limitations of the model, such as a missing calibration of target presence.
     """
 
     model: str
@@ -118,20 +118,20 @@ class _File:
 
 
 class Manifest:
-    """What a folder of predictions says of itself.
+    """The record of a folder of predictions.
 
     Args:
-        run: How its cases are predicted.
-        cases: What became of those so far, by identifier.
+        run: Settings of the run.
+        cases: Outcomes of the cases so far, by identifier.
     """
 
     def __init__(self, run: RunRecord, cases: Mapping[str, CaseRecord] | None = None) -> None:
         self.run = run
         self.cases = dict(cases or {})
 
-    def record(self, case: str, what: CaseRecord) -> None:
-        """Note what became of a case; what was noted of it before is replaced."""
-        self.cases[case] = what
+    def record(self, case: str, outcome: CaseRecord) -> None:
+        """Record the outcome of a case; an earlier record of it is replaced."""
+        self.cases[case] = outcome
 
     def write(self, folder: Path) -> Path:
         """Write manifest.json into a folder."""
@@ -145,46 +145,46 @@ class Manifest:
         """Read a folder's manifest; None if there is none.
 
         Raises:
-            DataError: It is not of the form.
+            DataError: It cannot be read or is malformed.
         """
         file = folder / NAME
         if not file.exists():
             return None
-        found = read_form(file, _File, VERSION, "Predict into a new folder.")
-        return cls(found.run, found.cases)
+        content = read_form(file, _File, VERSION, "Predict into a new folder.")
+        return cls(content.run, content.cases)
 
     def find_changes(self, run: RunRecord) -> tuple[str, ...]:
-        """Name the settings of another run that differ from this one's, and from which other results may come."""
-        names = [one.name for one in fields(RunRecord) if one.name not in _WITHOUT_INFLUENCE]
+        """List the settings that differ in another run and may change the predictions."""
+        names = [setting.name for setting in fields(RunRecord) if setting.name not in _WITHOUT_INFLUENCE]
         return tuple(name for name in names if _to_data(getattr(self.run, name)) != _to_data(getattr(run, name)))
 
-    def is_complete(self, case: str, wanted: CaseRecord, folder: Path) -> bool:
-        """Say whether a case needs no second prediction: the same is asked of the same images, and no file is missing.
+    def is_complete(self, case: str, requested: CaseRecord, folder: Path) -> bool:
+        """Check whether a case needs no new prediction: same prompts, same images, and no output file missing.
 
         Args:
             case: nnU-Net's case identifier.
-            wanted: Context, prompts and inputs as they are now; the rest does not count.
-            folder: Where the predictions stand.
+            requested: Current context, prompts and inputs; other fields are ignored.
+            folder: Folder of the predictions.
         """
         record = self.cases.get(case)
         if record is None or record.status != COMPLETE:
             return False
-        if (record.context, record.prompts) != (wanted.context, wanted.prompts):
+        if (record.context, record.prompts) != (requested.context, requested.prompts):
             return False
-        if [one.content for one in record.inputs] != [one.content for one in wanted.inputs]:
+        if [file.content for file in record.inputs] != [file.content for file in requested.inputs]:
             return False
         return all(_has_size(folder / output.path, output.size) for output in record.outputs)
 
 
 def describe_file(file: Path, path: str | None = None) -> FileRecord:
-    """Describe a file as it is now.
+    """Describe the current state of a file.
 
     Args:
-        file: Where it is.
-        path: What to call it; as `file` says if not given.
+        file: An existing file.
+        path: Path to record; `file` by default.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     status = file.stat()
     if status.st_size <= _HASHED_UP_TO:
@@ -200,24 +200,24 @@ def hash_file(file: Path) -> str:
 
 
 def current_time() -> str:
-    """Give the time, ISO 8601 in UTC, to the second."""
+    """Return the current time, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def list_versions() -> dict[str, str]:
-    """List the programs that a prediction depends on, with their versions."""
+    """Return the versions of the programs that a prediction depends on."""
     return dict(_find_versions())
 
 
 @functools.cache
 def _find_versions() -> dict[str, str]:
-    # Once: looking packages up for every case takes time, and has failed now and then beside other threads.
+    # Cached: the look-up takes time for every case, and has occasionally failed beside other threads.
     hosts = {name: importlib.metadata.version(name) for name in ("nnunetv2", "torch")}
     return {"duplus-nnunet": __version__, **hosts, "python": platform.python_version()}
 
 
 def _to_data(value: Any) -> Any:
-    """Give what becomes of a value in JSON: a list of a tuple, a text of a number that is a key."""
+    """Return a value as it is after a round trip through JSON: tuples become lists, numeric keys become strings."""
     return json.loads(json.dumps(value))
 
 

@@ -1,4 +1,4 @@
-"""A mask a target, as `--split` asks for: in comes an answer, out comes a folder of the case with a file a target."""
+"""Writes one binary mask per target (`--split`)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,23 @@ from duplus_nnunet.outputs.naming import find_case_folder, name_files
 
 
 def write_masks(answer: CaseAnswer, folder: Path, writer: Any, ending: str) -> tuple[Path, ...]:
-    """Write FOLDER/CASE/TARGET.nii.gz for every target, also for those that are not in the image.
+    """Write FOLDER/CASE/TARGET.nii.gz for every target, including targets that are absent from the image.
 
     Args:
-        answer: What was found.
-        folder: Where the predictions stand.
-        writer: nnU-Net's reader and writer of the model: masks lie on the image's own grid.
-        ending: File ending that the model writes, such as `.nii.gz`.
+        answer: Prediction of the case.
+        folder: Folder of the predictions.
+        writer: nnU-Net's reader/writer of the model; masks are written on the image's own grid.
+        ending: File ending of the model's label maps, such as `.nii.gz`.
 
     Returns:
         The files, in the order of the answer's targets; uint8, 1 in the target and 0 elsewhere.
 
     Raises:
-        DataError: The case's name gives no name of a folder.
+        DataError: The case identifier is not a valid folder name.
     """
-    place = find_case_folder(folder, answer.case)
+    case_folder = find_case_folder(folder, answer.case)
     names = name_files([target.name for target in answer.targets])
-    files = tuple(place / f"{name}{ending}" for name in names)
+    files = tuple(case_folder / f"{name}{ending}" for name in names)
     volume = np.zeros(answer.geometry.shape, np.uint8)
     for target, file in zip(answer.targets, files, strict=True):
         volume[target.box] = target.mask

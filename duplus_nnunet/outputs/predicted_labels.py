@@ -1,6 +1,7 @@
-"""Label files that a model predicted: a record beside dataset.json says which, as nobody drew them.
+"""Records which label files of a raw dataset were predicted by a model rather than annotated.
 
-Each is listed with its checksum: one that was corrected by hand since is a prediction no more.
+The record stands beside dataset.json and lists each file with its checksum: a file that was corrected manually since
+no longer counts as predicted.
 """
 
 import json
@@ -12,16 +13,16 @@ from duplus_nnunet.outputs.files import read_form, write_text
 from duplus_nnunet.outputs.manifest import hash_file
 
 RECORD_NAME, VERSION = "predicted_labels.json", 1
-_ADVICE = "Restore it: it says which label files a model predicted."
+_ADVICE = "Restore it: it lists the label files that a model predicted."
 
 
 @dataclass(frozen=True)
 class PredictedLabels:
-    """What one model predicted.
+    """The label files predicted by one model.
 
     Attributes:
-        model: Name of its folder.
-        checkpoints: SHA-256 of its checkpoints, by path within the folder.
+        model: Name of the model folder.
+        checkpoints: SHA-256 of its checkpoints, by path within the model folder.
         labels: SHA-256 of each label file, by case.
     """
 
@@ -36,7 +37,7 @@ class _Form:
 
 
 def read_predicted(folder: Path) -> list[PredictedLabels]:
-    """Read what was predicted in a raw dataset, a model and run each; empty if nothing was.
+    """Read the predicted labels of a raw dataset, one entry per model and run; empty if there are none.
 
     Raises:
         DataError: The record cannot be read.
@@ -45,26 +46,30 @@ def read_predicted(folder: Path) -> list[PredictedLabels]:
     return read_form(file, _Form, VERSION, _ADVICE).predictions if file.exists() else []
 
 
-def write_predicted(folder: Path, found: Sequence[PredictedLabels]) -> None:
-    """Write the record of a raw dataset."""
-    content = {"version": VERSION, **asdict(_Form(list(found)))}
+def write_predicted(folder: Path, predictions: Sequence[PredictedLabels]) -> None:
+    """Write the record of predicted labels of a raw dataset."""
+    content = {"version": VERSION, **asdict(_Form(list(predictions)))}
     write_text(folder / RECORD_NAME, json.dumps(content, indent=1) + "\n")
 
 
 def list_predicted(folder: Path, ending: str) -> dict[str, str]:
-    """List the label files of a raw dataset that are predictions and as they were; the model of each, by case."""
-    listed: dict[str, str] = {}
-    for one in read_predicted(folder):
-        listed |= {case: one.model for case, checksum in one.labels.items() if _is(folder, case + ending, checksum)}
-    return listed
+    """Map each case of a raw dataset whose label file is an unchanged prediction to the name of the model."""
+    models: dict[str, str] = {}
+    for predicted in read_predicted(folder):
+        models |= {
+            case: predicted.model
+            for case, checksum in predicted.labels.items()
+            if _is_unchanged(folder, case + ending, checksum)
+        }
+    return models
 
 
-def _is(folder: Path, name: str, checksum: str) -> bool:
+def _is_unchanged(folder: Path, name: str, checksum: str) -> bool:
     file = folder / "labelsTr" / name
     return file.is_file() and hash_file(file) == checksum
 
 
-def describe_predicted(found: Mapping[str, str]) -> str:
-    """Say how many label files are predictions, and of which model."""
-    models = ", ".join(sorted(set(found.values())))
-    return f"{len(found)} label files are predictions ({models}), and were drawn by nobody: see {RECORD_NAME}."
+def describe_predicted(models: Mapping[str, str]) -> str:
+    """Describe how many label files are predictions, and by which models; `models` as from `list_predicted`."""
+    names = ", ".join(sorted(set(models.values())))
+    return f"{len(models)} label files were predicted ({names}), not annotated manually: see {RECORD_NAME}."

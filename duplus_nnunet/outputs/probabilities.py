@@ -1,7 +1,7 @@
-"""A probability map a target, as `--probabilities` asks for: in comes an answer, out come compressed files, and back.
+"""Writes one compressed probability map per target (`--probabilities`), and reads them back.
 
 A file is a Blosc2 array (b2nd) of float16 on the image's grid (z, y, x), with its description as JSON in the variable
-length metadata `duplus`. Parts outside a target's box are not stored and cost nothing.
+length metadata `duplus`. Chunks outside a target's bounding box take no space.
 """
 
 import json
@@ -24,7 +24,7 @@ ENDING = ".b2nd"
 VERSION = 1
 
 _KEY = "duplus"
-# Cubes: a slice in any direction touches few of them, and those without a voxel of the target take no space.
+# Cubes: a slice in any direction touches few of them, and empty ones take no space.
 _CHUNK = 64
 _BLOCK = (16, 32, 32)
 _LEAST_ABOVE_HALF = np.nextafter(np.float16(0.5), np.float16(1))
@@ -34,20 +34,20 @@ Probabilities = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class MapDescription:
-    """What a probability map is of.
+    """The metadata of a probability map.
 
     Attributes:
         case: nnU-Net's case identifier.
-        target: The target, or the user's own text.
+        target: Name of the target, or the user's own text.
         value: Its value in the combined label map.
-        prompt: The sentence (T2) that asked for it.
-        context: The context it was predicted in.
-        context_prompt: The sentence of that context (T1).
+        prompt: The target prompt that was used.
+        context: Name of the context that was used.
+        context_prompt: The context prompt that was used.
         shape: Voxels along (z, y, x).
-        spacing: Along the same axes, in mm.
-        affine: From indices (z, y, x) to mm to the patient's right, front and head, rows of a (4, 4) matrix; None if
-            the image's file says nothing of it.
-        version: Of this form.
+        spacing: Voxel size along the same axes, in mm.
+        affine: Rows of the (4, 4) matrix from indices (z, y, x) to world coordinates in mm (right, anterior,
+            superior); None if the orientation of the image is unknown.
+        version: Version of the format.
     """
 
     case: str
@@ -65,18 +65,18 @@ class MapDescription:
 def write_probabilities(answer: CaseAnswer, folder: Path) -> tuple[Path, ...]:
     """Write FOLDER/CASE/TARGET.b2nd for every target.
 
-    A probability is the sigmoid of the target's logit, above 0.5 exactly where the logit is above 0; outside the
-    target's box, where it is 0.5 at most, 0 is written.
+    Probabilities are the sigmoid of the logits, above 0.5 exactly where the logit is above 0. Outside the target's
+    bounding box, where they are 0.5 or less, 0 is written.
 
     Returns:
-        The files, in the order of the answer's targets.
+        The written files, in the order of the answer's targets.
 
     Raises:
-        DataError: The case's name gives no name of a folder.
+        DataError: The case identifier is not a valid folder name.
     """
-    place = find_case_folder(folder, answer.case)
+    case_folder = find_case_folder(folder, answer.case)
     names = name_files([target.name for target in answer.targets])
-    files = tuple(place / f"{name}{ENDING}" for name in names)
+    files = tuple(case_folder / f"{name}{ENDING}" for name in names)
     for target, file in zip(answer.targets, files, strict=True):
         with open_new_file(file) as new:
             _write_map(new, answer, target)
@@ -87,34 +87,35 @@ def read_probabilities(file: str | Path) -> tuple[Any, MapDescription]:
     """Open a probability map.
 
     Returns:
-        The array, (D, H, W) float16, of which only what is asked for is read: `array[40]` is a slice, `array[:]` all of
-        it as a NumPy array. And what it is of.
+        The array, (D, H, W) float16, read lazily: `array[40]` reads one slice, `array[:]` the whole map as a NumPy
+        array. And its metadata.
 
     Raises:
-        DataError: The file is missing, damaged, or none that this package wrote.
+        DataError: The file is missing, damaged, or was not written by this package.
     """
     path = Path(file)
     if not path.is_file():
-        raise DataError(f"There is no file {path}. Give a file ending in {ENDING} that `--probabilities` wrote.")
+        raise DataError(f"The file {path} does not exist. Give a {ENDING} file written by `--probabilities`.")
     try:
         array = blosc2.open(str(path), mode="r")
         content = json.loads(array.schunk.vlmeta[_KEY])
         if content.get("version") != VERSION:
             raise DataError(
-                f"{path} has version {content.get('version')!r} of the form, expected {VERSION}. Install the release "
-                "that wrote it, or predict again."
+                f"{path} has format version {content.get('version')!r}, expected {VERSION}. Install the release that "
+                "wrote it, or predict again."
             )
         return array, TypeAdapter(MapDescription).validate_python(content)
     except DataError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise DataError(
-            f"{path} is no probability map ({type(error).__name__}: {error}). Give a file that `--probabilities` wrote."
+            f"{path} is not a probability map ({type(error).__name__}: {error}). Give a file written by "
+            "`--probabilities`."
         ) from error
 
 
 def to_probabilities(logits: NDArray[np.float16]) -> Probabilities:
-    """Turn logits into probabilities of the same shape; those of positive logits are above 0.5 in spite of rounding."""
+    """Convert logits to probabilities of the same shape; those of positive logits stay above 0.5 despite rounding."""
     from scipy.special import expit
 
     rounded = expit(logits.astype(np.float32)).astype(np.float16)
@@ -136,15 +137,15 @@ def _write_map(file: Path, answer: CaseAnswer, target: TargetAnswer) -> None:
         contiguous=True,
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
     )
-    across = target.box[1:]
-    for part in _cut(target.box[0], chunks[0]):
+    in_plane = target.box[1:]
+    for part in _split_at_chunks(target.box[0], chunks[0]):
         inside = slice(part.start - target.box[0].start, part.stop - target.box[0].start)
-        array[(part, *across)] = to_probabilities(target.logits[inside])
+        array[(part, *in_plane)] = to_probabilities(target.logits[inside])
     array.schunk.vlmeta[_KEY] = _to_json(_describe(answer, target))
 
 
-def _cut(slices: slice, depth: int) -> list[slice]:
-    """Cut a range of slices where chunks end, so that each chunk is compressed once and little is in memory."""
+def _split_at_chunks(slices: slice, depth: int) -> list[slice]:
+    """Split a range of slices at chunk boundaries, so that each chunk is compressed once with little memory."""
     starts = [slices.start, *range((slices.start // depth + 1) * depth, slices.stop, depth)]
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], slices.stop], strict=True) if b > a]
 
@@ -165,4 +166,4 @@ def _describe(answer: CaseAnswer, target: TargetAnswer) -> MapDescription:
 
 
 def _to_json(description: MapDescription) -> str:
-    return json.dumps(asdict(description), ensure_ascii=False, default=int)  # NumPy's integers are none of Python's
+    return json.dumps(asdict(description), ensure_ascii=False, default=int)  # NumPy integers are not JSON serialisable

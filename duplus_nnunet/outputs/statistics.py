@@ -1,6 +1,6 @@
-"""The table of statistics, as `--statistics` asks for: in come answers and images, out come CSV and JSON, and back.
+"""Collects statistics of predicted targets and writes them as JSON and CSV (`--statistics`).
 
-A row is a target of a case. The JSON is what a resumed run reads; the CSV is for spreadsheets.
+A row is one target of one case. A resumed run reads the JSON file; the CSV file is for spreadsheets.
 """
 
 import csv
@@ -33,11 +33,11 @@ class _File:
 
 
 class StatisticsTable:
-    """Statistics of the cases so far.
+    """A table of statistics with one row per target and case.
 
     Args:
-        volumes: Smallest and largest volume in ml that was seen in training, by target.
-        rows: Of cases that are finished already.
+        volumes: Smallest and largest volume in the training data in ml, by target.
+        rows: Rows of the cases that are already complete.
     """
 
     def __init__(self, volumes: Mapping[str, Range] | None = None, rows: tuple[TargetStatistics, ...] = ()) -> None:
@@ -48,26 +48,26 @@ class StatisticsTable:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Cases that have rows, in the order they came."""
+        """Cases in the table, in the order they were added."""
         return tuple(self._by_case)
 
     @property
     def rows(self) -> tuple[TargetStatistics, ...]:
-        """All rows, a case after the other."""
+        """All rows, grouped by case."""
         return tuple(row for rows in self._by_case.values() for row in rows)
 
     def add(self, answer: CaseAnswer, image: NDArray[Any]) -> tuple[TargetStatistics, ...]:
-        """Measure every target of an answer; rows that the case had before are replaced.
+        """Measure every target of a prediction; earlier rows of the same case are replaced.
 
         Args:
-            answer: What was found in the image.
-            image: The image as nnU-Net's reader gives it, (C, D, H, W).
+            answer: Prediction of the case.
+            image: The image as nnU-Net's reader returns it, (C, D, H, W).
 
         Returns:
             The new rows, in the order of the answer's targets.
 
         Raises:
-            DataError: The image is not on the answer's grid.
+            DataError: The image is not on the prediction's grid.
         """
         check_image(answer, image)
         rows = [measure_target(answer, target, image[0], self.volumes.get(target.name)) for target in answer.targets]
@@ -75,7 +75,7 @@ class StatisticsTable:
         return tuple(rows)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write statistics.json and statistics.csv into a folder; a cell is null or empty where there is no value."""
+        """Write statistics.json and statistics.csv; missing values are null or empty cells."""
         content = {"version": VERSION, "rows": [asdict(row) for row in self.rows]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(folder / JSON_NAME, text + "\n")
@@ -84,14 +84,14 @@ class StatisticsTable:
 
     @classmethod
     def read(cls, folder: Path, volumes: Mapping[str, Range] | None = None) -> "StatisticsTable":
-        """Read what a folder has of statistics; an empty table if it has none.
+        """Read the statistics of a folder; an empty table if there are none.
 
         Args:
-            folder: Where `write` wrote.
-            volumes: As for a new table; rows that are there stay as they are.
+            folder: Folder that `write` wrote to.
+            volumes: As in the constructor; existing rows stay unchanged.
 
         Raises:
-            DataError: There is a file that is not of the form.
+            DataError: The file cannot be read or is malformed.
         """
         file = folder / JSON_NAME
         if not file.exists():
@@ -107,15 +107,15 @@ class StatisticsTable:
 
 
 def check_image(answer: CaseAnswer, image: NDArray[Any]) -> None:
-    """Check that an image is of (C, D, H, W) on an answer's grid.
+    """Check that an image has the shape (C, D, H, W) of the prediction's grid.
 
     Raises:
-        DataError: It is not.
+        DataError: The shape differs.
     """
     if np.ndim(image) != 4 or tuple(image.shape[1:]) != tuple(answer.geometry.shape):
         raise DataError(
-            f"The image of case {answer.case!r} has shape {tuple(np.shape(image))}, but what was found in it lies on "
-            f"(channels, {', '.join(map(str, answer.geometry.shape))}). Give the image as nnU-Net's reader read it."
+            f"The image of case {answer.case!r} has shape {tuple(np.shape(image))}, but its prediction has the grid "
+            f"(channels, {', '.join(map(str, answer.geometry.shape))}). Give the image as nnU-Net's reader returns it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient: in comes an image's grid, out come millimetres and the patient's own directions."""
+"""Computes affine and orientation of an image from the properties of nnU-Net's readers."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,23 +15,23 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Turn:
-    """How to turn an array so that its axes run from foot to head, from front to back and from right to left.
+class Reorientation:
+    """Axis permutation and flips that bring an array to the axes foot to head, front to back and right to left.
 
     Attributes:
-        order: Axis of the array (z, y, x) that becomes the first, second and third one.
-        flips: Which of the three run the other way in the array.
+        order: Axis of the array (z, y, x) that becomes the first, second and third axis.
+        flips: Whether each of the three is reversed.
     """
 
     order: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
 
     def apply(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Turn an array; nothing is copied."""
+        """Reorient an array; the result is a view."""
         return values.transpose(self.order)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
 
-    def find_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
-        """Find where a box of an array of a shape (z, y, x) lies in the turned array."""
+    def apply_to_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
+        """Return the position in the reoriented array of a box in an array of a shape (z, y, x)."""
         z, y, x = (
             slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]
             for axis, flip in zip(self.order, self.flips, strict=True)
@@ -39,18 +39,18 @@ class Turn:
         return z, y, x
 
 
-UNTURNED = Turn((0, 1, 2), (False, False, False))
+NO_REORIENTATION = Reorientation((0, 1, 2), (False, False, False))
 
 
 def find_affine(geometry: Geometry) -> Affine | None:
-    """Find where voxels lie, from what nnU-Net's reader said of the image.
+    """Compute the affine of an image from the properties of nnU-Net's reader.
 
     Returns:
-        From indices (z, y, x) to mm to the patient's right, front and head (NIfTI's RAS), shape (4, 4); None if the
-        reader says nothing of it.
+        Matrix (4, 4) from indices (z, y, x) to world coordinates in mm: right, anterior, superior (NIfTI's RAS); None
+        if the reader does not provide it.
     """
     nibabel, sitk = geometry.properties.get("nibabel_stuff", {}), geometry.properties.get("sitk_stuff", {})
-    # Readers that reorient say both where the file's voxels lie and where the array's do.
+    # Reorienting readers provide the affine of the file and that of the array.
     affine = nibabel.get("reoriented_affine", nibabel.get("original_affine"))
     if affine is None and len(sitk.get("direction", ())) == 9:
         affine = np.eye(4)
@@ -62,13 +62,13 @@ def find_affine(geometry: Geometry) -> Affine | None:
     return np.asarray(affine, dtype=float)[:, [2, 1, 0, 3]]
 
 
-def find_turn(geometry: Geometry) -> Turn | None:
-    """Find how to turn arrays of a grid; an oblique one by the axes that are nearest. None if nothing is known."""
+def find_reorientation(geometry: Geometry) -> Reorientation | None:
+    """Find the reorientation of a grid, to the nearest axes if it is oblique; None if the orientation is unknown."""
     from nibabel.orientations import io_orientation
 
     affine = find_affine(geometry)
     if affine is None:
         return None
-    towards, signs = io_orientation(affine).T
-    s, a, r = (int(np.flatnonzero(towards == world)[0]) for world in (2, 1, 0))
-    return Turn((s, a, r), (signs[s] < 0, signs[a] > 0, signs[r] > 0))
+    world_axes, signs = io_orientation(affine).T
+    s, a, r = (int(np.flatnonzero(world_axes == axis)[0]) for axis in (2, 1, 0))
+    return Reorientation((s, a, r), (signs[s] < 0, signs[a] > 0, signs[r] > 0))

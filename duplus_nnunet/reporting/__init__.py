@@ -1,1 +1,1 @@
-"""What a run is shown by: scores, tables and figures."""
+"""Scores predictions against references, and reports the scores as files, tables and figures."""

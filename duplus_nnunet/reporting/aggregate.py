@@ -1,4 +1,4 @@
-"""Means over cases, targets and sources: in come the scores of single cases, out comes what a paper's table holds."""
+"""Averages the scores of cases over targets and sources, with bootstrap intervals."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.reporting.bootstrap import (
-    Draws,
+    BootstrapDraws,
     Interval,
     Values,
     average_columns,
@@ -25,7 +25,7 @@ class Mean:
 
     Attributes:
         value: The mean, 0 to 1, higher is better; NaN if nothing was scored.
-        interval: Its 95 % interval by patient bootstrap; None if there is none.
+        interval: 95 % interval by patient bootstrap; None if undefined.
     """
 
     value: float
@@ -33,16 +33,18 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One target in one source.
+class ScoreRow:
+    """The scores of one target in one source.
 
     Attributes:
-        source: The source's name.
-        target: The target's name.
-        annotated: Number of cases in which it was annotated.
-        present: Number of those that contain it.
-        false_positives: Number of those that do not but in which it was predicted; each counts as a score of 0.
-        correct_rejections: Number of those that do not and in which it was not predicted; they have no score.
+        source: Name of the source.
+        target: Name of the target.
+        annotated: Number of cases in which the target is annotated.
+        present: Number of annotated cases that contain the target.
+        false_positives: Number of annotated cases that do not contain the target but in which it is predicted; each
+            scores 0.
+        correct_rejections: Number of annotated cases that do not contain the target and in which it is not predicted;
+            they have no score.
         dice: Mean Dice over the cases that have a score.
         nsd: Mean normalised surface distance over the same cases.
     """
@@ -59,34 +61,39 @@ class Row:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Everything that was scored.
+    """Scores of cases and their means.
 
     Attributes:
-        tolerance: Of the normalised surface distance, in mm.
-        cases: Scores of single cases by identifier.
-        rows: A row a source and target.
-        sources: Mean over a source's targets, by source and metric (`dice`, `nsd`).
+        tolerance: Tolerance of the normalised surface distance, in mm.
+        cases: Scores of the cases by identifier.
+        rows: One row per source and target.
+        sources: Mean over the targets of each source, by source and metric (`dice`, `nsd`).
         mean: Mean over sources, by metric.
-        over_targets: Mean over the targets of all sources, each of a source counting as one, by metric.
+        over_targets: Mean over all pairs of a source and a target, by metric.
     """
 
     tolerance: float
     cases: Mapping[str, CaseScore]
-    rows: Sequence[Row]
+    rows: Sequence[ScoreRow]
     sources: Mapping[str, Mapping[str, Mean]]
     mean: Mapping[str, Mean]
     over_targets: Mapping[str, Mean]
 
 
 def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
-    """Average scores of cases; a target is weighed as any other, a source as any other, however many cases it has."""
-    means = {metric: average(cases, metric) for metric in METRICS}
+    """Average scores of cases; all targets of a source, and all sources, have the same weight.
+
+    Args:
+        cases: Scores of the cases by identifier.
+        tolerance: Tolerance of the normalised surface distance, in mm.
+    """
+    means = {metric: average_metric(cases, metric) for metric in METRICS}
     rows = []
-    for source, target in list_pairs(cases.values()):
-        scores = [score for _, score in select(cases.values(), source, target)]
+    for source, target in list_source_targets(cases.values()):
+        scores = [score for _, score in list_target_scores(cases.values(), source, target)]
         absent = [score for score in scores if not score.present]
         rows.append(
-            Row(
+            ScoreRow(
                 source=source,
                 target=target,
                 annotated=len(scores),
@@ -106,8 +113,8 @@ def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A mean, and the same mean in every draw of patients, (B)."""
+class BootstrapMean:
+    """A mean, the same mean in every bootstrap draw, (B), and the number of patients behind it."""
 
     value: float
     draws: Values
@@ -115,25 +122,25 @@ class Drawn:
 
     @property
     def mean(self) -> Mean:
-        """The mean with its interval."""
+        """The mean with its bootstrap interval."""
         return Mean(self.value, find_interval(self.draws, self.patients))
 
 
 @dataclass(frozen=True)
-class Averages:
-    """Means of one metric: by source and target, over each source's targets, over sources, and over all targets."""
+class MetricMeans:
+    """Means of one metric: by source and target, over the targets of each source, over sources, and over all pairs."""
 
-    pairs: Mapping[tuple[str, str], Drawn]
-    sources: Mapping[str, Drawn]
-    all: Drawn
-    over_targets: Drawn
+    pairs: Mapping[tuple[str, str], BootstrapMean]
+    sources: Mapping[str, BootstrapMean]
+    all: BootstrapMean
+    over_targets: BootstrapMean
 
 
-def average(cases: Mapping[str, CaseScore], metric: str) -> Averages:
-    """Average one metric, and do so again in every draw of patients.
+def average_metric(cases: Mapping[str, CaseScore], metric: str) -> MetricMeans:
+    """Average one metric over all cases and in every bootstrap draw of patients.
 
     Args:
-        cases: Scores of cases.
+        cases: Scores of the cases by identifier.
         metric: `dice` or `nsd`.
     """
     patients: dict[str, set[str]] = {}
@@ -141,44 +148,44 @@ def average(cases: Mapping[str, CaseScore], metric: str) -> Averages:
         patients.setdefault(case.source, set()).add(case.patient)
     draws = draw_patients(patients)
     pairs = {
-        (source, target): _average_pair(draws, select(cases.values(), source, target), metric)
-        for source, target in list_pairs(cases.values())
+        (source, target): _average_pair(draws, list_target_scores(cases.values(), source, target), metric)
+        for source, target in list_source_targets(cases.values())
     }
     sources = {
-        source: average_drawn([drawn for (name, _), drawn in pairs.items() if name == source], len(patients[source]))
+        source: average_means([mean for (name, _), mean in pairs.items() if name == source], len(patients[source]))
         for source in dict.fromkeys(source for source, _ in pairs)
     }
-    everybody = len(draws.index)
-    over_sources, over_targets = (average_drawn(list(some.values()), everybody) for some in (sources, pairs))
-    return Averages(pairs, sources, over_sources, over_targets)
+    all_patients = len(draws.index)
+    over_sources, over_targets = (average_means(list(means.values()), all_patients) for means in (sources, pairs))
+    return MetricMeans(pairs, sources, over_sources, over_targets)
 
 
-def average_drawn(several: Sequence[Drawn], patients: int) -> Drawn:
-    """Average means that have a value, each with the same weight, and so in every draw.
+def average_means(means: Sequence[BootstrapMean], patients: int) -> BootstrapMean:
+    """Average means with the same weight, ignoring NaN, overall and in every bootstrap draw.
 
     Args:
-        several: Means over the same draws.
+        means: Means over the same draws.
         patients: Number of patients behind them.
     """
-    known = [drawn for drawn in several if not math.isnan(drawn.value)]
+    known = [mean for mean in means if not math.isnan(mean.value)]
     if not known:
-        return Drawn(math.nan, np.full(1, np.nan), 0)
-    mean = float(np.mean([drawn.value for drawn in known]))
-    return Drawn(mean, average_columns([drawn.draws for drawn in known]), patients)
+        return BootstrapMean(math.nan, np.full(1, np.nan), 0)
+    value = float(np.mean([mean.value for mean in known]))
+    return BootstrapMean(value, average_columns([mean.draws for mean in known]), patients)
 
 
-def list_pairs(cases: Iterable[CaseScore]) -> list[tuple[str, str]]:
-    """List the pairs of a source and a target that is annotated in one of its cases, sorted."""
+def list_source_targets(cases: Iterable[CaseScore]) -> list[tuple[str, str]]:
+    """List all pairs of a source and a target that is annotated in at least one of its cases, sorted."""
     return sorted({(case.source, target) for case in cases for target in case.targets})
 
 
-def select(cases: Iterable[CaseScore], source: str, target: str) -> list[tuple[str, TargetScore]]:
-    """List patient and score of a target in every case of a source that has it annotated."""
+def list_target_scores(cases: Iterable[CaseScore], source: str, target: str) -> list[tuple[str, TargetScore]]:
+    """List patient and score of a target in every case of a source in which it is annotated."""
     return [(case.patient, case.targets[target]) for case in cases if case.source == source and target in case.targets]
 
 
-def _average_pair(draws: Draws, scores: Sequence[tuple[str, TargetScore]], metric: str) -> Drawn:
+def _average_pair(draws: BootstrapDraws, scores: Sequence[tuple[str, TargetScore]], metric: str) -> BootstrapMean:
     values = [(patient, float(getattr(score, metric))) for patient, score in scores]
     known = [(patient, value) for patient, value in values if not math.isnan(value)]
     mean = float(np.mean([value for _, value in known])) if known else math.nan
-    return Drawn(mean, draws.average(known), len({patient for patient, _ in known}))
+    return BootstrapMean(mean, draws.average(known), len({patient for patient, _ in known}))

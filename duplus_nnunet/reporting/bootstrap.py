@@ -1,7 +1,7 @@
-"""Intervals by patient bootstrap: in come scores of cases, out comes how far their means vary with who was examined.
+"""Computes percentile intervals of mean scores by bootstrapping patients.
 
-Patients are drawn, never cases: two scans of a patient are not two observations. Sources are kept at their number of
-patients, unless they share some; those are drawn together, so that a patient enters all of them at once.
+Patients are resampled, not cases, since scans of the same patient are not independent. Resampling is stratified by
+source; sources with patients in common are resampled jointly.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,41 +19,40 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Patients drawn with replacement.
+class BootstrapDraws:
+    """Bootstrap draws of patients, with replacement.
 
     Attributes:
-        index: Column of each patient.
-        counts: How often each patient was drawn, (B draws, P patients).
+        index: Column of each patient in `counts`.
+        counts: Number of times each patient was drawn, (B draws, P patients).
     """
 
     index: Mapping[str, int]
     counts: Values
 
     def average(self, scores: Iterable[tuple[str, float]]) -> Values:
-        """Average scores in every draw, (B); NaN where none was drawn.
+        """Average scores in every draw, (B); NaN for draws without a score.
 
         Args:
-            scores: Pairs of a patient and a score; NaN scores are left out.
+            scores: Pairs of a patient and a score; NaN scores are ignored.
         """
         sums, numbers = np.zeros(len(self.index)), np.zeros(len(self.index))
         for patient, score in scores:
             if not np.isnan(score):
                 sums[self.index[patient]] += score
                 numbers[self.index[patient]] += 1
-        drawn = self.counts @ numbers
-        return _divide(self.counts @ sums, drawn)
+        return _divide(self.counts @ sums, self.counts @ numbers)
 
 
-def draw_patients(sources: Mapping[str, Iterable[str]], draws: int = DRAWS, seed: int = SEED) -> Draws:
-    """Draw patients.
+def draw_patients(sources: Mapping[str, Iterable[str]], draws: int = DRAWS, seed: int = SEED) -> BootstrapDraws:
+    """Draw bootstrap samples of patients, stratified by source.
 
     Args:
         sources: Patients by source.
         draws: Number of draws.
-        seed: The same seed and patients give the same draws.
+        seed: Seed of the random numbers; the same seed and patients give the same draws.
     """
-    groups = _join(set(patients) for _, patients in sorted(sources.items()))
+    groups = _merge_overlapping(set(patients) for _, patients in sorted(sources.items()))
     patients = sorted(set().union(*groups))
     index = {patient: column for column, patient in enumerate(patients)}
     counts = np.zeros((draws, len(patients)))
@@ -61,11 +60,11 @@ def draw_patients(sources: Mapping[str, Iterable[str]], draws: int = DRAWS, seed
     for group in groups:
         columns = [index[patient] for patient in sorted(group)]
         counts[:, columns] = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), size=draws)
-    return Draws(index, counts)
+    return BootstrapDraws(index, counts)
 
 
 def find_interval(values: Values, patients: int) -> Interval | None:
-    """Give the central 95 % of the values of all draws; None for fewer than two patients, who vary with nothing."""
+    """Compute the 95 % percentile interval of the values of all draws; None for fewer than two patients."""
     known = values[~np.isnan(values)]
     if patients < 2 or not len(known):
         return None
@@ -74,7 +73,7 @@ def find_interval(values: Values, patients: int) -> Interval | None:
 
 
 def average_columns(columns: Sequence[Values]) -> Values:
-    """Average several values a draw, leaving NaN out; NaN where there is nothing else."""
+    """Average several columns of draws, ignoring NaN; NaN where all are NaN."""
     stacked = np.stack(columns)
     known = ~np.isnan(stacked)
     numbers = known.sum(0, dtype=np.float64)
@@ -83,16 +82,16 @@ def average_columns(columns: Sequence[Values]) -> Values:
 
 
 def _divide(sums: Values, numbers: Values) -> Values:
-    """Divide; NaN where there is nothing to divide by."""
+    """Divide elementwise; NaN where the divisor is 0."""
     means: Values = np.divide(sums, numbers, out=np.full(sums.shape, np.nan), where=numbers > 0)
     return means
 
 
-def _join(groups: Iterable[set[str]]) -> list[set[str]]:
-    """Join sets that have something in common."""
-    joined: list[set[str]] = []
+def _merge_overlapping(groups: Iterable[set[str]]) -> list[set[str]]:
+    """Merge sets that have elements in common."""
+    merged: list[set[str]] = []
     for group in groups:
-        touching = [other for other in joined if other & group]
-        joined = [other for other in joined if not other & group]
-        joined.append(group.union(*touching))
-    return [group for group in joined if group]
+        overlapping = [other for other in merged if other & group]
+        merged = [other for other in merged if not other & group]
+        merged.append(group.union(*overlapping))
+    return [group for group in merged if group]

@@ -1,7 +1,4 @@
-"""Scores of single cases: in come folders of predicted and true label maps, out come Dice and NSD of every target.
-
-A target counts in a case only if it is annotated there.
-"""
+"""Computes Dice and normalised surface distance (NSD) of every annotated target of a case."""
 
 import math
 import multiprocessing
@@ -18,25 +15,25 @@ from tqdm import tqdm
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.surfaces import Mask, find_box, measure_nsd
+from duplus_nnunet.reporting.surfaces import Mask, compute_nsd, find_box
 
-# mm. Fixed rather than in voxels, so that sources of different spacing and models of different plans are comparable.
+# In mm rather than voxels, so that sources of different spacing and models of different plans are comparable.
 TOLERANCE = 2.0
 
 Region = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class LabelMaps:
-    """How label maps are stored, what stands in them, and how closely surfaces have to agree.
+class ScoringSettings:
+    """Format of the label maps, and tolerance of the surface distance.
 
     Attributes:
         reader: nnU-Net's image reader class.
-        ending: Their file ending, such as `.nii.gz`.
-        regions: Label values that make up each target, by the target's name.
-        ignore: Label value of voxels that count for nothing; None if there is none.
-        tolerance: Distance up to which surfaces count as agreeing, in mm.
-        predicted: Those that do in the predictions, of the targets that have other values there.
+        ending: File ending of the label maps, such as `.nii.gz`.
+        regions: Label values of each target in the references, by name of the target.
+        ignore: Label value of voxels that are not scored; None if there is none.
+        tolerance: Tolerance of the normalised surface distance, in mm.
+        predicted: Label values in the predictions, of the targets whose values differ from those in the references.
     """
 
     reader: type
@@ -48,7 +45,7 @@ class LabelMaps:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < math.inf:
-            raise DataError(f"The tolerance is {self.tolerance} mm; it must be 0 or more.")
+            raise DataError(f"The tolerance is {self.tolerance} mm, expected a finite number of 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,11 @@ class TargetScore:
     """Scores of one target in one case.
 
     Attributes:
-        dice: Dice, 0 to 1, higher is better; 0 if the target was predicted where it is absent, NaN if it is neither
-            there nor predicted, which is right but says nothing of an overlap.
-        nsd: Normalised surface distance, in the same way.
-        present: Whether the case contains the target.
-        predicted: Whether it was predicted in at least one voxel.
+        dice: Dice, 0 to 1, higher is better; 0 if only one of reference and prediction contains the target, NaN if
+            neither does (a correct rejection, for which overlap is undefined).
+        nsd: Normalised surface distance, 0 to 1, higher is better, with the same special cases.
+        present: Whether the reference contains the target.
+        predicted: Whether the prediction contains the target.
     """
 
     dice: float
@@ -74,10 +71,10 @@ class CaseScore:
     """Scores of one case.
 
     Attributes:
-        source: Name of its source.
-        patient: Who was imaged.
-        spacing: Size of its voxels in array order, in mm.
-        targets: Scores of its annotated targets by name.
+        source: Name of the source.
+        patient: Identifier of the patient.
+        spacing: Voxel size in array order, in mm.
+        targets: Scores of the annotated targets by name.
     """
 
     source: str
@@ -87,85 +84,98 @@ class CaseScore:
 
 
 def score_cases(
-    predictions: Path, references: Path, maps: LabelMaps, cases: Mapping[str, Case], processes: int
+    predictions: Path, references: Path, settings: ScoringSettings, cases: Mapping[str, Case], processes: int
 ) -> dict[str, CaseScore]:
-    """Score cases side by side, with a progress bar.
+    """Score cases in parallel, with a progress bar.
 
     Args:
-        predictions: Folder of predicted label maps, CASE and the file ending.
-        references: Folder of true ones.
-        maps: How they are stored.
+        predictions: Folder of predicted label maps, named CASE plus the file ending.
+        references: Folder of reference label maps, with the same names.
+        settings: Format of the label maps, and tolerance.
         cases: Cases by identifier.
-        processes: How many work at once; with 1, this one does.
+        processes: Number of worker processes; 1 uses the current process.
 
     Raises:
-        DataError: A label map cannot be read, or the two of a case lie on different grids.
+        DataError: A label map cannot be read, or prediction and reference lie on different grids.
     """
-    jobs = [(name, predictions, references, maps, case) for name, case in sorted(cases.items())]
+    jobs = [(name, predictions, references, settings, case) for name, case in sorted(cases.items())]
     workers = min(processes, len(jobs))
     if workers <= 1:
-        return dict(_show(map(_score_job, jobs), len(jobs)))
+        return dict(_show_progress(map(_score_job, jobs), len(jobs)))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        scores = dict(_show(pool.imap_unordered(_score_job, jobs), len(jobs)))
+        scores = dict(_show_progress(pool.imap_unordered(_score_job, jobs), len(jobs)))
     return {name: scores[name] for name in sorted(scores)}
 
 
 def score_maps(
-    prediction: NDArray[Any], reference: NDArray[Any], spacing: Sequence[float], maps: LabelMaps, targets: Iterable[str]
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    spacing: Sequence[float],
+    settings: ScoringSettings,
+    targets: Iterable[str],
 ) -> dict[str, TargetScore]:
-    """Score targets in a pair of label maps, (D, H, W), whose voxels have a spacing in mm."""
-    counted = None if maps.ignore is None else reference != maps.ignore
+    """Score targets in a pair of label maps.
+
+    Args:
+        prediction: Predicted label map, (D, H, W).
+        reference: Reference label map of the same shape.
+        spacing: Voxel size along these axes, in mm.
+        settings: Label values and tolerance.
+        targets: Names of the targets to score.
+    """
+    valid = None if settings.ignore is None else reference != settings.ignore
     scores = {}
     for name in targets:
-        real = _find_mask(reference, maps.regions[name], counted)
-        found = _find_mask(prediction, maps.predicted.get(name, maps.regions[name]), counted)
-        scores[name] = _score_masks(found, real, spacing, maps.tolerance)
+        true_mask = _extract_mask(reference, settings.regions[name], valid)
+        values = settings.predicted.get(name, settings.regions[name])
+        predicted_mask = _extract_mask(prediction, values, valid)
+        scores[name] = _score_masks(predicted_mask, true_mask, spacing, settings.tolerance)
     return scores
 
 
-def _show(results: Iterable[tuple[str, CaseScore]], total: int) -> Iterator[tuple[str, CaseScore]]:
+def _show_progress(results: Iterable[tuple[str, CaseScore]], total: int) -> Iterator[tuple[str, CaseScore]]:
     yield from tqdm(results, total=total, desc="scoring", unit="case", file=sys.stderr, disable=None)
 
 
-def _score_job(job: tuple[str, Path, Path, LabelMaps, Case]) -> tuple[str, CaseScore]:
-    name, predictions, references, maps, case = job
-    files = predictions / f"{name}{maps.ending}", references / f"{name}{maps.ending}"
-    (prediction, ours), (reference, theirs) = (_read(file, maps.reader) for file in files)
-    difference = find_difference(ours, prediction.shape, theirs, reference.shape)
+def _score_job(job: tuple[str, Path, Path, ScoringSettings, Case]) -> tuple[str, CaseScore]:
+    name, predictions, references, settings, case = job
+    files = predictions / f"{name}{settings.ending}", references / f"{name}{settings.ending}"
+    (prediction, properties), (reference, expected) = (_read(file, settings.reader) for file in files)
+    difference = find_difference(properties, prediction.shape, expected, reference.shape)
     if difference:
         raise DataError(
             f"Case {name!r}: the prediction {files[0]} and the reference {files[1]} lie on different grids: "
             f"{difference}. Resample the prediction to the reference's grid, or predict the image that belongs to it."
         )
-    spacing = tuple(float(size) for size in theirs["spacing"])
-    targets = [target for target in case.annotated if target in maps.regions]
+    spacing = tuple(float(size) for size in expected["spacing"])
+    targets = [target for target in case.annotated if target in settings.regions]
     return name, CaseScore(
-        case.source, case.patient, spacing, score_maps(prediction, reference, spacing, maps, targets)
+        case.source, case.patient, spacing, score_maps(prediction, reference, spacing, settings, targets)
     )
 
 
 def _read(file: Path, reader: type) -> tuple[NDArray[Any], Mapping[str, Any]]:
-    """Read a label map, (D, H, W), and what the reader says of it."""
+    """Read a label map, (D, H, W), and its image properties."""
     try:
         labels, properties = reader().read_seg(str(file))
-    except Exception as error:  # each reader has exceptions of its own for files that are no images
+    except Exception as error:  # readers raise different exceptions for damaged files
         raise DataError(
-            f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it anew."
+            f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
         ) from error
     return np.rint(labels[0]).astype(np.int32), properties
 
 
-def _find_mask(labels: NDArray[Any], region: Region, counted: Mask | None) -> Mask:
+def _extract_mask(labels: NDArray[Any], region: Region, valid: Mask | None) -> Mask:
     mask: Mask = labels == region[0] if len(region) == 1 else np.isin(labels, region)
-    return mask if counted is None else mask & counted
+    return mask if valid is None else mask & valid
 
 
 def _score_masks(prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance: float) -> TargetScore:
     box = find_box(prediction | reference)
     if box is None:
         return TargetScore(math.nan, math.nan, present=False, predicted=False)
-    found, real = prediction[box], reference[box]
-    sizes = int(found.sum()), int(real.sum())
-    dice = 2 * int((found & real).sum()) / sum(sizes)
-    nsd = measure_nsd(found, real, spacing, tolerance) if all(sizes) else 0.0
+    predicted, true = prediction[box], reference[box]
+    sizes = int(predicted.sum()), int(true.sum())
+    dice = 2 * int((predicted & true).sum()) / sum(sizes)
+    nsd = compute_nsd(predicted, true, spacing, tolerance) if all(sizes) else 0.0
     return TargetScore(dice, nsd, present=sizes[1] > 0, predicted=sizes[0] > 0)

@@ -1,6 +1,6 @@
-"""Two sets of scores side by side: in come scores of the same cases, out come differences with paired intervals.
+"""Compares two sets of scores of the same cases by paired differences with bootstrap intervals.
 
-Both are averaged over the same draws of patients, so that what patients differ in does not hide what models differ in.
+Both sets are averaged over the same bootstrap draws, so that variation between patients cancels out.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.aggregate import METRICS, Averages, Drawn, Mean, average, average_drawn
+from duplus_nnunet.reporting.aggregate import METRICS, BootstrapMean, Mean, MetricMeans, average_means, average_metric
 from duplus_nnunet.reporting.case_scores import CaseScore
 from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
 
@@ -18,13 +18,13 @@ Cases = Mapping[str, CaseScore]
 
 @dataclass(frozen=True)
 class Difference:
-    """These scores less the others.
+    """A paired difference, first scores minus second scores.
 
     Attributes:
-        source: A source, or what stands for the mean over all.
-        target: A target, or what stands for the mean over all of the source's.
+        source: Name of the source, or the label of a mean over sources.
+        target: Name of the target, or the label of a mean over targets.
         metric: `dice` or `nsd`.
-        mean: Difference of the two means, -1 to 1, with its paired interval; above 0, these scores are the better ones.
+        mean: Mean difference, -1 to 1, with its paired interval; above 0, the first scores are better.
     """
 
     source: str
@@ -35,13 +35,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences.
+    """The paired differences of two sets of scores.
 
     Attributes:
-        differences: A source and target, the mean of each source, the mean over sources, and that over the targets of
-            all sources, for both metrics.
-        pairs: Number of pairs of a case and a target that both have; the differences are taken over those.
-        left_out: Number of pairs that only one of them has.
+        differences: For both metrics: of each source and target, of the mean of each source, of the mean over sources,
+            and of the mean over all pairs of a source and a target.
+        pairs: Number of pairs of a case and a target scored in both sets; the differences are based on them.
+        left_out: Number of pairs scored in only one set.
     """
 
     differences: tuple[Difference, ...]
@@ -49,28 +49,33 @@ class Comparison:
     left_out: int
 
 
-def compare(these: Cases, others: Cases) -> Comparison:
-    """Compare scores of the same cases, over what both have scored.
+def compare(first: Cases, second: Cases) -> Comparison:
+    """Compare two sets of scores over the cases and targets scored in both.
+
+    Args:
+        first: Scores of cases; a positive difference means that these are better.
+        second: Scores of the same cases to compare with.
 
     Raises:
-        DataError: They have no case and target in common, or do not agree on what a case contains.
+        DataError: There is no case and target in common, or the references of a case differ.
     """
-    ours, theirs = _restrict(these, others), _restrict(others, these)
+    ours, theirs = _restrict(first, second), _restrict(second, first)
     pairs = _count(ours)
     if not pairs:
         raise DataError(
-            "The two sets of scores have no case and target in common. Compare scores of the same cases and targets: "
-            f"here {_say_first(these)}, there {_say_first(others)}."
+            "The two sets of scores have no case and target in common: the first set has "
+            f"{_describe_first(first)}, the second {_describe_first(second)}. "
+            "Compare scores of the same cases and targets."
         )
-    _check_same_truth(ours, theirs)
+    _check_same_references(ours, theirs)
     differences: list[Difference] = []
     for metric in METRICS:
-        differences += _subtract(average(ours, metric), average(theirs, metric), metric)
-    return Comparison(tuple(differences), pairs, _count(these) + _count(others) - 2 * pairs)
+        differences += _subtract(average_metric(ours, metric), average_metric(theirs, metric), metric)
+    return Comparison(tuple(differences), pairs, _count(first) + _count(second) - 2 * pairs)
 
 
 def to_plain(comparison: Comparison) -> dict[str, Any]:
-    """Give a comparison as plain data; null stands for what has no value."""
+    """Convert a comparison to plain data for JSON; NaN becomes None."""
 
     def plain(difference: Difference) -> dict[str, Any]:
         mean = difference.mean
@@ -83,29 +88,29 @@ def to_plain(comparison: Comparison) -> dict[str, Any]:
     return {"pairs": comparison.pairs, "left_out": comparison.left_out, "differences": differences}
 
 
-def _subtract(ours: Averages, theirs: Averages, metric: str) -> Iterator[Difference]:
-    """Subtract means; where one of the two has no value there is no difference, and none enters the means."""
-    pairs = {key: _differ(ours.pairs[key], theirs.pairs[key]) for key in ours.pairs}
+def _subtract(ours: MetricMeans, theirs: MetricMeans, metric: str) -> Iterator[Difference]:
+    """Subtract means; pairs without a value in either set have no difference and are ignored in further means."""
+    pairs = {key: _subtract_means(ours.pairs[key], theirs.pairs[key]) for key in ours.pairs}
     sources = {
-        source: average_drawn([pairs[key] for key in pairs if key[0] == source], drawn.patients)
-        for source, drawn in ours.sources.items()
+        source: average_means([pairs[key] for key in pairs if key[0] == source], mean.patients)
+        for source, mean in ours.sources.items()
     }
-    everything = average_drawn(list(sources.values()), ours.all.patients)
-    for (source, target), drawn in pairs.items():
-        yield Difference(source, target, metric, drawn.mean)
-    for source, drawn in sources.items():
-        yield Difference(source, OVER_TARGETS, metric, drawn.mean)
-    yield Difference(OVER_SOURCES, OVER_TARGETS, metric, everything.mean)
-    over_targets = average_drawn(list(pairs.values()), ours.all.patients)
+    over_sources = average_means(list(sources.values()), ours.all.patients)
+    for (source, target), difference in pairs.items():
+        yield Difference(source, target, metric, difference.mean)
+    for source, difference in sources.items():
+        yield Difference(source, OVER_TARGETS, metric, difference.mean)
+    yield Difference(OVER_SOURCES, OVER_TARGETS, metric, over_sources.mean)
+    over_targets = average_means(list(pairs.values()), ours.all.patients)
     yield Difference(ALL_SOURCES, OVER_TARGETS, metric, over_targets.mean)
 
 
-def _differ(ours: Drawn, theirs: Drawn) -> Drawn:
-    return Drawn(ours.value - theirs.value, ours.draws - theirs.draws, max(ours.patients, theirs.patients))
+def _subtract_means(ours: BootstrapMean, theirs: BootstrapMean) -> BootstrapMean:
+    return BootstrapMean(ours.value - theirs.value, ours.draws - theirs.draws, max(ours.patients, theirs.patients))
 
 
 def _restrict(cases: Cases, others: Cases) -> dict[str, CaseScore]:
-    """Keep the cases and targets that the others have too."""
+    """Keep the cases and targets that are also scored in the other set."""
     kept = {}
     for name, case in cases.items():
         other = others.get(name)
@@ -116,18 +121,18 @@ def _restrict(cases: Cases, others: Cases) -> dict[str, CaseScore]:
     return kept
 
 
-def _check_same_truth(ours: Cases, theirs: Cases) -> None:
+def _check_same_references(ours: Cases, theirs: Cases) -> None:
     for name, case in ours.items():
         if case.patient != theirs[name].patient:
             raise DataError(
-                f"Case {name!r} is of patient {case.patient!r} here and of {theirs[name].patient!r} there. Score both "
-                "by the same case table."
+                f"Case {name!r} belongs to patient {case.patient!r} in the first set of scores and to "
+                f"{theirs[name].patient!r} in the second. Score both with the same case table."
             )
         for target, score in case.targets.items():
             if score.present != theirs[name].targets[target].present:
                 raise DataError(
-                    f"Case {name!r}: {target!r} is in the references of one set of scores and not in the other's. "
-                    "Score both against the same references."
+                    f"Case {name!r}: the target {target!r} is in the reference of only one set of scores. Score both "
+                    "against the same references."
                 )
 
 
@@ -135,7 +140,7 @@ def _count(cases: Cases) -> int:
     return sum(len(case.targets) for case in cases.values())
 
 
-def _say_first(cases: Cases) -> str:
+def _describe_first(cases: Cases) -> str:
     for name, case in cases.items():
         return f"{name!r} of {case.source!r} with {', '.join(case.targets) or 'no target'}"
     return "no case"

@@ -1,7 +1,4 @@
-"""The picture of images under several prompts, as in the paper's Figures 3 and 4.
-
-In: for each prompt an image, and the predicted and the true label map on its grid. Out: a PNG with a row a prompt and
-the columns image, prediction and truth.
+"""Draws predictions under several prompts: one row per prompt, with the columns image, prediction and truth.
 
 Source: DuPLUS, arXiv 2510.03483, Figures 3 and 4 (the arrangement).
 """
@@ -26,18 +23,18 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _PANEL_INCHES = 1.7
 _OPACITY = 0.4
 _WRAP_AT = 22
-# Share of a structure's largest area from which more of it does not make up for another one that is missing.
+# Share of a structure's largest area beyond which a larger area no longer counts when a slice is chosen.
 _WELL_SHOWN = 0.6
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An image to be shown as radiologists look at one: the patient's right is on the left.
+    """An image in radiological orientation: the patient's right is on the left.
 
     Attributes:
-        image: Intensities in the order (foot to head, front to back, patient's right to left).
-        spacing: Along the same axes, in mm.
-        window: Darkest and brightest intensity shown.
+        image: Intensities with axes (foot to head, front to back, patient's right to left).
+        spacing: Voxel size along the same axes, in mm.
+        window: Darkest and brightest intensity.
     """
 
     image: NDArray[np.float32]
@@ -51,26 +48,26 @@ class SliceView:
 
     Attributes:
         axis: 0 for an axial slice (front on top), 1 for a coronal one (head on top).
-        level: Its index along that axis.
+        level: Index of the slice along that axis.
     """
 
     axis: int
     level: int
 
     def cut(self, volume: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Take the slice out of a volume in array order (D, H, W)."""
+        """Extract the slice from a volume in array order (D, H, W)."""
         return volume[self.level] if self.axis == 0 else volume[::-1, self.level]
 
     def aspect(self, spacing: tuple[float, float, float]) -> float:
-        """Height of a pixel over its width."""
+        """Return the height of a pixel divided by its width."""
         return spacing[1 - self.axis] / spacing[2]
 
     def find_in(self, volume: Volume, other: Volume) -> "SliceView":
-        """Find the slice of another volume nearest to this one of `volume`; the middles of both are the same place."""
-        before, after = volume.image.shape[self.axis], other.image.shape[self.axis]
-        distance = (self.level - (before - 1) / 2) * volume.spacing[self.axis]
-        level = round(distance / other.spacing[self.axis] + (after - 1) / 2)
-        return SliceView(self.axis, min(max(level, 0), after - 1))
+        """Find the slice of another volume nearest to this slice of `volume`; the centres of both volumes coincide."""
+        size, other_size = volume.image.shape[self.axis], other.image.shape[self.axis]
+        distance = (self.level - (size - 1) / 2) * volume.spacing[self.axis]
+        level = round(distance / other.spacing[self.axis] + (other_size - 1) / 2)
+        return SliceView(self.axis, min(max(level, 0), other_size - 1))
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,12 @@ class FigureRow:
     """One prompt on one image.
 
     Attributes:
-        prompt: What was asked for; stands at the left.
+        prompt: The prompt, shown at the left.
         prediction: Label map in array order (D, H, W), on the image's grid.
-        truth: Label map of the same shape, holding the labels that were asked for.
+        truth: Reference label map of the same shape, with the requested labels only.
         volume: The image.
-        view: The slice that is shown.
-        note: What stands under the prediction, such as its Dice.
+        view: The slice to show.
+        note: Text below the prediction, such as its Dice.
     """
 
     prompt: str
@@ -94,16 +91,16 @@ class FigureRow:
     note: str = ""
 
 
-def save_comparison(path: Path, rows: Sequence[FigureRow], labels: Mapping[str, int]) -> None:
-    """Write the picture.
+def save_figure(path: Path, rows: Sequence[FigureRow], labels: Mapping[str, int]) -> None:
+    """Draw the figure and write it to a file.
 
     Args:
         path: File to write, such as `demo.png`.
-        rows: One a prompt.
+        rows: One row per prompt.
         labels: Label value by name, for the legend and the colours.
 
     Raises:
-        DataError: There is no row, or a label map is not on its image's grid.
+        DataError: There is no row, or a label map is not on the grid of its image.
     """
     _check(rows)
     size = (3 * _PANEL_INCHES + 1.6, len(rows) * _PANEL_INCHES + 1.3)
@@ -113,14 +110,14 @@ def save_comparison(path: Path, rows: Sequence[FigureRow], labels: Mapping[str, 
         _draw_row(panels, row)
     for panel, heading in zip(axes[0], ("Image", "Prediction", "Truth"), strict=True):
         panel.set_title(heading, fontsize=11, fontweight="bold")
-    drawn = [row.view.cut(part) for row in rows for part in (row.prediction, row.truth)]
-    _draw_legend(figure, labels, drawn)
+    slices = [row.view.cut(label_map) for row in rows for label_map in (row.prediction, row.truth)]
+    _draw_legend(figure, labels, slices)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def choose_view(truths: Sequence[NDArray[np.uint8]]) -> SliceView:
-    """Find the axial or coronal slice that shows most structures well; one in several truths counts as often."""
+    """Choose the axial or coronal slice that shows most structures well, over all reference label maps."""
     views = [SliceView(axis, level) for axis in (0, 1) for level in range(truths[0].shape[axis])]
     shares = np.concatenate([_share_per_slice(truths, axis) for axis in (0, 1)])
     if not shares.size:
@@ -130,18 +127,18 @@ def choose_view(truths: Sequence[NDArray[np.uint8]]) -> SliceView:
 
 def _check(rows: Sequence[FigureRow]) -> None:
     if not rows:
-        raise DataError("There is no prompt to draw a picture of; expected one row or more.")
+        raise DataError("The figure has no rows; expected at least one prompt.")
     for row in rows:
         for kind, labels in (("prediction", row.prediction), ("truth", row.truth)):
             if labels.shape != row.volume.image.shape:
                 raise DataError(
-                    f"The {kind} of {row.prompt!r} has shape {labels.shape}, the image {row.volume.image.shape}; "
-                    "a picture needs both on one grid."
+                    f"The {kind} of {row.prompt!r} has shape {labels.shape}, the image {row.volume.image.shape}. "
+                    "Give both on the same grid."
                 )
 
 
 def _share_per_slice(truths: Sequence[NDArray[np.uint8]], axis: int) -> NDArray[np.float64]:
-    """Measure each structure's area a slice, as a share of its largest; shape (slices, structures)."""
+    """Compute the area of each structure per slice, relative to its largest area; shape (slices, structures)."""
     across = (1, 2) if axis == 0 else (0, 2)
     areas = [(truth == value).sum(axis=across) for truth in truths for value in np.unique(truth[truth > 0])]
     return np.array([area / area.max() for area in areas]).reshape(len(areas), truths[0].shape[axis]).T
@@ -171,15 +168,15 @@ def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, v
     )
     shown = np.zeros((1, 1), dtype=np.uint8) if labels is None else view.cut(labels)
     for value in np.unique(shown[shown > 0]):
-        mask, painted = (shown == value).astype(float), colour(int(value))
-        panel.contourf(mask, levels=[0.5, 1.5], colors=[painted], alpha=_OPACITY)
-        panel.contour(mask, levels=[0.5], colors=[painted], linewidths=1.6)
+        mask, colour_of_value = (shown == value).astype(float), colour(int(value))
+        panel.contourf(mask, levels=[0.5, 1.5], colors=[colour_of_value], alpha=_OPACITY)
+        panel.contour(mask, levels=[0.5], colors=[colour_of_value], linewidths=1.6)
     panel.set_xticks([])
     panel.set_yticks([])
 
 
 def _draw_legend(figure: Figure, labels: Mapping[str, int], slices: Sequence[NDArray[np.uint8]]) -> None:
-    shown = {value for one in slices for value in np.unique(one)}
+    shown = {value for labels_in_slice in slices for value in np.unique(labels_in_slice)}
     patches = [Patch(color=colour(value), label=name) for name, value in labels.items() if value and value in shown]
     columns = max(1, min(len(patches), 5))
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

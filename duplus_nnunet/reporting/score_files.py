@@ -1,4 +1,4 @@
-"""Scores on disk: in come aggregated scores, out come scores.json (everything) and scores.csv (a row a target)."""
+"""Writes scores to scores.json (complete) and scores.csv (one row per target), and reads the scores of cases back."""
 
 import csv
 import io
@@ -29,21 +29,21 @@ _COLUMNS = ("source", "target", *_COUNTS, "dice", "dice_low", "dice_high", "nsd"
 
 
 def write_scores(scores: Aggregate, folder: str | os.PathLike[str]) -> None:
-    """Write scores.json and scores.csv into a folder, each under a temporary name that is then renamed."""
+    """Write scores.json and scores.csv into a folder, each atomically."""
     content = json.dumps(to_plain(scores), indent=1, ensure_ascii=False, allow_nan=False)
     replace_file(Path(folder) / JSON_NAME, content + "\n")
     replace_file(Path(folder) / CSV_NAME, to_csv(scores))
 
 
 def replace_file(file: Path, content: str) -> None:
-    """Write a file under a temporary name, then rename it, so that it is never there in part."""
+    """Write a text file atomically, into an existing folder."""
     temporary = file.with_name(file.name + ".writing")
     temporary.write_text(content, encoding="utf-8")
     temporary.replace(file)
 
 
 def to_plain(scores: Aggregate) -> dict[str, Any]:
-    """Give scores as plain data; null stands for what has no value."""
+    """Convert scores to plain data for JSON; NaN becomes None."""
     sources: dict[str, Any] = {source: {"mean": _plain_means(means)} for source, means in scores.sources.items()}
     for row in scores.rows:
         counts = {name: getattr(row, name) for name in _COUNTS}
@@ -61,7 +61,7 @@ def to_plain(scores: Aggregate) -> dict[str, Any]:
 
 
 def to_csv(scores: Aggregate) -> str:
-    """Lay scores out as comma-separated text; a cell is empty where there is no value."""
+    """Format scores as CSV; missing values are empty cells."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -70,18 +70,18 @@ def to_csv(scores: Aggregate) -> str:
 
 
 def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore], float]:
-    """Read the scores of cases, and the tolerance in mm, out of a scores.json.
+    """Read the scores of cases, and the tolerance in mm, from a scores.json.
 
     Raises:
-        DataError: The file is missing, or is not of the form.
+        DataError: The file is missing or malformed.
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}. Give a {JSON_NAME} that `duplus evaluate` wrote.") from error
+        raise DataError(f"{file} cannot be read: {error}. Give a {JSON_NAME} written by `duplus evaluate`.") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
-        found = content.get("version") if isinstance(content, dict) else None
-        raise DataError(f"{file} has version {found!r}, expected {VERSION}. Run `duplus evaluate` again to write it.")
+        version = content.get("version") if isinstance(content, dict) else None
+        raise DataError(f"{file} has format version {version!r}, expected {VERSION}. Run `duplus evaluate` again.")
     try:
         for case in content["cases"].values():
             for score in case["targets"].values():
@@ -89,7 +89,7 @@ def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore]
         cases = TypeAdapter(dict[str, CaseScore]).validate_python(content["cases"])
         return cases, float(content["nsd_tolerance_mm"])
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is not of the form of {JSON_NAME}: {error}. Run `duplus evaluate` again.") from error
+        raise DataError(f"{file} is not a valid {JSON_NAME}: {error}. Run `duplus evaluate` again.") from error
 
 
 def _list_rows(scores: Aggregate) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""nnU-Net's summary.json, put right: in comes what its validation wrote, out comes the same with what was not known.
+"""Corrects nnU-Net's summary.json for labels that are not annotated in a case, and adds entries of our own.
 
-nnU-Net scores every label in every case: what is predicted where nobody looked for it counts as Dice 0, and a label
-that no case contains makes the mean over labels NaN.
+nnU-Net scores every label in every case: predictions of a target that is not annotated score Dice 0, and a label that
+no case contains makes the mean over labels NaN.
 """
 
 import json
@@ -13,27 +13,29 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.case_scores import Region
-from duplus_nnunet.settings import PLANS_KEY
 
 Key = int | Region
 
+_ADVICE = "Run the validation again (nnUNetv2_train with --val)."
+
 
 def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region], ending: str, table: CaseTable) -> None:
-    """Rewrite a summary.json in nnU-Net's own form, with NaN for every label that is not annotated in a case.
+    """Set the metrics of labels that are not annotated in a case to NaN, and update the means.
 
-    The keys stay, since nnU-Net's own functions expect every label in every case; they read NaN as "no value". Means
-    are taken over the cases that have a value, the foreground mean over the labels that have one. Rewriting it again
-    changes nothing.
+    The format is unchanged: nnU-Net's functions expect every label in every case and treat NaN as missing. Means are
+    taken over the cases that have a value, the foreground mean over the labels that have one. The correction is
+    idempotent.
 
     Args:
         file: nnU-Net's summary.json.
-        regions: Label values that make up each target, by the target's name.
+        regions: Label values of each target, by name of the target.
         ending: File ending of the label maps.
-        table: Says which targets are annotated in which case.
+        table: Table of the annotated targets of each case.
 
     Raises:
-        DataError: The file cannot be read, or holds a case that the table does not.
+        DataError: The file cannot be read, or has a case that is not in the table.
     """
     from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_summary_json
 
@@ -43,12 +45,14 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
         for case in summary["metric_per_case"]:
             name = Path(case["prediction_file"]).name.removesuffix(ending)
             annotated = {frozenset(regions[target]) for target in table.find(name).annotated if target in regions}
-            case["metrics"] = _blank(case["metrics"], annotated, {frozenset(region) for region in regions.values()})
+            case["metrics"] = _mask_unannotated(
+                case["metrics"], annotated, {frozenset(region) for region in regions.values()}
+            )
         summary["mean"] = _average_cases([case["metrics"] for case in summary["metric_per_case"]], summary["mean"])
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. Run the validation again.") from error
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. {_ADVICE}") from error
     summary["foreground_mean"] = _average_labels(summary["mean"])
     temporary = path.with_name(path.name + ".writing")
     save_summary_json(summary, str(temporary))
@@ -56,7 +60,7 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
 
 
 def add_note(file: str | os.PathLike[str], name: str, note: Any) -> None:
-    """Add something of ours to a summary.json, under the key `duplus` beside nnU-Net's own, which read on as before.
+    """Add an entry to a summary.json, under the key `duplus` beside nnU-Net's own keys, which stay unchanged.
 
     Raises:
         DataError: The file cannot be read.
@@ -70,7 +74,7 @@ def add_note(file: str | os.PathLike[str], name: str, note: Any) -> None:
 
 
 def read_note(file: str | os.PathLike[str], name: str) -> Any:
-    """Read what `add_note` added; None if nothing.
+    """Read an entry written by `add_note`; None if there is none.
 
     Raises:
         DataError: The file is missing or cannot be read.
@@ -82,30 +86,30 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         summary: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. Run the validation again.") from error
+        raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. {_ADVICE}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get(PLANS_KEY, {}), dict):
-        raise DataError(f"{path} is not of the form of nnU-Net's summary. Run the validation again.")
+        raise DataError(f"{path} is not a valid nnU-Net summary. {_ADVICE}")
     return summary
 
 
-def _blank(
+def _mask_unannotated(
     metrics: Mapping[Key, Mapping[str, float]], annotated: set[frozenset[int]], known: set[frozenset[int]]
 ) -> dict[Key, dict[str, float]]:
-    """Put NaN where a target is not annotated."""
+    """Set the metrics of known targets that are not annotated to NaN."""
 
-    def is_unknown(key: Key) -> bool:
+    def is_unannotated(key: Key) -> bool:
         region = frozenset((key,) if isinstance(key, int) else key)
         return region in known and region not in annotated
 
     return {
-        key: dict.fromkeys(values, math.nan) if is_unknown(key) else dict(values) for key, values in metrics.items()
+        key: dict.fromkeys(values, math.nan) if is_unannotated(key) else dict(values) for key, values in metrics.items()
     }
 
 
 def _average_cases(
     cases: Sequence[Mapping[Key, Mapping[str, float]]], means: Mapping[Key, Mapping[str, float]]
 ) -> dict[Key, dict[str, float]]:
-    """Average over cases, for the labels and metrics of nnU-Net's own means."""
+    """Average over cases, for the labels and metrics of nnU-Net's means."""
     return {
         key: {metric: _mean([metrics[key][metric] for metrics in cases]) for metric in values}
         for key, values in means.items()

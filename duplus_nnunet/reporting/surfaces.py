@@ -1,7 +1,6 @@
-"""How well two surfaces agree: in come two masks on one grid, out comes the normalised surface distance.
+"""Computes the normalised surface distance (NSD) of two masks.
 
-Own code, since the program that the field uses (surface-distance, DeepMind) has not been released for NumPy 2; its
-numbers are met.
+A reimplementation of DeepMind's surface-distance, which has no release for NumPy 2; the results are the same.
 """
 
 import functools
@@ -14,21 +13,21 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 _ALL = 0b11111111
-# A spacing read from a header has seven digits: a surface one voxel away is still within a tolerance of one voxel.
+# Relative. Spacings in headers have seven digits; a surface one voxel away must be within a tolerance of one voxel.
 _ROUNDING = 1e-6
 
 
-def measure_nsd(prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance: float) -> float:
-    """Normalised surface distance (surface Dice): the share of both surfaces that lies close to the other one.
+def compute_nsd(prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance: float) -> float:
+    """Compute the normalised surface distance (surface Dice): the share of both surfaces close to the other one.
 
-    Surfaces run between voxels, through the corners where voxels of both kinds meet; each corner counts with the area
-    of the surface through it.
+    Surfaces run between voxels, through the corners where foreground and background meet; each corner is weighted by
+    the area of the surface through it.
 
     Args:
         prediction: Predicted mask, (D, H, W).
-        reference: True mask, of the same shape.
-        spacing: Size of a voxel along these axes, in mm.
-        tolerance: Distance up to which surfaces count as agreeing, in mm.
+        reference: Reference mask of the same shape.
+        spacing: Voxel size along these axes, in mm.
+        tolerance: Distance up to which surfaces agree, in mm.
 
     Returns:
         0 to 1, higher is better; 0 if one mask is empty, NaN if both are.
@@ -44,7 +43,7 @@ def measure_nsd(prediction: Mask, reference: Mask, spacing: Sequence[float], tol
 
 
 def find_box(mask: Mask) -> tuple[slice, ...] | None:
-    """Find the smallest box around a mask; None if it is empty."""
+    """Find the bounding box of a mask; None if it is empty."""
     box = []
     for axis in range(mask.ndim):
         filled = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
@@ -55,35 +54,35 @@ def find_box(mask: Mask) -> tuple[slice, ...] | None:
 
 
 def _find_surface(mask: Mask, spacing: Sequence[float]) -> tuple[Mask, NDArray[np.float64]]:
-    """Find the corners of voxels that the surface passes, and its area at each in mm²; one more along each axis."""
+    """Find the voxel corners on the surface, and its area in mm² at each; arrays are one larger along each axis."""
     padded = np.pad(mask, 1).astype(np.uint8)
     codes = np.zeros(tuple(size - 1 for size in padded.shape), np.uint8)
     for bit, offset in enumerate(np.ndindex(2, 2, 2)):
         part = tuple(slice(start, start + size) for start, size in zip(offset, codes.shape, strict=True))
         codes |= padded[part] << bit
-    return (codes != 0) & (codes != _ALL), _measure_areas(tuple(map(float, spacing)))[codes]
+    return (codes != 0) & (codes != _ALL), _compute_areas(tuple(map(float, spacing)))[codes]
 
 
-def _sum_close(one: tuple[Any, Any], other: tuple[Any, Any], spacing: Sequence[float], tolerance: float) -> float:
-    """Sum the area of one surface, in mm², that is within the tolerance of the other one."""
+def _sum_close(surface: tuple[Any, Any], other: tuple[Any, Any], spacing: Sequence[float], tolerance: float) -> float:
+    """Sum the area of a surface, in mm², that is within the tolerance of another surface."""
     from scipy.spatial import cKDTree
 
     limit = tolerance * (1 + _ROUNDING)
-    here, there = (np.argwhere(corners) * np.asarray(spacing) for corners, _ in (one, other))
-    if not len(here) or not len(there):
+    points, other_points = (np.argwhere(corners) * np.asarray(spacing) for corners, _ in (surface, other))
+    if not len(points) or not len(other_points):
         return 0.0
-    # A distance map of the whole box says the same and takes ten times as long for an organ the size of the lungs.
-    tree = cKDTree(there, compact_nodes=False, balanced_tree=False)
-    distances, _ = tree.query(here, distance_upper_bound=limit * (1 + _ROUNDING) + _ROUNDING)
-    corners, area = one
+    # A distance map of the whole box is equivalent, but takes ten times as long for an organ the size of the lungs.
+    tree = cKDTree(other_points, compact_nodes=False, balanced_tree=False)
+    distances, _ = tree.query(points, distance_upper_bound=limit * (1 + _ROUNDING) + _ROUNDING)
+    corners, area = surface
     return float(area[corners][distances <= limit].sum())
 
 
 @functools.lru_cache(maxsize=64)
-def _measure_areas(spacing: tuple[float, ...]) -> NDArray[np.float64]:
-    """Measure the surface through each pattern of eight voxels around a corner, in mm², by marching cubes.
+def _compute_areas(spacing: tuple[float, ...]) -> NDArray[np.float64]:
+    """Compute the surface area in mm² of each pattern of eight voxels around a corner, by marching cubes.
 
-    A pattern and its complement have one surface between them, that of the one with fewer voxels.
+    A pattern and its complement share one surface, that of the one with fewer voxels.
     """
     from skimage.measure import marching_cubes, mesh_surface_area
 

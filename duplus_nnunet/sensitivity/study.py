@@ -1,8 +1,4 @@
-"""How much the wording of a prompt matters: in come a model and cases with their truth, out comes Dice by wording.
-
-The wordings of all targets are bound as one list of prompts, so that one pass of nnU-Net's own predictor over an image
-gives all of their maps. Preprocessing, sliding window and the way back to the image's grid are nnU-Net's.
-"""
+"""Measures how the wording of a prompt changes the Dice score, for every target of a model."""
 
 import math
 import sys
@@ -13,37 +9,41 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.host import bind
-from duplus_nnunet.inference.selection import Selection, read_model_plans, use_selection
+from duplus_nnunet.inference.images import check_finite
+from duplus_nnunet.inference.model import LoadedModel, load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
+from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.planners.context_plans import configure
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.reporting.folds import list_trained
+from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.sensitivity.cases import LabelledCase, find_cases, read_image, read_truth
 from duplus_nnunet.sensitivity.wordings import Kind, Score, TargetScores, Wording, list_wordings, plan_passes
-from duplus_nnunet.settings import PLANS_KEY
 
-# Bytes a voxel: the sum of the windows in half precision, and once more while folds are added up.
+# Bytes per voxel and wording: the float16 sum over windows, and a copy while folds are summed.
 _BYTES_MAP = 4
-# Bytes a voxel of a window: logits in float32, mirrored, and weighted.
+# Bytes per voxel of a window and wording: float32 logits, mirrored, and weighted.
 _BYTES_WINDOW = 12
 
 
 @dataclass(frozen=True)
 class SensitivityRequest:
-    """What is to be measured.
+    """Model, cases and prompts of a sensitivity study.
 
     Attributes:
         model: Model folder.
-        images: One file a channel, or one folder.
-        label: Label map, or a folder of them.
-        folds: Folds as nnU-Net names them; None is all that are there.
-        checkpoint: Name of the checkpoints.
-        context: Context as typed; None is the model's default.
-        targets: Targets as typed; empty is all.
-        with_contexts: Vary T1 as well.
+        images: One file per channel, or one folder.
+        label: Label map, or a folder of label maps.
+        folds: Names of folds, as in nnU-Net; None for all available folds.
+        checkpoint: File name of the checkpoints.
+        context: Context as typed by the user; None for the default of the model.
+        targets: Targets as typed by the user; empty for all.
+        with_contexts: Whether to vary the context prompt as well.
     """
 
     model: str
@@ -58,14 +58,14 @@ class SensitivityRequest:
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """How it is to be measured.
+    """Prediction settings of a sensitivity study.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        step_size: Step of nnU-Net's sliding window, as a share of the patch.
-        mirror: Use nnU-Net's mirroring at test time.
-        memory: GiB that the maps of one pass may take.
-        progress: Show progress bars.
+        step_size: Step of nnU-Net's sliding window, as a fraction of the patch size.
+        mirror: Whether to use test-time mirroring.
+        memory: Memory limit for the logits of one pass, in GiB.
+        progress: Whether to show progress bars.
     """
 
     device: str = "cpu"
@@ -77,14 +77,14 @@ class MeasurementSettings:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """What was found out.
+    """Result of a sensitivity study.
 
     Attributes:
         context: Key of the context.
-        t1: Its own prompt.
+        t1: Its default context prompt.
         cases: Names of the cases.
-        targets: A target each, by the wordings of T2.
-        contexts: A target each, by the wordings of T1; empty if T1 was not varied.
+        targets: Scores of each target by the wordings of its target prompt.
+        contexts: Scores of each target by the wordings of the context prompt; empty if it was not varied.
     """
 
     context: str
@@ -94,17 +94,17 @@ class SensitivityReport:
     contexts: tuple[TargetScores, ...] = ()
 
 
-def measure(question: SensitivityRequest, means: MeasurementSettings) -> SensitivityReport:
+def measure_sensitivity(question: SensitivityRequest, means: MeasurementSettings) -> SensitivityReport:
     """Score every wording of the targets on the cases.
 
     Raises:
-        DuplusError: The model, the cases or what was asked for cannot be used; see the message.
+        DuplusError: The model, the cases, the context or the targets cannot be used.
     """
-    plans = read_model_plans(question.model)
+    plans = read_own_plans(question.model)
     if PLANS_KEY not in plans:
         raise ModelError(
-            f"{question.model} is not the folder of a DuPLUS model: its plans hold no prompts, so no wording can be "
-            "varied. Give -m a model that was trained with -tr DuPLUSTrainer -p DuPLUSPlans."
+            f"{question.model} is not the folder of a DuPLUS model: its plans have no prompts to vary. Give a model "
+            "trained with -tr DuPLUSTrainer -p DuPLUSPlans with -m."
         )
     bank = PromptBank(plans)
     context = bank.find_context(question.context)
@@ -114,103 +114,99 @@ def measure(question: SensitivityRequest, means: MeasurementSettings) -> Sensiti
     labels = declared["labels"]
     cases = find_cases(question.images, question.label, declared["file_ending"])
     folds = question.folds or find_folds(question.model, question.checkpoint)
-    predictor = _load(question, folds, means)
-    predictor._manage_input_and_output_lists([list(case.images) for case in cases], None)
-    values = {target["name"]: labels[target["label"]] for target in bank.targets}
-    found = {case.name: _score_case(predictor, case, wordings, values, means) for case in cases}
-    scores = [Score(wording, {name: by[wording] for name, by in found.items()}) for wording in wordings]
-    return _sum_up(bank, context, names, scores, values)
+    model = _load(question, folds, means)
+    sys.stdout.write(f"There are {len(cases)} cases to score.\n")
+    values = {target.name: labels[target.label] for target in bank.targets}
+    by_case = {case.name: _score_case(model, context, case, wordings, values, means) for case in cases}
+    scores = [Score(wording, {name: by[wording] for name, by in by_case.items()}) for wording in wordings]
+    return _summarise(bank, context, names, scores, values)
 
 
 def compute_dice(mask: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    """Compute 2 |mask and truth| / (|mask| + |truth|), 0 to 1, higher is better; nan if the truth is empty."""
+    """Compute the Dice of a mask, 0 to 1, higher is better; NaN if the reference is empty."""
     if not truth.any():
         return math.nan
     return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))
 
 
 def find_folds(model: str, checkpoint: str) -> tuple[str, ...]:
-    """List the folds of a model that have a checkpoint; "all" only where there is no other.
+    """List the folds of a model that have a checkpoint; "all" only if there is no other fold.
 
     Raises:
-        ModelError: There is none.
+        ModelError: No fold has the checkpoint.
     """
-    found = list_trained(Path(model), checkpoint)
-    if not found:
-        there = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
+    folds = list_trained_folds(Path(model), checkpoint)
+    if not folds:
+        available = sorted({file.name for file in Path(model).glob("fold_*/*.pth")})
         raise ModelError(
-            f"No fold in {model} has {checkpoint}. Checkpoints that are there: {', '.join(there) or 'none'}; name one "
-            "by -chk, or finish the training."
+            f"No fold in {model} has {checkpoint}. Available checkpoints: {', '.join(available) or 'none'}. Choose one "
+            "with -chk, or finish the training."
         )
-    return tuple(fold for fold in found if fold != "all") or ("all",)
+    return tuple(fold for fold in folds if fold != "all") or ("all",)
 
 
-def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> Any:
-    """Load the model into nnU-Net's predictor, whatever the prediction variables say."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(
+def _load(question: SensitivityRequest, folds: Sequence[str], means: MeasurementSettings) -> LoadedModel:
+    """Load the model, whatever the environment variables of predictions are."""
+    predictor = WindowPredictor(
         tile_step_size=means.step_size,
         use_mirroring=means.mirror,
         device=torch.device(means.device),
         allow_tqdm=means.progress,
     )
-    with use_selection(Selection(context=question.context)):
-        predictor.initialize_from_trained_model_folder(question.model, folds, question.checkpoint)
-    return predictor
+    return load_model(predictor, ModelFiles(Path(question.model), tuple(folds), question.checkpoint))
 
 
 def _score_case(
-    predictor: Any, case: LabelledCase, wordings: Sequence[Wording], values: dict[str, Any], means: MeasurementSettings
+    model: LoadedModel,
+    context: str,
+    case: LabelledCase,
+    wordings: Sequence[Wording],
+    values: dict[str, Any],
+    means: MeasurementSettings,
 ) -> dict[Wording, float]:
     """Score all wordings on one case."""
-    plans, configuration, declared = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    plans, configuration, declared = (
+        model.plans,
+        configure(model.configuration, model.bank.form, context),
+        model.dataset_json,
+    )
     reader = plans.image_reader_writer_class()
     image, properties = read_image(reader, case)
     truth = read_truth(reader, case, properties, image.shape[1:])
     preprocessor = configuration.preprocessor_class(verbose=False)
+    preprocessor.context = context
     data, _, properties = preprocessor.run_case_npy(image, None, properties, plans, configuration, declared)
     voxels = math.prod(data.shape[1:])
     window = math.prod(configuration.patch_size)
     most = int(means.memory * 2**30 / (_BYTES_MAP * voxels + _BYTES_WINDOW * window))
     passes = list(plan_passes(wordings, most))
-    found: dict[Wording, float] = {}
+    dice: dict[Wording, float] = {}
     for index, chosen in enumerate(passes, 1):
         title = f"{case.name}, pass {index} of {len(passes)}"
-        logits = _predict(
-            predictor, torch.from_numpy(data).float(), chosen, f"{title}: predicting" if means.progress else ""
-        )
+        if means.progress:
+            tqdm.write(f"{title}: predicting", file=sys.stderr)
+        logits = _predict(model, torch.from_numpy(data).float(), chosen)
         bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
-        masks = (_take_mask(predictor, logits[row : row + 1], properties) for row in range(len(chosen)))
-        found |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
-    return found
+        masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
+        dice |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
+    return dice
 
 
-def _predict(predictor: Any, data: torch.Tensor, wordings: Sequence[Wording], title: str) -> torch.Tensor:
-    """Predict logits (W, D, H, W) of all wordings in one go, by nnU-Net's sliding window and over its folds."""
-    bank = PromptBank(predictor.plans_manager.plans)
-    before = predictor.dataset_json
-    prompts = bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
-    maps = {str(value): value for value in range(1, len(wordings) + 1)}
-    bind(predictor, prompts, {**before, "labels": {"background": 0, **maps}, "regions_class_order": None})
-    if title:
-        tqdm.write(title, file=sys.stderr)
-    try:
-        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(data)
-    finally:
-        predictor.dataset_json = before
-    return logits
+def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:
+    """Predict logits (K wordings, D, H, W) in one pass of nnU-Net's sliding window, averaged over folds."""
+    check_finite(data)
+    prompts = model.bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
+    return model.predictor.predict_logits(data, prompts)
 
 
-def _take_mask(predictor: Any, logits: torch.Tensor, properties: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Bring the map of one wording back to the image's grid: True where its probability is above one half."""
+def _take_mask(
+    plans: PlansManager, configuration: ConfigurationManager, logits: torch.Tensor, properties: dict[str, Any]
+) -> np.ndarray[Any, Any]:
+    """Resample the logits of one wording to the image's grid; True where the probability is above 0.5."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
-    plans = predictor.plans_manager
     alone = plans.get_label_manager({"labels": {"background": 0, "target": 1}})
-    mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, plans, predictor.configuration_manager, alone, properties
-    )
+    mask = convert_predicted_logits_to_segmentation_with_correct_shape(logits, plans, configuration, alone, properties)
     return np.asarray(mask) > 0
 
 
@@ -220,7 +216,7 @@ def _score_masks(
     values: dict[str, Any],
     labels: dict[str, Any],
 ) -> dict[Wording, float]:
-    """Compare masks with the truth, outside of what is to be ignored."""
+    """Compute the Dice of masks, excluding voxels with the ignore label."""
     valid = truth != labels["ignore"] if "ignore" in labels else np.ones(truth.shape, dtype=bool)
     return {
         wording: compute_dice(mask & valid, np.isin(truth, np.ravel(values[wording.target])) & valid)
@@ -228,19 +224,21 @@ def _score_masks(
     }
 
 
-def _sum_up(
+def _summarise(
     bank: PromptBank, context: str, names: Sequence[str], scores: Sequence[Score], values: dict[str, Any]
 ) -> SensitivityReport:
     def gather(name: str, kinds: Collection[Kind]) -> TargetScores:
-        kept = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
-        return TargetScores(name, values[name], tuple(kept))
+        selection = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
+        return TargetScores(name, values[name], tuple(selection))
 
     varied = any(score.wording.kind == "T1 paraphrase" for score in scores)
-    own = [Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"]
-    scores = [*own, *scores]
+    default = [
+        Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"
+    ]
+    scores = [*default, *scores]
     return SensitivityReport(
         context,
-        bank.contexts[context]["sentences"][0],
+        bank.contexts[context].sentences[0],
         tuple(scores[0].by_case),
         tuple(gather(name, ("T2", "synonym", "paraphrase")) for name in names),
         tuple(gather(name, ("T1", "T1 paraphrase")) for name in names) if varied else (),

@@ -1,4 +1,4 @@
-"""Every wording of a model's targets, and how a target did by each: in come prompts, out come passes and scores."""
+"""Lists the wordings of the prompts of a model, and summarises the scores of each target by wording."""
 
 import itertools
 import math
@@ -14,15 +14,15 @@ Kind = Literal["T2", "synonym", "paraphrase", "T1", "T1 paraphrase"]
 
 @dataclass(frozen=True)
 class Wording:
-    """One way of asking for a target.
+    """One wording of the prompts of a target.
 
     Attributes:
         target: Name of the target.
-        kind: "T2" is the target's own prompt in the context's own T1; "synonym" and "paraphrase" are other wordings of
-            T2; "T1 paraphrase" is another wording of the context, with the target's own T2; "T1" is "T2" once more,
-            where it is compared with those.
-        t1: Wording of the context.
-        t2: Wording of the target.
+        kind: "T2" is the default target prompt with the default context prompt; "synonym" and "paraphrase" are other
+            wordings of the target prompt; "T1 paraphrase" is another wording of the context prompt, with the default
+            target prompt; "T1" is a copy of "T2" for comparison with those.
+        t1: Context prompt.
+        t2: Target prompt.
     """
 
     target: str
@@ -32,32 +32,32 @@ class Wording:
 
     @property
     def text(self) -> str:
-        """The part that is varied."""
+        """The prompt that is varied: the context prompt or the target prompt."""
         return self.t1 if self.kind.startswith("T1") else self.t2
 
 
 @dataclass(frozen=True)
 class Score:
-    """Dice of one wording: by case, 0 to 1, higher is better; nan where the case does not hold the target."""
+    """Dice of one wording by case, 0 to 1, higher is better; NaN if the case does not contain the target."""
 
     wording: Wording
     by_case: Mapping[str, float]
 
     @property
     def dice(self) -> float:
-        """Mean over the cases that hold the target; nan if none does."""
+        """Mean over the cases that contain the target; NaN if none does."""
         known = [value for value in self.by_case.values() if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
 
 @dataclass(frozen=True)
 class TargetScores:
-    """How a target did by each of its wordings.
+    """Scores of a target for each of its wordings.
 
     Attributes:
-        target: Its name.
-        value: Its label value, or those of a region.
-        scores: One a wording; its own prompt stands first.
+        target: Name of the target.
+        value: Its label value, or the values of a region.
+        scores: One score per wording, that of the default prompt first.
     """
 
     target: str
@@ -66,7 +66,7 @@ class TargetScores:
 
     @property
     def spread(self) -> float:
-        """Dice of the best wording less that of the worst, 0 to 1; lower is better."""
+        """Difference of Dice between the best and the worst wording, 0 to 1; lower is better."""
         return max(self._known, default=math.nan) - min(self._known, default=math.nan)
 
     @property
@@ -76,7 +76,7 @@ class TargetScores:
 
     @property
     def own(self) -> Score:
-        """The target's own prompt."""
+        """The score of the default prompt."""
         return self.scores[0]
 
     @property
@@ -91,38 +91,37 @@ def list_wordings(bank: PromptBank, context: str, names: Sequence[str], with_con
         bank: The model's prompts.
         context: Key of the context.
         names: Names of the targets.
-        with_contexts: Add the paraphrases of T1, each with every target's own T2.
+        with_contexts: Whether to add the paraphrases of the context prompt, each with every default target prompt.
     """
-    found = bank.contexts[context]
-    t1, *others = found["sentences"]
-    spelled = {
-        target["name"]: {compose_prompt(found["modality"], word) for word in target.get("synonyms", ())}
-        for target in bank.targets
+    content = bank.contexts[context]
+    t1, *paraphrases = content.sentences
+    synonyms = {
+        target.name: {compose_prompt(content.modality, word) for word in target.synonyms} for target in bank.targets
     }
-    prompts: Mapping[str, Sequence[str]] = found["target_prompts"]
+    prompts: Mapping[str, Sequence[str]] = content.target_prompts
     wordings = [
-        Wording(name, _judge(text, prompts[name][0], spelled[name]), t1, text)
+        Wording(name, _classify(text, prompts[name][0], synonyms[name]), t1, text)
         for name in names
         for text in prompts[name]
     ]
     if with_contexts:
-        wordings += [Wording(name, "T1 paraphrase", other, prompts[name][0]) for other in others for name in names]
+        wordings += [Wording(name, "T1 paraphrase", text, prompts[name][0]) for text in paraphrases for name in names]
     return wordings
 
 
 def plan_passes(wordings: Sequence[Wording], most: int) -> Iterator[list[Wording]]:
-    """Sort wordings into passes of the network: all of one T1 together, but no more than `most` maps at a time."""
+    """Group wordings into passes of the network: a pass has one context prompt and at most `most` wordings."""
     for _, group in itertools.groupby(wordings, key=lambda wording: wording.t1):
-        yield from (list(part) for part in _batches(list(group), max(1, most)))
+        yield from _split_batches(list(group), max(1, most))
 
 
-def _batches(items: list[Wording], size: int) -> Iterator[list[Wording]]:
+def _split_batches(items: list[Wording], size: int) -> Iterator[list[Wording]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def _judge(text: str, own: str, synonyms: Collection[str]) -> Kind:
-    """Tell T2, T2 with a synonym in it, and other wordings apart."""
-    if text == own:
+def _classify(text: str, default: str, synonyms: Collection[str]) -> Kind:
+    """Classify a target prompt as the default one, the default one with a synonym, or a paraphrase."""
+    if text == default:
         return "T2"
     return "synonym" if text in synonyms else "paraphrase"

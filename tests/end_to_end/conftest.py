@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from duplus_nnunet.data.phantom import write_phantom_dataset
-
+from ..phantom_dataset import write_phantom_dataset
 from .preloaded import Server
 
 DATASET = "Dataset998_Phantom"

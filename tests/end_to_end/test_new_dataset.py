@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from duplus_nnunet.data.phantom import write_phantom_dataset
+from ..phantom_dataset import write_phantom_dataset
 
 pytestmark = pytest.mark.slow
 

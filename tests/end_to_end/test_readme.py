@@ -1,4 +1,4 @@
-"""Every command that the README names is run, on the phantom dataset instead of the reader's."""
+"""Every command in the README runs, on a phantom dataset instead of the reader's."""
 
 import json
 import re
@@ -9,23 +9,24 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.data.phantom import write_phantom_dataset
 from duplus_nnunet.data.phantom_sources import write_phantom_sources
+
+from ..phantom_dataset import write_phantom_dataset
 
 pytestmark = pytest.mark.slow
 
 README = Path(__file__).parents[2] / "README.md"
-# Run by the continuous integration itself, in an environment of its own.
+# The continuous integration runs these itself, in a separate environment.
 INSTALLS = ("make", "pip")
 BLOCKS = [
     [line.split("   #")[0].strip() for line in block.splitlines() if line.strip() and not line.startswith(INSTALLS)]
     for block in re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 ]
-# Each of these needs what the one before it left.
+# Each of these commands needs the files of the one before it.
 (ADAPTATION,) = (block for block in BLOCKS if any("--from-model" in line for line in block))
 (SURVIVAL,) = (block for block in BLOCKS if any("duplus survival" in line for line in block))
 COMMANDS = [line for block in BLOCKS if block not in (ADAPTATION, SURVIVAL) for line in block]
-# What is shown for a composed dataset too is run once, for dataset 4.
+# A command that is shown for a composed dataset too runs once, for dataset 4.
 COMMANDS = list(dict.fromkeys(line if "compose" in line else re.sub(r"\b501\b", "4", line) for line in COMMANDS))
 SPECIFICATION = re.search(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 

@@ -52,7 +52,7 @@ def test_plans_of_another_planner_are_not_overwritten(copied: Any) -> None:
     options = ("-pl", "DuPLUSPlanner", "-overwrite_plans_name", "nnUNetPlans")
     done = copied.run("nnUNetv2_plan_experiment", "-d", "998", *options)
     assert (done.returncode, file.read_bytes()) == (1, before)
-    assert "holds plans of 'ExperimentPlanner', not of DuPLUS" in done.stderr
+    assert "'ExperimentPlanner'" in done.stderr
 
 
 def test_labels_and_prompts_are_checked_before_the_fingerprint(copied: Any) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from duplus_nnunet.cli import main
 from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, make_key
-from duplus_nnunet.survival.prediction.trained_model import open_reader, read_model
+from duplus_nnunet.survival.prediction.trained_model import open_reader, read_trained_model
 
 from .conftest import FAST, Project, build_once
 from .lesions import write_lesions
@@ -234,7 +234,7 @@ def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(
     with (tmp_path / "out" / "predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["patient"] == f"P{PATIENTS}"
-    reader = open_reader(model, read_model(model).folds[0], torch.device("cpu"))  # sees what was learned from
+    reader = open_reader(model, read_trained_model(model).folds[0], torch.device("cpu"))  # sees what was learned from
     assert len(FeatureStore.open(model / "fold_0" / FEATURES_NAME, make_key(reader)).rows) == PATIENTS
     capsys.readouterr()
     assert main(["survival", "evaluate", str(project.raw), "-m", str(model), "--json"]) == 0
@@ -259,7 +259,7 @@ def test_a_base_that_saw_who_is_held_out_is_refused_or_reported(project: Prognos
     allowed = project.learn("DuPLUSFrozen", 1, "-pretrained_weights", unknown)
     assert allowed.returncode == 0, allowed.stdout[-3000:] + allowed.stderr[-3000:]
     report = json.loads((frozen / "fold_1/validation/survival.json").read_text())
-    assert any("it is not known on whom" in note for note in report["notes"])
+    assert any("training_cases.json" in note for note in report["notes"])
     evaluated = project.run("duplus", "survival", "evaluate", "990", "-m", frozen, "--json")
     assert evaluated.returncode == 0, evaluated.stderr[-3000:]
     found = json.loads(evaluated.stdout)

@@ -1,13 +1,13 @@
-"""Writes survival_losses.json: discrete losses by pycox, and Cox's partial likelihood by lifelines.
+"""Writes survival_losses.json: discrete-time losses from pycox, and Cox's partial likelihood from lifelines.
 
 Run it in an environment of its own:
 
     pip install pycox==0.3.0 lifelines==0.30.3 torch setuptools
     python tests/golden/make_survival_losses.py
 
-Outputs and outcomes are stored with the numbers, so that a test needs neither this script nor the programs. Places
-count the bins that a patient outlived; pycox gives those censored the last bin that they outlived, so that nobody here
-is censored in the first one.
+Outputs and outcomes are stored with the losses, so that tests need neither this script nor the programs. A place is the
+number of bins that a patient survived. pycox assigns a censored patient to the last survived bin, so no patient here is
+censored in the first bin.
 """
 
 import json
@@ -45,7 +45,7 @@ def measure_bins(logits, places, seen):
 
 
 def measure_cox(log_hazards, times, seen):
-    """Let lifelines fit one coefficient to log hazards; at the fit, its log-likelihood is Efron's."""
+    """Fit one coefficient to log hazards by lifelines; the log-likelihood of the fit is Efron's."""
     frame = pd.DataFrame({"x": log_hazards, "t": times, "e": seen})
     fitted = CoxPHFitter().fit(frame, "t", "e", fit_options={"precision": 1e-10})
     return float(fitted.params_["x"]), float(fitted.log_likelihood_)

@@ -1,4 +1,4 @@
-"""Fresh processes and fresh installs: what nnU-Net does with this package is looked at from outside."""
+"""Fresh processes and fresh installs, which show from outside what nnU-Net does with this package."""
 
 import os
 import shutil
@@ -58,6 +58,36 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         return run_command([sys.executable, script, *arguments], tmp_path, variables)
 
     return run
+
+
+@pytest.fixture
+def pretend_version(tmp_path: Path) -> Callable[[str], None]:
+    """Let the processes of `run_python` find metadata that give the installed nnU-Net another version."""
+
+    def pretend(version: str) -> None:
+        folder = tmp_path / f"nnunetv2-{version}.dist-info"
+        folder.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: nnunetv2\nVersion: {version}\n"
+        (folder / "METADATA").write_text(metadata, encoding="utf-8")
+
+    return pretend
+
+
+@pytest.fixture
+def edit_host(tmp_path: Path) -> Callable[[str, str, str], None]:
+    """Let the processes of `run_python` find a copy of nnU-Net in which one module's text is replaced."""
+    import nnunetv2
+
+    copy = tmp_path / "nnunetv2"
+
+    def edit(file: str, before: str, after: str) -> None:
+        if not copy.is_dir():
+            shutil.copytree(nnunetv2.__path__[0], copy, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (copy / file).read_text(encoding="utf-8")
+        assert before in text
+        (copy / file).write_text(text.replace(before, after), encoding="utf-8")
+
+    return edit
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ import torch
 from duplus_nnunet import plugin
 from duplus_nnunet.adaptation.base import get_base
 from duplus_nnunet.errors import HostError, ModelError, PlansError
+from duplus_nnunet.host import version as host
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 
 
 def recorder(calls):
-    """Stand in for a function of nnU-Net that takes note of its calls."""
+    """Return a stand-in for a function of nnU-Net that records its calls."""
 
     def preprocess_dataset(dataset_id, plans_identifier="nnUNetPlans", configurations=DEFAULT_CONFIGURATIONS):
         calls.append((dataset_id, plans_identifier, tuple(configurations)))
@@ -28,7 +29,7 @@ def recorder(calls):
     return preprocess_dataset
 
 
-# --- versions of nnU-Net
+# --- an nnU-Net of an unsupported version
 
 
 @pytest.fixture
@@ -39,43 +40,25 @@ def other_version(monkeypatch):
     return pretend
 
 
-@pytest.mark.parametrize("version", ["2.8", "2.8.0", "2.8.1", "2.8.99", "2.8.2rc1"])
-def test_supported_version_is_accepted(version):
-    assert plugin.is_supported(version)
-
-
-@pytest.mark.parametrize("version", ["2.7.9", "2.9", "2.9.0", "2.80", "3.0", "1.7", "unknown"])
-def test_other_version_is_not_accepted(version):
-    assert not plugin.is_supported(version)
-
-
 def test_our_class_on_another_version_names_both_versions_and_the_remedy(other_version):
     other_version("2.7.0")
     find = plugin.wrap_lookup(lambda *args: "stock")
-    with pytest.raises(HostError, match=r"nnU-Net 2\.7\.0 .* needs nnunetv2>=2\.8,<2\.9.*pip install"):
+    with pytest.raises(HostError) as caught:
         find("folder", "DuPLUSTrainer", "nnunetv2.training.nnUNetTrainer")
+    assert all(
+        text in str(caught.value) for text in ("2.7.0", host.SUPPORTED_HOSTS, f"pip install '{host.TESTED_HOSTS}'")
+    )
 
 
-def test_stock_class_on_another_version_is_found_as_ever(other_version):
+def test_stock_class_on_another_version_is_found(other_version):
     other_version("2.7.0")
     find = plugin.wrap_lookup(lambda *args: "stock")
     assert find("folder", "nnUNetTrainer", "nnunetv2.training.nnUNetTrainer") == "stock"
 
 
-def test_missing_nnunet_is_told_with_the_remedy(monkeypatch):
-    def fail(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", fail)
-    with pytest.raises(HostError, match=r"No installed nnU-Net.*pip install"):
-        plugin.check_host()
-
-
 @pytest.mark.slow
-def test_only_look_up_and_commands_are_changed_on_another_version(run_python, tmp_path):
-    fake = tmp_path / "nnunetv2-2.7.0.dist-info"
-    fake.mkdir()
-    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
+def test_only_look_up_and_commands_are_changed_on_another_version(run_python, pretend_version):
+    pretend_version("2.7.0")
     code = "import nnunetv2.run.run_training\nfrom duplus_nnunet import plugin\nprint(*plugin.outcomes)"
     made = {place.rpartition(".")[2] for place in run_python(code).stdout.split()}
     assert made == {
@@ -133,7 +116,7 @@ def checkpoint(tmp_path):
     ],
     ids=["bare", "ddp", "compiled", "both"],
 )
-def test_our_network_takes_pretrained_weights_over_by_itself(checkpoint, wrap):
+def test_our_network_loads_pretrained_weights_itself(checkpoint, wrap):
     network = Ours(1, 1)
     plugin.wrap_pretrained(pytest.fail)(wrap(network), checkpoint, verbose=True)
     assert list(network.got) == ["weight"]
@@ -144,28 +127,28 @@ def test_stock_network_is_left_to_nnunet():
     assert load(torch.nn.Linear(1, 1), "weights.pth", verbose=True) == ("weights.pth", True)
 
 
-def test_truncated_pretrained_weights_are_told(checkpoint):
+def test_truncated_pretrained_weights_are_refused_by_name(checkpoint):
     Path(checkpoint).write_bytes(Path(checkpoint).read_bytes()[:200])
-    with pytest.raises(ModelError, match=r"cannot be read.*complete checkpoint"):
+    with pytest.raises(ModelError, match=r"checkpoint_final\.pth' .*-pretrained_weights"):
         plugin.read_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02garbage"])
-def test_file_that_is_no_checkpoint_is_told(tmp_path, content):
+def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"weights\.pth' cannot be read"):
+    with pytest.raises(ModelError, match=r"weights\.pth"):
         plugin.read_pretrained(str(path))
 
 
-def test_missing_pretrained_weights_are_told():
-    with pytest.raises(ModelError, match=r"'nowhere\.pth' cannot be read"):
+def test_missing_pretrained_weights_are_refused_by_name():
+    with pytest.raises(ModelError, match=r"nowhere\.pth"):
         plugin.read_pretrained("nowhere.pth")
 
 
-def test_file_without_network_weights_is_told(tmp_path):
+def test_file_without_network_weights_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
-    with pytest.raises(ModelError, match="expected to hold 'network_weights'"):
+    with pytest.raises(ModelError, match="network_weights"):
         plugin.read_pretrained(str(tmp_path / "other.pth"))
 
 
@@ -197,7 +180,7 @@ def dataset(tmp_path, monkeypatch):
 def test_configuration_that_our_plans_never_hold_is_refused_with_the_reason(dataset, asked):
     dataset(duplus={})
     calls = []
-    with pytest.raises(PlansError, match=r"was asked for, but the plans 'ThePlans' cannot hold it: .*3d_fullres"):
+    with pytest.raises(PlansError, match=r"'(2d|3d_cascade_fullres)'.*'ThePlans'.*3d_fullres"):
         plugin.wrap_preprocess(recorder(calls))(7, "ThePlans", asked)
     assert calls == []
 
@@ -217,7 +200,7 @@ def test_stock_plans_keep_their_2d_configuration(dataset):
     assert calls == [(7, "ThePlans", ("2d",))]
 
 
-def test_missing_plans_are_left_for_nnunet_to_complain_about(dataset):
+def test_missing_plans_are_left_to_nnunet(dataset):
     calls = []
     plugin.wrap_preprocess(recorder(calls))(7, "NoSuchPlans", ["2d"])
     assert calls
@@ -233,7 +216,7 @@ def test_default_list_is_the_one_that_nnunets_commands_use():
 @pytest.mark.parametrize("words", [["-c", "2d"], ["-c", "3d_fullres", "3d_cascade_fullres", "-np", "2"]])
 def test_planning_command_refuses_2d_before_it_does_anything(monkeypatch, words):
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "-pl", "DuPLUSPlannerResEncM", *words])
-    with pytest.raises(SystemExit, match=r"error: Configuration .* cannot hold it"):
+    with pytest.raises(SystemExit, match=r"^error: .*'(2d|3d_cascade_fullres)'"):
         plugin.wrap_plan_entry(pytest.fail)()
 
 
@@ -267,9 +250,9 @@ def test_planning_command_takes_the_base_out_of_what_nnunet_reads(monkeypatch):
     assert (sys.argv, get_base()) == (words, None)
 
 
-def test_stock_planners_know_no_base(monkeypatch):
+def test_stock_planners_accept_no_base(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plan", "-d", "7", "--from-model", "MODEL"])
-    with pytest.raises(SystemExit, match="add -pl DuPLUSPlanner"):
+    with pytest.raises(SystemExit, match="-pl DuPLUSPlanner"):
         plugin.wrap_plan_entry(pytest.fail)()
 
 
@@ -279,7 +262,8 @@ def test_nnunets_own_command_ends_with_the_message_alone(tmp_path):
     command = [script, "-d", "7", "-pl", "DuPLUSPlanner", "-c", "2d"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: Configuration '2d' was asked for")
+    assert done.stderr.startswith("error: ")
+    assert "'2d'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -325,11 +309,10 @@ from {module} import {entry}
         ),
     ],
 )
-def test_commands_of_another_version_say_so_without_a_stack_trace(run_python, tmp_path, module, entry, words):
-    fake = tmp_path / "nnunetv2-2.7.0.dist-info"
-    fake.mkdir()
-    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.7.0\n", encoding="utf-8")
+def test_commands_of_another_version_report_it_without_a_stack_trace(run_python, pretend_version, module, entry, words):
+    pretend_version("2.7.0")
     done = run_python(PRETEND.format(words=["command", *words, "-device", "cpu"], module=module, entry=entry))
     assert done.returncode == 1
-    assert "error: nnU-Net 2.7.0 is installed" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error:")
+    assert "2.7.0" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from duplus_nnunet import plugin
+from duplus_nnunet.host.interface import NEEDS
+from duplus_nnunet.host.version import LOWEST_HOST
 
 LOWEST = "2.8.0"
 
@@ -32,9 +34,10 @@ def test_doctor_is_content_with_the_lowest_supported_nnunet(lowest_install, tmp_
     report = json.loads(done.stdout)
     assert report["versions"]["nnunetv2"]["found"] == LOWEST
     assert set(report["classes"]) == {name for names in plugin.CLASSES.values() for name in names}
-    assert set(report["changes"]) == {row.place for row in plugin.CHANGES}
+    assert set(report["changes"]) == {row.dotted_name for row in plugin.CHANGES}
+    assert set(report["probe"]) == {need.dotted_name for need in NEEDS}
     assert (done.returncode, report["ok"]) == (0, True), done.stdout
 
 
 def test_lowest_version_is_the_lowest_that_is_supported():
-    assert ".".join(map(str, (*plugin.LOWEST_HOST, 0))) == LOWEST
+    assert ".".join(map(str, (*LOWEST_HOST, 0))) == LOWEST

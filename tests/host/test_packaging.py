@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet import __version__, plugin
+from duplus_nnunet import __version__
+from duplus_nnunet.host.version import SUPPORTED_HOSTS
 
 REPOSITORY = Path(__file__).parents[2]
 INSTALLS = ("plain_install", "editable_install")
@@ -50,7 +51,7 @@ def test_wheel_holds_each_file_of_the_registry(names):
     assert {f"duplus_nnunet/{path.relative_to(REPOSITORY)}" for path in files} <= set(names)
 
 
-def test_wheel_says_that_it_is_typed_and_carries_the_licence(names):
+def test_wheel_is_marked_as_typed_and_contains_the_licence(names):
     assert "duplus_nnunet/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -87,7 +88,7 @@ def test_uninstalling_takes_the_hook_along(install, request):
     assert "duplus_nnunet.pth,sha256=" in record.read_text(encoding="utf-8")
 
 
-def test_installed_version_is_the_one_that_the_code_says():
+def test_installed_version_is_that_of_the_code():
     assert metadata.version("duplus-nnunet") == __version__
 
 
@@ -99,4 +100,4 @@ def test_version_is_written_in_no_other_place(file):
 
 def test_supported_versions_of_nnunet_are_the_required_ones():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert plugin.SUPPORTED_HOSTS in project["dependencies"]
+    assert SUPPORTED_HOSTS in project["dependencies"]

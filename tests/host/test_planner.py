@@ -35,7 +35,7 @@ def estimate(targets: int, patch: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize("targets", [1, 15, 60])
-def test_the_estimate_is_what_the_conditioned_network_says_of_itself(targets: int) -> None:
+def test_the_estimate_is_that_of_the_conditioned_network(targets: int) -> None:
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -126,16 +126,16 @@ def test_planning_again_replaces_our_plans_but_no_others(plan: Callable[..., dic
     plan("DuPLUSPlanner")
     stock = tmp_path / "preprocessed" / "Dataset007_Test" / "nnUNetPlans.json"
     stock.write_text('{"experiment_planner_used": "ExperimentPlanner", "configurations": {"2d": {}}}')
-    with pytest.raises(PlansError, match="not of DuPLUS"):
+    with pytest.raises(PlansError, match=r"nnUNetPlans\.json.*'ExperimentPlanner'"):
         plan("DuPLUSPlanner", plans_name="nnUNetPlans")
     assert "duplus" not in stock.read_text()
 
 
-def test_other_splits_than_those_trained_on_are_told(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_splits_other_than_those_trained_on_are_refused(plan: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     for folder, case in (("raw", "c1"), ("preprocessed", "c0")):
         folds = [{"train": ["c9"], "val": [case]}]
         (tmp_path / folder / "Dataset007_Test" / "splits_final.json").write_text(json.dumps(folds))
-    with pytest.raises(PlansError, match=r"Fold 0 of .* is another one"):
+    with pytest.raises(PlansError, match=r"Fold 0 .*splits_final\.json"):
         plan("DuPLUSPlanner")
 
 
@@ -148,8 +148,8 @@ def test_plans_hold_what_each_context_is_preprocessed_by(plan: Callable[..., dic
     assert plans["duplus"]["sources"]["Test"]["cases"] == 1
 
 
-def test_labels_that_nnunet_refuses_are_told_before_anything_is_planned(tmp_path: Path) -> None:
+def test_labels_that_nnunet_refuses_are_refused_before_planning(tmp_path: Path) -> None:
     from duplus_nnunet.errors import DataError
 
-    with pytest.raises(DataError, match=r"dataset\.json: Background label not declared"):
+    with pytest.raises(DataError, match=r"dataset\.json.*(?i:background)"):
         planners.read_entry("Dataset007_Test", {"labels": {"liver": 1}, "channel_names": {"0": "CT"}}, tmp_path)

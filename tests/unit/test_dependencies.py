@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ ROWS = (
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
-    ("settings", "errors"),
+    ("settings",),
+    ("plans_section", "table_files", "text_table", "errors", "host"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
@@ -26,10 +28,10 @@ ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.surviv
 # Rooms that know nothing of nnU-Net, wherever in them it would be imported.
 WITHOUT_HOST = (
     "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
-    "prompt_registry", "plans_form", "cli",
+    "prompt_registry", "plans_form", "plans_section", "table_files", "text_table", "cli",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
-STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "settings", "cli")
+STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "host", "plans_section", "table_files", "text_table", "cli")
 # Rooms of the prognosis that know no trainer.
 WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 
@@ -119,6 +121,15 @@ def test_room_knows_nothing_of_nnunet(name):
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in WITHOUT_TRAINERS])
 def test_room_knows_no_trainer(name):
     assert not {other for other in IMPORTS[name] if other.startswith(f"{PACKAGE}.trainers")}
+
+
+def test_the_start_up_hook_loads_nothing_but_the_standard_library():
+    program = (
+        "import sys; before = set(sys.modules); import duplus_nnunet._autoload, duplus_nnunet.plugin; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert set(loaded.split()) <= {*sys.stdlib_module_names, PACKAGE}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) in STANDARD_LIBRARY_ONLY])

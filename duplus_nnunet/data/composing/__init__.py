@@ -1,1 +1,1 @@
-"""Composing: in come raw datasets and a specification, out comes one raw dataset with the targets of all."""
+"""Composes several raw datasets into one that has the targets of all of them."""

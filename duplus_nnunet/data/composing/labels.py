@@ -1,7 +1,4 @@
-"""One case at a time: its headers are compared, its label map is read once, and written with other values.
-
-In: file names and a table of values. Out: what the case holds. Runs in worker processes, so little is imported.
-"""
+"""Checks the files of one case and writes its label map with new values; runs in worker processes."""
 
 import contextlib
 import gzip
@@ -19,23 +16,24 @@ import SimpleITK
 
 from duplus_nnunet.errors import DataError
 
-# Parts of a voxel by which image and label may lie apart; nnU-Net compares the spacing like this.
+# Largest distance between corresponding corners of two grids, in voxels.
 _FARTHEST = 0.5
+# nnU-Net compares spacings with this tolerance.
 _SPACING_TOLERANCE = 1e-5
 _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What is to be done for a case.
+    """The files of one case and where to write them.
 
     Attributes:
-        name: What the case is called in messages.
+        name: Name of the case in messages.
         images: Its image files.
-        label: Its label map, None for a test case without.
-        table: New value of each value that the label map may hold.
-        new_images: Where links to the images go; nowhere if empty.
-        new_label: Where the label map goes.
+        label: Its label map; None for a test case without one.
+        table: New value of each value that may occur in the label map.
+        new_images: Paths of the links to the images; no links are made if empty.
+        new_label: Path of the new label map; None if it is not written.
     """
 
     name: str
@@ -48,17 +46,17 @@ class LabelJob:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What a case holds: the old values in its label map, and where its axes run (such as `LPS`)."""
+    """The values in a case's original label map, and the orientation of its image (such as `LPS`)."""
 
     values: frozenset[int]
     orientation: str
 
 
-def carry_out(job: LabelJob) -> LabelSummary:
-    """Check a case, and write it if the job says where.
+def process_case(job: LabelJob) -> LabelSummary:
+    """Check a case, and write it if the job has paths to write to.
 
     Raises:
-        DataError: A file is damaged, grids differ, or the label map holds a value that has no meaning.
+        DataError: A file is damaged, grids differ, or a value in the label map belongs to no label.
     """
     headers = [_read_header(job.name, file) for file in job.images]
     for file, header in zip(job.images[1:], headers[1:], strict=True):
@@ -74,7 +72,7 @@ def carry_out(job: LabelJob) -> LabelSummary:
 
 
 def link_file(file: str, new: str) -> None:
-    """Link a file to where it really lies, or copy it where there are no links."""
+    """Create a symbolic link to a file, or copy it where links are not supported."""
     real = os.path.realpath(file)
     try:
         os.symlink(real, new)
@@ -90,18 +88,20 @@ def _rewrite(job: LabelJob, file: str) -> frozenset[int]:
         image = SimpleITK.ReadImage(file)
         array = SimpleITK.GetArrayFromImage(image)
     except RuntimeError as error:
-        raise DataError(_say_damaged(job.name, file, error)) from error
-    held = np.unique(array)
+        raise DataError(_describe_damage(job.name, file, error)) from error
+    stored = np.unique(array)
     with np.errstate(invalid="ignore"):
-        values = held.astype(np.int64)
-    if not np.array_equal(values, held):
-        odd = held[values != held][0]
-        raise DataError(f"{job.name}: {file} holds the value {odd}; expected whole numbers. Save it as a label map.")
-    strange = [int(value) for value in values if int(value) not in job.table]
-    if strange:
+        values = stored.astype(np.int64)
+    if not np.array_equal(values, stored):
+        fraction = stored[values != stored][0]
         raise DataError(
-            f"{job.name}: {file} holds the value {strange[0]}, which no label in dataset.json has; expected "
-            f"{', '.join(map(str, sorted(job.table)))}. Mend the label map or add the label."
+            f"{job.name}: {file} contains the value {fraction}; expected whole numbers. Save it as a label map."
+        )
+    unknown = [int(value) for value in values if int(value) not in job.table]
+    if unknown:
+        raise DataError(
+            f"{job.name}: {file} contains the value {unknown[0]}, which no label in dataset.json has; expected "
+            f"{', '.join(map(str, sorted(job.table)))}. Correct the label map, or add the label."
         )
     if job.new_label is not None:
         new = np.array([job.table[int(value)] for value in values])
@@ -127,51 +127,51 @@ def _read_header(name: str, file: str) -> Any:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DataError(_say_damaged(name, file, error)) from error
+        raise DataError(_describe_damage(name, file, error)) from error
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
         raise DataError(
             f"{name}: {file} has {reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} values a "
             "voxel; expected 3 and 1. Save each channel as a 3D image of its own."
         )
-    if file.endswith(".gz") and not _ends_as_it_should(file, reader):
+    if file.endswith(".gz") and not _has_expected_length(file, reader):
         _check_whole(name, file)
     return reader
 
 
-def _ends_as_it_should(file: str, reader: Any) -> bool:
-    """Compare a gzip file's last word, its content's length, with the header: a look that reads no voxel.
+def _has_expected_length(file: str, reader: Any) -> bool:
+    """Compare the content length in the last four bytes of a gzip file with the header, without reading any voxel.
 
-    Files of several gzip blocks do not pass either, so who fails is looked at in full.
+    False also for intact files of several gzip blocks, which have to be read in full.
     """
     if not reader.HasMetaDataKey("vox_offset"):
         return False
     voxels = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
-    with Path(file).open("rb") as opened:
-        opened.seek(-4, os.SEEK_END)
-        length = int.from_bytes(opened.read(4), "little")
+    with Path(file).open("rb") as packed:
+        packed.seek(-4, os.SEEK_END)
+        length = int.from_bytes(packed.read(4), "little")
     return bool(length == (int(float(reader.GetMetaData("vox_offset"))) + voxels) % (1 << 32))
 
 
 def _check_whole(name: str, file: str) -> None:
-    """Read a gzip file to its end: SimpleITK fills up with zeros what is cut off, and says nothing."""
+    """Read a gzip file to its end, since SimpleITK fills a truncated file with zeros without an error."""
     if not file.endswith(".gz"):
         return
     try:
-        with gzip.open(file) as opened:
-            while opened.read(_BLOCK):
+        with gzip.open(file) as unpacked:
+            while unpacked.read(_BLOCK):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(_say_damaged(name, file, error)) from error
+        raise DataError(_describe_damage(name, file, error)) from error
 
 
 def _compare(name: str, first: tuple[str, Any], second: tuple[str, Any]) -> None:
-    (file, one), (other_file, other) = first, second
-    same = one.GetSize() == other.GetSize()
-    same = same and np.allclose(one.GetSpacing(), other.GetSpacing(), rtol=_SPACING_TOLERANCE)
-    if not same or np.abs(_corners(one) - _corners(other)).max() > _FARTHEST * min(one.GetSpacing()):
+    (file, header), (other_file, other) = first, second
+    same = header.GetSize() == other.GetSize()
+    same = same and np.allclose(header.GetSpacing(), other.GetSpacing(), rtol=_SPACING_TOLERANCE)
+    if not same or np.abs(_corners(header) - _corners(other)).max() > _FARTHEST * min(header.GetSpacing()):
         raise DataError(
-            f"{name}: {file} and {other_file} lie on different grids: {_say_grid(one)} and {_say_grid(other)}. "
-            "Resample one to the other's."
+            f"{name}: {file} and {other_file} have different grids: {_describe_grid(header)} and "
+            f"{_describe_grid(other)}. Resample one to the grid of the other."
         )
 
 
@@ -182,7 +182,7 @@ def _corners(header: Any) -> Any:
     return np.vstack([np.zeros(3), steps]) + np.array(header.GetOrigin())
 
 
-def _say_grid(header: Any) -> str:
+def _describe_grid(header: Any) -> str:
     spacing, origin = (
         ", ".join(f"{value:.4g}" for value in values) for values in (header.GetSpacing(), header.GetOrigin())
     )
@@ -190,10 +190,10 @@ def _say_grid(header: Any) -> str:
     return f"size {header.GetSize()}, spacing ({spacing}) mm, origin ({origin}), direction ({directions})"
 
 
-def _say_damaged(name: str, file: str, error: Exception) -> str:
+def _describe_damage(name: str, file: str, error: Exception) -> str:
     return f"{name}: {file} cannot be read ({_shorten(error)}). Copy or convert it again."
 
 
 def _shorten(error: Exception) -> str:
-    """Keep the last line, which is what ITK has to say."""
+    """Keep the last line, which holds ITK's own message."""
     return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__

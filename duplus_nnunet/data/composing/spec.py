@@ -1,4 +1,4 @@
-"""What a user decides about composing: a YAML file goes in, a checked `Spec` or every problem and its line come out."""
+"""Reads the specification of a composed dataset, a YAML file, and reports every problem in it with its line."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ def _check_pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        message = f"{text!r} is no regular expression ({error})"
+        message = f"{text!r} is not a valid regular expression ({error})"
         raise ValueError(message) from error
     return text
 
@@ -23,8 +23,8 @@ def _check_pattern(text: str) -> str:
 def _check_patient_pattern(text: str) -> str:
     groups = re.compile(_check_pattern(text))
     if groups.groups != 1 and "patient" not in groups.groupindex:
-        message = f"{text!r} has {groups.groups} groups; mark the patient by one, such as '(STS_[0-9]+)', or name it"
-        raise ValueError(f"{message} '(?P<patient>...)'")
+        message = f"{text!r} has {groups.groups} groups; mark the patient by one group, such as '(STS_[0-9]+)', or name"
+        raise ValueError(f"{message} the group '(?P<patient>...)'")
     return text
 
 
@@ -41,12 +41,12 @@ class _Strict(BaseModel):
 
 
 class PatientsForm(_Strict):
-    """What stands under `patients:`.
+    """The mapping under `patients:`.
 
     Attributes:
-        patterns: Regular expression a source that finds the patient in a case identifier, by its one group or by one
-            named `patient`; without it each case is a patient.
-        shared: Sources in which equal identifiers are the same person: groups of them, true for all, false for none.
+        patterns: By source, a regular expression that finds the patient in a case identifier, with one group or one
+            named `patient`. In a source without a pattern each case is a patient.
+        shared: Groups of sources in which equal identifiers mean the same patient; true for all, false for none.
     """
 
     patterns: dict[SourceName, PatientPattern] = {}
@@ -54,20 +54,20 @@ class PatientsForm(_Strict):
 
 
 class Spec(_Strict):
-    """A whole file; every key may be left out.
+    """A specification; every key may be left out.
 
     Attributes:
-        names: How a source is called in case names, instead of by its dataset's name without number.
-        targets: Name of a source's target, by its label, in place of the registry's; equal names are united.
-        skip: Labels or names of a source's targets that are left out.
-        contexts: The context of a source's cases, or of those whose identifier a pattern finds. Of a source that is
-            split: of each channel, by its number.
-        split_channels: Whether each channel becomes a source of its own; the sources for which, if not for all.
-        patients: Who is who.
-        spacing: Whether each context has a target spacing of its own.
+        names: Name of a source in case identifiers; by default the dataset's name without its number.
+        targets: By source, new names of targets by their labels; targets with equal names are merged.
+        skip: By source, labels or names of targets that are left out.
+        contexts: By source, the context of its cases, or of those whose identifier matches a pattern. For a source
+            whose channels are split, the context of each channel by its number.
+        split_channels: Whether each channel becomes a source of its own, for all sources or for those listed.
+        patients: Which cases belong to the same patient.
+        spacing: Whether each context has a target spacing of its own (context) or all share one (shared).
         folds: Number of folds.
-        seed: Of the split.
-        splits: File with a split of the user's own, relative to this one.
+        seed: Seed of the random split.
+        splits: File with the user's own folds, relative to the specification.
     """
 
     names: dict[SourceName, FileName] = {}
@@ -83,10 +83,10 @@ class Spec(_Strict):
 
 
 def read_spec(path: Path | None) -> Spec:
-    """Read a specification; without a file all is as by default.
+    """Read a specification; without a file, return the defaults.
 
     Raises:
-        DataError: Anything is wrong with it; the message holds all problems, one a line.
+        DataError: The specification has problems; the message lists all of them, one on each line.
     """
     if path is None:
         return Spec()
@@ -94,7 +94,7 @@ def read_spec(path: Path | None) -> Spec:
     problems = list(marks.problems)
     spec = None if problems else _read_form(path, marks, problems)
     if spec is not None and spec.splits is not None and spec.model_fields_set & {"folds", "seed"}:
-        text = "`splits` names a file, so `folds` and `seed` have nothing to decide. Remove one or the other."
+        text = "`splits` names a file, so `folds` and `seed` have no effect. Remove either `splits` or these."
         problems.append(Problem(marks.file, marks.line_of(("splits",)), text))
     if spec is None or problems:
         raise DataError("\n".join(map(str, problems)))
@@ -102,12 +102,12 @@ def read_spec(path: Path | None) -> Spec:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 060 as a text, as which it names a dataset; YAML would take it for the octal number 48."""
+    """Reads 060 as text, so that it can name a dataset; YAML would read it as the octal number 48."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if not (first == "0" and tag.endswith(":int"))]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if not (first == "0" and tag.endswith(":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^0$"), ["0"])
 
@@ -123,26 +123,26 @@ def _read_form(path: Path, marks: MarkedYaml, problems: list[Problem]) -> Spec |
     try:
         return Spec.model_validate(data)
     except ValidationError as error:
-        found = {_find_keys(marks, tuple(one["loc"])): one for one in error.errors()}
-        # Where one of several forms may stand, each of them complains: the last says enough.
-        problems += [_translate(marks, keys, one["type"], one["msg"], one["input"]) for keys, one in found.items()]
+        # Where a value may have one of several types, each of them reports an error: the last one is enough.
+        errors = {_find_keys(marks, tuple(item["loc"])): item for item in error.errors()}
+        problems += [_translate(marks, keys, item["type"], item["msg"], item["input"]) for keys, item in errors.items()]
         return None
 
 
 def _find_keys(marks: MarkedYaml, loc: Keys) -> Keys:
-    """Keep of pydantic's path what stands in the file."""
+    """Keep the part of pydantic's path that exists in the file."""
     keys: Keys = ()
     for step in loc:
         keys = next(((*keys, key) for key in (step, str(step)) if (*keys, key) in marks.lines), keys)
     return keys
 
 
-def _translate(marks: MarkedYaml, keys: Keys, kind: str, text: str, found: Any) -> Problem:
+def _translate(marks: MarkedYaml, keys: Keys, kind: str, text: str, value: Any) -> Problem:
     if kind == "extra_forbidden":
         form = Spec if len(keys) == 1 else PatientsForm
         listed = ", ".join(list_nearest_first(str(keys[-1]), form.model_fields))
         message = f"Unknown key {str(keys[-1])!r}. Did you mean one of: {listed}?"
     else:
         where = " -> ".join(map(str, keys)) or "the file"
-        message = f"{where}: {text.removeprefix('Value error, ')}; found {found!r}."
+        message = f"{where}: {text.removeprefix('Value error, ')}; found {value!r}."
     return Problem(marks.file, marks.line_of(keys), message)

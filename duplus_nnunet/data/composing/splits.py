@@ -1,7 +1,4 @@
-"""Folds of a composed dataset, in nnU-Net's form: a patient's cases stay together, every source is in every fold.
-
-In: each case's source and patient, or a file of the user's own. Out: a list of {"train": [...], "val": [...]}.
-"""
+"""Splits the cases of a composed dataset into folds by patient, balanced by source, in the form of nnU-Net."""
 
 import json
 import random
@@ -11,6 +8,7 @@ from pathlib import Path
 
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.errors import DataError, list_nearest_first
+from duplus_nnunet.table_files import read_json
 
 FILE_NAME = "splits_final.json"
 
@@ -20,8 +18,8 @@ Splits = list[dict[str, list[str]]]
 def split_cases(cases: Mapping[str, Case], folds: int, seed: int) -> Splits:
     """Split training cases into folds; the same cases and seed always give the same folds.
 
-    Patients, those with most cases first and else in random order, go one by one to the fold that has least of their
-    sources.
+    Patients are assigned one by one, those with most cases first and otherwise in random order, to the fold that has
+    the smallest share of their sources.
 
     Raises:
         DataError: There are fewer patients than folds.
@@ -31,37 +29,35 @@ def split_cases(cases: Mapping[str, Case], folds: int, seed: int) -> Splits:
         of_patient[cases[identifier].patient].append(identifier)
     if len(of_patient) < folds:
         raise DataError(
-            f"{len(of_patient)} patient(s) cannot be split into {folds} folds. Write fewer into the specification, "
+            f"{len(of_patient)} patient(s) cannot be split into {folds} folds. Request fewer in the specification, "
             f"`folds: {max(2, len(of_patient))}`, or add cases."
         )
     totals = Counter(case.source for case in cases.values())
     patients = sorted(of_patient)
-    random.Random(seed).shuffle(patients)  # noqa: S311 - folds are no secret
-    held: list[Counter[str]] = [Counter() for _ in range(folds)]
+    random.Random(seed).shuffle(patients)  # noqa: S311 - not used for security
+    counts: list[Counter[str]] = [Counter() for _ in range(folds)]
     chosen: list[list[str]] = [[] for _ in range(folds)]
-    for patient in sorted(patients, key=lambda one: -len(of_patient[one])):
-        mine = Counter(cases[identifier].source for identifier in of_patient[patient])
+    for patient in sorted(patients, key=lambda name: -len(of_patient[name])):
+        own = Counter(cases[identifier].source for identifier in of_patient[patient])
 
-        def weigh(fold: int, mine: Counter[str] = mine) -> tuple[float, int, int]:
-            share = sum(count * held[fold][source] / totals[source] for source, count in mine.items())
-            return round(share, 9), held[fold].total(), fold
+        def rank(fold: int, own: Counter[str] = own) -> tuple[float, int, int]:
+            share = sum(count * counts[fold][source] / totals[source] for source, count in own.items())
+            return round(share, 9), counts[fold].total(), fold
 
-        fold = min(range(folds), key=weigh)
-        held[fold].update(mine)
+        fold = min(range(folds), key=rank)
+        counts[fold].update(own)
         chosen[fold] += of_patient[patient]
     return [{"train": sorted(set(cases) - set(fold)), "val": sorted(fold)} for fold in chosen]
 
 
 def read_splits(file: Path, cases: Mapping[str, Case]) -> Splits:
-    """Read a split of the user's own.
+    """Read folds that the user defined.
 
     Raises:
-        DataError: It is not of nnU-Net's form, names an unknown case, or has a patient on both sides.
+        DataError: The file does not have the form of nnU-Net's, names an unknown case, or has a patient in both the
+            training and the validation cases of a fold.
     """
-    try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}). Mend `splits` in the specification, or the file.") from error
+    splits = read_json(file, "Correct `splits` in the specification, or the file.")
     if not isinstance(splits, list) or not splits or not all(_is_fold(fold) for fold in splits):
         raise DataError(f'{file}: expected a list of folds such as [{{"train": ["CASE"], "val": ["CASE"]}}, ...].')
     for index, fold in enumerate(splits):
@@ -70,23 +66,23 @@ def read_splits(file: Path, cases: Mapping[str, Case]) -> Splits:
 
 
 def check_preprocessed(folder: Path, splits: Splits) -> None:
-    """Check that an earlier split, which nnU-Net copied when it preprocessed the data, is still this one.
+    """Check that the folds which nnU-Net copied when it preprocessed the data are the same.
 
     Raises:
-        DataError: It is another one, over which nnU-Net's planning would stop without a message.
+        DataError: They differ, in which case nnU-Net's planning would stop without a message.
     """
     file = folder / FILE_NAME
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))[: len(splits)]
-        same = [_freeze(fold) for fold in known] == [_freeze(fold) for fold in splits]
+        earlier = json.loads(file.read_text(encoding="utf-8"))[: len(splits)]
+        same = [_freeze(fold) for fold in earlier] == [_freeze(fold) for fold in splits]
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError):
         same = False
     if not same:
         raise DataError(
-            f"{file} holds another split, of data preprocessed earlier, and nnU-Net would refuse to plan. Remove "
-            f"{folder}, or compose under another number."
+            f"{file} holds other folds, of data preprocessed earlier, and nnU-Net would refuse to plan. Remove "
+            f"{folder}, or compose with another number."
         )
 
 
@@ -110,14 +106,14 @@ def _check_fold(where: str, fold: Mapping[str, list[str]], cases: Mapping[str, C
             if name not in cases:
                 near = ", ".join(repr(other) for other in list_nearest_first(name, cases)[:3])
                 raise DataError(f"{where}: there is no training case {name!r} ({part}). Nearest: {near}.")
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise DataError(f"{where}: {twice[0]!r} stands twice in {part}. Remove one.")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DataError(f"{where}: {repeated[0]!r} occurs twice in {part}. Remove one.")
     trained = {cases[name].patient: name for name in fold["train"]}
     for name in fold["val"]:
         patient = cases[name].patient
         if patient in trained:
             raise DataError(
                 f"{where}: the patient {patient!r} is in train (case {trained[patient]!r}) and in val (case {name!r}), "
-                "so the validation would not be of new patients. Move one of them."
+                "so that the validation would not be on held-out patients. Move one of them."
             )

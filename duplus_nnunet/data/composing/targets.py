@@ -1,12 +1,9 @@
-"""One list of targets from several sources': those of the same meaning become one, all others stay apart.
-
-In: sources with their prompts, and what the user decided. Out: united targets, in the order in which they were met.
-"""
+"""Merges the targets of several sources: targets with the same meaning become one, all others stay separate."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from duplus_nnunet.data.composing.origins import IGNORE, Origin, find_dataset
+from duplus_nnunet.data.composing.source_datasets import IGNORE, SourceDataset, find_dataset
 from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.prompt_registry import Target, match_target
@@ -16,23 +13,23 @@ _SIDES = {"left", "right"}
 
 
 @dataclass(frozen=True)
-class United:
+class MergedTarget:
     """A target of the composed dataset.
 
     Attributes:
         target: Its texts; the label is the name.
-        members: The target of each source that has it, by the source's dataset.
-        words: Normalised names and synonyms by which a target of another source is known to be the same.
+        members: The target of each source that has it, by the dataset of the source.
+        words: Normalised names and synonyms by which targets of other sources are recognised as the same.
     """
 
     target: Target
     members: Mapping[str, Target]
     words: frozenset[str]
 
-    def contains(self, other: "United") -> bool:
-        """Tell whether by their names this one is a wider term, such as "kidneys" beside "left kidney".
+    def contains(self, other: "MergedTarget") -> bool:
+        """Whether the name of this target is a wider term than the other's, such as "kidneys" and "left kidney".
 
-        Of two that one source tells apart nothing is said: there its label map decides.
+        False if one source has both targets: there, its label map decides.
         """
         if self.members.keys() & other.members.keys():
             return False
@@ -40,76 +37,77 @@ class United:
         return mine < others and bool(mine - _SIDES)
 
 
-def unite_targets(origins: Sequence[Origin], spec: Spec) -> list[United]:
-    """Unite the sources' targets.
+def merge_targets(sources: Sequence[SourceDataset], spec: Spec) -> list[MergedTarget]:
+    """Merge the targets of all sources, in the order in which they first occur.
 
     Raises:
-        DataError: The specification names an unknown source or target, nothing is left, or a target may be any of two.
+        DataError: The specification names an unknown source or target, all targets of a source are skipped, or a target
+            matches more than one target of the other sources.
     """
-    skipped = {dataset: set(names) for dataset, names in _resolve(origins, spec.skip, "skip")}
-    renamed = {dataset: dict(names) for dataset, names in _resolve(origins, spec.targets, "targets")}
-    united: list[United] = []
-    for origin in origins:
-        kept = [target for target in origin.entry.targets if target.name not in skipped.get(origin.dataset, ())]
+    skipped = {dataset: set(names) for dataset, names in _resolve(sources, spec.skip, "skip")}
+    renamed = {dataset: dict(names) for dataset, names in _resolve(sources, spec.targets, "targets")}
+    merged_targets: list[MergedTarget] = []
+    for source in sources:
+        kept = [target for target in source.entry.targets if target.name not in skipped.get(source.dataset, ())]
         if not kept:
-            raise DataError(f"All targets of {origin.dataset} are skipped. Keep one, or leave the source out.")
+            raise DataError(f"All targets of {source.dataset} are skipped. Keep one, or leave the source out.")
         for target in kept:
-            _add(united, origin, target, renamed.get(origin.dataset, {}).get(target.name))
-    return _pair(_distinguish(united))
+            _add(merged_targets, source, target, renamed.get(source.dataset, {}).get(target.name))
+    return _pair(_distinguish(merged_targets))
 
 
 def _resolve(
-    origins: Sequence[Origin], given: Mapping[int | str, Iterable[str]], where: str
+    sources: Sequence[SourceDataset], given: Mapping[int | str, Iterable[str]], where: str
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield, for each source of the specification, the names of the targets meant, each with what was given for it."""
-    by_dataset = {origin.dataset: origin for origin in origins}
+    """Yield, for each source in a part of the specification, its values by the names of the targets they are for."""
+    by_dataset = {source.dataset: source for source in sources}
     for key, words in given.items():
-        origin = by_dataset[find_dataset(key, by_dataset, where)]
+        source = by_dataset[find_dataset(key, by_dataset, where)]
         values = words if isinstance(words, Mapping) else {word: word for word in words}
         names = {}
         for word, value in values.items():
             try:
-                names[match_target(word, origin.entry.targets)] = value
+                names[match_target(word, source.entry.targets)] = value
             except PromptError as error:
-                raise DataError(f"`{where}` of the specification, {origin.dataset}: {error}") from error
-        yield origin.dataset, names
+                raise DataError(f"`{where}` of the specification, {source.dataset}: {error}") from error
+        yield source.dataset, names
 
 
-def _add(united: list[United], origin: Origin, target: Target, new_name: str | None) -> None:
+def _add(merged_targets: list[MergedTarget], source: SourceDataset, target: Target, new_name: str | None) -> None:
     name = new_name or target.name
     if normalise(name) in ("background", IGNORE):
-        raise DataError(f"{origin.dataset}: a target cannot be called {name!r}, which nnU-Net reserves.")
+        raise DataError(f"{source.dataset}: a target cannot be called {name!r}, which nnU-Net reserves.")
     words = frozenset(map(normalise, (name,) if new_name else (name, *target.synonyms)))
-    places = _find(united, words, normalise(name))
-    if len(places) > 1:
-        listed = " or ".join(repr(united[place].target.name) for place in places)
-        raise DataError(f"The target {name!r} of {origin.dataset} may be {listed}. {_say_remedy(origin, target)}")
-    if not places:
-        united.append(United(replace(target, name=name, label=name), {origin.dataset: target}, words))
+    matches = _find(merged_targets, words, normalise(name))
+    if len(matches) > 1:
+        listed = " or ".join(repr(merged_targets[index].target.name) for index in matches)
+        raise DataError(f"The target {name!r} of {source.dataset} matches {listed}. {_describe_remedy(source, target)}")
+    if not matches:
+        merged_targets.append(MergedTarget(replace(target, name=name, label=name), {source.dataset: target}, words))
         return
-    known = united[places[0]]
-    if origin.dataset in known.members:
+    known = merged_targets[matches[0]]
+    if source.dataset in known.members:
         raise DataError(
-            f"The targets {known.members[origin.dataset].name!r} and {target.name!r} of {origin.dataset} would both be "
-            f"{known.target.name!r}. {_say_remedy(origin, target)}"
+            f"The targets {known.members[source.dataset].name!r} and {target.name!r} of {source.dataset} would both be "
+            f"{known.target.name!r}. {_describe_remedy(source, target)}"
         )
-    united[places[0]] = United(
-        _merge(known.target, target), {**known.members, origin.dataset: target}, known.words | words
+    merged_targets[matches[0]] = MergedTarget(
+        _merge(known.target, target), {**known.members, source.dataset: target}, known.words | words
     )
 
 
-def _find(united: Sequence[United], words: frozenset[str], name: str) -> list[int]:
-    """Find what a target is the same as: by name if there is one of that name, else by any word."""
-    by_name = [place for place, one in enumerate(united) if normalise(one.target.name) == name]
-    return by_name or [place for place, one in enumerate(united) if one.words & words]
+def _find(merged_targets: Sequence[MergedTarget], words: frozenset[str], name: str) -> list[int]:
+    """Find the targets that a target is the same as: by name if one has that name, else by any name or synonym."""
+    by_name = [index for index, merged in enumerate(merged_targets) if normalise(merged.target.name) == name]
+    return by_name or [index for index, merged in enumerate(merged_targets) if merged.words & words]
 
 
-def _say_remedy(origin: Origin, target: Target) -> str:
-    return f"Say which in the specification: `targets: {{{origin.dataset}: {{{target.label}: NAME}}}}`."
+def _describe_remedy(source: SourceDataset, target: Target) -> str:
+    return f"Name it in the specification: `targets: {{{source.dataset}: {{{target.label}: NAME}}}}`."
 
 
 def _merge(first: Target, second: Target) -> Target:
-    """Join the texts. Where one source leaves a target out of some cases without a meaning, so does the whole."""
+    """Join the texts; a label missing from a case means "not annotated" if it does so in either source."""
     return replace(
         first,
         synonyms=(*first.synonyms, *((second.name,) if second.name != first.name else ()), *second.synonyms),
@@ -119,15 +117,15 @@ def _merge(first: Target, second: Target) -> Target:
     )
 
 
-def _distinguish(united: Sequence[United]) -> list[United]:
-    """Let no two targets go by one text: names come first, then synonyms and paraphrases in order."""
-    taken = {normalise(one.target.name) for one in united}
+def _distinguish(merged_targets: Sequence[MergedTarget]) -> list[MergedTarget]:
+    """Remove synonyms and paraphrases that another target already has, so that each text names one target only."""
+    taken = {normalise(merged.target.name) for merged in merged_targets}
     worded: set[str] = set()
     result = []
-    for one in united:
-        synonyms = _take_new(one.target.synonyms, taken)
-        target = replace(one.target, synonyms=synonyms, paraphrases=_take_new(one.target.paraphrases, worded))
-        result.append(replace(one, target=target))
+    for merged in merged_targets:
+        synonyms = _take_new(merged.target.synonyms, taken)
+        target = replace(merged.target, synonyms=synonyms, paraphrases=_take_new(merged.target.paraphrases, worded))
+        result.append(replace(merged, target=target))
     return result
 
 
@@ -140,25 +138,34 @@ def _take_new(texts: Iterable[str], taken: set[str]) -> tuple[str, ...]:
     return tuple(new)
 
 
-def _pair(united: Sequence[United]) -> list[United]:
-    """Point partners at united targets, where both sides are there."""
+def _pair(merged_targets: Sequence[MergedTarget]) -> list[MergedTarget]:
+    """Set the partners of merged targets, where both sides exist."""
     partners: dict[str, str] = {}
-    for one in united:
-        for dataset, member in one.members.items():
+    for merged in merged_targets:
+        for dataset, member in merged.members.items():
             other = next(
-                (two for two in united if dataset in two.members and two.members[dataset].name == member.partner), None
+                (
+                    candidate
+                    for candidate in merged_targets
+                    if dataset in candidate.members and candidate.members[dataset].name == member.partner
+                ),
+                None,
             )
             if other is not None:
-                partners.setdefault(one.target.name, other.target.name)
-        if all(member.partner is None for member in one.members.values()):
-            others = (two.target.name for two in united if not one.members.keys() & two.members.keys())
-            other_side = find_partner(one.target.name, others)
+                partners.setdefault(merged.target.name, other.target.name)
+        if all(member.partner is None for member in merged.members.values()):
+            others = (
+                candidate.target.name
+                for candidate in merged_targets
+                if not merged.members.keys() & candidate.members.keys()
+            )
+            other_side = find_partner(merged.target.name, others)
             if other_side is not None:
-                partners.setdefault(one.target.name, other_side)
+                partners.setdefault(merged.target.name, other_side)
     return [
-        replace(one, target=replace(one.target, partner=partner if partners.get(partner or "") == name else None))
-        for one in united
-        for name, partner in [(one.target.name, partners.get(one.target.name))]
+        replace(merged, target=replace(merged.target, partner=partner if partners.get(partner or "") == name else None))
+        for merged in merged_targets
+        for name, partner in [(merged.target.name, partners.get(merged.target.name))]
     ]
 
 

@@ -1,4 +1,4 @@
-"""A composed dataset on disk: a plan goes in, a raw dataset that nnU-Net reads comes out, whole or not at all."""
+"""Writes a planned dataset to disk as a raw dataset of nnU-Net, completely or not at all."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
 from duplus_nnunet.data.composing.labels import LabelSummary
-from duplus_nnunet.data.composing.look import carry_out_all, tabulate
 from duplus_nnunet.data.composing.plan import Plan
+from duplus_nnunet.data.composing.processing import build_case_table, process_cases
 from duplus_nnunet.data.composing.record import FILE_NAME as RECORD
-from duplus_nnunet.data.composing.record import describe, hash_prompts, read_record
+from duplus_nnunet.data.composing.record import describe_plan, hash_prompts, read_record
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, find_entry
@@ -24,29 +24,29 @@ from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 EDITED_PROMPTS = "prompts.before.yaml"
 _REORIENTING = "SimpleITKIOWithReorient"
 _ALREADY_REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
-# nnU-Net's reorienting reader writes 8 bits, and 255 is what it counts as one too many.
+# nnU-Net's reorienting reader writes 8 bits, and does not accept 255.
 _MOST_VALUES = 254
 
 
 def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> CaseTable:
-    """Write a dataset; what stood in the folder before is replaced only once everything is there.
+    """Write a dataset; an earlier one in the folder is replaced only when the new one is complete.
 
     Args:
-        plan: What to write.
-        folder: Where to.
+        plan: The planned dataset.
+        folder: Folder to write it to.
         update: Called after each case.
 
     Raises:
-        DataError: A case cannot be used, or the disk cannot be written to. Nothing is left behind then.
+        DataError: A case cannot be used, or the disk cannot be written to; nothing is left behind.
     """
-    record = describe(plan)
+    record = describe_plan(plan)
     with _new_folder(folder) as new:
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             if name.endswith("Tr") or any(case.is_test for case in plan.cases.values()):
                 (new / name).mkdir()
-        found = look(plan, new, update)
-        table = tabulate(plan, found)
-        dataset_json = build_dataset_json(plan, found)
+        summaries = examine_cases(plan, new, update)
+        table = build_case_table(plan, summaries)
+        dataset_json = build_dataset_json(plan, summaries)
         _write_json(new / "dataset.json", dataset_json)
         (new / PROMPTS).write_text(write_draft(build_entry(plan)), encoding="utf-8")
         _check_prompts(plan, dataset_json, new)
@@ -57,33 +57,32 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
     return table
 
 
-def look(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, LabelSummary]:
-    """Look at every case, and write it if there is a folder to write to."""
-    found = carry_out_all(list(plan.jobs(folder)), update)
-    return dict(zip(plan.cases, found, strict=True))
+def examine_cases(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, LabelSummary]:
+    """Check every case, and write it if there is a folder to write to; return a summary of each by its name."""
+    summaries = process_cases(list(plan.jobs(folder)), update)
+    return dict(zip(plan.cases, summaries, strict=True))
 
 
 def build_entry(plan: Plan) -> Entry:
     """Collect the prompts of all sources."""
-    # A context's channel tells those of one source apart; here each case's context stands in the table of cases.
+    # The channel distinguishes the contexts of one source; in a composed dataset the table of cases does that.
     contexts = {key: replace(context, name=key, channel=None) for key, context in plan.contexts.items()}
-    entries = [origin.entry for origin in plan.origins]
+    entries = [source.entry for source in plan.sources]
     return Entry(
         dataset=plan.dataset,
         contexts=contexts,
         default_context=next(iter(contexts)),
-        targets=tuple(one.target for one in plan.values.targets),
+        targets=tuple(merged.target for merged in plan.values.targets),
         origin=f"composed of {', '.join(entry.dataset for entry in entries)}",
         source="; ".join(dict.fromkeys(entry.source for entry in entries if entry.source)),
     )
 
 
-def build_dataset_json(plan: Plan, found: Mapping[str, LabelSummary]) -> dict[str, Any]:
+def build_dataset_json(plan: Plan, summaries: Mapping[str, LabelSummary]) -> dict[str, Any]:
     """Build dataset.json.
 
     Raises:
-        DataError: Images run in different directions, and there are more labels than the reader that undoes it can
-            write.
+        DataError: Images differ in orientation, and there are more label values than the reorienting reader can write.
     """
     content: dict[str, Any] = {
         "channel_names": dict(plan.channel_names),
@@ -93,39 +92,42 @@ def build_dataset_json(plan: Plan, found: Mapping[str, LabelSummary]) -> dict[st
     }
     if plan.values.class_order is not None:
         content["regions_class_order"] = plan.values.class_order
-    reader = _choose_reader(plan, found)
+    reader = _choose_reader(plan, summaries)
     if reader is not None:
         content["overwrite_image_reader_writer"] = reader
     return content
 
 
-def _choose_reader(plan: Plan, found: Mapping[str, LabelSummary]) -> str | None:
-    """Choose a reader that turns all images the same way, so that left is on the same side of every array."""
-    readers = {origin.reader for origin in plan.origins}
+def _choose_reader(plan: Plan, summaries: Mapping[str, LabelSummary]) -> str | None:
+    """Choose a reader that gives all images the same orientation, so that left is on the same side of every array."""
+    readers = {source.reader for source in plan.sources}
     reader = readers.pop() if len(readers) == 1 else None
-    examples = {one.orientation: name for name, one in found.items()}
+    examples = {summary.orientation: name for name, summary in summaries.items()}
     if len(examples) > 1 and reader not in _ALREADY_REORIENTING:
         reader = _REORIENTING
     if reader == _REORIENTING and plan.values.largest > _MOST_VALUES:
         listed = ", ".join(f"{orientation} ({name})" for orientation, name in sorted(examples.items()))
         raise DataError(
-            f"The images run in different directions, {listed}, for which nnU-Net's reader {_REORIENTING} is needed; "
+            f"The images differ in orientation, {listed}, for which nnU-Net's reader {_REORIENTING} is needed; "
             f"it writes at most {_MOST_VALUES} label values, but there are {plan.values.largest}. Reorient the images "
-            "to one direction, or leave out targets by `skip` in the specification."
+            "to one orientation, or leave out targets with `skip` in the specification."
         )
     return reader
 
 
 def _check_prompts(plan: Plan, dataset_json: Mapping[str, Any], folder: Path) -> None:
-    """Read the prompts back as planning will."""
+    """Check that planning will read the same prompts."""
     entry = find_entry(plan.dataset, dataset_json, folder)
-    names = [one.target.name for one in plan.values.targets]
+    names = [merged.target.name for merged in plan.values.targets]
     if list(entry.contexts) != list(plan.contexts) or [target.name for target in entry.targets] != names:
-        raise DataError(f"The composed prompts have {list(entry.contexts)} and {entry.targets}; expected others.")
+        raise DataError(
+            f"The composed prompts.yaml has the contexts {list(entry.contexts)} and the targets "
+            f"{[target.name for target in entry.targets]}; expected {list(plan.contexts)} and {names}."
+        )
 
 
 def _keep_edited_prompts(folder: Path, new: Path) -> None:
-    """Keep a copy of prompts that the user edited in the dataset that is being replaced."""
+    """Keep a copy of a prompts.yaml that the user edited in the dataset that is being replaced."""
     record = read_record(folder)
     current = hash_prompts(folder)
     if record is not None and current not in (None, record.get("written_prompts"), hash_prompts(new)):
@@ -138,17 +140,19 @@ def _write_json(file: Path, content: Any) -> None:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder beside the one meant, and give it that name at the end; remove it if anything fails."""
+    """Create a temporary folder beside the given one and rename it at the end; remove it if anything fails."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("writing", "old"))
     try:
         new.mkdir()
     except FileExistsError as error:
         raise DataError(
-            f"{new} exists: {folder.name} is being composed by another process, or was when it was killed. Wait for "
-            "it, or remove that folder."
+            f"{new} exists: another process is composing {folder.name}, or was killed while composing it. Wait for "
+            "it to end, or remove that folder."
         ) from error
     except OSError as error:
-        raise DataError(f"{new} cannot be made ({error.strerror}). Check that nnUNet_raw can be written to.") from error
+        raise DataError(
+            f"{new} cannot be created ({error.strerror}). Check that nnUNet_raw can be written to."
+        ) from error
     try:
         yield new
         _swap(folder, new, old)

@@ -1,1 +1,1 @@
-"""The command line of `duplus survival`."""
+"""The command `duplus survival`."""

@@ -1,4 +1,4 @@
-"""`duplus survival`: what a clinical table means, whether prognosis can be learned from it, and what it foretells."""
+"""The command `duplus survival`: drafts and checks a clinical table, and evaluates survival models."""
 
 import argparse
 import json
@@ -7,11 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duplus_nnunet.survival.command.importance import check_options, write_importance
-from duplus_nnunet.survival.command.masks import add_finding, add_options, draft_masks
-from duplus_nnunet.survival.command.models import arrange
+from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
 from duplus_nnunet.survival.command.predict import add_action as add_predict
 from duplus_nnunet.survival.command.split import add_action as add_split
+from duplus_nnunet.survival.command.trained_models import arrange, check_options, write_importance
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
@@ -22,55 +21,60 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.records.table import Rows
 
 _DESCRIPTION = """\
-A dataset for prognosis is a raw nnU-Net dataset with clinical.csv beside its dataset.json: a row a patient, with the
-time to the event or the end of follow-up, what happened then, and what was known before treatment. clinical.yaml says
-what its columns mean.
+Predict survival from clinical records and images. A dataset for survival analysis is a raw nnU-Net dataset with a
+clinical table, clinical.csv, beside its dataset.json: one row for each patient, with the time to the event or to the
+end of follow-up, the event status, and covariates known before treatment. clinical.yaml describes the columns.
 """
 _EPILOG = """\
 examples:
-  duplus survival draft 62             writes clinical.yaml beside clinical.csv, for you to correct
-  duplus survival draft 62 --masks-from MODEL_FOLDER   and label files, predicted, for images without
-  duplus survival check 62 60 61       with the images of the same patients in two more datasets
+  duplus survival draft 62             write clinical.yaml beside clinical.csv, to be corrected by hand
+  duplus survival draft 62 --masks-from MODEL_FOLDER   also predict label files for images without one
+  duplus survival check 62 60 61       check the table, with images of the same patients in two more datasets
   duplus survival check 62 --json
-  duplus survival evaluate 62 -o OUT   what the records alone foretell, by cross-validation
-  duplus survival split 62             folds by patient, for segmentation and prognosis alike
-  duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   trained prognoses beside all of that
-  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT   new patients
+  duplus survival evaluate 62 -o OUT   cross-validate prognosis from clinical records alone
+  duplus survival split 62             draw folds by patient, for segmentation and survival models
+  duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   evaluate trained survival models beside the other methods
+  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT   predict new patients
 
-draft guesses from names and values of columns, never from how well one predicts. check ends with exit code 1 if there
-are errors; nothing is dropped silently.
+draft guesses the meaning of columns from their names and values, never from their association with the outcome. check
+exits with code 1 if there are errors; no row is dropped silently.
 """
 _WIDEST = 60
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the sub-commands."""
+    """Add the sub-commands."""
     looks: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = subparsers.add_parser(
         "survival",
-        help="draft and check a clinical table, and cross-validate what records alone foretell",
+        help="survival prediction: clinical tables, cross-validation, trained models, new patients",
         description=_DESCRIPTION,
         **looks,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    what = {
-        "draft": (_draft, "write a first clinical.yaml from clinical.csv"),
-        "check": (_check, "check clinical.csv by clinical.yaml"),
-        "evaluate": (_evaluate, "cross-validate what the records alone foretell, beside Cox models and a forest"),
+    commands = {
+        "draft": (_draft, "draft clinical.yaml from clinical.csv"),
+        "check": (_check, "check clinical.csv against clinical.yaml"),
+        "evaluate": (_evaluate, "cross-validate DuPLUS survival models beside Cox models and a random survival forest"),
     }
-    for name, (action, summary) in what.items():
-        added = actions.add_parser(name, help=summary, description=summary.capitalize() + ".", **looks)
-        added.add_argument("dataset", metavar="DATASET", help="raw dataset with the table: its number, name or folder")
-        added.add_argument("more", nargs="*", metavar="MORE", help="datasets with more images of the same patients")
+    for name, (action, summary) in commands.items():
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **looks)
+        added.add_argument(
+            "dataset", metavar="DATASET", help="raw dataset with the clinical table: number, name or folder"
+        )
+        added.add_argument("more", nargs="*", metavar="MORE", help="further datasets with images of the same patients")
         added.set_defaults(run=action)
         if name == "draft":
             for column in ("patient", "time", "event", "centre"):
-                added.add_argument(f"--{column}", metavar="COLUMN", help="where the name does not tell")
-            for kind, who in (("seen", "had the event"), ("censored", "were followed without it")):
-                added.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=f"of those who {who}")
-            add_options(added)
+                added.add_argument(
+                    f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it"
+                )
+            for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
+                help_text = f"codes of patients {status}, if the draft cannot guess them"
+                added.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
+            add_mask_options(added)
             continue
-        added.add_argument("--json", action="store_true", help="print JSON")
+        added.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "evaluate":
             _add_study_options(added)
     add_split(actions, **looks)
@@ -84,16 +88,17 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FOLDER",
         type=Path,
-        help="for tables, metrics.json, pictures, a model card",
+        help="output folder for metrics.json, tables, figures and a model card",
     )
-    add("-m", "--model", metavar="FOLDER", type=Path, help="model folder of DuPLUSSurvivalTrainer: "
-        "what its folds say of whom they held out, beside all other methods on the same folds and images")  # fmt: skip
-    add("--importance", action="store_true", help="with -m and -o: what each column and the images are worth to whom "
-        "the folds held out (importance.csv)")  # fmt: skip
-    add("--folds", type=int, default=5, help="default: %(default)s")
-    add("--seeds", type=int, default=3, help="number of times that folds are drawn (default: %(default)s)")
-    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of the pooled AUC and of survival "
-        "(default: when a quarter, half and three quarters of all events had happened)")  # fmt: skip
+    add("-m", "--model", metavar="FOLDER", type=Path, help="model folder of DuPLUSSurvivalTrainer, "
+        "evaluated on the held-out patients of its folds, with the other methods on the same folds")  # fmt: skip
+    add("--importance", action="store_true", help="with -m and -o: also write the permutation importance of columns "
+        "and images in held-out patients (importance.csv)")  # fmt: skip
+    add("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
+    add("--seeds", type=int, default=3, help="number of repetitions of the cross-validation, each with its own folds "
+        "(default: %(default)s)")  # fmt: skip
+    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of pooled AUC, calibration and "
+        "predicted survival (default: quartiles of the event times)")  # fmt: skip
 
 
 def _draft(args: argparse.Namespace) -> int:
@@ -109,12 +114,12 @@ def _draft(args: argparse.Namespace) -> int:
         draft_masks(datasets[0], args)
         return 0
     if (folder / SCHEMA_NAME).exists():
-        raise DataError(f"{folder / SCHEMA_NAME} exists; it is not overwritten. Edit it, or take it away first.")
+        raise DataError(f"{folder / SCHEMA_NAME} already exists and is not overwritten. Edit it, or remove it first.")
     named = NamedColumns(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
     text = draft(read_rows(folder / TABLE_NAME), _list_cases(datasets), named)
     write_text(folder / SCHEMA_NAME, text)
     print(text)
-    print(f"Wrote {folder / SCHEMA_NAME}. Correct it, then run: duplus survival check {args.dataset}")
+    print(f"Wrote {folder / SCHEMA_NAME}. Check and correct it, then run: duplus survival check {args.dataset}")
     if args.masks_from is not None:
         draft_masks(datasets[0], args)
     return 0
@@ -132,7 +137,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, TableReport]":
-    """Read a table and its schema, and check them."""
+    """Read and check a clinical table and its schema."""
     from duplus_nnunet.survival.records.checking import check
     from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, read_schema
     from duplus_nnunet.survival.records.table import read_rows
@@ -147,11 +152,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.survival.evaluation.study import Design, run_study
     from duplus_nnunet.survival.records.cohort import Cohort
     from duplus_nnunet.survival.records.outcome import require_sksurv
+    from duplus_nnunet.survival.records.schema import SCHEMA_NAME
 
     require_sksurv()
     check_options(args.importance, args.model, args.output)
     if args.seeds < 1:
-        raise DataError("--seeds must be 1 or more.")
+        raise DataError(f"--seeds is {args.seeds}; expected 1 or more.")
     design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
     datasets = _open(args)
     rows, schema, report = _examine(datasets)
@@ -159,8 +165,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
     if not schema.covariates and args.model is None:
-        raise DataError("The schema has no covariates, so that there is nothing to foretell from. Add some.")
-    warnings = tuple(found.text for found in report.findings if found.severity == "warning")
+        raise DataError(f"{SCHEMA_NAME} has no covariates: there is nothing to predict from. Add `covariates` to it.")
+    warnings = tuple(finding.text for finding in report.findings if finding.severity == "warning")
     records, features = report.records, None
     if args.model is not None:
         arranged = arrange(args.model, records, design)
@@ -168,21 +174,22 @@ def _evaluate(args: argparse.Namespace) -> int:
         warnings += arranged.notes
     study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
     study = replace(study, notes=(*warnings, *study.notes))
-    _tell(study, design, Cohort(datasets[0].folder.name, records, schema), args)
+    _report(study, design, Cohort(datasets[0].folder.name, records, schema), args)
     if args.importance:
         print(write_importance(args.model, records, args.output), file=sys.stderr)
     return 0
 
 
-def _tell(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:
-    """Print what a study found, and write its files where they are asked for."""
-    from duplus_nnunet.survival.report.files import write_study
+def _report(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:
+    """Print the results of a study, and write its files if an output folder is given."""
     from duplus_nnunet.survival.report.metrics_json import to_plain
     from duplus_nnunet.survival.report.text import describe_study
 
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output is not None:
+        from duplus_nnunet.survival.report.files import write_study
+
         for file in write_study(study, design, cohort, args.output):
             print(f"Wrote {file}.", file=sys.stderr)
     print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study)))
@@ -195,28 +202,30 @@ def _open(args: argparse.Namespace) -> "list[RawDataset]":
 
 
 def _list_cases(datasets: "list[RawDataset]") -> list[str]:
-    """List the cases that have an image, to train on or to test on."""
+    """List the cases with an image in imagesTr or imagesTs."""
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.prompt_registry.raw_dataset import list_images, require_file_ending
 
     cases: set[str] = set()
     for dataset in datasets:
-        ending = dataset.dataset_json.get("file_ending")
-        if not isinstance(ending, str):
-            raise DataError(f'{dataset.folder / "dataset.json"} has no "file_ending". Add it, such as ".nii.gz".')
-        tail = f"_0000{ending}"
-        images = [file for part in ("imagesTr", "imagesTs") for file in Path(dataset.folder / part).glob(f"*{tail}")]
-        if not images:
-            raise DataError(f"{dataset.folder} has no image *{tail} in imagesTr or imagesTs. Images are needed.")
-        cases |= {file.name.removesuffix(tail) for file in images}
+        ending = require_file_ending(dataset.dataset_json, dataset.folder / "dataset.json")
+        folders = [dataset.folder / part for part in ("imagesTr", "imagesTs")]
+        images = [list_images(folder, ending, skip_unnumbered=True) for folder in folders]
+        identifiers = {case for listed in images for case, channels in listed.items() if 0 in channels}
+        if not identifiers:
+            raise DataError(f"{dataset.folder} has no image *_0000{ending} in imagesTr or imagesTs. Add the images.")
+        cases |= identifiers
     return sorted(cases)
 
 
 def _describe(report: "TableReport", rows: int) -> str:
-    lines = [f"{rows} rows, {len(report.records)} patients that can be used, {report.events} with the event."]
+    lines = [f"{rows} rows, {len(report.records)} usable patients, {report.events} with the event."]
     if set(report.centres) != {""}:
         width = min(_WIDEST, max(map(len, report.centres)))
         lines += [f"  {centre or '(no centre)':<{width}}  {count[0]} patients, {count[1]} with the event"
                   for centre, count in report.centres.items()]  # fmt: skip
     lines += [f"{finding.severity}: {finding.text}" for finding in report.findings]
-    lines.append("The table can be used." if report.is_usable else "The table cannot be used: see the errors.")
+    lines.append(
+        "The table can be used." if report.is_usable else "The table cannot be used: correct the errors above."
+    )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Masks of a segmentation model for `duplus survival draft`, and what `check` says of them."""
+"""Label files predicted by a segmentation model: `duplus survival draft --masks-from`, and their note in `check`."""
 
 import argparse
 import sys
@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.records.checking import TableReport
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what masks are drafted by."""
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for predicted label files."""
     add = parser.add_argument
-    add("--masks-from", metavar="FOLDER", type=Path, help="model folder of a DuPLUS segmentation model, which predicts "
-        "label files for images that have none; they are listed in predicted_labels.json")  # fmt: skip
-    add("--context", metavar="CONTEXT|FILE", help="what the images are to that model: a context, or a table of cases")
-    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+    add("--masks-from", metavar="FOLDER", type=Path, help="model folder of a DuPLUS segmentation model; predict label "
+        "files for images without one, and list them in predicted_labels.json")  # fmt: skip
+    add(
+        "--context", metavar="CONTEXT|FILE", help="context of the images for that model, or a table of contexts by case"
+    )
+    add("--device", help="cpu, cuda or mps (default: cuda if available)")
 
 
 def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
-    """Predict label files for a dataset's images that have none."""
+    """Predict label files for the training images of a dataset that have none."""
     from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.inference.label_drafts import draft_labels
     from duplus_nnunet.outputs.files import require_writable
@@ -33,16 +35,19 @@ def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
         print(f"Every training image of {raw.name} has a label file; none was predicted.")
         return
     print(f"Predicted {len(cases)} label file(s) into {raw.folder / 'labelsTr'}, listed in {RECORD_NAME}.")
-    sys.stderr.write("note: predicted masks are no truth: look at them, and train no segmentation on them unseen.\n")
+    sys.stderr.write(
+        "note: predicted masks are not ground truth: inspect them before use, and do not train a segmentation on them "
+        "unseen.\n"
+    )
 
 
 def add_finding(report: "TableReport", datasets: "list[RawDataset]") -> "TableReport":
-    """Say which label files are predictions."""
+    """Add a note on which label files are predictions."""
     from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted
     from duplus_nnunet.survival.records.table import Finding
 
     notes = []
     for raw in datasets:
-        found = list_predicted(raw.folder, str(raw.dataset_json.get("file_ending")))
-        notes += [Finding("note", f"{raw.name}: {describe_predicted(found)}")] if found else []
+        predicted = list_predicted(raw.folder, str(raw.dataset_json.get("file_ending")))
+        notes += [Finding("note", f"{raw.name}: {describe_predicted(predicted)}")] if predicted else []
     return replace(report, findings=(*report.findings, *notes))

@@ -1,4 +1,4 @@
-"""`duplus survival predict`: what a trained prognosis foretells of new patients."""
+"""`duplus survival predict`: predicts new patients by a trained survival model."""
 
 import argparse
 import sys
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.prediction.run import Answer
 
 _DESCRIPTION = """\
-Foretell new patients by a trained prognosis, from images, a clinical table, or both. What became of them need not be
-known: columns of time and event are not looked at. Several folds are averaged.
+Predict risk and survival of new patients by a trained survival model, from images, a clinical table, or both. Outcomes
+are not needed: columns of time and event are ignored. Predictions are averaged over folds.
 """
 _EPILOG = """\
 examples:
@@ -20,48 +20,49 @@ examples:
   duplus survival predict -m MODEL_FOLDER --clinical clinical.csv -o OUT --horizons 365 730
   duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT --explain --box 20
 
-Whoever has no row, or no image, is foretold from the other and a warning says so. Exit code 1: an image could not be
-used; all others were.
+Patients without a row in the table, or without an image, are predicted from the other source, with a warning. Exit code
+1: an image could not be used; all other patients were predicted.
 
---explain also writes explanation.csv (what each column, and the images, did to each risk) and a map of each image:
-boxes of the region around the lesion are filled by the image's mean, one after another, and the change of the risk is
-written into each. A box takes as many passes of the network as there are windows that meet it, up to eight or so, for
-each fold: hundreds of boxes are minutes on a GPU and may be hours on a CPU. --boxes bounds them; 0: no maps.
+--explain also writes explanation.csv (effect of each column, and of the images, on each patient's risk) and an
+occlusion map of each image: boxes of the region around the lesion are filled with the image mean, one at a time, and
+the change of the risk is written into each box. Each box needs one network pass for every sliding window that it
+overlaps (about eight) and for each fold: hundreds of boxes take minutes on a GPU and may take hours on a CPU. --boxes
+limits their number; 0: no maps.
 """
 
 
 def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the action."""
+    """Add the sub-command."""
     parser = actions.add_parser(
         "predict",
-        help="foretell new patients by a trained prognosis",
+        help="predict new patients by a trained survival model",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-m", "--model", metavar="FOLDER", type=Path, required=True, help="model folder of DuPLUSSurvivalTrainer")
-    add("-i", "--images", metavar="FOLDER", type=Path, help="images as in imagesTs: CASE_0000.nii.gz")
-    add("--clinical", metavar="FILE", type=Path, help="table with the columns that the model was trained with")
-    add("-o", "--output", metavar="FOLDER", type=Path, required=True, help="for tables and maps")
-    add("--fold", metavar="FOLD", nargs="+", default=(), help="folds that are averaged (default: all)")
-    add("--context", metavar="CONTEXT|FILE", help="what the images are: a context, or a table `case,context`")
-    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="days at which survival is told; none "
-        "beyond the follow-up (default: 1, 2, 3 and 5 years, as far as it went)")  # fmt: skip
-    add("--device", help="cpu, cuda or mps (default: cuda if there is one)")
-    add("--explain", action="store_true", help="which inputs drove each risk: a table, and a map of each image")
-    add("--box", metavar="MM", type=float, help="side of the maps' boxes (default: an eighth of the region's)")
-    add("--boxes", metavar="N", type=int, default=512, help="boxes of a map, at most; if there were more, they are "
-        "made larger (default: %(default)s)")  # fmt: skip
+    add("-i", "--images", metavar="FOLDER", type=Path, help="folder of images named as in imagesTs: CASE_0000.nii.gz")
+    add("--clinical", metavar="FILE", type=Path, help="clinical table with the columns that the model was trained on")
+    add("-o", "--output", metavar="FOLDER", type=Path, required=True, help="output folder for tables and maps")
+    add("--fold", metavar="FOLD", nargs="+", default=(), help="folds to average over (default: all)")
+    add("--context", metavar="CONTEXT|FILE", help="context of the images, or a table `case,context`")
+    add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="days at which survival is reported, "
+        "within the follow-up of the training (default: 1, 2, 3 and 5 years, where within it)")  # fmt: skip
+    add("--device", help="cpu, cuda or mps (default: cuda if available)")
+    add("--explain", action="store_true", help="attribute each risk to its inputs: a table, and a map of each image")
+    add("--box", metavar="MM", type=float, help="side of the boxes of a map (default: an eighth of the region's side)")
+    add("--boxes", metavar="N", type=int, default=512, help="maximum number of boxes of a map; boxes are enlarged "
+        "to stay within it (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Foretell; exit code 1 if an image could not be used."""
+    """Predict; exit code 1 if an image could not be used."""
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.survival.prediction.run import Request, predict_survival
+    from duplus_nnunet.survival.prediction.run import Request, predict_patients
 
-    answer = predict_survival(
+    answer = predict_patients(
         Request(
             args.model,
             args.output,
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             _read_occlusion(args),
         )
     )
-    _tell(answer)
+    _report(answer)
     return 1 if answer.failures else 0
 
 
@@ -83,17 +84,17 @@ def _read_occlusion(args: argparse.Namespace) -> "Occlusion | None":
     from duplus_nnunet.survival.prediction.maps import Occlusion
 
     if args.boxes < 0 or (args.box is not None and not args.box > 0):
-        raise DataError("--box must be above 0, and --boxes 0 or more.")
+        raise DataError(f"--box is {args.box}, --boxes is {args.boxes}; expected --box above 0 and --boxes 0 or more.")
     return Occlusion(args.box, args.boxes) if args.explain else None
 
 
-def _tell(answer: "Answer") -> None:
-    found = answer.prediction
-    for note in found.notes:
+def _report(answer: "Answer") -> None:
+    prediction = answer.prediction
+    for note in prediction.notes:
         print(f"note: {note}", file=sys.stderr)
-    for one in found.patients:
-        for warning in one.warnings:
-            print(f"warning: {one.patient}: {warning}", file=sys.stderr)
+    for row in prediction.patients:
+        for warning in row.warnings:
+            print(f"warning: {row.patient}: {warning}", file=sys.stderr)
     for file in answer.files:
         print(f"Wrote {file}.")
-    print(f"{len(found.patients)} patient(s) foretold; risk: higher is worse.", file=sys.stderr)
+    print(f"{len(prediction.patients)} patient(s) predicted; risk: higher is worse.", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Which inputs drove a patient's risk: in come models and patients, out comes what each input added to it.
+"""Attributes each patient's predicted risk to its inputs: columns of the clinical table and images.
 
-An input's effect is the risk as it is less the risk with that input presented as missing, as columns, tables and
-modalities were at times in training. Effects of inputs that stand for one another do not add up to the risk.
+The effect of an input is the risk minus the risk with that input set to missing, as is done at random in training
+(modality and table dropout). Effects of correlated inputs do not add up to the risk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ Tables = Sequence[FeatureTable | None]
 
 @dataclass(frozen=True)
 class Effect:
-    """What one input did to one patient's risk.
+    """Effect of one input on one patient's risk.
 
     Attributes:
-        patient: Who it is.
-        input: A column, a context of images, or all of either.
+        patient: Patient ID.
+        input: A column, an image context, or all of either.
         kind: EHR or IMAGE.
-        value: What is known; empty for images.
-        effect: Risk as it is less risk without the input, in the risk's own unit; above 0: it raised the risk.
+        value: Value of the column; empty for images.
+        effect: Risk minus risk without the input, in the unit of the risk; above 0: the input raises the risk.
     """
 
     patient: str
@@ -50,33 +50,33 @@ class _Input:
 
 
 def explain(models: Sequence[SurvivalModel], records: Sequence[Record], tables: Tables) -> list[Effect]:
-    """Measure the effect of each input that is known of each patient; what is not known has none and is left out.
+    """Measure the effect of each available input of each patient; missing inputs are left out.
 
     Args:
-        models: One a fold.
+        models: One for each fold.
         records: N patients.
-        tables: Features of their images as each fold's network sees them; None: there are none.
+        tables: Image features computed by the network of each fold; None: no images.
     """
     schema, effects = models[0].schema, []
     before = _predict_risk(models, records, tables)
-    for one in _list_inputs(schema, tables):
-        hidden = [hide_columns(record, one.columns) for record in records]
-        after = _predict_risk(models, hidden, [hide_contexts(table, one.contexts) for table in tables])
+    for part in _list_inputs(schema, tables):
+        hidden = [hide_columns(record, part.columns) for record in records]
+        after = _predict_risk(models, hidden, [hide_contexts(table, part.contexts) for table in tables])
         for row, record in enumerate(records):
-            if _is_known(one, record, tables):
-                value = _say_value(record, one, schema)
-                effects.append(Effect(record.patient, one.name, one.kind, value, float(before[row] - after[row])))
+            if _is_available(part, record, tables):
+                value = _format_value(record, part, schema)
+                effects.append(Effect(record.patient, part.name, part.kind, value, float(before[row] - after[row])))
     order = {record.patient: row for row, record in enumerate(records)}
     return sorted(effects, key=lambda effect: order[effect.patient])
 
 
 def hide_columns(record: Record, columns: Sequence[str]) -> Record:
-    """Present columns of a record as missing."""
+    """Set columns of a record to missing."""
     return replace(record, values={name: None if name in columns else value for name, value in record.values.items()})
 
 
 def hide_contexts(table: FeatureTable | None, contexts: Sequence[str]) -> FeatureTable | None:
-    """Present all images of some contexts as missing."""
+    """Set the features of all images of some contexts to missing."""
     if table is None or not contexts:
         return table
     hidden = np.array([context in contexts for context in table.contexts], bool)
@@ -85,7 +85,7 @@ def hide_contexts(table: FeatureTable | None, contexts: Sequence[str]) -> Featur
 
 
 def list_contexts(tables: Tables) -> list[str]:
-    """List the contexts of all images."""
+    """List the contexts of all images, without repetition."""
     return list(dict.fromkeys(name for table in tables if table is not None for name in table.contexts))
 
 
@@ -103,42 +103,43 @@ def _predict_risk(models: Sequence[SurvivalModel], records: Sequence[Record], ta
     return average(models, records, tables, np.zeros(1)).risk
 
 
-def _is_known(one: _Input, record: Record, tables: Tables) -> bool:
-    if one.kind == EHR:
-        return any(record.values.get(name) is not None for name in one.columns)
-    return any(_has_image(table, record.patient, one.contexts) for table in tables if table is not None)
+def _is_available(part: _Input, record: Record, tables: Tables) -> bool:
+    if part.kind == EHR:
+        return any(record.values.get(name) is not None for name in part.columns)
+    return any(_has_image(table, record.patient, part.contexts) for table in tables if table is not None)
 
 
 def _has_image(table: FeatureTable, patient: str, contexts: Sequence[str]) -> bool:
-    own = np.array([context in contexts for context in table.contexts], bool)
-    return bool((~np.isnan(table.take([patient])[0][own])).any())
+    selected = np.array([context in contexts for context in table.contexts], bool)
+    return bool((~np.isnan(table.take([patient])[0][selected])).any())
 
 
-def _say_value(record: Record, one: _Input, schema: ClinicalSchema) -> str:
-    if len(one.columns) != 1:
+def _format_value(record: Record, part: _Input, schema: ClinicalSchema) -> str:
+    if len(part.columns) != 1:
         return ""
-    value, form = record.values.get(one.columns[0]), schema.covariates[one.columns[0]]
+    value, form = record.values.get(part.columns[0]), schema.covariates[part.columns[0]]
     if form.order and isinstance(value, float):
         return str(form.order[int(value)])
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def tabulate_effects(effects: Sequence[Effect]) -> list[list[str]]:
-    """Write effects as rows of a table, the first one its head."""
+    """Return effects as rows of a table, heading first."""
     head = ["patient", "input", "kind", "value", "effect on risk"]
-    return [head, *([one.patient, one.input, one.kind, one.value, f"{one.effect:.6g}"] for one in effects)]
+    rows = [[effect.patient, effect.input, effect.kind, effect.value, f"{effect.effect:.6g}"] for effect in effects]
+    return [head, *rows]
 
 
 def measure_box_effects(
     models: Sequence[SurvivalModel], record: Record, tables: Tables, boxes: Sequence[Mapping[str, np.ndarray]]
 ) -> Numbers:
-    """Return what each of B boxes of an image adds to a patient's risk, (B); above 0: what is there raises it.
+    """Measure the effect of each of B boxes of an image on a patient's risk, (B); above 0: the box raises the risk.
 
     Args:
-        models: One a fold.
-        record: Of the patient.
-        tables: Features as each fold's network sees them, the image whole.
-        boxes: For each fold, `{name of a box: features (I) of the patient with that box filled}`, in one order.
+        models: One for each fold.
+        record: Record of the patient.
+        tables: Features of the unchanged image, computed by the network of each fold.
+        boxes: For each fold, `{name of a box: features (I) of the patient with that box filled}`, in the same order.
     """
     before = _predict_risk(models, [record], tables)[0]
     names = list(boxes[0])

@@ -1,6 +1,6 @@
-"""Each centre foretold by the others: in come patients of several centres, out come scores of each and of all.
+"""Leave-one-centre-out validation: predicts the patients of each centre by models of all other centres.
 
-A centre with few events tells nothing by itself: it is only learned from.
+Centres with too few events are used for training only.
 """
 
 from collections import Counter
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
-from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, describe
+from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, summarise_samples
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import SEEN, Record
 
@@ -20,12 +20,12 @@ _LEAST_LEFT = 2
 
 @dataclass(frozen=True)
 class Centre:
-    """One centre that was left out.
+    """Scores of one left-out centre.
 
     Attributes:
-        name: Of the centre.
-        patients: How many it has.
-        events: In how many of them the event was seen.
+        name: Name of the centre.
+        patients: Number of patients.
+        events: Number of patients with the event.
         scores: By method and score.
     """
 
@@ -37,13 +37,13 @@ class Centre:
 
 @dataclass(frozen=True)
 class Centres:
-    """What came out.
+    """Result of leaving centres out.
 
     Attributes:
-        centres: Each that was left out.
-        scores: Of all of them together, by method and score; patients are compared within their centre.
-        differences: The first method less each other one.
-        notes: What a reader has to know.
+        centres: Scores of each left-out centre.
+        scores: All left-out centres together, by method and score; patients are compared within their centre.
+        differences: The first method minus each other method.
+        notes: Remarks for the reader.
     """
 
     centres: tuple[Centre, ...]
@@ -53,25 +53,27 @@ class Centres:
 
 
 def choose_centres(records: Sequence[Record], horizon: float) -> tuple[dict[str, Fold], tuple[str, ...]]:
-    """Choose the centres that can be left out, and say why others cannot.
+    """Choose the centres that can be left out.
 
     Args:
-        records: One a patient; an empty centre is none.
-        horizon: The last one, in days; the other centres must have followed somebody beyond it.
+        records: One for each patient; an empty centre means that it is not known.
+        horizon: The last horizon, in days; a patient of another centre must have been followed beyond it.
 
     Returns:
-        A fold by centre, and a sentence for each centre that is not left out.
+        A fold for each centre that is left out, and a sentence for each one that is not.
     """
     sizes = Counter(record.centre for record in records if record.centre)
     folds, notes = {}, []
     for name in sorted(sizes) if len(sizes) > 1 else ():
-        test = tuple(place for place, record in enumerate(records) if record.centre == name)
-        train = tuple(place for place, record in enumerate(records) if record.centre != name)
-        events, left = (sum(records[place].event == SEEN for place in places) for places in (test, train))
+        test = tuple(row for row, record in enumerate(records) if record.centre == name)
+        train = tuple(row for row, record in enumerate(records) if record.centre != name)
+        events, training_events = (sum(records[row].event == SEEN for row in rows) for rows in (test, train))
         if events < LEAST_EVENTS:
-            notes.append(f"The centre {name!r} has {events} patient(s) with the event, too few to be foretold alone.")
-        elif left < _LEAST_LEFT or max(records[place].time for place in train) <= horizon:
-            notes.append(f"Without the centre {name!r} there are too few events, or nobody is followed long enough.")
+            notes.append(f"The centre {name!r} has {events} patient(s) with the event, too few to be evaluated alone.")
+        elif training_events < _LEAST_LEFT or max(records[row].time for row in train) <= horizon:
+            notes.append(
+                f"Without the centre {name!r}, too few events or too short a follow-up would be left to train on."
+            )
         else:
             folds[name] = Fold(train, test)
     return folds, tuple(notes)
@@ -80,38 +82,39 @@ def choose_centres(records: Sequence[Record], horizon: float) -> tuple[dict[str,
 def leave_centres_out(
     base: CrossValidation, methods: Mapping[str, Method], counts: Numbers, show: Callable[[str], None]
 ) -> Centres:
-    """Foretell each centre by models of all others.
+    """Predict each centre by models of all other centres.
 
     Args:
-        base: Its folds are one a centre.
+        base: Cross-validation with one fold for each centre.
         methods: By name; differences are to the first.
-        counts: How often each patient is drawn, (1 + B, N).
-        show: Takes a line for each method that is done.
+        counts: How often each patient is in each bootstrap sample, (1 + B, N).
+        show: Called with a line for each finished method.
     """
-    place = replace(base, times=choose_times(base.outcome, base.folds, list(base.times.horizons)))
-    rows: dict[str, dict[str, list[Numbers]]] = {}
-    each: dict[str, list[dict[str, Numbers]]] = {}
+    cv = replace(base, times=choose_times(base.outcome, base.folds, list(base.times.horizons)))
+    pooled: dict[str, dict[str, list[Numbers]]] = {}
+    of_centres: dict[str, list[dict[str, Numbers]]] = {}
     notes: dict[str, None] = {}
     for name, method in methods.items():
-        result = cross_validate(name, method, place)
+        result = cross_validate(name, method, cv)
         notes |= dict.fromkeys(result.notes)
-        rows[name] = {score: [values] for score, values in result.pool(place.folds, counts).items()}
-        each[name] = [result.choose(number).pool([fold], counts) for number, fold in enumerate(place.folds)]
+        pooled[name] = {score: [values] for score, values in result.pool(cv.folds, counts).items()}
+        of_centres[name] = [result.choose(number).pool([fold], counts) for number, fold in enumerate(cv.folds)]
         show(f"{name}, centres left out")
-    scores, differences = conclude(average_seeds(rows), next(iter(methods)), len(place.held))
-    centres = tuple(_describe_centre(place, number, each) for number in range(len(place.folds)))
+    scores, differences = conclude(average_seeds(pooled), next(iter(methods)), len(cv.held))
+    centres = tuple(_describe_centre(cv, number, of_centres) for number in range(len(cv.folds)))
     return Centres(centres, scores, differences, merge_notes(notes))
 
 
 def _describe_centre(
-    place: CrossValidation, number: int, each: Mapping[str, Sequence[Mapping[str, Numbers]]]
+    cv: CrossValidation, number: int, of_centres: Mapping[str, Sequence[Mapping[str, Numbers]]]
 ) -> Centre:
-    test = place.folds[number].test
+    test = cv.folds[number].test
     means = average_seeds(
-        {name: {score: [values] for score, values in found[number].items()} for name, found in each.items()}
+        {name: {score: [values] for score, values in drawn[number].items()} for name, drawn in of_centres.items()}
     )
     scores = {
-        name: {score: describe(values, len(test)) for score, values in found.items()} for name, found in means.items()
+        name: {score: summarise_samples(values, len(test)) for score, values in drawn.items()}
+        for name, drawn in means.items()
     }
-    events = sum(place.records[one].event == SEEN for one in test)
-    return Centre(place.records[test[0]].centre, len(test), events, scores)
+    events = sum(cv.records[row].event == SEEN for row in test)
+    return Centre(cv.records[test[0]].centre, len(test), events, scores)

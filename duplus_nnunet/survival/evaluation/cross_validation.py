@@ -1,6 +1,6 @@
-"""One cross-validation of one method: in come folds, out come held-out predictions and sums of scores.
+"""Cross-validates one method: predictions for held-out patients and the sums that scores are made of.
 
-Whatever the method, its training fold is all that it learns from; risk groups are cut by training risks.
+A method is fitted on the training patients of each fold only; the risk cut-off comes from their risks too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from duplus_nnunet.survival.evaluation.metrics import (
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_known
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
@@ -35,12 +35,12 @@ Method = Callable[[Task], Forecast]
 
 @dataclass(frozen=True)
 class Times:
-    """When survival is asked for, in days, ascending each.
+    """Times at which survival is predicted, in days, each ascending.
 
     Attributes:
-        grid: Over which Brier scores are integrated.
-        horizons: At which survival is reported.
-        curve: From 0 to the end of follow-up, for curves and median times.
+        grid: Times over which Brier scores are integrated.
+        horizons: Times at which survival is reported.
+        curve: Times of survival curves and median survival, from 0 to the end of follow-up.
     """
 
     grid: Numbers
@@ -48,28 +48,28 @@ class Times:
     curve: Numbers
 
     def join(self) -> Numbers:
-        """Put them one after the other."""
+        """Concatenate grid, horizons and curve, (T)."""
         return np.concatenate([self.grid, self.horizons, self.curve])
 
     def part(self, survival: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Part survival at `join` times, (N, T), again."""
+        """Split survival at the times of `join`, (N, T), into survival on grid, horizons and curve."""
         at_grid, at_horizons, at_curve = np.split(survival, np.cumsum([len(self.grid), len(self.horizons)]), axis=1)
         return at_grid, at_horizons, at_curve
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What all methods of a cross-validation share.
+    """Data and folds of a cross-validation, shared by all methods.
 
     Attributes:
-        records: One a patient.
-        outcome: Of the same.
+        records: One for each patient.
+        outcome: Outcomes of the same patients.
         schema: Types of covariates.
-        folds: Places of records.
-        images: Of each fold, or None.
-        seed: Of whatever is drawn.
-        times: When survival is asked for.
-        settings: Of our own model with images.
+        folds: Indices of records.
+        images: Image features for each fold; None: no images.
+        seed: Random seed.
+        times: Times at which survival is predicted.
+        settings: Settings of the DuPLUS model.
     """
 
     records: Sequence[Record]
@@ -83,26 +83,26 @@ class CrossValidation:
 
     @property
     def held(self) -> list[int]:
-        """Places of all held-out patients, fold by fold."""
-        return [place for fold in self.folds for place in fold.test]
+        """Indices of all held-out patients, fold by fold."""
+        return [row for fold in self.folds for row in fold.test]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a method predicted of one held-out patient.
+    """Prediction of one method for one held-out patient.
 
     Attributes:
-        method: Its name.
-        seed: Of the split.
+        method: Name of the method.
+        seed: Seed of the folds.
         fold: Number of the fold.
-        patient: Who it is.
+        patient: Patient ID.
         risk: Higher is worse; comparable within a fold only.
-        survival: Probability to be free of the event at each horizon.
-        curve: The same at each time of the curves.
-        median: Days by which the probability has fallen to one half; None if it has not by the end of follow-up.
-        group: HIGH or LOW, as the risk lies above the training patients' cut or not; empty without a cut.
-        missing: Number of covariates that are not known of the patient.
-        warnings: In what the patient differs from all that were trained on.
+        survival: Probability of being event-free at each horizon.
+        curve: Probability of being event-free at each time of the curve.
+        median: Median survival in days; None if it is not reached by the end of follow-up.
+        group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
+        missing: Number of missing covariates.
+        warnings: Values outside the range seen in training, and missing inputs.
     """
 
     method: str
@@ -120,12 +120,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method did in a cross-validation.
+    """Result of one method in a cross-validation.
 
     Attributes:
-        sums: By score, one a fold.
+        sums: Sums of each fold, by score.
         held: Predictions, in the order of `CrossValidation.held`.
-        notes: What a reader has to know.
+        notes: Remarks for the reader.
     """
 
     sums: Mapping[str, Sequence[Sums]]
@@ -133,17 +133,17 @@ class MethodResult:
     notes: tuple[str, ...]
 
     def pool(self, folds: Sequence[Fold], counts: Numbers) -> dict[str, Numbers]:
-        """Pool folds in each draw, counts (1 + B, N), by score."""
+        """Return each score over all folds together, in each bootstrap sample of counts (1 + B, N)."""
         drawn = [counts[:, list(fold.test)] for fold in folds]
         return {score: pool(parts, drawn) for score, parts in self.sums.items()}
 
     def choose(self, number: int) -> "MethodResult":
-        """Keep the sums of one fold."""
+        """Return the result with the sums of one fold only."""
         return replace(self, sums={score: [parts[number]] for score, parts in self.sums.items()})
 
 
 def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[float]) -> Times:
-    """Choose when survival is asked for; Brier scores are integrated from the first seen event to the last horizon.
+    """Choose the times at which survival is predicted; Brier scores run from the first event to the last horizon.
 
     Raises:
         DataError: The last horizon lies before the first event, or beyond the follow-up of a fold.
@@ -152,82 +152,85 @@ def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[flo
     first = float(outcome.time[outcome.event].min())
     if horizons[-1] <= first:
         raise DataError(
-            f"The last horizon, {horizons[-1]:g} days, is not after the first event, {first:g} days, so that there is "
-            "nothing to foretell until then. Choose a later one (--horizons); coarse times may need a finer unit."
+            f"The last horizon ({horizons[-1]:g} days) is not after the first event ({first:g} days): there is nothing "
+            "to predict before it. Choose a later horizon (--horizons), or give times in a finer unit."
         )
     if horizons[-1] >= last:
         raise DataError(
-            f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of a fold, {last:g} days. Choose an "
-            "earlier one (--horizons): nobody was observed there."
+            f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of the training patients of a fold "
+            f"({last:g} days). Choose an earlier horizon (--horizons)."
         )
     return Times(np.linspace(first, horizons[-1], _GRID), np.array(horizons, float), np.linspace(0, last, _CURVE))
 
 
 def find_last(outcome: Outcome, folds: Sequence[Fold]) -> float:
-    """Find the days up to which the training patients of every fold were followed."""
+    """Return the shortest, over folds, of the longest follow-up of the training patients, in days."""
     return min(float(outcome.time[list(fold.train)].max()) for fold in folds)
 
 
-def cross_validate(name: str, method: Method, place: CrossValidation) -> MethodResult:
+def cross_validate(name: str, method: Method, cv: CrossValidation) -> MethodResult:
     """Cross-validate one method.
 
     Args:
-        name: Of the method.
-        method: Learns and predicts; or gives what was predicted elsewhere.
-        place: Folds and all that methods share.
+        name: Name of the method.
+        method: Fits and predicts a fold, or returns predictions of a model fitted elsewhere.
+        cv: Data and folds.
 
     Raises:
-        DataError: A forecast is of other patients or times, or not finite.
+        DataError: A prediction has the wrong shape or is not finite.
     """
     sums: dict[str, list[Sums]] = {}
     held: list[HeldOut] = []
     notes: dict[str, None] = {}
-    for number, fold in enumerate(place.folds):
-        task = _make_task(place, number)
-        found = _check(method(task), task)
-        notes |= dict.fromkeys(found.notes)
-        held += _list_held_out((name, place.seed, number), place, found)
-        for score, one in _sum_up(place, fold, found).items():
-            sums.setdefault(score, []).append(one)
+    for number, fold in enumerate(cv.folds):
+        task = _make_task(cv, number)
+        forecast = _check(method(task), task)
+        notes |= dict.fromkeys(forecast.notes)
+        held += _list_held_out((name, cv.seed, number), cv, forecast)
+        for score, fold_sums in _sum_up(cv, fold, forecast).items():
+            sums.setdefault(score, []).append(fold_sums)
     return MethodResult(sums, tuple(held), tuple(notes))
 
 
-def _make_task(place: CrossValidation, number: int) -> Task:
-    fold = place.folds[number]
-    train, test = ([place.records[one] for one in places] for places in (fold.train, fold.test))
-    return Task(train, test, place.schema, place.times.join(), place.seed, place.images[number], place.settings)
+def _make_task(cv: CrossValidation, number: int) -> Task:
+    fold = cv.folds[number]
+    train, test = ([cv.records[row] for row in rows] for rows in (fold.train, fold.test))
+    return Task(train, test, cv.schema, cv.times.join(), cv.seed, cv.images[number], cv.settings)
 
 
-def _check(found: Forecast, task: Task) -> Forecast:
-    """Check that a forecast, which another program may have made, is one of the task."""
-    shapes, expected = (found.risk.shape, found.survival.shape), ((len(task.test),), (len(task.test), len(task.times)))
+def _check(forecast: Forecast, task: Task) -> Forecast:
+    """Check the predictions of a method, which may come from outside the package."""
+    shapes, expected = (
+        (forecast.risk.shape, forecast.survival.shape),
+        ((len(task.test),), (len(task.test), len(task.times))),
+    )
     if shapes != expected:
-        raise DataError(f"A forecast has risks and survival of shapes {shapes}; expected {expected}.")
-    if not (np.isfinite(found.risk).all() and ((found.survival >= 0) & (found.survival <= 1)).all()):
-        raise DataError("A forecast holds risks that are not finite, or survival that is not between 0 and 1.")
-    return found
+        raise DataError(f"Predicted risks and survival have the shapes {shapes}; expected {expected}.")
+    if not (np.isfinite(forecast.risk).all() and ((forecast.survival >= 0) & (forecast.survival <= 1)).all()):
+        raise DataError("Predicted risks are not finite, or predicted survival is not between 0 and 1.")
+    return forecast
 
 
-def _sum_up(place: CrossValidation, fold: Fold, found: Forecast) -> dict[str, Sums]:
-    train, test = place.outcome.take(fold.train), place.outcome.take(fold.test)
-    grid, horizons = place.times.grid, place.times.horizons
+def _sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Sums]:
+    train, test = cv.outcome.take(fold.train), cv.outcome.take(fold.test)
+    grid, horizons = cv.times.grid, cv.times.horizons
     weights = ipcw_weights(train, test, float(np.nextafter(horizons[-1], np.inf)))
-    parts = [cumulative_dynamic_auc(test, found.risk, weights, horizon) for horizon in horizons]
+    aucs = [cumulative_dynamic_auc(test, forecast.risk, weights, horizon) for horizon in horizons]
     return {
-        "Harrell's C": concordance(test, found.risk),
-        "Uno's C": concordance(test, found.risk, weights**2),
-        "pooled AUC": Sums(np.sum([part.top for part in parts], 0), np.sum([part.bottom for part in parts], 0)),
-        "integrated Brier": brier_score(train, test, place.times.part(found.survival)[0], grid),
+        "Harrell's C": concordance(test, forecast.risk),
+        "Uno's C": concordance(test, forecast.risk, weights**2),
+        "pooled AUC": Sums(np.sum([auc.top for auc in aucs], 0), np.sum([auc.bottom for auc in aucs], 0)),
+        "integrated Brier": brier_score(train, test, cv.times.part(forecast.survival)[0], grid),
     }
 
 
-def _list_held_out(key: tuple[str, int, int], place: CrossValidation, found: Forecast) -> list[HeldOut]:
-    fold, images = place.folds[key[2]], place.images[key[2]]
-    known = list_known([place.records[one] for one in fold.train], place.schema)
-    _, survival, curves = place.times.part(found.survival)
+def _list_held_out(key: tuple[str, int, int], cv: CrossValidation, forecast: Forecast) -> list[HeldOut]:
+    fold, images = cv.folds[key[2]], cv.images[key[2]]
+    known = list_training_values([cv.records[index] for index in fold.train], cv.schema)
+    _, survival, curves = cv.times.part(forecast.survival)
     listed = []
-    for row, one in enumerate(fold.test):
-        record, risk = place.records[one], float(found.risk[row])
+    for row, index in enumerate(fold.test):
+        record, risk = cv.records[index], float(forecast.risk[row])
         listed.append(
             HeldOut(
                 *key,
@@ -235,22 +238,22 @@ def _list_held_out(key: tuple[str, int, int], place: CrossValidation, found: For
                 risk,
                 tuple(map(float, survival[row])),
                 tuple(map(float, curves[row])),
-                find_median(place.times.curve, curves[row]),
-                "" if found.cut is None else HIGH if risk > found.cut else LOW,
-                count_missing(record, place.schema),
-                find_warnings(record, known, place.schema, images),
+                find_median(cv.times.curve, curves[row]),
+                "" if forecast.cut is None else HIGH if risk > forecast.cut else LOW,
+                count_missing(record, cv.schema),
+                find_warnings(record, known, cv.schema, images),
             )
         )
     return listed
 
 
 def find_median(times: Numbers, curve: Numbers) -> float | None:
-    """Find when a survival curve has fallen to one half, between times in a straight line; None if it has not."""
+    """Return the median survival in days, by linear interpolation of a curve; None if it is not reached."""
     below = np.flatnonzero(curve <= _HALF)
     if not len(below):
         return None
-    last = int(below[0])
-    if last == 0:
+    index = int(below[0])
+    if index == 0:
         return float(times[0])
-    before, after = curve[last - 1], curve[last]
-    return float(times[last - 1] + (times[last] - times[last - 1]) * (before - _HALF) / (before - after))
+    before, after = curve[index - 1], curve[index]
+    return float(times[index - 1] + (times[index] - times[index - 1]) * (before - _HALF) / (before - after))

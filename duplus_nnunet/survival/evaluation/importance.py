@@ -1,7 +1,7 @@
-"""What inputs are worth to a cohort: in come folds' models and whom each held out, out come drops of concordance.
+"""Measures permutation importance: the drop of concordance when an input is shuffled among held-out patients.
 
-A column of the records, or all images of a context, is shuffled among the held-out patients of each fold. Whole columns
-go together with whether they are missing. Source: Breiman 2001 (doi 10.1023/A:1010933404324).
+An input is a column of the clinical table, with its missing values, or all images of a context.
+Source: Breiman 2001 (doi 10.1023/A:1010933404324).
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ SEED, REPEATS = 0, 30
 
 @dataclass(frozen=True)
 class HeldOutFold:
-    """A fold's model, and those that it did not see.
+    """Model and held-out patients of a fold.
 
     Attributes:
-        model: Fitted on the training patients of the fold.
-        records: Of the held-out patients.
-        images: Features of their images, or None.
+        model: Model fitted on the training patients of the fold.
+        records: Records of the held-out patients.
+        images: Features of their images; None: no images.
     """
 
     model: SurvivalModel
@@ -37,14 +37,14 @@ class HeldOutFold:
 
 @dataclass(frozen=True)
 class Importance:
-    """What one input is worth.
+    """Permutation importance of one input.
 
     Attributes:
-        input: A column, or a context of images.
+        input: A column, or an image context.
         kind: EHR or IMAGE.
-        drop: Harrell's concordance as it is less that with the input shuffled, mean over shuffles; higher: worth more;
-            below 0: the models foretell better without it.
-        spread: Standard deviation over shuffles; it says nothing of other patients.
+        drop: Harrell's concordance minus that with the input shuffled, mean over shuffles; higher: more important;
+            below 0: the models predict better without it.
+        spread: Standard deviation over shuffles; it does not reflect the sampling of patients.
     """
 
     input: str
@@ -56,32 +56,35 @@ class Importance:
 def measure_importance(
     folds: Sequence[HeldOutFold], repeats: int = REPEATS, seed: int = SEED
 ) -> tuple[float, list[Importance]]:
-    """Measure all inputs.
+    """Measure the importance of all inputs.
 
     Args:
-        folds: Of one cross-validation.
+        folds: Folds of one cross-validation.
         repeats: Number of shuffles of each input.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
 
     Returns:
-        Harrell's concordance, folds pooled, and the importance of each input, the largest first.
+        Harrell's concordance over all folds, and the importance of each input, largest first.
 
     Raises:
-        DataError: There are no repeats, or no two held-out patients can be compared.
+        DataError: `repeats` is below 1, or there is no comparable pair of held-out patients.
     """
     if repeats < 1:
-        raise DataError(f"{repeats} shuffles of each input were asked for; expected 1 or more.")
+        raise DataError(f"`repeats`, the number of shuffles of each input, is {repeats}; expected 1 or more.")
     before = _measure(folds)
     if np.isnan(before):
-        raise DataError("No two held-out patients can be compared, so that no input's importance can be measured.")
+        raise DataError(
+            "There is no comparable pair of held-out patients, so importance cannot be measured. Use more patients, or "
+            "fewer folds."
+        )
     inputs = [(name, EHR) for name in folds[0].model.schema.covariates]
     inputs += [(name, IMAGE) for name in list_contexts([fold.images for fold in folds])]
-    found = []
-    for place, (name, kind) in enumerate(inputs):
-        rng = np.random.default_rng([seed, place])
+    importances = []
+    for number, (name, kind) in enumerate(inputs):
+        rng = np.random.default_rng([seed, number])
         drops = [before - _measure([_shuffle(fold, name, kind, rng) for fold in folds]) for _ in range(repeats)]
-        found.append(Importance(name, kind, float(np.mean(drops)), float(np.std(drops))))
-    return before, sorted(found, key=lambda one: -one.drop)
+        importances.append(Importance(name, kind, float(np.mean(drops)), float(np.std(drops))))
+    return before, sorted(importances, key=lambda importance: -importance.drop)
 
 
 def _measure(folds: Sequence[HeldOutFold]) -> float:
@@ -95,19 +98,22 @@ def _measure(folds: Sequence[HeldOutFold]) -> float:
 def _shuffle(fold: HeldOutFold, name: str, kind: str, rng: np.random.Generator) -> HeldOutFold:
     order = rng.permutation(len(fold.records))
     if kind == EHR:
-        values = [fold.records[place].values.get(name) for place in order]
+        values = [fold.records[row].values.get(name) for row in order]
         pairs = zip(fold.records, values, strict=True)
-        return replace(fold, records=tuple(replace(one, values={**one.values, name: value}) for one, value in pairs))
+        return replace(
+            fold, records=tuple(replace(record, values={**record.values, name: value}) for record, value in pairs)
+        )
     if fold.images is None:
         return fold
     patients = [record.patient for record in fold.records]
-    own = np.array([context == name for context in fold.images.contexts], bool)
+    selected = np.array([context == name for context in fold.images.contexts], bool)
     before = fold.images.take(patients)
-    after = np.where(own, before[order], before)
+    after = np.where(selected, before[order], before)
     return replace(fold, images=replace(fold.images, rows=dict(zip(patients, after, strict=True))))
 
 
-def tabulate_importance(found: Sequence[Importance]) -> list[list[str]]:
-    """Write importances as rows of a table, the first one its head."""
+def tabulate_importance(importances: Sequence[Importance]) -> list[list[str]]:
+    """Return importances as rows of a table, heading first."""
     head = ["input", "kind", "drop of Harrell's C", "standard deviation over shuffles"]
-    return [head, *([one.input, one.kind, f"{one.drop:.6f}", f"{one.spread:.6f}"] for one in found)]
+    rows = [[entry.input, entry.kind, f"{entry.drop:.6f}", f"{entry.spread:.6f}"] for entry in importances]
+    return [head, *rows]

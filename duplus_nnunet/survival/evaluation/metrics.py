@@ -1,12 +1,12 @@
-"""How good are risks and survival curves? In come outcomes of held-out patients and what was predicted of them.
+"""Computes concordance, cumulative/dynamic AUC and Brier score of predictions for held-out patients.
 
-Patients are compared within their fold only, since another fold's model may have another scale. Every score is a ratio
-of sums over patients or pairs of them, so that a patient bootstrap weighs what was summed once. Higher is better for
-concordance and AUC, 0.5 being chance; lower is better for the Brier score.
+Patients are compared within their fold only, as risks of different models may differ in scale. Every score is a ratio
+of sums over patients or pairs of patients, so that a bootstrap only re-weights sums that were computed once.
+Concordance and AUC: higher is better, 0.5 is chance. Brier score: lower is better.
 
-Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). Weights of
-the censoring are scikit-survival's, and all scores equal its own to 1e-6, the AUC at each horizon. A study's pooled AUC
-is of the pairs of all horizons together, which is not its mean AUC: that averages horizons by how survival falls.
+Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). IPCW weights
+are scikit-survival's, and all scores equal its own to 1e-6 (the AUC at each horizon). The pooled AUC of a study pools
+the pairs of all horizons; scikit-survival's mean AUC weights horizons by the drop of survival instead.
 """
 
 from collections.abc import Sequence
@@ -21,30 +21,30 @@ _TIED = 1e-8
 
 @dataclass(frozen=True)
 class Sums:
-    """What a score is the ratio of, in one fold.
+    """Numerator and denominator of a score in one fold.
 
     Attributes:
-        top: Shape (N) of patients, or (N, N) of pairs.
-        bottom: The same.
+        top: Terms of the numerator, (N) for patients or (N, N) for pairs.
+        bottom: Terms of the denominator, of the same shape.
     """
 
     top: Numbers
     bottom: Numbers
 
     def add_up(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Add up in draws in which each patient is counted a number of times, counts (B, N); gives (B) and (B)."""
+        """Return numerator (B) and denominator (B) in each bootstrap sample of counts (B, N)."""
         if self.top.ndim == 1:
             return counts @ self.top, counts @ self.bottom
         return ((counts @ self.top) * counts).sum(1), ((counts @ self.bottom) * counts).sum(1)
 
 
 def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
-    """Compare every patient with the event with everybody who had none by then and was under observation.
+    """Compare each patient with the event with every patient at risk who was event-free at that time.
 
     Args:
-        outcome: Of N patients.
+        outcome: Outcomes of N patients.
         risk: Higher is worse, (N).
-        weights: Of each patient with the event, (N); None: 1, which makes Harrell's concordance of the ratio.
+        weights: Weight of each patient with the event, (N). None: Harrell's concordance; squared IPCW weights: Uno's.
     """
     later = outcome.time[None, :] > outcome.time[:, None]
     at_once = (outcome.time[None, :] == outcome.time[:, None]) & ~outcome.event[None, :]
@@ -57,7 +57,10 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
 
 
 def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
-    """Return 1 / G(t) of test patients with the event before tau, and 0 of others; G is of the training patients."""
+    """Return IPCW weights (N): 1 / G(t) for test patients with the event before tau (days), else 0.
+
+    G, the probability of not being censored, is estimated in the training patients.
+    """
     require_sksurv()
     from sksurv.nonparametric import CensoringDistributionEstimator
 
@@ -70,12 +73,12 @@ def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
 
 
 def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -> Sums:
-    """Compare those with the event up to a horizon with those who were followed beyond it: cumulative, dynamic AUC.
+    """Compare patients with the event by a horizon with patients followed beyond it: cumulative/dynamic AUC.
 
     Args:
-        test: Of N patients.
+        test: Outcomes of N patients.
         risk: Higher is worse, (N).
-        weights: As `ipcw_weights` gives them, of a tau above the horizon, (N).
+        weights: IPCW weights for a tau above the horizon, (N).
         horizon: In days.
     """
     cases = weights * (test.event & (test.time <= horizon))
@@ -84,12 +87,12 @@ def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horiz
 
 
 def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers) -> Sums:
-    """Sum up Brier scores, integrated over times, of each patient.
+    """Compute the Brier score, integrated over time, of each patient.
 
     Args:
-        train: Whose censoring weighs.
-        test: Of N patients.
-        survival: Probability that each is free of the event at each time, (N, T).
+        train: Outcomes of the training patients, from which the censoring distribution is estimated.
+        test: Outcomes of N patients.
+        survival: Predicted event-free probability at each time, (N, T).
         times: In days, ascending, (T); within the follow-up of both.
     """
     require_sksurv()
@@ -97,7 +100,7 @@ def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers
 
     estimator = CensoringDistributionEstimator().fit(train.to_sksurv())
     at_times = estimator.predict_proba(times)
-    at_own = estimator.predict_proba(np.minimum(test.time, times[-1]))  # later ones do not count
+    at_own = estimator.predict_proba(np.minimum(test.time, times[-1]))  # later times have no weight
     had = (test.time[:, None] <= times[None, :]) & test.event[:, None]
     free = test.time[:, None] > times[None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -108,22 +111,22 @@ def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers
 
 
 def pool(folds: Sequence[Sums], counts: Sequence[Numbers] | None = None) -> Numbers:
-    """Return the score of all folds together in each draw, (B); NaN where there is nothing to compare.
+    """Return the score over all folds in each bootstrap sample, (B); NaN where there is nothing to compare.
 
     Args:
         folds: Sums of each fold.
-        counts: How often each patient was drawn, (B, N) a fold; None: everybody once, B = 1.
+        counts: How often each patient is in each sample, (B, N) for each fold; None: each patient once, B = 1.
     """
     if counts is None:
         counts = [np.ones((1, len(fold.top))) for fold in folds]
     sums = [fold.add_up(count) for fold, count in zip(folds, counts, strict=True)]
-    top, bottom = (np.sum([one[part] for one in sums], axis=0) for part in (0, 1))
-    found: Numbers = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
-    return found
+    top, bottom = (np.sum([pair[part] for pair in sums], axis=0) for part in (0, 1))
+    score: Numbers = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+    return score
 
 
 def _rank(risk: Numbers) -> Numbers:
-    """Say of each pair (i, j) whether i has the higher risk: 1, 0, or one half if they are tied."""
+    """Return for each pair (i, j) whether i has the higher risk: 1, 0, or 0.5 for ties, (N, N)."""
     difference = risk[:, None] - risk[None, :]
     ranks: Numbers = np.where(np.abs(difference) <= _TIED, 0.5, (difference > 0).astype(np.float64))
     return ranks

@@ -1,7 +1,7 @@
-"""Patients of high and of low risk: in come held-out patients, out come Kaplan-Meier's curves and a log-rank test.
+"""Splits held-out patients into a high- and a low-risk group and compares them by Kaplan-Meier and log-rank test.
 
-The cut is of each fold's training risks. The test describes: models of different folds share training patients, so that
-held-out patients are not as independent as it takes them to be.
+The cut-off comes from the training risks of each fold. The test is descriptive only: models of different folds share
+training patients, so that held-out predictions are not independent.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,13 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class RiskGroup:
-    """One group.
+    """One risk group.
 
     Attributes:
         name: HIGH or LOW.
-        outcome: What became of its patients.
-        survival: At each horizon with its 95 % interval; None where nobody was followed that long.
+        outcome: Outcomes of its patients.
+        survival: Kaplan-Meier survival at each horizon with its 95 % interval; None where no patient was followed that
+            long.
     """
 
     name: str
@@ -34,14 +35,14 @@ class RiskGroup:
 
 @dataclass(frozen=True)
 class RiskGroups:
-    """The groups of one cross-validation.
+    """Risk groups of one cross-validation.
 
     Attributes:
-        seed: Of its folds.
-        groups: Low risk first; one that has no patient is left out.
-        p: Of the log-rank test; None unless there are both groups, and an event that can tell them apart, and if some
-            entered late: the test knows nothing of entries.
-        ungrouped: Number of patients without a cut.
+        seed: Seed of its folds.
+        groups: Low risk first; a group without patients is left out.
+        p: p value of the log-rank test; None with a single group, without an event while both groups are at risk, and
+            with delayed entry, which the test does not support.
+        ungrouped: Number of patients without a risk cut-off.
     """
 
     seed: int
@@ -51,25 +52,29 @@ class RiskGroups:
 
 
 def split_by_risk(seed: int, held: Sequence[HeldOut], outcome: Outcome, horizons: Sequence[float]) -> RiskGroups:
-    """Split held-out patients of one method and seed.
+    """Split the held-out patients of one method and seed into risk groups.
 
     Args:
-        seed: Of the folds.
-        held: Predictions of N patients.
-        outcome: Of the same, in the same order.
+        seed: Seed of the folds.
+        held: Predictions for N patients.
+        outcome: Outcomes of the same patients, in the same order.
         horizons: In days.
     """
-    names = np.array([one.group for one in held])
+    names = np.array([prediction.group for prediction in held])
     groups = []
     for name in (LOW, HIGH):
-        own = outcome.take(np.flatnonzero(names == name))
-        if len(own):
-            groups.append(RiskGroup(name, own, tuple(observe_with_interval(own, horizon) for horizon in horizons)))
+        members = outcome.take(np.flatnonzero(names == name))
+        if len(members):
+            groups.append(
+                RiskGroup(name, members, tuple(observe_with_interval(members, horizon) for horizon in horizons))
+            )
     grouped = np.flatnonzero(names != "")
-    return RiskGroups(seed, tuple(groups), _test(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped)))
+    return RiskGroups(
+        seed, tuple(groups), _log_rank_p(outcome.take(grouped), names[grouped]), int(len(names) - len(grouped))
+    )
 
 
-def _test(outcome: Outcome, names: Names) -> float | None:
+def _log_rank_p(outcome: Outcome, names: Names) -> float | None:
     require_sksurv()
     from sksurv.compare import compare_survival
 
@@ -80,9 +85,9 @@ def _test(outcome: Outcome, names: Names) -> float | None:
 
 
 def _has_variance(outcome: Outcome, names: Names) -> bool:
-    """Whether an event came to some of those who were followed, of both groups: else the test divides by nothing."""
+    """Whether an event occurred while both groups were at risk; otherwise the variance of the test is 0."""
     at_risk = outcome.time[None, :] >= outcome.time[outcome.event][:, None]
     had = outcome.event[None, :] & (outcome.time[None, :] == outcome.time[outcome.event][:, None])
     low = (at_risk & (names == LOW)[None, :]).sum(1)
-    everybody = at_risk.sum(1)
-    return bool(((low > 0) & (low < everybody) & (had.sum(1) < everybody)).any())
+    total = at_risk.sum(1)
+    return bool(((low > 0) & (low < total) & (had.sum(1) < total)).any())

@@ -1,7 +1,6 @@
-"""Cross-validation of prognosis: in come records and features of images, out come held-out predictions and scores.
+"""Runs a study: repeated cross-validation of several survival methods on the same folds.
 
-All methods see the same folds. Folds are drawn several times, by one seed each, or given; patients are drawn for the
-intervals, and a patient enters all methods and seeds at once, so that differences are paired.
+Folds are drawn once for each seed, or predefined. Confidence intervals and paired differences are by patient bootstrap.
 """
 
 import math
@@ -27,37 +26,37 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
 )
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS, METHODS, forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
-_QUARTERS = (0.25, 0.5, 0.75)
+_QUARTILES = (0.25, 0.5, 0.75)
 
-# Of a seed, the number of a fold and the fold, whose places are those of the records that the study was given.
+# Returns image features from seed, number of the fold and fold, whose indices are those of the records of the study.
 FindFeatures = Callable[[int, int, Fold], FeatureTable | None]
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a study is done.
+    """Design of a study.
 
     Attributes:
-        folds: Number of folds that are drawn.
-        seeds: Of the splits; each is a whole cross-validation.
+        folds: Number of folds to draw.
+        seeds: Seeds of the folds; each is one cross-validation.
         horizons: Days at which survival is reported, ascending; empty: chosen by `choose_horizons`.
-        methods: Names among METHODS and `forecasts`; differences are to the first one. Empty: all for which there is
-            data, first the network that sees all of it.
-        given: Folds of each seed instead of drawn ones, by places of the records that the study is given.
-        forecasts: Methods that were learned elsewhere. Each is called with a task whose test records are the held-out
-            patients of a fold, and gives what a model that has not seen them says.
-        find_centre_features: Gives the features for a centre that is left out, by its name and fold; None: methods that
-            need images are not among those that leave centres out, as a network may have seen them.
-        settings: Of our own model with images.
+        methods: Names from METHODS and `forecasts`; differences are to the first. Empty: all methods for which there is
+            data, first the DuPLUS model that uses all of it.
+        given: Predefined folds for each seed, as indices of the records of the study; empty: folds are drawn.
+        forecasts: Methods trained elsewhere. Each is called with a task whose test records are the held-out patients of
+            a fold, and must return predictions of a model that was not trained on them.
+        find_centre_features: Returns image features for a left-out centre, from its name and fold; None: methods that
+            need images are not evaluated on left-out centres, as their network may have been trained on them.
+        settings: Settings of the DuPLUS model.
     """
 
     folds: int = 5
@@ -73,32 +72,32 @@ class Design:
         """Check the horizons.
 
         Raises:
-            DataError: One is not a number above 0, or they do not ascend.
+            DataError: A horizon is not a finite number above 0, or they are not ascending.
         """
         steps = (0.0, *self.horizons, math.inf)
-        if not all(one < other for one, other in pairwise(steps)):
+        if not all(earlier < later for earlier, later in pairwise(steps)):
             raise DataError(
-                f"The horizons (--horizons) are {', '.join(f'{one:g}' for one in self.horizons)}; expected days above "
-                "0, none of them twice, in ascending order."
+                f"The horizons (--horizons) are {', '.join(f'{horizon:g}' for horizon in self.horizons)}; expected "
+                "distinct days above 0 in ascending order."
             )
 
 
 @dataclass(frozen=True)
 class Study:
-    """What came out.
+    """Results of a study.
 
     Attributes:
         scores: By method and score.
-        differences: The first method less each other one, by method and score.
-        predictions: Of every held-out patient.
-        horizons: Days at which they tell the survival.
-        notes: What a reader has to know.
-        methods: Their names; the first is the one that others are compared with.
-        calibration: By method, one a horizon.
-        calibration_groups: Of the first method and the first seed, by horizon.
-        risk_groups: Of the first method, one a seed.
-        centres: What each centre is foretold by the others; None if there are not two of them.
-        curve_days: Times of the predictions' curves.
+        differences: The first method minus each other method, by method and score.
+        predictions: Predictions of every method for every held-out patient.
+        horizons: Days at which survival is reported.
+        notes: Remarks for the reader.
+        methods: Names of the methods; the others are compared with the first.
+        calibration: By method, one for each horizon.
+        calibration_groups: Calibration groups of the first method and the first seed, by horizon.
+        risk_groups: Risk groups of the first method, one for each seed.
+        centres: Leave-one-centre-out validation; None with fewer than two eligible centres.
+        curve_days: Times of the survival curves, in days.
     """
 
     scores: Values
@@ -115,27 +114,27 @@ class Study:
 
 
 def choose_horizons(outcome: Outcome, followed: float = math.inf) -> tuple[float, ...]:
-    """Take the times by which a quarter, half and three quarters of all seen events had happened.
+    """Choose the quartiles of the event times as horizons.
 
     Args:
-        outcome: With one event or more.
-        followed: Days up to which the training patients of every fold were followed. Of the times, those before it are
-            kept; if none of them is after the first event, the events before it are those that are parted.
+        outcome: Outcomes with one event or more.
+        followed: Days to which the training patients of every fold were followed. Only quartiles before it are kept; if
+            none of them is after the first event, the quartiles of the events before it are taken.
 
     Raises:
-        DataError: No event came before the end of that follow-up, or all at one time.
+        DataError: No horizon lies between the first event and the end of follow-up.
     """
     times = outcome.time[outcome.event]
     first = float(times.min())
-    for part in (times, times[times < followed]):
-        found = np.unique(np.quantile(part, _QUARTERS)) if len(part) else part
-        kept = tuple(float(time) for time in found[found < followed])
+    for events in (times, times[times < followed]):
+        quartiles = np.unique(np.quantile(events, _QUARTILES)) if len(events) else events
+        kept = tuple(float(time) for time in quartiles[quartiles < followed])
         if kept and (kept[-1] > first or followed == math.inf):
             return kept
     raise DataError(
-        f"The first event is at {first:g} days, and the training patients of every fold were followed for "
-        f"{followed:g}: no time between them parts the events, so that there is nothing to foretell. Use patients with "
-        "longer follow-up, other folds, or a finer unit of time."
+        f"No horizon separates the events: the first is at {first:g} days, and the training patients of every fold "
+        f"were followed for {followed:g} days only. Use patients with longer follow-up, other folds, or a finer unit "
+        "of time."
     )
 
 
@@ -146,39 +145,40 @@ def run_study(
     show: Callable[[str], None] = lambda _: None,
     features: FindFeatures | None = None,
 ) -> Study:
-    """Cross-validate.
+    """Cross-validate all methods of a design.
 
     Args:
-        records: One a patient.
+        records: One for each patient.
         schema: Types of covariates.
-        design: How.
-        show: Takes a line for each method and seed that is done.
-        features: Gives the features of images for a fold, made by a network that saw none of its held-out patients.
+        design: Folds, seeds, horizons and methods.
+        show: Called with a line for each finished method and seed.
+        features: Returns the image features for a fold, from a network that was not trained on its held-out patients.
 
     Raises:
-        DataError: There are too few events, a horizon lies beyond the follow-up of a fold, given folds overlap, or a
-            method is not known or has no images.
+        DataError: There are too few events, a horizon lies beyond the follow-up of a fold, predefined folds overlap, or
+            a method is unknown or needs images that are not given.
     """
     methods = _choose_methods(design, features is not None)
     _check_given(records, design)
-    order = sorted(range(len(records)), key=lambda place: records[place].patient)  # the table's order changes nothing
-    ordered = [records[place] for place in order]
+    # Results do not depend on the order of the table.
+    order = sorted(range(len(records)), key=lambda row: records[row].patient)
+    ordered = [records[row] for row in order]
     outcome = read_outcome(ordered)
     _check_events(outcome)
-    rounds = _plan_repeats(ordered, order, schema, design, features)
+    repeats = _plan_repeats(ordered, order, schema, design, features)
     counts = draw_counts(len(ordered))
     results: dict[str, list[MethodResult]] = {name: [] for name in methods}
-    for place in rounds:
+    for cv in repeats:
         for name, method in methods.items():
-            results[name].append(cross_validate(name, method, place))
-            show(f"{name}, seed {place.seed}")
-    study = _conclude(rounds, results, counts)
-    centres, notes = _leave_out(rounds[0], methods, design, (counts, order), show)
-    return replace(study, centres=centres, notes=(*_list_notes(rounds[0], design), *study.notes, *notes))
+            results[name].append(cross_validate(name, method, cv))
+            show(f"{name}, seed {cv.seed}")
+    study = _conclude(repeats, results, counts)
+    centres, notes = _leave_out(repeats[0], methods, design, (counts, order), show)
+    return replace(study, centres=centres, notes=(*_list_notes(repeats[0], design), *study.notes, *notes))
 
 
 def list_methods(has_images: bool) -> tuple[str, ...]:
-    """List the methods for which there is data; ours stands first: with images, the network of both."""
+    """List the methods for which there is data, the DuPLUS model first."""
     usable = [name for name in METHODS if has_images or name not in IMAGE_METHODS]
     return tuple(sorted(usable, key=lambda name: name != "image and EHR"))
 
@@ -186,7 +186,7 @@ def list_methods(has_images: bool) -> tuple[str, ...]:
 def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
     taken = sorted({*design.forecasts} & {*METHODS})
     if taken:
-        raise DataError(f"The forecasts hold {taken[0]!r}, which is the name of another method. Choose another one.")
+        raise DataError(f"`forecasts` has a method {taken[0]!r}, the name of a built-in method. Choose another name.")
     known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
     known |= design.forecasts
     chosen = design.methods or (*list_methods(has_images), *design.forecasts)
@@ -194,14 +194,15 @@ def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
         if name not in known:
             raise DataError(describe_unknown("method", name, known))
         if name in IMAGE_METHODS and not has_images:
-            raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give features.")
+            raise DataError(f"The method {name!r} needs images, and there are none. Leave it out, or give `features`.")
     return {name: known[name] for name in chosen}
 
 
 def _check_given(records: Sequence[Record], design: Design) -> None:
     if design.given and len(design.given) != len(design.seeds):
         raise DataError(
-            f"There are folds for {len(design.given)} seed(s), and {len(design.seeds)} seeds; give folds for each."
+            f"Folds are given for {len(design.given)} seed(s), and there are {len(design.seeds)} seeds; give folds for "
+            "each seed."
         )
     for folds in design.given:
         check_folds(records, folds)
@@ -210,8 +211,8 @@ def _check_given(records: Sequence[Record], design: Design) -> None:
 def _check_events(outcome: Outcome) -> None:
     if not outcome.event.any():
         raise DataError(
-            f"None of {len(outcome)} patients has the event, so that there is nothing to foretell. Check `event: seen` "
-            "in the schema."
+            f"None of the {len(outcome)} patients has the event: there is nothing to predict. Check `event: seen` in "
+            "clinical.yaml."
         )
 
 
@@ -227,77 +228,77 @@ def _plan_repeats(
     folds = [fold for split in splits for fold in split]
     horizons = design.horizons or choose_horizons(outcome, find_last(outcome, folds))
     times = choose_times(outcome, folds, horizons)
-    rounds = []
+    repeats = []
     for seed, split in zip(design.seeds, splits, strict=True):
-        images = [features(seed, n, _move(fold, order)) if features else None for n, fold in enumerate(split)]
-        rounds.append(CrossValidation(records, outcome, schema, split, images, seed, times, design.settings))
-    return rounds
+        images = [features(seed, n, _reindex(fold, order)) if features else None for n, fold in enumerate(split)]
+        repeats.append(CrossValidation(records, outcome, schema, split, images, seed, times, design.settings))
+    return repeats
 
 
 def _split(records: Sequence[Record], order: Sequence[int], design: Design, number: int) -> list[Fold]:
-    """Draw the folds of a seed, or take those that were given."""
+    """Draw the folds of a seed, or take the predefined ones; returns indices of the ordered records."""
     if design.given:
-        rank = {place: new for new, place in enumerate(order)}
-        folds = [_move(fold, rank) for fold in design.given[number]]
+        rank = {row: new for new, row in enumerate(order)}
+        folds = [_reindex(fold, rank) for fold in design.given[number]]
     else:
         folds = make_folds(records, design.folds, design.seeds[number])
     _check_training(records, folds)
     return folds
 
 
-def _move(fold: Fold, places: Mapping[int, int] | Sequence[int]) -> Fold:
-    return Fold(*(tuple(sorted(places[one] for one in part)) for part in (fold.train, fold.test)))
+def _reindex(fold: Fold, rows: Mapping[int, int] | Sequence[int]) -> Fold:
+    return Fold(*(tuple(sorted(rows[row] for row in side)) for side in (fold.train, fold.test)))
 
 
 def _check_training(records: Sequence[Record], folds: Sequence[Fold]) -> None:
-    """Check that each fold leaves events enough to learn from, and to choose by."""
-    least = min(sum(records[place].event == SEEN for place in fold.train) for fold in folds)
+    """Check that the training patients of each fold have enough events."""
+    least = min(sum(records[row].event == SEEN for row in fold.train) for fold in folds)
     if least < _LEAST_EVENTS:
         events = sum(record.event == SEEN for record in records)
         raise DataError(
-            f"With {len(folds)} folds of {events} patients with the event, only {least} are left to learn from in one "
-            f"of them; expected {_LEAST_EVENTS} or more. There are too few events."
+            f"With {len(folds)} folds and {events} patients with the event, the training patients of a fold have only "
+            f"{least} event(s); expected {_LEAST_EVENTS} or more. There are too few events for cross-validation."
         )
 
 
 def _conclude(
-    rounds: Sequence[CrossValidation], results: Mapping[str, Sequence[MethodResult]], counts: Numbers
+    repeats: Sequence[CrossValidation], results: Mapping[str, Sequence[MethodResult]], counts: Numbers
 ) -> Study:
-    rows = {
-        name: [result.pool(place.folds, counts) for place, result in zip(rounds, found, strict=True)]
-        for name, found in results.items()
+    pooled = {
+        name: [result.pool(cv.folds, counts) for cv, result in zip(repeats, of_seeds, strict=True)]
+        for name, of_seeds in results.items()
     }
-    means = average_seeds({name: {s: [one[s] for one in found] for s in found[0]} for name, found in rows.items()})
-    methods, horizons = tuple(results), rounds[0].times.horizons
-    scores, differences = conclude(means, methods[0], len(rounds[0].held))
-    drawn = [counts[:, place.held] for place in rounds]
-    foretold = {
-        name: [_gather(place, result) for place, result in zip(rounds, found, strict=True)]
-        for name, found in results.items()
+    means = average_seeds({name: {s: [seed[s] for seed in seeds] for s in seeds[0]} for name, seeds in pooled.items()})
+    methods, horizons = tuple(results), repeats[0].times.horizons
+    scores, differences = conclude(means, methods[0], len(repeats[0].held))
+    drawn = [counts[:, cv.held] for cv in repeats]
+    held_out = {
+        name: [_gather(cv, result) for cv, result in zip(repeats, of_seeds, strict=True)]
+        for name, of_seeds in results.items()
     }
-    first = foretold[methods[0]][0]
+    first = held_out[methods[0]][0]
     return Study(
         scores,
         differences,
-        tuple(one for number in range(len(rounds)) for name in methods for one in results[name][number].held),
+        tuple(held for number in range(len(repeats)) for name in methods for held in results[name][number].held),
         tuple(map(float, horizons)),
-        merge_notes(note for found in results.values() for result in found for note in result.notes),
+        merge_notes(note for of_seeds in results.values() for result in of_seeds for note in result.notes),
         methods,
-        {name: calibrate(found, horizons, drawn) for name, found in foretold.items()},
-        {float(horizon): group(first, number, horizon) for number, horizon in enumerate(horizons)},
+        {name: calibrate(of_seeds, horizons, drawn) for name, of_seeds in held_out.items()},
+        {float(horizon): group(first, index, horizon) for index, horizon in enumerate(horizons)},
         tuple(
-            split_by_risk(place.seed, result.held, place.outcome.take(place.held), tuple(map(float, horizons)))
-            for place, result in zip(rounds, results[methods[0]], strict=True)
+            split_by_risk(cv.seed, result.held, cv.outcome.take(cv.held), tuple(map(float, horizons)))
+            for cv, result in zip(repeats, results[methods[0]], strict=True)
         ),
-        curve_days=tuple(map(float, rounds[0].times.curve)),
+        curve_days=tuple(map(float, repeats[0].times.curve)),
     )
 
 
-def _gather(place: CrossValidation, result: MethodResult) -> HeldOutSurvival:
+def _gather(cv: CrossValidation, result: MethodResult) -> HeldOutSurvival:
     return HeldOutSurvival(
-        place.outcome.take(place.held),
-        np.array([one.survival for one in result.held]),
-        np.array([one.fold for one in result.held]),
+        cv.outcome.take(cv.held),
+        np.array([held.survival for held in result.held]),
+        np.array([held.fold for held in result.held]),
     )
 
 
@@ -305,34 +306,34 @@ def _leave_out(
     base: CrossValidation,
     methods: Mapping[str, Method],
     design: Design,
-    drawn: tuple[Numbers, Sequence[int]],
+    sampling: tuple[Numbers, Sequence[int]],
     show: Callable[[str], None],
 ) -> tuple[Centres | None, tuple[str, ...]]:
-    """Leave centres out, if there are two that can be; returns what has to be said of the others too."""
-    counts, order = drawn
+    """Leave each eligible centre out, if there are two or more; also returns notes on the other centres."""
+    counts, order = sampling
     folds, notes = choose_centres(base.records, float(base.times.horizons[-1]))
-    find = design.find_centre_features
-    own = {
+    find_features = design.find_centre_features
+    eligible = {
         name: method
         for name, method in methods.items()
-        if name not in design.forecasts and (find is not None or name not in IMAGE_METHODS)
+        if name not in design.forecasts and (find_features is not None or name not in IMAGE_METHODS)
     }
-    if len(folds) < _LEAST_CENTRES or not own:
+    if len(folds) < _LEAST_CENTRES or not eligible:
         return None, notes
-    images = [find(name, _move(fold, order)) if find else None for name, fold in folds.items()]
-    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), own, counts, show), notes
+    images = [find_features(name, _reindex(fold, order)) if find_features else None for name, fold in folds.items()]
+    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), eligible, counts, show), notes
 
 
-def _list_notes(place: CrossValidation, design: Design) -> list[str]:
-    late = sum(record.entry > 0 for record in place.records)
-    notes = [f"{late} patient(s) entered late. {LATE_ENTRY}"] if late else []
-    never = len(place.records) - len(place.held)
-    if never:
-        notes.append(f"{never} patient(s) are held out in no fold, and are not foretold.")
-    horizons = tuple(map(float, place.times.horizons))
-    if not design.horizons and horizons != choose_horizons(place.outcome):
+def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
+    late = sum(record.entry > 0 for record in cv.records)
+    notes = [f"{late} patient(s) with delayed entry. {LATE_ENTRY}"] if late else []
+    not_held_out = len(cv.records) - len(cv.held)
+    if not_held_out:
+        notes.append(f"{not_held_out} patient(s) are not held out in any fold and have no prediction.")
+    horizons = tuple(map(float, cv.times.horizons))
+    if not design.horizons and horizons != choose_horizons(cv.outcome):
         notes.append(
-            "Not all times by which a quarter, half and three quarters of the events had happened lie within the "
-            f"follow-up of every fold; the horizons are {', '.join(f'{one:g}' for one in horizons)} days instead."
+            "Not all quartiles of the event times lie within the follow-up of every fold; the horizons are "
+            f"{', '.join(f'{horizon:g}' for horizon in horizons)} days instead."
         )
     return notes

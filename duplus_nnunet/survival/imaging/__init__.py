@@ -1,1 +1,1 @@
-"""Image features of a segmentation network, and the file that stores them."""
+"""Image features of a segmentation network, and the files in which they are stored."""

@@ -1,7 +1,6 @@
-"""Image features of all cases of a dataset, kept in a file: what was read once is not read again.
+"""Computes the image features of all cases of a dataset and caches them in a file.
 
-In come nnU-Net's preprocessed cases and a reader, out comes a table by patient. A case that cannot be read is reported
-and counts as not imaged; the others go on.
+A case that cannot be read is reported and treated as missing; it does not stop the others.
 """
 
 import hashlib
@@ -15,11 +14,11 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.networks.adaptation import measure_checksum, take_adapter
+from duplus_nnunet.networks.adaptation import compute_base_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row, name_features
-from duplus_nnunet.survival.records.feature_table import DAMAGE, FeatureTable, read_arrays
+from duplus_nnunet.survival.records.feature_table import READ_ERRORS, FeatureTable, read_arrays
 
 FEATURES_NAME = "survival_features.npz"
 _VERSION = 1
@@ -28,12 +27,12 @@ _ARRAYS = ("key", "cases", "stamps", "lengths", "numbers")
 
 @dataclass(frozen=True)
 class ImagedCase:
-    """A case whose image is looked at.
+    """A case with an image.
 
     Attributes:
-        case: nnU-Net's identifier.
-        patient: Who was imaged, as the clinical table calls them.
-        context: Of the image.
+        case: nnU-Net's case identifier.
+        patient: Patient ID in the clinical table.
+        context: Context of the image.
     """
 
     case: str
@@ -43,12 +42,12 @@ class ImagedCase:
 
 @dataclass
 class FeatureStore:
-    """Rows of numbers in a file.
+    """Cache of image features in a file.
 
     Attributes:
-        file: Where they are kept.
-        key: What they depend on beside the cases; rows of another key are dropped.
-        rows: By case, with the stamp of its preprocessed file.
+        file: The file.
+        key: Checksum of all that the features depend on except the cases; rows with another key are discarded.
+        rows: Stamp of the preprocessed case and features, by case.
     """
 
     file: Path
@@ -57,20 +56,20 @@ class FeatureStore:
 
     @classmethod
     def open(cls, file: Path, key: str) -> "FeatureStore":
-        """Open a store; a file that is damaged, or of another key, counts as empty."""
+        """Open a store; a file that is damaged or has another key is treated as empty."""
         store = cls(file, key)
         try:
             arrays = read_arrays(file, _ARRAYS)
             ends = np.cumsum(arrays["lengths"])
             parts = np.split(arrays["numbers"].astype(np.float32), ends[:-1]) if len(ends) else []
             rows = zip(map(str, arrays["cases"]), map(str, arrays["stamps"]), parts, strict=True)
-            found = {case: (stamp, row) for case, stamp, row in rows}
-        except DAMAGE:
+            stored = {case: (stamp, row) for case, stamp, row in rows}
+        except READ_ERRORS:
             return store
-        return cls(file, key, found) if str(arrays["key"]) == key else store
+        return cls(file, key, stored) if str(arrays["key"]) == key else store
 
     def save(self) -> None:
-        """Write all rows, under a temporary name at first."""
+        """Write all rows atomically."""
         cases = sorted(self.rows)
         new = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp.npz")
         try:
@@ -88,9 +87,9 @@ class FeatureStore:
 
 
 def make_key(reader: FeatureReader) -> str:
-    """Return a checksum of all that the numbers of a case depend on beside the case: weights, prompts, settings."""
+    """Return a checksum of all that the features depend on except the case: weights, prompts and settings."""
     weights = reader.network.state_dict()
-    digest = hashlib.sha256(f"{_VERSION} {MARGIN} {measure_checksum(weights)}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {MARGIN} {compute_base_checksum(weights)}".encode())
     if reader.adapter:
         for name, value in sorted(take_adapter(weights, reader.adapter).items()):
             digest.update(f"{name} {tuple(value.shape)}".encode())
@@ -105,25 +104,25 @@ def make_key(reader: FeatureReader) -> str:
 
 
 def make_stamp(folder: str | os.PathLike[str], case: str) -> str:
-    """Tell a preprocessed case from what it was before, by sizes and times of its files."""
+    """Return sizes and modification times of the files of a preprocessed case; empty if there are none."""
     files = sorted(file for file in Path(folder).iterdir() if file.name.startswith(f"{case}."))
     return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 
 def collect(
-    store: FeatureStore, reader: FeatureReader, dataset: Any, images: Sequence[ImagedCase], say: Callable[[str], None]
+    store: FeatureStore, reader: FeatureReader, dataset: Any, images: Sequence[ImagedCase], log: Callable[[str], None]
 ) -> tuple[FeatureTable, list[str]]:
-    """Read the features of all cases that the store does not hold yet.
+    """Compute the features of all cases that are not in the store.
 
     Args:
-        store: What was read before; it is saved after each case.
-        reader: Reads one image.
-        dataset: nnU-Net's, of the preprocessed cases.
-        images: What to read.
-        say: Takes a line for each case that is read.
+        store: Cached features; saved after each case.
+        reader: Computes the features of one image.
+        dataset: nnU-Net's dataset of the preprocessed cases.
+        images: Cases to read.
+        log: Called with a line for each case that is read.
 
     Returns:
-        The table, and what went wrong, a sentence a case.
+        The features by patient, and a sentence for each case that could not be read.
 
     Raises:
         DataError: No case could be read.
@@ -136,29 +135,29 @@ def collect(
         store.rows.pop(image.case, None)
         try:
             store.rows[image.case] = (stamp, reader.read(_load(dataset, image.case), image.context))
-        except Exception as error:  # whatever is wrong with one case, the others are worth going on
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            notes.append(f"Case {image.case!r} could not be read ({first}); it counts as not imaged.")
-            say(f"warning: {notes[-1]}")
+        except Exception as error:  # a failure of one case must not stop the others
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            notes.append(f"Case {image.case!r} could not be read ({reason}); its image is treated as missing.")
+            log(f"warning: {notes[-1]}")
             continue
         store.save()
-        say(f"features of {image.case} ({number} of {len(images)})")
-    there = {image.case for image in images if image.case in store.rows}
-    if not there:
-        raise DataError(f"Of {len(images)} cases in {folder} none could be read. {notes[0] if notes else ''}")
-    return join(reader, [image for image in images if image.case in there], store.rows, store.key), notes
+        log(f"features of {image.case} ({number} of {len(images)})")
+    available = {image.case for image in images if image.case in store.rows}
+    if not available:
+        raise DataError(f"None of the {len(images)} cases in {folder} could be read. {notes[0] if notes else ''}")
+    return join(reader, [image for image in images if image.case in available], store.rows, store.key), notes
 
 
 def _load(dataset: Any, case: str) -> torch.Tensor:
     if not make_stamp(dataset.source_folder, case):
-        raise DataError("its preprocessed file is not there; preprocess the dataset again")
+        raise DataError("its preprocessed file is missing; preprocess the dataset again")
     return torch.from_numpy(np.array(dataset.load_case(case)[0][:], np.float32))
 
 
 def join(
     reader: FeatureReader, images: Sequence[ImagedCase], rows: Mapping[str, tuple[str, Row]], key: str = ""
 ) -> FeatureTable:
-    """Make one row a patient: a block of numbers a context; several cases of one context are averaged."""
+    """Return one row for each patient, a block of features for each context; cases of the same context are averaged."""
     used = [context for context in reader.bank.contexts if any(image.context == context for image in images)]
     channels = len(channel_names(reader.host.dataset_json))
     blocks = {name: name_features(name, reader.features, channels, bool(reader.lesions[name])) for name in used}
@@ -167,10 +166,10 @@ def join(
         patients.setdefault(image.patient, {}).setdefault(image.context, []).append(rows[image.case][1])
     table = {
         patient: np.concatenate([
-            np.mean(found[name], axis=0, dtype=np.float32) if name in found else np.full(len(blocks[name]), np.nan)
+            np.mean(own[name], axis=0, dtype=np.float32) if name in own else np.full(len(blocks[name]), np.nan)
             for name in used
         ]).astype(np.float32)
-        for patient, found in patients.items()
+        for patient, own in patients.items()
     }  # fmt: skip
     columns = [(name, context, kind) for context, block in blocks.items() for name, kind in block]
     names, contexts, kinds = zip(*columns, strict=True)

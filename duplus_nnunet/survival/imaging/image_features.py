@@ -1,8 +1,8 @@
-"""Image features for the prognosis: in comes a preprocessed image, out come numbers of what the network sees in it.
+"""Computes features of a preprocessed image by a segmentation network: pooled bottlenecks and lesion measurements.
 
-nnU-Net's own windows, predicted in the image's own context, without mirroring and without augmentation: the same image
-gives the same numbers. Where an adapter is asked for, the lesion is still the base's, so that what is measured of it
-stays; the bottlenecks alone are the adapter's.
+Uses nnU-Net's sliding window with the context prompt of the image, without mirroring or augmentation, so that the
+features of an image are reproducible. With an adapter, the bottlenecks are the adapter's, while the lesion is still the
+one segmented by the base model.
 """
 
 import re
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks import ConditionedUNet
-from duplus_nnunet.networks.pooling import Lesion, Windows, measure_lesion, pool_windows, weigh
+from duplus_nnunet.networks.pooling import Lesion, Windows, compute_pooling_weights, measure_lesion, pool_windows
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
 
-# Words in the name of a target that is a lesion; tissue that belongs to a tumour, such as its oedema, is none.
+# Words in the names of targets that are lesions; tissue around a tumour, such as oedema, is not one.
 LESION = re.compile(
     r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|glioma|nodule|neoplasm|malignan|lymphoma|melanoma|blastoma|"
     r"(^|\W)gtv",
@@ -33,41 +33,41 @@ STEP = 0.5
 Row = NDArray[np.float32]
 
 
-def choose_lesions(bank: PromptBank, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def choose_lesions(bank: PromptBank, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Choose the targets of each context that are lesions.
 
     Args:
-        bank: The model's prompts.
-        wanted: Names, labels or synonyms; none means those whose names say so.
+        bank: Prompts of the model.
+        targets: Names, labels or synonyms of lesions; empty: targets whose names match LESION.
 
     Returns:
-        Names by context, perhaps none.
+        Names by context; may be empty.
 
     Raises:
-        PromptError: One is not known.
+        PromptError: A target is unknown.
     """
-    named = set(bank.find_targets(wanted)) if wanted else {name for name in bank.names if LESION.search(name)}
-    return {context: tuple(name for name in bank.names_in(context) if name in named) for context in bank.contexts}
+    lesions = set(bank.find_targets(targets)) if targets else {name for name in bank.names if LESION.search(name)}
+    return {context: tuple(name for name in bank.names_in(context) if name in lesions) for context in bank.contexts}
 
 
 def note_lesions(lesions: Mapping[str, Sequence[str]]) -> list[str]:
-    """Say what a reader has to know of the choice, a sentence a context."""
+    """Return a note for each context without a lesion."""
     return [
-        f"In the context {context!r} no target is known to be a lesion, so that its images are averaged as a whole and "
-        "nothing is measured. Name one by settings.survival.lesion_targets, if there is one."
+        f"The context {context!r} has no target known as a lesion: features are averaged over the whole image and no "
+        "lesion is measured. If one of its targets is a lesion, name it in settings.survival.lesion_targets."
         for context, names in lesions.items()
         if not names
     ]
 
 
 def name_features(context: str, features: int, channels: int, has_lesion: bool) -> list[tuple[str, str]]:
-    """Name the numbers of a context's images, and say of which kind each is.
+    """List name and kind ("pooled", "lesion", "measure") of each feature of the images of a context.
 
     Args:
         context: The context.
         features: F, channels of the bottleneck.
-        channels: C, of the image.
-        has_lesion: Whether one of its targets is a lesion.
+        channels: C, channels of the image.
+        has_lesion: Whether a target of the context is a lesion.
     """
     names = [(f"{context}: F_dense {number}", "pooled") for number in range(features)]
     if not has_lesion:
@@ -80,13 +80,13 @@ def name_features(context: str, features: int, channels: int, has_lesion: bool) 
 
 @dataclass(frozen=True)
 class HostModel:
-    """What nnU-Net's predictor is made of.
+    """Parts of nnU-Net's predictor.
 
     Attributes:
-        plans_manager: nnU-Net's, of the model.
-        configuration: nnU-Net's, of no context.
-        dataset_json: Of the model.
-        device: Where the network is.
+        plans_manager: nnU-Net's plans manager of the model.
+        configuration: nnU-Net's configuration, not specific to a context.
+        dataset_json: Content of the model's dataset.json.
+        device: Device of the network.
     """
 
     plans_manager: Any
@@ -96,14 +96,14 @@ class HostModel:
 
 
 class FeatureReader:
-    """Reads numbers off preprocessed images; the network is left as it was found.
+    """Computes features of preprocessed images; the state of the network is restored after each image.
 
     Args:
-        network: In the way in which it is to answer; eval mode and a single resolution are set for each image.
-        host: What nnU-Net's predictor is made of.
-        bank: The model's prompts.
+        network: The segmentation network; eval mode and full resolution only are set for each image.
+        host: Parts of nnU-Net's predictor.
+        bank: Prompts of the model.
         lesions: Targets that are lesions, by context.
-        adapter: Whose bottlenecks are pooled; "" is the base's own.
+        adapter: Adapter whose bottlenecks are pooled; "": none, the base model.
     """
 
     def __init__(
@@ -122,19 +122,19 @@ class FeatureReader:
         return int(self.network.encoder.output_channels[-1])
 
     def spacing(self, context: str) -> tuple[float, ...]:
-        """Size of a voxel of a context's preprocessed images, in mm."""
-        found = configure(self.host.configuration, self.host.plans_manager.plans, context).spacing
-        return tuple(float(width) for width in found)
+        """Spacing of the preprocessed images of a context, in mm."""
+        spacing = configure(self.host.configuration, self.bank.form, context).spacing
+        return tuple(float(width) for width in spacing)
 
     def read(self, image: torch.Tensor, context: str) -> Row:
-        """Read the numbers that `name_features` names off an image.
+        """Compute the features listed by `name_features` for an image.
 
         Args:
-            image: As nnU-Net preprocessed it, (C, D, H, W).
+            image: Preprocessed image, (C, D, H, W).
             context: Its context.
 
         Raises:
-            DataError: A number is none, as of an image that holds NaN.
+            DataError: A feature is not finite, for example of an image with NaN.
         """
         with self.prepare(context), torch.inference_mode():
             logits, windows = self._predict(image, context)
@@ -144,25 +144,25 @@ class FeatureReader:
         return self.summarise(image, context, logits, windows)
 
     def find_lesion(self, logits: torch.Tensor, context: str) -> torch.Tensor | None:
-        """Return the probability (D, H, W) that a voxel is of any lesion; None if the context has no such target."""
+        """Return the probability (D, H, W) of any lesion; None if no target of the context is a lesion."""
         return logits.float().sigmoid().amax(0).cpu() if self.lesions[context] else None
 
     def summarise(self, image: torch.Tensor, context: str, logits: torch.Tensor, windows: Windows) -> Row:
-        """Make numbers of what the network gave of an image.
+        """Compute features from the outputs of the network.
 
         Args:
-            image: As for `read`, (C, D, H, W).
+            image: Preprocessed image, (C, D, H, W).
             context: Its context.
-            logits: Of its lesions, (K, D, H, W).
-            windows: Bottlenecks, of the padded image.
+            logits: Logits of its lesions, (K, D, H, W).
+            windows: Bottlenecks of the windows of the padded image.
 
         Raises:
-            DataError: A number is none.
+            DataError: A feature is not finite.
         """
         spacing, probability = self.spacing(context), self.find_lesion(logits, context)
         padded, inside = self.pad(image[:1])
         numbers: list[float] = []
-        for weights in weigh(probability, image.shape[1:], spacing):
+        for weights in compute_pooling_weights(probability, image.shape[1:], spacing):
             whole = torch.zeros(padded.shape[1:])
             whole[inside[1:]] = weights
             numbers += pool_windows(windows, whole).tolist()
@@ -170,17 +170,17 @@ class FeatureReader:
             numbers += _list_measures(measure_lesion(image, probability, spacing))
         row: Row = np.array(numbers, np.float32)
         if not np.isfinite(row).all():
-            raise DataError("the image or what the network makes of it holds NaN or infinite numbers")
+            raise DataError("the image or the output of the network has NaN or infinite values")
         return row
 
     @contextmanager
     def prepare(self, context: str) -> Iterator[None]:
-        """Ask for a context's lesions, at one resolution, of the base; put all back."""
+        """Bind the lesions of a context to the base network at full resolution; restores its state at the end."""
         network = self.network
         before = network.training, network.decoder.deep_supervision, network._bound, network.default_adapter
         network.eval()
         network.decoder.deep_supervision, network.default_adapter = False, ""
-        # Without a lesion any target will do: nothing but the bottleneck is looked at.
+        # Without a lesion any target will do: only the bottleneck is used.
         network.bind(self.bank.draw(context, self.lesions[context] or self.bank.names_in(context)[:1]))
         try:
             yield
@@ -189,10 +189,10 @@ class FeatureReader:
             network.train(training)
 
     def _predict(self, image: torch.Tensor, context: str) -> tuple[torch.Tensor, Windows]:
-        """Predict an image by nnU-Net's windows, and keep what the encoder gave of each."""
+        """Predict an image by nnU-Net's sliding window; returns the logits and the bottleneck of each window."""
         host, maps = self.host, list[torch.Tensor]()
         predictor = nnUNetPredictor(STEP, True, False, host.device.type == "cuda", host.device, allow_tqdm=False)
-        configuration = configure(host.configuration, host.plans_manager.plans, context)
+        configuration = configure(host.configuration, self.bank.form, context)
         predictor.manual_initialization(
             self.network, host.plans_manager, configuration, None, host.dataset_json, "DuPLUSTrainer", None
         )
@@ -205,16 +205,16 @@ class FeatureReader:
         finally:
             hook.remove()
         starts = [tuple(part.start for part in slicer[1:]) for slicer in slicers]
-        # Where a GPU was too small for all sums, nnU-Net began again: the last ones count.
+        # If a GPU runs out of memory, nnU-Net starts over: the last windows count.
         return torch.as_tensor(logits), Windows(maps[-len(starts) :], starts, size)  # type: ignore[arg-type]
 
     def pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
-        """Pad an image (C, D, H, W) as nnU-Net does for its windows; return it, and where the image is in it."""
+        """Pad an image (C, D, H, W) for nnU-Net's sliding window; returns it, and the slices of the image in it."""
         padded, inside = pad_nd_image(image, self.host.configuration.patch_size, "constant", {"value": 0}, True, None)
         return padded, tuple(inside)
 
     def _encode(self, padded: torch.Tensor, windows: Windows) -> Windows:
-        """Run an adapter's encoder over the same windows."""
+        """Compute the bottlenecks of the same windows with the adapter."""
         self.network.default_adapter = self.adapter
         maps = []
         for start in windows.starts:

@@ -1,45 +1,78 @@
-"""What our models have to beat: scikit-survival's, each fitted on a training fold and nothing else.
-
-In comes a task, and how its patients become numbers; out comes a forecast.
-"""
+"""Fits scikit-survival's models as baselines: Kaplan-Meier, Cox, Coxnet and the random survival forest."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
+from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
+from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome, require_sksurv
 from duplus_nnunet.survival.records.table import SEEN
 
 _RIDGE = 0.1
-_INNER = 5
-_LEAST_TO_LEARN = 2  # patients that Coxnet can be fitted to
-# Strengths of Coxnet's penalty that are tried.
-_STRENGTHS = 30
-# No path of penalties is shorter than this.
+_INNER_FOLDS = 5
+_LEAST_PATIENTS = 2  # to which Coxnet can be fitted
+_PENALTIES = 30
+# Largest ratio of the weakest to the strongest penalty of a path.
 _LARGEST_RATIO = 0.9
 _SMALL = 1e-300
+_LESION_MAX = "lesion max"
+# PET contexts, whose intensities (uptake) are comparable across scanners.
+_PET = re.compile(r"(?<![a-z])(pet|pt|suv|fdg)(?![a-z])|positron", re.IGNORECASE)
 
-# Numbers of training patients (N, P), of those to predict, and what a reader has to know.
+# Returns the encoded training patients, (N, P), the encoded patients to predict, and notes for the reader.
 Encode = Callable[[Task], tuple[Table, Table, tuple[str, ...]]]
 
 
 def encode_records(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
-    """Encode covariates; the encoder is fitted on the training records."""
+    """Encode the covariates; the encoder is fitted on the training records."""
     encoder = fit_encoder(task.train, task.schema)
     train, _ = encoder.encode(task.train)
     test, notes = encoder.encode(task.test)
     return train, test, tuple(notes)
 
 
+def encode_lesion_measures(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
+    """Encode the log lesion volume in each modality, and the maximum lesion uptake in PET."""
+    table = task.images or FeatureTable((), (), (), {})
+    names = [
+        name
+        for name, context, kind in zip(table.names, table.contexts, table.kinds, strict=True)
+        if kind == "measure" and (name.endswith(LESION_VOLUME) or (name.endswith(_LESION_MAX) and _PET.search(context)))
+    ]
+    return _encode_images(table.choose(names), task)
+
+
+def encode_frozen_features(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
+    """Encode the covariates and all image features."""
+    images, records = _encode_images(task.images or FeatureTable((), (), (), {}), task), encode_records(task)
+    train, test = (np.concatenate([records[part], images[part]], axis=1) for part in (0, 1))
+    return train, test, (*records[2], *images[2])
+
+
+def _encode_images(table: FeatureTable, task: Task) -> tuple[Table, Table, tuple[str, ...]]:
+    """Standardise image features; missing ones become the mean, and modalities get missing indicators."""
+    code, notes = fit_image_code(table, [record.patient for record in task.train], None)
+    parts = []
+    for records in (task.train, task.test):
+        numbers, more = code.align(table, [record.patient for record in records])
+        inputs, present = code.encode(torch.from_numpy(numbers).double())
+        parts.append(np.concatenate([inputs.numpy(), 1.0 - present.numpy()], axis=1).astype(np.float32))
+    varies = np.ptp(parts[0], axis=0) > 0  # by rounding, the standard deviation of a constant need not be 0
+    return parts[0][:, varies], parts[1][:, varies], (*notes, *more)
+
+
 def predict_kaplan_meier(task: Task) -> Forecast:
-    """Tell everybody the same: what any curve has to beat."""
+    """Predict the Kaplan-Meier curve of the training patients, and the same risk, for all patients."""
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 
@@ -50,10 +83,9 @@ def predict_kaplan_meier(task: Task) -> Forecast:
 
 
 def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
-    """Tell everybody the same, for want of anything that differs."""
-    return replace(
-        predict_kaplan_meier(task), notes=(*notes, "In a fold no covariate differs between training patients.")
-    )
+    """Predict the same for all patients, because no covariate varies in training."""
+    note = "In a fold, no covariate varies between training patients: all patients get the same prediction."
+    return replace(predict_kaplan_meier(task), notes=(*notes, note))
 
 
 def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast:
@@ -61,12 +93,12 @@ def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence in a fold; the scores show what it is worth
+        warnings.simplefilter("ignore")  # of convergence; a poor fit shows in the scores
         model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
         risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
         curves = model.predict_survival_function(test.astype(np.float64))
-        cut = cut_risks(np.asarray(model.predict(train.astype(np.float64)), np.float64))
-    # Before the first training time nobody had the event; scikit-survival's curves start with what comes at it.
+        cut = choose_cut_off(np.asarray(model.predict(train.astype(np.float64)), np.float64))
+    # Survival is 1 before the first training time, at which scikit-survival's curves begin.
     survival = np.stack(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
@@ -74,7 +106,7 @@ def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
 
 
 def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
-    """Cox with a slight ridge."""
+    """Predict by Cox regression with a small ridge penalty."""
     require_sksurv()
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
@@ -82,12 +114,12 @@ def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
 
 
 def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
-    """Cox with an elastic net, whose strength inner folds of the training patients choose."""
+    """Predict by Cox regression with an elastic net, whose penalty is chosen by inner cross-validation."""
     require_sksurv()
 
     def fit(x: Any, y: Any) -> Any:
-        alphas = _fit_coxnet(x, y, n_alphas=_STRENGTHS, alpha_min_ratio=0.01).alphas_
-        scores = _score_strengths(x, y, alphas, task)
+        alphas = _fit_coxnet(x, y, n_alphas=_PENALTIES, alpha_min_ratio=0.01).alphas_
+        scores = _score_penalties(x, y, alphas, task)
         best = int(np.argmax(scores)) if len(scores) else 0
         return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
 
@@ -95,7 +127,7 @@ def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
 
 
 def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
-    """Fit from the strongest penalty to the weakest that can be fitted; with many numbers, weak ones cannot."""
+    """Fit a path of penalties, strongest first, shortened until it can be fitted; weak penalties may not converge."""
     from sksurv.linear_model import CoxnetSurvivalAnalysis
 
     try:
@@ -110,43 +142,43 @@ def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
         return _fit_coxnet(x, y, **{**options, "alphas": alphas[: len(alphas) // 2]})
 
 
-def _score_strengths(x: Any, y: Any, alphas: Any, task: Task) -> Numbers:
-    """Return the cross-validated partial likelihood, higher is better, of strengths that fitted in all inner folds.
+def _score_penalties(x: Any, y: Any, alphas: Any, task: Task) -> Numbers:
+    """Return the cross-validated partial likelihood of each penalty that could be fitted in all inner folds.
 
-    Concordance would not do: it does not see how far a penalty shrinks. Of too few patients for inner folds to learn
-    from, nothing is returned, and the strongest penalty stays.
+    Higher is better. Concordance would not do, as it is blind to shrinkage. The result is empty if there are too few
+    patients for inner folds.
 
     Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24).
     """
-    folds = make_folds(task.train, count_inner(task), task.seed)
-    if min(len(fold.train) for fold in folds) < _LEAST_TO_LEARN:
+    folds = make_folds(task.train, count_inner_folds(task), task.seed)
+    if min(len(fold.train) for fold in folds) < _LEAST_PATIENTS:
         return np.zeros(0)
     sums = []
     for fold in folds:
         train = list(fold.train)
         weights = _fit_coxnet(x[train], y[train], alphas=alphas).coef_
-        sums.append(_sum_likelihood(x, y, weights) - _sum_likelihood(x[train], y[train], weights))
+        sums.append(_log_partial_likelihood(x, y, weights) - _log_partial_likelihood(x[train], y[train], weights))
     shortest = min(map(len, sums))
-    found: Numbers = np.sum([one[:shortest] for one in sums], axis=0)
-    return found
+    scores: Numbers = np.sum([likelihoods[:shortest] for likelihoods in sums], axis=0)
+    return scores
 
 
-def _sum_likelihood(x: Any, y: Any, weights: Numbers) -> Numbers:
-    """Return the log partial likelihood, Breslow's for ties, of patients (N, P) by each of some weights (P, K): (K)."""
+def _log_partial_likelihood(x: Any, y: Any, weights: Numbers) -> Numbers:
+    """Return the log partial likelihood (K) of patients (N, P) for weights (P, K); ties by Breslow's method."""
     logs = x @ weights
     logs = logs - logs.max(axis=0)
     at_risk = (y["time"][None, :] >= y["time"][y["event"]][:, None]).astype(np.float64)
-    found: Numbers = (logs[y["event"]] - np.log(np.maximum(at_risk @ np.exp(logs), _SMALL))).sum(axis=0)
-    return found
+    likelihood: Numbers = (logs[y["event"]] - np.log(np.maximum(at_risk @ np.exp(logs), _SMALL))).sum(axis=0)
+    return likelihood
 
 
-def count_inner(task: Task) -> int:
-    """Count inner folds: as many as there are events to share, up to 5."""
-    return max(2, min(_INNER, sum(record.event == SEEN for record in task.train)))
+def count_inner_folds(task: Task) -> int:
+    """Return the number of inner folds: one per event, from 2 to 5."""
+    return max(2, min(_INNER_FOLDS, sum(record.event == SEEN for record in task.train)))
 
 
 def predict_forest(task: Task) -> Forecast:
-    """A random survival forest."""
+    """Predict by a random survival forest."""
     require_sksurv()
     from sksurv.ensemble import RandomSurvivalForest
 

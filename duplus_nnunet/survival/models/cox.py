@@ -1,4 +1,7 @@
-"""Cox's partial likelihood by torchsurv, with Breslow's baseline. Risk sets hold everybody who is given."""
+"""Computes the Cox loss: torchsurv's partial likelihood, with Breslow's baseline hazard for survival curves.
+
+Delayed entry is not supported: every patient is at risk from time 0.
+"""
 
 import warnings
 from dataclasses import dataclass, field
@@ -11,7 +14,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
-# torchsurv exponentiates log hazards in float32 as they are; beyond this they differ from their mean by no more.
+# Log hazards are clamped to this distance from their mean, as torchsurv exponentiates them in float32.
 _WIDEST = 40.0
 
 
@@ -23,26 +26,26 @@ def require_torchsurv() -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what torchmetrics, which it brings, uses of torch
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, raised by torchsurv's dependency torchmetrics
             from torchsurv.loss import cox
     except ImportError as error:
         raise DataError(
             "The loss 'cox' needs torchsurv. Install it: pip install 'duplus-nnunet[survival]'; or choose "
-            "'logistic hazard', which needs nothing more."
+            "'logistic hazard', which needs no further package."
         ) from error
     return cox
 
 
-def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
-    """Return the log partial likelihood, a sum over events; ties by Efron's method.
+def log_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """Return the log partial likelihood, summed over events; ties by Efron's method.
 
     Args:
-        log_hazards: Relative ones, (N); only their differences count.
-        event: Whether the event was seen, bool (N).
-        ranks: Of the times, int64 (N).
+        log_hazards: Log relative hazards, (N); only their differences count.
+        event: Whether the event was observed, bool (N).
+        ranks: Ranks of the times, int64 (N).
 
     Returns:
-        A scalar; 0, with gradients of 0, without any event and for a patient alone.
+        A scalar; 0, with gradients of 0, if there is no event or a single patient.
 
     Raises:
         DataError: torchsurv is not installed.
@@ -53,7 +56,7 @@ def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks
     if len(log_hazards) < 2 or not bool(event.any()):
         return log_hazards.sum() * 0.0
     centred = (log_hazards - log_hazards.detach().mean()).clamp(-_WIDEST, _WIDEST)
-    # Of equal times, events come first: where no events are tied, torchsurv's risk sets go by the order of rows alone.
+    # At equal times, events come before censoring: without tied events, torchsurv's risk sets follow the row order.
     times = (2 * ranks + ~event).float()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Ties in `time` detected")
@@ -63,15 +66,15 @@ def sum_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks
     return likelihood
 
 
-def fit_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
-    """Fit the cumulative hazard of a patient whose log hazard is 0.
+def fit_breslow_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
+    """Fit Breslow's cumulative baseline hazard, that of a patient whose log relative hazard is 0.
 
     Args:
-        log_hazards: Relative ones of training patients, (N).
-        outcome: Of the same.
+        log_hazards: Log relative hazards of training patients, (N).
+        outcome: Outcomes of the same patients.
 
     Returns:
-        Different times of events in days, ascending, and the cumulative hazard at each, both (K).
+        The distinct event times in days, ascending, and the cumulative hazard at each, both (K).
 
     Source: Breslow 1972, JRSS B 34(2), discussion.
     """
@@ -82,68 +85,70 @@ def fit_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbe
 
 @dataclass(frozen=True)
 class Cox(SurvivalLoss):
-    """The one output is a log hazard relative to a baseline, which is Breslow's, fitted on all training patients.
+    """Cox loss: the one output is a log hazard relative to Breslow's baseline hazard.
 
     Attributes:
-        times: Different times of training events, in days, ascending, (K).
-        hazards: The baseline's cumulative hazard at each, (K).
-        centre: Mean output of training patients, which is risk 0.
+        times: Distinct event times of training patients, in days, ascending, (K).
+        hazards: Cumulative baseline hazard at each, (K).
+        centre: Mean output of training patients, at which the risk is 0.
     """
 
     name: ClassVar[str] = "cox"
-    needs_everybody: ClassVar[bool] = True
+    needs_full_batch: ClassVar[bool] = True
     times: Numbers = field(default_factory=lambda: np.zeros(0))
     hazards: Numbers = field(default_factory=lambda: np.zeros(0))
     centre: float = 0.0
 
     @property
     def outputs(self) -> int:
-        """One."""
+        """Number of outputs: one."""
         return 1
 
     def make_targets(self, outcome: Outcome) -> LossTargets:
-        """Rank the times: nothing else of them counts."""
+        """Rank the times; the partial likelihood depends on their order only."""
         ranks = np.unique(outcome.time, return_inverse=True)[1].astype(np.int64)
         return LossTargets(torch.from_numpy(ranks), torch.from_numpy(outcome.event.copy()))
 
-    def start(self, targets: LossTargets) -> torch.Tensor:
-        """Give 0: the baseline is no part of the network."""
+    def initial_outputs(self, targets: LossTargets) -> torch.Tensor:
+        """Return 0: the baseline hazard is not part of the network."""
         return torch.zeros(1)
 
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
-        """Return the negative log partial likelihood, a mean over events; 0 if there is none."""
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+        """Return the negative log partial likelihood, averaged over events; 0 if there is none."""
         count = max(1, int(targets.seen.sum()))
-        return -sum_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
+        return -log_partial_likelihood(logits[:, 0], targets.seen, targets.places) / count
 
-    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
-        """Return what those held add to the loss of all, so that their risk sets hold everybody; a mean over events.
+    def compute_held_out(self, logits: torch.Tensor, targets: LossTargets, held_out: torch.Tensor) -> torch.Tensor:
+        """Return the loss of all patients less that of the others, averaged over held-out events.
+
+        The risk sets of held-out patients thus include all patients.
 
         Source: Verweij and van Houwelingen 1993, Statistics in Medicine 12(24): cross-validated partial likelihood.
         """
         rest = torch.ones(len(logits), dtype=torch.bool)
-        rest[held] = False
-        whole = sum_partial_likelihood(logits[:, 0], targets.seen, targets.places)
-        part = sum_partial_likelihood(logits[rest, 0], targets.seen[rest], targets.places[rest])
-        return (part - whole) / max(1, int(targets.seen[held].sum()))
+        rest[held_out] = False
+        whole = log_partial_likelihood(logits[:, 0], targets.seen, targets.places)
+        part = log_partial_likelihood(logits[rest, 0], targets.seen[rest], targets.places[rest])
+        return (part - whole) / max(1, int(targets.seen[held_out].sum()))
 
-    def finish(self, logits: torch.Tensor, outcome: Outcome) -> "Cox":
-        """Fit the baseline."""
+    def fit_baseline(self, logits: torch.Tensor, outcome: Outcome) -> "Cox":
+        """Fit Breslow's baseline hazard."""
         centre = float(logits.double().mean())
-        return Cox(*fit_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
+        return Cox(*fit_breslow_baseline((logits[:, 0].double() - centre).numpy(), outcome), centre)
 
     def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return log hazards relative to the mean training patient."""
+        """Return log hazards relative to the mean of training patients."""
         return logits[:, 0] - self.centre
 
     def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
-        """Return survival: steps at the times of training events."""
+        """Return the survival probability, a step function that falls at the event times of training patients."""
         steps = np.concatenate([[0.0], self.hazards])[np.searchsorted(self.times, times, side="right")]
         ratios = self.predict_risk(logits.double()).exp().numpy()
         survival: Numbers = np.exp(-steps[None, :] * ratios[:, None])
         return survival
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return plain data that can be stored as JSON."""
         return {
             "name": self.name,
             "times": self.times.tolist(),

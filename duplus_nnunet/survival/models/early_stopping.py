@@ -1,4 +1,4 @@
-"""Early stopping: in comes a network that learns, and stays what it was where those held were foretold best."""
+"""Trains a network with early stopping: the weights with the lowest validation loss are restored."""
 
 from collections.abc import Callable
 
@@ -8,37 +8,40 @@ _EPOCHS, _PATIENCE = 300, 40
 _LEAST_GAIN = 1e-5
 
 
-def train_until(
-    network: torch.nn.Module, learn: Callable[[], None], measure: Callable[[], float], best: float = float("inf")
+def train_with_early_stopping(
+    network: torch.nn.Module,
+    train_epoch: Callable[[], None],
+    validation_loss: Callable[[], float],
+    best: float = float("inf"),
 ) -> float:
-    """Run epochs until the loss of those held has not fallen for a while, and go back to where it was least.
+    """Train until the validation loss has stopped falling, and restore the best weights.
 
     Args:
-        network: Whose weights change; in eval mode at the end.
-        learn: Runs one epoch.
-        measure: Returns the loss of patients that are not learned from, lower is better.
-        best: Their loss with the network as it is; it stays so if no epoch makes it lower.
+        network: The network to train; it is in eval mode at the end.
+        train_epoch: Runs one epoch.
+        validation_loss: Returns the loss of the validation patients; lower is better.
+        best: Validation loss of the initial weights, which are kept if no epoch lowers it.
 
     Returns:
-        The least loss.
+        The lowest validation loss.
     """
-    kept, since = _copy(network), 0
+    best_weights, epochs_without_gain = _copy_weights(network), 0
     for _ in range(_EPOCHS):
         network.train()
-        learn()
+        train_epoch()
         network.eval()
         with torch.no_grad():
-            found = measure()
-        if found < best - _LEAST_GAIN:
-            best, since, kept = found, 0, _copy(network)
+            loss = validation_loss()
+        if loss < best - _LEAST_GAIN:
+            best, epochs_without_gain, best_weights = loss, 0, _copy_weights(network)
         else:
-            since += 1
-            if since >= _PATIENCE:
+            epochs_without_gain += 1
+            if epochs_without_gain >= _PATIENCE:
                 break
-    network.load_state_dict(kept)
+    network.load_state_dict(best_weights)
     network.eval()
     return best
 
 
-def _copy(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copy_weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}

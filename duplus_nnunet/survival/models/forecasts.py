@@ -1,6 +1,7 @@
-"""What is asked for, what is foretold of patients, and what became of them."""
+"""Defines what a prognosis method receives (Task) and returns (Forecast), and merges the notes of many forecasts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,21 +10,25 @@ from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import Record
+from duplus_nnunet.survival.records.table import Record, join_names
+
+# A sentence that ends in a list of quoted names.
+_LISTING = re.compile(r"(?P<head>.*: )(?P<names>'[^']*'(?:, '[^']*')*)\.")
+_QUOTED_OR_NUMBER = re.compile(r"'[^']*'|\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned and predicted once.
+    """One fit on training patients, followed by one prediction of other patients.
 
     Attributes:
-        train: Records to learn from.
-        test: Records to predict; their outcomes are not looked at.
-        schema: Types of covariates.
-        times: When survival is asked for, in days.
-        seed: Of whatever is drawn.
-        images: Image features by patient, those of the records to predict included; None: there are no images.
-        settings: Of our own model with images.
+        train: Training records.
+        test: Records to predict; their outcomes are not used.
+        schema: Types of the covariates.
+        times: Times at which survival is predicted, in days.
+        seed: Seed of all random draws.
+        images: Image features by patient, of training patients and patients to predict; None: there are no images.
+        settings: Settings of our own model with images.
     """
 
     train: Sequence[Record]
@@ -37,13 +42,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What was predicted of N patients.
+    """Predictions of N patients.
 
     Attributes:
-        risk: Higher is worse, (N).
-        survival: Probability to be free of the event at each time, (N, T).
-        notes: What a reader has to know.
-        cut: Risk above which a patient is of the high-risk group, as training patients say; None if it was not chosen.
+        risk: Predicted risk, (N); higher is worse.
+        survival: Survival probability, that is of being free of the event, at each time, (N, T).
+        notes: Notes for the reader.
+        cut: Cut-off of the high-risk group, chosen from training patients; a higher risk is high. None if undefined.
     """
 
     risk: Numbers
@@ -52,6 +57,28 @@ class Forecast:
     cut: float | None = None
 
 
-def cut_risks(risks: Numbers) -> float | None:
-    """Return the risk that parts training patients into two halves, of their risks (N); None if all are the same."""
+def choose_cut_off(risks: Numbers) -> float | None:
+    """Return the median of training patients' risks (N), the cut-off of risk groups; None if all risks are equal."""
     return float(np.median(risks)) if np.ptp(risks) > 0 else None
+
+
+def merge_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Merge sentences that differ only in numbers, or in the quoted names listed at their end.
+
+    Each merged sentence keeps the position of the first one. Of sentences that differ in numbers, the first is kept.
+    """
+    # By the sentence without its numbers: its variants, each with the names that it lists.
+    variants: dict[str, dict[str, dict[str, None]]] = {}
+    for note in notes:
+        listing = _LISTING.fullmatch(note)
+        head, names = (listing["head"], listing["names"].split(", ")) if listing else (note, [])
+        key = _QUOTED_OR_NUMBER.sub(lambda match: match[0] if match[0].startswith("'") else "#", head)
+        variants.setdefault(key, {}).setdefault(head, {}).update(dict.fromkeys(names))
+    return tuple(map(_merge_variants, variants.values()))
+
+
+def _merge_variants(variants: dict[str, dict[str, None]]) -> str:
+    head, names = next(iter(variants)), sorted({name for listed in variants.values() for name in listed})
+    if names:
+        return f"{head}{join_names(names)}."
+    return f"{head} The same holds in other folds, with other numbers." if len(variants) > 1 else head

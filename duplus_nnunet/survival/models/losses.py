@@ -1,4 +1,4 @@
-"""The losses by name: in come training outcomes, out comes a loss that is ready; and back from plain data."""
+"""Lists the survival losses by name, prepares them for training outcomes, and restores stored ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from duplus_nnunet.errors import ModelError, describe_unknown
 from duplus_nnunet.survival.models.cox import Cox
 from duplus_nnunet.survival.models.discrete import DeepHit, DiscreteLoss, LogisticHazard, MultiTaskRegression
-from duplus_nnunet.survival.models.hazard import cut_bins
+from duplus_nnunet.survival.models.hazard import choose_bin_edges
 from duplus_nnunet.survival.models.survival_loss import SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Outcome
 
@@ -22,36 +22,37 @@ def fit_loss(name: str, outcome: Outcome, bins: int) -> tuple[SurvivalLoss, list
 
     Args:
         name: One of LOSSES.
-        outcome: Of training patients.
-        bins: Number of bins that are wanted.
+        outcome: Outcomes of training patients.
+        bins: Number of time bins.
 
     Returns:
-        The loss, and what a reader has to know.
+        The loss, and notes for the reader.
 
     Raises:
-        DataError: There is no event.
-        ModelError: There is no such loss.
+        DataError: No patient has the event.
+        ModelError: The loss is unknown.
     """
     if name == Cox.name:
-        late = outcome.entry is not None
-        return Cox(), ["The loss 'cox' counts patients from time 0, whenever they entered."] if late else []
+        notes = ["The loss 'cox' does not support delayed entry: patients are treated as at risk from time 0."]
+        return Cox(), notes if outcome.entry is not None else []
     if name not in _DISCRETE:
         raise ModelError(describe_unknown("loss", name, LOSSES))
-    edges = cut_bins(outcome, bins)
+    edges = choose_bin_edges(outcome, bins)
     notes = []
     if len(edges) < bins:
         count = len(np.unique(outcome.time[outcome.event]))
         notes.append(
-            f"{len(edges)} time bin(s) instead of {bins}: training patients have the event at {count} different times."
+            f"{len(edges)} time bin(s) are used instead of {bins}: events of training patients occur at {count} "
+            "different times."
         )
     return _DISCRETE[name](edges), notes
 
 
 def read_loss(plain: Mapping[str, Any]) -> SurvivalLoss:
-    """Read what a loss's `to_plain` gave.
+    """Restore a loss from the result of its `to_plain`.
 
     Raises:
-        ModelError: It is not of that form.
+        ModelError: The stored data are invalid.
     """
     try:
         if plain["name"] == Cox.name:
@@ -60,5 +61,5 @@ def read_loss(plain: Mapping[str, Any]) -> SurvivalLoss:
         return _DISCRETE[plain["name"]](np.array(plain["edges"], np.float64))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"A stored loss cannot be read ({error!r}); its name is one of {', '.join(LOSSES)}."
+            f"A stored loss cannot be read ({error!r}); expected one of {', '.join(LOSSES)}. Fit the model again."
         ) from error

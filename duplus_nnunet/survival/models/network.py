@@ -1,8 +1,7 @@
-"""MLP_Prog: in come encoded EHR (N, P) and image inputs (N, M) of C modalities, out come a loss's outputs (N, T).
+"""Defines MLP_Prog, which maps encoded EHR (N, P) and image inputs (N, M) of C modalities to a loss's outputs (N, T).
 
-Both are joined and go through an MLP, as in the paper's figure. What is missing of a patient is shown to the network in
-training as it will be at prediction: absent values of the EHR as the encoder gives them, an absent modality as zeros
-and a mark.
+Both are joined and passed through an MLP, as in the paper's figure. Missing values are presented in training as at
+prediction: EHR values as the encoder encodes them, modalities as zeros with a missing indicator.
 """
 
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from duplus_nnunet.settings import SurvivalSettings
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a network sees of N patients.
+    """Network inputs of N patients.
 
     Attributes:
         ehr: Encoded records, (N, P).
-        images: Inputs of images, (N, M).
-        there: Which modalities were imaged, bool (N, C).
+        images: Image inputs, (N, M).
+        there: Whether each modality is present, bool (N, C).
     """
 
     ehr: torch.Tensor
@@ -28,18 +27,18 @@ class Inputs:
     there: torch.Tensor
 
     def take(self, rows: torch.Tensor) -> "Inputs":
-        """Choose some patients by their rows."""
+        """Select patients by their rows."""
         return Inputs(self.ehr[rows], self.images[rows], self.there[rows])
 
 
 class InputDropout(torch.nn.Module):
-    """Makes parts of patients missing, by chance in training or as asked for.
+    """Presents parts of the inputs as missing: at random in training (modality dropout), or on request.
 
     Args:
-        absent: What the encoder gives of a record of which nothing is known, (P).
-        columns: Place of the EHR column that each of its numbers is of, int64 (P).
-        modalities: Place of the modality that each image input is of, int64 (M).
-        settings: Shares of what is hidden in training.
+        absent: Encoding of a record whose values are all missing, (P).
+        columns: Index of the EHR column of each encoded number, int64 (P).
+        modalities: Index of the modality of each image input, int64 (M).
+        settings: Dropout probabilities of columns, of whole records and of modalities.
     """
 
     absent: torch.Tensor
@@ -52,63 +51,65 @@ class InputDropout(torch.nn.Module):
         super().__init__()
         for name, value in (("absent", absent), ("columns", columns), ("modalities", modalities)):
             self.register_buffer(name, value, persistent=False)
-        self._shares = (settings.column_dropout, settings.table_dropout, settings.modality_dropout)
+        self._probabilities = (settings.column_dropout, settings.table_dropout, settings.modality_dropout)
 
-    def forward(self, given: Inputs) -> Inputs:
-        """Hide by chance, a patient at a time; in eval mode, nothing."""
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Hide parts at random, independently for each patient; in eval mode, hide nothing."""
         if not self.training:
-            return self.hide_images(given, ~given.there)
-        column, table, modality = self._shares
-        count = len(given.ehr)
+            return self.hide_images(inputs, ~inputs.there)
+        column, table, modality = self._probabilities
+        count = len(inputs.ehr)
         width = int(self.columns.max()) + 1 if len(self.columns) else 0
         hidden = (torch.rand(count, width) < column) | (torch.rand(count, 1) < table)
-        shown = self.hide_records(given, hidden)
-        return self.hide_images(shown, ~given.there | (torch.rand(given.there.shape) < modality))
+        shown = self.hide_records(inputs, hidden)
+        return self.hide_images(shown, ~inputs.there | (torch.rand(inputs.there.shape) < modality))
 
-    def hide_records(self, given: Inputs, hidden: torch.Tensor) -> Inputs:
-        """Hide EHR columns, bool (N, columns)."""
-        ehr = torch.where(hidden[:, self.columns], self.absent, given.ehr)
-        return Inputs(ehr, given.images, given.there)
+    def hide_records(self, inputs: Inputs, hidden: torch.Tensor) -> Inputs:
+        """Present EHR columns, marked in bool (N, columns), as missing."""
+        ehr = torch.where(hidden[:, self.columns], self.absent, inputs.ehr)
+        return Inputs(ehr, inputs.images, inputs.there)
 
-    def hide_images(self, given: Inputs, hidden: torch.Tensor) -> Inputs:
-        """Hide modalities, bool (N, C)."""
-        images = torch.where(hidden[:, self.modalities], 0.0, given.images)
-        return Inputs(given.ehr, images, given.there & ~hidden)
+    def hide_images(self, inputs: Inputs, hidden: torch.Tensor) -> Inputs:
+        """Present modalities, marked in bool (N, C), as missing."""
+        images = torch.where(hidden[:, self.modalities], 0.0, inputs.images)
+        return Inputs(inputs.ehr, images, inputs.there & ~hidden)
 
 
 class PrognosisNetwork(torch.nn.Module):
-    """Maps patients to a loss's outputs.
+    """Maps the inputs of patients to a loss's outputs.
 
     Args:
-        hiding: Makes parts of patients missing.
-        base: Outputs to start from, the same for everybody, (T).
+        input_dropout: Presents parts of the inputs as missing in training.
+        base: Initial outputs, the same for all patients, (T).
         modalities: C.
-        settings: Widths and dropout.
+        settings: Layer widths and dropout.
     """
 
-    def __init__(self, hiding: InputDropout, base: torch.Tensor, modalities: int, settings: SurvivalSettings) -> None:
+    def __init__(
+        self, input_dropout: InputDropout, base: torch.Tensor, modalities: int, settings: SurvivalSettings
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.hiding = hiding
-        records, images = len(hiding.columns), len(hiding.modalities) + modalities
+        self.input_dropout = input_dropout
+        records, images = len(input_dropout.columns), len(input_dropout.modalities) + modalities
         projected = settings.image_features if images else 0
         self.dropout = torch.nn.Dropout(settings.dropout)
         self.project = torch.nn.Linear(images, projected) if images else None
         self.hidden = torch.nn.Linear(records + projected, settings.hidden)
-        # Before it has learned anything it foretells the same for everybody: what all patients together had.
+        # With zero weights, the initial prediction of every patient is `base`.
         self.risk = torch.nn.Linear(settings.hidden, 1, bias=False)
         self.base = torch.nn.Parameter(base.clone())
         self.shape = torch.nn.Linear(settings.hidden, len(base), bias=False)
         torch.nn.init.zeros_(self.risk.weight)
         torch.nn.init.zeros_(self.shape.weight)
 
-    def forward(self, given: Inputs) -> torch.Tensor:
-        """Map patients to outputs (N, T)."""
-        shown = self.hiding(given)
+    def forward(self, inputs: Inputs) -> torch.Tensor:
+        """Map inputs of N patients to outputs (N, T)."""
+        shown = self.input_dropout(inputs)
         parts = [self.dropout(shown.ehr)]
         if self.project is not None:
-            seen = torch.cat([self.dropout(shown.images), 1.0 - shown.there.float()], 1)
-            parts.append(functional.leaky_relu(self.project(seen), 0.01))
+            images = torch.cat([self.dropout(shown.images), 1.0 - shown.there.float()], 1)
+            parts.append(functional.leaky_relu(self.project(images), 0.01))
         hidden = functional.leaky_relu(self.hidden(torch.cat(parts, 1)), 0.01)
         outputs: torch.Tensor = self.base + self.risk(hidden) + self.shape(hidden)
         return outputs

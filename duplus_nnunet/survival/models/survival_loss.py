@@ -1,7 +1,4 @@
-"""What a network's outputs mean for survival: the interface that all losses share.
-
-In come outputs ("logits") and outcomes, out come a loss, a risk and a survival curve.
-"""
+"""Defines the interface of survival losses, which also convert a network's outputs to risk and survival."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,13 +11,13 @@ from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 @dataclass(frozen=True)
 class LossTargets:
-    """Outcomes as a loss wants them.
+    """Outcomes of N patients in the form that losses take.
 
     Attributes:
-        places: Bins that each patient outlived, 0 to T; for Cox, the rank of the time; int64 (N).
-        seen: Whether the event is seen in the next bin, or for Cox at that time; bool (N).
-        entered: Bins that had passed when each came under observation, the last one in part: 0 to T, float32 (N);
-            None: nobody entered late.
+        places: Number of time bins that each patient survived, 0 to T; for Cox, the rank of the time; int64 (N).
+        seen: Whether the event was observed in the next bin, or for Cox at that time; bool (N).
+        entered: Delayed entry in time bins, with the fraction of the last one: 0 to T, float32 (N); None: all patients
+            are at risk from time 0.
     """
 
     places: torch.Tensor
@@ -28,51 +25,51 @@ class LossTargets:
     entered: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "LossTargets":
-        """Choose some patients by their rows."""
+        """Select patients by their rows."""
         return LossTargets(self.places[rows], self.seen[rows], None if self.entered is None else self.entered[rows])
 
 
 @dataclass(frozen=True)
 class SurvivalLoss(ABC):
-    """A loss, and how its network's outputs are read."""
+    """A loss, and the meaning of the outputs of a network that is trained with it."""
 
     name: ClassVar[str]
-    # Whether all patients have to enter a step together, because they are compared with each other.
-    needs_everybody: ClassVar[bool] = False
+    # Whether all patients have to be in one batch, because the loss compares them with each other.
+    needs_full_batch: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Number of outputs that the network has."""
+        """Number of outputs of the network."""
 
     @abstractmethod
     def make_targets(self, outcome: Outcome) -> LossTargets:
-        """Turn outcomes of N patients into targets."""
+        """Convert the outcomes of N patients to targets."""
 
     @abstractmethod
-    def start(self, targets: LossTargets) -> torch.Tensor:
-        """Give outputs, (outputs), that describe all patients together."""
+    def initial_outputs(self, targets: LossTargets) -> torch.Tensor:
+        """Return the outputs, (outputs), that predict the average survival of all patients."""
 
     @abstractmethod
-    def measure(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
-        """Return the loss, a scalar, of logits (N, outputs); finite, with finite gradients, whatever the outcomes."""
+    def compute(self, logits: torch.Tensor, targets: LossTargets) -> torch.Tensor:
+        """Return the loss of outputs (N, outputs), a scalar; it and its gradients are finite for all outcomes."""
 
     @abstractmethod
     def predict_risk(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return a risk, (N), higher is worse."""
+        """Return the risk, (N); higher is worse."""
 
     @abstractmethod
     def predict_survival(self, logits: torch.Tensor, times: Numbers) -> Numbers:
-        """Return the probability to be free of the event at some times in days, (N, times)."""
+        """Return the survival probability at some times in days, (N, times)."""
 
-    def measure_held(self, logits: torch.Tensor, targets: LossTargets, held: torch.Tensor) -> torch.Tensor:
-        """Return the loss of rows that were not learned from, given the logits of all patients."""
-        return self.measure(logits[held], targets.take(held))
+    def compute_held_out(self, logits: torch.Tensor, targets: LossTargets, held_out: torch.Tensor) -> torch.Tensor:
+        """Return the loss of held-out rows, given the outputs of all patients."""
+        return self.compute(logits[held_out], targets.take(held_out))
 
-    def finish(self, logits: torch.Tensor, outcome: Outcome) -> Self:
-        """Fit what a curve needs beside the network, from outputs and outcomes of all training patients."""
+    def fit_baseline(self, logits: torch.Tensor, outcome: Outcome) -> Self:
+        """Fit what survival needs in addition to the network, from outputs and outcomes of all training patients."""
         return self
 
     @abstractmethod
     def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data that JSON takes."""
+        """Return plain data that can be stored as JSON."""

@@ -1,1 +1,1 @@
-"""Prognosis of new patients with a trained model."""
+"""Predicts new patients by a trained survival model."""

@@ -1,7 +1,7 @@
-"""Images of new patients as features: in come image files, out comes a table of each fold, as in training.
+"""Computes the image features of new patients with the networks of all folds, as in training.
 
-A case is preprocessed once, and looked at once by each network; folds on the same network share what it saw. A bad case
-is reported and does not end the others.
+Each case is preprocessed once and read once by each network; folds with identical networks share their features. A case
+that cannot be read is reported and does not stop the others.
 """
 
 import sys
@@ -16,8 +16,8 @@ from tqdm import tqdm
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead, report_failure
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank
@@ -26,11 +26,11 @@ from duplus_nnunet.survival.records.feature_table import FeatureTable
 
 @dataclass(frozen=True)
 class NewImage:
-    """One case.
+    """A case of a new patient.
 
     Attributes:
-        source: Its files and context.
-        patient: Who was imaged; empty: the schema's pattern does not find out.
+        source: Files and context of the case.
+        patient: Patient ID; empty: not found by the pattern of the schema.
     """
 
     source: InputCase
@@ -38,21 +38,21 @@ class NewImage:
 
     @property
     def imaged(self) -> ImagedCase:
-        """The case as a table of features knows it."""
+        """The case in the form that feature tables use."""
         return ImagedCase(self.source.name, self.patient, self.source.context)
 
 
 @dataclass
 class Features:
-    """What was read off all cases.
+    """Image features of all cases.
 
     Attributes:
-        tables: One a fold; None: no image could be read.
-        images: Those that were read.
-        failures: Why others were not, by case.
-        warnings: Of preprocessing, by case.
-        rows: Numbers of each case, by network and case.
-        keys: The network of each fold.
+        tables: Features by patient, one table for each fold; None: no image could be read.
+        images: Cases that were read.
+        failures: Reasons why other cases could not be read, by case.
+        warnings: Warnings of the preprocessing, by case.
+        rows: Features by network and case.
+        keys: Key of the network of each fold.
     """
 
     tables: list[FeatureTable | None]
@@ -63,39 +63,39 @@ class Features:
     keys: list[str] = field(default_factory=list)
 
 
-def list_images(model: PrognosisModel, folder: Path, context: str | None) -> list[NewImage]:
-    """List the cases of a folder of nnU-Net's form (CASE_0000.nii.gz).
+def list_new_images(model: PrognosisModel, folder: Path, context: str | None) -> list[NewImage]:
+    """List the cases of a folder named in nnU-Net's format (CASE_0000.nii.gz).
 
     Args:
-        model: Whose schema finds the patient in a case identifier.
-        folder: With the images.
-        context: A context, or a table of contexts by case; None: the model has one only.
+        model: Model whose schema finds the patient of a case.
+        folder: Folder of the images.
+        context: A context, or a table of contexts by case; None: the only context of the model.
 
     Raises:
         DataError: There is no image, or a table of contexts lacks a case.
-        PromptError: The context is not known, or was not named though there are several.
+        PromptError: The context is unknown, or was not given and the model has several.
     """
     from duplus_nnunet.planners.preprocessor import read_identifier
 
     bank, ending = read_bank(model.folder), str(read_dataset_json(model.folder / "dataset.json")["file_ending"])
     files = list_folder(folder, ending)
     choice = read_contexts(context, list(bank.contexts)) if context else ContextChoice(bank.require_context(None))
-    names = [read_identifier(one[0], ending) for one in files]
+    names = [read_identifier(channels[0], ending) for channels in files]
     warning = choice.check_cases(names)
     if warning:
         sys.stderr.write(f"warning: {warning}\n")
     return [
-        NewImage(InputCase(name, tuple(own), None, choice.of(name)), model.schema.find_patient(name) or "")
-        for name, own in zip(names, files, strict=True)
+        NewImage(InputCase(name, tuple(channels), None, choice.of(name)), model.schema.find_patient(name) or "")
+        for name, channels in zip(names, files, strict=True)
     ]
 
 
 class ImageNetworks:
-    """The networks of all folds, each built once.
+    """The networks of all folds; identical networks are built once.
 
     Args:
-        model: Whose.
-        device: Where they run.
+        model: The trained model.
+        device: Device of the networks.
     """
 
     def __init__(self, model: PrognosisModel, device: torch.device) -> None:
@@ -107,52 +107,52 @@ class ImageNetworks:
         self._host = readers[0].host
 
     def read_items(self, images: Sequence[NewImage]) -> Iterator[PreparedCase]:
-        """Preprocess cases, one ahead."""
+        """Preprocess cases, one ahead of use."""
         host = self._host
         reader = Reader(host.plans_manager, host.configuration, host.dataset_json)
         return read_ahead(reader, [image.source for image in images])
 
     def read(self, images: Sequence[NewImage]) -> Features:
-        """Read the features of all cases."""
-        found = Features([], rows={key: {} for key in self.readers}, keys=self.keys)
+        """Compute the features of all cases."""
+        features = Features([], rows={key: {} for key in self.readers}, keys=self.keys)
         known = [image for image in images if image.patient]
         for image in images:
             if not image.patient:
-                found.failures[image.source.name] = _say_pattern(image)
+                features.failures[image.source.name] = _explain_pattern(image)
         bar = tqdm(self.read_items(known), total=len(known), desc="reading images", unit="case", disable=None)
         for image, item in zip(known, bar, strict=True):
-            why = self._look(found, image, item)
-            if why:
-                found.failures[image.source.name] = why
+            reason = self._read_case(features, image, item)
+            if reason:
+                features.failures[image.source.name] = reason
             else:
-                found.images.append(image)
-        found.tables = [self.join(key, found.images, found.rows[key]) for key in self.keys]
-        return found
+                features.images.append(image)
+        features.tables = [self.join(key, features.images, features.rows[key]) for key in self.keys]
+        return features
 
-    def _look(self, found: Features, image: NewImage, item: PreparedCase) -> str:
-        """Look at one case by all networks; returns why it cannot be, if so."""
+    def _read_case(self, features: Features, image: NewImage, item: PreparedCase) -> str:
+        """Compute the features of one case with all networks; returns the reason if that fails, else an empty text."""
         if item.error:
             return item.error
         context = image.source.context
         try:
             rows = {key: reader.read(item.data, context) for key, reader in self.readers.items()}
-        except Exception as error:  # whatever is wrong with one case, the others are worth going on
+        except Exception as error:  # a failure of one case must not stop the others
             return report_failure(error)
         for key, row in rows.items():
-            found.rows[key][image.source.name] = row
-        found.warnings[image.source.name] = tuple(item.properties.get(PLANS_KEY, {}).get("warnings", ()))
+            features.rows[key][image.source.name] = row
+        features.warnings[image.source.name] = tuple(item.properties.get(PLANS_KEY, {}).get("warnings", ()))
         return ""
 
     def join(self, key: str, images: Sequence[NewImage], rows: Mapping[str, Row]) -> FeatureTable | None:
-        """Make a table by patient of what a network saw."""
+        """Return the features of a network as a table by patient; None: no image."""
         if not images:
             return None
         stamped: dict[str, tuple[str, Any]] = {case: ("", row) for case, row in rows.items()}
         return join(self.readers[key], [image.imaged for image in images], stamped)
 
 
-def _say_pattern(image: NewImage) -> str:
+def _explain_pattern(image: NewImage) -> str:
     return (
-        "the pattern `cases` of the clinical.yaml that the model was trained with finds no patient in the case "
-        f"identifier {image.source.name!r}. Rename the image as the training images were named."
+        "the pattern `cases` in the model's clinical.yaml finds no patient in the case identifier "
+        f"{image.source.name!r}. Name the image like the training images."
     )

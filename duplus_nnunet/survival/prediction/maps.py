@@ -1,35 +1,45 @@
-"""Maps of what in an image drove a patient's risk, a NIfTI file a case."""
+"""Writes occlusion maps: the effect of each part of an image on the patient's risk, one NIfTI file for each case.
 
-from collections.abc import Sequence
+A map has the grid of the image file; each voxel takes the value of the nearest voxel of the preprocessed image.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.answering import read_geometry
 from duplus_nnunet.inference.reading import PreparedCase
 from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.outputs.world import find_affine
 from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
 from duplus_nnunet.survival.prediction.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
-from duplus_nnunet.survival.prediction.occlusion_map import make_nifti
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.table import Record
 
+Values = NDArray[np.float32]
+
 FOLDER_NAME = "occlusion"
 MOST = 512
+_ZYX = [2, 1, 0, 3]
 
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How maps are made.
+    """Settings of occlusion maps.
 
     Attributes:
-        size: Side of a box, in mm; None: an eighth of the region's longest side.
-        most: Number of boxes of a case, at most; 0: no maps.
+        size: Side of a box, in mm; None: an eighth of the longest side of the region of interest.
+        most: Maximum number of boxes of a case; 0: no maps.
     """
 
     size: float | None = None
@@ -38,14 +48,14 @@ class Occlusion:
 
 @dataclass(frozen=True)
 class Mapper:
-    """Makes the maps of all cases.
+    """Computes and writes the occlusion maps of all cases.
 
     Attributes:
-        models: One a fold.
-        networks: Theirs.
-        features: Of all cases.
+        models: One for each fold.
+        networks: Networks of the folds.
+        features: Image features of all cases.
         how: Size and number of boxes.
-        folder: Where maps go.
+        folder: Output folder of the maps.
     """
 
     models: Sequence[SurvivalModel]
@@ -55,10 +65,10 @@ class Mapper:
     folder: Path
 
     def write(self, image: NewImage, item: PreparedCase, record: Record) -> dict[str, Any]:
-        """Make and write the map of one case; returns what there is to say of it, as plain data.
+        """Compute and write the map of one case; returns a description as plain data.
 
         Raises:
-            DataError: The image cannot be read any more.
+            DataError: The image can no longer be read.
         """
         if item.error:
             raise DataError(item.error)
@@ -69,7 +79,7 @@ class Mapper:
         boxes = choose_boxes(region, first.spacing(context), self.how.size, self.how.most)
         values = self._measure(image, record, views, boxes)
         volume = spread(values, boxes.boxes, item.data.shape[1:])
-        made = make_nifti(volume, first.host, item.properties, Path(image.source.files[0]))
+        made = make_nifti(volume, first.host.plans_manager, item.properties, Path(image.source.files[0]))
         file = self.folder / f"{image.source.name}.nii.gz"
         with open_new_file(file) as new:
             made.to_filename(new)
@@ -97,17 +107,60 @@ class Mapper:
         return [float(value) for value in measure_box_effects(self.models, record, *of_folds)]
 
     def _join(self, key: str, image: NewImage, row: Row) -> FeatureTable:
-        """Join the patient's images as a network sees them, one of them otherwise."""
+        """Return the features of all images of the patient, with those of one image replaced."""
         own = [other for other in self.features.images if other.patient == image.patient]
-        found = self.networks.join(key, own, {**self.features.rows[key], image.source.name: row})
-        if found is None:
-            raise DataError(f"{image.source.name} was not read, so that there is no map of it.")
-        return found
+        table = self.networks.join(key, own, {**self.features.rows[key], image.source.name: row})
+        if table is None:
+            raise DataError(f"No features of {image.source.name} were read; there is no occlusion map of it.")
+        return table
 
 
 def _join(regions: Sequence[Box]) -> Box:
-    """Return the smallest box that holds all regions."""
+    """Return the smallest box that contains all regions."""
     z, y, x = (
-        slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in zip(*regions, strict=True)
+        slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*regions, strict=True)
     )
     return z, y, x
+
+
+def bring_back(values: Values, properties: Mapping[str, Any], transpose_backward: Sequence[int]) -> Values:
+    """Resample an array (D, H, W) from the preprocessed grid to the reader's (z, y, x); NaN where nnU-Net cropped."""
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    places = [
+        np.minimum(((np.arange(length) + 0.5) * now / length).astype(int), now - 1)
+        for length, now in zip(shape, values.shape, strict=True)
+    ]
+    whole = np.full(tuple(properties["shape_before_cropping"]), np.nan, np.float32)
+    whole[tuple(slice(*ends) for ends in properties["bbox_used_for_cropping"])] = values[np.ix_(*places)]
+    return whole.transpose(tuple(transpose_backward))
+
+
+def make_nifti(values: Values, plans: PlansManager, properties: dict[str, Any], file: Path) -> Any:
+    """Make a NIfTI image (nibabel) on the grid of an image file.
+
+    Args:
+        values: Values on the preprocessed grid, (D, H, W).
+        plans: nnU-Net's plans of the model.
+        properties: nnU-Net's properties of the case.
+        file: The image file; if it is not a NIfTI file, the grid is taken from the properties of nnU-Net's reader.
+    """
+    import nibabel
+
+    volume = bring_back(values, properties, plans.transpose_backward).transpose(2, 1, 0)
+    geometry = read_geometry(plans, properties)
+    affine = find_affine(geometry)
+    if affine is None:
+        return nibabel.Nifti1Image(volume, np.diag([*geometry.spacing[::-1], 1.0]))
+    placed = nibabel.Nifti1Image(volume, affine[:, _ZYX])
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return placed
+    original: Any = nibabel.load(file)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(placed.affine), nibabel.io_orientation(original.affine)
+    )
+    turned = nibabel.orientations.apply_orientation(volume, turn)
+    if turned.shape != original.shape[:3]:
+        return placed
+    image = nibabel.Nifti1Image(turned, original.affine)
+    image.header.set_xyzt_units("mm")
+    return image

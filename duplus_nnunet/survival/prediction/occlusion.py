@@ -1,6 +1,6 @@
-"""What of an image drove the risk: boxes of it are filled, one after another, and its features read again.
+"""Occlusion: recomputes the features of an image with one box at a time filled.
 
-A box takes as many passes of the network as there are windows that meet it; of all others, what they gave stays.
+Only the sliding windows that overlap the box are predicted again; the others are reused.
 Source: Zeiler and Fergus 2014, arXiv 1311.2901.
 """
 
@@ -20,21 +20,21 @@ from duplus_nnunet.survival.imaging.image_features import STEP, FeatureReader, R
 
 Box = tuple[slice, slice, slice]
 
-# Boxes along the longest side of the region of interest, unless their size is given.
+# Default number of boxes along the longest side of the region of interest.
 _ALONG = 8
 _GROWTH = 1.05
 _FOUND = 0.5
-_SIGMA, _PEAK = 1 / 8, 10  # of nnU-Net's weights of a window
+_SIGMA, _PEAK = 1 / 8, 10  # of nnU-Net's Gaussian weights of a window
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """A region of an image in boxes.
+    """A region of an image divided into boxes.
 
     Attributes:
-        boxes: Side by side, in voxels of the preprocessed image.
-        size: Their side, in mm, before it is rounded to voxels.
-        enlarged: Whether it was made larger, so that they are not too many.
+        boxes: Adjacent boxes, in voxels of the preprocessed image.
+        size: Side of the boxes in mm, before rounding to voxels.
+        enlarged: Whether the side was increased to limit the number of boxes.
     """
 
     boxes: tuple[Box, ...]
@@ -43,43 +43,43 @@ class Boxes:
 
 
 def choose_boxes(region: Box, spacing: Sequence[float], size: float | None, most: int) -> Boxes:
-    """Part a region into boxes.
+    """Divide a region into boxes.
 
     Args:
-        region: In voxels.
-        spacing: Size of a voxel, in mm.
-        size: Side of a box, in mm; None: an eighth of the region's longest side.
-        most: Number of boxes, at most; if there were more, they are made larger.
+        region: Region in voxels.
+        spacing: Spacing of the voxels, in mm.
+        size: Side of a box, in mm; None: an eighth of the longest side of the region.
+        most: Maximum number of boxes; the boxes are enlarged to stay within it.
 
     Raises:
-        DataError: The size or the number cannot be.
+        DataError: The size is not above 0, or the number is below 1.
     """
     if most < 1 or (size is not None and not size > 0):
-        raise DataError(f"Boxes of {size} mm, {most} at most, were asked for; expected a size above 0 and 1 or more.")
-    wanted = size or max((one.stop - one.start) * width for one, width in zip(region, spacing, strict=True)) / _ALONG
-    found, current = _part(region, spacing, wanted), wanted
-    while math.prod(map(len, found)) > most:
+        raise DataError(f"The box size is {size} mm, with {most} boxes at most; expected a size above 0 and 1 or more.")
+    side = size or max((axis.stop - axis.start) * width for axis, width in zip(region, spacing, strict=True)) / _ALONG
+    pieces, current = _divide(region, spacing, side), side
+    while math.prod(map(len, pieces)) > most:
         current *= _GROWTH
-        found = _part(region, spacing, current)
-    boxes = tuple((z, y, x) for z, y, x in itertools.product(*found))
-    return Boxes(boxes, current, current > wanted)
+        pieces = _divide(region, spacing, current)
+    boxes = tuple((z, y, x) for z, y, x in itertools.product(*pieces))
+    return Boxes(boxes, current, current > side)
 
 
-def _part(region: Box, spacing: Sequence[float], size: float) -> list[list[slice]]:
-    """Part each axis of a region into pieces of a size in mm."""
+def _divide(region: Box, spacing: Sequence[float], size: float) -> list[list[slice]]:
+    """Divide each axis of a region into pieces of a size in mm."""
     parts = []
-    for one, width in zip(region, spacing, strict=True):
+    for axis, width in zip(region, spacing, strict=True):
         step = max(1, round(size / width))
-        parts.append([slice(first, min(first + step, one.stop)) for first in range(one.start, one.stop, step)])
+        parts.append([slice(first, min(first + step, axis.stop)) for first in range(axis.start, axis.stop, step)])
     return parts
 
 
 class WindowedImage:
-    """One image as one network sees it, window by window.
+    """Outputs of one network for one image, by sliding window.
 
     Args:
-        reader: Reads its features.
-        image: As preprocessed, (C, D, H, W).
+        reader: Computes the features of the image.
+        image: Preprocessed image, (C, D, H, W).
         context: Its context.
     """
 
@@ -91,8 +91,8 @@ class WindowedImage:
         self._size: tuple[int, int, int] = (size[0], size[1], size[2])
         self._starts = [(first, second, third) for first, second, third in itertools.product(*steps)]
         self._weight = compute_gaussian(size, _SIGMA, _PEAK, torch.float32, torch.device("cpu"))
-        looks = [self._look(self._padded, start) for start in self._starts]
-        self._logits, self._maps = [one[0] for one in looks], [one[1] for one in looks]
+        outputs = [self._predict(self._padded, start) for start in self._starts]
+        self._logits, self._maps = [output[0] for output in outputs], [output[1] for output in outputs]
         self._sum = torch.zeros((len(self._logits[0]), *self._padded.shape[1:]))
         self._weights = torch.zeros(self._padded.shape[1:])
         for start, logits in zip(self._starts, self._logits, strict=True):
@@ -102,27 +102,27 @@ class WindowedImage:
 
     @property
     def windows(self) -> int:
-        """Number of windows."""
+        """Number of sliding windows."""
         return len(self._starts)
 
     def find_region(self) -> Box:
-        """Find the region of interest: around the predicted lesion, or the whole image."""
+        """Return the region of interest: the surroundings of the predicted lesion, or the whole image."""
         logits = (self._sum / self._weights)[self._inside]
         lesion = self._reader.find_lesion(logits, self._context)
         mask = torch.zeros(self._image.shape[1:], dtype=torch.bool) if lesion is None else lesion > _FOUND
         return find_region(mask, self._reader.spacing(self._context))
 
     def read_without(self, box: Box) -> Row:
-        """Read the features with a box filled by the mean of the image, a channel each."""
+        """Compute the features with a box filled with the mean of the image, in each channel."""
         image = self._image.clone()
         image[(slice(None), *box)] = image.mean(dim=(1, 2, 3))[:, None, None, None]
         padded, _ = self._reader.pad(image)
-        moved = [slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, self._inside[1:], strict=True)]
+        filled = [slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, self._inside[1:], strict=True)]
         total, maps = self._sum.clone(), list(self._maps)
         for number, start in enumerate(self._starts):
-            if not all(a.start < b.stop and b.start < a.stop for a, b in zip(moved, self._find(start), strict=True)):
+            if not all(a.start < b.stop and b.start < a.stop for a, b in zip(filled, self._find(start), strict=True)):
                 continue
-            logits, maps[number] = self._look(padded, start)
+            logits, maps[number] = self._predict(padded, start)
             total[(slice(None), *self._find(start))] += (logits - self._logits[number].float()) * self._weight
         return self._summarise(image, total, maps)
 
@@ -130,8 +130,8 @@ class WindowedImage:
         z, y, x = (slice(first, first + length) for first, length in zip(start, self._size, strict=True))
         return z, y, x
 
-    def _look(self, padded: torch.Tensor, start: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (K, ...) of the base in a window, float16, and the bottleneck that features are made of."""
+    def _predict(self, padded: torch.Tensor, start: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the base's logits (K, ...) in a window, float16, and the bottleneck for the features."""
         reader, device = self._reader, self._reader.host.device
         window = padded[(slice(None), *self._find(start))][None].contiguous().to(device)
         maps = list[torch.Tensor]()
@@ -157,8 +157,8 @@ def _on_gpu(device: Any) -> bool:
 
 
 def spread(values: Sequence[float], boxes: Sequence[Box], shape: Sequence[int]) -> "np.ndarray[Any, Any]":
-    """Write each box's value into it, float32 (D, H, W); NaN where there is no box."""
-    found = np.full(tuple(shape), np.nan, np.float32)
+    """Return an array, float32 (D, H, W), with each value in its box; NaN outside the boxes."""
+    filled = np.full(tuple(shape), np.nan, np.float32)
     for value, box in zip(values, boxes, strict=True):
-        found[box] = value
-    return found
+        filled[box] = value
+    return filled

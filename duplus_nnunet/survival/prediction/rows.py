@@ -1,7 +1,4 @@
-"""What is foretold of new patients: in come averages and what is known of each, out come rows for tables.
-
-Whatever a reader must know of a patient stands in the patient's own row.
-"""
+"""Assembles the predictions for new patients as rows of a table, each with the warnings of the patient."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,29 +8,29 @@ import numpy as np
 from duplus_nnunet.survival.evaluation.attribution import Effect
 from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, find_median
 from duplus_nnunet.survival.models.averaging import Average
-from duplus_nnunet.survival.models.image_inputs import FOUND
+from duplus_nnunet.survival.models.image_inputs import LESION_FOUND
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import NewPatients, find_out_of_range_values
-from duplus_nnunet.survival.records.out_of_range import count_missing
+from duplus_nnunet.survival.records.new_patients import NewPatients
+from duplus_nnunet.survival.records.out_of_range import count_missing, find_out_of_range_values
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import Record
 
 
 @dataclass(frozen=True)
 class PatientPrediction:
-    """What is foretold of one patient.
+    """Prediction for one patient.
 
     Attributes:
-        patient: Who it is.
+        patient: Patient ID.
         risk: Higher is worse; standard deviations above the mean of the training patients.
-        survival: Probability to be free of the event at each horizon.
-        curve: The same at each day of the curves.
-        median: Days by which it has fallen to one half; None if it has not by the end of follow-up.
-        group: HIGH or LOW, as the risk lies above the training patients' cut or not; empty without a cut.
+        survival: Event-free probability at each horizon.
+        curve: Event-free probability at each day of the curve.
+        median: Median survival in days; None if it is not reached by the end of follow-up.
+        group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
         images: Cases that were used.
-        missing: Number of covariates that are not known.
-        warnings: What a reader has to know, a sentence each.
+        missing: Number of missing covariates.
+        warnings: Warnings for the reader, one sentence each.
     """
 
     patient: str
@@ -49,12 +46,12 @@ class PatientPrediction:
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """What is known of the images.
+    """Images of all patients.
 
     Attributes:
-        tables: Features as each fold's network sees them; None: there are none.
+        tables: Features computed by the network of each fold; None: no images.
         cases: Cases that were read, by patient.
-        warnings: Of images and of those that failed, by patient.
+        warnings: Warnings of read and failed images, by patient.
     """
 
     tables: Sequence[FeatureTable | None]
@@ -64,15 +61,15 @@ class ImageSummary:
 
 @dataclass(frozen=True)
 class CohortPrediction:
-    """What is foretold of all.
+    """Predictions for all patients.
 
     Attributes:
-        patients: One each.
-        horizons: In days.
-        days: Of the curves.
-        notes: What a reader has to know of all.
-        failures: Why images could not be used, by case.
-        effects: What each input did to each risk; None: it was not asked for.
+        patients: One for each patient.
+        horizons: Days at which survival is reported.
+        days: Days of the curves.
+        notes: Remarks for the reader that concern all patients.
+        failures: Reasons why images could not be used, by case.
+        effects: Effect of each input on each risk; None: not requested.
     """
 
     patients: tuple[PatientPrediction, ...]
@@ -86,61 +83,61 @@ class CohortPrediction:
 def list_patient_predictions(
     models: Sequence[SurvivalModel],
     patients: NewPatients,
-    seen: ImageSummary,
-    found: Average,
+    images: ImageSummary,
+    averages: Average,
     times: tuple[Numbers, Numbers],
 ) -> tuple[PatientPrediction, ...]:
-    """Make a row of each patient.
+    """Assemble a row for each patient.
 
     Args:
-        models: One a fold.
-        patients: Whose records.
-        seen: Whose images.
-        found: What was foretold, at horizons and then at the days of curves.
-        times: Those.
+        models: One for each fold.
+        patients: Records of the patients.
+        images: Images of the patients.
+        averages: Predictions averaged over folds, at the horizons followed by the days of the curves.
+        times: Horizons, and days of the curves.
     """
     horizons, days = times
     rows = []
     for row, record in enumerate(patients.records):
-        survival, curve = np.split(found.survival[row], [len(horizons)])
-        risk = float(found.risk[row])
+        survival, curve = np.split(averages.survival[row], [len(horizons)])
+        risk = float(averages.risk[row])
         rows.append(
             PatientPrediction(
                 record.patient, risk, tuple(map(float, survival)), tuple(map(float, curve)), find_median(days, curve),
-                "" if found.cut is None else HIGH if risk > found.cut else LOW,
-                seen.cases.get(record.patient, ()), count_missing(record, models[0].schema),
-                _list_warnings(models, record, patients, seen),
+                "" if averages.cut is None else HIGH if risk > averages.cut else LOW,
+                images.cases.get(record.patient, ()), count_missing(record, models[0].schema),
+                _list_warnings(models, record, patients, images),
             )
         )  # fmt: skip
     return tuple(rows)
 
 
 def _list_warnings(
-    models: Sequence[SurvivalModel], record: Record, patients: NewPatients, seen: ImageSummary
+    models: Sequence[SurvivalModel], record: Record, patients: NewPatients, images: ImageSummary
 ) -> tuple[str, ...]:
-    found = list(patients.warnings.get(record.patient, ()))
+    warnings = list(patients.warnings.get(record.patient, ()))
     if record.patient in patients.listed:
-        found += find_out_of_range_values(record, [model.encoder for model in models])
+        warnings += find_out_of_range_values(record, [model.encoder for model in models])
     elif models[0].encoder.names:
-        found.append("no record: images alone")
-    found += _judge_images(models[0], record.patient, seen.tables[0])
-    found += seen.warnings.get(record.patient, ())
+        warnings.append("no record: predicted from images alone")
+    warnings += _check_images(models[0], record.patient, images.tables[0])
+    warnings += images.warnings.get(record.patient, ())
     folds = sum(record.patient in model.patients for model in models)
     if folds:
-        found.append(f"trained on in {folds} of {len(models)} folds: this is no prediction of a new patient")
-    return tuple(dict.fromkeys(found))
+        warnings.append(f"trained on in {folds} of {len(models)} folds: not a prediction for a new patient")
+    return tuple(dict.fromkeys(warnings))
 
 
-def _judge_images(model: SurvivalModel, patient: str, table: FeatureTable | None) -> list[str]:
-    """Say which contexts are missing of a patient, and in which no lesion was found."""
+def _check_images(model: SurvivalModel, patient: str, table: FeatureTable | None) -> list[str]:
+    """Return warnings about contexts without an image or without a detected lesion."""
     contexts = () if model.code is None else model.code.modalities
     if table is None or patient not in table.rows:
-        return ["no image: the record alone"] if contexts else []
-    row, found = table.rows[patient], []
+        return ["no image: predicted from the record alone"] if contexts else []
+    row, warnings = table.rows[patient], []
     for context in contexts:
-        own = [place for place, name in enumerate(table.contexts) if name == context]
-        if not own or np.isnan(row[own]).all():
-            found.append(f"no image of {context!r}")
-        elif any(row[place] == 0 for place in own if table.names[place].endswith(FOUND)):
-            found.append(f"no lesion was found in {context!r}")
-    return found
+        columns = [column for column, name in enumerate(table.contexts) if name == context]
+        if not columns or np.isnan(row[columns]).all():
+            warnings.append(f"no image of {context!r}")
+        elif any(row[column] == 0 for column in columns if table.names[column].endswith(LESION_FOUND)):
+            warnings.append(f"no lesion was found in {context!r}")
+    return warnings

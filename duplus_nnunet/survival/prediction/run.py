@@ -1,6 +1,6 @@
-"""Prognosis of new patients: in come a model folder, images and a clinical table, out comes a folder of tables.
+"""Predicts new patients by the folds of a model folder, from images, a clinical table, or both.
 
-Either of images and table is enough. Nothing of a prediction needs to know what became of a patient.
+Outcomes of the patients are not needed.
 """
 
 import sys
@@ -18,30 +18,30 @@ from duplus_nnunet.outputs.files import require_writable
 from duplus_nnunet.outputs.manifest import list_versions
 from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up
+from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.prediction.files import write_prediction
-from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_images
+from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_new_images
 from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusion
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
-from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_model
+from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_trained_model
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
-from duplus_nnunet.survival.records.notes import merge_notes
 from duplus_nnunet.survival.records.table import read_rows
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """Input and options of a prediction.
 
     Attributes:
         model: Model folder.
-        output: Folder of the answer.
-        images: Folder of nnU-Net's form; None: there are none.
-        clinical: Table; None: there is none.
-        folds: As nnU-Net names them; empty: all that are finished.
-        context: Of the images, or a table of contexts; None: the model has one only.
-        horizons: Days at which survival is told; empty: chosen.
-        device: Where networks run.
-        explain: How maps are made, if inputs' effects are asked for.
+        output: Output folder.
+        images: Folder of images named in nnU-Net's format; None: no images.
+        clinical: Clinical table; None: no table.
+        folds: nnU-Net's names of the folds; empty: all finished folds.
+        context: Context of the images, or a table of contexts; None: the only context of the model.
+        horizons: Days at which survival is reported; empty: chosen from the follow-up.
+        device: Device of the networks.
+        explain: Settings of occlusion maps, if effects of inputs are requested; None: not requested.
     """
 
     model: Path
@@ -57,12 +57,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out.
+    """Result of a prediction.
 
     Attributes:
-        prediction: Of all patients.
-        files: What was written.
-        failures: Images that could not be used, or not be explained, and why.
+        prediction: Predictions for all patients.
+        files: Files written.
+        failures: Reasons why images could not be used, or have no occlusion map, by case.
     """
 
     prediction: CohortPrediction
@@ -70,69 +70,68 @@ class Answer:
     failures: dict[str, str]
 
 
-def predict_survival(request: Request) -> Answer:
-    """Foretell patients and write what is foretold.
+def predict_patients(request: Request) -> Answer:
+    """Predict patients and write the predictions.
 
     Raises:
-        DataError: There is nothing to foretell, what is given does not belong together, or the output is the images'.
-        ModelError: The folder holds no finished prognosis.
+        DataError: There are no inputs, inputs do not match, or the output folder is unusable.
+        ModelError: The folder has no finished survival model.
     """
     _check(request)
-    model = read_model(request.model, request.folds)
+    model = read_trained_model(request.model, request.folds)
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
-    images = list_images(model, request.images, request.context) if request.images else []
+    images = list_new_images(model, request.images, request.context) if request.images else []
     imaged = {image.patient for image in images if image.patient}
-    rows = read_rows(request.clinical) if request.clinical else None
-    patients = read_new_patients(rows, model.schema, imaged)  # before any image is looked at, which takes long
+    table = read_rows(request.clinical) if request.clinical else None
+    patients = read_new_patients(table, model.schema, imaged)  # before reading images, which takes long
     networks = ImageNetworks(model, request.device) if images else None
     features = Features([None] * len(model.folds)) if networks is None else networks.read(images)
     patients = _leave_out_unknown(patients, features)
     _report_failures(features.failures)
     days = choose_curve(model.models)
-    found = average(model.models, patients.records, features.tables, np.concatenate([horizons, days]))
-    seen = ImageSummary(features.tables, _list_cases(features), _list_image_warnings(images, features))
+    averages = average(model.models, patients.records, features.tables, np.concatenate([horizons, days]))
+    summary = ImageSummary(features.tables, _list_cases(features), _list_image_warnings(images, features))
     effects: tuple[Effect, ...] | None = None
     failures, maps = dict(features.failures), dict[str, Any]()
     if request.explain is not None:
         effects = tuple(explain(model.models, patients.records, features.tables))
         if networks is not None and request.explain.most > 0:
-            how, folder = request.explain, request.output / FOLDER_NAME
-            maps = _map(Mapper(model.models, networks, features, how, folder), patients, failures)
-    prediction = CohortPrediction(
-        list_patient_predictions(model.models, patients, seen, found, (horizons, days)), tuple(map(float, horizons)),
-        tuple(map(float, days)), _list_notes(request, patients, found.notes), failures, effects,
-    )  # fmt: skip
+            settings, folder = request.explain, request.output / FOLDER_NAME
+            maps = _map(Mapper(model.models, networks, features, settings, folder), patients, failures)
+    rows = list_patient_predictions(model.models, patients, summary, averages, (horizons, days))
+    notes = _list_notes(request, patients, averages.notes)
+    prediction = CohortPrediction(rows, tuple(map(float, horizons)), tuple(map(float, days)), notes, failures, effects)
     about = {**_describe(request, model), "occlusion_maps": maps}
     return Answer(prediction, tuple(write_prediction(prediction, about, request.output)), failures)
 
 
 def _check(request: Request) -> None:
     if request.images is None and request.clinical is None:
-        raise DataError("There is nothing to foretell from: give images (-i), a clinical table (--clinical), or both.")
+        raise DataError("There is nothing to predict from: give images (-i), a clinical table (--clinical), or both.")
     if request.images is not None and request.images.resolve() == request.output.resolve():
-        raise DataError(f"The output folder is the images', {request.output}. Choose another one with -o.")
+        raise DataError(f"The output folder is the folder of the images, {request.output}. Choose another one with -o.")
     if request.output.exists() and not request.output.is_dir():
-        raise DataError(f"The output {request.output} is a file. Name a folder with -o.")
+        raise DataError(f"The output {request.output} is a file; expected a folder (-o).")
     require_writable(request.output)
 
 
 def _leave_out_unknown(patients: NewPatients, features: Features) -> NewPatients:
-    """Leave out those of whom nothing is known, as their only images failed.
+    """Leave out patients without a record whose images could not be used.
 
     Raises:
-        DataError: Nobody is left.
+        DataError: No patient is left.
     """
     read = {image.patient for image in features.images}
-    kept = tuple(one for one in patients.records if one.patient in patients.listed or one.patient in read)
+    kept = tuple(record for record in patients.records if record.patient in patients.listed or record.patient in read)
     if not kept:
-        why = "; ".join(f"{case}: {reason}" for case, reason in features.failures.items())
-        raise DataError(f"Nobody can be foretold: no image could be used, and there is no record. {why}")
+        reasons = "; ".join(f"{case}: {reason}" for case, reason in features.failures.items())
+        raise DataError(f"No patient can be predicted: no image could be used, and there are no records. {reasons}")
     return NewPatients(kept, patients.listed, patients.warnings, patients.notes)
 
 
 def _report_failures(failures: dict[str, str]) -> None:
-    for case, why in failures.items():
-        sys.stderr.write(f"failed: {case}: {why}\n")
+    for case, reason in failures.items():
+        sys.stderr.write(f"failed: {case}: {reason}\n")
 
 
 def _list_cases(features: Features) -> dict[str, tuple[str, ...]]:
@@ -143,33 +142,33 @@ def _list_cases(features: Features) -> dict[str, tuple[str, ...]]:
 
 
 def _list_image_warnings(images: Sequence[NewImage], features: Features) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    warnings: dict[str, tuple[str, ...]] = {}
     for image in images:
         case = image.source.name
-        said = tuple(f"{case}: {text}" for text in features.warnings.get(case, ()))
+        texts = tuple(f"{case}: {text}" for text in features.warnings.get(case, ()))
         if case in features.failures:
-            said = (f"the image {case} could not be used",)
-        found[image.patient] = (*found.get(image.patient, ()), *said)
-    return found
+            texts = (f"the image {case} could not be used",)
+        warnings[image.patient] = (*warnings.get(image.patient, ()), *texts)
+    return warnings
 
 
 def _map(mapper: Mapper, patients: NewPatients, failures: dict[str, str]) -> dict[str, Any]:
-    """Make all maps; one that cannot be made does not end the others."""
+    """Write all occlusion maps; a failure of one is reported and does not stop the others."""
     records = {record.patient: record for record in patients.records}
     images, made = mapper.features.images, {}
     for image, item in zip(images, mapper.networks.read_items(images), strict=True):
         try:
             made[image.source.name] = mapper.write(image, item, records[image.patient])
-        except Exception as error:  # whatever is wrong with one case, the others are worth going on
+        except Exception as error:  # a failure of one case must not stop the others
             failures[image.source.name] = f"no occlusion map: {report_failure(error)}"
             _report_failures({image.source.name: failures[image.source.name]})
     return made
 
 
 def _list_notes(request: Request, patients: NewPatients, notes: Sequence[str]) -> tuple[str, ...]:
-    absent = [] if request.clinical else ["There is no clinical table: images alone are used."]
-    absent += [] if request.images else ["There are no images: records alone are used."]
-    return merge_notes((*absent, *patients.notes, *notes))
+    missing = [] if request.clinical else ["There is no clinical table: predictions use images alone."]
+    missing += [] if request.images else ["There are no images: predictions use clinical records alone."]
+    return merge_notes((*missing, *patients.notes, *notes))
 
 
 def _describe(request: Request, model: PrognosisModel) -> dict[str, Any]:

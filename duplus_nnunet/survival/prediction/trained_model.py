@@ -1,6 +1,6 @@
-"""A trained prognosis, ready to foretell: in comes the folder of a DuPLUSSurvivalTrainer's model, out come its folds.
+"""Reads the trained survival model of a model folder, and builds the networks of its folds where there are images.
 
-Checkpoints are read with weights_only=True. The network of a fold is built only where there are images to read.
+Checkpoints are loaded with weights_only=True.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from duplus_nnunet.errors import HostError, ModelError
-from duplus_nnunet.inference.mirroring import find_network
-from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.records import list_folds
-from duplus_nnunet.inference.selection import Selection, read_own_plans, use_selection
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.model import load_model
+from duplus_nnunet.inference.model_folder import ModelFiles, list_folds, read_own_plans
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, put_adapter
 from duplus_nnunet.outputs.manifest import hash_file
+from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
-from duplus_nnunet.settings import PLANS_KEY, read_settings
+from duplus_nnunet.settings import read_settings
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostModel
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.schema import ClinicalSchema
@@ -29,21 +29,21 @@ from duplus_nnunet.survival.training.checkpoint import VERSION
 from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
-_ADVICE = "Give the folder of a model that DuPLUSSurvivalTrainer trained, with plans.json and fold_X (-m)"
+_ADVICE = "Give a model folder of DuPLUSSurvivalTrainer, with plans.json and fold_X (-m)"
 
 
 @dataclass(frozen=True)
 class PrognosisFold:
-    """What was learned in a fold.
+    """Trained survival model of a fold.
 
     Attributes:
-        name: As nnU-Net names it: a number, or "all".
-        model: Fitted on the fold's training patients.
+        name: nnU-Net's name of the fold: a number, or "all".
+        model: Model fitted on the training patients of the fold.
         lesions: Targets that are lesions, by context.
-        lora: Specification and weights of the LoRA that its features need; None: they are the base's own.
-        patients: Whom it was fitted on.
-        notes: What a reader has to know of the training.
-        checksum: SHA-256 of its checkpoint.
+        lora: Specification and weights of the LoRA that computes its image features; None: the base does.
+        patients: IDs of the training patients.
+        notes: Remarks on the training for the reader.
+        checksum: SHA-256 of the checkpoint.
     """
 
     name: str
@@ -57,11 +57,11 @@ class PrognosisFold:
 
 @dataclass(frozen=True)
 class PrognosisModel:
-    """All folds of a model that are to be averaged.
+    """Trained survival model: the folds whose predictions are averaged.
 
     Attributes:
-        folder: Where it is.
-        folds: One or more.
+        folder: Model folder.
+        folds: One or more folds.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ class PrognosisModel:
 
     @property
     def schema(self) -> ClinicalSchema:
-        """What the columns of a clinical table mean; all folds have the same."""
+        """Schema of the clinical table, the same for all folds."""
         return self.folds[0].model.schema
 
     @property
@@ -78,33 +78,34 @@ class PrognosisModel:
         return [fold.model for fold in self.folds]
 
 
-def read_model(folder: Path, folds: Sequence[str] | None = None) -> PrognosisModel:
+def read_trained_model(folder: Path, folds: Sequence[str] | None = None) -> PrognosisModel:
     """Read the folds of a model folder.
 
     Args:
-        folder: With plans.json and fold_X.
-        folds: As nnU-Net names them; None: all whose training is finished.
+        folder: Model folder, with plans.json and fold_X.
+        folds: nnU-Net's names of the folds; None: all finished folds.
 
     Raises:
-        ModelError: It is no model folder of a prognosis, a fold is missing or not finished, or folds were trained with
-            different schemas.
+        ModelError: It is not a model folder of DuPLUSSurvivalTrainer, a fold is missing or unfinished, or folds were
+            trained with different schemas.
     """
     if PLANS_KEY not in read_own_plans(folder):
-        raise ModelError(f"{folder} is no DuPLUS model's folder. {_ADVICE}.")
-    there = list_folds(folder, None, CHECKPOINT_NAME)
-    wanted = tuple(dict.fromkeys(folds)) if folds else there
-    absent = [name for name in wanted if name not in there]
-    if absent or not wanted:
-        found = ", ".join(there) or "none"
+        raise ModelError(f"{folder} is not a folder of a DuPLUS model. {_ADVICE}.")
+    available = list_folds(folder, None, CHECKPOINT_NAME)
+    chosen = tuple(dict.fromkeys(folds)) if folds else available
+    missing = [name for name in chosen if name not in available]
+    if missing or not chosen:
+        finished = ", ".join(available) or "none"
         raise ModelError(
-            f"{folder} has no fold_{absent[0] if absent else 'X'}/{CHECKPOINT_NAME}; finished folds: {found} (--fold)."
+            f"{folder} has no fold_{missing[0] if missing else 'X'}/{CHECKPOINT_NAME}; finished folds: {finished} "
+            "(--fold)."
         )
-    read = tuple(_read_fold(folder, name) for name in wanted)
+    read = tuple(_read_fold(folder, name) for name in chosen)
     differing = [fold.name for fold in read if fold.model.schema != read[0].model.schema]
     if differing:
         raise ModelError(
             f"Fold {differing[0]} of {folder} was trained with another clinical.yaml than fold {read[0].name}. Choose "
-            "folds of one schema (--fold), or train the others anew."
+            "folds with the same schema (--fold), or retrain the others."
         )
     return PrognosisModel(folder, read)
 
@@ -113,11 +114,11 @@ def _read_fold(folder: Path, name: str) -> PrognosisFold:
     file = folder / f"fold_{name}" / CHECKPOINT_NAME
     state = read_checkpoint(file).get(SURVIVAL_KEY)
     if not isinstance(state, dict):
-        raise ModelError(f"{file} holds no prognosis: it is a segmentation model's. {_ADVICE}.")
+        raise ModelError(f"{file} has no survival model: it is a checkpoint of a segmentation model. {_ADVICE}.")
     if state.get("version") != VERSION or state.get("model") is None:
         raise ModelError(
-            f"{file} holds no finished prognosis of version {VERSION} (found {state.get('version')!r}). Finish its "
-            "training with --c, or use the package that trained it."
+            f"{file} has no finished survival model of version {VERSION} (found version {state.get('version')!r}). "
+            "Finish its training with --c, or use the version of the package that trained it."
         )
     return PrognosisFold(
         name, SurvivalModel.from_plain(state["model"]),
@@ -128,34 +129,28 @@ def _read_fold(folder: Path, name: str) -> PrognosisFold:
 
 
 def read_bank(folder: Path) -> PromptBank:
-    """Read a model's prompts."""
+    """Read the prompts of a model."""
     return PromptBank(read_own_plans(folder))
 
 
 def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> FeatureReader:
-    """Build the network of a fold, which sees images as it did in training.
+    """Build the network of a fold, which computes image features as in training.
 
     Args:
-        folder: The model's.
-        fold: Of which.
-        device: Where it runs.
+        folder: Model folder.
+        fold: The fold.
+        device: Device of the network.
 
     Raises:
         ModelError: The folder is incomplete.
-        HostError: nnU-Net was not changed by the start-up hook.
+        HostError: The start-up hook did not extend nnU-Net.
     """
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    bank = read_bank(folder)
-    predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
-    selection = Selection(context=bank.default_context, options=Options(precision="float32"), masks=False)
-    with use_selection(selection), contextlib.redirect_stdout(io.StringIO()):
-        predictor.initialize_from_trained_model_folder(str(folder), (fold.name,), CHECKPOINT_NAME)
-    network = find_network(predictor)
-    if network is None or getattr(predictor, "duplus_binding", None) is None:
-        raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
-    # As in training: a prediction of masks may round more than what the prognosis was fitted on.
-    network.cpu_bfloat16, network.half_logits = read_settings(predictor.plans_manager.plans).cpu_bfloat16, False
+    predictor = WindowPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = load_model(predictor, ModelFiles(folder, (fold.name,), CHECKPOINT_NAME), "float32", masks=False)
+    network, plans = model.network, model.plans
+    # As in training: predictions of masks may use lower precision than the features the model was fitted on.
+    network.cpu_bfloat16, network.half_logits = read_settings(plans.plans).cpu_bfloat16, False
     adapter = ""
     if fold.lora is not None:
         spec = AdapterSpec(**{**fold.lora["spec"], "layers": tuple(fold.lora["spec"]["layers"])})
@@ -164,5 +159,5 @@ def open_reader(folder: Path, fold: PrognosisFold, device: torch.device) -> Feat
         adapter = spec.name
     network.requires_grad_(False).eval().to(device)
     declared = read_dataset_json(folder / "dataset.json")
-    host = HostModel(predictor.plans_manager, predictor.duplus_binding.configuration, declared, device)
-    return FeatureReader(network, host, bank, fold.lesions, adapter)
+    host = HostModel(plans, model.configuration, declared, device)
+    return FeatureReader(network, host, model.bank, fold.lesions, adapter)

@@ -1,19 +1,18 @@
-"""Is a clinical table fit to learn prognosis from? In come table, schema and cases, out come findings and counts.
+"""Checks whether a clinical table can be used to train a prognosis.
 
-Errors are what makes a training wrong or impossible; warnings are what makes its result doubtful, such as a column that
-was measured after treatment began, and so knows the answer.
+Errors make training impossible or wrong. Warnings make its result doubtful, such as a column that was measured after
+treatment began and leaks the outcome.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from duplus_nnunet.survival.records.identifiers import are_identifiers, is_identifier_name
-from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, plain
+from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import (
     CENSORED,
     LATE_ENTRY,
@@ -22,39 +21,48 @@ from duplus_nnunet.survival.records.table import (
     Record,
     Rows,
     is_missing,
+    join_names,
     read_records,
 )
 
-# Words of columns that are known only after treatment began, or that tell the outcome by another name.
-LATER = re.compile(
+# Words in names of columns that are known only after treatment began, or that leak the outcome.
+POST_TREATMENT = re.compile(
     r"relaps|recur|progress|metasta|death|dead|deceas|died|alive|surviv|vital|censor|follow.?up|(^|_)fu(_|$)|respon|"
     r"outcome|(^|_)(os|pfs|dfs|rfs|efs|dss|lrc|dmfs)(_|$)|(^|_)last(_|$)|cause|salvage|adjuvant|toxicit|post.?(op|treat)",
     re.IGNORECASE,
 )
-# Rank correlation with the time from which a column is another clock rather than a risk factor.
-_SAME_CLOCK = 0.95
-# Difference in the share of missing cells between patients with and without event that chance hardly makes.
-_TELLING_GAP = 0.5
+# Rank correlation with the time above which a column measures follow-up rather than risk.
+_FOLLOW_UP_CORRELATION = 0.95
+# Difference in missing rates between patients with and without the event that is unlikely to be chance.
+_MISSING_RATE_GAP = 0.5
 _LEAST_EVENTS = 10
-# Events a covariate below which a Cox model is known to be unstable. Source: Peduzzi et al. 1995.
-_EVENTS_A_COVARIATE = 10
-_SHOWN = 8
-# Of all that means missing, what may be a value too: no treatment, say.
-_WORDS = ("none", "unknown")
-# Of what a guess by the commonest outcome gets wrong, the share that a column must put right to know the outcome.
-_TELLING = 0.95
-_SEVERAL = 4
+# Events per covariate below which a Cox model is unstable. Source: Peduzzi et al. 1995.
+_EVENTS_PER_COVARIATE = 10
+_LEAST_PATIENTS = 8
+_FEW_CATEGORIES = 8
+# Missing-value markers that can also be values: "none" of a treatment, for example.
+_AMBIGUOUS_MARKERS = ("none", "unknown")
+# Share of the errors of always predicting the majority outcome that a leaking column corrects.
+_LEAK_SHARE = 0.95
+_PATIENTS_PER_VALUE = 4
+_IDENTIFIER_NAME = re.compile(
+    r"(^|[^a-z])(id|pid|uid|mrn|ssn|accession)([^a-z]|$)|identifier|(row|record)[_ .-]?num|^index$|^unnamed",
+    re.IGNORECASE,
+)
+_CAMEL_CASE_IDENTIFIER = re.compile(r"(?<=[a-z])(ID|MRN)$")
+# Ages and cell counts have fewer digits.
+_IDENTIFIER_DIGITS = 5
 
 
 @dataclass(frozen=True)
 class TableReport:
-    """What there is to say of a table.
+    """The result of checking a table.
 
     Attributes:
-        findings: In the order errors, warnings, notes.
-        records: Patients that could be read, one each.
-        centres: Patients and events by centre; "" where the table does not tell.
-        missing: Share of missing cells by covariate.
+        findings: Errors first, then warnings, then notes.
+        records: One record per patient that could be read.
+        centres: Number of patients and of events by centre; "" stands for an unknown centre.
+        missing: Share of missing cells by covariate, 0 to 1.
     """
 
     findings: tuple[Finding, ...]
@@ -69,7 +77,7 @@ class TableReport:
 
     @property
     def events(self) -> int:
-        """Number of patients in whom the event was seen."""
+        """Number of patients with the event."""
         return sum(record.event == SEEN for record in self.records)
 
 
@@ -77,8 +85,8 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     """Check a table.
 
     Args:
-        rows: As it stands in its file.
-        schema: What its columns mean.
+        rows: Cells of the table.
+        schema: Meaning of its columns.
         cases: Identifiers of all cases that have an image.
 
     Raises:
@@ -104,74 +112,79 @@ def _find_repeated(records: Sequence[Record]) -> Iterable[Finding]:
     for patient, count in counts.items():
         if count > 1:
             where = ", ".join(str(record.row) for record in records if record.patient == patient)
-            yield Finding("error", f"Patient {patient!r} has {count} rows ({where}); expected one. Keep the right one.")
+            text = f"Patient {patient!r} has {count} rows ({where}); expected one. Keep the correct row."
+            yield Finding("error", text)
 
 
 def _compare_cases(
     records: Sequence[Record], schema: ClinicalSchema, cases: Sequence[str], listed: set[str]
 ) -> Iterable[Finding]:
-    found = {case: schema.find_patient(case) for case in cases}
-    strange = [case for case, patient in found.items() if patient is None]
-    if strange:
-        text = f"The pattern `cases: {schema.cases}` does not fit {_say(strange)}. Correct it."
+    patients = {case: schema.find_patient(case) for case in cases}
+    unmatched = [case for case, patient in patients.items() if patient is None]
+    if unmatched:
+        text = f"The pattern `cases: {schema.cases}` does not match {join_names(unmatched)}. Correct it."
         yield Finding("error", text)
-    imaged = {patient for patient in found.values() if patient is not None}
+    imaged = {patient for patient in patients.values() if patient is not None}
     without_row, without_image = sorted(imaged - listed), sorted(listed - imaged)
     if cases and not imaged & listed:
         yield Finding(
             "error",
-            f"No patient of the table has an image: it lists {_say(sorted(listed))}, the images are of "
-            f"{_say(sorted(imaged))}. Set `cases` to a pattern that finds the patient in a case identifier.",
+            f"No patient of the table has an image. Patients of the table: {join_names(sorted(listed)) or 'none'}; "
+            f"patients of the images: {join_names(sorted(imaged))}. Set `cases` to a pattern that extracts the patient "
+            "ID from a case identifier.",
         )
     elif without_row:
-        text = f"{len(without_row)} of {len(imaged)} imaged patients have no row: {_say(without_row)}."
-        yield Finding("warning", f"{text} They are left out of training.")
+        text = f"{len(without_row)} of {len(imaged)} imaged patients have no row: {join_names(without_row)}."
+        yield Finding("warning", f"{text} They are excluded from training.")
     if imaged & listed and without_image:
-        text = f"{len(without_image)} of {len(listed)} patients have no image: {_say(without_image)}."
-        yield Finding("warning", f"{text} They are used with their record alone.")
+        text = f"{len(without_image)} of {len(listed)} patients have no image: {join_names(without_image)}."
+        yield Finding("warning", f"{text} Only their clinical record is used.")
 
 
 def _check_use(rows: Rows, schema: ClinicalSchema) -> Iterable[Finding]:
-    """Say what stands in the table and is not used, or not as it may seem."""
+    """Note unused columns, the entry column, and cells that look missing but are read as values."""
     named = {*schema.list_columns()}
-    unnamed = [name for name in rows.columns if name not in named]
-    if unnamed:
+    unused = [name for name in rows.columns if name not in named]
+    if unused:
         yield Finding(
             "note",
-            f"The schema does not name the column(s) {_say([*map(repr, unnamed)])}: they are not used. Add them to "
-            "`covariates`, or to `ignored` with the reason.",
+            f"The schema does not name the column(s) {join_names([*map(repr, unused)])}: they are not used. Add them "
+            "to `covariates`, or to `ignored` with the reason.",
         )
     if schema.entry is not None:
-        yield Finding("note", f"{schema.entry!r} is read as the time of entry. {LATE_ENTRY}")
+        yield Finding("note", f"{schema.entry!r} is read as the time of delayed entry. {LATE_ENTRY}")
     if "missing" not in schema.model_fields_set:
         return
-    left_out = {*MISSING} - {plain(marker) for marker in schema.missing}
+    dropped_markers = {*MISSING} - {normalise_cell(marker) for marker in schema.missing}
     for name, form in schema.covariates.items():
-        values = {*map(plain, form.order)}
-        cells = [cell for cell in rows.column(name) if plain(cell) in left_out - values]
+        values = {*map(normalise_cell, form.order)}
+        cells = [cell for cell in rows.column(name) if normalise_cell(cell) in dropped_markers - values]
         kept = Counter(cell for cell in cells if not is_missing(cell, schema, form))
         if kept:
             yield Finding(
                 "note",
-                f"{name!r}: {_say_counts(kept)} is read as a value, since `missing` of the schema replaces the usual "
-                "markers. Add it there if it means missing.",
+                f"{name!r}: {_list_counts(kept)} is read as a value, because `missing` of the schema replaces the "
+                "default markers. Add it there if it stands for a missing value.",
             )
 
 
 def _check_events(records: Sequence[Record]) -> Iterable[Finding]:
     kinds = Counter(record.event for record in records)
-    none = f"None of {len(records)} patients is"
     if records and not kinds[SEEN]:
-        yield Finding("error", f"{none} with the event (codes of `event`), so that nothing can be learned.")
+        text = (
+            f"None of the {len(records)} patients has the event; a model cannot be fitted. Check the codes of `event`."
+        )
+        yield Finding("error", text)
     if records and not kinds[CENSORED]:
-        yield Finding("warning", f"{none} censored (codes of `event`). Is that so?")
+        text = f"None of the {len(records)} patients is censored. Check the codes of `event`."
+        yield Finding("warning", text)
     competing = {kind: count for kind, count in kinds.items() if kind not in (SEEN, CENSORED)}
     if competing:
         listed = ", ".join(f"{count} with code {kind}" for kind, count in sorted(competing.items()))
         yield Finding(
             "warning",
-            f"Competing events: {listed}. They count as censored, so that risks are cause-specific and survival curves "
-            "say what would be if nobody had them.",
+            f"Competing events: {listed}. They are treated as censored: risks are cause-specific, and survival curves "
+            "hold under the assumption that competing events do not occur.",
         )
 
 
@@ -188,118 +201,138 @@ def _check_covariates(
     for name, form in schema.covariates.items():
         known = [value for record in records if (value := record.values[name]) is not None]
         markers = Counter(cell for cell in rows.column(name) if cell and is_missing(cell, schema, form))
-        held = f" Read as missing: {_say_counts(markers)}." if markers else ""
+        read_as_missing = f" Read as missing: {_list_counts(markers)}." if markers else ""
         if missing[name] == 1 or len(set(known)) < 2:
-            value = f"the same, {known[0]!r}, in all patients" if known else "missing in all patients"
-            text = f"{name!r} is {value}, so that it tells nothing. Move it to `ignored`."
-            yield Finding("warning", text + held + _say_how_to_keep(markers, schema, tuple(MISSING)))
+            value = f"constant ({known[0]!r})" if known else "missing in all patients"
+            text = f"{name!r} is {value}, and carries no information. Move it to `ignored`."
+            yield Finding("warning", text + read_as_missing + _suggest_markers(markers, schema, tuple(MISSING)))
             continue
-        yield from _find_identity(name, form.type, known)
+        yield from _find_identifiers(name, form.type, known)
         yield from _find_outcome_leaks(name, form.type, records)
         if missing[name] > 0:
-            few = form.type != "numeric" and len(set(known)) <= _SHOWN
-            how = _say_how_to_keep(markers, schema, _WORDS) if few else ""
-            yield Finding("note", f"{name!r} is missing in {missing[name]:.0%} of {len(rows.rows)} rows.{held}{how}")
+            few = form.type != "numeric" and len(set(known)) <= _FEW_CATEGORIES
+            advice = _suggest_markers(markers, schema, _AMBIGUOUS_MARKERS) if few else ""
+            text = f"{name!r} is missing in {missing[name]:.0%} of {len(rows.rows)} rows."
+            yield Finding("note", text + read_as_missing + advice)
 
 
-def _say_counts(cells: Counter[str]) -> str:
+def _list_counts(cells: Counter[str]) -> str:
     return ", ".join(f"{cell!r} ({count} rows)" for cell, count in sorted(cells.items()))
 
 
-def _say_how_to_keep(markers: Counter[str], schema: ClinicalSchema, doubtful: Sequence[str]) -> str:
-    """Say how a value is kept that means missing only because the schema does not say what does."""
-    found = [] if "missing" in schema.model_fields_set else sorted({*map(plain, markers)} & {*doubtful})
-    if not found:
+def _suggest_markers(markers: Counter[str], schema: ClinicalSchema, ambiguous: Sequence[str]) -> str:
+    """Explain how to keep a value that is read as missing only because the schema uses the default markers."""
+    doubtful = [] if "missing" in schema.model_fields_set else sorted({*map(normalise_cell, markers)} & {*ambiguous})
+    if not doubtful:
         return ""
-    others = ", ".join(repr(marker) for marker in MISSING if marker and marker not in found)
-    said = " or ".join(map(repr, found))
-    return f" If {said} is a value, write in the schema what means missing without it: `missing: [{others}]`."
+    others = ", ".join(repr(marker) for marker in MISSING if marker and marker not in doubtful)
+    listed = " or ".join(map(repr, doubtful))
+    return f" If {listed} is a value, list the other missing-value markers in the schema: `missing: [{others}]`."
 
 
-def _find_identity(name: str, kind: str, known: Sequence[float | str]) -> Iterable[Finding]:
-    """Look for what says who somebody is."""
-    if kind == "categorical" and len(known) >= _SHOWN and len(set(known)) > 0.8 * len(known):
+def is_identifier_name(name: str) -> bool:
+    """Whether the name of a column is that of an identifier."""
+    return bool(_IDENTIFIER_NAME.search(name) or _CAMEL_CASE_IDENTIFIER.search(name))
+
+
+def are_identifiers(numbers: Collection[float]) -> bool:
+    """Whether numbers look like identifiers: unique integers, either consecutive or of equal length.
+
+    Args:
+        numbers: Known values, one per patient. Fewer than 8 are never identifiers; equal length means the same number
+            of digits, 5 or more.
+    """
+    unique = len(numbers) >= _LEAST_PATIENTS and len(set(numbers)) == len(numbers)
+    if not unique or not all(float(number).is_integer() for number in numbers):
+        return False
+    low, high = int(min(numbers)), int(max(numbers))
+    return high - low + 1 == len(numbers) or (low > 0 and _IDENTIFIER_DIGITS <= len(str(low)) == len(str(high)))
+
+
+def _find_identifiers(name: str, kind: str, known: Sequence[float | str]) -> Iterable[Finding]:
+    """Warn of columns that identify patients."""
+    if kind == "categorical" and len(known) >= _LEAST_PATIENTS and len(set(known)) > 0.8 * len(known):
         yield Finding(
             "warning",
-            f"{name!r} has {len(set(known))} different values in {len(known)} patients: it says who somebody is, "
-            "and not what they have. Move it to `ignored`, or make groups of its values.",
+            f"{name!r} has {len(set(known))} different values in {len(known)} patients: it identifies patients rather "
+            "than describes them. Move it to `ignored`, or group its values.",
         )
     if kind != "numeric":
         return
     if is_identifier_name(name):
         yield Finding(
             "warning",
-            f"{name!r} sounds like an identifier. If so, move it to `ignored`; a code of groups is categorical.",
+            f"{name!r} has the name of an identifier. If it is one, move it to `ignored`; if it is a group code, "
+            "declare it categorical.",
         )
     elif are_identifiers([*map(float, known)]):
         yield Finding(
             "warning",
-            f"{name!r} is another whole number in each patient, as an identifier is. If it says who somebody is, and "
-            "not what they have, move it to `ignored`.",
+            f"{name!r} is a unique integer in each patient, like an identifier. If it is one, move it to `ignored`.",
         )
 
 
 def _find_outcome_leaks(name: str, kind: str, records: Sequence[Record]) -> Iterable[Finding]:
-    """Look for what was measured after treatment began, by the column's name and by what it knows of the outcome."""
-    if LATER.search(name):
+    """Warn of columns that leak the outcome, by their name and by their association with it."""
+    if POST_TREATMENT.search(name):
         yield Finding(
             "warning",
-            f"{name!r} sounds like something that is known only after treatment began. If so, move it to `ignored`: a "
-            "model that reads it predicts the past.",
+            f"The name {name!r} suggests that it is known only after treatment began. If so, move it to `ignored`: it "
+            "leaks the outcome.",
         )
     if _determines_event(name, records):
         yield Finding(
             "warning",
-            f"{name!r} tells in nearly all patients whether they had the event: it is the outcome by another name, or "
-            "was measured later. Move it to `ignored`.",
+            f"{name!r} determines in nearly all patients whether they had the event: it encodes the outcome, or was "
+            "measured after it. Move it to `ignored`.",
         )
-    groups = [[record for record in records if (record.event == SEEN) == seen] for seen in (True, False)]
-    if all(len(group) >= _SHOWN for group in groups):
-        shares = [sum(record.values[name] is None for record in group) / len(group) for group in groups]
-        if abs(shares[0] - shares[1]) > _TELLING_GAP:
+    groups = [[record for record in records if (record.event == SEEN) == event] for event in (True, False)]
+    if all(len(group) >= _LEAST_PATIENTS for group in groups):
+        rates = [sum(record.values[name] is None for record in group) / len(group) for group in groups]
+        if abs(rates[0] - rates[1]) > _MISSING_RATE_GAP:
             yield Finding(
                 "warning",
-                f"{name!r} is missing in {shares[0]:.0%} of patients with the event and in {shares[1]:.0%} of the "
-                "others: whether it was measured tells the outcome. Was it measured later?",
+                f"{name!r} is missing in {rates[0]:.0%} of patients with the event and in {rates[1]:.0%} of the "
+                "others: whether it was measured depends on the outcome. If it was measured later, move it to "
+                "`ignored`.",
             )
     pairs = [(record.values[name], record.time) for record in records if record.values[name] is not None]
-    if kind == "numeric" and len(pairs) >= _SHOWN:
-        rank = float(spearmanr([pair[0] for pair in pairs], [pair[1] for pair in pairs]).statistic)
-        if not math.isnan(rank) and abs(rank) > _SAME_CLOCK:
+    if kind == "numeric" and len(pairs) >= _LEAST_PATIENTS:
+        correlation = float(spearmanr([pair[0] for pair in pairs], [pair[1] for pair in pairs]).statistic)
+        if not math.isnan(correlation) and abs(correlation) > _FOLLOW_UP_CORRELATION:
             yield Finding(
                 "warning",
-                f"{name!r} rises and falls with the time (rank correlation {rank:.2f}): it is a measure of follow-up, "
-                "and not of the patient. Move it to `ignored`.",
+                f"{name!r} is nearly a function of the time (rank correlation {correlation:.2f}): it measures "
+                "follow-up, not risk. Move it to `ignored`.",
             )
 
 
 def _determines_event(name: str, records: Sequence[Record]) -> bool:
-    """Whether few values, each in several patients, part those with the event from the others."""
-    values: dict[object, Counter[bool]] = {}
+    """Whether few values, each in several patients, separate those with the event from the others."""
+    counts: dict[object, Counter[bool]] = {}
     for record in records:
         if record.values[name] is not None:
-            values.setdefault(record.values[name], Counter())[record.event == SEEN] += 1
-    known = sum(found.total() for found in values.values())
-    events = sum(found[True] for found in values.values())
-    if known < _LEAST_EVENTS or not 0 < events < known or len(values) > known / _SEVERAL:
+            counts.setdefault(record.values[name], Counter())[record.event == SEEN] += 1
+    known = sum(count.total() for count in counts.values())
+    events = sum(count[True] for count in counts.values())
+    if known < _LEAST_EVENTS or not 0 < events < known or len(counts) > known / _PATIENTS_PER_VALUE:
         return False
-    right = sum(max(found.values()) for found in values.values())
-    # As much better than the commonest guess as is left to be.
-    return right - max(events, known - events) >= _TELLING * min(events, known - events)
+    correct = sum(max(count.values()) for count in counts.values())
+    majority, minority = max(events, known - events), min(events, known - events)
+    return correct - majority >= _LEAK_SHARE * minority
 
 
 def _check_sizes(records: Sequence[Record], schema: ClinicalSchema) -> Iterable[Finding]:
     events = sum(record.event == SEEN for record in records)
     if 0 < events < _LEAST_EVENTS:
-        yield Finding(
-            "warning", f"{events} events in {len(records)} patients: intervals of any score will be next to useless."
-        )
+        text = f"{events} events in {len(records)} patients: confidence intervals of all scores will be very wide."
+        yield Finding("warning", text)
     covariates = len(schema.covariates)
-    if covariates and 0 < events < _EVENTS_A_COVARIATE * covariates:
+    if covariates and 0 < events < _EVENTS_PER_COVARIATE * covariates:
         yield Finding(
             "note",
-            f"{events} events for {covariates} covariates, {events / covariates:.1f} each; models without penalty need "
-            f"{_EVENTS_A_COVARIATE}. Keep those that are known to matter, chosen without a look at this table.",
+            f"{events} events for {covariates} covariates, {events / covariates:.1f} per covariate; unpenalised models "
+            f"need {_EVENTS_PER_COVARIATE}. Keep established risk factors only, chosen without this table.",
         )
 
 
@@ -309,8 +342,3 @@ def _count_centres(records: Sequence[Record]) -> dict[str, tuple[int, int]]:
         Counter(record.centre for record in records if record.event == SEEN),
     )
     return {centre: (patients[centre], events[centre]) for centre in sorted(patients)}
-
-
-def _say(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return (", ".join(names[:_SHOWN]) + more) or "none"

@@ -1,4 +1,4 @@
-"""The patients that a study is of: in come records and schema, out come counts and follow-up for people to read."""
+"""Describes the cohort of a study: counts, median follow-up and covariates."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,9 +8,7 @@ import numpy as np
 
 from duplus_nnunet.survival.records.outcome import read_outcome, require_sksurv
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
-
-_SHOWN = 8
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, join_names
 
 
 @dataclass(frozen=True)
@@ -18,9 +16,9 @@ class Cohort:
     """Patients of a study.
 
     Attributes:
-        name: Of the dataset.
-        records: One a patient.
-        schema: What the columns of their table mean.
+        name: Name of the dataset.
+        records: One record per patient.
+        schema: Meaning of the columns of their table.
     """
 
     name: str
@@ -29,7 +27,7 @@ class Cohort:
 
     @property
     def events(self) -> int:
-        """Number of patients in whom the event was seen."""
+        """Number of patients with the event."""
         return sum(record.event == SEEN for record in self.records)
 
     @property
@@ -38,13 +36,13 @@ class Cohort:
         return sum(record.event not in (SEEN, CENSORED) for record in self.records)
 
     def count_centres(self) -> dict[str, tuple[int, int]]:
-        """Count patients and events by centre; empty if the table names none."""
+        """Count patients and events by centre; empty if no centre is known."""
         sizes = Counter(record.centre for record in self.records if record.centre)
         events = Counter(record.centre for record in self.records if record.event == SEEN)
         return {name: (sizes[name], events[name]) for name in sorted(sizes)}
 
-    def measure_follow_up(self) -> float | None:
-        """Return the median follow-up in days by the reverse Kaplan-Meier estimator; None if it is not reached.
+    def median_follow_up(self) -> float | None:
+        """Return the median follow-up in days, by the reverse Kaplan-Meier estimator; None if it is not reached.
 
         Source: Schemper and Smith 1996 (doi 10.1016/0197-2456(96)00075-X).
         """
@@ -59,18 +57,17 @@ class Cohort:
         return float(times[below[0]]) if len(below) else None
 
     def describe_covariate(self, name: str) -> tuple[str, int]:
-        """Describe the known values of a covariate, and count the missing ones."""
+        """Summarise the known values of a covariate, and count the missing ones."""
         values = [record.values.get(name) for record in self.records]
         known = [value for value in values if value is not None]
         missing, form = len(values) - len(known), self.schema.covariates[name]
         if not known:
-            return "nothing known", missing
+            return "no known value", missing
         if form.type == "numeric":
             low, middle, high = np.quantile(np.array(known, np.float64), [0.25, 0.5, 0.75])
             return f"median {middle:g} ({low:g} to {high:g})", missing
         if form.type == "ordinal":
-            places = Counter(int(float(value)) for value in known)
-            return ", ".join(f"{form.order[place]}: {places[place]}" for place in sorted(places)), missing
-        common = Counter(map(str, known)).most_common()
-        more = f", and {len(common) - _SHOWN} more" if len(common) > _SHOWN else ""
-        return ", ".join(f"{value}: {count}" for value, count in common[:_SHOWN]) + more, missing
+            ranks = Counter(int(float(value)) for value in known)
+            return ", ".join(f"{form.order[rank]}: {ranks[rank]}" for rank in sorted(ranks)), missing
+        counts = Counter(map(str, known)).most_common()
+        return join_names([f"{value}: {count}" for value, count in counts]), missing

@@ -1,7 +1,7 @@
-"""Records as numbers: fitted on the patients of a training fold, and on nobody else.
+"""Encodes clinical records as numbers, float32 (N, P); the encoder is fitted on training patients only.
 
-In come records, out comes an array (N, P), float32. What a fitted encoder has not seen it says, and goes on: an unknown
-category counts as the commonest one, a missing value as the mean, and marked.
+Unknown categories are encoded as the most common one and missing values as the mean, with a missing indicator where
+training values were missing; notes report both.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.survival.records.schema import ClinicalSchema, plain
+from duplus_nnunet.survival.records.schema import ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Record
 
 Table = NDArray[np.float32]
@@ -22,16 +22,15 @@ Table = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ColumnCode:
-    """How one covariate becomes numbers.
+    """Encoding of one covariate.
 
     Attributes:
-        name: Of the column.
+        name: Name of the column.
         type: numeric, ordinal or categorical.
-        mean: Of the known training values; those of an ordinal covariate are their places in the order.
-        scale: Standard deviation of the same; 0 if they do not differ, so that nothing was learned from them and any
-            value counts as the mean.
-        categories: Of a categorical covariate, the commonest first, which is the one that all zeros stand for.
-        marks_missing: Whether a further number says that the value is not known.
+        mean: Mean of the known training values; ordinal values are their ranks.
+        scale: Standard deviation of the same; 0 if they are constant, and any value is then encoded as the mean.
+        categories: Categories of a categorical covariate, the most common first; that one is encoded as all zeros.
+        marks_missing: Whether a missing indicator is added.
     """
 
     name: str
@@ -43,22 +42,22 @@ class ColumnCode:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its numbers."""
+        """Names of the encoded numbers."""
         own = tuple(f"{self.name}={value}" for value in self.categories[1:]) if self.categories else (self.name,)
         return (*own, f"{self.name} is missing") if self.marks_missing else own
 
     def find_category(self, value: float | str | None) -> int | None:
-        """Give the place of a value's category, however it is written (1 or 1.0, F or f); None: it is none of them."""
+        """Return the index of a value's category, whatever its spelling (1 or 1.0, F or f); None if it is unknown."""
         if value is None:
             return None
-        written = plain(value)
-        return next((place for place, category in enumerate(self.categories) if plain(category) == written), None)
+        text = normalise_cell(value)
+        return next((index for index, category in enumerate(self.categories) if normalise_cell(category) == text), None)
 
     def encode(self, value: float | str | None) -> list[float]:
-        """Turn one value into numbers; None is one that is not known."""
+        """Encode one value; None is a missing value."""
         if self.categories:
-            place = self.find_category(value)
-            numbers = [float(place == other) for other in range(1, len(self.categories))]
+            index = self.find_category(value)
+            numbers = [float(index == other) for other in range(1, len(self.categories))]
         else:
             known = value is not None and self.scale > 0
             numbers = [(float(value or 0.0) - self.mean) / self.scale if known else 0.0]
@@ -67,24 +66,24 @@ class ColumnCode:
 
 @dataclass(frozen=True)
 class RecordEncoder:
-    """Turns records into numbers.
+    """A fitted encoder of records.
 
     Attributes:
-        columns: How each covariate does.
+        columns: Encoding of each covariate.
     """
 
     columns: tuple[ColumnCode, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all P numbers."""
+        """Names of the P encoded numbers."""
         return tuple(name for column in self.columns for name in column.names)
 
     def encode(self, records: Sequence[Record]) -> tuple[Table, list[str]]:
         """Encode records.
 
         Returns:
-            Shape (N, P), and what a reader has to know, a sentence each.
+            The encoded records, (N, P), and notes for the reader.
         """
         rows = [
             [number for column in self.columns for number in column.encode(record.values.get(column.name))]
@@ -92,24 +91,24 @@ class RecordEncoder:
         ]
         return np.array(rows, np.float32).reshape(len(records), len(self.names)), self._list_notes(records)
 
-    def encode_absent(self) -> Table:
-        """Encode a record of which nothing is known, (P)."""
+    def encode_empty_record(self) -> Table:
+        """Encode a record whose values are all missing, (P)."""
         return np.array([number for column in self.columns for number in column.encode(None)], np.float32)
 
-    def list_owners(self) -> NDArray[np.int64]:
-        """Give the place of the column that each number is of, (P)."""
+    def list_column_indices(self) -> NDArray[np.int64]:
+        """Return the index of the column that each encoded number belongs to, (P)."""
         return np.repeat(np.arange(len(self.columns)), [len(column.names) for column in self.columns]).astype(np.int64)
 
     def to_plain(self) -> list[dict[str, Any]]:
-        """Return it as plain data that JSON takes."""
+        """Return plain data that can be stored as JSON."""
         return [{**asdict(column), "categories": list(column.categories)} for column in self.columns]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "RecordEncoder":
-        """Read what `to_plain` gave.
+        """Restore an encoder from the result of `to_plain`.
 
         Raises:
-            ModelError: It is not of that form.
+            ModelError: The stored data are invalid.
         """
         try:
             return cls(tuple(_read_column(column) for column in plain))
@@ -122,20 +121,22 @@ class RecordEncoder:
             values = [record.values.get(column.name) for record in records]
             absent = sum(value is None for value in values)
             if records and absent == len(records):
-                notes.append(f"{column.name!r} is not known of anybody here; it counts as missing.")
+                notes.append(f"{column.name!r} is missing in all of these records.")
             elif absent and not column.marks_missing:
-                notes.append(f"{column.name!r} is missing in {absent} record(s), and in none that was trained on.")
+                notes.append(f"{column.name!r} is missing in {absent} record(s), but in no training record.")
             known = {str(value) for value in values if value is not None} if column.categories else set()
-            strange = sorted(value for value in known if column.find_category(value) is None)
-            if strange:
-                notes.append(f"{column.name!r} has values that were not trained on: {', '.join(map(repr, strange))}.")
+            unseen = sorted(value for value in known if column.find_category(value) is None)
+            if unseen:
+                notes.append(
+                    f"{column.name!r} has values that do not occur in training: {', '.join(map(repr, unseen))}."
+                )
         return notes
 
 
 def _read_column(plain: Mapping[str, Any]) -> ColumnCode:
     mean, scale = float(plain["mean"]), float(plain["scale"])
     if not (math.isfinite(mean) and math.isfinite(scale)):
-        raise ValueError(f"the mean {mean} or the scale {scale} of {plain['name']!r}")
+        raise ValueError(f"the mean {mean} or the scale {scale} of {plain['name']!r} is not finite")
     categories = tuple(str(value) for value in plain["categories"])
     return ColumnCode(
         str(plain["name"]), str(plain["type"]), mean, scale, categories, marks_missing=bool(plain["marks_missing"])
@@ -146,8 +147,8 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEnco
     """Fit an encoder on training records.
 
     Args:
-        records: Those of a training fold, and no others.
-        schema: Says the type of each covariate.
+        records: Records of training patients only.
+        schema: Types of the covariates.
     """
     columns = []
     for name, form in schema.covariates.items():
@@ -157,11 +158,11 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEnco
         if form.type == "categorical":
             counts = Counter(map(str, known))
             common = tuple(sorted(counts, key=lambda value: (-counts[value], value)))
-            # Without a category there is nothing but whether it is missing.
+            # Without any known value, only the missing indicator is left.
             columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks))
             continue
         numbers = np.array(known, np.float64)
-        # The standard deviation of equal numbers need not be 0: rounding leaves some 1e-16 of it.
+        # By rounding, the standard deviation of equal numbers can be about 1e-16 instead of 0.
         differ = len(numbers) > 0 and float(np.ptp(numbers)) > 0
         mean, scale = float(numbers.mean()) if len(numbers) else 0.0, float(numbers.std()) if differ else 0.0
         columns.append(ColumnCode(name, form.type, mean, scale, marks_missing=marks))

@@ -1,8 +1,4 @@
-"""Numbers that a network and its masks give of patients' images: a table by patient, kept as plain arrays.
-
-In come numbers of each patient, out comes an array (N, I) for the patients asked for; a modality that was not imaged is
-NaN in all its columns.
-"""
+"""Holds the image features of patients, (N, I), and stores them as npz; missing modalities are NaN."""
 
 import io
 import os
@@ -23,34 +19,34 @@ _ARRAYS = ("names", "contexts", "kinds", "patients", "numbers")
 
 Numbers32 = NDArray[np.float32]
 
-# What numpy raises of an archive that is cut off, changed, or none at all; RuntimeError: of one bit, it is encrypted.
-DAMAGE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Raised by numpy for a file that is truncated, changed, or not an archive; RuntimeError if it appears to be encrypted.
+READ_ERRORS = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_arrays(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Read arrays of an npz file, none of them of Python objects.
+    """Read arrays of an npz file, without pickled objects.
 
     Raises:
-        DAMAGE: The file cannot be read, or lacks one that is not optional.
+        READ_ERRORS: The file cannot be read, or a required array is missing.
     """
-    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
-        return {name: found[name] for name in (*names, *(name for name in optional if name in found))}
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
+        return {name: archive[name] for name in (*names, *(name for name in optional if name in archive))}
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Numbers of patients' images.
+    """Image features by patient.
 
     Attributes:
-        names: Of the I numbers. Measures are called "<context>: lesion volume" (ml), "<context>: lesion mean" and
-            "<context>: lesion max" (intensity), and "<context>: lesion found" (0 or 1).
-        contexts: The context that each number is of, (I).
-        kinds: Of each number, (I): "pooled" (mean of F_dense), "lesion" (its mean in the lesion) or "measure".
-        rows: By patient, (I); NaN where that modality was not imaged.
-        key: Of the network and the settings that gave the numbers; "" if nobody wrote it down.
+        names: Names of the I features. Measures are called "<context>: lesion volume" (ml), "<context>: lesion mean"
+            and "<context>: lesion max" (intensity), and "<context>: lesion found" (0 or 1).
+        contexts: Context of each feature, (I).
+        kinds: Kind of each feature, (I): "pooled" (mean of F_dense), "lesion" (its mean in the lesion) or "measure".
+        rows: Features by patient, (I); NaN where the modality is missing.
+        key: Identifies the network and the settings that computed the features; "" if unknown.
 
     Raises:
-        DataError: Lengths differ, a name stands twice, or a kind is none of KINDS.
+        DataError: The lengths differ, a name is repeated, or a kind is not one of KINDS.
     """
 
     names: tuple[str, ...]
@@ -63,44 +59,44 @@ class FeatureTable:
         count = len(self.names)
         if {len(self.contexts), len(self.kinds), len(set(self.names))} != {count}:
             raise DataError(
-                f"A table of image features has {count} names ({len(set(self.names))} different ones), "
-                f"{len(self.contexts)} contexts and {len(self.kinds)} kinds; expected as many of each."
+                f"A table of image features has {count} names ({len(set(self.names))} different), {len(self.contexts)} "
+                f"contexts and {len(self.kinds)} kinds; expected equal numbers, and names without repetition."
             )
-        strange = sorted(set(self.kinds) - set(KINDS))
-        if strange:
-            raise DataError(f"A table of image features has the kind {strange[0]!r}; expected {', '.join(KINDS)}.")
+        unknown = sorted(set(self.kinds) - set(KINDS))
+        if unknown:
+            raise DataError(f"A table of image features has the kind {unknown[0]!r}; expected {', '.join(KINDS)}.")
         for patient, row in self.rows.items():
             if row.shape != (count,):
                 raise DataError(f"Patient {patient!r} has image features of shape {row.shape}; expected ({count},).")
 
     def take(self, patients: Sequence[str]) -> Numbers32:
-        """Return the numbers of some patients, (N, I); those without any image have NaN in all columns."""
+        """Return the features of some patients, (N, I); a patient without images has NaN in all columns."""
         absent = np.full(len(self.names), np.nan, np.float32)
-        found = [self.rows.get(patient, absent) for patient in patients]
-        return np.array(found, np.float32).reshape(len(patients), len(self.names))
+        rows = [self.rows.get(patient, absent) for patient in patients]
+        return np.array(rows, np.float32).reshape(len(patients), len(self.names))
 
     def select(self, kinds: Collection[str] | None = None, contexts: Collection[str] | None = None) -> "FeatureTable":
-        """Keep the numbers of some kinds and contexts, in their order; None keeps all."""
-        places = [
-            place
-            for place, (kind, context) in enumerate(zip(self.kinds, self.contexts, strict=True))
+        """Keep the features of some kinds and contexts, in their order; None keeps all."""
+        columns = [
+            column
+            for column, (kind, context) in enumerate(zip(self.kinds, self.contexts, strict=True))
             if (kinds is None or kind in kinds) and (contexts is None or context in contexts)
         ]
-        return self._keep(places)
+        return self._keep(columns)
 
     def choose(self, names: Collection[str]) -> "FeatureTable":
-        """Keep the numbers of some names, in their order."""
-        return self._keep([place for place, name in enumerate(self.names) if name in names])
+        """Keep the features of some names, in their order."""
+        return self._keep([column for column, name in enumerate(self.names) if name in names])
 
-    def _keep(self, places: list[int]) -> "FeatureTable":
+    def _keep(self, columns: list[int]) -> "FeatureTable":
         names, contexts, kinds = (
-            tuple(words[place] for place in places) for words in (self.names, self.contexts, self.kinds)
+            tuple(labels[column] for column in columns) for labels in (self.names, self.contexts, self.kinds)
         )
-        rows = {patient: row[places] for patient, row in self.rows.items()}
+        rows = {patient: row[columns] for patient, row in self.rows.items()}
         return FeatureTable(names, contexts, kinds, rows, self.key)
 
     def to_npz(self, file: Path) -> None:
-        """Write plain arrays, under a temporary name at first, so that a file is whole or not there."""
+        """Write plain arrays, atomically."""
         patients = sorted(self.rows)
         new = file.with_name(f".{file.name}.{os.getpid()}.tmp.npz")
         try:
@@ -119,20 +115,23 @@ class FeatureTable:
 
     @classmethod
     def from_npz(cls, file: Path) -> "FeatureTable":
-        """Read what `to_npz` wrote.
+        """Read a file written by `to_npz`.
 
         Raises:
-            DataError: The file cannot be read, or is of another kind.
+            DataError: The file cannot be read, or has other content.
         """
         try:
             arrays = read_arrays(file, _ARRAYS, optional=("key",))
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise DataError(
-                f"{file} holds no image features that can be read ({error}). Remove it, so that they are made again."
+                f"The image features in {file} cannot be read ({error}). Remove the file; they are computed again."
             ) from error
         names, contexts, kinds, patients = (tuple(map(str, arrays[name])) for name in _ARRAYS[:4])
         numbers = arrays["numbers"].astype(np.float32)
         if len(numbers) != len(patients):
-            raise DataError(f"{file} holds {len(patients)} patients but {len(numbers)} rows. Remove it.")
+            raise DataError(
+                f"{file} has {len(patients)} patients but {len(numbers)} rows. Remove the file; its features are "
+                "computed again."
+            )
         rows = dict(zip(patients, numbers, strict=True))
         return cls(names, contexts, kinds, rows, str(arrays.get("key", "")))

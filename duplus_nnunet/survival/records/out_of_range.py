@@ -1,21 +1,25 @@
-"""What stands out in a patient beside those that were learned from: in comes a record, out come sentences."""
+"""Warns of values and images of a patient that lie outside the range of the training patients."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from duplus_nnunet.survival.records.encoding import ColumnCode, RecordEncoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 
+# Standard deviations from the training mean beyond which a value probably has another unit.
+_FAR = 5.0
+
 
 def count_missing(record: Record, schema: ClinicalSchema) -> int:
-    """Count the covariates that are not known of a patient."""
+    """Count the missing covariates of a patient."""
     return sum(record.values.get(name) is None for name in schema.covariates)
 
 
-def list_known(train: Sequence[Record], schema: ClinicalSchema) -> dict[str, set[float | str | None]]:
-    """List the values of each covariate among training patients; None: somebody's is missing."""
+def list_training_values(train: Sequence[Record], schema: ClinicalSchema) -> dict[str, set[float | str | None]]:
+    """List the values of each covariate in training; None stands for a missing value."""
     return {name: {record.values.get(name) for record in train} for name in schema.covariates}
 
 
@@ -25,26 +29,31 @@ def find_warnings(
     schema: ClinicalSchema,
     images: FeatureTable | None = None,
 ) -> tuple[str, ...]:
-    """Say in what a patient differs from all of whom a model was trained on.
+    """Compare a patient with the records that a model was trained on.
 
     Args:
-        record: The patient.
-        known: As `list_known` gives it.
-        schema: Types of covariates.
-        images: Of all patients, or None.
+        record: Record of the patient.
+        known: Values of each covariate in training, from `list_training_values`.
+        schema: Types of the covariates.
+        images: Image features of all patients, or None.
+
+    Returns:
+        A warning for each value outside the training range, and for each missing image.
     """
-    found = []
+    warnings = []
     for name, form in schema.covariates.items():
         value, values = record.values.get(name), known[name]
         if value is None and None not in values:
-            found.append(f"{name!r} is missing, and was of nobody trained on")
+            warnings.append(f"{name!r} is missing, but in no training patient")
         elif value is not None and form.type == "categorical" and value not in values:
-            found.append(f"{name!r} is {value!r}, which nobody trained on has")
+            warnings.append(f"{name!r} is {value!r}, which does not occur in training")
         elif isinstance(value, (int, float)):
-            numbers = [one for one in values if isinstance(one, (int, float))]
+            numbers = [number for number in values if isinstance(number, (int, float))]
             if numbers and not min(numbers) <= value <= max(numbers):
-                found.append(f"{name!r} is {value:g}, outside {min(numbers):g} to {max(numbers):g} of those trained on")
-    return (*found, *_find_absent_images(record, images))
+                warnings.append(
+                    f"{name!r} is {value:g}, outside the training range of {min(numbers):g} to {max(numbers):g}"
+                )
+    return (*warnings, *_find_absent_images(record, images))
 
 
 def _find_absent_images(record: Record, images: FeatureTable | None) -> list[str]:
@@ -56,3 +65,34 @@ def _find_absent_images(record: Record, images: FeatureTable | None) -> list[str
     if absent and len(absent) == len(contexts):
         return ["no image"]
     return [f"no image of {name!r}" for name in absent]
+
+
+def find_out_of_range_values(record: Record, encoders: Sequence[RecordEncoder]) -> tuple[str, ...]:
+    """Compare a patient with fitted encoders, which hold no training records.
+
+    Args:
+        record: Record of the patient.
+        encoders: Encoders of all folds.
+
+    Returns:
+        The warnings of all encoders, each once.
+    """
+    warnings = [
+        warning
+        for encoder in encoders
+        for column in encoder.columns
+        if (warning := _compare(column, record.values.get(column.name)))
+    ]
+    return tuple(dict.fromkeys(warnings))
+
+
+def _compare(column: ColumnCode, value: float | str | None) -> str:
+    if value is None:
+        return "" if column.marks_missing else f"{column.name!r} is missing, but in no training patient"
+    if column.categories:
+        if column.find_category(value) is not None:
+            return ""
+        return f"{column.name!r} is {value!r}, which does not occur in training; it is treated as the most common value"
+    if column.scale > 0 and abs(float(value) - column.mean) > _FAR * column.scale:
+        return f"{column.name!r} is {value:g}, more than {_FAR:g} standard deviations from the training mean"
+    return ""

@@ -1,4 +1,4 @@
-"""Observed outcomes of patients: event, time and delayed entry, the type that the whole prognosis uses."""
+"""The outcome type of the whole prognosis: event, time and delayed entry of N patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of patients.
+    """Observed outcomes of N patients.
 
     Attributes:
-        event: Whether the event was seen, bool (N).
-        time: Days to it or to the end of follow-up, (N).
-        entry: Days at which each came under observation, below `time`, (N); None: all from the start.
+        event: Whether the event was observed, bool (N).
+        time: Days to the event or to censoring, (N).
+        entry: Delayed entry in days, below `time`, (N); None: all patients are at risk from time 0.
     """
 
     event: NDArray[np.bool_]
@@ -28,26 +28,26 @@ class Outcome:
     entry: Numbers | None = None
 
     def __len__(self) -> int:
-        """Count the patients."""
+        """Return the number of patients."""
         return len(self.time)
 
-    def take(self, places: Sequence[int] | NDArray[np.int64]) -> "Outcome":
-        """Choose some patients."""
-        chosen = np.asarray(places, np.int64)
-        return Outcome(self.event[chosen], self.time[chosen], None if self.entry is None else self.entry[chosen])
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Outcome":
+        """Select patients by their rows."""
+        index = np.asarray(rows, np.int64)
+        return Outcome(self.event[index], self.time[index], None if self.entry is None else self.entry[index])
 
     def find_at_risk(self, times: Numbers) -> NDArray[np.bool_]:
-        """Say who was under observation just before each of some times, without the event till then, (N, times)."""
+        """Return the risk sets: who was under observation and free of the event just before each time, (N, times)."""
         at_risk: NDArray[np.bool_] = self.time[:, None] >= times[None, :]
         return at_risk if self.entry is None else at_risk & (self.entry[:, None] < times[None, :])
 
     def to_sksurv(self) -> Any:
-        """Return it as scikit-survival wants it; it has no place for entries."""
+        """Return scikit-survival's structured array, which cannot hold delayed entries."""
         return np.array(list(zip(self.event, self.time, strict=True)), dtype=[("event", "?"), ("time", "f8")])
 
 
 def read_outcome(records: Sequence[Record]) -> Outcome:
-    """Return outcomes; a competing event counts as the end of follow-up."""
+    """Read the outcomes of records; competing events count as censored."""
     event, time = [record.event == SEEN for record in records], [record.time for record in records]
     entry = [record.entry for record in records]
     return Outcome(np.array(event, bool), np.array(time), np.array(entry, np.float64) if any(entry) else None)
@@ -62,5 +62,7 @@ def require_sksurv() -> Any:
     try:
         import sksurv
     except ImportError as error:
-        raise DataError("Survival needs scikit-survival. Install it: pip install 'duplus-nnunet[survival]'") from error
+        raise DataError(
+            "The prognosis needs scikit-survival. Install it: pip install 'duplus-nnunet[survival]'"
+        ) from error
     return sksurv

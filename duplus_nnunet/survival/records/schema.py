@@ -1,4 +1,4 @@
-"""What the columns of a clinical table mean: clinical.yaml goes in, a checked schema or every problem come out.
+"""Reads and validates clinical.yaml, the schema that says what the columns of a clinical table mean.
 
 Example:
     patient: patient
@@ -21,12 +21,12 @@ from duplus_nnunet.errors import DataError, list_nearest_first
 from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
 
 SCHEMA_NAME, TABLE_NAME = "clinical.yaml", "clinical.csv"
-# Source of the lengths: the Gregorian year has 365.2425 days; survival programs commonly take 365.25.
+# The Gregorian year has 365.2425 days; survival programs commonly use 365.25.
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 MISSING = ("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", ".")
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# As it stands in a cell; YAML makes numbers and truth values of some.
+# The content of a cell; YAML reads some as numbers or booleans.
 Code = Text | bool | int | float
 
 
@@ -35,14 +35,14 @@ class _Strict(BaseModel):
 
 
 class TimeForm(_Strict):
-    """How long a patient was followed: a column of numbers, or two of dates.
+    """Time to the event or the end of follow-up: one column of numbers, or two columns of dates.
 
     Attributes:
         column: Column of the time from the start to the event or the end of follow-up.
-        unit: Of that column.
-        start: Column of the date from which time counts.
+        unit: Unit of that column.
+        start: Column of the start date.
         end: Column of the date of the event or of the end of follow-up.
-        format: Of both dates, as Python's strptime takes it.
+        format: Format of both dates, for Python's strptime.
     """
 
     column: Text | None = None
@@ -64,25 +64,25 @@ class TimeForm(_Strict):
             datetime.strptime(datetime(2000, 1, 2, tzinfo=UTC).strftime(self.format), self.format)
         except (ValueError, re.error) as error:
             raise ValueError(
-                f"`format` is {self.format!r}, which no date can be read by ({error}). Use each part once, as in "
+                f"`format` is {self.format!r}, which cannot parse a date ({error}). Use each directive once, as in "
                 "'%Y-%m-%d' or '%d.%m.%Y'"
             ) from error
         return self
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that it reads."""
+        """Columns that are read."""
         return tuple(name for name in (self.column, self.start, self.end) if name is not None)
 
 
 class EventForm(_Strict):
-    """What happened at the end of that time.
+    """Event status at the end of that time.
 
     Attributes:
         column: Column of the codes.
-        seen: Codes of the event that is to be predicted.
-        censored: Codes of the end of follow-up without it.
-        competing: Codes of other events that make it impossible, such as death from another cause.
+        seen: Codes of the event to be predicted.
+        censored: Codes of censoring: follow-up ended without the event.
+        competing: Codes of competing events, which make the event impossible, such as death from another cause.
     """
 
     column: Text
@@ -92,20 +92,20 @@ class EventForm(_Strict):
 
     @model_validator(mode="after")
     def _codes_differ(self) -> Self:
-        codes = [plain(code) for code in (*self.seen, *self.censored, *self.competing)]
+        codes = [normalise_cell(code) for code in (*self.seen, *self.censored, *self.competing)]
         twice = sorted({code for code in codes if codes.count(code) > 1})
         if twice:
-            raise ValueError(f"the code {twice[0]!r} stands in more than one place")
+            raise ValueError(f"the code {twice[0]!r} is listed more than once")
         return self
 
 
 class CovariateForm(_Strict):
-    """One covariate.
+    """Type of one covariate.
 
     Attributes:
         type: numeric, categorical, or ordinal.
-        order: Values of an ordinal one, lowest first.
-        missing: What means that a value is not known, beside the schema's own.
+        order: Values of an ordinal covariate, lowest first.
+        missing: Missing-value markers, in addition to those of the schema.
     """
 
     type: Literal["numeric", "categorical", "ordinal"]
@@ -114,31 +114,31 @@ class CovariateForm(_Strict):
 
     @model_validator(mode="after")
     def _has_an_order_if_ordinal(self) -> Self:
-        values = [plain(value) for value in self.order]
+        values = [normalise_cell(value) for value in self.order]
         if self.type == "ordinal" and len(set(values)) < 2:
             raise ValueError("an ordinal covariate needs `order`, its values from the lowest to the highest")
         if self.type != "ordinal" and values:
-            raise ValueError(f"`order` is for ordinal covariates, and this one is {self.type}")
+            raise ValueError(f"`order` is allowed for ordinal covariates only; this covariate is {self.type}")
         if len(set(values)) < len(values):
-            raise ValueError("`order` names a value twice")
+            raise ValueError("`order` lists a value twice")
         return self
 
 
 class ClinicalSchema(_Strict):
-    """A whole clinical.yaml.
+    """The content of clinical.yaml.
 
     Attributes:
-        patient: Column that says who the patient is; one row a patient.
+        patient: Column of the patient ID; one row per patient.
         centre: Column of the hospital, or None.
-        time: How long a patient was followed.
-        event: What happened then.
-        entry: Column of the time, in the same unit, at which a patient came under observation (left truncation).
-        cases: Regular expression that finds the patient in nnU-Net's case identifier, by its one group; None: a case
-            is a patient.
-        missing: What means in any column that a value is not known, beside an empty cell, instead of the usual markers;
-            upper and lower case are the same. What stands in an `order` is known.
-        covariates: By column.
-        ignored: Columns that are not used, and why.
+        time: Time to the event or the end of follow-up.
+        event: Event status at that time.
+        entry: Column of the delayed entry (left truncation), in the unit of `time`, or None.
+        cases: Regular expression whose one group is the patient ID in nnU-Net's case identifier; None: the case
+            identifier is the patient ID.
+        missing: Missing-value markers of all columns, instead of the default ones; empty cells are always missing. Case
+            is ignored. A value in an `order` is never missing.
+        covariates: Covariates, by column.
+        ignored: Columns that are not used, each with the reason.
     """
 
     patient: Text
@@ -162,7 +162,7 @@ class ClinicalSchema(_Strict):
         return self
 
     def list_columns(self) -> Iterator[str]:
-        """Name every column that the schema speaks of."""
+        """List every column that the schema names."""
         single = (self.patient, self.centre, self.entry, self.event.column)
         yield from (name for name in single if name is not None)
         yield from self.time.columns
@@ -170,22 +170,22 @@ class ClinicalSchema(_Strict):
         yield from self.ignored
 
     def find_patient(self, case: str) -> str | None:
-        """Find the patient in a case identifier; None if the pattern does not fit."""
+        """Return the patient ID in a case identifier; None if `cases` does not match."""
         if self.cases is None:
             return case
-        found = re.search(self.cases, case)
-        return None if found is None else found[1]
+        match = re.search(self.cases, case)
+        return None if match is None else match[1]
 
 
-def spell(code: object) -> frozenset[str]:
-    """Give the ways in which a code may stand in a cell; YAML makes truth values of yes and no."""
+def list_spellings(code: object) -> frozenset[str]:
+    """List the normalised spellings of a code in a cell; YAML reads yes, no, on and off as booleans."""
     if isinstance(code, bool):
         return frozenset(("true", "yes", "on") if code else ("false", "no", "off"))
-    return frozenset((plain(code),))
+    return frozenset((normalise_cell(code),))
 
 
-def plain(value: object) -> str:
-    """Write a cell or a code so that 1, "1", "1.0" and " 1 " are the same, and so are True and "true"."""
+def normalise_cell(value: object) -> str:
+    """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true"."""
     text = str(value).strip().casefold()
     try:
         number = float(text)
@@ -198,12 +198,12 @@ def read_schema(file: Path) -> ClinicalSchema:
     """Read a clinical.yaml.
 
     Raises:
-        DataError: It is not there, or anything is wrong with it; the message holds all problems, one a line.
+        DataError: The file is missing or invalid; the message lists all problems, one per line.
     """
     if not file.is_file():
         raise DataError(
-            f"{file}, which says what the columns of {TABLE_NAME} mean, is not there. Draft it by `duplus survival "
-            f"draft {file.parent.name}`, and correct it."
+            f"{file}, the schema of {TABLE_NAME}, does not exist. Create a draft with `duplus survival draft "
+            f"{file.parent.name}`, and correct it."
         )
     marks = read_marked_yaml(file)
     problems = list(marks.problems)
@@ -211,9 +211,9 @@ def read_schema(file: Path) -> ClinicalSchema:
         try:
             return ClinicalSchema.model_validate(marks.data if marks.data is not None else {})
         except ValidationError as error:
-            # Where one of several types may stand, each of them complains: the last says enough.
-            found = {_shorten(marks, tuple(one["loc"])): one for one in error.errors()}
-            problems += [_say(marks, keys, dict(one)) for keys, one in found.items()]
+            # Each alternative of a union reports its own error; the last one is kept.
+            errors = {_shorten(marks, tuple(details["loc"])): details for details in error.errors()}
+            problems += [_describe_error(marks, keys, dict(details)) for keys, details in errors.items()]
     raise DataError("\n".join(map(str, problems)))
 
 
@@ -221,17 +221,17 @@ def _check_pattern(text: str) -> None:
     try:
         groups = re.compile(text).groups
     except re.error as error:
-        raise ValueError(f"`cases` is {text!r}, which is no regular expression ({error})") from error
+        raise ValueError(f"`cases` is {text!r}, which is not a valid regular expression ({error})") from error
     if groups != 1:
-        raise ValueError(f"`cases` is {text!r} with {groups} groups; mark the patient by one, as in '^([^_]+)_'")
+        raise ValueError(f"`cases` is {text!r} with {groups} groups; expected one, the patient, as in '^([^_]+)_'")
 
 
 def _shorten(marks: MarkedYaml, keys: Keys) -> Keys:
-    """Leave out of pydantic's path what does not stand in the file; a key that is missing there stays."""
-    return tuple(key for place, key in enumerate(keys) if place == 0 or keys[: place + 1] in marks.lines)
+    """Drop the steps of pydantic's path that are not keys of the file; a missing first key is kept."""
+    return tuple(key for depth, key in enumerate(keys) if depth == 0 or keys[: depth + 1] in marks.lines)
 
 
-def _say(marks: MarkedYaml, keys: Keys, error: dict[str, Any]) -> Problem:
+def _describe_error(marks: MarkedYaml, keys: Keys, error: dict[str, Any]) -> Problem:
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden" and len(keys) == 1:
         listed = ", ".join(list_nearest_first(str(keys[0]), ClinicalSchema.model_fields))

@@ -1,38 +1,41 @@
-"""A clinical table, one row a patient: in come clinical.csv and its schema, out come records, and what is wrong.
+"""Reads a clinical table, one row per patient, into records by its schema; each row that cannot be read is reported."""
 
-Nothing is dropped silently: what cannot be read is a finding, and stays out of the records.
-"""
-
-import csv
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, plain, spell
+from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, list_spellings, normalise_cell
+from duplus_nnunet.table_files import read_csv
 
 Severity = Literal["error", "warning", "note"]
+# Values of `Record.event`; the first is the event to be predicted.
 SEEN, CENSORED = "seen", "censored"
-_DELIMITERS = ",;\t"
 LATE_ENTRY = (
-    "Kaplan-Meier, the networks but for the loss 'cox', and the pairs that concordance compares count patients from "
-    "their entry on. Cox, Coxnet and the forest count them from time 0, as if no event before an entry had been "
-    "missed, so that survival looks too good to them. So do AUC, Brier score and the weights of censoring: they "
-    "favour methods that do the same. There is no log-rank test."
+    "Delayed entry (left truncation) is taken into account by Kaplan-Meier, by the networks with every loss but 'cox', "
+    "and in the pairs that concordance compares. Cox, Coxnet and the random survival forest do not support it: they "
+    "treat patients as at risk from time 0, and so overestimate survival. The AUC, the Brier score and the IPCW "
+    "weights do the same, and favour these methods. No log-rank test is computed."
 )
+_SHOWN = 8
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names for a message: the first eight, and the number of the others."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a reader of the table has to know.
+    """One result of checking a clinical table.
 
     Attributes:
-        severity: error: no training with this table; warning: look at it; note: a fact.
+        severity: error: the table cannot be used for training; warning: the result may be wrong; note: information.
         text: What was found, and what to do.
     """
 
@@ -42,12 +45,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table as it stands in its file.
+    """The cells of a table, as text.
 
     Attributes:
-        file: Where it was read.
-        columns: Their names, in order.
-        rows: Cells by column; the first is on line 2 of the file.
+        file: File that the table was read from.
+        columns: Names of the columns, in file order.
+        rows: Cells by column name, one mapping per row; the header is not among them.
     """
 
     file: str
@@ -61,17 +64,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Record:
-    """One patient.
+    """Outcome and covariates of one patient.
 
     Attributes:
-        row: Number of the row, from 1.
-        patient: Who it is.
-        centre: Hospital; empty if the table does not tell.
+        row: Number of the row in the table, from 1; 0 for a patient without a row.
+        patient: Patient ID.
+        centre: Hospital; empty if unknown.
         time: Days from the start to the event or the end of follow-up, above 0.
         event: SEEN, CENSORED, or the code of a competing event.
-        entry: Days at which the patient came under observation, 0 or more and below `time`.
-        values: Covariates: numbers, texts, or for an ordinal one its place in the order from 0; None if not known.
-            Texts that mean the same, such as 1 and 1.0, stand as most cells of the table have them.
+        entry: Delayed entry, in days, 0 or more and below `time`.
+        values: Covariate values by column: a number, a text, or the rank of an ordinal value from 0; None if missing.
+            Equivalent spellings of a category, such as 1 and 1.0, are replaced by the most common one.
     """
 
     row: int
@@ -90,51 +93,28 @@ def read_rows(file: Path) -> Rows:
         DataError: It cannot be read, a quote is not closed, it has no rows, names a column twice, or rows differ in
             length.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}. Put the clinical table there.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
-    header = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    lines = [line for line in _split_lines(text, delimiter, file) if any(cell.strip() for cell in line)]
-    if len(lines) < 2:
-        raise DataError(f"{file} has {len(lines)} line(s); expected a header and one row a patient.")
-    columns = [name.strip() for name in lines[0]]
+    table = read_csv(file, "Put the clinical table there.")
+    if not table.rows:
+        lines = len(table.rows) + bool(table.columns)
+        raise DataError(f"{file} has {lines} line(s); expected a header and one row a patient.")
+    columns = table.columns
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice or "" in columns:
         raise DataError(f"{file} has {'a column without a name' if '' in columns else f'two columns {twice[0]!r}'}.")
-    for number, line in enumerate(lines[1:], 1):
-        if len(line) != len(columns):
+    for number, row in enumerate(table.rows, 1):
+        if len(row.cells) != len(columns):
             raise DataError(
-                f"Row {number} of {file} has {len(line)} cells, the header {len(columns)}. Quote cells that hold "
-                f"{delimiter!r}, and fill in what is missing."
+                f"Row {number} of {file} has {len(row.cells)} cells, the header {len(columns)}. Quote cells that hold "
+                f"{table.delimiter!r}, and fill in what is missing."
             )
-    rows = tuple(dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:])
-    return Rows(str(file), tuple(columns), rows)
-
-
-def _split_lines(text: str, delimiter: str, file: Path) -> Iterator[list[str]]:
-    """Split into cells; a quote that is not closed would take the lines below it into its cell."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for line in reader:
-            yield line
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"Line {start} of {file} cannot be read ({error}). Close each quote right before the next {delimiter!r} or "
-            'the end of the line, and write one that belongs to the text twice (""), or take it out.'
-        ) from error
+    return Rows(str(file), columns, tuple(dict(zip(columns, row.cells, strict=True)) for row in table.rows))
 
 
 def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list[Finding]]:
-    """Read every row by a schema.
+    """Read all rows of a table.
 
     Returns:
-        The records of rows that could be read, and an error for each one that could not.
+        Records of the rows that could be read, and an error for each row that could not.
 
     Raises:
         DataError: The schema names a column that the table does not have.
@@ -143,7 +123,7 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
     if absent:
         raise DataError(
             f"The schema names the column(s) {', '.join(map(repr, absent))}, which {rows.file} does not have; it has "
-            f"{', '.join(rows.columns)}. Correct the schema, or draft it again."
+            f"the columns {', '.join(rows.columns)}. Correct the schema, or draft it again."
         )
     records, findings = [], []
     for number, row in enumerate(rows.rows, 1):
@@ -151,40 +131,41 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
             records.append(_read_record(number, row, schema))
         except ValueError as error:
             findings.append(Finding("error", f"Row {number} ({row[schema.patient] or 'no patient'}): {error}"))
-    return _spell_alike(records, schema), findings
+    return _unify_categories(records, schema), findings
 
 
-def _spell_alike(records: Sequence[Record], schema: ClinicalSchema) -> list[Record]:
-    """Write equal values of categorical covariates, such as 1 and 1.0, or F and f, as most cells do."""
-    spelt: dict[str, dict[str, str]] = {}
+def _unify_categories(records: Sequence[Record], schema: ClinicalSchema) -> list[Record]:
+    """Replace equivalent spellings of a category, such as 1 and 1.0 or F and f, by the most common one."""
+    spellings: dict[str, dict[str, str]] = {}
     for name in (name for name, form in schema.covariates.items() if form.type == "categorical"):
         counts = Counter(str(record.values[name]) for record in records if record.values[name] is not None)
         rising = sorted(counts, key=lambda value: (counts[value], value))
-        spelt[name] = {plain(value): value for value in rising}  # of several, the commonest stays
+        # the most common one overwrites the others
+        spellings[name] = {normalise_cell(value): value for value in rising}
     return [
-        replace(record, values={name: _respell(value, spelt.get(name)) for name, value in record.values.items()})
+        replace(record, values={name: _unify(value, spellings.get(name)) for name, value in record.values.items()})
         for record in records
     ]
 
 
-def _respell(value: float | str | None, spelt: Mapping[str, str] | None) -> float | str | None:
-    return value if value is None or spelt is None else spelt[plain(value)]
+def _unify(value: float | str | None, spellings: Mapping[str, str] | None) -> float | str | None:
+    return value if value is None or spellings is None else spellings[normalise_cell(value)]
 
 
 def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = None) -> bool:
-    """Whether a cell means that the value is not known."""
+    """Whether a cell stands for a missing value: it is empty, or one of the markers of the schema or the covariate."""
     if not cell.strip():
         return True
-    if form is not None and any(plain(cell) in spell(value) for value in form.order):
+    if form is not None and any(normalise_cell(cell) in list_spellings(value) for value in form.order):
         return False
     markers = (*schema.missing, *(form.missing if form is not None else ()))
-    return any(plain(cell) in spell(marker) for marker in markers)
+    return any(normalise_cell(cell) in list_spellings(marker) for marker in markers)
 
 
 def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> Record:
     patient = row[schema.patient]
     if is_missing(patient, schema):
-        raise ValueError("no patient. Fill it in")
+        raise ValueError("the patient ID is missing. Fill it in")
     time = _read_time(row, schema)
     if not 0 < time < math.inf:
         raise ValueError(f"the time is {time:g} days; it must be above 0")
@@ -192,7 +173,9 @@ def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) ->
     if schema.entry is not None and not is_missing(row[schema.entry], schema):
         entry = _read_number(schema.entry, row[schema.entry]) * DAYS[schema.time.unit]
         if not 0 <= entry < time:
-            raise ValueError(f"the entry is at {entry:g} days, the end at {time:g}; it must be 0 or more and before it")
+            raise ValueError(
+                f"the entry time is {entry:g} days; it must be 0 or more and below the time, {time:g} days"
+            )
     values = {name: read_value(name, row[name], form, schema) for name, form in schema.covariates.items()}
     centre = "" if schema.centre is None or is_missing(row[schema.centre], schema) else row[schema.centre]
     return Record(number, patient, centre, time, _read_event(row, schema), entry, values)
@@ -202,7 +185,7 @@ def _read_time(row: Mapping[str, str], schema: ClinicalSchema) -> float:
     form = schema.time
     for name in form.columns:
         if is_missing(row[name], schema):
-            raise ValueError(f"{name!r} is missing. Fill it in, or take the row out")
+            raise ValueError(f"{name!r} is missing. Fill it in, or remove the row")
     if form.column is not None:
         return _read_number(form.column, row[form.column]) * DAYS[form.unit]
     start, end = (_read_date(name, row[name], form.format) for name in form.columns)
@@ -213,14 +196,14 @@ def _read_date(name: str, cell: str, form: str) -> datetime:
     try:
         return datetime.strptime(cell, form)
     except ValueError as error:
-        raise ValueError(f"{name!r} is {cell!r}, which is no date of the form {form!r} (`time: format`)") from error
+        raise ValueError(f"{name!r} is {cell!r}; expected a date of the format {form!r} (`time: format`)") from error
 
 
 def _read_number(name: str, cell: str) -> float:
     try:
         number = float(cell)
     except ValueError as error:
-        raise ValueError(f"{name!r} is {cell!r}; expected a number (a point before decimals)") from error
+        raise ValueError(f"{name!r} is {cell!r}; expected a number, with a decimal point") from error
     if not math.isfinite(number):
         raise ValueError(f"{name!r} is {cell!r}; expected a finite number")
     return number
@@ -230,37 +213,37 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
     form, cell = schema.event, row[schema.event.column]
     for kind, codes in ((SEEN, form.seen), (CENSORED, form.censored), (None, form.competing)):
         for code in codes:
-            if plain(cell) in spell(code):
-                return kind or plain(cell)
+            if normalise_cell(cell) in list_spellings(code):
+                return kind or normalise_cell(cell)
     if is_missing(cell, schema):
-        how = f", which means missing: {cell!r}" if cell else ""
-        raise ValueError(f"{form.column!r} is missing{how}. Fill it in, or take the row out")
+        marker = f" ({cell!r} is a missing-value marker)" if cell else ""
+        raise ValueError(f"{form.column!r} is missing{marker}. Fill it in, or remove the row")
     known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
     raise ValueError(
-        f"{form.column!r} is {cell!r}; the schema knows {known}. Declare it as `seen`, `censored` or, if it is another "
-        "event that makes this one impossible, `competing`"
+        f"{form.column!r} is {cell!r}; the schema lists the codes {known}. Add it to `seen`, to `censored` or, if it "
+        "is another event that makes this one impossible, to `competing`"
     )
 
 
 def read_value(name: str, cell: str, form: CovariateForm, schema: ClinicalSchema) -> float | str | None:
-    """Read a covariate's cell; None: it is not known.
+    """Read the cell of a covariate; None if it is missing.
 
     Raises:
-        ValueError: It is not of the covariate's form.
+        ValueError: The cell does not fit the covariate's type.
     """
     if is_missing(cell, schema, form):
         return None
-    read: dict[str, Callable[[], float | str]] = {
+    readers: dict[str, Callable[[], float | str]] = {
         "numeric": lambda: _read_number(name, cell),
         "categorical": lambda: cell,
-        "ordinal": lambda: _read_place(name, cell, form),
+        "ordinal": lambda: _read_rank(name, cell, form),
     }
-    return read[form.type]()
+    return readers[form.type]()
 
 
-def _read_place(name: str, cell: str, form: CovariateForm) -> float:
-    places = [place for place, value in enumerate(form.order) if plain(cell) in spell(value)]
-    if not places:
+def _read_rank(name: str, cell: str, form: CovariateForm) -> float:
+    ranks = [rank for rank, value in enumerate(form.order) if normalise_cell(cell) in list_spellings(value)]
+    if not ranks:
         listed = ", ".join(map(repr, form.order))
-        raise ValueError(f"{name!r} is {cell!r}, which is not in its order {listed}. Add it there, or to `missing`")
-    return float(places[0])
+        raise ValueError(f"{name!r} is {cell!r}, which is not in its `order` ({listed}). Add it there, or to `missing`")
+    return float(ranks[0])

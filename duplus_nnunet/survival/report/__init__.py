@@ -1,1 +1,1 @@
-"""A cross-validation as a model card, tables, JSON and figures."""
+"""Reports of a cross-validation: model card, tables, JSON and figures."""

@@ -1,10 +1,7 @@
-"""Pictures of a prognosis: in come curves of groups and calibrated probabilities, out come PNG files.
-
-Kaplan-Meier's curves with numbers at risk below; observed survival beside predicted survival, a panel a horizon.
-"""
+"""Draws the risk groups (Kaplan-Meier) and the calibration of a study as PNG files."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from duplus_nnunet.reporting.colours import COLOURS
+from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
+from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
+from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.records.outcome import Numbers, require_sksurv
+from duplus_nnunet.survival.report.text import format_days, format_value
 
-Numbers = NDArray[np.float64]
-
-_CURVE_COLOURS = (COLOURS[2], COLOURS[0])  # blue and orange, apart for the colour-blind too
+KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
+_CURVE_COLOURS = (COLOURS[2], COLOURS[0])  # blue and orange: distinguishable with colour vision deficiency
 _GREY = "#606060"
 _DPI, _TICKS = 150, 6
 _PANELS_A_ROW, _PANEL_INCHES = 3, 3.3
@@ -27,17 +27,17 @@ _WRAP_AT = 105
 
 @dataclass(frozen=True)
 class GroupCurve:
-    """Kaplan-Meier's curve of one group.
+    """Kaplan-Meier curve of one group of N patients.
 
     Attributes:
-        name: For the legend.
+        name: Shown in the legend.
         times: Days, ascending, (T).
-        survival: Share that is free of the event from each time on, (T).
-        low: Lower end of its 95 % interval, (T).
-        high: Upper end, (T).
-        followed: Days to which each patient was followed, (N).
-        censored: Those of patients without the event.
-        entered: Days from which each patient was under observation, (N); None: all from the start.
+        survival: Estimated event-free survival from each time on, (T).
+        low: Lower limit of its 95 % confidence interval, (T).
+        high: Upper limit, (T).
+        followed: Follow-up of each patient in days, (N).
+        censored: Follow-up of the censored patients in days.
+        entered: Days at which each patient came under observation, (N); None: no delayed entry.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Point:
 
     Attributes:
         predicted: Mean predicted survival.
-        observed: Observed survival.
-        interval: Its 95 % interval.
-        patients: How many.
+        observed: Observed survival by Kaplan-Meier.
+        interval: Its 95 % confidence interval.
+        patients: Number of patients.
     """
 
     predicted: float
@@ -77,9 +77,9 @@ class Panel:
     """Calibration at one horizon.
 
     Attributes:
-        title: Stands above it.
+        title: Title of the panel.
         points: Groups of patients.
-        predicted: Predicted survival of each patient, for the strokes below.
+        predicted: Predicted survival of each patient, drawn as ticks along the horizontal axis.
     """
 
     title: str
@@ -88,20 +88,20 @@ class Panel:
 
 
 def save_kaplan_meier(path: Path, title: str, caption: str, curves: Sequence[GroupCurve]) -> None:
-    """Write curves of groups, with numbers at risk below.
+    """Draw the Kaplan-Meier curves of groups with the numbers at risk.
 
     Args:
         path: File to write.
-        title: Stands above.
-        caption: Stands below, in small print.
-        curves: One a group; at least one.
+        title: Title of the figure.
+        caption: Text below the figure.
+        curves: One for each group; at least one.
     """
     figure = Figure(figsize=(7.2, 5.4 + 0.2 * len(curves)), dpi=_DPI, facecolor="white", layout="constrained")
     heights = (5.0, 0.5 + 0.35 * len(curves))
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     last = max(float(curve.followed.max()) for curve in curves)
-    for curve, painted in zip(curves, _CURVE_COLOURS, strict=False):
-        _draw_curve(upper, curve, painted)
+    for curve, colour in zip(curves, _CURVE_COLOURS, strict=False):
+        _draw_curve(upper, curve, colour)
     upper.set(ylim=(0, 1.02), xlim=(0, last * 1.02), ylabel="Free of the event", title=title)
     upper.grid(alpha=0.25, linewidth=0.6)
     upper.legend(loc="best", frameon=False, fontsize=9)
@@ -114,13 +114,13 @@ def save_kaplan_meier(path: Path, title: str, caption: str, curves: Sequence[Gro
 
 
 def save_calibration(path: Path, title: str, caption: str, panels: Sequence[Panel]) -> None:
-    """Write observed beside predicted survival.
+    """Draw observed against predicted survival.
 
     Args:
         path: File to write.
-        title: Stands above.
-        caption: Stands below, in small print.
-        panels: One a horizon; at least one.
+        title: Title of the figure.
+        caption: Text below the figure.
+        panels: One for each horizon; at least one.
     """
     columns = 2 if len(panels) == 4 else min(len(panels), _PANELS_A_ROW)
     rows = -(-len(panels) // columns)
@@ -138,20 +138,20 @@ def save_calibration(path: Path, title: str, caption: str, panels: Sequence[Pane
     figure.savefig(path)
 
 
-def _draw_curve(axis: Axes, curve: GroupCurve, painted: str) -> None:
+def _draw_curve(axis: Axes, curve: GroupCurve, colour: str) -> None:
     times, survival = (np.concatenate([[start], part]) for start, part in ((0.0, curve.times), (1.0, curve.survival)))
     low, high = (np.concatenate([[1.0], part]) for part in (curve.low, curve.high))
-    axis.step(times, survival, where="post", color=painted, linewidth=1.8, label=curve.name)
-    axis.fill_between(times, low, high, step="post", color=painted, alpha=0.15, linewidth=0)
+    axis.step(times, survival, where="post", color=colour, linewidth=1.8, label=curve.name)
+    axis.fill_between(times, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
     marks = survival[np.searchsorted(times, curve.censored, side="right") - 1]
-    axis.plot(curve.censored, marks, "|", color=painted, markersize=6, markeredgewidth=0.9)
+    axis.plot(curve.censored, marks, "|", color=colour, markersize=6, markeredgewidth=0.9)
 
 
 def _write_numbers(axis: Axes, curves: Sequence[GroupCurve], ticks: Numbers) -> None:
-    for row, (curve, painted) in enumerate(zip(curves, _CURVE_COLOURS, strict=False)):
+    for row, (curve, colour) in enumerate(zip(curves, _CURVE_COLOURS, strict=False)):
         for tick in ticks:
             count = curve.count_at_risk(float(tick))
-            axis.text(tick, row, str(count), ha="center", va="center", fontsize=9, color=painted)
+            axis.text(tick, row, str(count), ha="center", va="center", fontsize=9, color=colour)
     axis.set(ylim=(len(curves) - 0.5, -0.6), xlabel="Days", xticks=ticks)
     axis.set_yticks(range(len(curves)), [curve.name.partition(" (")[0] for curve in curves], fontsize=9)
     axis.set_title("Number at risk", fontsize=9, loc="left", color=_GREY)
@@ -179,3 +179,79 @@ def _hide_frame(axis: Axes, sides: Sequence[str]) -> None:
 
 def _wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
+
+
+def draw_study(study: Study, folder: Path) -> list[Path]:
+    """Draw the risk groups and the calibration of the first method for the first seed.
+
+    Returns:
+        The files; a method without a risk cut-off has no figure of risk groups.
+    """
+    files = []
+    first = study.methods[0]
+    if study.risk_groups and study.risk_groups[0].groups:
+        files.append(folder / KAPLAN_MEIER_NAME)
+        title = f"Held-out patients by predicted risk: {first}"
+        curves = [_make_curve(group) for group in study.risk_groups[0].groups]
+        save_kaplan_meier(files[-1], title, _caption_groups(study.risk_groups), curves)
+    if study.calibration_groups:
+        files.append(folder / CALIBRATION_NAME)
+        seed = study.predictions[0].seed
+        caption = (
+            f"Folds of seed {seed}. Points: groups of patients with similar predicted survival, observed survival by "
+            "Kaplan-Meier with 95 % confidence intervals. Ticks: individual patients. Dashed line: perfect "
+            "calibration. The ideal slope is 1; below 1 predictions are too extreme, above 1 not extreme enough. "
+            "Slopes compare patients within folds and are means over seeds."
+        )
+        panels = list(_list_panels(study, seed))
+        save_calibration(files[-1], f"Calibration in held-out patients: {first}", caption, panels)
+    return files
+
+
+def _make_curve(group: RiskGroup) -> GroupCurve:
+    require_sksurv()
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    outcome = group.outcome
+    times, survival, (low, high) = kaplan_meier_estimator(
+        outcome.event, outcome.time, outcome.entry, conf_type="log-log"
+    )
+    events = int(outcome.event.sum())
+    name = f"{group.name} risk ({len(outcome)} patients, {events} with the event)"
+    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.event], outcome.entry)
+
+
+def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
+    tests = ", ".join(f"{_format_p_value(split)} (seed {split.seed})" for split in groups)
+    ungrouped = f" {groups[0].ungrouped} patient(s) have no risk cut-off." if groups[0].ungrouped else ""
+    return (
+        f"Folds of seed {groups[0].seed}; groups by a risk cut-off from each fold's training patients. Shaded: 95 % "
+        f"confidence intervals; ticks: censored patients. Log-rank test: {tests}. The p value is descriptive: models "
+        f"of different folds share training patients, so it does not test a hypothesis.{ungrouped}"
+    )
+
+
+def _format_p_value(split: RiskGroups) -> str:
+    if split.p is not None:
+        return "p < 0.001" if split.p < 0.001 else f"p = {split.p:.3f}"
+    if any(group.outcome.entry is not None for group in split.groups):
+        return "no p value (delayed entry)"
+    if len(split.groups) < len((LOW, HIGH)):
+        return "no p value (only one group)" if split.groups else "no p value (no risk cut-off)"
+    if not any(group.outcome.event.any() for group in split.groups):
+        return "no p value (no events)"
+    return "no p value (no event with both groups at risk)"
+
+
+def _list_panels(study: Study, seed: int) -> Iterator[Panel]:
+    first = study.methods[0]
+    patients = [held for held in study.predictions if held.method == first and held.seed == seed]
+    for index, (horizon, groups) in enumerate(study.calibration_groups.items()):
+        calibration = study.calibration[first][index]
+        points = [
+            Point(group.predicted, group.observed, group.interval, group.patients)
+            for group in groups
+            if group.observed is not None and group.interval is not None
+        ]
+        title = f"{format_days(horizon)} days\nslope {format_value(calibration.slope, digits=2)}"
+        yield Panel(title, points, [held.survival[index] for held in patients])

@@ -1,7 +1,4 @@
-"""A study as files: in comes what a cross-validation found, out come tables, metrics.json, pictures and a model card.
-
-All of them are written aside first, and put in place together when all went well.
-"""
+"""Writes a study as tables, metrics.json, figures and a model card, all or nothing."""
 
 import csv
 import json
@@ -10,30 +7,30 @@ from pathlib import Path
 from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.report.figures import draw_study
 from duplus_nnunet.survival.report.metrics_json import to_plain
 from duplus_nnunet.survival.report.model_card import write_card
-from duplus_nnunet.survival.report.study_figures import draw_study
 
 METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME = "metrics.json", "predictions.csv", "survival_curves.csv"
 CARD_NAME = "model_card.md"
 
 
 def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> list[Path]:
-    """Write everything; on an error nothing is left, and what was there before stays.
+    """Write all files of a study; on an error none is written and earlier files are kept.
 
     Returns:
-        The files.
+        The files written.
     """
     with open_new_file(folder / METRICS_NAME) as metrics:
-        aside = metrics.parent
-        _write_predictions(study, aside / PREDICTIONS_NAME)
-        _write_curves(study, aside / CURVES_NAME)
-        pictures = draw_study(study, aside)
+        temporary = metrics.parent
+        _write_predictions(study, temporary / PREDICTIONS_NAME)
+        _write_curves(study, temporary / CURVES_NAME)
+        figures = draw_study(study, temporary)
         card = "\n".join(write_card(study, design, cohort)) + "\n"
-        (aside / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
+        (temporary / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
         plain = json.dumps(to_plain(study, design), indent=1, allow_nan=False)
         metrics.write_text(plain, encoding="utf-8", newline="\n")
-    names = [METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME, *(picture.name for picture in pictures), CARD_NAME]
+    names = [METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME, *(figure.name for figure in figures), CARD_NAME]
     return [folder / name for name in names]
 
 
@@ -43,22 +40,22 @@ def _write_predictions(study: Study, file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([*head, "EHR values missing", "warnings"])
-        for one in study.predictions:
+        for held in study.predictions:
             writer.writerow(
                 [
-                    *(one.method, one.seed, one.fold, one.patient, f"{one.risk:.6g}"),
-                    *(f"{value:.6f}" for value in one.survival),
-                    *("" if one.median is None else f"{one.median:.1f}", one.group, one.missing),
-                    "; ".join(one.warnings),
+                    *(held.method, held.seed, held.fold, held.patient, f"{held.risk:.6g}"),
+                    *(f"{value:.6f}" for value in held.survival),
+                    *("" if held.median is None else f"{held.median:.1f}", held.group, held.missing),
+                    "; ".join(held.warnings),
                 ]
             )
 
 
 def _write_curves(study: Study, file: Path) -> None:
-    """Write the curves of the first method, a row a patient and seed, a column a time."""
+    """Write the survival curves of the first method: one row for each patient and seed, one column for each time."""
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["seed", "fold", "patient", *(f"{day:g} days" for day in study.curve_days)])
-        for one in study.predictions:
-            if one.method == study.methods[0]:
-                writer.writerow([one.seed, one.fold, one.patient, *(f"{value:.5f}" for value in one.curve)])
+        for held in study.predictions:
+            if held.method == study.methods[0]:
+                writer.writerow([held.seed, held.fold, held.patient, *(f"{value:.5f}" for value in held.curve)])

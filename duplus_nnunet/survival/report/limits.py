@@ -1,4 +1,4 @@
-"""What a study does not show: in come what it found and its patients, out come sentences."""
+"""Lists the limitations of a study as sentences for the model card."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,75 +10,92 @@ from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.table import SEEN
 from duplus_nnunet.survival.report.text import format_days
 
-# Below as many, scores of a model are known to be too vague. Source: Collins et al. 2016 (doi 10.1002/sim.6787).
+# Fewer events make performance estimates too imprecise. Source: Collins et al. 2016 (doi 10.1002/sim.6787).
 _ENOUGH_EVENTS = 100
 _CONCORDANCE, _CHANCE = "Harrell's C", 0.5
-_SKILL = "Brier skill"  # says of Kaplan-Meier what the integrated Brier score does
-_STEEP = 2.0
+_SKILL = "Brier skill"  # adds nothing to the integrated Brier score in a comparison of methods
+_WIDE_SLOPE_INTERVAL = 2.0
 
 
 def list_limits(study: Study, cohort: Cohort) -> Iterator[str]:
-    """List what the intervals do not carry, and what is known of the data."""
+    """List the limitations that follow from the confidence intervals and from the data."""
     first = study.methods[0]
     if cohort.events < _ENOUGH_EVENTS:
         yield (
-            f"{cohort.events} patients with the event; {_ENOUGH_EVENTS} or more are recommended to evaluate a model "
+            f"{cohort.events} patients with the event; {_ENOUGH_EVENTS} or more are recommended to validate a model "
             "(Collins et al. 2016), and more to develop one."
         )
     yield from _compare_with_chance(first, study.scores[first][_CONCORDANCE])
     yield from _compare_with_others(study)
     yield from _list_calibration_limits(study, cohort)
     if len(cohort.count_centres()) < 2:
-        yield "One centre, or centres that are not known: nothing is said of patients of another one."
-    yield "No patients of another time or place were foretold; an external evaluation is needed before any use."
+        yield "One centre, or unknown centres: performance in patients of other centres was not assessed."
+    yield "No external validation: performance in patients of another time or place must be assessed before any use."
     yield from dict.fromkeys(study.notes)
 
 
-def _compare_with_chance(first: str, found: Value) -> Iterator[str]:
-    if found.interval is None:
-        yield f"{_CONCORDANCE} of {first} has no interval: it may foretell nothing."
-    elif found.interval[1] < _CHANCE:
+def _compare_with_chance(first: str, value: Value) -> Iterator[str]:
+    if value.interval is None:
+        yield f"{_CONCORDANCE} of {first} has no confidence interval: discrimination may be no better than chance."
+    elif value.interval[1] < _CHANCE:
         yield (
-            f"The interval of {_CONCORDANCE} of {first} lies below {_CHANCE}: it foretells worse than chance, the risk "
-            "of those who do better as the higher one. Check the codes of `event`, and do not use it."
+            f"The confidence interval of {_CONCORDANCE} of {first} lies below {_CHANCE}: discrimination is worse than "
+            "chance, as patients with a better outcome have the higher risk. Check the codes of `event`; do not use "
+            "this model."
         )
-    elif found.interval[0] <= _CHANCE:
-        yield f"The interval of {_CONCORDANCE} of {first} holds {_CHANCE}: it may foretell nothing."
+    elif value.interval[0] <= _CHANCE:
+        yield (
+            f"The confidence interval of {_CONCORDANCE} of {first} includes {_CHANCE}: discrimination may be no better "
+            "than chance."
+        )
 
 
 def _compare_with_others(study: Study) -> Iterator[str]:
     first = study.methods[0]
     for score, higher_is_better in SCORES.items():
         sign = 1 if higher_is_better else -1
-        bounds = {name: found[score].interval for name, found in study.differences.items() if score in found}
-        better = [name for name, one in bounds.items() if one is not None and max(sign * one[0], sign * one[1]) < 0]
-        if better and score != _SKILL:
-            yield f"By {score}, {first} is shown to be worse than: {', '.join(better)}."
-        level = [name for name, one in bounds.items() if one is None or one[0] <= 0 <= one[1]]
-        if level and score == _CONCORDANCE:
-            yield f"By {score}, {first} is neither shown to be better nor worse than: {', '.join(level)}."
+        intervals = {name: scores[score].interval for name, scores in study.differences.items() if score in scores}
+        worse_than = [
+            name
+            for name, interval in intervals.items()
+            if interval is not None and max(sign * interval[0], sign * interval[1]) < 0
+        ]
+        if worse_than and score != _SKILL:
+            yield (
+                f"{score}: {first} is worse than {', '.join(worse_than)} (the 95 % confidence interval of the "
+                "difference excludes 0)."
+            )
+        undecided = [
+            name for name, interval in intervals.items() if interval is None or interval[0] <= 0 <= interval[1]
+        ]
+        if undecided and score == _CONCORDANCE:
+            yield (
+                f"{score}: {first} is not shown to be better or worse than {', '.join(undecided)} (the 95 % confidence "
+                "interval of the difference includes 0)."
+            )
 
 
 def _list_calibration_limits(study: Study, cohort: Cohort) -> Iterator[str]:
     first = study.methods[0]
-    own = [one for one in study.predictions if one.method == first]
-    held = {one.patient for one in own}
-    for place, found in enumerate(study.calibration.get(first, ())):
-        between, when = found.slope.interval, f"At {format_days(found.horizon)} days"
-        events = sum(one.event == SEEN and one.time <= found.horizon and one.patient in held for one in cohort.records)
-        if math.isnan(found.slope.value) or between is None:
-            why = _say_why_no_slope(own, place, events)
-            yield f"{when} {first} has no slope of calibration: {why}."
-        elif between[1] - between[0] > _STEEP:
-            yield f"{when} the slope of calibration of {first} is hardly known, with {events} events by then."
+    predictions = [held for held in study.predictions if held.method == first]
+    patients = {held.patient for held in predictions}
+    seen = [record for record in cohort.records if record.event == SEEN and record.patient in patients]
+    for index, calibration in enumerate(study.calibration.get(first, ())):
+        interval, when = calibration.slope.interval, f"At {format_days(calibration.horizon)} days"
+        events = sum(record.time <= calibration.horizon for record in seen)
+        if math.isnan(calibration.slope.value) or interval is None:
+            reason = _explain_missing_slope(predictions, index, events)
+            yield f"{when} the calibration slope of {first} is not defined: {reason}."
+        elif interval[1] - interval[0] > _WIDE_SLOPE_INTERVAL:
+            yield f"{when} the calibration slope of {first} is very imprecise, with {events} events by then."
 
 
-def _say_why_no_slope(own: Sequence[HeldOut], place: int, events: int) -> str:
+def _explain_missing_slope(predictions: Sequence[HeldOut], horizon: int, events: int) -> str:
     if not events:
-        return "nobody who was foretold has had the event by then"
+        return "no held-out patient had the event by then"
     folds: dict[tuple[int, int], set[float]] = {}
-    for one in own:
-        folds.setdefault((one.seed, one.fold), set()).add(one.survival[place])
-    if all(len(found) == 1 for found in folds.values()):
-        return "it foretells the same of everybody in a fold"
-    return "what it foretells hardly differs between those who are compared in a fold"
+    for held in predictions:
+        folds.setdefault((held.seed, held.fold), set()).add(held.survival[horizon])
+    if all(len(values) == 1 for values in folds.values()):
+        return "all patients of a fold have the same predicted survival"
+    return "predicted survival hardly differs between the patients compared within a fold"

@@ -1,4 +1,4 @@
-"""A study as plain data: in comes what a cross-validation found, out comes the content of metrics.json."""
+"""Converts a study to plain data, the content of metrics.json."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ VERSION = 3
 
 
 def to_plain(study: Study, design: Design) -> dict[str, Any]:
-    """Return everything but the predictions as plain data."""
+    """Return all results of a study except the predictions."""
     return {
         "version": VERSION,
         "folds": [len(folds) for folds in design.given] if design.given else design.folds,
@@ -24,47 +24,47 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "interval": {"level": 0.95, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
         "horizons_days": list(study.horizons),
         "higher_is_better": SCORES,
-        "scores": _turn(study.scores),
+        "scores": _convert_scores(study.scores),
         "first_method": next(iter(study.methods), None),
-        "first_less_others": _turn(study.differences),
-        "calibration": {name: [_turn_calibration(one) for one in found] for name, found in study.calibration.items()},
+        "first_less_others": _convert_scores(study.differences),
+        "calibration": {name: [_convert_calibration(row) for row in rows] for name, rows in study.calibration.items()},
         "calibration_groups": [
-            {"horizon_days": horizon, "groups": [_turn_group(one) for one in groups]}
+            {"horizon_days": horizon, "groups": [_convert_group(group) for group in groups]}
             for horizon, groups in study.calibration_groups.items()
         ],
-        "risk_groups": [_turn_risk_groups(one) for one in study.risk_groups],
-        "centres": None if study.centres is None else _turn_centres(study.centres),
+        "risk_groups": [_convert_risk_groups(split) for split in study.risk_groups],
+        "centres": None if study.centres is None else _convert_centres(study.centres),
         "notes": list(study.notes),
     }
 
 
-def _turn(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
-    return {name: {score: _turn_value(one) for score, one in found.items()} for name, found in values.items()}
+def _convert_scores(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
+    return {name: {score: _convert_value(value) for score, value in scores.items()} for name, scores in values.items()}
 
 
-def _turn_value(one: Value) -> dict[str, Any]:
-    """JSON has no NaN, which says that there was nothing to compare."""
-    return {"value": None if math.isnan(one.value) else one.value, "interval": one.interval}
+def _convert_value(value: Value) -> dict[str, Any]:
+    """Return a value with its interval; None instead of NaN, which JSON lacks, where it is not defined."""
+    return {"value": None if math.isnan(value.value) else value.value, "interval": value.interval}
 
 
-def _turn_calibration(one: SurvivalCalibration) -> dict[str, Any]:
+def _convert_calibration(calibration: SurvivalCalibration) -> dict[str, Any]:
     return {
-        "horizon_days": one.horizon,
-        "observed_less_predicted": _turn_value(one.excess),
-        "slope": _turn_value(one.slope),
+        "horizon_days": calibration.horizon,
+        "observed_less_predicted": _convert_value(calibration.excess),
+        "slope": _convert_value(calibration.slope),
     }
 
 
-def _turn_group(one: Group) -> dict[str, Any]:
+def _convert_group(group: Group) -> dict[str, Any]:
     return {
-        "patients": one.patients,
-        "predicted": one.predicted,
-        "observed": one.observed,
-        "interval": one.interval,
+        "patients": group.patients,
+        "predicted": group.predicted,
+        "observed": group.observed,
+        "interval": group.interval,
     }
 
 
-def _turn_risk_groups(one: RiskGroups) -> dict[str, Any]:
+def _convert_risk_groups(split: RiskGroups) -> dict[str, Any]:
     groups = [
         {
             "name": group.name,
@@ -72,18 +72,23 @@ def _turn_risk_groups(one: RiskGroups) -> dict[str, Any]:
             "events": int(group.outcome.event.sum()),
             "survival_at_horizons": [{"value": value, "interval": interval} for value, interval in group.survival],
         }
-        for group in one.groups
+        for group in split.groups
     ]
-    return {"seed": one.seed, "groups": groups, "log_rank_p_descriptive": one.p, "without_a_cut": one.ungrouped}
+    return {"seed": split.seed, "groups": groups, "log_rank_p_descriptive": split.p, "without_a_cut": split.ungrouped}
 
 
-def _turn_centres(found: Centres) -> dict[str, Any]:
+def _convert_centres(result: Centres) -> dict[str, Any]:
     return {
-        "scores": _turn(found.scores),
-        "first_less_others": _turn(found.differences),
+        "scores": _convert_scores(result.scores),
+        "first_less_others": _convert_scores(result.differences),
         "each": [
-            {"name": one.name, "patients": one.patients, "events": one.events, "scores": _turn(one.scores)}
-            for one in found.centres
+            {
+                "name": centre.name,
+                "patients": centre.patients,
+                "events": centre.events,
+                "scores": _convert_scores(centre.scores),
+            }
+            for centre in result.centres
         ],
-        "notes": list(found.notes),
+        "notes": list(result.notes),
     }

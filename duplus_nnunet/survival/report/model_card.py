@@ -1,7 +1,7 @@
-"""The model card of a study: in come what it found and its patients, out come lines of Markdown.
+"""Writes the model card of a study in Markdown, following the items of TRIPOD+AI.
 
-Numbers in headings are the items of TRIPOD+AI. What data can answer is answered; the other items are named, for people
-to fill in. Source: Collins et al. 2024, BMJ 385:e078378.
+Items that cannot be answered from the data are listed at the end for the authors.
+Source: Collins et al. 2024, BMJ 385:e078378.
 """
 
 import math
@@ -16,28 +16,28 @@ from duplus_nnunet.survival.report.text import DIRECTIONS, escape, format_days, 
 
 _UNANSWERED = (
     ("2", "abstract"),
-    ("3", "medical context, existing models, known inequalities between groups of patients"),
-    ("5b", "dates of recruitment and of the end of follow-up"),
-    ("6a-c", "setting, criteria of eligibility, treatments"),
-    ("8a-c", "how and by whom the outcome was assessed, and whether blinded"),
-    ("9b-c", "how and when predictors were measured, and by whom"),
-    ("10", "why as many patients as these"),
-    ("14", "fairness: no group of patients other than centres was looked at"),
-    ("17", "ethical approval and consent"),
-    ("18a-f", "funding, conflicts of interest, protocol, registration, availability of data"),
-    ("19", "involvement of patients and the public"),
-    ("27b-c", "who uses it, with what expertise, and what has to be studied next"),
+    ("3", "healthcare context, existing models, known health inequalities between sociodemographic groups"),
+    ("5b", "dates of accrual and of the end of follow-up"),
+    ("6a-c", "setting, eligibility criteria, treatments received"),
+    ("8a-c", "how and by whom the outcome was assessed, and whether the assessment was blinded"),
+    ("9b-c", "how, when and by whom the predictors were measured"),
+    ("10", "justification of the sample size"),
+    ("14", "fairness: no subgroups other than centres were analysed"),
+    ("17", "ethical approval and informed consent"),
+    ("18a-f", "funding, conflicts of interest, protocol, registration, data and code availability"),
+    ("19", "patient and public involvement"),
+    ("27b-c", "intended users, required expertise, and next steps for research"),
 )
 _BOTH = "images and records"
 
 
 def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
-    """Write the card."""
+    """Write the model card line by line."""
     yield f"# Model card: prognosis, {cohort.name}"
     yield ""
     yield (
         "Written by `duplus survival evaluate`. Numbers in headings are items of TRIPOD+AI (Collins et al. 2024, "
-        "BMJ 385:e078378); those that data cannot answer are listed at the end."
+        "BMJ 385:e078378); items that the data cannot answer are listed at the end."
     )
     inputs = _name_inputs(study, design)
     yield from _write_purpose(study, inputs)
@@ -52,7 +52,7 @@ def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
     yield from _head("Limitations (26)")
     yield from (f"- {text}" for text in list_limits(study, cohort))
     yield from _head("What data cannot answer")
-    yield "To be filled in by those who gathered the patients:"
+    yield "To be completed by the authors of the dataset:"
     yield ""
     yield from (f"- {what} ({item})" for item, what in _UNANSWERED)
 
@@ -64,34 +64,34 @@ def _head(text: str) -> Iterator[str]:
 def _name_inputs(study: Study, design: Design) -> str:
     first = study.methods[0]
     imaged = first in IMAGE_METHODS or getattr(design.forecasts.get(first), "uses_images", False)
-    return _BOTH if imaged else "the records of patients"
+    return _BOTH if imaged else "clinical records"
 
 
 def _write_purpose(study: Study, inputs: str) -> Iterator[str]:
     yield from _head("What was done, and what it is for (1, 4, 25, 27a)")
     yield (
-        f"An internal evaluation by cross-validation of what {inputs} foretell. Models were developed in each fold and "
-        f"tested on its held-out patients; the first method is *{study.methods[0]}*."
+        f"Internal validation, by cross-validation, of prognosis from {inputs}. In each fold, models were developed on "
+        f"the training patients and evaluated on the held-out patients; the first method is *{study.methods[0]}*."
     )
     yield ""
     yield (
-        "Intended use: research on prognosis, and a first estimate of what a model of such patients may be worth. Not "
-        "intended: decisions about a patient. Nobody outside of this dataset was foretold."
+        "Intended use: prognosis research, and a first estimate of the performance of such a model. Not intended for "
+        "decisions about individual patients. No patient from outside this dataset was included."
     )
 
 
 def _write_participants(cohort: Cohort) -> Iterator[str]:
     yield from _head("Source of data and participants (5a, 6a, 20)")
-    count, follow = len(cohort.records), cohort.measure_follow_up()
-    reached = "is not reached" if follow is None else f"{format_days(follow)} days"
+    count, follow = len(cohort.records), cohort.median_follow_up()
+    reached = "not reached" if follow is None else f"{format_days(follow)} days"
     yield (
-        f"The clinical table of {cohort.name}: {count} patients that could be used, {cohort.events} with the event, "
+        f"Clinical table of {cohort.name}: {count} usable patients, {cohort.events} with the event, "
         f"{cohort.competing} with a competing event. Median follow-up by reverse Kaplan-Meier: {reached}."
     )
     centres = cohort.count_centres()
     yield ""
     if not centres:
-        yield "The table names no centres."
+        yield "The table does not name centres."
         return
     yield from start_table("centre", "patients", "with the event")
     for name, (patients, events) in centres.items():
@@ -103,14 +103,14 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
     yield from _head("Outcome (8)")
     seen, censored = (", ".join(map(repr, codes)) for codes in (form.seen, form.censored))
     yield (
-        f"Event: column `{form.column}`, seen: {seen}; censored: {censored}. Time: `{'` to `'.join(time.columns)}`"
+        f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: `{'` to `'.join(time.columns)}`"
         + (f", in {time.unit}." if time.column is not None else ".")
     )
     if form.competing:
         listed = ", ".join(map(repr, form.competing))
-        yield f"Competing events ({listed}) count as the end of follow-up: risks are cause-specific."
+        yield f"Competing events ({listed}) are treated as censored: risks are cause-specific."
     if cohort.schema.entry is not None:
-        yield f"Patients enter at `{cohort.schema.entry}`."
+        yield f"Delayed entry (left truncation): patients come under observation at `{cohort.schema.entry}`."
 
 
 def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
@@ -122,17 +122,17 @@ def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
             values, missing = cohort.describe_covariate(name)
             yield f"| {escape(name)} | {form.type} | {escape(values)} | {missing} |"
         yield ""
-        yield f"{cohort.events / len(covariates):.1f} patients with the event a covariate."
+        yield f"Events per variable: {cohort.events / len(covariates):.1f}."
     if inputs == _BOTH:
-        yield "Beside them, features of images as a network gives them and, if it segments a lesion, measures of it."
+        yield "In addition, image features of a network and, if it segments a lesion, measurements of that lesion."
         yield (
-            "Spacings, patch size and the scaling of intensities were planned from all images of the dataset, those of "
-            "held-out patients among them, as nnU-Net plans; no outcome enters there."
+            "Spacing, patch size and intensity normalisation were planned by nnU-Net from all images of the dataset, "
+            "including those of held-out patients; outcomes are not used in planning."
         )
     yield (
-        "A missing number counts as the mean of the training patients, a missing category as their commonest one; "
-        "where some of them lacked the value too, a further number says that it is missing. No patient was left out "
-        "for a covariate that is missing."
+        "Missing numeric values are replaced by the mean of the training patients, missing categories by their most "
+        "frequent category; an indicator of missingness is added where training patients lack the value too. No "
+        "patient was excluded because of missing covariates."
     )
     for name, why in cohort.schema.ignored.items():
         yield f"- not used: {escape(name)} ({escape(why)})"
@@ -141,22 +141,22 @@ def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
 def _write_methods(study: Study, design: Design) -> Iterator[str]:
     yield from _head("Analytical methods (7, 12, 13, 15, 16, 21, 22)")
     split = (
-        f"Given folds ({', '.join(str(len(folds)) for folds in design.given)})"
+        f"Predefined folds ({', '.join(str(len(folds)) for folds in design.given)})"
         if design.given
-        else f"{design.folds} folds with the same share of events and of each centre"
+        else f"{design.folds} folds, stratified by event and centre"
     )
     yield (
-        f"{split}, for {len(design.seeds)} seed(s). Methods: {', '.join(study.methods)}. Scalers, categories, time "
-        "bins, strengths of penalties, the moment to stop and the cut of risk groups come from training patients "
-        "alone; choices between models are made on inner parts of them. Classes were not balanced."
+        f"{split}, for {len(design.seeds)} seed(s). Methods: {', '.join(study.methods)}. Standardisation, categories, "
+        "time bins, penalties, early stopping and the cut-off of the risk groups use the training patients only; "
+        "models are selected on inner splits of the training patients. Classes were not balanced."
     )
     if design.forecasts:
-        yield f"Learned elsewhere and scored here: {', '.join(design.forecasts)}."
+        yield f"Trained separately and evaluated here: {', '.join(design.forecasts)}."
     yield (
-        "Output: a risk (higher is worse) and the probability to be free of the event at "
-        f"{', '.join(format_days(horizon) for horizon in study.horizons)} days. Patients are compared within a fold. "
-        f"Intervals of 95 % are by patient bootstrap ({DRAWS} draws); they tell how results vary with "
-        "who is foretold, and not how they vary with who is learned from."
+        "Output: a risk (higher is worse) and the probability of event-free survival at "
+        f"{', '.join(format_days(horizon) for horizon in study.horizons)} days. Patients are compared within folds. "
+        f"The 95 % confidence intervals are by bootstrap of the held-out patients ({DRAWS} draws); they reflect the "
+        "sampling of evaluated patients, not the variability of model development."
     )
 
 
@@ -172,43 +172,41 @@ def _write_performance(study: Study) -> Iterator[str]:
 
 def _write_calibration(study: Study) -> Iterator[str]:
     yield from _head("Calibration (23a)")
-    yield from start_table("method", "horizon (days)", "observed less predicted survival", "slope (1 is right)")
-    for name, found in study.calibration.items():
-        for one in found:
-            yield (
-                f"| {escape(name)} | {format_days(one.horizon)} | {format_value(one.excess, signed=True)} | "
-                f"{format_value(one.slope, digits=2)} |"
-            )
+    yield from start_table("method", "horizon (days)", "observed less predicted survival", "slope (ideal: 1)")
+    for name, calibrations in study.calibration.items():
+        for calibration in calibrations:
+            excess, slope = format_value(calibration.excess, signed=True), format_value(calibration.slope, digits=2)
+            yield f"| {escape(name)} | {format_days(calibration.horizon)} | {excess} | {slope} |"
 
 
 def _write_risk_groups(study: Study) -> Iterator[str]:
-    if not any(found.groups for found in study.risk_groups):
+    if not any(split.groups for split in study.risk_groups):
         return
     yield from _head("Risk groups")
-    horizons = [f"free of the event at {format_days(horizon)} days" for horizon in study.horizons]
+    horizons = [f"event-free at {format_days(horizon)} days" for horizon in study.horizons]
     yield from start_table("seed", "risk", "patients", "with the event", *horizons, "log-rank p (descriptive)")
-    for found in study.risk_groups:
-        for group in found.groups:
-            cells = [_say_share(*share) for share in group.survival]
-            p = "" if found.p is None or group is not found.groups[0] else f"{found.p:.2g}"
+    for split in study.risk_groups:
+        for group in split.groups:
+            cells = [_format_share(*share) for share in group.survival]
+            p = "" if split.p is None or group is not split.groups[0] else f"{split.p:.2g}"
             events = int(group.outcome.event.sum())
-            yield f"| {found.seed} | {group.name} | {len(group.outcome)} | {events} | {' | '.join(cells)} | {p} |"
+            yield f"| {split.seed} | {group.name} | {len(group.outcome)} | {events} | {' | '.join(cells)} | {p} |"
     yield ""
-    yield "Held-out patients, by a cut of the training patients' risks in each fold."
+    yield "Held-out patients, grouped by a risk cut-off from the training patients of each fold."
 
 
-def _say_share(value: float | None, interval: tuple[float, float] | None) -> str:
+def _format_share(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None or math.isnan(value):
-        return "nobody followed"
+        return "no follow-up"
     return f"{value:.2f}" if interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def _write_centres(study: Study) -> Iterator[str]:
-    yield from _head("Centres foretold by the others (14, 23b)")
+    yield from _head("Leave-one-centre-out validation (14, 23b)")
     if study.centres is None:
-        yield "There are not two centres with enough events, so that none was left out."
+        yield "Not done: fewer than two centres have enough events."
         return
-    yield from tabulate("all centres that were left out", study.centres.scores)
+    yield from tabulate("all left-out centres", study.centres.scores)
     for centre in study.centres.centres:
         yield ""
         yield f"{centre.name}: {centre.patients} patients, {centre.events} with the event."

@@ -1,30 +1,32 @@
-"""A study as tables for people: in come scores, out come lines of text, for a terminal or in Markdown."""
+"""Formats the scores of a study as text tables, for the terminal and in Markdown."""
 
 import math
 from collections.abc import Iterator, Mapping
 
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.text_table import format_table
 
 DIRECTIONS = (
-    "Higher is better, 0.5 is chance; of the integrated Brier score lower is better; a Brier skill of 0 is "
-    "Kaplan-Meier's, 1 is perfect. The pooled AUC is of the pairs of all horizons together, and not a mean over them."
+    "Concordance (C) and AUC: higher is better, 0.5 is chance. Integrated Brier score: lower is better. Brier skill: "
+    "higher is better, 0 is Kaplan-Meier, 1 is perfect. The pooled AUC pools the pairs of all horizons; it is not a "
+    "mean over horizons."
 )
 
 _WHOLE_DAYS = 10
 
 
 def describe_study(study: Study) -> Iterator[str]:
-    """Write scores, differences of the first method to the others, and centres, as lines for people."""
-    width = max(map(len, study.methods)) + 2
+    """Format scores, differences from the first method, and left-out centres as lines for the terminal."""
+    rows: list[tuple[str, ...]] = []
     for title, table, signed in _list_tables(study):
-        if not table:
-            continue
-        names = _list_scores(table)
-        wide = max(width, len(title) + 2)
-        yield f"{title:<{wide}}" + "".join(f"{score:<26}" for score in names)
-        for name, found in table.items():
-            yield f"{name:<{wide}}" + "".join(f"{format_value(found[score], signed):<26}" for score in names)
+        if table:
+            names = _list_scores(table)
+            rows.append((title, *names))
+            rows += [
+                (method, *(format_value(values[score], signed) for score in names)) for method, values in table.items()
+            ]
+    yield from format_table(rows)
     yield DIRECTIONS
 
 
@@ -36,36 +38,36 @@ def _list_tables(study: Study) -> Iterator[tuple[str, Mapping[str, Mapping[str, 
 
 
 def tabulate(first: str, table: Mapping[str, Mapping[str, Value]], signed: bool = False) -> Iterator[str]:
-    """Write scores as a table in Markdown.
+    """Format scores as a Markdown table.
 
     Args:
         first: Heading of the first column.
-        table: By row and score.
-        signed: Whether they are differences.
+        table: Values by row and score.
+        signed: Whether the values are differences, written with their sign.
     """
     names = _list_scores(table)
     yield from start_table(first, *names)
-    for name, found in table.items():
-        yield f"| {escape(name)} | " + " | ".join(format_value(found[score], signed) for score in names) + " |"
+    for name, values in table.items():
+        yield f"| {escape(name)} | " + " | ".join(format_value(values[score], signed) for score in names) + " |"
 
 
 def start_table(*headings: str) -> Iterator[str]:
-    """Write the head of a table in Markdown."""
+    """Format the heading of a Markdown table."""
     yield "| " + " | ".join(headings) + " |"
     yield "|---" * len(headings) + "|"
 
 
 def escape(text: str) -> str:
-    """Write a text so that it stays in its cell."""
+    """Escape a text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _list_scores(table: Mapping[str, Mapping[str, Value]]) -> list[str]:
-    return [score for score in SCORES if all(score in found for found in table.values())]
+    return [score for score in SCORES if all(score in values for values in table.values())]
 
 
 def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
-    """Write a value with its interval."""
+    """Format a value with its confidence interval; "none" where it is not defined."""
     form = f"{'+' if signed else ''}.{digits}f"
     if math.isnan(value.value):
         return "none"
@@ -75,5 +77,5 @@ def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
 
 
 def format_days(days: float) -> str:
-    """Write a time in days, as exactly as it matters."""
+    """Format a time in days: whole days from 10 on, three significant digits below."""
     return f"{days:.0f}" if days >= _WHOLE_DAYS else f"{days:.3g}"

@@ -1,1 +1,1 @@
-"""What DuPLUSSurvivalTrainer is made of."""
+"""Parts of DuPLUSSurvivalTrainer."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a prognosis: nnU-Net's own form with the base's weights, and the prognosis beside them.
+"""Writes and loads checkpoints of DuPLUSSurvivalTrainer: nnU-Net's format with the base's weights and a survival model.
 
-nnU-Net's predictor reads the weights and segments as the base does; what it does not know stands under one key, of
-plain types and tensors, so that everything loads with weights_only=True.
+nnU-Net's predictor reads the weights and segments like the base. The survival model is stored under one extra key, in
+plain types and tensors, so that the checkpoint loads with weights_only=True.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, make_plain, read_che
 from duplus_nnunet.trainers.training_cases import TrainingCases, parse_base
 
 VERSION = 1
-# Features of a fold's patients, beside its checkpoint: as the base sees them, and as the LoRA does.
+# Image features of the patients of a fold, beside its checkpoint: of the base model and of the LoRA.
 TABLE_NAME, LORA_TABLE_NAME = "survival_table.npz", "survival_table_lora.npz"
 _UNKNOWN = (
-    "The training goes on from a checkpoint of an earlier version, which did not write down the outcomes that it was "
-    "begun with: that they are the same now was not checked."
+    "The training was continued from a checkpoint of an earlier version without a record of the outcomes: whether they "
+    "have changed since was not checked."
 )
 
 
 def make_checkpoint(trainer: Any) -> dict[str, Any]:
-    """Return a DuPLUSSurvivalTrainer's checkpoint, of plain types and tensors."""
+    """Return the checkpoint of a DuPLUSSurvivalTrainer in plain types and tensors."""
     weights = unwrap(trainer.network).state_dict()
     scaler = trainer.grad_scaler
     content: dict[str, Any] = make_plain({
@@ -51,7 +51,7 @@ def make_checkpoint(trainer: Any) -> dict[str, Any]:
 
 
 def _describe(trainer: Any) -> dict[str, Any]:
-    """Return all that the prognosis needs: model, LoRA if it is in use, schema, lesions, and how it came about."""
+    """Return the survival model: fitted model, LoRA if used, schema, lesions, and its provenance."""
     unfinished, base = trainer.model is None, trainer.base_cases
     lora = None
     if trainer.num_epochs and not trainer.scratch and (unfinished or trainer.kept):
@@ -86,40 +86,46 @@ def _list_inner(trainer: Any) -> list[str]:
 
 
 def digest_outcomes(records: Sequence[Record]) -> str:
-    """Return a checksum of what became of patients, and of their centres, by which they are split; in any order."""
-    told = sorted((one.patient, repr((float(one.time), one.event, float(one.entry), one.centre))) for one in records)
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    """Return a checksum of outcomes and centres of patients, independent of their order."""
+    outcomes = sorted(
+        (record.patient, repr((float(record.time), record.event, float(record.entry), record.centre)))
+        for record in records
+    )
+    return hashlib.sha256(repr(outcomes).encode()).hexdigest()
 
 
 def take_checkpoint(trainer: Any, file: Any) -> None:
-    """Let a DuPLUSSurvivalTrainer go on from a checkpoint of its own.
+    """Continue the training of a DuPLUSSurvivalTrainer from a checkpoint.
 
     Raises:
-        ModelError: It is damaged, no checkpoint of this trainer, or does not fit plans, splits and clinical table.
+        ModelError: It is damaged, not of this trainer, or does not match plans, splits and clinical table.
     """
-    found = read_checkpoint(file)
-    require_embedding(found["network_weights"], trainer.bank.embedding, file)
-    state = found.get(SURVIVAL_KEY)
+    checkpoint = read_checkpoint(file)
+    require_embedding(checkpoint["network_weights"], trainer.bank.embedding, file)
+    state = checkpoint.get(SURVIVAL_KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise ModelError(f"{file} holds no prognosis of version {VERSION}; it is none of DuPLUSSurvivalTrainer's.")
-    now, before = trainer.settings.survival.encoder, state.get("encoder", PRETRAINED)
-    if now != before:
         raise ModelError(
-            f"{file} was begun with settings.survival.encoder {before!r}, and the plans say {now!r} now. Put that back "
-            "in the plans, or train without --c."
+            f"{file} has no survival model of version {VERSION}. Give a checkpoint of DuPLUSSurvivalTrainer of this "
+            "version of the package."
+        )
+    current, stored = trainer.settings.survival.encoder, state.get("encoder", PRETRAINED)
+    if current != stored:
+        raise ModelError(
+            f"{file} was trained with settings.survival.encoder {stored!r}, but the plans have {current!r}. Restore "
+            "the setting in the plans, or train without --c."
         )
     compare_patients(trainer, state, file)
     trainer.num_epochs = state["epochs"]
     if not trainer.was_initialized:
         trainer.initialize()
-    _put_weights(trainer, found["network_weights"], state, file)
-    trainer.current_epoch, trainer._best_ema = found["current_epoch"], found["_best_ema"]
-    trainer.logger.load_checkpoint(found["logging"])
-    trainer.inference_allowed_mirroring_axes = found["inference_allowed_mirroring_axes"]
-    if found["optimizer_state"]:
-        trainer.optimizer.load_state_dict(found["optimizer_state"])
-        if trainer.grad_scaler is not None and found["grad_scaler_state"]:
-            trainer.grad_scaler.load_state_dict(found["grad_scaler_state"])
+    _put_weights(trainer, checkpoint["network_weights"], state, file)
+    trainer.current_epoch, trainer._best_ema = checkpoint["current_epoch"], checkpoint["_best_ema"]
+    trainer.logger.load_checkpoint(checkpoint["logging"])
+    trainer.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+    if checkpoint["optimizer_state"]:
+        trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"]:
+            trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
     trainer.base_file, trainer.base_cases = state["base_file"], parse_base(state["base_cases"])
     trainer.continued, trainer.unread = True, state.get("unread", [])
     trainer.table_keys = state.get("tables", {})
@@ -129,30 +135,30 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
 
 
 def compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None:
-    """Refuse to go on with other patients or outcomes: splits or clinical table may have changed.
+    """Check that patients and outcomes are those of the checkpoint.
 
     Raises:
-        ModelError: Who was learned from is not in the fold any more, or what is unfinished was taught something else.
+        ModelError: The training patients differ, or the training is unfinished and outcomes or inner split differ.
     """
     before, now = set(state["patients"]), {record.patient for record in trainer.cohort.train}
     if before != now:
-        differ = sorted(before ^ now)
+        changed = sorted(before ^ now)
         raise ModelError(
-            f"{file} was trained on {len(before)} patients, and the fold has {len(now)} now; {len(differ)} differ, "
-            f"first {differ[0]!r}. Restore splits_final.json and clinical.csv, or train without --c."
+            f"{file} was trained on {len(before)} patients, and the fold now has {len(now)}; {len(changed)} differ, "
+            f"first {changed[0]!r}. Restore splits_final.json and clinical.csv, or train without --c."
         )
     if state["model"] is not None:
         return
     if "outcomes" not in state:
         trainer.notes.append(_UNKNOWN)
-    # What goes on learning was taught by outcomes, and is judged by inner held-out patients: both must be as they were.
-    told = {"outcomes": digest_outcomes(trainer.cohort.train), "inner_held_out": _list_inner(trainer)}
-    for key, found in told.items():
-        if state.get(key, found) != found:
+    # An unfinished training depends on the outcomes and on the inner split: both must be unchanged.
+    current = {"outcomes": digest_outcomes(trainer.cohort.train), "inner_held_out": _list_inner(trainer)}
+    for key, value in current.items():
+        if state.get(key, value) != value:
             raise ModelError(
-                f"Times, events or centres of the training patients, or who of them has images, are not as they were "
-                f"when {file} was begun: it would be judged by patients that it learned from. Restore clinical.csv and "
-                "the images, or train without --c."
+                f"Times, events, centres or images of the training patients have changed since {file} was written: "
+                "inner held-out patients might have been trained on. Restore clinical.csv and the images, or train "
+                "without --c."
             )
 
 
@@ -173,6 +179,6 @@ def _put_weights(trainer: Any, base: Mapping[str, torch.Tensor], state: Mapping[
             trainer.head.load_state_dict(state["head"])
     except (KeyError, RuntimeError) as error:
         raise ModelError(
-            f"The checkpoint {file} does not fit the network of the plans: {str(error).splitlines()[0]}. The plans "
-            "changed after the training began: restore those of the model folder, or train without --c."
+            f"The checkpoint {file} does not match the network of the plans: {str(error).splitlines()[0]}. The plans "
+            "have changed since the training started: restore those of the model folder, or train without --c."
         ) from error

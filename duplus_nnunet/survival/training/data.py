@@ -1,6 +1,6 @@
-"""Whose prognosis is learned: in come a dataset's clinical table and nnU-Net's split, out come records and images.
+"""Reads the clinical data of a dataset and splits its patients into training and held-out patients.
 
-A patient whose images are in imagesTs is for testing: neither images nor record are learned from.
+Patients with images in imagesTs are test patients: neither their images nor their records are used in training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_dataset
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase
 from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.folds import make_folds
@@ -17,19 +17,19 @@ from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, Clini
 from duplus_nnunet.survival.records.table import SEEN, Record, read_rows
 
 _INNER = 5
-# One event to judge by, and two to learn from.
+# At least one event in the inner held-out patients, and two in the inner training patients.
 _LEAST_EVENTS = 3
 
 
 @dataclass(frozen=True)
 class ClinicalData:
-    """The clinical side of a dataset.
+    """Clinical data of a dataset.
 
     Attributes:
-        records: One a patient, but for those of test images, by patient.
-        schema: What the columns mean.
+        records: Records by patient, without test patients.
+        schema: Meaning of the columns.
         table: All cases of the dataset.
-        notes: What a reader has to know, a sentence each.
+        notes: Remarks for the reader, one sentence each.
     """
 
     records: Mapping[str, Record]
@@ -38,17 +38,17 @@ class ClinicalData:
     notes: tuple[str, ...]
 
     def find_patient(self, case: str) -> str | None:
-        """Return the patient of a case as the clinical table calls them; None if it does not know them."""
-        found = self.schema.find_patient(case)
-        return found if found in self.records else None
+        """Return the patient ID of a case; None if the patient has no record."""
+        patient = self.schema.find_patient(case)
+        return patient if patient in self.records else None
 
     def list_images(self, cases: Sequence[str]) -> list[ImagedCase]:
-        """List those of some cases whose patient has a record."""
-        found = {case: self.find_patient(case) for case in sorted(set(cases))}
+        """List the cases whose patient has a record."""
+        patients = {case: self.find_patient(case) for case in sorted(set(cases))}
         sources = self.table.sources
         return [
             ImagedCase(case, patient, sources[self.table.find(case).source].context)
-            for case, patient in found.items()
+            for case, patient in patients.items()
             if patient is not None
         ]
 
@@ -57,11 +57,11 @@ def read_clinical_data(dataset: str, table: CaseTable) -> ClinicalData:
     """Read and check the clinical table of a raw dataset.
 
     Args:
-        dataset: nnU-Net's name.
-        table: Its cases.
+        dataset: nnU-Net's name of the dataset.
+        table: Cases of the dataset.
 
     Raises:
-        DataError: Files are missing, or the table cannot be learned from.
+        DataError: Files are missing, or the table has errors.
     """
     raw = open_raw_dataset(dataset)
     rows, schema = read_rows(raw.folder / TABLE_NAME), read_schema(raw.folder / SCHEMA_NAME)
@@ -70,37 +70,40 @@ def read_clinical_data(dataset: str, table: CaseTable) -> ClinicalData:
     errors = [finding.text for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
-            f"{raw.folder / TABLE_NAME} cannot be learned from: {' '.join(errors)} `duplus survival check` says all "
-            "that is to say of it."
+            f"{raw.folder / TABLE_NAME} cannot be used: {' '.join(errors)} Run `duplus survival check` for the full "
+            "report."
         )
     held = {schema.find_patient(case) for case in tests}
-    trained = {schema.find_patient(case) for case in table.cases}
-    both = sorted(str(patient) for patient in held & trained if patient is not None)
+    training = {schema.find_patient(case) for case in table.cases}
+    both = sorted(str(patient) for patient in held & training if patient is not None)
     if both:
         raise DataError(
-            f"Patient {both[0]!r} has training images as well as test images ({len(both)} in all); a patient stands on "
-            "one side. Move their images, or correct the pattern `cases` in the schema."
+            f"Patient {both[0]!r} has images in imagesTr as well as in imagesTs ({len(both)} such patients); expected "
+            "all images of a patient in one of them. Move the images, or correct the pattern `cases` in clinical.yaml."
         )
-    records = {record.patient: record for record in sorted(report.records, key=lambda one: one.patient)}
-    left = [patient for patient in records if patient in held]
+    records = {record.patient: record for record in sorted(report.records, key=lambda record: record.patient)}
+    test_patients = [patient for patient in records if patient in held]
     notes = [finding.text for finding in report.findings if finding.severity == "warning"]
-    if left:
-        notes.append(f"{len(left)} patient(s) have images in imagesTs: they are for testing, and left out of training.")
-    return ClinicalData({name: one for name, one in records.items() if name not in held}, schema, table, tuple(notes))
+    if test_patients:
+        notes.append(
+            f"{len(test_patients)} patient(s) have images in imagesTs and are left out of training as test patients."
+        )
+    kept = {name: record for name, record in records.items() if name not in held}
+    return ClinicalData(kept, schema, table, tuple(notes))
 
 
 def _list_tests(folder: Path, ending: str) -> list[str]:
-    tail = f"_0000{ending}"
-    return [file.name.removesuffix(tail) for file in (folder / "imagesTs").glob(f"*{tail}")]
+    images = list_images(folder / "imagesTs", ending, skip_unnumbered=True)
+    return [case for case, channels in images.items() if 0 in channels]
 
 
 @dataclass(frozen=True)
 class FoldPatients:
-    """The patients of a fold.
+    """Patients of a fold.
 
     Attributes:
-        train: Records to learn from.
-        held_out: Records that are held out; of the fold "all", nobody is.
+        train: Records of the training patients.
+        held_out: Records of the held-out patients; empty for the fold "all".
     """
 
     train: tuple[Record, ...]
@@ -110,16 +113,16 @@ class FoldPatients:
 def split_patients(
     clinic: ClinicalData, training: Sequence[str], validation: Sequence[str], fold: int | str
 ) -> FoldPatients:
-    """Hold out the patients whose cases nnU-Net holds out; all others, imaged or not, are learned from.
+    """Hold out the patients of nnU-Net's validation cases; all others, with or without images, are for training.
 
     Args:
-        clinic: All records.
+        clinic: Clinical data.
         training: nnU-Net's training cases of the fold.
-        validation: nnU-Net's validation cases.
-        fold: nnU-Net's.
+        validation: nnU-Net's validation cases of the fold.
+        fold: nnU-Net's fold.
 
     Raises:
-        DataError: A patient is on both sides, or nobody is held out or left.
+        DataError: A patient has training and validation cases, or either side has no patient.
     """
     records = clinic.records
     if fold == "all":
@@ -129,20 +132,20 @@ def split_patients(
     if both:
         raise DataError(
             f"Fold {fold} holds out some images of patient {both[0]!r} and trains on others ({len(both)} such "
-            "patients). Split by patient: take splits_final.json away and run `duplus survival split DATASET`."
+            "patients). Split by patient: remove splits_final.json and run `duplus survival split DATASET`."
         )
     held = tuple(record for name, record in records.items() if name in sides[1])
     train = tuple(record for name, record in records.items() if name not in sides[1])
     if not held or not train:
         raise DataError(
-            f"Fold {fold} holds out {len(held)} patients with a record and leaves {len(train)} to learn from; expected "
-            "some of each. Make splits by `duplus survival split DATASET`."
+            f"Fold {fold} has {len(held)} held-out and {len(train)} training patients with a record; expected one or "
+            "more of each. Draw folds with `duplus survival split DATASET`."
         )
     return FoldPatients(train, held)
 
 
 def list_names(clinic: ClinicalData, cases: Sequence[str]) -> dict[str, list[str]]:
-    """List, by patient, all names that they go by: cases, and patients as the table of cases has them."""
+    """List all names of each patient: case identifiers, and patient IDs in the table of cases."""
     names: dict[str, list[str]] = {}
     for image in clinic.list_images(cases):
         names.setdefault(image.patient, []).extend((image.case, clinic.table.find(image.case).patient))
@@ -151,11 +154,11 @@ def list_names(clinic: ClinicalData, cases: Sequence[str]) -> dict[str, list[str
 
 @dataclass(frozen=True)
 class InnerSplit:
-    """A split of a fold's training patients, by which the second stage is judged.
+    """Inner split of the training patients of a fold, on which the second stage is evaluated.
 
     Attributes:
-        train: Records that it learns from.
-        held_out: Records that say whether it gained.
+        train: Records of the inner training patients.
+        held_out: Records of the inner held-out patients, which decide whether the second stage is kept.
     """
 
     train: tuple[Record, ...]
@@ -163,32 +166,32 @@ class InnerSplit:
 
 
 def part_images(images: Sequence[ImagedCase], inner: InnerSplit | None) -> tuple[list[str], list[str]]:
-    """List the cases that are learned from, and those of patients that the inner split holds out.
+    """Split cases into those of inner training patients and those of inner held-out patients.
 
     Raises:
-        DataError: There are none on a side.
+        DataError: A side has no case.
     """
     held = {record.patient for record in inner.held_out} if inner else set()
-    learned, judged = ([image.case for image in images if (image.patient in held) == side] for side in (False, True))
-    if inner and not (learned and judged):
+    training, held_out = ([image.case for image in images if (image.patient in held) == side] for side in (False, True))
+    if inner and not (training and held_out):
         raise DataError(
-            f"{len(learned)} images of inner training patients and {len(judged)} of inner held-out ones can be read; "
-            "expected some of each. Preprocess the dataset again; with a base, settings.survival.lora_epochs 0 in the "
-            "plans does without them."
+            f"{len(training)} images of inner training patients and {len(held_out)} of inner held-out patients can be "
+            "read; expected one or more of each. Preprocess the dataset again, or skip this stage: with a base, set "
+            "settings.survival.lora_epochs to 0 in the plans."
         )
-    return learned, judged
+    return training, held_out
 
 
 def split_within(records: Sequence[Record], imaged: set[str], seed: int) -> InnerSplit | None:
-    """Split training patients once more; None if there are too few with images and the event for that.
+    """Split the training patients into inner training and inner held-out patients; None if there are too few events.
 
-    Those without images are learned from, and judge nothing: their features are the same in both stages.
+    Patients without images are never held out, as the second stage does not change their features.
     """
-    there = [record for record in records if record.patient in imaged]
-    events = sum(record.event == SEEN for record in there)
+    with_image = [record for record in records if record.patient in imaged]
+    events = sum(record.event == SEEN for record in with_image)
     if events < _LEAST_EVENTS:
         return None
-    held = {there[place].patient for place in make_folds(there, min(_INNER, events), seed)[0].test}
+    held = {with_image[row].patient for row in make_folds(with_image, min(_INNER, events), seed)[0].test}
     return InnerSplit(
         tuple(record for record in records if record.patient not in held),
         tuple(record for record in records if record.patient in held),

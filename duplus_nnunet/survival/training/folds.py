@@ -1,6 +1,6 @@
-"""Trained prognoses of all folds: in comes a model folder, out come models, features and who was held out.
+"""Reads the trained folds of a model folder, with their image features, for evaluation on held-out patients.
 
-Everything comes from the checkpoints and the tables beside them: neither images nor network are needed.
+Uses the checkpoints and the feature tables beside them; neither images nor networks are needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.reporting.folds import list_trained
-from duplus_nnunet.survival.models.forecasts import Forecast, Task, cut_risks
+from duplus_nnunet.reporting.folds import list_trained_folds
+from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold
@@ -20,23 +20,23 @@ from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _UNTIED = (
-    f"The models are of an earlier version, which did not write down whose {TABLE_NAME} is: that it belongs to the "
+    f"The models are of an earlier version that did not link {TABLE_NAME} to a checkpoint: whether it belongs to the "
     "checkpoint beside it was not checked."
 )
 
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """What was trained in a fold.
+    """Trained model of a fold.
 
     Attributes:
-        number: nnU-Net's.
-        model: Fitted on the fold's training patients alone.
-        frozen: Features as the base sees them.
-        used: Features that the model takes: those, or the LoRA's.
-        train: Patients that were learned from.
-        held_out: Patients that were not.
-        notes: What a reader has to know, such as an overlap that was allowed.
+        number: nnU-Net's number of the fold.
+        model: Model fitted on the training patients of the fold.
+        frozen: Image features of the base model.
+        used: Image features that the model uses: those, or the LoRA's.
+        train: IDs of the training patients.
+        held_out: IDs of the held-out patients.
+        notes: Remarks for the reader, such as an allowed overlap.
     """
 
     number: int
@@ -49,22 +49,24 @@ class TrainedFold:
 
 
 def read_fold(folder: Path) -> TrainedFold:
-    """Read a fold's folder.
+    """Read the folder of a fold.
 
     Raises:
-        ModelError: Its training is not finished, or of another trainer.
-        DataError: Its features cannot be read.
+        ModelError: Its training is unfinished, or it is of another trainer.
+        DataError: Its image features cannot be read.
     """
     file = folder / CHECKPOINT_NAME
     state = read_checkpoint(file).get(SURVIVAL_KEY)
     if not isinstance(state, dict) or state.get("version") != VERSION or state["model"] is None:
-        raise ModelError(f"{file} holds no finished prognosis. Train it by DuPLUSSurvivalTrainer, or finish it by --c.")
+        raise ModelError(
+            f"{file} has no finished survival model. Train it with DuPLUSSurvivalTrainer, or continue with --c."
+        )
     model = SurvivalModel.from_plain(state["model"])
     seen = sorted({*state["patients"], *model.patients} & {*state["held_out"]})
     if seen:
         raise ModelError(
-            f"{file} was trained on {len(seen)} patient(s) that it holds out, such as {seen[0]!r}: its scores would be "
-            "no test. Train it anew."
+            f"{file} was trained on {len(seen)} patient(s) of its held-out set, such as {seen[0]!r}: its scores would "
+            "be optimistic. Retrain it."
         )
     keys = state.get("tables", {})
     frozen = _read_table(folder / TABLE_NAME, keys.get(""))
@@ -77,100 +79,102 @@ def read_fold(folder: Path) -> TrainedFold:
 
 
 def _read_table(file: Path, key: str | None) -> FeatureTable:
-    """Read features, and refuse those of another training; of old checkpoints, it is not known (None)."""
-    again = f"Write them again: nnUNetv2_train ... {file.parent.name.removeprefix('fold_')} --val, as it was trained."
+    """Read the image features of a fold and check their key; None: not known for checkpoints of earlier versions."""
+    advice = f"Write it again: nnUNetv2_train ... {file.parent.name.removeprefix('fold_')} --val, same options."
     if not file.is_file():
-        raise ModelError(f"{file}, the features of the fold's patients, is not there. {again}")
-    found = FeatureTable.from_npz(file)
-    if key not in (None, found.key):
-        raise ModelError(f"{file} holds features of another training than {CHECKPOINT_NAME} beside it. {again}")
-    return found
+        raise ModelError(f"{file}, the image features of the patients of the fold, is missing. {advice}")
+    table = FeatureTable.from_npz(file)
+    if key not in (None, table.key):
+        raise ModelError(f"{file} has the features of another training than {CHECKPOINT_NAME} beside it. {advice}")
+    return table
 
 
 def read_folds(folder: Path) -> tuple[TrainedFold, ...]:
-    """Read all folds of a model folder whose training is finished; the fold "all" holds nobody out and is left out.
+    """Read all finished folds of a model folder, except the fold "all", which has no held-out patients.
 
     Raises:
         ModelError: There is none.
     """
-    names = [folder / f"fold_{name}" for name in list_trained(folder, CHECKPOINT_NAME) if name != "all"]
+    names = [folder / f"fold_{name}" for name in list_trained_folds(folder, CHECKPOINT_NAME) if name != "all"]
     if not names:
-        raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with patients held out. Give the model folder.")
+        raise ModelError(f"{folder} has no fold_X/{CHECKPOINT_NAME} with held-out patients. Give a model folder.")
     return tuple(sorted(map(read_fold, names), key=lambda fold: fold.number))
 
 
 def group_folds(folds: Sequence[TrainedFold]) -> tuple[tuple[TrainedFold, ...], ...]:
-    """Part folds into cross-validations: a new one begins with the first fold that holds out somebody again.
+    """Group folds into repeated cross-validations; a new one starts when a patient is held out again.
 
     Args:
-        folds: In the order of their numbers.
+        folds: Folds in the order of their numbers.
 
     Raises:
-        ModelError: They do not hold out the same patients each.
+        ModelError: The cross-validations do not hold out the same patients.
     """
-    rounds: list[list[TrainedFold]] = []
+    repeats: list[list[TrainedFold]] = []
     seen: set[str] = set()
     for fold in folds:
-        if not rounds or seen & fold.held_out:
-            rounds.append([])
+        if not repeats or seen & fold.held_out:
+            repeats.append([])
             seen = set()
-        rounds[-1].append(fold)
+        repeats[-1].append(fold)
         seen |= fold.held_out
-    everybody = [frozenset[str]().union(*(fold.held_out for fold in one)) for one in rounds]
-    for one, held in zip(rounds, everybody, strict=True):
-        if held != everybody[0]:
-            first, other = (", ".join(str(fold.number) for fold in part) for part in (rounds[0], one))
+    held_out = [frozenset[str]().union(*(fold.held_out for fold in repeat)) for repeat in repeats]
+    for repeat, patients in zip(repeats, held_out, strict=True):
+        if patients != held_out[0]:
+            first, other = (", ".join(str(fold.number) for fold in part) for part in (repeats[0], repeat))
             raise ModelError(
-                f"Folds {first} hold out {len(everybody[0])} patients, and folds {other} hold out {len(held)}, not the "
-                "same ones. Either a draw of folds is not finished: train the rest of it; or models were trained on "
-                "different splits: train one of them anew."
+                f"Folds {first} hold out {len(held_out[0])} patients, and folds {other} hold out {len(patients)}, not "
+                "the same ones. Either folds of a repetition are missing (train them), or folds were trained on "
+                "different splits (retrain them)."
             )
-    return tuple(map(tuple, rounds))
+    return tuple(map(tuple, repeats))
 
 
-def place(folds: Sequence[TrainedFold], records: Sequence[Record]) -> tuple[Fold, ...]:
-    """Return the folds as places of records.
+def find_rows(folds: Sequence[TrainedFold], records: Sequence[Record]) -> tuple[Fold, ...]:
+    """Return the folds as indices of records.
 
     Raises:
-        ModelError: A patient of a fold has no record any more.
+        ModelError: A patient of a fold has no record.
     """
-    places = {record.patient: number for number, record in enumerate(records)}
-    absent = sorted(patient for fold in folds for patient in fold.train | fold.held_out if patient not in places)
-    if absent:
+    rows = {record.patient: row for row, record in enumerate(records)}
+    missing = sorted(patient for fold in folds for patient in fold.train | fold.held_out if patient not in rows)
+    if missing:
         raise ModelError(
-            f"The models were trained with {absent[0]!r} ({len(absent)} such patients), who has no usable record now. "
-            "Restore the clinical table that they were trained with."
+            f"Patient {missing[0]!r} of the trained models ({len(missing)} such patients) has no usable record in the "
+            "clinical table. Restore the table that the models were trained with."
         )
     return tuple(
-        Fold(*(tuple(sorted(places[patient] for patient in side)) for side in (fold.train, fold.held_out)))
+        Fold(*(tuple(sorted(rows[patient] for patient in side)) for side in (fold.train, fold.held_out)))
         for fold in folds
     )
 
 
 @dataclass(frozen=True)
 class TrainedForecast:
-    """Lets a study ask the trained models: each foretells the patients that its fold held out, and nobody else.
+    """Trained models as a method of a study: each model predicts the held-out patients of its own fold only.
 
     Attributes:
-        folds: By the seed of their draw, and by the patients that each held out.
+        folds: Trained folds by seed and held-out patients.
     """
 
     folds: Mapping[tuple[int, frozenset[str]], TrainedFold]
 
     @property
     def uses_images(self) -> bool:
-        """Whether a model takes features of images."""
+        """Whether a model uses image features."""
         return any(fold.model.code is not None for fold in self.folds.values())
 
     def __call__(self, task: Task) -> Forecast:
-        """Foretell the held-out patients of a fold.
+        """Predict the held-out patients of a fold.
 
         Raises:
-            ModelError: No model held them out.
+            ModelError: No trained model held them out.
         """
         fold = self.folds.get((task.seed, frozenset(record.patient for record in task.test)))
         if fold is None:
-            raise ModelError("Held-out predictions were asked for of patients that no trained model held out.")
-        found = fold.model.forecast(task.test, fold.used, task.times)
-        notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *found.notes)))
-        return replace(found, notes=notes, cut=cut_risks(fold.model.risks))
+            raise ModelError(
+                f"No trained model held out exactly these {len(task.test)} patients. Use the folds of the models."
+            )
+        forecast = fold.model.forecast(task.test, fold.used, task.times)
+        notes = tuple(dict.fromkeys((*fold.notes, *fold.model.notes, *forecast.notes)))
+        return replace(forecast, notes=notes, cut=choose_cut_off(fold.model.risks))

@@ -1,12 +1,9 @@
-"""What a fold's model says of the patients that were held out: predictions.csv and survival.json.
-
-In come records and a forecast, out come two files; risks are higher for worse.
-"""
+"""Writes the predictions of a fold's model for its held-out patients: predictions.csv and survival.json."""
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +23,17 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What is known of a fold's model and its held-out patients.
+    """Model of a fold and its predictions.
 
     Attributes:
-        dataset: nnU-Net's name.
-        fold: nnU-Net's.
-        records: Of N patients.
-        held_out: Whether they were; of the fold "all", they were learned from.
-        horizons: Days at which the survival is told, (T).
-        forecast: Of the same patients.
-        images: What was seen of them.
-        details: Of the model, as plain data.
+        dataset: nnU-Net's name of the dataset.
+        fold: nnU-Net's fold.
+        records: Records of N patients.
+        held_out: Whether they were held out; False for the fold "all", which has training patients only.
+        horizons: Days at which survival is reported, (T).
+        forecast: Predictions for the same patients; risk: higher is worse.
+        images: Image features of the patients.
+        details: Description of the model, as plain data.
     """
 
     dataset: str
@@ -50,7 +47,7 @@ class FoldReport:
 
 
 def describe_training(trainer: Any) -> dict[str, Any]:
-    """Describe, as plain data, how a DuPLUSSurvivalTrainer came to its model."""
+    """Describe the training of a DuPLUSSurvivalTrainer as plain data."""
     stage = {
         "epochs": trainer.num_epochs,
         "loss_of_inner_held_out": trainer.losses,
@@ -69,20 +66,36 @@ def describe_training(trainer: Any) -> dict[str, Any]:
 
 
 def list_imaged(images: FeatureTable, patient: str) -> list[str]:
-    """List the contexts in which a patient was imaged."""
+    """List the contexts in which a patient has images."""
     row = images.take([patient])[0]
     known = [context for context, value in zip(images.contexts, row, strict=True) if not np.isnan(value)]
     return list(dict.fromkeys(known))
 
 
 def measure_concordance(records: Sequence[Record], forecast: Forecast) -> float | None:
-    """Return Harrell's concordance index, higher is better; None if no two patients can be compared."""
-    (found,) = pool([concordance(read_outcome(records), forecast.risk)])
-    return None if np.isnan(found) else float(found)
+    """Return Harrell's concordance index, higher is better; None if there is no comparable pair."""
+    (index,) = pool([concordance(read_outcome(records), forecast.risk)])
+    return None if np.isnan(index) else float(index)
+
+
+def measure_patch_concordance(records: Sequence[Record], outputs: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return Harrell's concordance index of the mean risk of the patches of each patient, higher is better.
+
+    Args:
+        records: Records of all patients; those without patches are left out.
+        outputs: Batches of patches, each with "patient" and "risk".
+    """
+    risks: dict[str, list[float]] = {}
+    for output in outputs:
+        for patient, risk in zip(output["patient"], output["risk"], strict=True):
+            risks.setdefault(patient, []).append(float(risk))
+    imaged = [record for record in records if record.patient in risks]
+    mean = np.array([np.mean(risks[record.patient]) for record in imaged])
+    return measure_concordance(imaged, Forecast(mean, np.zeros((len(imaged), 0))))
 
 
 def write_report(report: FoldReport, folder: Path) -> tuple[Path, Path]:
-    """Write predictions and what is known of the model; returns both files."""
+    """Write predictions.csv and survival.json; returns both files."""
     predictions, about = folder / PREDICTIONS_NAME, folder / REPORT_NAME
     write_text(predictions, _list_predictions(report))
     events = sum(record.event == SEEN for record in report.records)

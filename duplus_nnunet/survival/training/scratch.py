@@ -1,8 +1,4 @@
-"""A prognosis without a segmentation model: the encoder learns from outcomes alone.
-
-In comes a network as nnU-Net initialises it, out come the weights that learn, those of the best epoch among them; and
-what is refused, or has to be said.
-"""
+"""Training without a segmentation model: the encoder is trained from scratch on outcomes, with early stopping."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,19 +12,19 @@ from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.survival.training.data import InnerSplit
 
 NOTE = (
-    "The encoder was trained from scratch by outcomes (settings.survival.encoder): no lesion is known, so that images "
-    "are averaged as a whole and nothing is measured. The inner held-out patients chose its best epoch, and then said "
-    "whether its features are used, which leans towards using them."
+    "The encoder was trained from scratch on outcomes (settings.survival.encoder): no lesion is known, so features are "
+    "averaged over the whole image and no lesion is measured. The inner held-out patients chose the best epoch and "
+    "then whether its features are used, which favours using them."
 )
 UNUSED = (
-    "Images are not used: beside records alone, features of the trained encoder did not lower the loss of inner "
-    "held-out patients by more than one standard error."
+    "Images are not used: compared with clinical records alone, the features of the trained encoder did not lower the "
+    "loss of inner held-out patients by more than one standard error."
 )
-UNJUDGED = "Whether images are worth using was not judged: the clinical table has no covariates to compare them with."
+UNJUDGED = "Whether images improve on clinical records was not assessed: the clinical table has no covariates."
 
 
 def learn_encoder(network: ConditionedUNet) -> list[nn.Parameter]:
-    """Let the encoder and what T1 does to it learn, and nothing else; return their weights."""
+    """Make the encoder and its conditioning (FiLM) trainable, and nothing else; return their weights."""
     weights = [*network.encoder.parameters(), *network.film.parameters()]
     for weight in weights:
         weight.requires_grad_(True)
@@ -37,12 +33,12 @@ def learn_encoder(network: ConditionedUNet) -> list[nn.Parameter]:
 
 @dataclass
 class BestEpoch:
-    """The epoch whose encoder is used: later ones know the patients that they learn from by heart.
+    """Early stopping: the epoch with the best loss of inner held-out patients, and its weights.
 
     Attributes:
-        loss: Mean loss of inner held-out patients' patches in that epoch; lower is better.
-        epoch: Which one it was, from 0; -1: none yet.
-        weights: What had been learned then, by name.
+        loss: Mean loss of patches of inner held-out patients in that epoch; lower is better.
+        epoch: Number of the epoch, from 0; -1: none yet.
+        weights: Trained weights of that epoch, by name.
     """
 
     loss: float = math.inf
@@ -50,41 +46,41 @@ class BestEpoch:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def offer(self, network: nn.Module, loss: float, epoch: int) -> None:
-        """Remember what learns in a network, if an epoch is better than those before."""
+        """Store the trainable weights of a network if the epoch is better than all before."""
         if loss < self.loss:
             learned = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
             self.loss, self.epoch = loss, epoch
             self.weights = {name: weight.detach().cpu().clone() for name, weight in learned.items()}
 
     def put_back(self, network: nn.Module) -> None:
-        """Give a network what it had learned then."""
+        """Restore the weights of the best epoch in a network."""
         network.load_state_dict(self.weights, strict=False)
 
     def to_plain(self, unfinished: bool) -> dict[str, Any]:
-        """Return plain data and tensors; of a training that is finished, the network itself has the weights."""
+        """Return plain data and tensors; the weights are left out once the training is finished."""
         return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights if unfinished else {}}
 
 
 def require_split(inner: InnerSplit | None) -> None:
-    """Refuse a training part of which nothing can be held out.
+    """Check that there is an inner split, which early stopping needs.
 
     Raises:
         DataError: There are too few patients with images and the event.
     """
     if inner is None:
         raise DataError(
-            "There are too few patients with images and the event to train an encoder from scratch: some of them have "
-            "to judge it. Set settings.survival.encoder to 'pretrained' in the plans, and give a segmentation model."
+            "There are too few patients with images and the event to train an encoder from scratch with an inner "
+            "held-out set. Set settings.survival.encoder to 'pretrained' in the plans, and give a segmentation model."
         )
 
 
 def refuse_base(file: object) -> None:
-    """Refuse a base that would not be used.
+    """Refuse a base, which training from scratch does not use.
 
     Raises:
         ModelError: Always.
     """
     raise ModelError(
-        f"{file} was given by -pretrained_weights, and settings.survival.encoder is 'scratch' in the plans. Leave it "
-        "out, or set that to 'pretrained'."
+        f"{file} was given with -pretrained_weights, but settings.survival.encoder is 'scratch' in the plans. Leave it "
+        "out, or set the encoder to 'pretrained'."
     )

@@ -133,34 +133,32 @@ def test_overlapping_targets_keep_an_order() -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_overlapping_and_exclusive_targets_do_not_make_one_model(mirror: bool) -> None:
     pair = [{"regions_class_order": [1]}, {}]
-    with pytest.raises(PlansError, match="may overlap"):
+    with pytest.raises(PlansError, match="'regions_class_order'"):
         check_overlap(*(reversed(pair) if mirror else pair))
 
 
 def test_the_same_target_in_the_same_context_stays_the_bases() -> None:
     added = member(make_plans("ct", {"liver": "Liver"}), label("Liver"))
-    with pytest.raises(PlansError, match="give the new dataset's context a name of its own"):
+    with pytest.raises(PlansError, match=r"'liver'.*'ct'.*--context"):
         join_plans(BASE, [added])
 
 
 def test_a_context_that_says_something_else_is_refused() -> None:
     added = member(make_plans("ct", {"stomach": "Stomach"}, t1="T1 of something else"), label("Stomach"))
-    with pytest.raises(PlansError, match="something else"):
+    with pytest.raises(PlansError, match=r"'ct'.*'T1 ct'.*'T1 of something else'"):
         join_plans(BASE, [added])
 
 
 def test_a_label_with_another_meaning_is_refused() -> None:
     added = member(make_plans("pet", {"tumour": "Liver"}), label("Liver"))
-    with pytest.raises(
-        PromptError, match="'Liver' means 'tumour'; the base has a label of that name that means 'liver'"
-    ):
+    with pytest.raises(PromptError, match=r"'Liver'.*'tumour'.*'liver'"):
         join_plans(BASE, [added])
 
 
 def test_a_name_with_another_partner_is_refused() -> None:
     plans = deepcopy(make_plans("pet", {"liver": "hepar"}))
     plans["duplus"]["targets"][0]["partner"] = "other"
-    with pytest.raises(PromptError, match="not the same structure"):
+    with pytest.raises(PromptError, match=r"'liver'.*None.*'other'"):
         join_plans(BASE, [member(plans, label("hepar"))])
 
 
@@ -179,5 +177,5 @@ def test_the_left_right_axis_is_the_one_that_is_known(base: int | None, new: int
 def test_two_left_right_axes_are_refused() -> None:
     plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
     plans["duplus"]["left_right_axis"], added["duplus"]["left_right_axis"] = 2, 1
-    with pytest.raises(PlansError, match="different axes"):
+    with pytest.raises(PlansError, match="left-right axis"):
         join_plans(plans, [member(added, label("GTV"))])

@@ -1,4 +1,4 @@
-"""`duplus compose` as a user meets it: what it writes, when it does nothing, and that it never leaves half of it."""
+"""`duplus compose`: its output, when it has nothing to do, and that it never leaves incomplete datasets."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from duplus_nnunet.data.composing import write as compose_write
 from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.prompt_registry import find_entry
 
-from .compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
+from ..data.compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
 
 WriteRaw = Callable[..., Path]
 
@@ -103,7 +103,7 @@ def test_a_dry_run_shows_the_table_and_writes_nothing(raw: Path, capsys: pytest.
     shown = capsys.readouterr().out
     assert re.search(r"liver +1 +5/5 +5/1", shown)
     assert re.search(r"spleen +2 +- +5/2", shown)
-    assert "note: the prompts of Dataset001_A are only drafted from its dataset.json" in shown
+    assert re.search(r"note: .*Dataset001_A .*drafted from", shown)
     assert "Nothing was written." in shown
     assert not (raw / "Dataset501_All").exists()
     assert compose("1", "2") == 0
@@ -140,7 +140,7 @@ def test_a_changed_source_is_noticed_and_replaced_on_request(
 def test_another_specification_or_other_sources_are_noticed(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compose("1", "2")
     assert "The specification differs: folds." in fail(capsys, raw, "1", "2", *specify("folds: 3"))
-    assert "It was composed of Dataset001_A, Dataset002_B; now of Dataset002_B." in fail(capsys, raw, "2")
+    assert re.search(r"Dataset001_A, Dataset002_B; now of Dataset002_B", fail(capsys, raw, "2"))
 
 
 @pytest.mark.usefixtures("sources")
@@ -149,7 +149,7 @@ def test_a_file_that_has_gone_from_the_composed_dataset_is_noticed(
 ) -> None:
     compose("1", "2")
     (raw / "Dataset501_All" / "labelsTr" / "B_b0.nii.gz").unlink()
-    assert "In it labelsTr/B_b0.nii.gz is missing." in fail(capsys, raw, "1", "2")
+    assert "labelsTr/B_b0.nii.gz is missing" in fail(capsys, raw, "1", "2")
 
 
 @pytest.mark.usefixtures("sources")
@@ -159,7 +159,7 @@ def test_edited_prompts_are_kept_beside_the_new_ones(raw: Path, capsys: pytest.C
     prompts.write_text(prompts.read_text() + "# mine\n", encoding="utf-8")
     assert compose("1", "2", "--overwrite") == 0
     assert "# mine" in (raw / "Dataset501_All" / "prompts.before.yaml").read_text()
-    assert "Your edited prompts.yaml was kept" in capsys.readouterr().out
+    assert "prompts.before.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("sources")
@@ -167,7 +167,7 @@ def test_what_was_not_composed_is_never_replaced(
     raw: Path, write_raw: WriteRaw, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_raw("Dataset501_All", {"x": 1})
-    assert "was not made by `duplus compose`" in fail(capsys, raw, "1", "2", "--overwrite")
+    assert "Dataset501_All exists" in fail(capsys, raw, "1", "2", "--overwrite")
 
 
 def test_several_channels_together_have_the_context_of_all(write_raw: WriteRaw, raw: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_failed_overwrite_leaves_the_earlier_dataset(
 ) -> None:
     compose("1", "2")
     write_raw("Dataset001_A", {"a2": 7})
-    assert "holds the value 7" in fail(capsys, raw, "1", "2", "--overwrite")
+    assert "value 7" in fail(capsys, raw, "1", "2", "--overwrite")
     assert read(raw / "Dataset501_All", "dataset.json")["numTraining"] == 10
 
 
@@ -213,7 +213,7 @@ def test_an_interruption_leaves_nothing_behind(
 @pytest.mark.usefixtures("sources")
 def test_a_folder_that_another_process_writes_is_left_alone(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / ".Dataset501_All.writing").mkdir()
-    assert "is being composed by another process" in fail(capsys, raw, "1", "2")
+    assert re.search(r"\.Dataset501_All\.writing exists.*another process", fail(capsys, raw, "1", "2"))
 
 
 def test_where_there_are_no_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`duplus demo`: its words are checked before anything is written, and its exit code tells whether the bars hold."""
+"""`duplus demo`: options are checked before anything is written, and the exit code depends on the criteria."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 
 from duplus_nnunet import cli
 from duplus_nnunet.commands import demo
-from duplus_nnunet.demo.scores import Bar
+from duplus_nnunet.demo.scores import Criterion
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--targets", "livver"], "Unknown target 'livver'. Did you mean 'liver'?"),
+        (["--targets", "livver"], "'livver'. Did you mean 'liver'?"),
         (["--training-cases", "4"], "--training-cases is 4; expected 5 or more."),
         (["--epochs", "0"], "--epochs is 0; expected 1 or more."),
     ],
@@ -28,14 +28,15 @@ def test_bad_words_end_with_a_message_and_write_nothing(
 def test_folder_with_other_files_ends_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").touch()
     assert cli.main(["demo", "--folder", str(tmp_path), "--device", "cpu"]) == 1
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert f"{tmp_path} " in (error := capsys.readouterr().err)
+    assert "--folder" in error
 
 
 @pytest.mark.parametrize(("value", "code"), [(0.9, 0), (0.7, 1)])
-def test_exit_code_says_whether_every_bar_holds(
+def test_exit_code_says_whether_every_criterion_is_met(
     value: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "_carry_out", lambda *_: [Bar("dice", value, 0.8, at_least=True)])
+    monkeypatch.setattr(demo, "_run_experiment", lambda *_: [Criterion("dice", value, 0.8, at_least=True)])
     assert cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu"]) == code
 
 
@@ -43,11 +44,11 @@ def test_exit_code_says_whether_every_bar_holds(
 def test_nnunets_folders_stay_only_when_asked_for(
     words: list[str], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_a_model(experiment: object, _: object) -> list[Bar]:
+    def leave_a_model(experiment: object, _: object) -> list[Criterion]:
         experiment.workspace.model.mkdir(parents=True)
         return []
 
-    monkeypatch.setattr(demo, "_carry_out", leave_a_model)
+    monkeypatch.setattr(demo, "_run_experiment", leave_a_model)
     cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", *words])
     assert (tmp_path / "demo" / "nnUNet_results").exists() == kept
 
@@ -55,7 +56,7 @@ def test_nnunets_folders_stay_only_when_asked_for(
 def test_a_kept_model_can_be_tried_by_the_words_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "_carry_out", lambda *_: [])
+    monkeypatch.setattr(demo, "_run_experiment", lambda *_: [])
     cli.main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu", "--keep"])
     out = capsys.readouterr().out
     assert f'nnUNet_results="{tmp_path / "demo" / "nnUNet_results"}"' in out

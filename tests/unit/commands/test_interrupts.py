@@ -1,4 +1,4 @@
-"""A command that is asked to end is interrupted, and leaves the process's own answer as it was."""
+"""SIGTERM interrupts a command, and the previous handler is restored."""
 
 import os
 import signal

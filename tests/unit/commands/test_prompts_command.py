@@ -1,4 +1,4 @@
-"""`duplus prompts` as a user meets it: words in, text and an exit code out."""
+"""`duplus prompts`: output and exit codes."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_a_dataset_goes_by_its_folder(raw: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_unknown_dataset_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("where", "502") == 1
     error = capsys.readouterr().err
-    assert "Unknown dataset '502'" in error
+    assert "'502'" in error
     assert "'Dataset501_Demo'" in error
 
 
@@ -59,17 +59,17 @@ def test_without_nnunet_raw_the_remedy_is_named(
 ) -> None:
     monkeypatch.delenv("nnUNet_raw")
     assert duplus("where", "501") == 1
-    assert "nnUNet_raw is not set. Give the raw dataset's folder" in capsys.readouterr().err
+    assert "nnUNet_raw is not set" in capsys.readouterr().err
 
 
-def test_two_datasets_of_a_name_are_told_apart(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_datasets_of_a_name_are_distinguished(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw.parent / "Dataset502_Demo").mkdir()
     write_json(raw.parent / "Dataset502_Demo", {"labels": LABELS})
     assert duplus("where", "Demo") == 1
-    assert "may be any of 'Dataset501_Demo', 'Dataset502_Demo'" in capsys.readouterr().err
+    assert "'Dataset501_Demo', 'Dataset502_Demo'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "not valid JSON"), ("[]", "expected a JSON object, found a list")])
+@pytest.mark.parametrize(("text", "said"), [("{", "JSON"), ("[]", "found a list")])
 def test_a_broken_dataset_json(raw: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "dataset.json").write_text(text, encoding="utf-8")
     assert duplus("draft", "501") == 1
@@ -94,7 +94,7 @@ def test_what_draft_wrote_checks_clean_and_wins(capsys: pytest.CaptureFixture[st
 def test_draft_never_replaces_a_file_unasked(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "prompts.yaml").write_text("mine", encoding="utf-8")
     assert duplus("draft", "501") == 1
-    assert "exists already. Edit it" in capsys.readouterr().err
+    assert "prompts.yaml exists" in capsys.readouterr().err
     assert (raw / "prompts.yaml").read_text(encoding="utf-8") == "mine"
     assert duplus("draft", "501", "--force") == 0
     assert (raw / "prompts.yaml").read_text(encoding="utf-8") != "mine"
@@ -108,7 +108,7 @@ def test_draft_can_print_or_write_elsewhere(raw: Path, tmp_path: Path, capsys: p
     assert not (raw / "prompts.yaml").exists()
 
 
-def test_draft_into_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draft_into_a_folder_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("draft", "501", "--output", "none/own.yaml") == 1
     assert "cannot be written" in capsys.readouterr().err
 
@@ -156,7 +156,7 @@ def test_check_of_a_file_compares_it_with_the_dataset_beside_it(raw: Path, capsy
     assert "no target for the label 'spleen'" in capsys.readouterr().out
 
 
-def test_check_of_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_file_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("check", "none.yaml") == 1
     assert "none.yaml:1: Cannot read this file" in capsys.readouterr().out
 
@@ -166,7 +166,7 @@ def test_check_says_whether_an_encoder_will_be_needed(raw: Path, capsys: pytest.
     assert "planning needs no text encoder" in capsys.readouterr().out
     write_json(raw, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "unheard of": 1}})
     assert duplus("check", "501") == 0
-    assert "planning needs the text encoder for them" in capsys.readouterr().out
+    assert "planning needs an encoder" in capsys.readouterr().out
 
 
 def test_list_counts_datasets_contexts_and_targets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,9 +187,9 @@ def test_list_as_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> No
 def test_show_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("show", "BTCV") == 0
     out = capsys.readouterr().out
-    assert "T1 'A computed tomography of abdomen'" in out
-    assert "spleen: T2 'A computed tomography of spleen'" in out
-    assert "mirrors into left kidney" in out
+    assert "'A computed tomography of abdomen'" in out
+    assert re.search(r"spleen: .*'A computed tomography of spleen'", out)
+    assert re.search(r"right kidney: .*: left kidney", out)
     assert "segment the spleen" not in out
 
 
@@ -200,7 +200,8 @@ def test_show_every_wording_on_request(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_show_a_raw_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("show", "501") == 0
-    assert "left kidney: T2 'A computed tomography of left kidney'; label 'kidney_left'" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"left kidney: .*'A computed tomography of left kidney'; label 'kidney_left'", out)
 
 
 def test_show_a_file(raw: Path) -> None:
@@ -217,7 +218,7 @@ def test_show_where_a_target_occurs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("show", "spleeen") == 1
-    assert "Unknown dataset or target 'spleeen'. Nearest: 'spleen'" in capsys.readouterr().err
+    assert re.search(r"'spleeen'.*: 'spleen'", capsys.readouterr().err)
 
 
 def test_similar_prints_a_table_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,19 +231,19 @@ def test_similar_prints_a_table_and_draws_it(tmp_path: Path, capsys: pytest.Capt
 
 def test_similar_names_the_pairs_that_are_too_alike(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("similar", "BTCV", "--threshold", "0.9") == 0
-    assert "too alike to steer by: 'right adrenal gland' and 'left adrenal gland'" in capsys.readouterr().out
+    assert "'right adrenal gland' and 'left adrenal gland'" in capsys.readouterr().out
 
 
 def test_similar_draws_a_long_list_without_printing_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("similar", "TotalSegmentator MR") == 0
     out = capsys.readouterr().out
-    assert "60 targets: the table is too wide to print" in out
+    assert "60 targets" in out
     assert "Wrote similar_TotalSegmentator_MR.png." in out
 
 
 def test_similar_of_an_unknown_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("similar", "BTCW") == 1
-    assert "Unknown dataset 'BTCW'. Did you mean 'BTCV'?" in capsys.readouterr().err
+    assert "'BTCW'. Did you mean 'BTCV'?" in capsys.readouterr().err
 
 
 def test_where_lists_where_files_are_looked_for(
@@ -252,7 +253,7 @@ def test_where_lists_where_files_are_looked_for(
     assert duplus("where") == 0
     out = capsys.readouterr().out
     assert f"2. folders of DUPLUS_REGISTRY: {tmp_path}" in out
-    assert "4. else a draft from dataset.json" in out
+    assert re.search(r"4\. .*dataset\.json", out)
 
 
 class FakeEncoder:
@@ -273,7 +274,7 @@ def test_embed_fills_a_store_with_a_datasets_texts(
     assert duplus("embed", "--encoder", "mine", "--pooling", "cls", "501") == 0
     out = capsys.readouterr().out
     assert len(list((tmp_path / "stores").glob("mine.cls.*.npz"))) == 1
-    assert "0 texts added to the 27 it held" in out
+    assert re.search(r"\b0 texts .*\b27\b", out)
     assert "encoder mine, pooling cls, dimension 2" in out
 
 

@@ -1,4 +1,4 @@
-"""Calls of `duplus compose` on two small sources, and what they leave behind."""
+"""Calls of `duplus compose` on two small sources, for the tests of composing."""
 
 import json
 from pathlib import Path

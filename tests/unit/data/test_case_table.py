@@ -1,4 +1,4 @@
-"""The table of cases: what is written comes back, and what contradicts itself is refused."""
+"""The table of cases is read back as written, and contradictions in it are refused."""
 
 import json
 from pathlib import Path
@@ -41,30 +41,30 @@ def test_cases_are_found_by_source_and_name() -> None:
 
 
 def test_an_unknown_case_lists_the_nearest() -> None:
-    with pytest.raises(DataError, match=r"Unknown case 'Liver_3'. Did you mean 'Liver_"):
+    with pytest.raises(DataError, match=r"'Liver_3'.*'Liver_"):
         TABLE.find("Liver_3")
 
 
 def test_a_case_of_no_source_is_refused() -> None:
-    with pytest.raises(DataError, match=r"Case 'x': Unknown source 'Livr'. Did you mean 'Liver'"):
+    with pytest.raises(DataError, match=r"'x'.*'Livr'.*'Liver'"):
         CaseTable(SOURCES, {"x": Case("Livr", "x", (), ())})
 
 
 def test_what_is_present_must_be_annotated() -> None:
-    with pytest.raises(DataError, match="Case 'x' contains 'tumor', which is not among its annotated"):
+    with pytest.raises(DataError, match=r"'x'.*'tumor'"):
         CaseTable(SOURCES, {"x": Case("Liver", "x", ("liver",), ("tumor",))})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[1]"])
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"duplus_cases.json (cannot be read|has version None)"):
+    with pytest.raises(DataError, match=r"duplus_cases\.json (cannot|has version None)"):
         read_case_table(tmp_path)
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     change(tmp_path, version=99)
-    with pytest.raises(DataError, match="has version 99, expected 1"):
+    with pytest.raises(DataError, match=r"99.*1"):
         read_case_table(tmp_path)
 
 
@@ -76,5 +76,5 @@ def test_a_key_too_many_is_named(tmp_path: Path) -> None:
 
 def test_a_contradiction_in_a_file_names_the_file(tmp_path: Path) -> None:
     change(tmp_path, sources={})
-    with pytest.raises(DataError, match=r"duplus_cases.json.*Unknown source 'Liver'"):
+    with pytest.raises(DataError, match=r"duplus_cases\.json.*'Liver'"):
         read_case_table(tmp_path)

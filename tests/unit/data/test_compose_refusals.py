@@ -1,4 +1,4 @@
-"""What `duplus compose` refuses: by name, with what to do, and with nothing left behind."""
+"""Errors of `duplus compose`, after which no files are left behind."""
 
 import json
 import re
@@ -27,28 +27,28 @@ targets: {liver: }
 @pytest.mark.usefixtures("sources")
 def test_a_number_that_is_taken_is_refused(raw: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "nnUNet_results" / "Dataset501_Other").mkdir()
-    assert re.search(r"The number 501 is taken by .*nnUNet_results/Dataset501_Other", fail(capsys, raw, "1", "2"))
+    assert re.search(r"501 .*nnUNet_results/Dataset501_Other", fail(capsys, raw, "1", "2"))
 
 
 @pytest.mark.usefixtures("sources")
-def test_an_earlier_split_of_preprocessed_data_is_told(
+def test_an_earlier_split_of_preprocessed_data_is_reported(
     raw: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_All"
     folder.mkdir()
     (folder / "splits_final.json").write_text("[]", encoding="utf-8")
-    assert "holds another split" in fail(capsys, raw, "1", "2")
+    assert "splits_final.json" in fail(capsys, raw, "1", "2")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ((), "No source was named"),
-        (("1", "3"), "Unknown dataset '3'"),
-        (("1", "A"), "The source 'Dataset001_A' is named twice"),
-        (("1", "-o", "1", "-n", "A"), "Dataset001_A cannot be both a source and what is written"),
-        (("1", "-o", "1000"), "-o is 1000; nnU-Net's numbers go from 1 to 999"),
-        (("1", "-n", "a b"), "-n is 'a b'; expected letters"),
+        (("1", "3"), "'3'"),
+        (("1", "A"), "'Dataset001_A'"),
+        (("1", "-o", "1", "-n", "A"), "Dataset001_A cannot be both"),
+        (("1", "-o", "1000"), "-o is 1000; expected"),
+        (("1", "-n", "a b"), "-n is 'a b'; expected"),
     ],
 )
 @pytest.mark.usefixtures("sources")
@@ -63,52 +63,52 @@ def test_without_nnunet_raw_the_remedy_is_named(
     raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("nnUNet_raw")
-    assert "nnUNet_raw is not set. Set it as for nnU-Net" in fail(capsys, raw, "1")
+    assert "nnUNet_raw is not set" in fail(capsys, raw, "1")
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("skip: {7: [liver]}", "`skip` of the specification: Unknown source '7'"),
-        ("targets: {1: {lung: x}}", "`targets` of the specification, Dataset001_A: Unknown target 'lung'"),
-        ("contexts: {1: a_mr}", "`contexts` of the specification, Dataset001_A: Unknown context 'a_mr'. Did you mean"),
-        ("contexts: {1: {'a[0-3]': a_ct}}", "case 'a4' fits none of the patterns 'a[0-3]'"),
-        ("patients: {patterns: {1: '(x.)'}}", "finds no patient in case 'a0' of Dataset001_A"),
-        ("patients: {shared: [[1, 2], [2, 1]]}", "names Dataset002_B twice"),
-        ("splits: none.json", "none.json cannot be read"),
-        ("space: shared", "compose.yaml:1: Unknown key 'space'"),
-        ("folds: 11", "10 patient(s) cannot be split into 11 folds"),
+        ("skip: {7: [liver]}", r"`skip`.*'7'"),
+        ("targets: {1: {lung: x}}", r"`targets`.*Dataset001_A.*'lung'"),
+        ("contexts: {1: a_mr}", r"`contexts`.*Dataset001_A.*'a_mr'.*'a_ct'"),
+        ("contexts: {1: {'a[0-3]': a_ct}}", r"case 'a4' .*'a\[0-3\]'"),
+        ("patients: {patterns: {1: '(x.)'}}", r"'\(x\.\)'.*'a0' of Dataset001_A"),
+        ("patients: {shared: [[1, 2], [2, 1]]}", r"`patients.*Dataset002_B"),
+        ("splits: none.json", r"none\.json"),
+        ("space: shared", r"compose\.yaml:1: .*'space'"),
+        ("folds: 11", r"10 patient.* 11 folds"),
     ],
 )
 @pytest.mark.usefixtures("sources")
 def test_a_specification_that_names_what_is_not_there_is_refused(
     spec: str, message: str, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in fail(capsys, raw, "1", "2", *specify(spec))
+    assert re.search(message, fail(capsys, raw, "1", "2", *specify(spec)))
 
 
 def test_an_empty_source_is_named(write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_raw("Dataset001_A", {})
-    assert "imagesTr holds no image *_0000.nii.gz, so Dataset001_A has nothing" in fail(capsys, raw, "1")
+    assert re.search(r"Dataset001_A/imagesTr .*\*_0000\.nii\.gz", fail(capsys, raw, "1"))
 
 
 @pytest.mark.usefixtures("sources")
 def test_an_image_without_label_is_named(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "Dataset001_A" / "labelsTr" / "a3.nii.gz").unlink()
-    assert "Case 'a3' of Dataset001_A has an image, but there is no" in fail(capsys, raw, "1")
+    assert re.search(r"'a3' of Dataset001_A .*labelsTr/a3\.nii\.gz", fail(capsys, raw, "1"))
 
 
 @pytest.mark.usefixtures("sources")
 def test_an_image_without_channel_number_is_named(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "Dataset001_A" / "imagesTr" / "a3.nii.gz").touch()
-    assert "a3.nii.gz has no channel number" in fail(capsys, raw, "1")
+    assert re.search(r"a3\.nii\.gz .*CASE_0000\.nii\.gz", fail(capsys, raw, "1"))
 
 
 def test_a_missing_channel_is_named(write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_raw("Dataset001_A", {"a": 1, "b": 1}, **PET_CT)
     (folder / "imagesTr" / "b_0000.nii.gz").unlink()
     assert "Case 'b' in" in (error := fail(capsys, raw, "1"))
-    assert "numbers have a gap; dataset.json declares 2 channel(s), from _0000 to _0001" in error
+    assert re.search(r"gap.* 2 channel.*_0000 .*_0001", error)
 
 
 @pytest.mark.usefixtures("sources")
@@ -117,7 +117,7 @@ def test_a_value_without_a_label_names_case_and_value(
 ) -> None:
     write_raw("Dataset001_A", {"a2": 7})
     error = fail(capsys, raw, "1", "2")
-    assert re.search(r"Case 'a2' of Dataset001_A: .*a2.nii.gz holds the value 7, .*expected 0, 1\.", error)
+    assert re.search(r"'a2' of Dataset001_A: .*a2\.nii\.gz .*value 7, .*expected 0, 1\.", error)
 
 
 @pytest.mark.usefixtures("sources")
@@ -127,7 +127,7 @@ def test_a_label_on_another_grid_names_the_case(raw: Path, capsys: pytest.Captur
     image.SetOrigin((0.0, 0.0, 0.0))
     SimpleITK.WriteImage(image, file)
     error = fail(capsys, raw, "1", "2")
-    assert re.search(r"Case 'a2' of Dataset001_A: .* lie on different grids: size .*origin \(-11, 3.5, 40.25\)", error)
+    assert re.search(r"'a2' of Dataset001_A: .*origin \(-11, 3\.5, 40\.25\)", error)
 
 
 @pytest.mark.parametrize("part", ["labelsTr/a2.nii.gz", "imagesTr/a2_0000.nii.gz"])
@@ -145,7 +145,7 @@ def test_a_label_map_of_fractions_is_refused(
     write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_raw("Dataset001_A", {f"a{i}": np.full((4, 5, 6), 0.5, np.float32) for i in range(5)})
-    assert "holds the value 0.5; expected whole numbers" in fail(capsys, raw, "1")
+    assert re.search(r"a\d\.nii\.gz .*0\.5; expected", fail(capsys, raw, "1"))
 
 
 def test_sources_of_different_channels_say_how_to_split(
@@ -154,7 +154,7 @@ def test_sources_of_different_channels_say_how_to_split(
     write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)})
     write_raw("Dataset221_AutoPET", {f"p{i}": 1 for i in range(5)}, **PET_CT)
     error = fail(capsys, raw, "1", "221")
-    assert "the sources have: A: CT; AutoPET: CT, PET." in error
+    assert "A: CT; AutoPET: CT, PET." in error
     assert "`split_channels: [Dataset221_AutoPET]`" in error
     assert compose("1", "221", *specify("split_channels: [Dataset221_AutoPET]")) == 0
     table = read_case_table(raw / "Dataset501_All")
@@ -170,14 +170,14 @@ def test_sources_of_different_channels_say_how_to_split(
     assert patients == {"AutoPET/p0"}
 
 
-def test_channels_of_one_name_are_told_apart_by_number(
+def test_channels_of_one_name_are_distinguished_by_number(
     write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_raw(
         "Dataset221_AutoPET", {f"p{i}": 1 for i in range(5)}, **{**PET_CT, "channel_names": {"0": "CT", "1": "CT"}}
     )
     error = fail(capsys, raw, "221", *specify("split_channels: true"))
-    assert "Two channels of Dataset221_AutoPET, 'CT', 'CT', would have the context 'autopet_ct'" in error
+    assert re.search(r"Dataset221_AutoPET, 'CT', 'CT', .*'autopet_ct'", error)
     spec = "split_channels: true\ncontexts: {AutoPET: {0: autopet_ct, 1: autopet_pet}}"
     assert compose("221", *specify(spec)) == 0
 
@@ -187,7 +187,7 @@ def test_a_source_of_several_contexts_asks_which(
 ) -> None:
     cases = {f"{kind}{i}": 1 for i in range(5) for kind in ("ct", "mr")}
     write_raw("Dataset001_A", cases, channel_names={"0": "image"}, prompts=TWO_CONTEXTS)
-    assert "Dataset001_A may be any of the contexts 'belly_ct', 'belly_mr'" in fail(capsys, raw, "1")
+    assert re.search(r"Dataset001_A .*'belly_ct', 'belly_mr'", fail(capsys, raw, "1"))
     assert compose("1", *specify("contexts: {1: {^ct: belly_ct, ^mr: belly_mr}}")) == 0
     table = read_case_table(raw / "Dataset501_All")
     assert table is not None
@@ -198,7 +198,7 @@ def test_two_cases_of_one_name_are_refused(write_raw: WriteRaw, raw: Path, capsy
     write_raw("Dataset001_A", {"x_1": 1})
     write_raw("Dataset002_A_x", {"1": 1})
     error = fail(capsys, raw, "1", "2")
-    assert "Two cases would be called 'A_x_1': '1' of Dataset002_A_x and 'x_1' of Dataset001_A" in error
+    assert "'A_x_1': '1' of Dataset002_A_x and 'x_1' of Dataset001_A" in error
 
 
 def test_two_sources_of_one_name_are_refused(
@@ -207,7 +207,7 @@ def test_two_sources_of_one_name_are_refused(
     write_raw("Dataset001_A", {f"x{i}": 1 for i in range(5)})
     write_raw("Dataset002_A", {f"y{i}": 1 for i in range(5)})
     error = fail(capsys, raw, "1", "2")
-    assert "would both be called 'A'. Give one another name in the specification: `names: {Dataset002_A: AB}`" in error
+    assert re.search(r"'A'.*`names: \{Dataset002_A: AB\}`", error)
     assert compose("1", "2", *specify("names: {2: AB}")) == 0
 
 
@@ -217,7 +217,8 @@ def test_equal_case_names_ask_whether_they_are_the_same_people(
     for name in ("Dataset001_A", "Dataset002_B"):
         write_raw(name, {f"p{i}": 1 for i in range(5)})
     error = fail(capsys, raw, "1", "2")
-    assert "`patients: {shared: [[Dataset001_A, Dataset002_B]]}` if so, `patients: {shared: false}` if not" in error
+    assert "`patients: {shared: [[Dataset001_A, Dataset002_B]]}`" in error
+    assert "`patients: {shared: false}`" in error
     assert compose("1", "2", *specify("patients: {shared: false}")) == 0
     table = read_case_table(raw / "Dataset501_All")
     assert table is not None
@@ -237,16 +238,17 @@ def test_a_patient_in_training_and_test_images_is_refused(
     write_raw("Dataset002_B", {f"q{i}_y": 1 for i in range(5)}, tests={"p3_y": 1})
     spec = specify("patients: {shared: [[1, 2]], patterns: {1: '(.*)_', 2: '(?P<patient>.*)_'}}")
     error = fail(capsys, raw, "1", "2", *spec)
-    assert "The patient 'A+B/p3' is in the training images of Dataset001_A (case 'p3_x') and in the test" in error
+    assert re.search(r"'A\+B/p3' .*Dataset001_A \(case 'p3_x'\) .*Dataset002_B \(case 'p3_y'\)", error)
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_split_of_ones_own_with_a_patient_on_both_sides_is_refused(
+def test_a_split_of_the_user_with_a_patient_on_both_sides_is_refused(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine.json").write_text(json.dumps([{"train": ["A_a0"], "val": ["A_a1"]}]), encoding="utf-8")
     spec = "splits: mine.json\npatients: {patterns: {1: '(a)'}}"
-    assert "the patient 'A/a' is in train (case 'A_a0') and in val" in fail(capsys, raw, "1", "2", *specify(spec))
+    error = fail(capsys, raw, "1", "2", *specify(spec))
+    assert re.search(r"'A/a' is in train \(case 'A_a0'\) and in val \(case 'A_a1'\)", error)
     assert compose("1", "2", *specify("splits: mine.json")) == 0
     assert read(raw / "Dataset501_All", "splits_final.json") == [{"train": ["A_a0"], "val": ["A_a1"]}]
 
@@ -256,7 +258,7 @@ def test_a_target_that_is_annotated_nowhere_is_refused(
 ) -> None:
     write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)}, labels=ORGANS, prompts=NOT_DRAWN)
     error = fail(capsys, raw, "1")
-    assert "The target 'spleen' is annotated in no training case" in error
+    assert "'spleen'" in error
     assert "`skip: {Dataset001_A: [spleen]}`" in error
     assert compose("1", *specify("skip: {Dataset001_A: [spleen]}")) == 0
 
@@ -268,7 +270,7 @@ def test_too_many_labels_for_the_reorienting_reader_are_refused(
     write_raw("Dataset001_A", {f"a{i}": 1 for i in range(5)}, labels=labels)
     write_raw("Dataset002_B", {f"b{i}": 1 for i in range(5)}, labels=labels, direction=LEFT_HANDED)
     error = fail(capsys, raw, "1", "2")
-    assert "it writes at most 254 label values, but there are 255" in error
+    assert re.search(r"254 .*255", error)
 
 
 def test_files_of_different_endings_are_refused(
@@ -278,10 +280,10 @@ def test_files_of_different_endings_are_refused(
     folder = write_raw("Dataset002_B", {"b": 1}, file_ending=".nrrd")
     for file in folder.glob("*/*.nii.gz"):
         shutil.move(file, str(file).replace(".nii.gz", ".nrrd"))
-    assert "the sources have Dataset001_A: '.nii.gz', Dataset002_B: '.nrrd'" in fail(capsys, raw, "1", "2")
+    assert "Dataset001_A: '.nii.gz', Dataset002_B: '.nrrd'" in fail(capsys, raw, "1", "2")
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_composed_dataset_is_no_source(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_composed_dataset_is_not_a_source(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compose("1", "2")
-    assert "Dataset501_All was composed itself" in fail(capsys, raw, "-o", "502", "501")
+    assert "Dataset501_All" in fail(capsys, raw, "-o", "502", "501")

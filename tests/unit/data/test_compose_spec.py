@@ -1,4 +1,4 @@
-"""A specification for composing: what may stand in it, and how a mistake is told."""
+"""The specification of a composed dataset, and the errors in it."""
 
 from pathlib import Path
 
@@ -49,30 +49,30 @@ def test_a_number_with_leading_zeros_is_not_octal(tmp_path: Path) -> None:
     assert list(spec.skip) == ["050"]
 
 
-def test_a_split_of_ones_own_is_named(tmp_path: Path) -> None:
+def test_a_split_of_the_user_is_named(tmp_path: Path) -> None:
     assert read(tmp_path, "splits: mine.json\n").splits == "mine.json"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("spacings: shared", r"compose.yaml:1: Unknown key 'spacings'. Did you mean one of: spacing,"),
-        ("folds: 5\npatients: {pattern: {}}", r"compose.yaml:2: Unknown key 'pattern'. .*: patterns, shared\?"),
+        ("spacings: shared", r"compose.yaml:1: .*'spacings'.*: spacing,"),
+        ("folds: 5\npatients: {pattern: {}}", r"compose.yaml:2: .*'pattern'.*: patterns, shared"),
         ("spacing: mine", r"compose.yaml:1: spacing: .*'context' or 'shared'; found 'mine'"),
         ("folds: 1", r"folds: .*greater than or equal to 2; found 1"),
         ("folds: five", r"folds: .*integer; found 'five'"),
-        ("seed: 3\nsplits: a.json", r"compose.yaml:2: `splits` names a file, so"),
+        ("seed: 3\nsplits: a.json", r"compose.yaml:2: `splits` .*`folds`.*`seed`"),
         ("names: {60: 'a b'}", r"names -> 60: .*found 'a b'"),
-        ("patients: {patterns: {60: 'STS'}}", r"patients -> patterns -> 60: 'STS' has 0 groups"),
-        ("patients: {patterns: {60: '('}}", r"'\(' is no regular expression"),
+        ("patients: {patterns: {60: 'STS'}}", r"patients -> patterns -> 60: 'STS' .*0 groups"),
+        ("patients: {patterns: {60: '('}}", r"patients -> patterns -> 60: '\(' .*regular expression"),
         ("contexts: {60: 5}", r"contexts -> 60: .*found 5"),
         ("skip: {60: Larynx}", r"skip -> 60: .*list; found 'Larynx'"),
-        ("- 4", r"Expected a mapping with some of the keys names, targets"),
-        ("a: [", r"Not valid YAML"),
-        ("folds: 3\nfolds: 4", r"compose.yaml:2: The key 'folds' stands twice"),
+        ("- 4", r"compose.yaml:1: .*mapping .*names, targets"),
+        ("a: [", r"compose.yaml:\d: .*YAML"),
+        ("folds: 3\nfolds: 4", r"compose.yaml:2: .*'folds' .*line 1"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, text)
 
@@ -83,6 +83,6 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.yaml:1: Cannot read this file"):
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.yaml:1: "):
         read_spec(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""Phantoms: known truth, anatomies that differ, sides that are right, and a dataset nnU-Net can read."""
+"""Phantoms: known truth, different anatomies, correct sides, and a dataset that nnU-Net can read."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,11 @@ import pytest
 from scipy.ndimage import binary_erosion
 
 from duplus_nnunet.data.anatomy import LABELS, Anatomy, Solid, draw_anatomy, measure_depth, mirror, rotation
-from duplus_nnunet.data.phantom import Phantom, make_phantom, scan_anatomy, write_phantom_dataset
+from duplus_nnunet.data.phantom import Phantom, make_phantom, scan_anatomy
 from duplus_nnunet.data.scans import CT, MR, PET, Scan
 from duplus_nnunet.errors import DataError
+
+from ...phantom_dataset import write_phantom_dataset
 
 SMALL = replace(CT, shape=(24, 24, 20), spacing=(11.0, 11.0, 11.0))
 IDEAL = {"noise": 0.0, "grain": 0.0, "shading": 0.0, "gain": 1.0}
@@ -170,7 +172,7 @@ def test_kidneys_have_one_distribution_of_intensities(scan: Scan) -> None:
 
 
 @pytest.mark.parametrize("scan", [CT, MR, PET], ids=lambda scan: scan.channel)
-def test_kidneys_are_told_apart_by_their_side_only(scan: Scan) -> None:
+def test_kidneys_are_distinguished_by_their_side_only(scan: Scan) -> None:
     drawn = replace(draw_anatomy(np.random.default_rng(0)), bends=())
     other = {"left kidney": "right kidney", "right kidney": "left kidney"}
     turned = [replace(mirror(solid), tissue=other.get(solid.tissue, solid.tissue)) for solid in drawn.solids]

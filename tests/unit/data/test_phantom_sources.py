@@ -1,4 +1,4 @@
-"""Three phantom datasets: labels of their own that the registry unites, a stomach left out, the whole truth beside."""
+"""The three phantom datasets: labels that the registry merges, missing annotations, and complete label maps."""
 
 import hashlib
 import json

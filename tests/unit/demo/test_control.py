@@ -1,4 +1,4 @@
-"""The controls: every target, or every context, gets another's embeddings, and nothing else changes."""
+"""The controls exchange the embeddings of targets or contexts, and change nothing else."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from duplus_nnunet.demo.control import copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import PLANS_VERSION
+from duplus_nnunet.plans_section import PLANS_VERSION
 
 NAMES = ["liver", "left kidney", "right kidney"]
 
@@ -85,12 +85,12 @@ def test_contexts_are_exchanged_and_targets_stay() -> None:
 def test_one_context_cannot_be_exchanged() -> None:
     plans = make_plans()
     del plans["duplus"]["contexts"]["MR"]
-    with pytest.raises(PlansError, match=r"the contexts \['CT'\]; .* two or more"):
+    with pytest.raises(PlansError, match=r"contexts \['CT'\]"):
         exchange_contexts(plans)
 
 
 def test_one_target_cannot_be_exchanged() -> None:
-    with pytest.raises(PlansError, match="two or more"):
+    with pytest.raises(PlansError, match="targets"):
         exchange_targets(make_plans(["liver"]), "CT")
 
 

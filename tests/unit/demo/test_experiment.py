@@ -1,4 +1,4 @@
-"""The demonstration's steps: which commands are run, with which words, and what lies ready for them."""
+"""The steps of the demonstration: the commands, their options and their inputs."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ class Recorder:
         self.calls.append(list(words))
         return 0.0
 
-    def run_side_by_side(self, calls: list[list[str]]) -> None:
+    def run_in_parallel(self, calls: list[list[str]]) -> None:
         self.calls.extend(list(words) for words in calls)
 
 

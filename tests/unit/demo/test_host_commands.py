@@ -1,4 +1,4 @@
-"""nnU-Net's commands are run to their end, logged, and their failure is told with the end of the log."""
+"""nnU-Net's commands are run and logged, and their failure is reported with the end of the log."""
 
 import io
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.demo.console import Console
+from duplus_nnunet.commands.demo import Console
 from duplus_nnunet.demo.host_commands import HostCommands, find_command, read_progress
 from duplus_nnunet.errors import HostError
 
@@ -52,7 +52,7 @@ def test_side_by_side_the_lines_of_each_command_stand_together_in_the_log(
 ) -> None:
     words = "import time; print({0}); time.sleep(0.2); print({0})"
     calls = [["python", "-c", words.format(number)] for number in range(4)]
-    replace(runner[0], at_once=2).run_side_by_side(calls)
+    replace(runner[0], at_once=2).run_in_parallel(calls)
     printed = [line for line in runner[0].log.read_text().splitlines() if line.isdigit()]
     assert sorted(printed) == sorted("0123" * 2)
     assert printed[::2] == printed[1::2]
@@ -63,7 +63,7 @@ def test_after_a_failure_no_further_command_is_begun(runner: tuple[HostCommands,
     wait = ["python", "-c", "import time; time.sleep(1)"]
     late = ["python", "-c", f"open({str(tmp_path / 'late')!r}, 'w')"]
     with pytest.raises(HostError, match="exit code 3"):
-        replace(runner[0], at_once=2).run_side_by_side([wait, fail, *[wait] * 4, late])
+        replace(runner[0], at_once=2).run_in_parallel([wait, fail, *[wait] * 4, late])
     assert "out of memory" in runner[0].log.read_text()
     assert not (tmp_path / "late").exists()
 
@@ -78,7 +78,7 @@ def test_an_interrupt_ends_the_commands_side_by_side(
     commands = replace(runner[0], at_once=2)
     monkeypatch.setattr("duplus_nnunet.demo.host_commands.wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        commands.run_side_by_side([["python", "-c", "import time; time.sleep(600)"]] * 3)
+        commands.run_in_parallel([["python", "-c", "import time; time.sleep(600)"]] * 3)
     assert commands.log.read_text().count("$ python") <= 2
 
 
@@ -102,7 +102,7 @@ def test_nnunets_command_is_found_beside_this_python() -> None:
 
 
 def test_missing_command_is_named_with_the_remedy() -> None:
-    with pytest.raises(HostError, match=r"'nnUNetv2_nothing' was found neither in .*duplus doctor"):
+    with pytest.raises(HostError, match=r"'nnUNetv2_nothing' .*duplus doctor"):
         find_command("nnUNetv2_nothing")
 
 
@@ -122,12 +122,12 @@ def test_steps_are_counted_with_the_time() -> None:
 def test_moving_line_is_erased_before_the_next_one() -> None:
     stream = Terminal()
     console = Console(stream, steps=1)
-    console.show("epoch 1")
-    console.say("done")
+    console.update("epoch 1")
+    console.print("done")
     assert stream.getvalue() == "[ 0:00]   epoch 1\r\x1b[Kdone\n"
 
 
 def test_there_is_no_moving_line_in_a_file() -> None:
     stream = io.StringIO()
-    Console(stream, steps=1).show("epoch 1")
+    Console(stream, steps=1).update("epoch 1")
     assert stream.getvalue() == ""

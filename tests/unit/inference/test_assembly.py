@@ -17,7 +17,6 @@ from duplus_nnunet.inference.assembly import (
     Assembly,
     Memory,
     Rule,
-    assemble,
     choose_group,
     estimate_memory,
     read_rule,
@@ -117,7 +116,10 @@ def ask(manager: DuPLUSLabelManager) -> list[tuple[str, str]]:
 
 def run(case: Case, logits: torch.Tensor, manager: Any, floor: float = 0.0, group: int | None = None) -> Any:
     groups = torch.split(logits, group or len(logits))
-    return assemble(groups, case.make_resampler(), read_rule(manager), ask(manager), floor)
+    assembly = Assembly(case.make_resampler(), read_rule(manager), ask(manager), floor)
+    for group in groups:
+        assembly.add(group)
+    return assembly.finish()
 
 
 def find_clear(stock: np.ndarray[Any, Any], exclusive: bool) -> np.ndarray[Any, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.errors import EncoderError, PromptError
 from duplus_nnunet.inference import free_text
-from duplus_nnunet.inference.binding import apply_selection
+from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.free_text import describe_reading, find_free_value, find_known, read_texts
+from duplus_nnunet.inference.model import LoadedModel, ModelRecord
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
+from duplus_nnunet.reporting.presence import PresenceCalibration
 
 E = 6
 CT, MR = "computed tomography", "magnetic resonance imaging"
@@ -95,27 +96,27 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_text_by_which_a_target_goes_is_that_target(
     plans: dict[str, Any], encoded: list[str], text: str, name: str
 ) -> None:
-    reading = read_texts(plans, LABELS, "ct", [text])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", [text])
     assert list(reading.known.values()) == [name]
     assert not reading.new
     assert not encoded
 
 
 def test_a_new_text_is_encoded_as_typed_beside_its_bare_name(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(plans, LABELS, "ct", [NEW]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", [NEW]).new
     assert (target.text, target.sentence, target.name) == (NEW, NEW, "renal pelvis")
     assert encoded == [NEW, "renal pelvis"]
 
 
 def test_a_name_alone_is_put_into_the_contexts_sentence(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(plans, LABELS, "mr", ["the renal pelvis"]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "mr", ["the renal pelvis"]).new
     assert (target.sentence, target.name) == (f"A {MR} of renal pelvis", "renal pelvis")
     assert encoded == [target.sentence, target.name]
 
 
 def test_a_sentence_of_no_known_wording_stands_for_both(plans: dict[str, Any], encoded: list[str]) -> None:
     text = "on computed tomography: renal pelvis"
-    (target,) = read_texts(plans, LABELS, "ct", [text]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", [text]).new
     assert (target.sentence, target.name) == (text, text)
     assert encoded == [text]
 
@@ -123,18 +124,18 @@ def test_a_sentence_of_no_known_wording_stands_for_both(plans: dict[str, Any], e
 def test_new_label_values_follow_the_largest_one_the_ignore_label_included(
     plans: dict[str, Any], encoded: list[str]
 ) -> None:
-    reading = read_texts(plans, LABELS, "ct", ["ureter", "liver", "renal pelvis", "URETER"])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", ["ureter", "liver", "renal pelvis", "URETER"])
     assert [(target.text, target.value) for target in reading.new] == [("ureter", 4), ("renal pelvis", 5)]
     assert find_free_value({"background": 0, "whole": [1, 7], "core": 2}) == 8
 
 
 def test_two_texts_that_are_encoded_alike_are_one_target(plans: dict[str, Any], encoded: list[str]) -> None:
-    reading = read_texts(plans, LABELS, "ct", ["ureter", "A computed tomography of ureter"])
+    reading = read_texts(PromptBank(plans), LABELS, "ct", ["ureter", "A computed tomography of ureter"])
     assert [target.text for target in reading.new] == ["ureter"]
 
 
 def test_nearest_known_targets_come_first(plans: dict[str, Any], encoded: list[str]) -> None:
-    (target,) = read_texts(plans, LABELS, "ct", ["ureter"]).new
+    (target,) = read_texts(PromptBank(plans), LABELS, "ct", ["ureter"]).new
     names, cosines = zip(*target.nearest, strict=True)
     assert sorted(names) == ["left kidney", "liver"]
     assert list(cosines) == sorted(cosines, reverse=True)
@@ -147,13 +148,13 @@ def test_nearest_known_targets_come_first(plans: dict[str, Any], encoded: list[s
 @pytest.mark.parametrize("text", ["", "  ", "-", "..."])
 def test_an_empty_text_is_refused(plans: dict[str, Any], text: str) -> None:
     with pytest.raises(PromptError, match=r"2 of 2.*--prompt"):
-        read_texts(plans, LABELS, "ct", ["ureter", text])
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter", text])
 
 
 @pytest.mark.parametrize("text", ["background", "Ignore"])
 def test_words_that_nnunet_keeps_for_itself_are_refused(plans: dict[str, Any], text: str) -> None:
-    with pytest.raises(PromptError, match=f"'{text}'.*dataset.json"):
-        read_texts(plans, LABELS, "ct", [text])
+    with pytest.raises(PromptError, match=f"(?i){text}.*dataset.json"):
+        read_texts(PromptBank(plans), LABELS, "ct", [text])
 
 
 def test_a_text_that_may_mean_two_targets_is_refused(plans: dict[str, Any]) -> None:
@@ -175,7 +176,7 @@ def test_the_contexts_own_wording_wins_over_that_of_another(plans: dict[str, Any
 
 def test_a_label_value_that_nnunet_cannot_hold_is_refused(plans: dict[str, Any], encoded: list[str]) -> None:
     with pytest.raises(PromptError, match="32768"):
-        read_texts(plans, {**LABELS, "last": 32767}, "ct", ["ureter"])
+        read_texts(PromptBank(plans), {**LABELS, "last": 32767}, "ct", ["ureter"])
 
 
 def test_without_the_models_own_encoder_the_remedy_is_said(
@@ -183,100 +184,95 @@ def test_without_the_models_own_encoder_the_remedy_is_said(
 ) -> None:
     monkeypatch.setenv("DUPLUS_EMBEDDINGS", str(tmp_path))
     plans["duplus"]["encoder"]["name"] = "./moved"
-    with pytest.raises(EncoderError, match=r"(?s)'ureter'.*'\./moved'.*--encoder"):
-        read_texts(plans, LABELS, "ct", ["ureter"])
+    with pytest.raises(EncoderError, match=r"(?s).*'ureter'.*'./moved'.*--encoder"):
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter"])
 
 
 def test_plans_that_name_no_encoder_are_refused(plans: dict[str, Any]) -> None:
     del plans["duplus"]["encoder"]
     with pytest.raises(EncoderError, match="name, pooling, sha256, dimension"):
-        read_texts(plans, LABELS, "ct", ["ureter"])
+        read_texts(PromptBank(plans), LABELS, "ct", ["ureter"])
 
 
 def test_what_became_of_each_text_is_said(plans: dict[str, Any], encoded: list[str]) -> None:
-    said = describe_reading(read_texts(plans, LABELS, "ct", ["hepar", NEW]), {"liver": 1, "left kidney": 2})
+    said = describe_reading(read_texts(PromptBank(plans), LABELS, "ct", ["hepar", NEW]), {"liver": 1, "left kidney": 2})
     assert "'hepar' is the known target 'liver' (label value 1)." in said
     assert f"{NEW!r} was not seen in training; its label value is 4." in said
     assert "nearest known targets" in said
 
 
-def make_predictor(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Any:
-    bound: list[Any] = []
+def ask(plans: dict[str, Any], selection: Selection, dataset_json: dict[str, Any] | None = None) -> BoundModel:
+    """Bind a model of these plans, without a network, to a selection."""
+    plans = {**plans, "label_manager": "DuPLUSLabelManager"}
+    configuration = ConfigurationManager({"architecture": {}, "spacing": [1.0, 1.0, 1.0]})
+    record = ModelRecord("MODEL", ("0",), {}, {})
+    calibration = PresenceCalibration({}, ())
+    labels = dataset_json or {"labels": LABELS}
+    predictor: Any = None
+    model = LoadedModel(predictor, PlansManager(plans), configuration, labels, PromptBank(plans), record, calibration)
+    return bind(model, selection)
 
-    return SimpleNamespace(
-        plans_manager=PlansManager({**plans, "label_manager": "DuPLUSLabelManager"}),
-        configuration_manager=ConfigurationManager({"architecture": {}, "spacing": [1.0, 1.0, 1.0]}),
-        network=SimpleNamespace(bind=bound.append),
-        dataset_json=dataset_json,
-        label_manager=None,
-        bound=bound,
-    )
+
+def make_label_manager(bound: BoundModel) -> Any:
+    return bound.model.plans.get_label_manager(bound.declare_all())
 
 
 def test_texts_are_bound_after_the_targets_asked_for(plans: dict[str, Any], encoded: list[str]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("kidney_l",), "ct", (NEW, "left kidney")))
-    assert predictor.dataset_json["labels"] == {"background": 0, "kidney_l": 2, NEW: 4}
-    assert predictor.label_manager.num_segmentation_heads == 2
-    prompts = predictor.bound[-1]
+    bound = ask(plans, Selection(("kidney_l",), "ct", (NEW, "left kidney")))
+    assert bound.declare_all()["labels"] == {"background": 0, "kidney_l": 2, NEW: 4}
+    assert make_label_manager(bound).num_segmentation_heads == 2
+    prompts = bound.first.prompts
     assert prompts.targets.shape == (2, 2 * E)
     np.testing.assert_allclose(prompts.targets[1], np.r_[vector_of(NEW), vector_of("renal pelvis")], atol=1e-3)
     assert NEW not in plans["duplus"]["embeddings"]
 
 
 def test_a_text_of_neither_side_is_the_same_in_a_mirror_image(plans: dict[str, Any], encoded: list[str]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("liver",), "ct", (NEW,)))
-    prompts = predictor.bound[-1]
+    bound = ask(plans, Selection(("liver",), "ct", (NEW,)))
+    prompts = bound.first.prompts
     assert prompts.mirrored is not None
     assert bool((prompts.mirrored.targets == prompts.targets).all())
 
 
 def test_a_text_alone_is_predicted_alone(plans: dict[str, Any], encoded: list[str]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(prompts=(NEW,), context="ct"))
-    assert predictor.dataset_json["labels"] == {"background": 0, NEW: 4}
+    bound = ask(plans, Selection(prompts=(NEW,), context="ct"))
+    assert bound.declare_all()["labels"] == {"background": 0, NEW: 4}
 
 
 def test_without_a_selection_all_targets_are_bound(plans: dict[str, Any]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(context="ct"))
-    assert predictor.dataset_json["labels"] == {"background": 0, "liver": 1, "kidney_l": 2}
+    bound = ask(plans, Selection(context="ct"))
+    assert bound.declare_all()["labels"] == {"background": 0, "liver": 1, "kidney_l": 2}
 
 
 def test_an_unknown_target_is_told_of_free_text(plans: dict[str, Any]) -> None:
     with pytest.raises(PromptError, match=r"(?s)'ureter'.*--prompt"):
-        apply_selection(make_predictor(plans, {"labels": LABELS}), Selection(("ureter",), "ct"))
+        ask(plans, Selection(("ureter",), "ct"))
 
 
 def test_a_known_text_is_bound_as_the_target_itself(plans: dict[str, Any]) -> None:
-    first, second = (make_predictor(plans, {"labels": LABELS}) for _ in range(2))
-    apply_selection(first, Selection(("liver",), "ct"))
-    apply_selection(second, Selection((), "ct", ("outline of the liver on computed tomography",)))
-    assert first.dataset_json == second.dataset_json
-    assert bool((first.bound[0].targets == second.bound[0].targets).all())
+    first = ask(plans, Selection(("liver",), "ct"))
+    second = ask(plans, Selection((), "ct", ("outline of the liver on computed tomography",)))
+    assert first.declare_all() == second.declare_all()
+    assert bool((first.first.prompts.targets == second.first.prompts.targets).all())
 
 
 def test_a_new_target_competes_with_the_others_by_probability(plans: dict[str, Any], encoded: list[str]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("liver",), "ct", (NEW,)))
+    bound = ask(plans, Selection(("liver",), "ct", (NEW,)))
     logits = np.array([[2.0, 1.0, -1.0], [1.0, 2.0, -2.0]], dtype=np.float32).reshape(2, 1, 1, 3)
-    assert predictor.label_manager.convert_logits_to_segmentation(logits).ravel().tolist() == [1, 4, 0]
+    assert make_label_manager(bound).convert_logits_to_segmentation(logits).ravel().tolist() == [1, 4, 0]
 
 
 def test_where_regions_overlap_a_new_target_is_written_last(plans: dict[str, Any], encoded: list[str]) -> None:
     labels = {"background": 0, "liver": [1, 2], "kidney_l": 2}
-    predictor = make_predictor(plans, {"labels": labels, "regions_class_order": [1, 2]})
-    apply_selection(predictor, Selection(("kidney_l",), "ct", (NEW,)))
-    assert predictor.dataset_json["regions_class_order"] == [2, 3]
+    bound = ask(plans, Selection(("kidney_l",), "ct", (NEW,)), {"labels": labels, "regions_class_order": [1, 2]})
+    assert bound.declare_all()["regions_class_order"] == [2, 3]
     probabilities = np.full((2, 1, 1, 1), 0.9, dtype=np.float32)
-    assert predictor.label_manager.convert_probabilities_to_segmentation(probabilities).item() == 3
+    assert make_label_manager(bound).convert_probabilities_to_segmentation(probabilities).item() == 3
 
 
 def test_the_legend_gives_each_value_its_text(plans: dict[str, Any], encoded: list[str]) -> None:
-    predictor = make_predictor(plans, {"labels": LABELS})
-    apply_selection(predictor, Selection(("liver",), "MR", (NEW,)))
-    legend = predictor.dataset_json["duplus"]
+    bound = ask(plans, Selection(("liver",), "MR", (NEW,)))
+    legend = bound.declare_all()["duplus"]
     assert (legend["context"], legend["context_prompt"]) == ("mr", f"A {MR} of abdomen")
     assert legend["legend"] == {"1": "liver", "4": NEW}
     assert legend["not_seen_in_training"][NEW]["name"] == "renal pelvis"
@@ -286,7 +282,7 @@ def test_a_new_text_is_refused_where_the_encoder_learned_with_the_network(
     plans: dict[str, Any], encoded: list[str]
 ) -> None:
     plans["duplus"]["settings"] = {"text_adapter": {"enabled": True}}
-    assert read_texts(plans, LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
+    assert read_texts(PromptBank(plans), LABELS, "ct", ["hepar"]).known == {"hepar": "liver"}
     with pytest.raises(EncoderError, match=rf"(?s){NEW}.*settings\.text_adapter.*--list-targets"):
-        read_texts(plans, LABELS, "ct", [NEW])
+        read_texts(PromptBank(plans), LABELS, "ct", [NEW])
     assert not encoded

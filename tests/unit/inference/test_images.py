@@ -2,7 +2,6 @@
 
 import gzip
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.images import check_finite, check_source, check_whole, patch_checks
+from duplus_nnunet.inference.images import check_finite, check_source, check_whole
 
 DATASET_JSON = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
@@ -74,26 +73,3 @@ def test_a_voxel_that_is_no_number_is_told(wrong: float) -> None:
     image[0, 1, 1, 1] = wrong
     with pytest.raises(DataError, match=r"\b1\b.*\b24\b"):
         check_finite(image)
-
-
-class Predictor:
-    """Stands in for nnU-Net's."""
-
-    def __init__(self, plans: dict[str, Any]) -> None:
-        self.plans_manager, self.dataset_json = type("Manager", (), {"plans": plans}), DATASET_JSON
-
-    def initialize_from_trained_model_folder(self, folder: str) -> None:
-        raise NotImplementedError
-
-    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        return data
-
-
-def test_checks_come_before_nnunet_for_our_models_only() -> None:
-    patched = type("Patched", (Predictor,), dict(vars(Predictor)))
-    patch_checks(patched)
-    nan = torch.tensor(float("nan"))
-    stock, ours = patched({}), patched({"duplus": {}})
-    assert stock.predict_logits_from_preprocessed_data(nan) is nan
-    with pytest.raises(DataError, match="NaN"):
-        ours.predict_logits_from_preprocessed_data(nan)

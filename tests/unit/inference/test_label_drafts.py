@@ -1,6 +1,7 @@
 """Predicted label files: put where there are none, in the dataset's own values, recorded, never over another."""
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.inference import label_drafts
+from duplus_nnunet.inference.folder_prediction import PredictionCall
 from duplus_nnunet.inference.label_drafts import draft_labels
 from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted, read_predicted
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
@@ -34,17 +36,17 @@ def read(file: Path) -> list[int]:
     return [int(value) for value in SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))).ravel()]
 
 
-class Predictor:
-    """What drafting asks of nnU-Net's predictor; it finds a voxel of each label."""
+CHECKPOINTS = {"fold_0/checkpoint_final.pth": "0" * 64}
 
-    duplus_model = SimpleNamespace(checkpoints={"fold_0/checkpoint_final.pth": "0" * 64})
-    plans_manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO)
 
-    def predict_from_files(self, files: list[list[str]], outputs: list[str], *_: Any) -> None:
-        for own, output in zip(files, outputs, strict=True):
-            if "bad" in own[0]:
-                raise DataError("1 of 3 cases failed")
-            write(Path(output + ".nii.gz"), [0, 1, 2, 3])
+def predict(bound: Any, call: PredictionCall) -> None:
+    """Stand in for the prediction of files; it finds a voxel of each label."""
+    assert isinstance(call.output, list)
+    TARGETS.append(bound.targets)
+    for own, output in zip(call.source, call.output, strict=True):
+        if "bad" in own[0]:
+            raise DataError("1 of 3 cases failed")
+        write(Path(output + ".nii.gz"), [0, 1, 2, 3])
 
 
 @pytest.fixture
@@ -53,12 +55,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "plans.json").write_text(json.dumps(make_plans()))
     (folder / "dataset.json").write_text(json.dumps({"labels": THEIRS, "file_ending": ".nii.gz"}))
-
-    def load(folder: Path, selection: Any, device: torch.device) -> Predictor:
-        TARGETS.append(selection.targets)
-        return Predictor()
-
-    monkeypatch.setattr(label_drafts, "_load", load)
+    loaded = SimpleNamespace(
+        plans=SimpleNamespace(image_reader_writer_class=SimpleITKIO), record=SimpleNamespace(checkpoints=CHECKPOINTS)
+    )
+    monkeypatch.setattr(label_drafts, "_load", lambda folder, device: loaded)
+    monkeypatch.setattr(
+        label_drafts, "bind", lambda model, selection: SimpleNamespace(model=model, targets=selection.targets)
+    )
+    monkeypatch.setattr(label_drafts, "predict_files", predict)
     return folder
 
 
@@ -91,9 +95,9 @@ def test_missing_files_alone_are_written_and_recorded(raw: Path, model: Path) ->
     assert declared["labels"] == THEIRS
     assert declared["channel_names"] == {"0": "CT"}
     (record,) = read_predicted(raw)
-    assert (record.model, record.checkpoints) == ("MODEL", Predictor.duplus_model.checkpoints)
+    assert (record.model, record.checkpoints) == ("MODEL", CHECKPOINTS)
     assert list_predicted(raw, ".nii.gz") == {"b": "MODEL", "c": "MODEL"}
-    assert describe_predicted({"b": "MODEL", "c": "MODEL"}).startswith("2 label files are predictions (MODEL)")
+    assert re.match(r"2 .*\(MODEL\)", describe_predicted({"b": "MODEL", "c": "MODEL"}))
     assert draft(raw, model) == []
     assert sorted(file.name for file in raw.iterdir()) == [
         "dataset.json", "imagesTr", "labelsTr", "predicted_labels.json",
@@ -144,7 +148,7 @@ def test_datasets_of_another_form_are_refused(raw: Path, model: Path, content: d
 
 def test_a_model_of_stock_nnunet_is_refused(raw: Path, model: Path) -> None:
     (model / "plans.json").write_text("{}")
-    with pytest.raises(ModelError, match=f"{model.name}.*--masks-from"):
+    with pytest.raises(ModelError, match=r"MODEL .*--masks-from"):
         draft(raw, model)
 
 
@@ -154,8 +158,12 @@ def test_a_device_that_is_not_there_or_a_folder_that_cannot_be_written_is_told_a
     args = Namespace(masks_from=model, context=None, device="gpu")
     with pytest.raises(HostError, match=r"'gpu'.*cpu, cuda or mps"):
         draft_masks(open_raw_dataset(str(raw)), args)
-    monkeypatch.setattr("os.access", lambda *asked: False)
-    with pytest.raises(DataError, match=raw.name):
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
         draft_masks(open_raw_dataset(str(raw)), args)
 
 

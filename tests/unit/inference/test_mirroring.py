@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.inference.mirroring import predict_mirrored
+from duplus_nnunet.inference.windows import predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.trainers.batches import BatchPrompter, flip_images
@@ -51,7 +51,7 @@ def train(exchange: bool) -> ConditionedUNet:
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(0)
     for _ in range(STEPS):
-        question = questioner.ask(["a_0", "a_0"], rng)
+        question = questioner.choose(["a_0", "a_0"], rng)
         images, labels = flip_images(*draw_images(2, generator), question.flipped, ACROSS)
         asked = question.images if exchange else [(context, question.names) for context, _ in question.images]
         network.bind(bank.compose_batch(bank.choose_batch(asked, rng, 0.0)))

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
-from duplus_nnunet.inference.host import _share_weights
 from duplus_nnunet.inference.memory import return_freed_memory
-from duplus_nnunet.inference.mirroring import _wrap_mirroring, _wrap_sliding_window
+from duplus_nnunet.inference.model import _share_weights
+from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.conditioned_unet import LARGEST_LOGIT
 from duplus_nnunet.networks.head import apply_heads, count_weights
@@ -50,23 +51,27 @@ def make_network() -> ConditionedUNet:
     return network
 
 
-def make_host(network: Any) -> Any:
-    return SimpleNamespace(
-        network=network,
-        plans_manager=SimpleNamespace(plans={"duplus": {}}),
-        allowed_mirroring_axes=(0, 1),
-        use_mirroring=True,
-        label_manager=SimpleNamespace(num_segmentation_heads=1),
-    )
+class Host:
+    """Adds windows to sums as nnU-Net does, and holds on to the last one."""
+
+    def predict_sliding_window_return_logits(self, image: torch.Tensor) -> torch.Tensor:
+        sums = torch.zeros(self.label_manager.num_segmentation_heads, 8, 8, 8)
+        for x in WINDOWS:
+            self.held.append(self._internal_maybe_mirror_and_predict(x)[0])
+            sums += self.held[-1]
+        return sums
 
 
-def add_windows(host: Any, predict: Any, held: list[torch.Tensor]) -> torch.Tensor:
-    """Do as nnU-Net does: add each window to the sums, and hold on to the last one."""
-    sums = torch.zeros(host.label_manager.num_segmentation_heads, 8, 8, 8)
-    for x in WINDOWS:
-        held.append(predict(host, x)[0])
-        sums += held[-1]
-    return sums
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> WindowPredictor:
+    """A predictor with a network; nnU-Net's walk over an image is replaced by one over three windows."""
+    name = "predict_sliding_window_return_logits"
+    monkeypatch.setattr(nnUNetPredictor, name, getattr(Host, name))
+    predictor = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.network, predictor.held = make_network().eval(), []
+    predictor.left_right_axis = None
+    predictor.allowed_mirroring_axes, predictor.label_manager = (0, 1), SimpleNamespace(num_segmentation_heads=1)
+    return predictor
 
 
 @pytest.mark.parametrize("targets", [1, 16, 37])
@@ -98,32 +103,40 @@ def test_half_logits_stay_bounded() -> None:
     assert found.abs().max() == LARGEST_LOGIT
 
 
-def test_a_window_is_released_when_the_next_one_begins_and_the_sums_are_the_same() -> None:
-    network = make_network().eval()
-    predict, held = _wrap_mirroring(lambda *_: None), []
-    slide = _wrap_sliding_window(lambda host, _: add_windows(host, predict, held))
-    host = make_host(network)
+def test_a_window_is_released_when_the_next_one_begins_and_the_sums_are_the_same(host: Any) -> None:
     with torch.inference_mode():
-        found = slide(host, WINDOWS[0])
-        expected = sum(predict(host, x)[0] for x in WINDOWS)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert [window.untyped_storage().nbytes() > 0 for window in held] == [False, False, True]
+        logits = host.predict_sliding_window_return_logits(WINDOWS[0])
+        expected = sum(host._internal_maybe_mirror_and_predict(x)[0] for x in WINDOWS)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    assert [window.untyped_storage().nbytes() > 0 for window in host.held] == [False, False, True]
 
 
-def test_windows_that_somebody_else_asks_for_are_theirs_to_keep() -> None:
-    host, predict = make_host(make_network().eval()), _wrap_mirroring(lambda *_: None)
-    slide = _wrap_sliding_window(lambda host, _: predict(host, WINDOWS[0]))
+def test_windows_that_a_caller_asks_for_are_not_released(host: Any) -> None:
     with torch.inference_mode():
-        kept = [slide(host, WINDOWS[0]), *(predict(host, x) for x in WINDOWS)]
+        kept = [host._internal_maybe_mirror_and_predict(x) for x in WINDOWS]
     assert all(window.untyped_storage().nbytes() > 0 for window in kept)
+
+
+def test_an_observer_is_given_the_logits_of_each_image(host: Any) -> None:
+    seen: list[torch.Tensor] = []
+    host.network.on_image_logits = seen.append
+    with torch.inference_mode():
+        logits = host.predict_sliding_window_return_logits(WINDOWS[0])
+    assert seen[0] is logits
+
+
+def make_loaded(network: ConditionedUNet, folds: list[dict[str, torch.Tensor]]) -> WindowPredictor:
+    predictor = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.network, predictor.list_of_parameters = network, folds
+    return predictor
 
 
 def test_a_single_fold_is_held_once_and_nnunet_can_load_it_again_and_again() -> None:
     network, other = make_network(), make_network()
     with torch.no_grad():
         other.generator.mix.weight += 1
-    host = SimpleNamespace(list_of_parameters=[other.state_dict()])
-    _share_weights(host, network)
+    host = make_loaded(network, [other.state_dict()])
+    _share_weights(host)
     for _ in range(2):
         network.load_state_dict(host.list_of_parameters[0])
     for name, value in network.state_dict().items():
@@ -133,8 +146,8 @@ def test_a_single_fold_is_held_once_and_nnunet_can_load_it_again_and_again() -> 
 
 def test_several_folds_stay_apart() -> None:
     folds = [make_network().state_dict(), make_network().state_dict()]
-    host = SimpleNamespace(list_of_parameters=list(folds))
-    _share_weights(host, make_network())
+    host = make_loaded(make_network(), list(folds))
+    _share_weights(host)
     assert all(one is other for one, other in zip(host.list_of_parameters, folds, strict=True))
 
 
@@ -155,7 +168,7 @@ def test_other_systems_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_predicting_does_not_import_what_draws() -> None:
     lines = (
-        "import sys, nnunetv2.inference.predict_from_raw_data, duplus_nnunet.inference.session",
+        "import sys, nnunetv2.inference.predict_from_raw_data, duplus_nnunet.inference.host",
         "print('matplotlib' in sys.modules)",
     )
     done = subprocess.run([sys.executable, "-c", "; ".join(lines)], check=True, capture_output=True, text=True)

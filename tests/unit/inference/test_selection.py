@@ -7,27 +7,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from duplus_nnunet.errors import DataError, ModelError
-from duplus_nnunet.inference.selection import (
-    Selection,
-    _find_model_folder,
-    describe_targets,
-    get_selection,
-    wrap_entry_point,
-)
+from duplus_nnunet.errors import DataError, HostError, ModelError
+from duplus_nnunet.inference.entry import _find_model_folder, wrap_entry_point
+from duplus_nnunet.inference.host import HostPredictor
+from duplus_nnunet.inference.model_folder import describe_targets
+from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.prompt_bank import encode_vector
+
+SEEN: list[tuple[list[str], Selection]] = []
+# Stands in for the name in nnU-Net's module; its command finds another class under it.
+nnUNetPredictor = None
+
+
+def predict_entry_point() -> None:
+    """Stand in for nnU-Net's command, which makes its predictor."""
+    predictor = nnUNetPredictor(device=torch.device("cpu"))  # type: ignore[misc]
+    SEEN.append((sys.argv[1:], predictor.selection))
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], Selection]]:
-    """Run a wrapped command with arguments; return what nnU-Net's parser sees and what is selected meanwhile."""
-    seen: list[tuple[list[str], Selection]] = []
+    """Run a wrapped command with arguments; return what nnU-Net's parser sees and what its predictor is to select."""
 
     def run(*arguments: str) -> tuple[list[str], Selection]:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        wrap_entry_point(lambda: seen.append((sys.argv[1:], get_selection())), "folder")()
-        return seen[-1]
+        wrap_entry_point(predict_entry_point)()
+        return SEEN[-1]
 
     return run
 
@@ -52,9 +59,20 @@ def test_device_is_not_taken_for_a_dataset(tmp_path: Path) -> None:
     assert _find_model_folder(["-device", "cpu", "-m", str(tmp_path)]) == tmp_path
 
 
-def test_nothing_is_selected_outside_of_a_command(call: Callable[..., tuple[list[str], Selection]]) -> None:
+def test_nothing_stays_selected_after_a_command(call: Callable[..., tuple[list[str], Selection]]) -> None:
     call("-m", "M", "--targets", "spleen")
-    assert not get_selection()
+    assert nnUNetPredictor is None
+    assert not HostPredictor.selection
+    assert not HostPredictor.was_used
+
+
+def test_a_command_that_makes_no_predictor_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        """Stand in for a command of another nnU-Net."""
+
+    monkeypatch.setattr(sys, "argv", ["command", "-m", "M", "--targets", "spleen"])
+    with pytest.raises(HostError, match="command"):
+        wrap_entry_point(command)()
 
 
 def test_variables_select_too_and_options_win(
@@ -71,7 +89,7 @@ def test_an_output_folder_that_is_a_file_is_refused(
 ) -> None:
     file = tmp_path_factory.mktemp("out") / "file"
     file.write_text("")
-    with pytest.raises(DataError, match=r"file.*-o"):
+    with pytest.raises(DataError, match=r"file.* -o"):
         call("-m", "M", "-o", str(file))
 
 
@@ -118,13 +136,13 @@ def test_targets_are_listed_by_context_with_what_else_they_go_by(tmp_path: Path)
         "2 context(s) for --context, 2 target(s) for --targets, in any case.",
         "",
         "context ct",
-        "  T1: T1 of CT",
+        "  context prompt: T1 of CT",
         "  2 target(s):",
         "    liver        also: hepar",
         "    left kidney  also: LK",
         "",
         "context mr (default)",
-        "  T1: T1 of MR",
+        "  context prompt: T1 of MR",
         "  1 target(s):",
         "    left kidney  also: LK",
     ]

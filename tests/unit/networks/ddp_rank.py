@@ -1,4 +1,4 @@
-"""One rank of two, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE ADAPTED."""
+"""Runs one of two ranks, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE ADAPTED."""
 
 import os
 import sys
@@ -29,9 +29,9 @@ def make_network(adapted: bool) -> Any:
 
 
 def step(rank: int, store: str, batch_dice: bool, adapted: bool) -> None:
-    """Train one step on a rank; rank 1 has other prompts, no annotated target, and another number of targets if it may.
+    """Train one step on a rank; rank 1 has other prompts, no annotated target and, without batch Dice, fewer targets.
 
-    With Dice over the batch, sums are gathered from all ranks, which then have to ask for the same targets.
+    With Dice over the batch, sums are gathered from all ranks, which then need the same number of targets.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{store}/sync", rank=rank, world_size=2)

@@ -1,6 +1,6 @@
-"""Calls the GPU's kernels in Triton's interpreter, which has to be chosen before Triton is imported.
+"""Runs the GPU kernels in Triton's interpreter, which must be enabled before Triton is imported.
 
-Prints as JSON how far each result is from that of the matrix products, as a share of the largest value.
+Prints the deviation of each result from that of the matrix products as JSON, relative to the largest value.
 """
 
 import json
@@ -15,22 +15,22 @@ from duplus_nnunet.networks import head, kernels
 from duplus_nnunet.networks.sums import TargetSums, membership_table
 
 
-def differ(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.float() - expected.float()).abs().max() / expected.abs().max())
+def measure_deviation(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((result.float() - expected.float()).abs().max() / expected.abs().max())
 
 
 def compare_heads(features: int, dtype: torch.dtype) -> dict[str, float]:
     maps = torch.randn(2, features, 300).to(dtype)
     weights = torch.randn(2, 2, head.count_weights(features)) / features**0.5
     grad = torch.randn(2, 2, 300).to(dtype)
-    found = kernels.compute_heads_backward(maps, weights, grad)
-    expected = head._walk_heads_backward(maps.float(), weights, grad.float())
+    gradients = kernels.compute_heads_backward(maps, weights, grad)
+    expected = head._compute_heads_backward(maps.float(), weights, grad.float())
     logits = kernels.compute_heads(maps, weights)
-    assert (logits.dtype, found[0].dtype, found[1].dtype) == (dtype, dtype, torch.float32)
+    assert (logits.dtype, gradients[0].dtype, gradients[1].dtype) == (dtype, dtype, torch.float32)
     return {
-        "logits": differ(logits, head._walk_heads(maps.float(), weights)),
-        "maps' gradient": differ(found[0], expected[0]),
-        "weights' gradient": differ(found[1], expected[1]),
+        "logits": measure_deviation(logits, head._compute_heads(maps.float(), weights)),
+        "maps' gradient": measure_deviation(gradients[0], expected[0]),
+        "weights' gradient": measure_deviation(gradients[1], expected[1]),
     }
 
 
@@ -45,16 +45,16 @@ def compare_sums(masked: bool) -> dict[str, float]:
     inputs = (logits.detach(), labels, table.to(torch.uint8), valid)
     assert logits.grad is not None
     return {
-        "sums": differ(kernels.compute_sums(*inputs), expected.detach()),
-        "logits' gradient": differ(kernels.compute_sums_backward(*inputs, steps), logits.grad),
+        "sums": measure_deviation(kernels.compute_sums(*inputs), expected.detach()),
+        "logits' gradient": measure_deviation(kernels.compute_sums_backward(*inputs, steps), logits.grad),
     }
 
 
 torch.manual_seed(0)
-found: dict[str, dict[str, float]] = {
+deviations: dict[str, dict[str, float]] = {
     f"{features} features, {name}": compare_heads(features, dtype)
     for features, name, dtype in ((1, "float32", torch.float32), (3, "float32", torch.float32))
 }
-found["2 features, float16"] = compare_heads(2, torch.float16)
-found |= {"all voxels": compare_sums(False), "valid voxels": compare_sums(True)}
-json.dump(found, sys.stdout)
+deviations["2 features, float16"] = compare_heads(2, torch.float16)
+deviations |= {"all voxels": compare_sums(False), "valid voxels": compare_sums(True)}
+json.dump(deviations, sys.stdout)

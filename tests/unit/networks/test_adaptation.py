@@ -1,8 +1,7 @@
-"""Adapters: nothing at the start, everywhere at work, and never a trace on the base."""
+"""Adapters: no effect initially, an effect on every stage after training, and none on the base."""
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,21 +10,21 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from duplus_nnunet.errors import ModelError, PlansError, PromptError
-from duplus_nnunet.inference.mirroring import _wrap_mirroring, predict_mirrored
+from duplus_nnunet.inference.windows import WindowPredictor, predict_mirrored
 from duplus_nnunet.networks import ConditionedUNet, Prompts, condition
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
+    activate_adapter,
     attach_adapter,
     choose_convolutions,
+    compute_base_checksum,
     count_parameters,
     list_lora_layers,
-    measure_checksum,
     merge_adapter,
     name_in_base,
     put_adapter,
     read_checksum,
     take_adapter,
-    use_adapter,
 )
 
 E, F = 6, 12
@@ -54,12 +53,12 @@ def make_network(kind: Any = PlainConvUNet, kernels: Any = 3) -> ConditionedUNet
 def attach(network: ConditionedUNet, name: str = "new", r: int = 2, **changes: Any) -> AdapterSpec:
     layers = choose_convolutions(network, changes.pop("patterns", ()), r)
     spec = AdapterSpec(name, r, 2 * r, 0.0, layers, **{"film": True, "head": True, **changes})
-    attach_adapter(network, spec).restart(network)
+    attach_adapter(network, spec).reset(network)
     return spec
 
 
 def randomise(network: ConditionedUNet, name: str = "new") -> None:
-    """Let an adapter be as after a training."""
+    """Randomise the weights of an adapter, as if it were trained."""
     torch.manual_seed(1)
     for key, value in network.named_parameters():
         if not name_in_base(key) and f".{name}." in f".{key}":
@@ -69,8 +68,8 @@ def randomise(network: ConditionedUNet, name: str = "new") -> None:
 def run(network: ConditionedUNet, adapter: str, x: torch.Tensor) -> torch.Tensor:
     network.default_adapter = adapter
     with torch.no_grad():
-        found: torch.Tensor = network.eval()(x)[0]
-    return found
+        logits: torch.Tensor = network.eval()(x)[0]
+    return logits
 
 
 X = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -102,7 +101,7 @@ def test_lora_reaches_the_output_of_every_conditioned_stage(kind: Any, kernels: 
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_the_base_answers_to_the_bit_as_before(kind: Any) -> None:
+def test_output_of_the_base_is_bitwise_unchanged(kind: Any) -> None:
     network = make_network(kind)
     before = run(network, "", X)
     attach(network)
@@ -169,7 +168,7 @@ def test_weights_of_another_adapter_are_refused() -> None:
     network, other = make_network(), make_network()
     attach(network, r=2)
     attach(other, r=3)
-    with pytest.raises(ModelError, match="does not fit"):
+    with pytest.raises(ModelError, match=r"'new'.*lora"):
         put_adapter(network, take_adapter(other.state_dict(), "new"), "new")
 
 
@@ -209,39 +208,39 @@ def test_mixed_targets_are_answered_at_every_level_of_deep_supervision() -> None
     attach(network)
     prompts = network.prompts
     expected = network.train()(X)
-    found = network(X, Prompts(prompts.context, prompts.targets, adapters=("new", "", "new")))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    mixed = network(X, Prompts(prompts.context, prompts.targets, adapters=("new", "", "new")))
+    for level, expected_level in zip(mixed, expected, strict=True):
+        torch.testing.assert_close(level, expected_level)
 
 
 def test_an_adapter_for_each_target_has_to_be_named() -> None:
-    with pytest.raises(PromptError, match="2 adapters are named for 3 targets"):
+    with pytest.raises(PromptError, match=r"2 adapters .* 3 targets"):
         Prompts(torch.zeros(1, E), torch.zeros(3, F), adapters=("", ""))
 
 
 def test_an_adapter_that_is_not_there_is_named() -> None:
     network = make_network()
     network.bind(Prompts(torch.zeros(1, E), torch.zeros(1, F), adapters=("lost",)))
-    with pytest.raises(ModelError, match="no adapter 'lost'; it has none"):
+    with pytest.raises(ModelError, match=r"'lost'.*none"):
         network(X)
 
 
 def test_two_adapters_of_one_name_are_refused() -> None:
     network = make_network()
     attach(network)
-    with pytest.raises(ModelError, match="names of their own"):
+    with pytest.raises(ModelError, match=r"already .*'new'"):
         attach(network)
 
 
 def test_the_checksum_is_of_the_base_alone() -> None:
     network = make_network()
-    before = measure_checksum(network.state_dict())
+    before = compute_base_checksum(network.state_dict())
     attach(network)
     randomise(network)
-    assert measure_checksum(network.state_dict()) == before
+    assert compute_base_checksum(network.state_dict()) == before
     with torch.no_grad():
         network.encoder.stages[0][0].convs[0].conv.base_layer.weight[0, 0, 0, 0, 0] += 1e-6
-    assert measure_checksum(network.state_dict()) != before
+    assert compute_base_checksum(network.state_dict()) != before
 
 
 def test_a_base_is_taken_over_and_the_adapter_starts_from_it() -> None:
@@ -254,21 +253,21 @@ def test_a_base_is_taken_over_and_the_adapter_starts_from_it() -> None:
     assert network.load_pretrained(trained.state_dict()) == []
     network.bind(trained.prompts)
     assert torch.equal(run(network, "new", X), run(trained, "", X))
-    assert read_checksum(network.state_dict(), "new") == measure_checksum(trained.state_dict())
+    assert read_checksum(network.state_dict(), "new") == compute_base_checksum(trained.state_dict())
 
 
 def test_a_stock_network_is_no_base() -> None:
     network = make_network()
     weights = {key: value for key, value in network.state_dict().items() if not key.startswith(("film.", "generator."))}
     attach(network)
-    with pytest.raises(ModelError, match="no DuPLUS model's"):
+    with pytest.raises(ModelError, match="DuPLUS"):
         network.load_pretrained(weights)
 
 
 def test_a_base_of_another_architecture_is_refused() -> None:
     network = make_network(ResidualEncoderUNet)
     attach(network)
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match=r"encoder\..*expected"):
         network.load_pretrained(make_network().state_dict())
 
 
@@ -284,7 +283,7 @@ def test_patterns_choose_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"), [("attention", "matches none of the .* such as decoder"), ("(", "is no pattern")]
+    ("pattern", "message"), [("attention", r"'attention'.* such as decoder\."), ("(", r"target_modules: '\('")]
 )
 def test_a_pattern_that_matches_nothing_says_what_could_match(pattern: str, message: str) -> None:
     with pytest.raises(PlansError, match=message):
@@ -292,7 +291,7 @@ def test_a_pattern_that_matches_nothing_says_what_could_match(pattern: str, mess
 
 
 def test_a_rank_larger_than_a_layer_is_refused() -> None:
-    with pytest.raises(PlansError, match=r"r is 5, but encoder\.stages\.0\.0\.convs\.0\.conv has weights of rank 4"):
+    with pytest.raises(PlansError, match=r"r is 5.* encoder\.stages\.0\.0\.convs\.0\.conv .*\b4\b"):
         choose_convolutions(make_network(), (), 5)
 
 
@@ -316,10 +315,10 @@ def test_compiled_an_adapter_answers_as_it_does_without() -> None:
     attach(network)
     randomise(network)
     network.default_adapter = "new"
-    use_adapter(network, "new")
+    activate_adapter(network, "new")
     compiled = torch.compile(network.train(), backend="aot_eager")
-    for one, other in zip(compiled(X), network(X), strict=True):
-        torch.testing.assert_close(one, other)
+    for level, expected in zip(compiled(X), network(X), strict=True):
+        torch.testing.assert_close(level, expected)
 
 
 def test_mirror_images_are_those_that_each_adapter_and_the_base_saw() -> None:
@@ -328,22 +327,17 @@ def test_mirror_images_are_those_that_each_adapter_and_the_base_saw() -> None:
     randomise(network)
     prompts = network.prompts
     owners = ("new", "", "new")
-    host = SimpleNamespace(
-        network=network.eval(),
-        plans_manager=SimpleNamespace(plans={"duplus": {}}),
-        allowed_mirroring_axes=(0, 1, 2),
-        use_mirroring=True,
-        duplus_mirroring={"new": (0, 1, 2), "": (1,)},
-    )
+    host = WindowPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    host.network, host.left_right_axis = network.eval(), None
+    host.allowed_mirroring_axes, host.mirroring = (0, 1, 2), {"new": (0, 1, 2), "": (1,)}
     network.decoder.deep_supervision = False
-    predict = _wrap_mirroring(lambda *_: None)
     with torch.inference_mode():
         expected = []
         for place, owner in enumerate(owners):
             network.bind(replace(prompts.take([place]), adapters=(owner,)))
-            axes = host.duplus_mirroring[owner]
+            axes = host.mirroring[owner]
             expected.append(predict_mirrored(network, network, X, axes, None))
         network.bind(replace(prompts, adapters=owners))
-        found = predict(host, X)
+        found = host._internal_maybe_mirror_and_predict(X)
     torch.testing.assert_close(found, torch.cat(expected, 1), rtol=0, atol=1e-5)
     assert network.prompts.adapters == owners

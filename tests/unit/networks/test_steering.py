@@ -1,4 +1,4 @@
-"""A trained network: with image, weights and T1 the same, T2 alone decides which structure is segmented."""
+"""In a trained network, the target prompt alone decides which structure of an image is segmented."""
 
 from collections.abc import Iterator
 
@@ -15,17 +15,17 @@ BALL, PLATE = 0, 1
 
 
 def draw_images(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a ball and a plate of one intensity in noise, anywhere in the image, the one beside the other."""
+    """Draw a ball and a plate of the same intensity at random positions in noise, without overlap."""
     axes = torch.meshgrid(*[torch.arange(SIDE)] * 3, indexing="ij")
     labels = torch.zeros(count, 1, SIDE, SIDE, SIDE)
-    for one in labels:
+    for label_map in labels:
         first, second = torch.randperm(2, generator=generator) * 12 + 6
         centre = torch.randint(6, SIDE - 6, (2, 2), generator=generator)
         ball = sum((axis - at) ** 2 for axis, at in zip(axes, (first, *centre[0]), strict=True)) <= 16
         plate = (axes[0] - second).abs() <= 1
         for axis, at in zip(axes[1:], centre[1], strict=True):
             plate &= (axis - at).abs() <= 6
-        one[0][ball], one[0][plate] = BALL + 1, PLATE + 1
+        label_map[0][ball], label_map[0][plate] = BALL + 1, PLATE + 1
     return (labels > 0) + 0.2 * torch.randn(labels.shape, generator=generator), labels
 
 
@@ -62,21 +62,23 @@ def trained(_one_thread: None) -> tuple[ConditionedUNet, Prompts]:
 
 
 def measure_dice(network: ConditionedUNet, prompts: Prompts, targets: list[int]) -> torch.Tensor:
-    """Measure the Dice of the prediction under each chosen T2 with each structure, shape (prompts, structures)."""
+    """Compute the Dice of the prediction for each target prompt with each structure, shape (prompts, structures)."""
     images, labels = draw_images(4, torch.Generator().manual_seed(2))
     with torch.no_grad():
-        found = network(images, Prompts(prompts.context, prompts.targets[targets])) > 0
+        masks = network(images, Prompts(prompts.context, prompts.targets[targets])) > 0
     truth = torch.cat([labels == BALL + 1, labels == PLATE + 1], dim=1)
-    overlap = torch.einsum("bkdhw,btdhw->kt", found.float(), truth.float())
-    sizes = [part.sum((0, 2, 3, 4)) for part in (found, truth)]
+    overlap = torch.einsum("bkdhw,btdhw->kt", masks.float(), truth.float())
+    sizes = [part.sum((0, 2, 3, 4)) for part in (masks, truth)]
     return 2 * overlap / (sizes[0][:, None] + sizes[1][None])
 
 
-@pytest.mark.parametrize("asked", [BALL, PLATE])
-def test_changing_t2_alone_changes_the_structure(trained: tuple[ConditionedUNet, Prompts], asked: int) -> None:
-    dice = measure_dice(*trained, [asked])[0]
-    assert dice[asked] > 0.8
-    assert dice[1 - asked] < 0.1
+@pytest.mark.parametrize("target", [BALL, PLATE])
+def test_changing_the_target_prompt_changes_the_structure(
+    trained: tuple[ConditionedUNet, Prompts], target: int
+) -> None:
+    dice = measure_dice(*trained, [target])[0]
+    assert dice[target] > 0.8
+    assert dice[1 - target] < 0.1
 
 
 def test_swapping_two_embeddings_swaps_the_masks(trained: tuple[ConditionedUNet, Prompts]) -> None:

@@ -1,4 +1,4 @@
-"""Answers made from masks, on grids that lie in the patient as they are told to."""
+"""Makes predictions from masks, on grids with a known orientation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from duplus_nnunet.reporting.surfaces import find_box
 NOWHERE: Box = (slice(0, 0),) * 3
 SHAPE = (6, 7, 8)
 SPACING = (2.5, 0.8, 0.7)
-# As SimpleITK's reader says it: x runs to the patient's left, y to the back, z to the head.
+# As in SimpleITK: x runs to the patient's left, y to the back, z to the head.
 PROPERTIES: dict[str, Any] = {
     "spacing": list(SPACING),
     "sitk_stuff": {"spacing": SPACING[::-1], "origin": (-11.0, 3.5, 40.25), "direction": np.eye(3).ravel().tolist()},
@@ -30,15 +30,15 @@ def make_cube(start: tuple[int, int, int], size: tuple[int, int, int], shape: tu
 def make_answer(
     masks: Mapping[str, Any], properties: Mapping[str, Any] = PROPERTIES, case: str = "case_1", margin: int = 1
 ) -> CaseAnswer:
-    """Answer with a mask by target; boxes are larger than the masks by a margin, logits 3 inside and -3 outside."""
+    """Make a prediction from a mask per target; boxes exceed masks by a margin, logits are 3 inside and -3 outside."""
     targets = []
     for value, (name, mask) in enumerate(masks.items(), start=1):
-        tight = find_box(mask)
+        bounds = find_box(mask)
         box = NOWHERE
-        if tight:
+        if bounds:
             z, y, x = (
                 slice(max(0, part.start - margin), min(size, part.stop + margin))
-                for part, size in zip(tight, mask.shape, strict=True)
+                for part, size in zip(bounds, mask.shape, strict=True)
             )
             box = (z, y, x)
         logits = np.where(mask[box], 3, -3).astype(np.float16)
@@ -56,11 +56,11 @@ def make_image(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Any:
 
 
 def save_oriented(file: Path, values: Any, orientation: str, spacing: tuple[float, float, float]) -> Path:
-    """Write an array whose axes run to the right, front and head with its axes stored in other directions."""
+    """Write an array with RAS axes in another orientation."""
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = (-20.0, 12.5, 100.0)
-    turn = nibabel.orientations.ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    stored = nibabel.orientations.apply_orientation(values, turn)
+    transform = nibabel.orientations.ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
+    stored = nibabel.orientations.apply_orientation(values, transform)
     file.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(stored, affine @ inv_ornt_aff(turn, values.shape)), file)
+    nibabel.save(nibabel.Nifti1Image(stored, affine @ inv_ornt_aff(transform, values.shape)), file)
     return file

@@ -104,7 +104,7 @@ def test_case_that_changed_is_predicted_again(change: Callable[[CaseRecord], Cas
 
 
 def test_the_same_image_in_another_place_needs_no_second_prediction(folder: Path) -> None:
-    elsewhere = tuple(replace(one, path=f"elsewhere/{one.path}") for one in DONE.inputs)
+    elsewhere = tuple(replace(file, path=f"elsewhere/{file.path}") for file in DONE.inputs)
     assert Manifest(RUN, {"a": DONE}).is_complete("a", replace(DONE, inputs=elsewhere), folder)
 
 
@@ -147,15 +147,15 @@ def test_versions_are_those_that_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "pattern"),
     [
-        ("{", r"manifest\.json cannot be read"),
-        ('{"version": 7}', "has version 7 of the form, expected 1"),
-        ('{"version": 1, "run": {}, "cases": {}}', r"manifest\.json cannot be read"),
-        ('{"version": 1, "cases": {}}', r"manifest\.json cannot be read"),
+        ("{", r"manifest\.json"),
+        ('{"version": 7}', r"manifest\.json .*version 7\b.*\b1\b"),
+        ('{"version": 1, "run": {}, "cases": {}}', r"(?s)manifest\.json .*model"),
+        ('{"version": 1, "cases": {}}', r"(?s)manifest\.json .*run"),
     ],
 )
-def test_manifest_that_is_not_of_the_form_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_malformed_manifest_is_refused(text: str, pattern: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=pattern):
         Manifest.read(tmp_path)

@@ -1,4 +1,4 @@
-"""A mask a target."""
+"""One mask per target."""
 
 from pathlib import Path
 from typing import Any

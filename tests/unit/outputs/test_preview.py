@@ -1,4 +1,4 @@
-"""Pictures of what was found: which slices, which side is which, and what is written."""
+"""Previews of predictions: chosen slices, orientation, and written files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from duplus_nnunet.data.scans import CT
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs import preview
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.planes import PLANES, look_at, look_at_all, set_scene
+from duplus_nnunet.outputs.planes import PLANES, orient_case, view_image, view_target
 from duplus_nnunet.outputs.preview import write_preview
 
 from .outputs_answers import SHAPE, SPACING, make_answer, make_cube, make_image
@@ -27,7 +27,7 @@ CUBE, NOTHING = make_cube((1, 2, 3), (3, 2, 4)), np.zeros(SHAPE, bool)
 
 
 def scan_phantom(folder: Path, orientation: str, reader: Any) -> tuple[CaseAnswer, Any]:
-    """Give one and the same patient, stored with axes in other directions, and the truth as the answer."""
+    """Return the same patient stored in different orientations, with the reference as prediction."""
     phantom = make_phantom(3, 0, 0, replace(SMALL, orientation=orientation))
     files = [folder / f"{orientation}_{name}.nii.gz" for name in ("image", "labels")]
     save_volume(phantom.image, phantom.affine, files[0])
@@ -38,7 +38,7 @@ def scan_phantom(folder: Path, orientation: str, reader: Any) -> tuple[CaseAnswe
 
 
 def take_figure(answer: CaseAnswer, image: Any, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """Draw the first picture, and give it before it becomes a file."""
+    """Draw the first picture, and return its figure."""
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: (drawn.append(self), Path(file).touch()))
     write_preview(answer, image, Path("."))
@@ -59,11 +59,11 @@ def take_figure(answer: CaseAnswer, image: Any, monkeypatch: pytest.MonkeyPatch)
 def test_left_kidney_is_at_the_right_hand_in_the_back_whatever_way_it_is_stored(
     orientation: str, reader: Any, tmp_path: Path
 ) -> None:
-    scene = set_scene(*scan_phantom(tmp_path, orientation, reader))
+    case = orient_case(*scan_phantom(tmp_path, orientation, reader))
     kidney, spine, liver = (
-        next(part.box for part in scene.parts if part.target.name == name) for name in ("left kidney", "spine", "liver")
+        next(part.box for part in case.parts if part.target.name == name) for name in ("left kidney", "spine", "liver")
     )
-    assert scene.oriented
+    assert case.oriented
     assert kidney[2].start >= spine[2].stop - 2
     assert liver[2].start < spine[2].start
     assert spine[1].stop > liver[1].stop
@@ -117,27 +117,27 @@ def test_sides_are_not_named_if_the_file_does_not_say_them(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     figure = take_figure(make_answer({"liver": CUBE}, {"spacing": list(SPACING)}), make_image(), monkeypatch)
     assert not {text.get_text() for panel in figure.axes for text in panel.texts} & set("RLAPHF")
-    assert "does not say how the patient lies" in figure.texts[0].get_text()
+    assert "orientation" in figure.texts[0].get_text()
 
 
 def test_slices_go_through_the_middle_of_a_target() -> None:
-    scene = set_scene(make_answer({"liver": make_cube((1, 1, 1), (3, 5, 5))}), make_image())
-    assert look_at(scene, scene.parts[0]).levels == (2, 3, 3)
+    case = orient_case(make_answer({"liver": make_cube((1, 1, 1), (3, 5, 5))}), make_image())
+    assert view_target(case, case.parts[0]).levels == (2, 3, 3)
 
 
 def test_slices_between_two_parts_are_moved_into_one() -> None:
     pair = make_cube((1, 1, 0), (3, 3, 2)) | make_cube((1, 1, 5), (3, 3, 3))
-    scene = set_scene(make_answer({"kidneys": pair}), make_image())
-    view = look_at(scene, scene.parts[0])
-    assert all(scene.parts[0].cut(plane, view.levels[plane.across]) for plane in PLANES)
+    case = orient_case(make_answer({"kidneys": pair}), make_image())
+    view = view_target(case, case.parts[0])
+    assert all(case.parts[0].cut(plane, view.levels[plane.across]) for plane in PLANES)
     assert view.levels[2] == 5
 
 
 def test_field_lies_inside_the_image_and_holds_the_target() -> None:
     spacing = {"spacing": [40.0, 40.0, 40.0]}
-    scene = set_scene(make_answer({"liver": make_cube((0, 3, 5), (1, 1, 2))}, spacing), make_image())
-    view = look_at(scene, scene.parts[0])
-    for (first, last), size, box in zip(view.field, SHAPE, scene.parts[0].box, strict=True):
+    case = orient_case(make_answer({"liver": make_cube((0, 3, 5), (1, 1, 2))}, spacing), make_image())
+    view = view_target(case, case.parts[0])
+    for (first, last), size, box in zip(view.field, SHAPE, case.parts[0].box, strict=True):
         assert -0.5 <= first <= box.start
         assert box.stop - 1 <= last <= size - 0.5
         assert last - first == pytest.approx(min(4.5, size))
@@ -146,8 +146,8 @@ def test_field_lies_inside_the_image_and_holds_the_target() -> None:
 def test_grey_values_are_spread_over_what_is_around_the_target() -> None:
     image = np.full((1, *SHAPE), -1000, np.float32)
     image[0][make_cube((0, 0, 0), (6, 7, 4))] = 50
-    scene = set_scene(make_answer({"liver": make_cube((1, 1, 0), (2, 2, 1))}, {"spacing": [40.0] * 3}), image)
-    dark, bright = look_at(scene, scene.parts[0]).window
+    case = orient_case(make_answer({"liver": make_cube((1, 1, 0), (2, 2, 1))}, {"spacing": [40.0] * 3}), image)
+    dark, bright = view_target(case, case.parts[0]).window
     assert -1000 < dark < 50 < bright
 
 
@@ -170,12 +170,12 @@ def test_answer_without_any_target_is_a_picture_of_the_image_that_says_so(
 
 
 def test_middle_of_the_image_is_looked_at_if_there_is_nothing_else() -> None:
-    view = look_at_all(set_scene(make_answer({"liver": NOTHING}), make_image()))
+    view = view_image(orient_case(make_answer({"liver": NOTHING}), make_image()))
     assert view.levels == (2, 3, 3)
 
 
 def test_many_targets_take_several_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview, "A_PICTURE", 2)
+    monkeypatch.setattr(preview, "TARGETS_PER_PICTURE", 2)
     files = write_preview(make_answer(dict.fromkeys("abcde", CUBE)), make_image(), tmp_path)
     assert [file.name for file in files] == ["case_1_preview.png", "case_1_preview_2.png", "case_1_preview_3.png"]
 
@@ -187,7 +187,7 @@ def test_any_text_of_a_user_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 def test_legend_names_what_is_seen_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preview, "A_PICTURE", 1)
+    monkeypatch.setattr(preview, "TARGETS_PER_PICTURE", 1)
     masks = {"liver": CUBE, "vein": make_cube((2, 3, 3), (1, 1, 1)), "far": make_cube((5, 6, 7), (1, 1, 1))}
     figure = take_figure(make_answer(masks), make_image(), monkeypatch)
     assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ["liver", "vein"]
@@ -205,5 +205,5 @@ def test_writing_that_fails_leaves_no_picture(tmp_path: Path, monkeypatch: pytes
 
 
 def test_image_on_another_grid_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has shape"):
+    with pytest.raises(DataError, match=r"case_1.*\(1, 2, 2, 2\).*6, 7, 8"):
         write_preview(make_answer({"liver": CUBE}), np.zeros((1, 2, 2, 2)), tmp_path)

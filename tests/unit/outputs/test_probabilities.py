@@ -28,7 +28,7 @@ CUBE = make_cube((1, 2, 3), (3, 2, 4))
 
 
 def make_random(shape: tuple[int, int, int] = SHAPE, box: Any = np.s_[1:5, 2:6, 0:7]) -> CaseAnswer:
-    """Answer with logits of every size inside a box."""
+    """Make a prediction with random logits inside a box."""
     answer = make_answer({"left kidney": np.zeros(shape, bool)})
     size = tuple(part.stop - part.start for part in box)
     logits = np.random.default_rng(0).normal(scale=6, size=size).astype(np.float16)
@@ -45,7 +45,7 @@ def test_probabilities_are_the_sigmoid_of_the_logits_in_the_box_and_zero_outside
     assert not array[:][expected == 0].any()
 
 
-def test_map_says_what_it_is_of(tmp_path: Path) -> None:
+def test_map_holds_its_metadata(tmp_path: Path) -> None:
     file = write_probabilities(make_answer({"left kidney": CUBE, "Leber/Läsion": CUBE}), tmp_path)[1]
     assert file == tmp_path / "case_1" / "Leber_Lasion.b2nd"
     _, found = read_probabilities(str(file))
@@ -115,7 +115,7 @@ def test_writing_that_fails_leaves_no_map(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no file .*nothing\.b2nd"):
+    with pytest.raises(DataError, match=r"nothing\.b2nd"):
         read_probabilities(tmp_path / "nothing.b2nd")
 
 
@@ -123,7 +123,7 @@ def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.b2nd").write_text("text" * 100, encoding="utf-8")
     blosc2.asarray(np.zeros(3), urlpath=str(tmp_path / "array.b2nd"), mode="w")
     for name in ("text.b2nd", "array.b2nd"):
-        with pytest.raises(DataError, match=rf"{name} is no probability map"):
+        with pytest.raises(DataError, match=name):
             read_probabilities(tmp_path / name)
 
 
@@ -131,5 +131,5 @@ def test_map_of_another_version_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "later.b2nd"
     array = blosc2.asarray(np.zeros(3), urlpath=str(file), mode="w")
     array.schunk.vlmeta["duplus"] = json.dumps({"version": 2})
-    with pytest.raises(DataError, match=r"has version 2 of the form, expected 1"):
+    with pytest.raises(DataError, match=r"later\.b2nd .*version 2\b.*\b1\b"):
         read_probabilities(file)

@@ -187,21 +187,21 @@ def test_folder_without_statistics_starts_a_new_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "pattern"),
     [
-        ("{", "statistics.json cannot be read"),
-        ('{"version": 2, "rows": []}', "has version 2 of the form, expected 1"),
-        ('{"version": 1, "rows": [{"case": "a"}]}', "statistics.json cannot be read"),
-        ("[]", "statistics.json cannot be read"),
+        ("{", r"statistics\.json"),
+        ('{"version": 2, "rows": []}', r"statistics\.json .*version 2\b.*\b1\b"),
+        ('{"version": 1, "rows": [{"case": "a"}]}', r"(?s)statistics\.json .*context"),
+        ("[]", r"statistics\.json"),
     ],
 )
-def test_file_that_is_not_of_the_form_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_malformed_file_is_refused(text: str, pattern: str, tmp_path: Path) -> None:
     (tmp_path / "statistics.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=pattern):
         StatisticsTable.read(tmp_path)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (1, 2, 3, 4), (1, *SHAPE[::-1])])
 def test_image_on_another_grid_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=r"of case 'case_1' has shape .* lies on \(channels, 6, 7, 8\)"):
+    with pytest.raises(DataError, match=r"'case_1' .*\(channels, 6, 7, 8\)"):
         StatisticsTable().add(make_answer({"liver": CUBE}), np.zeros(shape))

@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient; SimpleITK and nibabel say the same of each grid."""
+"""Affine and orientation of images, compared with SimpleITK and nibabel."""
 
 from itertools import permutations, product
 from pathlib import Path
@@ -12,13 +12,13 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 
 from duplus_nnunet.outputs.answer import Geometry
-from duplus_nnunet.outputs.world import UNTURNED, find_affine, find_turn
+from duplus_nnunet.outputs.world import NO_REORIENTATION, find_affine, find_reorientation
 
 from .outputs_answers import PROPERTIES, SHAPE, SPACING, save_oriented
 
 READERS = (SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient)
 ORIENTATIONS = ["".join(axes) for choice in product("RL", "AP", "SI") for axes in permutations(choice)]
-# Different along every axis, so that no turn goes unseen.
+# Different along every axis, so that no permutation goes unnoticed.
 RAS_SHAPE, RAS_SPACING = (5, 6, 7), (1.0, 1.5, 2.0)
 
 
@@ -60,10 +60,10 @@ def test_oblique_voxel_lies_where_simpleitk_says() -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_every_orientation_is_turned_into_the_same_image(orientation: str, tmp_path: Path) -> None:
+def test_every_orientation_gives_the_same_reoriented_image(orientation: str, tmp_path: Path) -> None:
     values = np.arange(np.prod(RAS_SHAPE), dtype=np.float32).reshape(RAS_SHAPE)
     image, geometry = read(NibabelIO, save_oriented(tmp_path / "a.nii.gz", values, orientation, RAS_SPACING))
-    turn = find_turn(geometry)
+    turn = find_reorientation(geometry)
     assert turn is not None
     turned = turn.apply(image)
     # From foot to head, from front to back, from right to left.
@@ -77,15 +77,15 @@ def test_box_turns_with_the_image(orientation: str, tmp_path: Path) -> None:
     values = np.arange(np.prod(RAS_SHAPE), dtype=np.float32).reshape(RAS_SHAPE)
     image, geometry = read(NibabelIO, save_oriented(tmp_path / "a.nii.gz", values, orientation, RAS_SPACING))
     box = (slice(1, 3), slice(0, 4), slice(2, 5))
-    turn = find_turn(geometry)
+    turn = find_reorientation(geometry)
     assert turn is not None
-    np.testing.assert_array_equal(turn.apply(image)[turn.find_box(box, geometry.shape)], turn.apply(image[box]))
+    np.testing.assert_array_equal(turn.apply(image)[turn.apply_to_box(box, geometry.shape)], turn.apply(image[box]))
 
 
 @pytest.mark.parametrize("properties", [{}, {"nibabel_stuff": {"original_affine": np.zeros((4, 4))}}])
 def test_nothing_is_known_of_a_file_that_says_nothing(properties: dict[str, Any]) -> None:
     assert find_affine(make_geometry(**properties)) is None
-    assert find_turn(make_geometry(**properties)) is None
+    assert find_reorientation(make_geometry(**properties)) is None
 
 
 def test_image_of_two_dimensions_has_no_place() -> None:
@@ -94,4 +94,4 @@ def test_image_of_two_dimensions_has_no_place() -> None:
 
 
 def test_image_that_lies_as_usual_is_turned_by_nothing_but_its_own_direction() -> None:
-    assert find_turn(make_geometry(**PROPERTIES)) == UNTURNED
+    assert find_reorientation(make_geometry(**PROPERTIES)) == NO_REORIENTATION

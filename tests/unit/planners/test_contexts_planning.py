@@ -7,12 +7,14 @@ import pytest
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.planners.context_plans import configure, measure
+from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.contexts import ContextPlanner, make_table, require_cases
 from duplus_nnunet.planners.normalization import SUVNormalization
 from duplus_nnunet.planners.planner import DuPLUSPlanner
 from duplus_nnunet.planners.survey import CaseSurvey, summarise_foreground
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
+
+from ..partial_plans import make_plans
 
 MODALITIES = {"ct": "computed tomography", "pet": "positron emission tomography"}
 INTENSITIES = {"min": 0.0, "p1": 0.0, "p50": 1.0, "p99": 5.0, "max": 9.0}
@@ -108,13 +110,13 @@ def test_a_label_missing_from_a_case_means_what_the_registry_says(missing: str, 
 def test_a_target_that_is_annotated_nowhere_is_refused() -> None:
     labels = {"c0": (0, 1)}
     table = make_table(make_entry(), {"labels": {"A": 1, "B": 2}, "channel_names": {"0": "CT"}}, labels)
-    with pytest.raises(DataError, match="'b' is annotated in no training case"):
+    with pytest.raises(DataError, match="'b'"):
         require_cases(table, ["a", "b"], labels)
 
 
 def test_a_case_that_the_table_does_not_know_is_named() -> None:
     table = make_planner().table
-    with pytest.raises(DataError, match="'new' is not in its table"):
+    with pytest.raises(DataError, match=r"'new'.*\b1\b"):
         require_cases(table, ["x"], {**dict.fromkeys(table.cases), "new": None})
 
 
@@ -124,14 +126,19 @@ def test_preprocessing_gets_the_contexts_numbers_scaled_as_the_configuration_is(
     own = {"spacing": [4.0, 2.0, 2.0], "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False]}
     own["foreground_intensity_properties_per_channel"] = {"0": {"mean": 7.0}}
     other = {"spacing": [2.0, 2.0, 6.0], "normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [False]}
-    plans = {"duplus": {"contexts": {"ct": own, "mr": other}, "reference_spacing": [2.0, 2.0, 2.0]}}
+    plans = make_plans()
+    plans["duplus"]["reference_spacing"] = [2.0, 2.0, 2.0]
+    plans["duplus"]["contexts"]["ct"] |= own
+    plans["duplus"]["contexts"]["mr"] |= other
     configuration = ConfigurationManager({"architecture": {}, "spacing": [4.0, 4.0, 2.0]})
     found = configure(configuration, plans, "ct")
     assert found.spacing == [8.0, 4.0, 2.0]
     assert found.normalization_schemes == ["CTNormalization"]
     assert configure(found, plans, "ct") is found
     assert configure(found, plans, "mr").spacing == configure(configuration, plans, "mr").spacing == [4.0, 4.0, 6.0]
-    assert measure(PlansManager(plans), "ct").foreground_intensity_properties_per_channel == {"0": {"mean": 7.0}}
+    assert with_context_intensities(PlansManager(plans), plans, "ct").foreground_intensity_properties_per_channel == {
+        "0": {"mean": 7.0}
+    }
     assert configuration.spacing == [4.0, 4.0, 2.0]
 
 

@@ -1,4 +1,4 @@
-"""Entries written from a dataset.json alone, and the file that a user gets to review."""
+"""Entries drafted from a dataset.json, and the file with comments for the user to review."""
 
 from pathlib import Path
 from typing import Any

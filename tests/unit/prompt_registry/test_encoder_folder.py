@@ -1,4 +1,4 @@
-"""Where a text encoder's files are looked for, and what is said if they are not there."""
+"""Finding the files of a text encoder, and the errors if they are missing."""
 
 import shutil
 from pathlib import Path
@@ -36,8 +36,8 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none"])
-def test_a_folder_that_is_not_there(name: str) -> None:
-    with pytest.raises(EncoderError, match=r"there is no such folder. Give a folder with config.json"):
+def test_a_folder_that_does_not_exist(name: str) -> None:
+    with pytest.raises(EncoderError, match=r"does not exist.*config\.json"):
         find_encoder_folder(name)
 
 
@@ -71,12 +71,12 @@ def test_a_damaged_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_folder_without_weights_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(EncoderError, match=r"no weights .*found config.json"):
+    with pytest.raises(EncoderError, match=r"weights .*found config\.json"):
         checksum_weights(tmp_path)
 
 
 def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"has no tokenizer: expected one of tokenizer.json"):
+    with pytest.raises(EncoderError, match=r"tokenizer.*tokenizer\.json"):
         require_tokenizer(tmp_path)
 
 
@@ -108,5 +108,5 @@ def test_without_any_encoder_known_texts_still_work() -> None:
 @pytest.mark.usefixtures("no_encoder")
 @pytest.mark.parametrize("name", ["someone/some-model", "not a valid name!"])
 def test_a_hub_name_that_cannot_be_had(name: str) -> None:
-    with pytest.raises(EncoderError, match=r"was not found .*local cache: .*hub: .*Remedies: name a local folder"):
+    with pytest.raises(EncoderError, match=r"local cache: .*hub: .*Remedies: "):
         embed(["spleen"], name)

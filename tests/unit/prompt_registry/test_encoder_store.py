@@ -1,4 +1,4 @@
-"""Stored embeddings: what is in them comes out, what is damaged or of another encoder is refused."""
+"""Stored embeddings are read back; damaged ones and those of another encoder are refused."""
 
 from pathlib import Path
 
@@ -47,20 +47,20 @@ def test_the_same_texts_give_the_same_bytes(own_folder: Path) -> None:
 def test_a_damaged_store_is_refused_with_the_remedy(own_folder: Path, content: bytes) -> None:
     path = own_folder / "bad.npz"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match=r"not a readable store of embeddings.*Delete it"):
+    with pytest.raises(EncoderError, match=r"\.npz .*duplus prompts embed"):
         read_store(path)
 
 
 def test_a_store_without_its_vectors_is_refused(own_folder: Path) -> None:
     path = own_folder / "bad.npz"
     np.savez(path, keys=np.zeros(2, dtype=np.uint64))
-    with pytest.raises(EncoderError, match=r"not a readable store"):
+    with pytest.raises(EncoderError, match=r"\.npz"):
         read_store(path)
 
 
 def test_a_store_of_another_shape_is_refused(own_folder: Path) -> None:
     path = put(own_folder, {"liver": [1, 0, 0, 0]})
-    with pytest.raises(EncoderError, match=r"\(1, 4\) vectors for 1 texts of dimension 3"):
+    with pytest.raises(EncoderError, match=r"\(1, 4\).*\(1, 3\)"):
         read_store(path)
 
 
@@ -103,7 +103,7 @@ def test_an_expected_encoder_names_itself(own_folder: Path) -> None:
 
 def test_default_embeddings_of_other_weights_are_refused() -> None:
     strange = EncoderIdentity(DEFAULT_ENCODER.name, "mean", "0" * 64, 384)
-    with pytest.raises(EncoderError, match=r"found sha256 .*embed everything anew: `duplus prompts embed"):
+    with pytest.raises(EncoderError, match=r"found sha256 .*`duplus prompts embed"):
         embed(["spleen"], expected=strange)
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_moved_is_the_same_encoder() -> None:
 
 @pytest.mark.parametrize("texts", [[], [""], ["liver", "  "]])
 def test_nothing_to_embed_is_an_error(texts: list[str]) -> None:
-    with pytest.raises(EncoderError, match=r"Nothing to embed"):
+    with pytest.raises(EncoderError, match=r"embed"):
         embed(texts)
 
 

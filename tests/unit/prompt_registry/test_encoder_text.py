@@ -1,4 +1,4 @@
-"""Text encoders at work: the default one where its wheel is installed, and tiny random ones made here."""
+"""Text encoders: the default one where its package is installed, and tiny random ones."""
 
 import json
 import subprocess
@@ -13,11 +13,11 @@ import torch
 
 from duplus_nnunet.errors import EncoderError
 from duplus_nnunet.prompt_registry import EncoderIdentity, embed
+from duplus_nnunet.prompt_registry.embedding import fill_store
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.prompt_registry.encoder_folder import find_wheel
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.store import SHIPPED_FOLDER, read_store
-from duplus_nnunet.prompt_registry.store_filling import fill_store
 
 SaveBert = Callable[..., Path]
 TEXTS = ["a liver", "left kidney of a computed tomography", "a spleen"]
@@ -83,12 +83,12 @@ def test_sentence_encoders_say_their_own_pooling(tmp_path: Path, save_bert: Save
 
 
 def test_an_unknown_pooling_lists_the_valid_ones(bert: Path) -> None:
-    with pytest.raises(EncoderError, match=r"Unknown pooling 'max'. Valid: 'mean', 'cls', 'eos'"):
+    with pytest.raises(EncoderError, match=r"'max'.*'mean', 'cls', 'eos'"):
         embed(TEXTS, bert, "max")
 
 
 def test_a_prompt_that_is_cut_warns(bert: Path) -> None:
-    with pytest.warns(UserWarning, match=r"reads 12 tokens; this prompt has 32 and is cut: 'liver liver"):
+    with pytest.warns(UserWarning, match=r"12 tokens; .* 32 .*'liver liver"):
         embed(["liver " * 30], bert)
 
 
@@ -106,7 +106,7 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, save_bert: SaveBe
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "mixed")
     (folder / "model.safetensors").write_bytes((clip / "model.safetensors").read_bytes())
-    with pytest.raises(EncoderError, match=r"of different models"):
+    with pytest.raises(EncoderError, match=r"config\.json"):
         embed(TEXTS, folder)
 
 
@@ -114,7 +114,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, clip: Path,
 def test_a_config_that_transformers_does_not_know_is_refused(tmp_path: Path, save_bert: SaveBert, config: str) -> None:
     folder = save_bert(tmp_path / "odd")
     (folder / "config.json").write_text(config)
-    with pytest.raises(EncoderError, match=r"cannot be loaded: .*without remote code"):
+    with pytest.raises(EncoderError, match=r"cannot be loaded: "):
         embed(TEXTS, folder)
 
 
@@ -122,7 +122,7 @@ def test_remote_code_is_not_run(tmp_path: Path, save_bert: SaveBert) -> None:
     folder = save_bert(tmp_path / "remote")
     (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
     (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
-    with pytest.raises(EncoderError, match=r"brings Python code of its own \(evil.Config.*never run unasked"):
+    with pytest.raises(EncoderError, match=r"Python code \(evil.Config.*DUPLUS_TRUST_REMOTE_CODE="):
         embed(TEXTS, folder)
 
 
@@ -145,7 +145,7 @@ def test_own_code_is_run_only_for_the_encoder_that_is_named(
     folder = give_own_code(save_bert(tmp_path / "own"))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("DUPLUS_TRUST_REMOTE_CODE", f"other, {folder}x")
-    with pytest.raises(EncoderError, match="never run unasked"):
+    with pytest.raises(EncoderError, match="DUPLUS_TRUST_REMOTE_CODE="):
         embed(TEXTS, folder)
     monkeypatch.setenv("DUPLUS_TRUST_REMOTE_CODE", f"other, {folder}")
     np.testing.assert_allclose(embed(TEXTS, folder)[0], embed(TEXTS, bert)[0], atol=1e-3)
@@ -185,7 +185,7 @@ def retrained(tmp_path: Path, own_stores: Path, save_bert: SaveBert) -> TextEnco
 
 
 def test_a_store_by_other_weights_is_not_added_to(retrained: TextEncoder, own_stores: Path) -> None:
-    with pytest.raises(EncoderError, match=r"by other weights .*--overwrite"):
+    with pytest.raises(EncoderError, match=r"\.npz .*other weights .*--overwrite"):
         fill_store(TEXTS, retrained, own_stores)
 
 
@@ -220,7 +220,7 @@ def test_known_and_new_texts_mix_with_the_default(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_wheel
-def test_left_and_right_are_told_apart() -> None:
+def test_left_and_right_are_distinguished() -> None:
     vectors, _ = embed(["left kidney", "right kidney", "liver"])
     assert vectors[0] @ vectors[1] < 0.95
     assert vectors[0] @ vectors[2] < vectors[0] @ vectors[1]

@@ -16,7 +16,7 @@ def test_a_target_goes_by_name_synonym_and_label_in_any_case(text: str) -> None:
 
 
 def test_an_unknown_target_lists_the_nearest_first() -> None:
-    with pytest.raises(PromptError, match=r"Unknown target 'right kidny'. Did you mean 'right kidney'"):
+    with pytest.raises(PromptError, match=r"'right kidny'. Did you mean 'right kidney'"):
         match_target("right kidny", KIDNEYS)
 
 
@@ -27,7 +27,7 @@ def test_a_name_wins_over_another_targets_label() -> None:
 
 def test_a_word_of_two_targets_is_refused() -> None:
     targets = (Target("a", "first", ("mass",)), Target("b", "second", ("mass",)))
-    with pytest.raises(PromptError, match=r"may mean any of 'first', 'second'"):
+    with pytest.raises(PromptError, match=r"'first', 'second'"):
         match_target("mass", targets)
 
 

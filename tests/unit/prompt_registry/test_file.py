@@ -1,5 +1,6 @@
-"""Each fault of a registry file: found, with its line, and with what to do."""
+"""Every problem in a registry file is reported with its line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,9 @@ def test_a_file_says_where_its_parts_stand(tmp_path: Path) -> None:
     assert good(tmp_path).at("targets", "liver").endswith("demo.yaml:10")
 
 
-def test_yaml_that_is_no_mapping(tmp_path: Path) -> None:
+def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
     _, problems = check_registry_file(write(tmp_path, "- liver\n- spleen\n"))
-    assert "demo.yaml:1: Expected a mapping" in str(problems[0])
+    assert str(problems[0]).startswith(f"{tmp_path / 'demo.yaml'}:1: ")
     assert "found a list" in str(problems[0])
 
 
@@ -90,67 +91,66 @@ def test_an_empty_file(tmp_path: Path) -> None:
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     _, problems = check_registry_file(write(tmp_path, "dataset: Demo\ncontexts: [a, b\ntargets: {}\n"))
     assert problems[0].line == 3
-    assert "Not valid YAML" in problems[0].message
+    assert "YAML" in problems[0].message
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     _, problems = check_registry_file(tmp_path / "none.yaml")
-    assert "Cannot read this file" in str(problems[0])
+    assert "none.yaml:1: " in str(problems[0])
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "demo.yaml"
     path.write_bytes(b"dataset: \xff\xfe")
     _, problems = check_registry_file(path)
-    assert "Not UTF-8" in str(problems[0])
+    assert "UTF-8" in str(problems[0])
 
 
 def test_a_duplicate_key_names_both_lines(tmp_path: Path) -> None:
-    assert faults(tmp_path, "  liver:", "  liver:\n  liver:") == [
-        "11: The key 'liver' stands twice, here and in line 10. Remove or rename one."
-    ]
+    (fault,) = faults(tmp_path, "  liver:", "  liver:\n  liver:")
+    assert re.match(r"11: .*'liver' .*line 10", fault)
 
 
 def test_two_names_that_differ_in_case_only_name_both_lines(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver:\n  Liver:")
-    assert fault.startswith("11: 'Liver' of 'Liver' is already taken by 'liver' in line 10")
+    assert re.match(r"11: 'Liver' of 'Liver' .*'liver' in line 10", fault)
 
 
 def test_a_synonym_of_two_targets_names_both_lines(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver:\n    synonyms:\n      - hepar\n      - L_K")
-    assert fault.startswith("13: 'L_K' of 'liver' is already taken by 'left kidney' in line 7")
+    assert re.match(r"13: 'L_K' of 'liver' .*'left kidney' in line 7", fault)
 
 
 def test_a_synonym_that_repeats_the_name(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {synonyms: [LIVER]}")
-    assert "already taken by 'liver'" in fault
+    assert re.match(r"10: 'LIVER' of 'liver' .*'liver' in line 10", fault)
 
 
 def test_a_left_without_its_right(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  right kidney:\n    labels: [RK]\n", "")
-    assert fault.startswith("7: 'left kidney' has no 'right kidney'")
+    assert re.match(r"7: 'left kidney' .*'right kidney'", fault)
     assert "partner: none" in fault
 
 
-def test_a_partner_that_is_no_target(tmp_path: Path) -> None:
+def test_a_partner_that_is_not_a_target(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {partner: lung}")
-    assert "Partner 'lung' of 'liver' is no target" in fault
+    assert re.search(r"'lung' of 'liver' .*'right kidney'", fault)
 
 
 def test_a_partner_that_is_not_returned(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {partner: left kidney}")
-    assert "names 'left kidney' as its partner, but not the reverse" in fault
+    assert re.search(r"'liver' .*'left kidney'.*`partner: liver`", fault)
 
 
 def test_an_unknown_modality_lists_the_known(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "computed tomography", "tomographie")
-    assert fault.startswith("4: contexts -> demo_ct -> modality: unknown modality 'tomographie'")
+    assert re.match(r"4: contexts -> demo_ct -> modality: .*'tomographie'", fault)
     assert "'magnetic resonance imaging'" in fault
 
 
 def test_an_abbreviated_modality_is_to_be_spelled_out(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "computed tomography", "CT")
-    assert "spell it out as 'computed tomography'" in fault
+    assert re.search(r"'CT'.*'computed tomography'", fault)
 
 
 def test_a_modality_may_have_words_around_it(tmp_path: Path) -> None:
@@ -161,41 +161,41 @@ def test_a_modality_may_have_words_around_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("empty", ['""', '" "', '"-_"'])
 def test_an_empty_prompt(tmp_path: Path, empty: str) -> None:
     (fault,) = faults(tmp_path, "  liver:", f"  liver: {{synonyms: [{empty}]}}")
-    assert fault.startswith("10: targets -> liver -> synonyms -> 0: an empty text cannot steer anything")
+    assert fault.startswith("10: targets -> liver -> synonyms -> 0: ")
 
 
 def test_a_prompt_longer_than_encoders_read(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", f"  liver: {{paraphrases: [{'very ' * 80}long]}}")
     assert fault.startswith("10:")
-    assert "404 characters, longer than text encoders read" in fault
+    assert "404 characters" in fault
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {synonym: [hepar]}")
-    assert fault.startswith("10: Unknown key 'synonym'. Did you mean one of: synonyms")
+    assert re.match(r"10: .*'synonym'.*: synonyms", fault)
 
 
 def test_an_unknown_key_of_a_context(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "    region:", "    organ: liver\n    region:")
-    assert "Unknown key 'organ'" in fault
+    assert "'organ'" in fault
     assert "region" in fault
 
 
 def test_a_missing_key(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "    region: abdomen\n", "")
-    assert fault.startswith("3: The key 'region' is missing")
+    assert re.match(r"3: .*'region'", fault)
 
 
 def test_a_yaml_truth_value_where_a_text_belongs(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  liver: {synonyms: [no]}")
-    assert "expected a text, found False (bool)" in fault
+    assert "found False (bool)" in fault
     assert "quotes" in fault
 
 
 def test_a_number_as_a_name(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:", "  7:")
     assert fault.startswith("10:")
-    assert "expected a text, found 7 (int)" in fault
+    assert "found 7 (int)" in fault
 
 
 def test_no_targets_at_all(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_no_targets_at_all(tmp_path: Path) -> None:
 
 def test_a_default_context_that_is_none(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "targets:", "default_context: demo_mr\ntargets:")
-    assert fault.startswith("6: default_context 'demo_mr' is no context of this file. Contexts: 'demo_ct'")
+    assert re.match(r"6: default_context 'demo_mr' .*'demo_ct'", fault)
 
 
 def test_an_alias_that_holds_itself(tmp_path: Path) -> None:
@@ -240,20 +240,16 @@ def test_a_file_serves_the_further_names_it_declares(tmp_path: Path) -> None:
 
 def test_two_contexts_that_differ_in_case_only_name_both_lines(tmp_path: Path) -> None:
     second = "  Demo-CT: {modality: computed tomography, region: thorax}\n"
-    assert faults(tmp_path, "targets:\n", f"{second}targets:\n") == [
-        "6: The context 'Demo-CT' is 'demo_ct' of line 3 but for case or separators. Remove or rename one of the two."
-    ]
+    (fault,) = faults(tmp_path, "targets:\n", f"{second}targets:\n")
+    assert re.match(r"6: .*'Demo-CT' .*'demo_ct' in line 3", fault)
 
 
 def test_a_paraphrase_of_two_targets_names_both_lines(tmp_path: Path) -> None:
     both = "  liver: {paraphrases: [the organ]}\n  spleen: {paraphrases: [The  organ]}\n"
-    assert faults(tmp_path, "  liver:\n", both) == [
-        "11: The paraphrase 'The  organ' of 'spleen' is that of 'liver' in line 10, which steers nothing. "
-        "Reword one of the two."
-    ]
+    (fault,) = faults(tmp_path, "  liver:\n", both)
+    assert re.match(r"11: .*'The  organ' of 'spleen' .*'liver' in line 10", fault)
 
 
 def test_a_paraphrase_that_is_too_long_once_it_is_filled(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:\n", f"  liver: {{paraphrases: ['{'a {modality} ' * 20}']}}\n")
-    assert fault.startswith("10: The paraphrase 'a {modality}")
-    assert "has 439 characters with modality and region, but 300 are what text encoders read. Shorten it." in fault
+    assert re.match(r"10: .*'a \{modality\}.* 439 .* 300 ", fault)

@@ -1,5 +1,6 @@
-"""Which file a dataset's prompts come from, and what happens when it does not fit."""
+"""Which file the prompts of a dataset come from, and the errors if it does not match."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,13 @@ def test_the_number_does_not_count() -> None:
 def test_a_shipped_file_with_other_labels_is_passed_over_with_the_reason() -> None:
     search = search_entry("Dataset004_Hippocampus", labelled("Anterior", "Tail", channel="MRI"))
     assert search.entry.origin.startswith("drafted from")
-    assert "no target for the label 'Tail'" in " ".join(search.steps)
+    assert "'Tail'" in " ".join(search.explanations)
 
 
 def test_a_shipped_file_of_another_modality_is_passed_over_with_the_reason() -> None:
     search = search_entry("Dataset009_Spleen", labelled("spleen", channel="T2"))
     assert search.entry.origin.startswith("drafted from")
-    assert "contexts are for computed tomography, but the channels" in " ".join(search.steps)
+    assert re.search(r"computed tomography, .*magnetic resonance imaging", " ".join(search.explanations))
 
 
 def test_of_two_files_of_a_name_the_fitting_one_is_taken() -> None:
@@ -107,24 +108,22 @@ def test_a_file_in_the_users_folder_serves_only_its_dataset(tmp_path: Path, monk
     monkeypatch.setenv("DUPLUS_REGISTRY", str(put(tmp_path, name="demo.yaml")))
     search = search_entry("Dataset502_Other", DEMO)
     assert search.entry.origin.startswith("drafted")
-    assert "none of its 1 files serves 'Dataset502_Other'" in " ".join(search.steps)
+    assert re.search(r"\b1 files .*'Dataset502_Other'", " ".join(search.explanations))
 
 
-def test_a_users_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_folder_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUPLUS_REGISTRY", str(tmp_path / "none"))
-    with pytest.raises(RegistryError, match=r"which is not a folder. Create it"):
+    with pytest.raises(RegistryError, match=r"DUPLUS_REGISTRY .*not a folder"):
         find_entry("Dataset501_Demo", DEMO)
 
 
 def test_a_label_without_an_entry_is_an_error_with_file_and_line(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"prompts.yaml:4: no target for the label 'liver' .*labels: \[liver\]"):
+    with pytest.raises(RegistryError, match=r"prompts.yaml:4: .*'liver' .*labels: \[liver\]"):
         find_entry("Dataset501_Demo", labelled("LK", "RK", "liver"), put(tmp_path))
 
 
 def test_an_entry_without_a_label_is_an_error_with_file_and_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        RegistryError, match=r"prompts.yaml:6: the target 'right kidney' has no label in .*which has 'LK'"
-    ):
+    with pytest.raises(RegistryError, match=r"prompts.yaml:6: .*'right kidney' .*'LK'"):
         find_entry("Dataset501_Demo", labelled("LK"), put(tmp_path))
 
 
@@ -135,14 +134,12 @@ def test_a_partial_file_may_have_more_targets_than_labels(tmp_path: Path) -> Non
 
 
 def test_two_labels_of_one_target_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        RegistryError, match=r"the labels 'LK' and 'left kidney' both belong to the target 'left kidney'"
-    ):
+    with pytest.raises(RegistryError, match=r"'LK' and 'left kidney' .*'left kidney'"):
         find_entry("Dataset501_Demo", labelled("LK", "left kidney", "RK"), put(tmp_path))
 
 
 def test_a_broken_users_file_is_an_error_not_passed_over(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"prompts.yaml:1: Expected a mapping"):
+    with pytest.raises(RegistryError, match=r"prompts.yaml:1: "):
         find_entry("Dataset501_Demo", DEMO, put(tmp_path, "[]"))
 
 
@@ -153,18 +150,18 @@ def test_all_misfits_of_a_users_file_come_at_once(tmp_path: Path) -> None:
 
 
 def test_labels_that_collide_after_normalising_are_an_error() -> None:
-    with pytest.raises(RegistryError, match=r"'Left_Kidney' and 'left kidney' are the same but for case"):
+    with pytest.raises(RegistryError, match=r"'Left_Kidney' and 'left kidney'"):
         find_entry("Dataset501_Demo", labelled("Left_Kidney", "left kidney"))
 
 
 @pytest.mark.parametrize("labels", [{"background": 0}, {"background": 0, "ignore": 1}, {}])
 def test_a_dataset_without_foreground_is_an_error(labels: dict[str, int]) -> None:
-    with pytest.raises(RegistryError, match=r"no foreground label among"):
+    with pytest.raises(RegistryError, match=r"no foreground label"):
         find_entry("Dataset501_Demo", {"labels": labels})
 
 
 def test_labels_of_nnunet_1_are_an_error_with_the_remedy() -> None:
-    with pytest.raises(RegistryError, match=r'as nnU-Net 1 did. Turn it round: {"liver": 1}'):
+    with pytest.raises(RegistryError, match=r'nnU-Net 1.*{"liver": 1}'):
         find_entry("Dataset501_Demo", {"labels": {"0": "background", "1": "liver"}})
 
 

@@ -1,4 +1,4 @@
-"""Every file that ships: clean, sourced, spelled out, embedded, and fitting the datasets that nnU-Net converts."""
+"""The shipped registry files have no problems, name their sources, and fit the datasets of nnU-Net's converters."""
 
 import re
 from typing import Any

@@ -64,7 +64,7 @@ def test_other_layers_are_adapted_on_request_but_never_the_pooler(bert: Path) ->
 
 
 def test_an_unknown_layer_lists_those_there_are(bert: Path) -> None:
-    with pytest.raises(EncoderError, match=r"no linear layer 'q_proj'; .*'dense', 'key', 'query', 'value'"):
+    with pytest.raises(EncoderError, match=r"'q_proj'; .*'dense', 'key', 'query', 'value'"):
         adapt(bert, target_modules=("value", "q_proj"))
 
 
@@ -75,7 +75,7 @@ def test_layers_that_no_embedding_depends_on_are_refused(bert: Path, monkeypatch
         return states.mean(1)
 
     monkeypatch.setattr(TextEncoder, "run", run_first_layer)
-    with pytest.raises(EncoderError, match=r"4 weights that no embedding depends on: .*layer\.1\."):
+    with pytest.raises(EncoderError, match=r"4 weights .*layer\.1\."):
         adapt(bert)
 
 
@@ -104,7 +104,7 @@ def test_an_encoder_of_another_dimension_is_refused(bert: Path) -> None:
 
 def test_a_missing_encoder_is_named(tmp_path: Path) -> None:
     expected = EncoderIdentity(str(tmp_path / "gone"), "mean", "0" * 64, 16)
-    with pytest.raises(EncoderError, match=r"there is no such folder"):
+    with pytest.raises(EncoderError, match=r"does not exist"):
         AdaptedEncoder(expected, TextAdapterSettings(enabled=True))
 
 

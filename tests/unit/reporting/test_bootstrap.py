@@ -21,8 +21,8 @@ def test_patients_of_several_sources_are_drawn_together() -> None:
 
 
 def test_same_patients_give_the_same_draws() -> None:
-    one, other = (draw_patients({"ct": names}) for names in (["a", "b", "c"], ["c", "b", "a"]))
-    assert (one.counts == other.counts).all()
+    first, second = (draw_patients({"ct": names}) for names in (["a", "b", "c"], ["c", "b", "a"]))
+    assert (first.counts == second.counts).all()
 
 
 def test_two_scans_of_a_patient_are_drawn_at_once() -> None:
@@ -31,7 +31,7 @@ def test_two_scans_of_a_patient_are_drawn_at_once() -> None:
     assert set(np.round(means, 6)) == {0.0, round(1 / 3, 6), 1.0}
 
 
-def test_scores_that_are_not_there_do_not_count() -> None:
+def test_missing_scores_are_ignored() -> None:
     draws = draw_patients({"ct": ["a", "b"]})
     means = draws.average([("a", 0.5), ("b", float("nan"))])
     assert set(means[~np.isnan(means)]) == {0.5}

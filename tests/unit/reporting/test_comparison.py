@@ -31,9 +31,9 @@ def test_constant_gain_has_an_interval_without_width() -> None:
 
 
 def test_difference_changes_sign_with_the_order() -> None:
-    one, other = make_cases(0.1), make_cases()
+    first, second = make_cases(0.1), make_cases()
     for target in ("spleen", "(mean over targets)"):
-        assert find(compare(one, other), target).value == -find(compare(other, one), target).value
+        assert find(compare(first, second), target).value == -find(compare(second, first), target).value
 
 
 def test_only_what_both_have_is_compared() -> None:
@@ -67,7 +67,7 @@ def test_over_all_targets_each_target_of_a_source_counts_as_one() -> None:
 
 
 def test_nothing_in_common_says_what_there_is() -> None:
-    with pytest.raises(DataError, match=r"no case and target in common.*'0' of 'ct' with liver.*with kidney"):
+    with pytest.raises(DataError, match=r"'0' of 'ct' with liver.*with kidney"):
         compare(make_cases(targets=("liver",)), make_cases(targets=("kidney",)))
 
 
@@ -75,12 +75,12 @@ def test_other_references_are_refused() -> None:
     other = make_cases()
     absent = TargetScore(0.0, 0.0, present=False, predicted=True)
     other["4"] = replace(other["4"], targets={**other["4"].targets, "liver": absent})
-    with pytest.raises(DataError, match=r"Case '4': 'liver' is in the references of one"):
+    with pytest.raises(DataError, match=r"'4'.*'liver'"):
         compare(make_cases(), other)
 
 
 def test_other_patients_are_refused() -> None:
     other = make_cases()
     other["4"] = replace(other["4"], patient="x")
-    with pytest.raises(DataError, match="Case '4' is of patient '4' here and of 'x' there"):
+    with pytest.raises(DataError, match=r"(?s)'4'.*patient '4'.*'x'"):
         compare(make_cases(), other)

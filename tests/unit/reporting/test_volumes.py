@@ -1,4 +1,4 @@
-"""Volumes are read as radiologists look at them, however they are stored."""
+"""Volumes are read in radiological orientation, however they are stored."""
 
 from pathlib import Path
 
@@ -49,5 +49,5 @@ def test_file_that_is_no_volume_is_named(tmp_path: Path) -> None:
 
 def test_fourth_axis_is_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2, 2), dtype=np.float32), np.eye(4)), tmp_path / "a.nii")
-    with pytest.raises(DataError, match=r"\(2, 2, 2, 2\); expected three axes"):
+    with pytest.raises(DataError, match=r"a\.nii .*\(2, 2, 2, 2\)"):
         read_axial(tmp_path / "a.nii")

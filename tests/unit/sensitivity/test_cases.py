@@ -1,4 +1,4 @@
-"""Cases with their truth."""
+"""Cases of a sensitivity study."""
 
 from pathlib import Path
 from typing import Any
@@ -42,31 +42,31 @@ def test_folders_hold_a_case_each_with_all_its_channels(tmp_path: Path) -> None:
 def test_a_case_without_a_label_map_is_named(tmp_path: Path) -> None:
     save(tmp_path / "images" / f"a_0000{ENDING}")
     save(tmp_path / "labels" / f"b{ENDING}")
-    with pytest.raises(DataError, match=r"1 of 1 cases .* the first is a\.nii\.gz"):
+    with pytest.raises(DataError, match=r"1 of 1 .*\ba\.nii\.gz"):
         find_cases([str(tmp_path / "images")], str(tmp_path / "labels"), ENDING)
 
 
 def test_a_folder_of_images_needs_a_folder_of_label_maps(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="-l must be the folder"):
+    with pytest.raises(DataError, match=r"-i .*-l .*a\.nii\.gz"):
         find_cases([str(tmp_path)], save(tmp_path / f"a{ENDING}"), ENDING)
 
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataError, match=r"no image CASE_0000\.nii\.gz; found notes\.txt"):
+    with pytest.raises(DataError, match=r"_0000\.nii\.gz.*notes\.txt"):
         find_cases([str(tmp_path)], str(tmp_path), ENDING)
 
 
 @pytest.mark.parametrize("option", ["-i", "-l"])
 def test_a_missing_file_is_named_with_its_option(tmp_path: Path, option: str) -> None:
-    there, missing = save(tmp_path / f"there{ENDING}"), str(tmp_path / f"missing{ENDING}")
-    image, label = (missing, there) if option == "-i" else (there, missing)
-    with pytest.raises(DataError, match=rf"no file .*missing\.nii\.gz \({option}\)"):
+    existing, missing = save(tmp_path / f"existing{ENDING}"), str(tmp_path / f"missing{ENDING}")
+    image, label = (missing, existing) if option == "-i" else (existing, missing)
+    with pytest.raises(DataError, match=rf"missing\.nii\.gz \({option}\)"):
         find_cases([image], label, ENDING)
 
 
 def test_another_file_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"does not end in \.nrrd"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz \(-i\) .*\.nrrd"):
         find_cases([save(tmp_path / f"a{ENDING}")], save(tmp_path / f"b{ENDING}"), ".nrrd")
 
 
@@ -86,14 +86,14 @@ def test_a_label_map_on_the_images_grid_is_read(reader: Any, tmp_path: Path) -> 
     "grid", [{"shape": (4, 5, 7)}, {"spacing": 1.5}, {"origin": 2.0}], ids=lambda grid: next(iter(grid))
 )
 def test_a_label_map_on_another_grid_is_refused(reader: Any, grid: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"different grids: .*Resample the label map"):
+    with pytest.raises(DataError, match=r"[\\/]a\.nii\.gz .*a_0000\.nii\.gz .*grid"):
         compare(reader, tmp_path, **grid)
 
 
 def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
     file = tmp_path / f"a_0000{ENDING}"
     file.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"image.*a_0000.* cannot be read"):
+    with pytest.raises(DataError, match=r"a_0000\.nii\.gz"):
         read_image(NibabelIO(), LabelledCase("a", (str(file),), ""))
 
 
@@ -101,11 +101,11 @@ def test_a_label_map_that_is_none_is_named(tmp_path: Path) -> None:
     case = LabelledCase("a", (save(tmp_path / f"a_0000{ENDING}"),), str(tmp_path / f"a{ENDING}"))
     image, properties = read_image(NibabelIO(), case)
     Path(case.label).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"label map .* cannot be read"):
+    with pytest.raises(DataError, match=r"[\\/]a\.nii\.gz"):
         read_truth(NibabelIO(), case, properties, image.shape[1:])
 
 
 def test_channels_of_different_shapes_are_refused(tmp_path: Path) -> None:
     images = (save(tmp_path / f"a_0000{ENDING}"), save(tmp_path / f"a_0001{ENDING}", shape=(4, 5, 7)))
-    with pytest.raises(DataError, match="on one grid"):
+    with pytest.raises(DataError, match=r"a_0000\.nii\.gz, .*a_0001\.nii\.gz"):
         read_image(NibabelIO(), LabelledCase("a", images, ""))

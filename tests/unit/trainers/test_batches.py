@@ -16,61 +16,61 @@ class Always:
         return 0.0
 
 
-def make_questioner(**options: int) -> BatchPrompter:
+def make_prompter(**options: int) -> BatchPrompter:
     return BatchPrompter(PromptBank(make_plans()), make_table(), **options)
 
 
 def test_a_batch_is_asked_for_what_is_annotated_in_any_of_its_images() -> None:
-    question = make_questioner().ask(["a_1", "b_0"])
-    assert question.names == ("liver", "left kidney")
-    assert question.rows.tolist() == [0, 1]
-    assert question.annotated.tolist() == [[False, True], [True, False]]
+    chosen = make_prompter().choose(["a_1", "b_0"])
+    assert chosen.names == ("liver", "left kidney")
+    assert chosen.rows.tolist() == [0, 1]
+    assert chosen.annotated.tolist() == [[False, True], [True, False]]
 
 
 def test_each_image_is_asked_in_its_own_context() -> None:
-    question = make_questioner().ask(["a_0", "b_0"])
-    assert [context for context, _ in question.images] == ["ct", "mr"]
-    assert question.sources == ("A", "B")
+    chosen = make_prompter().choose(["a_0", "b_0"])
+    assert [context for context, _ in chosen.images] == ["ct", "mr"]
+    assert chosen.sources == ("A", "B")
 
 
 def test_without_a_generator_nothing_is_mirrored() -> None:
-    assert make_questioner().ask(["a_0", "a_0"]).flipped == (False, False)
+    assert make_prompter().choose(["a_0", "a_0"]).flipped == (False, False)
 
 
 def test_a_mirrored_image_is_asked_for_the_partner() -> None:
-    question = make_questioner().ask(["a_0"], Always())  # type: ignore[arg-type]
-    assert question.flipped == (True,)
-    assert question.names == NAMES
-    assert question.images[0][1] == ("liver", "right kidney", "left kidney")
+    chosen = make_prompter().choose(["a_0"], Always())  # type: ignore[arg-type]
+    assert chosen.flipped == (True,)
+    assert chosen.names == NAMES
+    assert chosen.images[0][1] == ("liver", "right kidney", "left kidney")
 
 
 def test_one_side_that_was_contoured_alone_is_asked_for_as_the_other_in_the_mirror() -> None:
-    question = make_questioner().ask(["a_1"], Always())  # type: ignore[arg-type]
-    assert (question.names, question.images[0][1]) == (("left kidney",), ("right kidney",))
-    assert question.annotated.tolist() == [[True]]
+    chosen = make_prompter().choose(["a_1"], Always())  # type: ignore[arg-type]
+    assert (chosen.names, chosen.images[0][1]) == (("left kidney",), ("right kidney",))
+    assert chosen.annotated.tolist() == [[True]]
 
 
 def test_a_side_without_partner_in_the_model_is_not_mirrored() -> None:
     plans = make_plans()
     for target in plans["duplus"]["targets"]:
         target["partner"] = None
-    questioner = BatchPrompter(PromptBank(plans), make_table())
-    assert questioner.ask(["a_0", "b_0"], Always()).flipped == (False, True)  # type: ignore[arg-type]
+    prompter = BatchPrompter(PromptBank(plans), make_table())
+    assert prompter.choose(["a_0", "b_0"], Always()).flipped == (False, True)  # type: ignore[arg-type]
 
 
 def test_about_half_of_the_images_are_mirrored() -> None:
-    flipped = make_questioner().ask(["a_0"] * 400, np.random.default_rng(0)).flipped
+    flipped = make_prompter().choose(["a_0"] * 400, np.random.default_rng(0)).flipped
     assert 150 < sum(flipped) < 250
 
 
 def test_the_number_of_targets_is_filled_up_with_some_that_do_not_count() -> None:
-    question = make_questioner(multiple=2).ask(["a_1"])
-    assert question.names == ("liver", "left kidney")
-    assert question.annotated.tolist() == [[False, True]]
+    chosen = make_prompter(multiple=2).choose(["a_1"])
+    assert chosen.names == ("liver", "left kidney")
+    assert chosen.annotated.tolist() == [[False, True]]
 
 
 def test_ranks_that_sum_over_each_others_images_ask_for_everything() -> None:
-    assert make_questioner(everything=True).ask(["b_0"]).names == NAMES
+    assert make_prompter(everything=True).choose(["b_0"]).names == NAMES
 
 
 def test_only_the_chosen_images_are_mirrored_with_all_their_label_maps() -> None:
@@ -88,7 +88,7 @@ def test_pairs_are_of_the_cases_that_are_there() -> None:
 
 
 def test_counts_of_unannotated_targets_are_left_out() -> None:
-    question = make_questioner().ask(["a_1", "b_0"])
+    chosen = make_prompter().choose(["a_1", "b_0"])
     sums = np.stack([[[5.0, 1], [6, 2], [7, 3]], [[10.0, 50], [20, 60], [30, 70]]], axis=1)
-    counts = count_pairs(sums, question, {("A", "left kidney"): 0, ("B", "liver"): 1})
+    counts = count_pairs(sums, chosen, {("A", "left kidney"): 0, ("B", "liver"): 1})
     assert counts.tolist() == [[1, 10], [2, 20], [3, 30]]

@@ -26,18 +26,18 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint_latest.pth"
     torch.save({"network_weights": {"w": torch.ones(1000)}}, file)
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(ModelError, match=r"checkpoint_latest\.pth cannot be read"):
+    with pytest.raises(ModelError, match=r"checkpoint_latest\.pth"):
         read_checkpoint(file)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"network_weights": {}, "x": Path("harmless")}, tmp_path / "c.pth")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"c\.pth"):
         read_checkpoint(tmp_path / "c.pth")
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ModelError, match=r"c\.pth"):
         read_checkpoint(tmp_path / "c.pth")
 
 
@@ -59,5 +59,5 @@ def test_where_torch_hides_the_reason_the_free_space_is_told(tmp_path: Path) -> 
     def fail(name: str) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 2")
 
-    with pytest.raises(ModelError, match=r"torch could not finish the file, [\d.]+ MB were left on the disk"):
+    with pytest.raises(ModelError, match=r"c\.pth.*[\d.]+ MB.*unexpected pos"):
         write_safely(tmp_path / "c.pth", fail)

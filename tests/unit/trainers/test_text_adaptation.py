@@ -80,7 +80,7 @@ class Training:
 
     def __init__(self, plans: Mapping[str, Any]) -> None:
         self.bank = PromptBank(plans)
-        self.texts = open_texts(plans, self.bank)
+        self.texts = open_texts(self.bank)
         self.network = make_network(plans)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
@@ -254,19 +254,19 @@ def test_the_adapter_follows_the_schedule_at_its_own_rate(plans: dict[str, Any])
 
 def test_a_text_that_is_not_in_the_table_is_refused_outside_of_training(plans: dict[str, Any]) -> None:
     network = make_network(plans).eval()
-    with pytest.raises(PromptError, match="trained together with its text encoder"):
+    with pytest.raises(PromptError, match="text encoder"):
         network(images(), Prompts(network.prompts.context, network.prompts.targets))
 
 
 def test_a_checkpoint_of_other_texts_is_refused(plans: dict[str, Any]) -> None:
     other = make_network(plans).state_dict()
     other["texts.keys"] = other["texts.keys"][1:]
-    with pytest.raises(ModelError, match=r"embeddings of 9 other texts; the plans have 10"):
+    with pytest.raises(ModelError, match=r"\b9 other texts.*\b10 texts"):
         make_network(plans).load_state_dict(other)
 
 
 def test_a_checkpoint_without_table_is_refused(plans: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="no table of embeddings"):
+    with pytest.raises(ModelError, match="table of embeddings"):
         make_network(plans).load_state_dict(make_network(switch_off(plans)).state_dict())
 
 
@@ -284,14 +284,14 @@ def test_pretrained_weights_bring_their_adapter_but_not_their_table(plans: dict[
 
 def test_an_encoder_that_is_gone_stops_before_training(plans: dict[str, Any], tmp_path: Path) -> None:
     plans["duplus"]["encoder"]["name"] = str(tmp_path / "gone")
-    with pytest.raises(EncoderError, match="no such folder"):
-        open_texts(plans, PromptBank(plans))
+    with pytest.raises(EncoderError, match="gone"):
+        open_texts(PromptBank(plans))
 
 
 def test_plans_that_do_not_name_their_encoder_are_refused(plans: dict[str, Any]) -> None:
     del plans["duplus"]["encoder"]
-    with pytest.raises(PlansError, match="lacks 'encoder'"):
-        open_texts(plans, PromptBank(plans))
+    with pytest.raises(PlansError, match=r"'Test'.*'encoder'"):
+        open_texts(PromptBank(plans))
 
 
 def test_ranks_learn_alike_and_one_may_have_nothing_to_validate(tmp_path: Path) -> None:

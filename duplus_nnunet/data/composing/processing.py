@@ -1,0 +1,110 @@
+"""Checks and writes all cases of a planned dataset in parallel, and builds its table of cases."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.composing.labels import LabelJob, LabelSummary, process_case
+from duplus_nnunet.data.composing.plan import Plan, PlannedCase
+from duplus_nnunet.errors import DataError
+
+_VARIABLE = "nnUNet_def_n_proc"
+_DEFAULT = 8  # nnU-Net's
+# A worker takes about a second to start, in which several cases can be processed.
+_CASES_A_PROCESS = 8
+
+
+def process_cases(jobs: Sequence[LabelJob], update: Callable[[], object]) -> list[LabelSummary]:
+    """Process all cases, in as many processes as nnU-Net would use.
+
+    Args:
+        jobs: One job for each case.
+        update: Called after each case.
+
+    Raises:
+        DataError: A case cannot be used; the remaining ones are cancelled.
+    """
+    processes = min(count_processes(), len(jobs) // _CASES_A_PROCESS)
+    summaries = []
+    for summary in map(process_case, jobs) if processes < 2 else _run_parallel(jobs, processes):
+        summaries.append(summary)
+        update()
+    return summaries
+
+
+def count_processes() -> int:
+    """Read the number of processes that nnU-Net uses.
+
+    Raises:
+        DataError: The environment variable is not a number of 1 or more.
+    """
+    text = os.environ.get(_VARIABLE, str(_DEFAULT))
+    if not text.isdigit() or int(text) < 1:
+        raise DataError(f"{_VARIABLE} is {text!r}; expected a number of processes, 1 or more.")
+    return int(text)
+
+
+def build_case_table(plan: Plan, summaries: Mapping[str, LabelSummary]) -> CaseTable:
+    """Build the table of which targets are annotated and present in each case.
+
+    Args:
+        plan: The planned dataset.
+        summaries: Label values of each case, by its name.
+
+    Raises:
+        DataError: A target is annotated in no training case.
+    """
+    described = {name: _describe_case(plan, case, summaries[name]) for name, case in plan.cases.items()}
+    cases = {name: case for name, case in described.items() if not plan.cases[name].is_test}
+    tests = {name: case for name, case in described.items() if plan.cases[name].is_test}
+    names = [merged.target.name for merged in plan.values.targets]
+    sources = {}
+    for part in plan.parts:
+        annotated = {name for case in cases.values() if case.source == part.name for name in case.annotated}
+        targets = tuple(name for name in names if name in annotated)
+        sources[part.name] = Source(part.source.dataset, plan.keys[part.name], targets, part.channels)
+    for merged in plan.values.targets:
+        if not any(merged.target.name in source.targets for source in sources.values()):
+            dataset, member = next(iter(merged.members.items()))
+            raise DataError(
+                f"The target {merged.target.name!r} is annotated in no training case: {', '.join(merged.members)} "
+                "declare it, but its value occurs in no label map. Leave it out in the specification, "
+                f"`skip: {{{dataset}: [{member.label}]}}`, or correct the labels."
+            )
+    return CaseTable(sources, cases, tests, plan.spec.spacing)
+
+
+def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case:
+    dataset = case.part.source.dataset
+    meanings = plan.values.meanings[dataset]
+    labelled = {name for value in summary.values for name in meanings.get(value, ())}
+    annotated = []
+    for merged in plan.values.targets if case.files.label is not None else ():
+        member = merged.members.get(dataset)
+        if member is not None and (member.missing == "absent" or merged.target.name in labelled):
+            annotated.append(merged.target.name)
+    present = tuple(name for name in annotated if name in labelled)
+    return Case(case.part.name, case.patient, tuple(annotated), present)
+
+
+def _run_parallel(jobs: Sequence[LabelJob], processes: int) -> Iterator[LabelSummary]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts)
+    try:
+        yield from pool.map(process_case, jobs, chunksize=1)
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"A worker process was killed, probably for lack of memory. Set {_VARIABLE} below {processes}."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which cancels what has not begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""Checks which nnU-Net is installed, and whether it offers what this package uses of it."""

@@ -1,0 +1,182 @@
+"""Predicts preprocessed cases one after another, and writes each while the network predicts the next one."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
+from duplus_nnunet.inference.binding import BoundModel
+from duplus_nnunet.inference.memory import read_memory
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
+from duplus_nnunet.inference.resampling import make_resampler
+from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
+from duplus_nnunet.reporting.presence import compute_peak_logits
+
+# A probability of 1 %, the least that files of probabilities keep.
+LEAST_LOGIT = -4.6
+# Mean share of an image that the box of a target fills; the liver's box fills a tenth of an abdomen.
+_BOX_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """A case that was predicted.
+
+    Attributes:
+        item: What it was predicted from, without the image.
+        answer: The label map and the targets.
+        seconds: By stage.
+    """
+
+    item: PreparedCase
+    answer: CaseAnswer
+    seconds: dict[str, float]
+
+
+@dataclass
+class Failures:
+    """Cases that failed, and why."""
+
+    by_case: dict[str, str] = field(default_factory=dict)
+
+    def add(self, case: str, why: str) -> None:
+        """Record a failed case, and report it at once."""
+        self.by_case[case] = why
+        sys.stderr.write(f"failed: {case}: {why}\n")
+
+    def raise_if_any(self, cases: int) -> None:
+        """Raise an error if a case failed, once the other cases are finished.
+
+        Raises:
+            DataError: At least one case failed.
+        """
+        if not self.by_case:
+            return
+        if len(self.by_case) == cases == 1:
+            raise DataError(next(iter(self.by_case.values())))
+        listed = "\n".join(f"  {case}: {why}" for case, why in self.by_case.items())
+        others = ", the others are finished" if len(self.by_case) < cases else ""
+        raise DataError(f"{len(self.by_case)} of {cases} cases failed{others}:\n{listed}")
+
+
+class Clock:
+    """Adds up the time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def time(self, stage: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, and add its time to a stage."""
+        started = time.perf_counter()
+        try:
+            return call(*args)
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> PredictedCase:
+    """Predict one preprocessed case.
+
+    Targets are predicted in groups that fit the memory; the network runs on the image once for each group.
+
+    Args:
+        bound: The model and what is asked of it.
+        case: The case.
+        floor: Logit that a voxel must exceed to be kept in a target's box, 0 or less.
+
+    Raises:
+        DataError: The memory is too little for a single target.
+        ModelError: The network gave logits that are not finite.
+    """
+    model, clock = bound.model, Clock()
+    question, prompts = bound.question_of(case.properties)
+    configuration, plans = bound.configure(question), model.plans
+    resampler = make_resampler(configuration, plans, case.properties, case.data.shape[1:])
+    rule = read_rule(plans.get_label_manager(bound.declare([question])))
+    assembly, peaks = Assembly(resampler, rule, bound.list_asked(question), floor), []
+    memory = estimate_memory(resampler, rule, configuration.patch_size, model.folds)
+    share = 1.0 if floor == -math.inf else _BOX_SHARE
+    size = choose_group(read_memory(bound.options.memory), memory, prompts.count, share)
+    for start in range(0, prompts.count, size):
+        group = prompts.take(range(start, min(start + size, prompts.count))) if size < prompts.count else prompts
+        logits = clock.time("network", model.predictor.predict_logits, case.data, group)
+        peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
+        clock.time("resample", assembly.add, logits)
+    labels, targets = clock.time("resample", assembly.finish)
+    # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
+    calibrated = model.network.default_adapter
+    owners = prompts.adapters or (calibrated,) * prompts.count
+    judged = (
+        replace(target, presence=model.calibration.predict_presence(target.name, peak) if owner == calibrated else None)
+        for target, peak, owner in zip(targets, peaks, owners, strict=True)
+    )
+    grid = read_geometry(plans, case.properties)
+    name, sentence = case.source.name, bound.context_sentence(question)
+    answer = CaseAnswer(name, question.context, sentence, grid, labels, tuple(judged))
+    return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
+
+
+def read_geometry(plans: PlansManager, properties: dict[str, Any]) -> Geometry:
+    """Return the grid of a preprocessed case's image, axes in the reader's order."""
+    before = properties["shape_before_cropping"]
+    d, h, w = (int(before[axis]) for axis in plans.transpose_backward)
+    z, y, x = (float(width) for width in properties["spacing"])
+    return Geometry((d, h, w), (z, y, x), properties)
+
+
+def predict_cases(
+    bound: BoundModel,
+    cases: Iterable[PreparedCase],
+    floor: float,
+    write: Callable[[PredictedCase], Any],
+    fail: Callable[[InputCase, str], None],
+) -> list[Any]:
+    """Predict cases as they are read, and write each one while the network predicts the next.
+
+    Args:
+        bound: The model and what is asked of it.
+        cases: Preprocessed cases.
+        floor: As for answer_case.
+        write: Called with each case, in another thread, one at a time.
+        fail: Called with each case that failed, and why; it does not end the run.
+
+    Returns:
+        What `write` returned, of the cases that did not fail.
+    """
+    results: list[Any] = []
+
+    def collect(source: InputCase, future: Future[Any]) -> None:
+        try:
+            results.append(future.result())
+        except Exception as error:  # writers raise their own exceptions, and no case may end the others
+            fail(source, report_failure(error))
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as pool:
+        writing: tuple[InputCase, Future[Any]] | None = None
+        for case in cases:
+            try:
+                predicted = _answer(bound, case, floor)
+            except Exception as error:  # as above
+                fail(case.source, report_failure(error))
+                continue
+            if writing is not None:
+                collect(*writing)
+            writing = case.source, pool.submit(write, predicted)
+        if writing is not None:
+            collect(*writing)
+    return results
+
+
+def _answer(bound: BoundModel, case: PreparedCase, floor: float) -> PredictedCase:
+    if case.error:
+        raise DataError(case.error)
+    with torch.inference_mode():
+        return answer_case(bound, case, floor)

@@ -1,0 +1,166 @@
+"""Options of the prediction commands beside nnU-Net's own: what to segment, in which context, and what to write.
+
+They are parsed before nnU-Net's parser, which is left unchanged: it would refuse them, and it abbreviates.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from duplus_nnunet.errors import DataError, HostError, ModelError
+from duplus_nnunet.inference.memory import return_freed_memory
+from duplus_nnunet.inference.model_folder import describe_targets
+from duplus_nnunet.inference.options import HELP, add_options, read_options
+from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.outputs.files import require_writable
+
+# nnU-Net's name for the class that its prediction commands make.
+_PREDICTOR = "nnUNetPredictor"
+_HELP = """
+DuPLUS options (for models trained by a DuPLUS trainer):
+  --targets NAME [NAME ...]
+                        Predict these targets only: names, labels or synonyms, in upper or lower case. Only their
+                        heads are computed. Label values stay those of dataset.json. The probability of a target does
+                        not depend on the other targets; but where targets exclude one another, a voxel is given to
+                        the most probable of the selected ones, so that masks may differ with the selection.
+                        Default: the variable DUPLUS_TARGETS (names separated by commas), else all; with --prompt,
+                        only what the prompts describe.
+  --prompt TEXT [TEXT ...]
+                        Also predict what these texts describe. A text that is a name, synonym or wording of a known
+                        target selects that target. Any other text is encoded by the model's own text encoder and
+                        reported as not seen in training, with the nearest known targets; its label value follows the
+                        largest one of dataset.json, in the order typed, and is declared in the dataset.json beside
+                        the predictions. A text without a modality is read as the name of a structure and put into
+                        the model's sentence. Default: the variable DUPLUS_PROMPT (texts separated by semicolons).
+  --encoder FOLDER      Folder of the model's own text encoder, if it has moved since planning; another encoder is
+                        refused. Only new texts need it. Default: DUPLUS_ENCODER.
+  --context NAME|FILE   Context of the images (modality and region), or a table of contexts by case (.csv with the
+                        columns case and context, or .json). Required if the model has several contexts.
+                        Default: DUPLUS_CONTEXT.
+  --list-targets        List the contexts and targets that the model was trained on, and exit; needs no -i and -o.
+{options}
+example:
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans \\
+      --prompt "A computed tomography of the renal pelvis"
+  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --statistics --preview
+""".replace("{options}", HELP)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--targets", nargs="+")
+    parser.add_argument("--context")
+    parser.add_argument("--prompt", nargs="+")
+    parser.add_argument("--encoder")
+    add_options(parser)
+    parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
+    return parser
+
+
+def read_selection(options: argparse.Namespace) -> Selection:
+    """Read the selection from options and environment variables; an option takes precedence over its variable."""
+    return Selection(
+        targets=_choose(options.targets, "DUPLUS_TARGETS", ","),
+        context=options.context or os.environ.get("DUPLUS_CONTEXT") or None,
+        prompts=_choose(options.prompt, "DUPLUS_PROMPT", ";"),
+        encoder=options.encoder or os.environ.get("DUPLUS_ENCODER") or None,
+        options=read_options(options),
+    )
+
+
+def _choose(typed: Sequence[str] | None, variable: str, separator: str) -> tuple[str, ...]:
+    if typed is not None:
+        return tuple(typed)
+    parts = (part.strip() for part in os.environ.get(variable, "").split(separator))
+    return tuple(part for part in parts if part)
+
+
+def _find_value(arguments: Sequence[str], option: str, default: str | None = None) -> str | None:
+    """Return the word after an option. argparse with `-d` alone would read `-device` as `-d evice`."""
+    words = list(arguments)
+    return words[words.index(option) + 1] if option in words[:-1] else default
+
+
+def _find_model_folder(arguments: Sequence[str]) -> Path:
+    """Find the model folder that nnU-Net's options name."""
+    folder = _find_value(arguments, "-m")
+    if folder is not None:
+        return Path(folder)
+    dataset, configuration = _find_value(arguments, "-d"), _find_value(arguments, "-c")
+    if dataset is None or configuration is None:
+        raise ModelError("--list-targets needs to know the model: give -m FOLDER, or -d, -c, -tr and -p.")
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    trainer, plans = _find_value(arguments, "-tr", "nnUNetTrainer"), _find_value(arguments, "-p", "nnUNetPlans")
+    return Path(get_output_folder(dataset, trainer, plans, configuration))
+
+
+def _check_output(arguments: Sequence[str]) -> None:
+    """Stop before anything is loaded if the output folder is the images', or cannot be written."""
+    folder, images = _find_value(arguments, "-o"), _find_value(arguments, "-i")
+    if folder is None:
+        return
+    if images is not None and Path(images).resolve() == Path(folder).resolve():
+        raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
+    require_writable(Path(folder), "Choose another output folder with -o.")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def _take_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take our options out of a command line; the rest is nnU-Net's."""
+    return _make_parser().parse_known_args(list(arguments))
+
+
+def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
+    """Give one of nnU-Net's prediction commands our options."""
+
+    @functools.wraps(original)
+    def run() -> object:
+        options, rest = _take_options(sys.argv[1:])
+        if options.list_targets:
+            sys.stdout.write(describe_targets(_find_model_folder(rest), options.adapters) + "\n")
+            return None
+        if {"-h", "--help"} & set(rest):
+            try:
+                original()
+            finally:
+                sys.stdout.write(_HELP)
+            return None
+        before = sys.argv
+        _check_output(rest)
+        if options.jobs is not None and "-i" not in rest:
+            rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net requires one
+        selection = read_selection(options)
+        sys.argv = [before[0], *rest]
+        return_freed_memory()
+        try:
+            return _call_with_predictor(original, selection)
+        finally:
+            sys.argv = before
+
+    return run
+
+
+def _call_with_predictor(command: Callable[[], object], selection: Selection) -> object:
+    """Run one of nnU-Net's prediction commands with a predictor class that knows what was asked for.
+
+    The command looks its predictor class up by name. A copy of it is run whose name for the class means one that holds
+    the selection, so that neither nnU-Net's module nor another thread sees a change.
+
+    Raises:
+        HostError: The command did not use the class.
+    """
+    from duplus_nnunet.inference.host import make_predictor_class
+
+    predictor = make_predictor_class(selection)
+    names = {**command.__globals__, _PREDICTOR: predictor}
+    copy = types.FunctionType(command.__code__, names, command.__name__)
+    result = copy()
+    if not predictor.was_used:
+        raise HostError(f"nnU-Net's {command.__name__} made no {_PREDICTOR}, so that the selection was not used.")
+    return result

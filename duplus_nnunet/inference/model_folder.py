@@ -1,0 +1,141 @@
+"""Reads plans, folds, checkpoints and targets of a model folder, before its weights are loaded."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.adaptation.files import read_card
+from duplus_nnunet.adaptation.joining import join_plans
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.plans_form import PlannedTarget
+from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.reporting.folds import list_trained_folds
+
+CHECKPOINT_NAME = "checkpoint_final.pth"
+# As nnU-Net takes folds: one, several, or None for all that have the checkpoint.
+Folds = Sequence[int | str] | int | str | None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Which weights of which folder make up a model.
+
+    Attributes:
+        folder: Model folder, with plans.json, dataset.json and fold_X.
+        folds: Folds whose logits are averaged.
+        checkpoint: File name within each fold.
+        adapters: Folders of adapters that are used beside the model.
+    """
+
+    folder: Path
+    folds: Folds = None
+    checkpoint: str = CHECKPOINT_NAME
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Names of the folds, as nnU-Net names them."""
+        return list_folds(self.folder, self.folds, self.checkpoint)
+
+
+def is_ours(folder: str | os.PathLike[str]) -> bool:
+    """Whether a model folder holds a DuPLUS model.
+
+    Raises:
+        ModelError: Its plans.json is missing or damaged.
+    """
+    return PLANS_KEY in read_own_plans(folder)
+
+
+def read_own_plans(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read plans.json of a model folder, without adapters that stand elsewhere.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    file = Path(folder) / "plans.json"
+    try:
+        plans: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m)."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}. Export the model again.") from error
+    return plans
+
+
+def read_model_plans(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> dict[str, Any]:
+    """Read plans.json of a model folder; with adapters, join their prompts to the model's.
+
+    Args:
+        folder: Model folder.
+        adapters: Folders of adapters that are used beside the model.
+
+    Raises:
+        ModelError: plans.json or an adapter is missing or damaged.
+        PlansError: Adapters contradict each other or the base.
+    """
+    plans = read_own_plans(folder)
+    if PLANS_KEY not in plans:
+        return plans
+    return join_plans(plans, [read_card(adapter).member for adapter in adapters])
+
+
+def list_folds(folder: Path, folds: Folds, checkpoint: str) -> tuple[str, ...]:
+    """List the folds that nnU-Net would load, by name; None lists all that have the checkpoint."""
+    if folds is None:
+        return list_trained_folds(folder, checkpoint)
+    return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
+
+
+def check_checkpoints(files: ModelFiles, embedding: tuple[int, int], masks: bool) -> None:
+    """Read every checkpoint with weights_only=True, before nnU-Net reads it without.
+
+    Args:
+        files: The model's.
+        embedding: Lengths of a context and of a target embedding in the plans.
+        masks: Whether the model is to segment.
+
+    Raises:
+        ModelError: A checkpoint is missing, damaged, was trained with other embeddings, or cannot segment.
+    """
+    from duplus_nnunet.trainers.checkpoint import read_checkpoint, refuse_masks, require_embedding
+
+    for fold in files.fold_names:
+        file = files.folder / f"fold_{fold}" / files.checkpoint
+        if not file.is_file():
+            available = ", ".join(f"fold_{name}" for name in list_folds(files.folder, None, files.checkpoint))
+            raise ModelError(f"There is no {file}. Folds with {file.name}: {available or 'none'} (option -f).")
+        checkpoint = read_checkpoint(file)
+        require_embedding(checkpoint["network_weights"], embedding, file)
+        if masks:
+            refuse_masks(checkpoint, file)
+
+
+def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> str:
+    """List the contexts and targets that a model was trained on, with their prompts and synonyms."""
+    bank = PromptBank(read_model_plans(folder, adapters))
+    lines = [
+        f"{len(bank.contexts)} context(s) for --context, {len(bank.targets)} target(s) for --targets, in any case."
+    ]
+    width = max(len(name) for name in bank.names)
+    for name, context in bank.contexts.items():
+        default = " (default)" if name == bank.default_context else ""
+        targets = [target for target in bank.targets if target.name in context.target_prompts]
+        prompt = f"  context prompt: {context.sentences[0]}"
+        lines += ["", f"context {name}{default}", prompt, f"  {len(targets)} target(s):"]
+        lines += [f"    {target.name:<{width}}  {_list_synonyms(target)}".rstrip() for target in targets]
+    return "\n".join(lines)
+
+
+def _list_synonyms(target: PlannedTarget) -> str:
+    """List a target's synonyms, and its label where that is another word."""
+    words = [*target.synonyms, target.label]
+    synonyms = dict.fromkeys(word for word in words if normalise(word) != normalise(target.name))
+    return f"also: {', '.join(synonyms)}" if synonyms else ""

@@ -1,0 +1,128 @@
+"""Calibration of predicted survival: agreement with other programs, known truths, and edge cases."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.survival.evaluation.calibration import (
+    HeldOutSurvival,
+    calibrate,
+    group,
+    measure_excess,
+    measure_slope,
+    observe_with_interval,
+    observed_survival,
+)
+from duplus_nnunet.survival.evaluation.intervals import draw_counts
+from duplus_nnunet.survival.records.outcome import Outcome
+
+ONCE = np.ones((1, 1))
+
+
+def make_held_out(count: int = 400, seed: int = 0, factor: float = 1.0, ties: bool = False) -> HeldOutSurvival:
+    """Draw patients whose log-hazard is x; predictions assume `factor` times x."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=count)
+    event, censoring = rng.exponential(100 * np.exp(-x)), rng.exponential(200, count)
+    time = np.minimum(event, censoring) + 0.5
+    if ties:
+        time = np.ceil(time / 20) * 20
+    survival = np.exp(-np.outer(np.exp(factor * x), [0.4, 0.8]))
+    return HeldOutSurvival(Outcome(event <= censoring, time), survival, rng.integers(0, 2, count).astype(float))
+
+
+def count_once(held_out: HeldOutSurvival) -> Any:
+    return np.ones((1, len(held_out.outcome)))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("horizon", [20.0, 60.0, 150.0])
+def test_observed_survival_is_kaplan_meier_of_scikit_survival(horizon: float, ties: bool) -> None:
+    nonparametric = pytest.importorskip("sksurv.nonparametric")
+    outcome = make_held_out(80, 1, ties=ties).outcome
+    times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time)
+    expected = np.concatenate([[1.0], curve])[np.searchsorted(times, horizon, side="right")]
+    assert observed_survival(outcome, horizon, np.ones((1, 80)))[0] == pytest.approx(expected, abs=1e-12)
+    value, interval = observe_with_interval(outcome, horizon)
+    assert value == pytest.approx(expected, abs=1e-12)
+    assert interval is not None
+    assert interval[0] < expected < interval[1]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_slope_is_the_coefficient_of_a_cox_model(ties: bool) -> None:
+    linear_model = pytest.importorskip("sksurv.linear_model")
+    held = make_held_out(120, 2, ties=ties)
+    held = HeldOutSurvival(held.outcome, held.survival, np.zeros(120))
+    horizon = 80.0
+    until = Outcome(held.outcome.event & (held.outcome.time <= horizon), np.minimum(held.outcome.time, horizon))
+    x = np.log(-np.log(np.clip(held.survival[:, 0], 0.001, 0.999)))[:, None]
+    expected = linear_model.CoxPHSurvivalAnalysis(ties="breslow", tol=1e-12).fit(x, until.to_sksurv()).coef_[0]
+    assert measure_slope(held, 0, horizon, count_once(held))[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_patients_drawn_twice_count_as_two_in_slope_and_mean() -> None:
+    held_out = make_held_out(60, 3)
+    rows = [0, 0, 0, *range(3, 60)]
+    counts = np.bincount(rows, minlength=60)[None, :].astype(float)
+    repeated = HeldOutSurvival(held_out.outcome.take(rows), held_out.survival[rows], held_out.fold[rows])
+    for measure in (measure_slope, measure_excess):
+        expected = measure(repeated, 1, 80.0, np.ones((1, 60)))[0]
+        assert measure(held_out, 1, 80.0, counts)[0] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("factor", "low", "high"), [(1.0, 0.8, 1.25), (2.0, 0.4, 0.65), (0.5, 1.6, 2.5)])
+def test_the_slope_is_below_1_for_predictions_that_are_too_extreme(factor: float, low: float, high: float) -> None:
+    held_out = make_held_out(800, 4, factor)
+    assert low < measure_slope(held_out, 0, 200.0, count_once(held_out))[0] < high
+
+
+def test_correct_probabilities_are_neither_too_high_nor_too_low() -> None:
+    held_out = make_held_out(800, 5)
+    horizons = np.array([40.0, 80.0])  # exp(-e^x t / 100) is predicted for 40 and 80 days
+    right = calibrate([held_out], horizons, [draw_counts(800)])
+    for one in right:
+        assert one.excess.interval is not None
+        assert one.excess.interval[0] < 0 < one.excess.interval[1]
+        assert one.slope.interval is not None
+        assert one.slope.interval[0] < 1 < one.slope.interval[1]
+    low = calibrate(
+        [HeldOutSurvival(held_out.outcome, held_out.survival**2, held_out.fold)], horizons, [draw_counts(800)]
+    )
+    assert all(one.excess.interval is not None and one.excess.interval[0] > 0.05 for one in low)
+
+
+def test_constant_predictions_have_no_slope_and_a_perfect_order_the_steepest() -> None:
+    outcome = Outcome(np.ones(20, bool), np.arange(1.0, 21.0))
+    # Predictions differ between folds, not within them.
+    flat = HeldOutSurvival(outcome, np.repeat([[0.3], [0.6]], 10, axis=0), np.repeat([0.0, 1.0], 10))
+    assert math.isnan(measure_slope(flat, 0, 15.0, count_once(flat))[0])
+    ordered = HeldOutSurvival(outcome, np.linspace(0.1, 0.9, 20)[:, None], np.zeros(20))
+    assert measure_slope(ordered, 0, 15.0, count_once(ordered))[0] == 20
+    none = HeldOutSurvival(Outcome(np.zeros(20, bool), outcome.time), ordered.survival, ordered.fold)
+    assert math.isnan(measure_slope(none, 0, 15.0, count_once(none))[0])
+
+
+def test_groups_are_of_equal_size_and_include_all_patients() -> None:
+    pytest.importorskip("sksurv")
+    held_out = make_held_out(90, 6)
+    groups = group(held_out, 0, 60.0)
+    assert [one.patients for one in groups] == [18] * 5
+    predicted = [one.predicted for one in groups]
+    assert predicted == sorted(predicted)
+    assert np.average(predicted) == pytest.approx(held_out.survival[:, 0].mean())
+    assert len(group(make_held_out(20), 0, 60.0)) == 2
+    flat = HeldOutSurvival(held_out.outcome, np.full((90, 1), 0.5), held_out.fold)
+    assert [one.patients for one in group(flat, 0, 60.0)] == [90]
+
+
+def test_intervals_with_all_or_no_events_are_exact_and_absent_beyond_the_follow_up() -> None:
+    pytest.importorskip("sksurv")
+    time = np.arange(1.0, 11.0)
+    free = Outcome(np.zeros(10, bool), time + 10)
+    assert observe_with_interval(free, 5.0) == (1.0, (pytest.approx(0.025 ** (1 / 10)), 1.0))
+    assert observe_with_interval(free, 99.0) == (None, None)
+    had = Outcome(np.ones(10, bool), time)
+    assert observe_with_interval(had, 99.0) == (0.0, (0.0, pytest.approx(1 - 0.025 ** (1 / 10))))

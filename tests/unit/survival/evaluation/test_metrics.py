@@ -1,0 +1,97 @@
+"""Scores equal those of scikit-survival and of their definitions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duplus_nnunet.survival.evaluation.cross_validation import find_median
+from duplus_nnunet.survival.evaluation.metrics import (
+    brier_score,
+    concordance,
+    cumulative_dynamic_auc,
+    ipcw_weights,
+    pool,
+)
+from duplus_nnunet.survival.records.outcome import Outcome
+
+
+def make_outcome(count: int, seed: int, ties: bool = True) -> tuple[Outcome, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    time = rng.exponential(10, count) + 0.5
+    risk = rng.normal(size=count)
+    if ties:
+        time, risk = np.ceil(time), np.round(risk, 1)
+    return Outcome(rng.random(count) < 0.6, time), risk
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_those_of_scikit_survival(seed: int, ties: bool) -> None:
+    metrics = pytest.importorskip("sksurv.metrics")
+    (train, _), (test, risk) = make_outcome(150, seed, ties), make_outcome(80, seed + 100, ties)
+    times = np.quantile(train.time[train.event], [0.2, 0.4, 0.6])
+    curves = np.sort(np.random.default_rng(seed).random((80, 3)), axis=1)[:, ::-1]
+    tau = float(times[-1])
+    ours = [
+        pool([concordance(test, risk)]),
+        pool([concordance(test, risk, ipcw_weights(train, test, tau) ** 2)]),
+        pool([brier_score(train, test, curves, times)]),
+    ]
+    structured = train.to_sksurv(), test.to_sksurv()
+    theirs = [
+        metrics.concordance_index_censored(test.event, test.time, risk)[0],
+        metrics.concordance_index_ipcw(*structured, risk, tau=tau)[0],
+    ]
+    keep = test.time < train.time.max()
+    shown = test.take(np.flatnonzero(keep))
+    theirs.append(metrics.integrated_brier_score(structured[0], shown.to_sksurv(), curves[keep], times))
+    ours[2] = pool([brier_score(train, shown, curves[keep], times)])
+    np.testing.assert_allclose([one[0] for one in ours], theirs, atol=1e-6)
+    auc = metrics.cumulative_dynamic_auc(structured[0], shown.to_sksurv(), risk[keep], times)[0]
+    for time, expected in zip(times, auc, strict=True):
+        weights = ipcw_weights(train, shown, float(np.nextafter(time, np.inf)))
+        assert pool([cumulative_dynamic_auc(shown, risk[keep], weights, time)])[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gbsg2", "whas500", "veterans_lung_cancer"])
+def test_concordance_is_that_of_scikit_survival_on_its_datasets(name: str) -> None:
+    datasets, metrics = pytest.importorskip("sksurv.datasets"), pytest.importorskip("sksurv.metrics")
+    _, structured = getattr(datasets, f"load_{name}")()
+    event, time = (structured[field] for field in structured.dtype.names)
+    outcome = Outcome(event.astype(bool), time.astype(float))
+    risk = np.round(np.random.default_rng(0).normal(size=len(outcome)), 1)
+    expected = metrics.concordance_index_censored(outcome.event, outcome.time, risk)[0]
+    assert pool([concordance(outcome, risk)])[0] == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None)
+def test_only_the_order_of_risks_counts(seed: int) -> None:
+    outcome, risk = make_outcome(20, seed, ties=False)
+    assert pool([concordance(outcome, risk)]) == pytest.approx(pool([concordance(outcome, np.exp(3 * risk))]))
+    reverse = pool([concordance(outcome, -risk)])
+    assert pool([concordance(outcome, risk)]) == pytest.approx(1 - reverse, nan_ok=True)
+
+
+def test_a_patient_that_was_drawn_twice_counts_as_two() -> None:
+    outcome, risk = make_outcome(12, 3)
+    counts = np.array([[2.0, 0.0, *[1.0] * 10]])
+    repeated = [0, 0, *range(2, 12)]
+    expected = pool([concordance(outcome.take(repeated), risk[repeated])])
+    assert pool([concordance(outcome, risk)], [counts]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_nothing_to_compare_has_no_score() -> None:
+    outcome = Outcome(np.zeros(5, bool), np.arange(1.0, 6.0))
+    assert np.isnan(pool([concordance(outcome, np.arange(5.0))])[0])
+
+
+def test_a_median_lies_where_the_curve_crosses_one_half() -> None:
+    times = np.array([0.0, 10.0, 20.0])
+    assert find_median(times, np.array([1.0, 0.6, 0.4])) == pytest.approx(15)
+    assert find_median(times, np.array([1.0, 0.9, 0.6])) is None
+    assert find_median(times, np.array([1.0, 0.5, 0.5])) == pytest.approx(10)
+    assert find_median(times, np.array([0.4, 0.3, 0.2])) == 0
