@@ -1,4 +1,4 @@
-"""Prognosis of new patients by the command, on a tiny trained model: what it says, of whom, and by which inputs."""
+"""Prediction of new patients by the command, on a tiny trained model: predictions, warnings and effects of inputs."""
 
 import csv
 import json

@@ -123,14 +123,14 @@ def test_folds_are_by_patient(project: Prognosis) -> None:
     assert splits[0]["train"] == splits[1]["val"]
 
 
-def test_whom_the_segmentation_was_trained_on_stands_beside_it(project: Prognosis) -> None:
+def test_the_training_cases_of_the_segmentation_are_stored_beside_it(project: Prognosis) -> None:
     found = json.loads((project.base.parent / "training_cases.json").read_text())
     splits = json.loads((project.plans.parent / "splits_final.json").read_text())
     assert found["cases"] == sorted(splits[0]["train"])
     assert found["base"] is None
 
 
-def test_held_out_patients_are_foretold(project: Prognosis, frozen: Path) -> None:
+def test_held_out_patients_are_predicted(project: Prognosis, frozen: Path) -> None:
     rows = read_predictions(frozen / "fold_0")
     splits = json.loads((project.plans.parent / "splits_final.json").read_text())
     assert [row["patient"] for row in rows] == [case.removesuffix("_CT") for case in splits[0]["val"]]
@@ -205,7 +205,7 @@ def test_lora_learns_goes_on_after_an_interruption_and_leaves_the_base_alone(pro
     assert not latest.is_file()
 
 
-def test_an_encoder_from_scratch_learns_foretells_and_gives_no_masks(
+def test_an_encoder_from_scratch_is_trained_predicts_and_gives_no_masks(
     project: Prognosis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plans = project.copy_plans("DuPLUSScratch", encoder="scratch", scratch_epochs=4)
