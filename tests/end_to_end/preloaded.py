@@ -1,8 +1,8 @@
 """Runs commands in processes that have what nnU-Net depends on imported already; nnU-Net and this package they import.
 
 Six seconds of every command are the import of torch and the like, always the same. A server imports them once and forks
-a process for each command, which runs the console script as its main module, with the hook of this package live, as it
-is in any process of this environment.
+a process for each command, which runs the console script, with the hook of this package live, as it is in any process of
+this environment.
 
 Client and server speak in lines of JSON: the call in, the exit code out.
 """
@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -105,7 +104,9 @@ def become(call: dict[str, Any]) -> None:
     signal.setitimer(signal.ITIMER_REAL, call["timeout"])
     sys.argv = call["words"]
     sys.path[0] = str(Path(call["words"][0]).parent)
-    runpy.run_path(call["words"][0], run_name="__main__")
+    # Not as the main module: a spawned worker imports that again, for seconds, and needs nothing of it.
+    script = Path(call["words"][0])
+    exec(compile(script.read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})  # noqa: S102
 
 
 if __name__ == "__main__":

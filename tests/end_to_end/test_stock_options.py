@@ -116,7 +116,7 @@ def test_weights_of_a_stock_model_are_taken_over_but_for_what_is_new(
     subprocess.run([sys.executable, "-c", STOCK, *map(str, files)], check=True, capture_output=True, timeout=300)
     copied.change_settings(epochs=1, iterations_per_epoch=1, initial_learning_rate=1e-12)
     printed = copied.do("nnUNetv2_train", *TRAIN, *OURS, "-pretrained_weights", weights)
-    assert "fresh: decoder.seg_layers, film, generator" in printed
+    assert ": decoder.seg_layers, film, generator\n" in printed
     stock = torch.load(weights, weights_only=False)["network_weights"]
     ours = torch.load(copied.model / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     kept = [name for name in stock if ".seg_layers." not in name]
@@ -133,7 +133,7 @@ def test_weights_go_over_to_other_targets_and_declared_regions(copied: Any, tmp_
     copied.do("nnUNetv2_plan_experiment", "-d", "998", "-pl", "DuPLUSPlanner")
     copied.change_settings(epochs=1, iterations_per_epoch=1, validation_iterations=1)
     printed = copied.do("nnUNetv2_train", *TRAIN, *OURS, "-pretrained_weights", weights)
-    assert "fresh: none" in printed
+    assert f"{weights}; newly initialised: none" in printed
     done = copied.predict(tmp_path / "out", "--targets", "kidneys", "--save_probabilities")
     assert done.returncode == 0, done.stderr
     assert np.load(next((tmp_path / "out").glob("*.npz")))["probabilities"].shape[0] == 1

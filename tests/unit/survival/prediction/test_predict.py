@@ -308,7 +308,7 @@ def test_the_order_of_rows_and_other_patients_change_nothing(folder: Path, tmp_p
         (("--clinical", "MISSING"), "missing.csv"),
         (("--clinical", "TABLE", "--device", "gpu"), "'gpu'"),
         (("--clinical", "TABLE", "--device", "cuda:99"), "'cuda:99'"),
-        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv is a file"),
+        (("--clinical", "TABLE", "-o", "WITHIN"), "new.csv/o"),
     ],
 )
 def test_bad_calls_are_refused_and_leave_nothing(
