@@ -21,8 +21,8 @@ demo: $(VENV)/installed
 	$(BIN)/duplus demo
 
 # Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests run in
-# one process, since they share what takes long to prepare, and the slowest files start first. nnU-Net starts one thread a core regardless of settings;
-# the passive policy lets the threads of two parallel trainings sleep while they wait.
+# one process, since they share what takes long to prepare, and the slowest files start first. nnU-Net starts one thread
+# a core regardless of settings; the passive policy lets the threads of two parallel trainings sleep while they wait.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 

@@ -1,8 +1,8 @@
 """Runs commands in processes that have what nnU-Net depends on imported already; nnU-Net and this package they import.
 
 Six seconds of every command are the import of torch and the like, always the same. A server imports them once and forks
-a process for each command, which runs the console script, with the hook of this package live, as it is in any process of
-this environment.
+a process for each command, which runs the console script, with the hook of this package live, as in any process of this
+environment.
 
 Client and server speak in lines of JSON: the call in, the exit code out.
 """
