@@ -11,6 +11,7 @@ import pytest
 import duplus_nnunet
 
 PACKAGE = "duplus_nnunet"
+IMPORT_NODES = (ast.Import, ast.ImportFrom)
 # A room may import rooms of its own row or of a row below it, without a circle. `trainers` itself is a facade.
 ROWS = (
     ("cli", "commands", "survival.command", "doctor", "demo", "plugin", "api"),
@@ -54,7 +55,12 @@ MODULES = find_modules()
 
 def list_imports(path):
     """List the dotted names that a file imports, at its top or late."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return list_imports_of(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def list_imports_of(nodes):
+    """List the dotted names that statements import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and any(f"{node.module}.{alias.name}" in MODULES for alias in node.names):
@@ -103,6 +109,19 @@ def test_rooms_have_no_circle():
 
 def test_modules_have_no_circle():
     assert not find_circles([(name, other) for name, others in IMPORTS.items() for other in others & MODULES.keys()])
+
+
+def test_a_segmentation_training_loads_no_prognosis():
+    """What stands at the top of modules is loaded with them; imports inside functions are not."""
+    loaded, waiting = set(), {f"{PACKAGE}.trainers"}
+    while waiting:
+        name = waiting.pop()
+        loaded.add(name)
+        body = ast.parse(MODULES[name].read_text(encoding="utf-8")).body
+        imported = {other for node in body for other in list_imports_of([node]) if isinstance(node, IMPORT_NODES)}
+        waiting |= (imported & MODULES.keys()) - loaded
+    assert {name for name in loaded if room_of(name).startswith("survival")} == set()
+    assert f"{PACKAGE}.trainers.segmentation" in loaded
 
 
 def test_a_circle_is_found():
