@@ -22,9 +22,11 @@ demo: $(VENV)/installed
 
 # Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests run in
 # one process, since they share what takes long to prepare, and the slowest files start first. nnU-Net starts one thread
-# a core regardless of settings; the passive policy lets the threads of two parallel trainings sleep while they wait.
+# a core regardless of settings; the passive policy lets the threads of two parallel trainings sleep while they wait. It
+# starts eight worker processes by default, each of which imports everything for seconds; two do here.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive nnUNet_def_n_proc=2 nnUNet_n_proc_DA=1 \
+		$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 lint: style spelling types
 

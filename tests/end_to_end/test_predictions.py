@@ -17,6 +17,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from .conftest import read_environment
+
 MORE = ("--split", "--probabilities", "--statistics", "--preview")
 
 
@@ -114,7 +116,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(
     first = f"{CASES[0]}.nii.gz"
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(
-            list(map(str, words)), env={**os.environ, **folders}, stdout=log, stderr=log, start_new_session=True
+            list(map(str, words)), env={**read_environment(), **folders}, stdout=log, stderr=log, start_new_session=True
         )
         while not (out / first).is_file() and run.poll() is None:
             time.sleep(0.02)

@@ -19,7 +19,7 @@ from duplus_nnunet.cli import main
 from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, make_key
 from duplus_nnunet.survival.prediction.trained_model import open_reader, read_trained_model
 
-from .conftest import FAST, Project, build_once
+from .conftest import FAST, Project, build_once, read_environment
 from .lesions import write_lesions
 
 pytestmark = pytest.mark.slow
@@ -61,12 +61,11 @@ class Prognosis(Project):
 
     def kill_when(self, plans: str, file: Path, epoch: int, *options: str | Path) -> None:
         """Start a training, and kill it as soon as a checkpoint has come to an epoch."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DUPLUS_", "nnUNet"))}
         folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
         script = str(Path(sys.executable).with_name("nnUNetv2_train"))
         words = (script, *TRAIN[1:], "0", "-tr", "DuPLUSSurvivalTrainer", "-p", plans, *ON_CPU, *options)
         started = subprocess.Popen(
-            list(map(str, words)), env={**inherited, **folders, "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"},
+            list(map(str, words)), env={**read_environment(), **folders},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
