@@ -61,7 +61,7 @@ def draw(rng: np.random.Generator, inverted: bool) -> tuple[np.ndarray, np.ndarr
     axes = np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij")
     image, labels, radius = rng.normal(-50, 20, (SIDE,) * 3), np.zeros((SIDE,) * 3, np.uint8), rng.uniform(2.5, 4.5)
     middle = SIDE / 2
-    balls = [(3, (5.0, middle, 6.0), 2.5, -200.0), (2, (SIDE - 6.0, middle, 6.0), 2.5, 60.0),
+    balls = [(3, (5.0, middle, 6.0), 2.5, -300.0), (2, (SIDE - 6.0, middle, 6.0), 2.5, 60.0),
              (1, (middle, middle, SIDE - 7.0), radius, 160.0)]  # fmt: skip
     for value, centre, size, brightness in balls:
         at = np.asarray(centre) + rng.uniform(-1, 1, 3)
@@ -156,7 +156,7 @@ def train_all(project: Project) -> None:
     planning = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
     project.do("nnUNetv2_plan_and_preprocess", "-d", "980", *planning)
     project.change(
-        CT, network=True, epochs=16, iterations_per_epoch=25, validation_iterations=1, initial_learning_rate=0.03,
+        CT, network=True, epochs=6, iterations_per_epoch=20, validation_iterations=1, initial_learning_rate=0.05,
         mirror_left_right=False,
     )  # fmt: skip
     project.do("duplus", "survival", "split", "980", "--folds", "2")
@@ -166,7 +166,7 @@ def train_all(project: Project) -> None:
     project.train(CT, "survival", "-pretrained_weights", weights)
     project.do("duplus", "adapt", "plan", "981", "--from-model", project.model(CT, "segmentation"), "-np", "1")
     project.change(
-        PET, epochs=2, iterations_per_epoch=25, validation_iterations=1, adaptation={"r": 2, "lora_alpha": 4}
+        PET, epochs=2, iterations_per_epoch=15, validation_iterations=1, adaptation={"r": 2, "lora_alpha": 4}
     )
     project.train(PET, "lora", "-pretrained_weights", weights)
     project.do("duplus", "compose", "-o", "982", "-n", "TinyBoth", "980", "981")
