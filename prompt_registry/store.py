@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import EncoderError
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
 
 FOLDER_VARIABLE = "DUPLUS_EMBEDDINGS"
@@ -82,16 +83,13 @@ def write_store(path: Path, identity: EncoderIdentity, vectors_of: Mapping[int, 
     """
     keys = sorted(vectors_of)
     vectors = round_vectors(np.stack([vectors_of[key] for key in keys]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
+    with open_new_file(path) as new, new.open("wb") as file:
         np.savez_compressed(
             file,
             identity=np.array(json.dumps(identity.to_dict())),
             keys=np.array(keys, dtype=np.uint64),
             vectors=vectors,
         )
-    partial.replace(path)
 
 
 def read_store(path: Path) -> Store:

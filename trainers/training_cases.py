@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.files import write_text
 
 FILE_NAME = "training_cases.json"
 VERSION = 1

@@ -14,6 +14,7 @@ from duplus_nnunet.adaptation.base import read_model
 from duplus_nnunet.adaptation.files import Card, write_adapter
 from duplus_nnunet.adaptation.joining import keep_labels, name_adapter
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.networks.adaptation import (
     AdapterSpec,
     count_parameters,
@@ -21,7 +22,6 @@ from duplus_nnunet.networks.adaptation import (
     read_checksum,
     take_adapter,
 )
-from duplus_nnunet.outputs.files import open_new_file, write_text
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, leave_base_out
 from duplus_nnunet.settings import read_settings

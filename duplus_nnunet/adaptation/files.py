@@ -12,8 +12,8 @@ from typing import Any
 
 from duplus_nnunet.adaptation.joining import ModelPart
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.files import open_new_file, read_form, write_text
 from duplus_nnunet.networks.adaptation import AdapterSpec
-from duplus_nnunet.outputs.files import open_new_file, read_form, write_text
 from duplus_nnunet.outputs.manifest import hash_file
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"

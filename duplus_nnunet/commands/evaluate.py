@@ -62,7 +62,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score predictions, write the scores and print them."""
-    from duplus_nnunet.outputs.files import require_writable
+    from duplus_nnunet.files import require_writable
     from duplus_nnunet.reporting import comparison, score_files
     from duplus_nnunet.reporting.evaluation import prepare_evaluation
     from duplus_nnunet.reporting.score_text import format_comparison, format_scores

@@ -84,8 +84,8 @@ def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def run_sensitivity(args: argparse.Namespace) -> int:
     """Measure, print the report and, on request, write it."""
+    from duplus_nnunet.files import require_writable_file, write_text
     from duplus_nnunet.inference.devices import choose_device
-    from duplus_nnunet.outputs.files import require_writable_file, write_text
     from duplus_nnunet.sensitivity.study import MeasurementSettings, SensitivityRequest, measure_sensitivity
 
     if args.json:

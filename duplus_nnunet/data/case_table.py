@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.files import write_text
 
 FILE_NAME = "duplus_cases.json"
 VERSION = 1
@@ -135,6 +136,4 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
 def write_case_table(table: CaseTable, folder: str | os.PathLike[str]) -> None:
     """Write a table of cases atomically into a folder."""
     file = Path(folder) / FILE_NAME
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(json.dumps({"version": VERSION, **asdict(table)}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_text(file, json.dumps({"version": VERSION, **asdict(table)}, indent=1) + "\n")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
+from duplus_nnunet.files import require_writable
 from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.inference.model_folder import describe_targets
 from duplus_nnunet.inference.options import HELP, add_options, read_options
 from duplus_nnunet.inference.selection import Selection
-from duplus_nnunet.outputs.files import require_writable
 
 # nnU-Net's name for the class that its prediction commands make.
 _PREDICTOR = "nnUNetPredictor"

@@ -11,6 +11,7 @@ from typing import Any
 
 from duplus_nnunet.data.volume_ranges import read_volume_ranges
 from duplus_nnunet.errors import DataError, DuplusError
+from duplus_nnunet.files import write_text
 from duplus_nnunet.inference.answering import LEAST_LOGIT, Failures, PredictedCase, predict_cases
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.binding import BoundModel, bind
@@ -23,7 +24,6 @@ from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, rea
 from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.writing import CaseWriter, describe_inputs
-from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.legend import write_legend
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
 from duplus_nnunet.outputs.statistics import StatisticsTable

@@ -16,6 +16,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
+from duplus_nnunet.files import write_text
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.folder_prediction import PredictionCall, predict_files
 from duplus_nnunet.inference.images import list_folder
@@ -23,7 +24,6 @@ from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
-from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
 from duplus_nnunet.plans_section import PLANS_KEY

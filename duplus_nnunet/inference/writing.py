@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import Clock, PredictedCase
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.legend import embed_label_names
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, current_time, describe_file
 from duplus_nnunet.outputs.masks import write_masks

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from duplus_nnunet.outputs.files import open_new_file, write_text
+from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.reporting.colours import colour
 
 JSON_NAME = "legend.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from duplus_nnunet import __version__
-from duplus_nnunet.outputs.files import read_form, write_text
+from duplus_nnunet.files import read_form, write_text
 
 NAME = "manifest.json"
 VERSION = 1

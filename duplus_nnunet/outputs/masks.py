@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.naming import find_case_folder, name_files
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from duplus_nnunet.outputs.files import read_form, write_text
+from duplus_nnunet.files import read_form, write_text
 from duplus_nnunet.outputs.manifest import hash_file
 
 RECORD_NAME, VERSION = "predicted_labels.json", 1

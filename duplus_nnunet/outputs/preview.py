@@ -15,8 +15,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
-from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.naming import find_case_folder
 from duplus_nnunet.outputs.planes import (
     PLANES,

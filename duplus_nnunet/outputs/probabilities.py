@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
-from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.naming import find_case_folder, name_files
 from duplus_nnunet.outputs.world import find_affine
 

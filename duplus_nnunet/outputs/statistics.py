@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import read_form, write_text
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.files import read_form, write_text
 from duplus_nnunet.outputs.measures import Range, TargetStatistics, measure_target
 
 JSON_NAME = "statistics.json"

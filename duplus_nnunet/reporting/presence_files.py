@@ -16,9 +16,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import write_text
 from duplus_nnunet.reporting.case_scores import CaseScore
 from duplus_nnunet.reporting.presence import PlattScaling, PresenceCalibration, Sample, fit_platt_scaling
-from duplus_nnunet.reporting.score_files import replace_file
 from duplus_nnunet.reporting.summary import add_note, read_note
 from duplus_nnunet.reporting.validation import SUMMARY_NAME
 
@@ -53,7 +53,7 @@ def write_peak_logits(folder: str | os.PathLike[str], case: str, peak_logits: Ma
     parts = Path(folder, _PARTS)
     parts.mkdir(parents=True, exist_ok=True)
     plain = {target: round(value, 4) if math.isfinite(value) else None for target, value in peak_logits.items()}
-    replace_file(parts / f"{case}.json", json.dumps(plain, ensure_ascii=False) + "\n")
+    write_text(parts / f"{case}.json", json.dumps(plain, ensure_ascii=False) + "\n")
 
 
 def gather_peak_logits(folder: str | os.PathLike[str]) -> PeakLogits:
@@ -69,7 +69,7 @@ def gather_peak_logits(folder: str | os.PathLike[str]) -> PeakLogits:
     if not parts:
         return _read(file, _FILE).cases if file.is_file() else {}
     cases = {part.stem: _read(part, _PART) for part in parts}
-    replace_file(file, json.dumps({"version": VERSION, "cases": cases}, indent=1, ensure_ascii=False) + "\n")
+    write_text(file, json.dumps({"version": VERSION, "cases": cases}, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(parts[0].parent)
     return cases
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import write_text
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.bootstrap import DRAWS, LEVEL, SEED
 from duplus_nnunet.reporting.case_scores import CaseScore
@@ -31,15 +32,8 @@ _COLUMNS = ("source", "target", *_COUNTS, "dice", "dice_low", "dice_high", "nsd"
 def write_scores(scores: Aggregate, folder: str | os.PathLike[str]) -> None:
     """Write scores.json and scores.csv into a folder, each atomically."""
     content = json.dumps(to_plain(scores), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_file(Path(folder) / JSON_NAME, content + "\n")
-    replace_file(Path(folder) / CSV_NAME, to_csv(scores))
-
-
-def replace_file(file: Path, content: str) -> None:
-    """Write a text file atomically, into an existing folder."""
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(file)
+    write_text(Path(folder) / JSON_NAME, content + "\n")
+    write_text(Path(folder) / CSV_NAME, to_csv(scores))
 
 
 def to_plain(scores: Aggregate) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.case_scores import Region
 
@@ -54,9 +55,8 @@ def correct_summary(file: str | os.PathLike[str], regions: Mapping[str, Region],
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as nnU-Net's summary: {error!r}. {_ADVICE}") from error
     summary["foreground_mean"] = _average_labels(summary["mean"])
-    temporary = path.with_name(path.name + ".writing")
-    save_summary_json(summary, str(temporary))
-    temporary.replace(path)
+    with open_new_file(path) as new:
+        save_summary_json(summary, str(new))
 
 
 def add_note(file: str | os.PathLike[str], name: str, note: Any) -> None:
@@ -68,9 +68,7 @@ def add_note(file: str | os.PathLike[str], name: str, note: Any) -> None:
     path = Path(file)
     summary = _load(path)
     summary[PLANS_KEY] = {**summary.get(PLANS_KEY, {}), name: note}
-    temporary = path.with_name(path.name + ".writing")
-    temporary.write_text(json.dumps(summary, indent=4, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(summary, indent=4, sort_keys=True))
 
 
 def read_note(file: str | os.PathLike[str], name: str) -> Any:

@@ -103,7 +103,7 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 
 def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
-    from duplus_nnunet.outputs.files import write_text
+    from duplus_nnunet.files import write_text
     from duplus_nnunet.survival.records.drafting import NamedColumns, draft
     from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME
     from duplus_nnunet.survival.records.table import read_rows

@@ -24,9 +24,9 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
 
 def draft_masks(raw: "RawDataset", args: argparse.Namespace) -> None:
     """Predict label files for the training images of a dataset that have none."""
+    from duplus_nnunet.files import require_writable
     from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.inference.label_drafts import draft_labels
-    from duplus_nnunet.outputs.files import require_writable
     from duplus_nnunet.outputs.predicted_labels import RECORD_NAME
 
     require_writable(raw.folder)

@@ -36,7 +36,7 @@ def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", *
 def run(args: argparse.Namespace) -> int:
     """Draw and write the folds; existing folds that differ are not overwritten."""
     from duplus_nnunet.errors import DataError
-    from duplus_nnunet.outputs.files import write_text
+    from duplus_nnunet.files import write_text
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
     raw = open_raw_dataset(args.dataset)

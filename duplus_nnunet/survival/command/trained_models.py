@@ -82,7 +82,7 @@ def check_options(importance: bool, model: Path | None, output: Path | None) -> 
 
 def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> str:
     """Measure permutation importance and write importance.csv; returns a line for the terminal."""
-    from duplus_nnunet.outputs.files import open_new_file
+    from duplus_nnunet.files import open_new_file
     from duplus_nnunet.survival.evaluation.importance import (
         REPEATS,
         SEED,

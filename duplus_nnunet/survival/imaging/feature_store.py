@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.networks.adaptation import compute_base_checksum, take_adapter
 from duplus_nnunet.networks.pooling import MARGIN
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
@@ -71,19 +72,15 @@ class FeatureStore:
     def save(self) -> None:
         """Write all rows atomically."""
         cases = sorted(self.rows)
-        new = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp.npz")
-        try:
+        with open_new_file(self.file) as new, new.open("wb") as stream:
             np.savez_compressed(
-                new,
+                stream,
                 key=np.array(self.key, np.str_),
                 cases=np.array(cases, np.str_),
                 stamps=np.array([self.rows[case][0] for case in cases], np.str_),
                 lengths=np.array([len(self.rows[case][1]) for case in cases], np.int64),
                 numbers=np.concatenate([np.zeros(0, np.float32), *(self.rows[case][1] for case in cases)]),
             )
-            os.replace(new, self.file)
-        finally:
-            new.unlink(missing_ok=True)
 
 
 def make_key(reader: FeatureReader) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.survival.evaluation.attribution import tabulate_effects
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import read_geometry
 from duplus_nnunet.inference.reading import PreparedCase
-from duplus_nnunet.outputs.files import open_new_file
 from duplus_nnunet.outputs.world import find_affine
 from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import require_writable
 from duplus_nnunet.inference.reading import report_failure
-from duplus_nnunet.outputs.files import require_writable
 from duplus_nnunet.outputs.manifest import list_versions
 from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up

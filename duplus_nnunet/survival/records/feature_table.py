@@ -1,7 +1,6 @@
 """Holds the image features of patients, (N, I), and stores them as npz; missing modalities are NaN."""
 
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import open_new_file
 
 KINDS = ("pooled", "lesion", "measure")
 _ARRAYS = ("names", "contexts", "kinds", "patients", "numbers")
@@ -98,10 +98,9 @@ class FeatureTable:
     def to_npz(self, file: Path) -> None:
         """Write plain arrays, atomically."""
         patients = sorted(self.rows)
-        new = file.with_name(f".{file.name}.{os.getpid()}.tmp.npz")
-        try:
+        with open_new_file(file) as new, new.open("wb") as stream:
             np.savez_compressed(
-                new,
+                stream,
                 names=np.array(self.names, np.str_),
                 contexts=np.array(self.contexts, np.str_),
                 kinds=np.array(self.kinds, np.str_),
@@ -109,9 +108,6 @@ class FeatureTable:
                 numbers=self.take(patients),
                 key=np.array(self.key, np.str_),
             )
-            os.replace(new, file)
-        finally:
-            new.unlink(missing_ok=True)
 
     @classmethod
     def from_npz(cls, file: Path) -> "FeatureTable":

@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from duplus_nnunet.outputs.files import open_new_file
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.report.figures import draw_study

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 
 from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.files import write_text
 from duplus_nnunet.networks import ConditionedUNet, TextTable
 from duplus_nnunet.networks.adaptation import name_in_base
-from duplus_nnunet.outputs.files import write_text
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.summary import add_note
 from duplus_nnunet.survival.training.data import ClinicalData

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.outputs.files import write_text
+from duplus_nnunet.files import write_text
 from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable

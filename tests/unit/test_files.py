@@ -1,11 +1,14 @@
 """Atomic writing of files."""
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.outputs.files import open_new_file, require_writable, write_text
+from duplus_nnunet.files import open_new_file, require_writable, write_text
 
 
 def fail_half_way(file: Path) -> None:
@@ -68,10 +71,29 @@ def test_files_written_beside_it_move_too(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.tif"]
 
 
-def test_remains_of_a_killed_run_are_not_taken_over(tmp_path: Path) -> None:
-    remains = tmp_path / "a.txt.writing"
-    remains.mkdir()
-    (remains / "old.txt").write_text("old", encoding="utf-8")
+def test_remains_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    killed = (
+        "import os, sys; from pathlib import Path; from duplus_nnunet.files import open_new_file\n"
+        "with open_new_file(Path(sys.argv[1])) as new: new.write_text('old'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "a.txt")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
     write_text(tmp_path / "a.txt", "new\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_bytes() == b"new\n"
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    with open_new_file(file) as first:
+        with open_new_file(file) as second:
+            second.write_text("second", encoding="utf-8")
+        first.write_text("first", encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == "first"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.txt.*No space left"), open_new_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,10 @@
 """Writes files atomically, and reads JSON files back into dataclasses."""
 
+import errno
+import glob
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,39 +12,69 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
 
 Form = TypeVar("Form")
 
+# Numbers of the system's errors for a full disk and for a used-up quota.
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Part of the names of temporary folders, after the name of the file.
+_WRITING = ".writing-"
+
 
 @contextmanager
 def open_new_file(file: Path) -> Iterator[Path]:
     """Yield a temporary path for writing a file; on success, the result is moved to its final path.
 
-    The temporary path has the same file name, in a temporary folder beside the final one. Additional files that a
-    writer puts there, such as the spacing file of nnU-Net's TIFF writer, are moved too, the file itself last. On an
-    error all of them are discarded, and an existing file is kept.
+    The temporary path has the same file name, in a temporary folder of this process beside the final one. Additional
+    files that a writer puts there, such as the spacing file of nnU-Net's TIFF writer, are moved too, the file itself
+    last. On an error all of them are discarded, and an existing file is kept. Two processes that write the same file at
+    the same time do not disturb each other: the file is that of the one which finishes last.
 
     Args:
         file: Final path; its folder is created if needed.
 
     Raises:
-        DataError: The folder is not writable.
+        DataError: The folder is not writable, or the disk is full.
     """
-    workplace = file.with_name(file.name + ".writing")
-    shutil.rmtree(workplace, ignore_errors=True)  # left behind by a killed run
-    try:
-        workplace.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{file} cannot be written ({error.strerror}). Choose a writable folder.") from error
+    workplace = _make_workplace(file)
     try:
         yield workplace / file.name
         for written in sorted(workplace.iterdir(), key=lambda path: path.name == file.name):
             written.replace(file.with_name(written.name))
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise DataError(f"{file} cannot be written: {describe_full_disk(file.parent, error)}") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _make_workplace(file: Path) -> Path:
+    """Create the temporary folder beside a file, and remove those that killed processes of this machine left."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for remains in file.parent.glob(f"{glob.escape(file.name)}{_WRITING}*"):
+            if not _is_in_use(remains):
+                shutil.rmtree(remains, ignore_errors=True)
+        return Path(tempfile.mkdtemp(dir=file.parent, prefix=f"{file.name}{_WRITING}{platform.node()}-{os.getpid()}-"))
+    except OSError as error:
+        what = describe_full_disk(file.parent, error) if error.errno in FULL_DISK else f"{error.strerror or error}."
+        raise DataError(f"{file} cannot be written: {what} Choose a writable folder.") from error
+
+
+def _is_in_use(workplace: Path) -> bool:
+    """Report whether the process that writes there may still run; that of another machine is assumed to."""
+    machine, _, rest = workplace.name.partition(_WRITING)[2].rpartition("-")[0].rpartition("-")
+    return machine != platform.node() or not rest.isdecimal() or psutil.pid_exists(int(rest))
+
+
+def describe_full_disk(folder: Path, error: OSError) -> str:
+    """Describe that no space is left, in one sentence on the folder and one on what to do."""
+    return f"{error.strerror or error} in {folder}. Free some space, or choose a folder on another disk."
 
 
 def require_writable(folder: Path, advice: str = "Choose another folder.") -> None:

@@ -1,0 +1,93 @@
+"""Keeps two processes from writing into one folder at the same time."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from duplus_nnunet.errors import DataError
+
+# Beside it, FILE_NAME + ".json" describes the process that holds the lock.
+FILE_NAME = ".duplus_lock"
+
+
+@contextmanager
+def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[None]:
+    """Hold the lock on a folder, which ends with the process that holds it, even if it is killed.
+
+    Args:
+        folder: The folder; it is created if needed.
+        purpose: What is being done, such as "predicting into"; it stands in the message of the next one.
+        advice: What to do if another process holds the lock, a sentence.
+        name: What is locked in the folder, such as one part of a prediction; locks of different names are independent.
+
+    Raises:
+        DataError: Another process holds the lock; the message names it. Or the folder cannot be written to.
+    """
+    file = folder / (FILE_NAME + (f"_{name}" if name else ""))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(file)
+    except Timeout as error:
+        raise DataError(f"{_describe_holder(file, folder)} {advice}") from error
+    except OSError as error:
+        raise DataError(f"{folder} cannot be locked: {error.strerror or error}. Choose a writable folder.") from error
+    note = _note_of(file)
+    try:
+        note.write_text(json.dumps(_describe_self(purpose)), encoding="utf-8")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        with suppress(OSError):  # on Windows, an open file cannot be deleted
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(file: Path) -> FileLock:
+    """Lock a file, and make sure that it was not deleted by its last holder between being opened and being locked.
+
+    Raises:
+        Timeout: Another process holds the lock.
+    """
+    while True:
+        file.touch()
+        before = _read_inode(file)
+        lock = FileLock(file, timeout=0, thread_local=False)
+        lock.acquire()
+        if before is not None and _read_inode(file) == before:
+            return lock
+        lock.release()
+
+
+def _read_inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _note_of(file: Path) -> Path:
+    return file.with_name(file.name + ".json")
+
+
+def _describe_self(purpose: str) -> dict[str, object]:
+    command = " ".join((Path(sys.argv[0]).name, *sys.argv[1:]))
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"purpose": purpose, "pid": os.getpid(), "host": platform.node(), "since": since, "command": command[:300]}
+
+
+def _describe_holder(file: Path, folder: Path) -> str:
+    try:
+        holder = json.loads(_note_of(file).read_text(encoding="utf-8"))
+        return (
+            f"Another process is {holder['purpose']} {folder}: process {holder['pid']} on {holder['host']}, since "
+            f"{holder['since']} ({holder['command']})."
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # it took the lock a moment ago, or has just ended
+        return f"Another process is using {folder}."
