@@ -2,6 +2,7 @@
 #
 #   make demo     see the text steer the network, on generated bodies
 #   make test     run all tests against the installed package
+#   make fuzz     read many damaged files of every kind (INPUTS=1000 SEED=1 FOLDER=)
 #   make lint     check style, types and spelling
 #   make format   put the code into the style
 #   make clean    remove what these targets created
@@ -11,11 +12,14 @@ VENV ?= .venv
 PYTEST_OPTIONS ?=
 WORKERS ?= 2
 NNUNET ?=
+INPUTS ?= 1000
+SEED ?= 1
+FOLDER ?=
 
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint style spelling types format clean
+.PHONY: demo test fuzz lint style spelling types format clean
 
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
@@ -27,6 +31,12 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive nnUNet_def_n_proc=2 nnUNet_n_proc_DA=1 \
 		$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+
+# Damages files of every kind that the package reads, and counts what becomes of them: FOLDER keeps those that are read
+# wrongly. A few inputs of each kind are part of `make test`.
+fuzz: $(VENV)/installed
+	OMP_NUM_THREADS=1 DUPLUS_FUZZ_INPUTS=$(INPUTS) DUPLUS_FUZZ_SEED=$(SEED) DUPLUS_FUZZ_KEEP=$(FOLDER) \
+		$(BIN)/pytest tests/fuzz -q -s
 
 lint: style spelling types
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
@@ -81,7 +81,8 @@ def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore]
             for score in case["targets"].values():
                 score.update({metric: math.nan for metric in ("dice", "nsd") if score[metric] is None})
         cases = TypeAdapter(dict[str, CaseScore]).validate_python(content["cases"])
-        return cases, float(content["nsd_tolerance_mm"])
+        tolerance = TypeAdapter(Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)])
+        return cases, tolerance.validate_python(content["nsd_tolerance_mm"])
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a valid {JSON_NAME}: {error}. Run `duplus evaluate` again.") from error
 
