@@ -246,8 +246,7 @@ def _read_raw(file: Path) -> tuple[Any, int]:
     """Return a header's fields as they are stored, and NIfTI's version."""
     from nibabel import Nifti1Header, Nifti2Header
 
-    opened = gzip.open(file) if file.suffix == ".gz" and _is_gzip(file) else file.open("rb")
-    with opened as content:
+    with gzip.open(file) if file.suffix == ".gz" and _is_gzip(file) else file.open("rb") as content:
         start = content.read(_HEADER_BYTES[2])
     for version, kind in ((1, Nifti1Header), (2, Nifti2Header)):
         block = start[: _HEADER_BYTES[version]]
