@@ -9,7 +9,7 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from duplus_nnunet.errors import PlansError, list_nearest_first
 from duplus_nnunet.plans_section import find_section
@@ -146,6 +146,12 @@ class PlannedBase(_PlannedForm):
     mirroring_axes: Annotated[list[int], Field(strict=False)] | None = None
 
 
+def _check_orientation(name: str) -> str:
+    if sorted("LRAPSI".index(letter) // 2 for letter in name if letter in "LRAPSI") != [0, 1, 2] or len(name) != 3:
+        raise ValueError("an orientation has three letters, one each of L or R, A or P, and S or I, such as LPS")
+    return name
+
+
 class PlansForm(_PlannedForm):
     """The section `duplus` of a plans file.
 
@@ -160,6 +166,8 @@ class PlansForm(_PlannedForm):
         sources: All sources by name.
         entries: In a joined model, the entries of the table of texts that come first; see `list_entries`.
         left_right_axis: Array axis from left to right, after nnU-Net's transposition; None: unknown.
+        orientation: Orientation of the training images, such as "LPS": the directions of a file's first, second and
+            third axis. Images are turned to it before nnU-Net's transposition; None: they are used as they are.
         reference_spacing: Spacing of the 3d_fullres configuration (mm), to which those of contexts are relative.
         spacing: "shared": one target spacing for all contexts; "context": one for each.
         base: The base model, in the plans of an adapter.
@@ -175,6 +183,7 @@ class PlansForm(_PlannedForm):
     sources: dict[Text, PlannedSource] = {}
     entries: Annotated[list[Entry], Field(strict=False)] = []
     left_right_axis: Annotated[int, Field(ge=0, le=2)] | None = None
+    orientation: Annotated[str, AfterValidator(_check_orientation)] | None = None
     reference_spacing: Spacing | None = None
     spacing: str | None = None
     base: PlannedBase | None = None

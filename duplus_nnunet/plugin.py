@@ -227,6 +227,35 @@ def wrap_predictor(predictor: type) -> type:
     return predictor
 
 
+def wrap_export(original: Entry) -> Entry:
+    """Give nnU-Net's label maps the orientation of their image, which our preprocessor may have turned."""
+
+    @functools.wraps(original)
+    def convert(
+        predicted_logits: Any,
+        plans_manager: Any,
+        configuration_manager: Any,
+        label_manager: Any,
+        properties_dict: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        import numpy as np
+
+        from duplus_nnunet.data.orientations import NO_REORIENTATION, read_turn
+
+        turn, managers = read_turn(properties_dict), (plans_manager, configuration_manager, label_manager)
+        if turn == NO_REORIENTATION:
+            return original(predicted_logits, *managers, properties_dict, *args, **kwargs)
+        turned = {**properties_dict, "spacing": turn.sort(properties_dict["spacing"])}
+        made = original(predicted_logits, *managers, turned, *args, **kwargs)
+        parts = made if isinstance(made, tuple) else (made,)
+        back = tuple(np.ascontiguousarray(turn.invert().apply(values)) for values in parts)
+        return back if isinstance(made, tuple) else back[0]
+
+    return convert
+
+
 # --- the table
 
 _PREDICT = "nnunetv2.inference.predict_from_raw_data"
@@ -263,6 +292,13 @@ CHANGES = (
         "a DuPLUS model predicts the selected targets, each case in its context; mirroring exchanges left and right",
         "nnU-Net gives the network the image alone, mirrors without telling it, and sizes its output by dataset.json",
         wrap_predictor,
+    ),
+    Change(
+        "nnunetv2.inference.export_prediction",
+        "convert_predicted_logits_to_segmentation_with_correct_shape",
+        "label maps of images that our preprocessor turned to the training's orientation are turned back",
+        "nnU-Net undoes its crop and its order of axes only",
+        wrap_export,
     ),
     Change(
         "nnunetv2.experiment_planning.plan_and_preprocess_api",

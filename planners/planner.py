@@ -36,7 +36,7 @@ from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, list_values, make_table, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
-from duplus_nnunet.planners.orientation import find_left_right_axis
+from duplus_nnunet.planners.orientation import read_training_orientation
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans
@@ -179,7 +179,11 @@ class _Prompted:
         folder = Path(nnUNet_preprocessed, self.dataset_name)
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
         reader = self.determine_reader_writer()
-        surveys = survey_dataset(self.dataset, reader)
+        base = get_base()
+        name = reader.__name__
+        self._orientation = read_training_orientation(self.dataset, name, None if base is None else base.form)
+        surveys = self._orientation.turn_surveys(survey_dataset(self.dataset, reader))
+        self.dataset_fingerprint = self._orientation.turn_fingerprint(self.dataset_fingerprint, list(self.dataset))
         table = composed or self._make_table(entry, surveys, reader)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         form = parse_section(section, self.plans_identifier)
@@ -187,7 +191,6 @@ class _Prompted:
             self, table, surveys, {name: context.modality for name, context in form.contexts.items()}
         )
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
-        base = get_base()
         notes = [] if base is None else fit_contexts(self._contexts, form.contexts, base)
         section["sources"] = planner.plan_sources(self._contexts)
         regions = {target.name: list_values(labels[target.label]) for target in form.targets}
@@ -256,7 +259,7 @@ class _Prompted:
         for configuration in plans["configurations"].values():
             configuration.pop("next_stage", None)
         order = plans["transpose_forward"]
-        across = find_left_right_axis(self.dataset, plans["image_reader_writer"])
+        across = self._orientation.across
         for name, context in self._contexts.items():
             spacing = [context["spacing"][axis] for axis in order]
             self._section["contexts"][name] |= {**context, "spacing": spacing}
@@ -265,6 +268,7 @@ class _Prompted:
         self._section["reference_spacing"] = [float(mm) for mm in plans["configurations"]["3d_fullres"]["spacing"]]
         self._section["spacing"] = "shared" if self._shared else "context"
         self._section["left_right_axis"] = None if across is None else [int(axis) for axis in order].index(across)
+        self._section["orientation"] = self._orientation.name
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
         if base is not None:

@@ -12,30 +12,17 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.data.case_table import read_case_table
+from duplus_nnunet.data.orientations import note_turn
 from duplus_nnunet.data.plausibility import find_implausible
 from duplus_nnunet.planners.context_plans import configure, with_context_intensities
-from duplus_nnunet.planners.orientation import find_axis
+from duplus_nnunet.planners.image_checks import PlannedGrid, find_doubts, read_headers
+from duplus_nnunet.planners.orientation import find_image_turn, name_orientation
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
 
 
-def knows_sides(properties: Mapping[str, Any], axis: int | None, order: Sequence[int]) -> bool:
-    """Test whether an image may be mirrored from left to right: its left-right axis is that of the training images.
-
-    Args:
-        properties: The image's properties, as nnU-Net's reader gives them.
-        axis: Left-right axis of the training images, after nnU-Net's transposition; None: unknown.
-        order: nnU-Net's transposition.
-    """
-    direction = properties.get("sitk_stuff", {}).get("direction")
-    if axis is None or direction is None or len(direction) != 9:
-        return True
-    across = find_axis(direction)
-    return across is not None and across[0] == order[axis]
-
-
-def _warn_of_implausible(data: Any, contexts: Mapping[str, PlannedContext], context: str, case: str) -> list[str]:
-    """Write on stderr, and return, why an image cannot belong to its context; it is predicted all the same."""
+def _find_implausible(data: Any, contexts: Mapping[str, PlannedContext], context: str) -> list[str]:
+    """Return why an image cannot belong to its context; it is predicted all the same."""
     warnings = []
     for channel, image in enumerate(data):
         ranges = {
@@ -47,7 +34,6 @@ def _warn_of_implausible(data: Any, contexts: Mapping[str, PlannedContext], cont
             break
         warning = find_implausible(image, ranges[context], ranges)
         if warning:
-            sys.stderr.write(f"warning: {case + ': ' if case else ''}{warning}\n")
             warnings.append(warning)
     return warnings
 
@@ -71,6 +57,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         self._by_case: dict[str, str] = {}
         self._current: str | None = None
         self._case = ""
+        self._doubts: list[str] = []
         self._parsed: tuple[Any, PlansForm] | None = None
 
     def run(
@@ -91,14 +78,32 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict[str, Any],
     ) -> Any:
-        """Differs from nnU-Net: preprocesses as the case's context requires."""
+        """Differs from nnU-Net: checks the headers first, and preprocesses as the case's context requires.
+
+        Raises:
+            DataError: A file is missing, damaged, or not an image that the plans can take.
+        """
         identifier = read_identifier(image_files[0], dataset_json["file_ending"])
         self._case = self.case or identifier
         self._current = self.context or self._find(identifier, self._parse(plans_manager.plans))
         try:
+            self._doubts = self._check_files(image_files, seg_file, plans_manager, configuration_manager)
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:
-            self._current, self._case = None, ""
+            self._current, self._case, self._doubts = None, "", []
+
+    def _check_files(
+        self, images: list[str], labels: str | None, plans: PlansManager, configuration: ConfigurationManager
+    ) -> list[str]:
+        """Check the headers of a case; returns what is doubtful about images that are to be predicted."""
+        form, reader = self._parse(plans.plans), plans.plans["image_reader_writer"]
+        headers = read_headers(images if labels is None else [*images, labels], reader)
+        if labels is not None:
+            return []
+        spacing = configure(configuration, form, self._current or form.default_context).spacing
+        return find_doubts(
+            images, headers, PlannedGrid(spacing, plans.transpose_forward, name_orientation(form, reader))
+        )
 
     def run_case_npy(
         self,
@@ -109,17 +114,34 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict[str, Any],
     ) -> Any:
-        """Differs from nnU-Net: uses the context's spacing and normalisation; the properties name the context."""
+        """Differs from nnU-Net: turns the image as in training; uses the context's spacing and normalisation."""
         plans = self._parse(plans_manager.plans)
         context = self._current or self.context or self._find("", plans)
-        warnings = _warn_of_implausible(data, plans.contexts, context, self._case) if seg is None else []
-        sides_known = knows_sides(properties, plans.left_right_axis, plans_manager.transpose_forward)
-        properties[PLANS_KEY] = {"context": context, "sides_known": sides_known, "warnings": warnings}
+        reader = plans_manager.plans["image_reader_writer"]
+        how = find_image_turn(properties, plans, plans_manager.transpose_forward, reader)
+        warnings = [] if seg is not None else self._warn([*self._doubts, *how.warnings], data, plans.contexts, context)
+        noted = {"context": context, "sides_known": how.sides_known, "warnings": warnings, **note_turn(how.turn)}
+        properties[PLANS_KEY] = noted
         managers = (
             with_context_intensities(plans_manager, plans, context),
             configure(configuration_manager, plans, context),
         )
-        return super().run_case_npy(data, seg, properties, *managers, dataset_json)
+        spacing = properties["spacing"]
+        properties["spacing"] = how.turn.sort(spacing)
+        try:
+            turned = how.turn.apply(data), None if seg is None else how.turn.apply(seg)
+            return super().run_case_npy(*turned, properties, *managers, dataset_json)
+        finally:
+            properties["spacing"] = spacing
+
+    def _warn(
+        self, doubts: Sequence[str], data: Any, contexts: Mapping[str, PlannedContext], context: str
+    ) -> list[str]:
+        """Write on stderr, and return, what is doubtful about an image."""
+        warnings = [*doubts, *_find_implausible(data, contexts, context)]
+        for warning in warnings:
+            sys.stderr.write(f"warning: {self._case + ': ' if self._case else ''}{warning}\n")
+        return warnings
 
     def _parse(self, plans: dict[str, Any]) -> PlansForm:
         """Return the typed form of plans, which is made once for all cases."""

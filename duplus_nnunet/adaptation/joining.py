@@ -107,6 +107,7 @@ def join_plans(plans: Mapping[str, Any], added: Sequence[ModelPart] = ()) -> Pla
         **leave_base_out(plans)[PLANS_KEY],
         **{key: value for key, value in members[0].section.items() if key in _SHARED},
         "left_right_axis": _join_axes([member.form.left_right_axis for member in members]),
+        "orientation": _join_orientations([member.form.orientation for member in members]),
         "default_context": base.default_context,
         "contexts": {key: context.model_dump(exclude_unset=True) for key, context in contexts.items()},
         "targets": [target.model_dump(exclude_unset=True) for target in targets],
@@ -124,6 +125,17 @@ def _join_axes(axes: Sequence[int | None]) -> int | None:
         raise PlansError(
             "The left-right axis of the base's images is not that of the new dataset's images. Add "
             '"overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json, so that both have the same.'
+        )
+    return next(iter(known), None)
+
+
+def _join_orientations(names: Sequence[str | None]) -> str | None:
+    """Return the orientation that is known, if any; all parts of a network get the same image."""
+    known = sorted({name for name in names if name is not None})
+    if len(known) > 1:
+        raise PlansError(
+            f"The parts of the model were trained with images of different orientations ({', '.join(known)}), and "
+            "cannot predict one image together. Plan the new dataset for the base again."
         )
     return next(iter(known), None)
 

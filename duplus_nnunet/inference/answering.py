@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
 from duplus_nnunet.inference.binding import BoundModel
@@ -127,7 +128,8 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
 def read_geometry(plans: PlansManager, properties: dict[str, Any]) -> Geometry:
     """Return the grid of a preprocessed case's image, axes in the reader's order."""
     before = properties["shape_before_cropping"]
-    d, h, w = (int(before[axis]) for axis in plans.transpose_backward)
+    turned = [int(before[axis]) for axis in plans.transpose_backward]
+    d, h, w = read_turn(properties).invert().sort(turned)
     z, y, x = (float(width) for width in properties["spacing"])
     return Geometry((d, h, w), (z, y, x), properties)
 

@@ -150,11 +150,12 @@ class HostPredictor(WindowPredictor):
         save_or_return_probabilities: bool = False,
     ) -> Any:
         """Differs from nnU-Net: an image whose left-right axis is not the training images' is not mirrored along it."""
-        from duplus_nnunet.planners.preprocessor import knows_sides
+        from duplus_nnunet.planners.orientation import find_image_turn
 
-        model = self.bound.model
-        sides_known = knows_sides(image_properties, model.bank.form.left_right_axis, model.plans.transpose_forward)
-        _, prompts = self.bound.question_of({PLANS_KEY: {"sides_known": sides_known}})
+        plans = self.bound.model.plans
+        reader = plans.plans["image_reader_writer"]
+        how = find_image_turn(image_properties, self.bound.model.bank.form, plans.transpose_forward, reader)
+        _, prompts = self.bound.question_of({PLANS_KEY: {"sides_known": how.sides_known}})
         network = self.bound.model.network
         network.bind(prompts)
         try:

@@ -1,18 +1,12 @@
-"""Checks the images of a prediction before they are read, and their voxels after preprocessing."""
+"""Checks the list of images of a prediction, and their voxels after preprocessing."""
 
-import gzip
-import math
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.raw_dataset import list_images
-
-_BLOCK = 1 << 22
-_LENGTH_IN_GZIP = 1 << 32
 
 
 def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
@@ -32,14 +26,12 @@ def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[st
 
 
 def check_case(files: Sequence[str], dataset_json: Mapping[str, Any]) -> None:
-    """Check the files of one case.
+    """Check the number of channels of one case; the preprocessor checks each file.
 
     Raises:
-        DataError: One is missing or damaged, or channels are missing.
+        DataError: It is not the model's.
     """
     check_channel_count([files], dataset_json)
-    for file in files:
-        check_whole(Path(file))
 
 
 def check_channel_count(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
@@ -55,22 +47,6 @@ def check_channel_count(cases: Sequence[Sequence[str]], dataset_json: Mapping[st
                 f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
                 f"{', '.join(names.values())}. Give one file per channel, named CASE_0000, CASE_0001 and so on."
             )
-
-
-def check_whole(file: Path) -> None:
-    """Check that a NIfTI file is complete: nnU-Net's reader fills a truncated one with zeros without a warning.
-
-    Raises:
-        DataError: The file is missing, truncated, or not a NIfTI file.
-    """
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        expected, size = _count_bytes(file), _measure_bytes(file)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}. Copy or convert the image again.") from error
-    if size < expected:
-        raise DataError(f"{file} is cut off: it holds {size} of {expected} bytes. Copy or convert the image again.")
 
 
 def check_finite(data: Any) -> None:
@@ -104,29 +80,3 @@ def list_folder(folder: Path, ending: str) -> list[list[str]]:
         content = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
         raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {content}.")
     return [[str(file) for file in channels.values()] for _, channels in sorted(cases.items())]
-
-
-def _count_bytes(file: Path) -> int:
-    """Count the bytes that a NIfTI file's header promises."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        stored: Any = nibabel.load(file).dataobj
-    except ImageFileError as error:
-        raise ValueError(str(error)) from error
-    length: int = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
-    return length
-
-
-def _measure_bytes(file: Path) -> int:
-    """Measure the uncompressed size of a file, from the last four bytes of a gzip file or by reading it to its end."""
-    if file.suffix != ".gz":
-        return file.stat().st_size
-    with file.open("rb") as packed:
-        packed.seek(-4, os.SEEK_END)
-        promised = int.from_bytes(packed.read(4), "little")
-    if promised == _count_bytes(file) % _LENGTH_IN_GZIP:
-        return _count_bytes(file)
-    with gzip.open(file) as unpacked:
-        return sum(len(block) for block in iter(lambda: unpacked.read(_BLOCK), b""))

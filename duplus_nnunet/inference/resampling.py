@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from duplus_nnunet.data.orientations import NO_REORIENTATION, Reorientation, read_turn
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.outputs.answer import Box
 from duplus_nnunet.reporting.surfaces import Mask, find_box
@@ -108,23 +109,25 @@ class Placement:
     Attributes:
         start: First voxel of the crop, in nnU-Net's order of axes.
         shape: Voxels of the whole image, in that order.
-        backward: nnU-Net's `transpose_backward`, which leads from that order to the reader's (z, y, x).
+        backward: nnU-Net's `transpose_backward`, which leads from that order to that before it.
+        back: What leads from there to the image's own orientation, in the reader's (z, y, x).
     """
 
     start: Shape
     shape: Shape
     backward: Shape
+    back: Reorientation = NO_REORIENTATION
 
     def move(self, box: Box) -> Box:
         """Return a box of the crop as one of the image; an empty one stays as it is."""
         if box == NOWHERE:
             return NOWHERE
         z, y, x = (self._shift(box[axis], self.start[axis]) for axis in self.backward)
-        return z, y, x
+        return self.back.apply_to_box((z, y, x), [self.shape[axis] for axis in self.backward])
 
     def turn(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of an array of the crop with its axes in the image's order."""
-        return values.transpose(self.backward)
+        """Return a view of an array of the crop with its axes in the image's order and directions."""
+        return self.back.apply(values.transpose(self.backward))
 
     @staticmethod
     def _shift(part: slice, offset: int) -> slice:
@@ -284,7 +287,8 @@ def make_resampler(configuration: Any, plans: Any, properties: Mapping[str, Any]
     """
     d, h, w = (int(size) for size in shape)
     target = _to_shape(properties["shape_after_cropping_and_before_resampling"])
-    wanted = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    spacing = read_turn(properties).sort(properties["spacing"])
+    wanted = [spacing[axis] for axis in plans.transpose_forward]
     current = list(configuration.spacing)
     if len(current) < len(target):  # a 2d configuration leaves the first axis alone
         current = [wanted[0], *current]
@@ -333,7 +337,8 @@ def _read_placement(plans: Any, properties: Mapping[str, Any], target: Shape) ->
             f"The crop {crop} of an image of {whole} voxels does not fit the {target} voxels that preprocessing kept. "
             "Preprocess the case again."
         )
-    return Placement(_to_shape([start for start, _ in crop]), whole, _to_shape(plans.transpose_backward))
+    start, back = _to_shape([start for start, _ in crop]), read_turn(properties).invert()
+    return Placement(start, whole, _to_shape(plans.transpose_backward), back)
 
 
 def _to_shape(sizes: Sequence[int]) -> Shape:

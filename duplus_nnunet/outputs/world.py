@@ -1,45 +1,16 @@
 """Computes affine and orientation of an image from the properties of nnU-Net's readers."""
 
-from dataclasses import dataclass
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.outputs.answer import Box, Geometry
+from duplus_nnunet.data.orientations import NO_REORIENTATION, Reorientation
+from duplus_nnunet.outputs.answer import Geometry
 
 Affine = NDArray[np.float64]
-Scalar = TypeVar("Scalar", bound=np.generic)
+
+__all__ = ["NO_REORIENTATION", "Affine", "Reorientation", "find_affine", "find_reorientation"]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Reorientation:
-    """Axis permutation and flips that bring an array to the axes foot to head, front to back and right to left.
-
-    Attributes:
-        order: Axis of the array (z, y, x) that becomes the first, second and third axis.
-        flips: Whether each of the three is reversed.
-    """
-
-    order: tuple[int, int, int]
-    flips: tuple[bool, bool, bool]
-
-    def apply(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Reorient an array; the result is a view."""
-        return values.transpose(self.order)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-
-    def apply_to_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
-        """Return the position in the reoriented array of a box in an array of a shape (z, y, x)."""
-        z, y, x = (
-            slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]
-            for axis, flip in zip(self.order, self.flips, strict=True)
-        )
-        return z, y, x
-
-
-NO_REORIENTATION = Reorientation((0, 1, 2), (False, False, False))
 
 
 def find_affine(geometry: Geometry) -> Affine | None:

@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import read_geometry
@@ -124,7 +125,7 @@ def _join(regions: Sequence[Box]) -> Box:
 
 
 def bring_back(values: Values, properties: Mapping[str, Any], transpose_backward: Sequence[int]) -> Values:
-    """Resample an array (D, H, W) from the preprocessed grid to the reader's (z, y, x); NaN where nnU-Net cropped."""
+    """Resample an array (D, H, W) from the preprocessed grid to the image's (z, y, x); NaN where nnU-Net cropped."""
     shape = properties["shape_after_cropping_and_before_resampling"]
     places = [
         np.minimum(((np.arange(length) + 0.5) * now / length).astype(int), now - 1)
@@ -132,7 +133,7 @@ def bring_back(values: Values, properties: Mapping[str, Any], transpose_backward
     ]
     whole = np.full(tuple(properties["shape_before_cropping"]), np.nan, np.float32)
     whole[tuple(slice(*ends) for ends in properties["bbox_used_for_cropping"])] = values[np.ix_(*places)]
-    return whole.transpose(tuple(transpose_backward))
+    return read_turn(properties).invert().apply(whole.transpose(tuple(transpose_backward)))
 
 
 def make_nifti(values: Values, plans: PlansManager, properties: dict[str, Any], file: Path) -> Any:
