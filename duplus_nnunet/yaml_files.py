@@ -16,8 +16,8 @@ from duplus_nnunet.text_files import read_text
 
 Keys = tuple[str | int, ...]
 
-_MOST_BYTES = 4 << 20
-_MOST_NODES = 100_000
+_MOST_BYTES = 1 << 20
+_MOST_NODES = 15_000
 _MOST_DEPTH = 50
 _MOST_CHARACTERS = 20_000
 _MOST_BITS = 64
