@@ -95,9 +95,9 @@ def test_json_that_is_broken_or_names_a_key_twice_is_refused(text: str, message:
 
 
 STRANGE = [
-    "=1+2", "=cmd|'/C calc'!A0", "+1 (0)", "-1-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "''-x", "'-1.5", "-",
-    "a\nb", "a\r\nb", "\u202egnp.exe", "\u2066x\u2069", "a\x00b", "\ufeffx", "\udcff", "\\u000a", "\\u0041", "\\\\u000a",
-    "C:\\users", "\\\n", "- ", "=", "a,b", 'a"b', ";", "größe",
+    "=1+2", "=cmd|'/C calc'!A0", "+1 (0)", "-1-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "''-x", "'-1.5",
+    "-", "a\nb", "a\r\nb", "\u202egnp.exe", "\u2066x\u2069", "a\x00b", "\ufeffx", "\udcff",
+    "\\u000a", "\\u0041", "\\\\u000a", "C:\\users", "\\\n", "- ", "=", "a,b", 'a"b', ";", "größe",
 ]  # fmt: skip
 
 

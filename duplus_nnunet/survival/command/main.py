@@ -220,7 +220,7 @@ def _list_cases(datasets: "list[RawDataset]") -> list[str]:
 
 def _describe(report: "TableReport", rows: int) -> str:
     lines = [f"{rows} rows, {len(report.records)} usable patients, {report.events} with the event."]
-    if set(report.centres) != {""}:
+    if set(report.centres) - {""}:
         width = min(_WIDEST, max(map(len, report.centres)))
         lines += [f"  {centre or '(no centre)':<{width}}  {count[0]} patients, {count[1]} with the event"
                   for centre, count in report.centres.items()]  # fmt: skip

@@ -88,6 +88,17 @@ def test_errors_end_with_exit_code_1_and_json_holds_them(dataset: Path, capsys: 
     assert re.search(r"25.*P_99.*'event_relapse'.*'2'", found["findings"][0]["text"])
 
 
+def test_a_table_no_row_of_which_can_be_read_is_reported(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["survival", "draft", "7"]) == 0
+    (dataset / "clinical.csv").write_text(make_table().replace(".5,", " months,"))
+    capsys.readouterr()
+    assert cli.main(["survival", "check", "7"]) == 1
+    out = capsys.readouterr().out
+    assert [int(number) for number in re.findall(r"\d+", out.splitlines()[0])] == [24, 0, 0]
+    assert cli.main(["survival", "evaluate", "7"]) == 1
+    assert cli.main(["survival", "check", "7", "--json"]) == 1
+
+
 def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = dataset.with_name("Dataset008_MR")
     (other / "imagesTs").mkdir(parents=True)
