@@ -103,10 +103,13 @@ def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixt
     other = dataset.with_name("Dataset008_MR")
     (other / "imagesTs").mkdir(parents=True)
     (other / "imagesTs" / "Q_01_0000.nii.gz").touch()
-    (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "channel_names": {"0": "MR"}}))
     assert cli.main(["survival", "draft", "7"]) == 0
     assert cli.main(["survival", "check", "7", "8"]) == 0
-    assert re.search(r"1 of 25 .*: Q_01", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"1 of 25 .*: Q_01", out)
+    assert re.search(r"Dataset008_MR \(MR\): 24 of 24 ", out)
+    assert "Dataset007_Sarcoma (CT)" not in out  # all patients have an image there
 
 
 def test_a_missing_table_or_missing_images_are_errors(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
