@@ -90,7 +90,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Differs from yaml.SafeLoader: refuses what exceeds the bounds, before it is read."""
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         self._nodes += 1
         problem = self._find_problem(event)
         if problem:
@@ -102,9 +102,10 @@ class _BoundedLoader(yaml.SafeLoader):
             self._depth -= 1
 
     def _find_problem(self, event: yaml.Event) -> str:
-        if getattr(event, "anchor", None) is not None:
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
             kind = "alias" if isinstance(event, yaml.AliasEvent) else "anchor"
-            return f"the {kind} {event.anchor!r} is not supported; write the content out at each place"
+            return f"the {kind} {anchor!r} is not supported; write the content out at each place"
         if self._nodes > _MOST_NODES:
             return f"more than {_MOST_NODES} values"
         if self._depth >= _MOST_DEPTH:
@@ -148,7 +149,7 @@ def _find_text_problem(text: str) -> str:
 
 def _refuse_value(node: yaml.Node) -> yaml.YAMLError:
     kind = str(node.tag).rpartition(":")[2]
-    text = node.value if isinstance(node, yaml.ScalarNode) else node.id
+    text = str(node.value) if isinstance(node, yaml.ScalarNode) else kind
     shown = text if len(text) <= 40 else f"{text[:40]}..."
     problem = f"{shown!r} cannot be read as a value of type {kind!r}; write a text in quotes"
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)

@@ -50,11 +50,12 @@ def _group(raw: "RawDataset", identifiers: Sequence[str]) -> dict[str, list[str]
     from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 
     table = read_case_table(raw.folder)
+    contexts = {} if table is None else {name: source.context for name, source in table.sources.items()}
     known = {} if table is None else {**table.cases, **table.tests}
     groups: dict[str, list[str]] = {}
     for identifier in identifiers:
         case = known.get(identifier)
-        kind = ", ".join(channel_names(raw.dataset_json)) if case is None else table.sources[case.source].context
+        kind = ", ".join(channel_names(raw.dataset_json)) if case is None else contexts[case.source]
         groups.setdefault(f"{raw.name} ({kind})", []).append(identifier)
     return groups
 

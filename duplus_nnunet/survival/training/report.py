@@ -117,8 +117,18 @@ def write_report(report: FoldReport, folder: Path) -> tuple[Path, Path]:
 
 def _list_predictions(report: FoldReport) -> str:
     horizons = [f"survival at {horizon:g} days" for horizon in report.horizons]
-    head = ["patient", "fold", "held out", "risk", *horizons, "images", "EHR missing", "time (days)", "event"]
-    table: list[list[object]] = [head]
+    head: list[object] = [
+        "patient",
+        "fold",
+        "held out",
+        "risk",
+        *horizons,
+        "images",
+        "EHR missing",
+        "time (days)",
+        "event",
+    ]
+    table = [head]
     rows = zip(report.records, report.forecast.risk, report.forecast.survival, strict=True)
     for record, risk, curve in rows:
         imaged = "; ".join(list_imaged(report.images, record.patient))
