@@ -90,7 +90,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Differs from yaml.SafeLoader: refuses what exceeds the bounds, before it is read."""
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._nodes += 1
         problem = self._find_problem(event)
         if problem:
@@ -101,8 +101,8 @@ class _BoundedLoader(yaml.SafeLoader):
         finally:
             self._depth -= 1
 
-    def _find_problem(self, event: yaml.Event) -> str:
-        anchor = getattr(event, "anchor", None)
+    def _find_problem(self, event: Any) -> str:
+        anchor = getattr(event, "anchor", None)  # collections and texts may have one
         if anchor is not None:
             kind = "alias" if isinstance(event, yaml.AliasEvent) else "anchor"
             return f"the {kind} {anchor!r} is not supported; write the content out at each place"
