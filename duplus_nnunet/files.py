@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import json
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.text_files import load_json
 
 Form = TypeVar("Form")
 
@@ -125,7 +125,7 @@ def read_form(file: Path, form: type[Form], version: int, advice: str) -> Form:
         DataError: The file cannot be read, has another version, or does not match the dataclass.
     """
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(load_json(file))
         found_version = content.pop("version")
         if found_version == version:
             return TypeAdapter(form).validate_python(content)

@@ -1,8 +1,11 @@
-"""Reads small tables that people write: CSV files as spreadsheets export them, and JSON files."""
+"""Reads and writes small tables: CSV files as spreadsheets export them, and JSON files.
+
+Cells that a spreadsheet would run as a formula, and characters that hide or reorder text, are written escaped; reading
+undoes it.
+"""
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.files import write_text
+from duplus_nnunet.text_files import MOST_BYTES, load_json, read_text
 
 _DELIMITERS = ",;\t"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_MOST_TABLE_BYTES = 64 << 20
+# Spreadsheets run a cell that starts with one of these as a formula; the last four are the full-width forms.
+_FORMULA = re.compile("^'*\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+_ESCAPED_FORMULA = re.compile("^'+\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+# Control characters, line and paragraph separators, marks that change the direction of text, halves of surrogate pairs.
+_HIDDEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_TO_ESCAPE = re.compile(rf"[{_HIDDEN}]|\\(?=u[0-9a-f]{{4}})")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+_CAN_BE_ESCAPED = re.compile(rf"[{_HIDDEN}\\]")
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class TableRow:
 
     Attributes:
         line: Number of the line in the file on which the row ends, from 1.
-        cells: The cells, without blanks around them.
+        cells: The cells, without blanks around them, and with what `escape_cell` escaped restored.
     """
 
     line: int
@@ -58,7 +71,7 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = ()) -> Table:
     Raises:
         DataError: The file cannot be read, or a quote is not closed.
     """
-    text = read_table_text(file, advice)
+    text = read_table_text(file, advice, _MOST_TABLE_BYTES)
     header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
 
     def rank(delimiter: str) -> tuple[int, int]:
@@ -78,41 +91,73 @@ def read_json(file: Path, advice: str) -> Any:
         advice: What to do if the file cannot be read, a sentence.
 
     Raises:
-        DataError: The file cannot be read, is not valid JSON, or names a key twice in one object.
+        DataError: The file cannot be read, is too large, is not valid JSON, is nested too deeply, or names a key twice
+            in one object.
     """
-    text = read_table_text(file, advice)
-
-    def build(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        content: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in content:
-                raise DataError(f"{file}: the key {key!r} occurs twice in one object. Keep one of the two.")
-            content[key] = value
-        return content
-
     try:
-        return json.loads(text, object_pairs_hook=build)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{file} is not valid JSON: {error}. Correct it.") from error
+        return load_json(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}. {advice}") from error
 
 
-def read_table_text(file: Path, advice: str) -> str:
+def read_table_text(file: Path, advice: str, most: int = MOST_BYTES) -> str:
     r"""Read a text file, without its byte order mark and with "\n" at the end of each line.
 
     Raises:
-        DataError: It does not exist, or is neither UTF-8 nor UTF-16.
+        DataError: It does not exist, is not a regular file, is larger than `most` bytes, or is neither UTF-8 nor
+            UTF-16.
     """
     try:
-        content = file.read_bytes()
-        encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
-        return "\n".join(content.decode(encoding).replace("\r\n", "\n").split("\r"))
+        return read_text(file, most)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}. {advice}") from error
-    except UnicodeDecodeError as error:
-        message = f"{file} cannot be read: it is not UTF-8 text ({error.reason} at byte {error.start})."
-        raise DataError(f"{message} Save it as UTF-8.") from error
+
+
+def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV, heading first, atomically; cells are escaped as in `format_csv`."""
+    write_text(file, format_csv(rows))
+
+
+def format_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Format a table as CSV, heading first; texts are escaped by `escape_cell`, None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def escape_cell(text: str) -> str:
+    r"""Make a text safe as a cell: no spreadsheet runs it as a formula, and it is one visible line.
+
+    A cell that starts with = + - or @ gets a single quote before it, unless it is a number. Control characters, line
+    breaks, marks that change the direction of text and halves of surrogate pairs become \uXXXX. `restore_cell` undoes
+    both. Source: OWASP, CSV Injection.
+
+    >>> escape_cell("=1+2"), escape_cell("-1.5"), escape_cell("a\nb")
+    ("'=1+2", '-1.5', 'a\\u000ab')
+    """
+    visible = _TO_ESCAPE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return f"'{visible}" if _FORMULA.match(visible) and not _is_number(visible) else visible
+
+
+def restore_cell(cell: str) -> str:
+    """Return the text of a cell written by `escape_cell`; other cells stay as they are."""
+    if _ESCAPED_FORMULA.match(cell) and not _is_number(cell[1:]):
+        cell = cell[1:]
+
+    def decode(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if _CAN_BE_ESCAPED.match(character) else match[0]
+
+    return _ESCAPED.sub(decode, cell)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _split_rows(text: str, delimiter: str, file: Path) -> Iterable[TableRow]:
@@ -121,7 +166,7 @@ def _split_rows(text: str, delimiter: str, file: Path) -> Iterable[TableRow]:
     start = 1
     try:
         for cells in reader:
-            yield TableRow(reader.line_num, tuple(cell.strip() for cell in cells))
+            yield TableRow(reader.line_num, tuple(restore_cell(cell.strip()) for cell in cells))
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(

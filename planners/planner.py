@@ -4,7 +4,6 @@ nnU-Net chooses spacing, patch, batch size and network; these planners add the s
 configurations that a 3D network with prompts cannot have.
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -46,6 +45,7 @@ from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.settings import NetworkSettings
+from duplus_nnunet.text_files import load_json
 
 
 def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str | Path) -> Entry:
@@ -112,7 +112,7 @@ def check_dataset(dataset_name_or_id: str | int) -> None:
 def _refuse_other_plans(file: Path) -> None:
     """Refuse to overwrite plans of another planner, whose 2D configurations nnU-Net would keep."""
     try:
-        plans = json.loads(file.read_text(encoding="utf-8"))
+        plans = load_json(file)
     except (OSError, ValueError):
         return
     if PLANS_KEY not in plans:
@@ -126,7 +126,7 @@ def _refuse_other_splits(dataset_name: str) -> None:
     """Refuse splits of the raw dataset that differ from those of the preprocessed one; nnU-Net only asserts it."""
     raw, preprocessed = (Path(root, dataset_name, "splits_final.json") for root in (nnUNet_raw, nnUNet_preprocessed))
     try:
-        new, old = (json.loads(file.read_text(encoding="utf-8")) for file in (raw, preprocessed))
+        new, old = (load_json(file) for file in (raw, preprocessed))
     except (OSError, ValueError):
         return
     for number, (fold, other) in enumerate(zip(new, old, strict=False)):

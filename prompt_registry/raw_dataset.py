@@ -1,6 +1,5 @@
 """Opens raw nnU-Net datasets by folder, name or number, and lists their images by case and channel."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
+from duplus_nnunet.text_files import load_json
 
 RAW_VARIABLE = "nnUNet_raw"
 
@@ -49,12 +49,9 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         DataError: The file is missing, is not valid JSON, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror or error}). Every nnU-Net raw dataset needs this file."
-        raise DataError(message) from error
-    except ValueError as error:
-        message = f"{path}: not valid JSON ({error}). Correct it; nnU-Net could not read it either."
         raise DataError(message) from error
     if not isinstance(content, dict):
         message = f"{path}: expected a JSON object, found a {type(content).__name__}."

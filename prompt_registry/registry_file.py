@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import RegistryError, list_nearest_first
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
-from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
 from duplus_nnunet.prompt_registry.names import find_partner, needs_partner, normalise, strip_dataset_number, swap_side
 from duplus_nnunet.prompt_registry.schema import LONGEST_TEXT, FileForm, TargetForm
 from duplus_nnunet.prompt_registry.sentences import compose_prompt, fill_paraphrase
+from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
 NO_PARTNER = "none"
 

@@ -40,6 +40,7 @@ from duplus_nnunet.survival.training.lora import (
     attach_lora,
     make_lora_spec,
 )
+from duplus_nnunet.survival.training.progress import ProgressLogger, name_score
 from duplus_nnunet.survival.training.report import (
     FoldReport,
     describe_training,
@@ -64,8 +65,6 @@ from duplus_nnunet.trainers.training_cases import TrainingCases
 
 _SEED = 0
 _LORA_FEATURES = FEATURES_NAME.replace(".npz", "_lora.npz")
-# nnU-Net's training loop logs this score under another name.
-_SCORE = "nnU-Net's pseudo Dice is here the concordance index of patches of inner held-out patients"
 
 
 class DuPLUSSurvivalTrainer(DuPLUSTrainer):
@@ -92,6 +91,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             HostError: Several GPUs are requested.
         """
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.logger.local_logger = ProgressLogger()
         if self.is_ddp:
             raise HostError("DuPLUSSurvivalTrainer trains on one GPU; leave -num_gpus out.")
         self.texts = StoredTexts(self.bank)
@@ -124,6 +124,10 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self._tables: dict[str, FeatureTable] = {}
 
     # --- network: nnU-Net builds that of the base; LoRA and head are added
+
+    def print_to_log_file(self, *args: Any, **kwargs: Any) -> None:
+        """Differs from nnU-Net: names the concordance index, which nnU-Net's loop logs as its pseudo Dice."""
+        super().print_to_log_file(*map(name_score, args), **kwargs)
 
     def _do_i_compile(self) -> bool:
         """Differs from nnU-Net: never compiles, as only the encoder runs, for few epochs."""
@@ -193,7 +197,6 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             self.head.start(self.read_features(""), list(self.bank.contexts), patients)
             with torch.no_grad():
                 self.head.base.copy_(self.targets.base_hazards(patients))
-            self.print_to_log_file(_SCORE)
 
     def read_features(self, adapter: str) -> FeatureTable:
         """Return the image features of all patients with images.
@@ -284,7 +287,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         return {"loss": loss.cpu().numpy(), "risk": list(risk), "patient": patients}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Differs from nnU-Net: logs a concordance index as Dice; higher is better, 0.5 is chance."""
+        """Differs from nnU-Net: logs a concordance index in place of the Dice; higher is better, 0.5 is chance."""
         concordance = measure_patch_concordance(self.cohort.train, val_outputs)
         score = 0.5 if concordance is None else concordance
         self.logger.log("mean_fg_dice", score, self.current_epoch)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
+from duplus_nnunet.text_files import load_json
 
 FILE_NAME = "training_cases.json"
 VERSION = 1
@@ -54,7 +55,7 @@ def read_training_cases(folder: Path) -> TrainingCases | Literal["unknown"]:
     """
     file = folder / FILE_NAME
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(load_json(file))
         version = content.pop("version")
         if version == VERSION:
             cases: TrainingCases = _FORM.validate_python(content)

@@ -25,6 +25,7 @@ from duplus_nnunet.networks.adaptation import (
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, leave_base_out
 from duplus_nnunet.settings import read_settings
+from duplus_nnunet.text_files import load_json
 
 _SCORES = Path("validation", "scores.json")
 # Files of a fold, beside the checkpoint, that nnU-Net's export to a zip file requires.
@@ -83,7 +84,7 @@ def read_scores(fold: Path) -> dict[str, dict[str, float | None]]:
     file = fold / _SCORES
     if not file.is_file():
         return {}
-    sources = json.loads(file.read_text(encoding="utf-8"))["sources"]
+    sources = load_json(file)["sources"]
     return {
         source: {target: row["dice"] for target, row in scores.get("targets", {}).items()}
         for source, scores in sources.items()

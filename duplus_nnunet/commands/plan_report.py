@@ -55,6 +55,7 @@ def read_plans(dataset: str, name: str) -> dict[str, Any]:
         PlansError: The plans do not exist or cannot be read.
     """
     from duplus_nnunet.errors import PlansError
+    from duplus_nnunet.text_files import load_json
 
     folder = Path(dataset) if Path(dataset).is_dir() else _find_folder(dataset)
     files = [file for file in (folder / f"{name}.json", folder / "plans.json") if file.is_file()]
@@ -65,7 +66,7 @@ def read_plans(dataset: str, name: str) -> dict[str, Any]:
             f"nnUNetv2_plan_and_preprocess -d {dataset} -pl DuPLUSPlanner -c 3d_fullres."
         )
     try:
-        plans: dict[str, Any] = json.loads(files[0].read_text(encoding="utf-8"))
+        plans: dict[str, Any] = load_json(files[0])
     except (OSError, ValueError) as error:
         raise PlansError(f"{files[0]} cannot be read: {error}. Plan the dataset again.") from error
     return plans

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.files import write_text
+from duplus_nnunet.text_files import load_json
 
 FILE_NAME = "duplus_cases.json"
 VERSION = 1
@@ -113,7 +114,7 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
     """
     file = Path(folder) / FILE_NAME
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = load_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

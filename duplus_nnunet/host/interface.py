@@ -219,6 +219,8 @@ NEEDS = (
     ),
     *_list_attributes(_LOGGER, "MetaLogger", "local_logger"),
     *_list_needs(Use.CALLED, _LOGGER, {"get_checkpoint": "", "load_checkpoint": "checkpoint"}, "LocalLogger"),
+    *_list_needs(Use.OVERRIDDEN, _LOGGER, {"plot_progress_png": "output_folder"}, "LocalLogger"),
+    *_list_attributes(_LOGGER, "LocalLogger", "my_fantastic_logging"),
     *_list_needs(
         Use.OVERRIDDEN,
         "nnunetv2.training.lr_scheduler.polylr",

@@ -3,8 +3,6 @@
 A row is one target of one case. A resumed run reads the JSON file; the CSV file is for spreadsheets.
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +16,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import read_form, write_text
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.measures import Range, TargetStatistics, measure_target
+from duplus_nnunet.table_files import format_csv
 
 JSON_NAME = "statistics.json"
 CSV_NAME = "statistics.csv"
@@ -99,11 +98,7 @@ class StatisticsTable:
         return cls(volumes, read_form(file, _File, VERSION, "Delete it and predict again.").rows)
 
     def _to_csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows([_to_cell(getattr(row, name)) for name in _COLUMNS] for row in self.rows)
-        return text.getvalue()
+        return format_csv([_COLUMNS, *([_to_cell(getattr(row, name)) for name in _COLUMNS] for row in self.rows)])
 
 
 def check_image(answer: CaseAnswer, image: NDArray[Any]) -> None:

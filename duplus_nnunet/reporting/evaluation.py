@@ -3,7 +3,6 @@
 Names and label values come from the folder of the model or dataset; targets that were not requested are not scored.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import Region, ScoringSettings, score_cases
 from duplus_nnunet.reporting.validation import list_label_maps, make_default_table, read_region, read_scoring_settings
+from duplus_nnunet.text_files import load_json
 
 _NOT_TARGETS = ("background", "ignore")
 _SHOWN = 10
@@ -88,7 +88,7 @@ def _read_plans(home: Path) -> Mapping[str, Any]:
     """Read the plans.json of a model folder; empty for a dataset folder."""
     file = home / "plans.json"
     try:
-        plans: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        plans: dict[str, Any] = load_json(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

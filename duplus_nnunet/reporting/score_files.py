@@ -1,7 +1,5 @@
 """Writes scores to scores.json (complete) and scores.csv (one row per target), and reads the scores of cases back."""
 
-import csv
-import io
 import json
 import math
 import os
@@ -17,6 +15,8 @@ from duplus_nnunet.files import write_text
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.bootstrap import DRAWS, LEVEL, SEED
 from duplus_nnunet.reporting.case_scores import CaseScore
+from duplus_nnunet.table_files import format_csv
+from duplus_nnunet.text_files import load_json
 
 JSON_NAME = "scores.json"
 CSV_NAME = "scores.csv"
@@ -56,11 +56,7 @@ def to_plain(scores: Aggregate) -> dict[str, Any]:
 
 def to_csv(scores: Aggregate) -> str:
     """Format scores as CSV; missing values are empty cells."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_list_rows(scores))
-    return text.getvalue()
+    return format_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in _list_rows(scores))])
 
 
 def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore], float]:
@@ -70,7 +66,7 @@ def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore]
         DataError: The file is missing or malformed.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = load_json(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}. Give a {JSON_NAME} written by `duplus evaluate`.") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:

@@ -16,6 +16,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.reporting.case_scores import Region
+from duplus_nnunet.text_files import load_json
 
 Key = int | Region
 
@@ -82,7 +83,7 @@ def read_note(file: str | os.PathLike[str], name: str) -> Any:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        summary: Any = json.loads(path.read_text(encoding="utf-8"))
+        summary: Any = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as nnU-Net's summary: {error}. {_ADVICE}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get(PLANS_KEY, {}), dict):

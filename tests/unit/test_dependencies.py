@@ -21,7 +21,7 @@ ROWS = (
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings",),
-    ("plans_section", "table_files", "text_table", "files", "locks", "errors", "host"),
+    ("plans_section", "table_files", "text_files", "yaml_files", "text_table", "files", "locks", "errors", "host"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
@@ -29,10 +29,20 @@ ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.surviv
 # Rooms that know nothing of nnU-Net, wherever in them it would be imported.
 WITHOUT_HOST = (
     "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
-    "prompt_registry", "plans_form", "plans_section", "table_files", "text_table", "cli",
+    "prompt_registry", "plans_form", "plans_section", "table_files", "text_files", "yaml_files",
+    "text_table", "cli",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
-STANDARD_LIBRARY_ONLY = ("_autoload", "errors", "host", "plans_section", "table_files", "text_table", "cli")
+STANDARD_LIBRARY_ONLY = (
+    "_autoload",
+    "errors",
+    "host",
+    "plans_section",
+    "table_files",
+    "text_files",
+    "text_table",
+    "cli",
+)
 # Rooms of the prognosis that know no trainer.
 WITHOUT_TRAINERS = ("survival.records", "survival.models", "survival.evaluation", "survival.report")
 

@@ -1,11 +1,24 @@
 """CSV and JSON files that people write."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.table_files import Table, read_csv, read_json
+from duplus_nnunet.table_files import (
+    Table,
+    escape_cell,
+    format_csv,
+    read_csv,
+    read_json,
+    read_table_text,
+    restore_cell,
+    write_csv,
+)
 
 ADVICE = "Give another file."
 
@@ -79,3 +92,72 @@ def test_json_that_is_broken_or_names_a_key_twice_is_refused(text: str, message:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=rf"a\.json.*{message}"):
         read_json(tmp_path / "a.json", ADVICE)
+
+
+STRANGE = [
+    "=1+2", "=cmd|'/C calc'!A0", "+1 (0)", "-1-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "''-x", "'-1.5",
+    "-", "a\nb", "a\r\nb", "\u202egnp.exe", "\u2066x\u2069", "a\x00b", "\ufeffx", "\udcff",
+    "\\u000a", "\\u0041", "\\\\u000a", "C:\\users", "\\\n", "- ", "=", "a,b", 'a"b', ";", "größe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_strange_text_is_the_same_after_reading(text: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "table.csv", [["case", "x"], [text, 1], ["last", 2]])
+    rows = read_csv(tmp_path / "table.csv", ADVICE).rows
+    assert [row.cells for row in rows] == [(text.strip(" "), "1"), ("last", "2")]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_strange_text_is_no_formula_and_one_visible_line(text: str) -> None:
+    cell = escape_cell(text)
+    assert not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d"))
+    assert cell.replace("\\", "").isprintable()
+
+
+@given(st.text(alphabet=st.characters(codec=None) | st.sampled_from("='+-@\\u000a\t\n\r\u202e")))
+def test_any_text_is_the_same_after_reading(text: str) -> None:
+    assert restore_cell(escape_cell(text)) == text
+
+
+@pytest.mark.parametrize("cell", ["-1.5", "+0.122", "-inf", "1e-3", "", "nan", "case_001", "'x'", "O'Brien", "-1e5"])
+def test_numbers_and_plain_texts_stay_as_they_are(cell: str) -> None:
+    assert (escape_cell(cell), restore_cell(cell)) == (cell, cell)
+
+
+def test_quote_before_a_number_of_a_foreign_table_stays() -> None:
+    assert restore_cell("'-1.5") == "'-1.5"
+
+
+def test_other_values_are_written_as_they_are() -> None:
+    assert format_csv([["a", "b", "c"], [None, -1.5, True]]) == "a,b,c\n,-1.5,True\n"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, "9" * 6000, '"\\ud800"', '{"a": {"\\udfff": 1}}'])
+def test_json_that_breaks_readers_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"file\.json"):
+        read_json(file, ADVICE)
+
+
+def test_surrogate_pair_is_one_character(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text('["\\ud83d\\ude00"]', encoding="utf-8")
+    assert read_json(file, ADVICE) == ["\U0001f600"]
+
+
+@pytest.mark.parametrize("read", [read_csv, read_json])
+def test_pipe_and_folder_in_place_of_a_file_are_refused(read: Callable[..., object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match=str(path)):
+            read(path, ADVICE)
+
+
+def test_large_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "large.csv"
+    file.write_bytes(b"x" * 101)
+    assert len(read_table_text(file, ADVICE, 101)) == 101
+    with pytest.raises(DataError, match=r"large\.csv"):
+        read_table_text(file, ADVICE, 100)

@@ -17,6 +17,7 @@ from duplus_nnunet.data.composing.splits import check_preprocessed
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE
+from duplus_nnunet.text_files import load_json
 
 FILE_NAME = "duplus_compose.json"
 _SHOWN = 5
@@ -97,7 +98,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Read the record of a composed dataset; None if the folder has none that can be read."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = load_json(folder / FILE_NAME)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("sources"), dict) else None

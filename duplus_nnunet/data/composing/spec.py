@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from duplus_nnunet.errors import DataError, list_nearest_first
-from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
+from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
 
 def _check_pattern(text: str) -> str:
@@ -92,7 +91,7 @@ def read_spec(path: Path | None) -> Spec:
         return Spec()
     marks = read_marked_yaml(path)
     problems = list(marks.problems)
-    spec = None if problems else _read_form(path, marks, problems)
+    spec = None if problems else _read_form(marks, problems)
     if spec is not None and spec.splits is not None and spec.model_fields_set & {"folds", "seed"}:
         text = "`splits` names a file, so `folds` and `seed` have no effect. Remove either `splits` or these."
         problems.append(Problem(marks.file, marks.line_of(("splits",)), text))
@@ -101,19 +100,8 @@ def read_spec(path: Path | None) -> Spec:
     return spec
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 060 as text, so that it can name a dataset; YAML would read it as the octal number 48."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not (first == "0" and tag.endswith(":int"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^0$"), ["0"])
-
-
-def _read_form(path: Path, marks: MarkedYaml, problems: list[Problem]) -> Spec | None:
-    data = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+def _read_form(marks: MarkedYaml, problems: list[Problem]) -> Spec | None:
+    data = marks.data
     if data is None:
         return Spec()
     if not isinstance(data, dict):

@@ -1,6 +1,5 @@
 """Splits the cases of a composed dataset into folds by patient, balanced by source, in the form of nnU-Net."""
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.errors import DataError, list_nearest_first
 from duplus_nnunet.table_files import read_json
+from duplus_nnunet.text_files import load_json
 
 FILE_NAME = "splits_final.json"
 
@@ -73,7 +73,7 @@ def check_preprocessed(folder: Path, splits: Splits) -> None:
     """
     file = folder / FILE_NAME
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))[: len(splits)]
+        earlier = load_json(file)[: len(splits)]
         same = [_freeze(fold) for fold in earlier] == [_freeze(fold) for fold in splits]
     except FileNotFoundError:
         return

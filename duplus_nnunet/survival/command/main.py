@@ -4,9 +4,11 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
 from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
 from duplus_nnunet.survival.command.predict import add_action as add_predict
 from duplus_nnunet.survival.command.split import add_action as add_split
@@ -116,7 +118,7 @@ def _draft(args: argparse.Namespace) -> int:
     if (folder / SCHEMA_NAME).exists():
         raise DataError(f"{folder / SCHEMA_NAME} already exists and is not overwritten. Edit it, or remove it first.")
     named = NamedColumns(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
-    text = draft(read_rows(folder / TABLE_NAME), _list_cases(datasets), named)
+    text = draft(read_rows(folder / TABLE_NAME), list_cases(datasets), named)
     write_text(folder / SCHEMA_NAME, text)
     print(text)
     print(f"Wrote {folder / SCHEMA_NAME}. Check and correct it, then run: duplus survival check {args.dataset}")
@@ -144,7 +146,9 @@ def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, Table
 
     folder = datasets[0].folder
     rows, schema = read_rows(folder / TABLE_NAME), read_schema(folder / SCHEMA_NAME)
-    return rows, schema, add_finding(check(rows, schema, _list_cases(datasets)), datasets)
+    groups = group_cases(datasets)
+    report = add_coverage(check(rows, schema, sorted({*chain(*groups.values())})), schema, groups)
+    return rows, schema, add_finding(report, datasets)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -201,26 +205,9 @@ def _open(args: argparse.Namespace) -> "list[RawDataset]":
     return [open_raw_dataset(name) for name in (args.dataset, *args.more)]
 
 
-def _list_cases(datasets: "list[RawDataset]") -> list[str]:
-    """List the cases with an image in imagesTr or imagesTs."""
-    from duplus_nnunet.errors import DataError
-    from duplus_nnunet.prompt_registry.raw_dataset import list_images, require_file_ending
-
-    cases: set[str] = set()
-    for dataset in datasets:
-        ending = require_file_ending(dataset.dataset_json, dataset.folder / "dataset.json")
-        folders = [dataset.folder / part for part in ("imagesTr", "imagesTs")]
-        images = [list_images(folder, ending, skip_unnumbered=True) for folder in folders]
-        identifiers = {case for listed in images for case, channels in listed.items() if 0 in channels}
-        if not identifiers:
-            raise DataError(f"{dataset.folder} has no image *_0000{ending} in imagesTr or imagesTs. Add the images.")
-        cases |= identifiers
-    return sorted(cases)
-
-
 def _describe(report: "TableReport", rows: int) -> str:
     lines = [f"{rows} rows, {len(report.records)} usable patients, {report.events} with the event."]
-    if set(report.centres) != {""}:
+    if set(report.centres) - {""}:
         width = min(_WIDEST, max(map(len, report.centres)))
         lines += [f"  {centre or '(no centre)':<{width}}  {count[0]} patients, {count[1]} with the event"
                   for centre, count in report.centres.items()]  # fmt: skip

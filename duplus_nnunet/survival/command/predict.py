@@ -89,12 +89,13 @@ def _read_occlusion(args: argparse.Namespace) -> "Occlusion | None":
 
 
 def _report(answer: "Answer") -> None:
+    from duplus_nnunet.survival.prediction.notices import list_notices
+
     prediction = answer.prediction
     for note in prediction.notes:
         print(f"note: {note}", file=sys.stderr)
-    for row in prediction.patients:
-        for warning in row.warnings:
-            print(f"warning: {row.patient}: {warning}", file=sys.stderr)
+    for line in list_notices(prediction.patients, answer.imaged):
+        print(line, file=sys.stderr)
     for file in answer.files:
         print(f"Wrote {file}.")
     print(f"{len(prediction.patients)} patient(s) predicted; risk: higher is worse.", file=sys.stderr)

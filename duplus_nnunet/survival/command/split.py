@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.files import write_text
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+    from duplus_nnunet.table_files import read_json
 
     raw = open_raw_dataset(args.dataset)
     file = _find_preprocessed(raw.name) / SPLITS_NAME
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--repeats is {args.repeats}; expected 1 or more.")
     folds, lines = _draw(raw, args.folds, range(args.seed, args.seed + args.repeats))
     if file.exists():
-        if json.loads(file.read_text(encoding="utf-8")) == folds:
+        if read_json(file, "Remove it.") == folds:
             print(f"{file} already has these {len(folds)} folds.")
             return 0
         raise DataError(

@@ -82,7 +82,6 @@ def check_options(importance: bool, model: Path | None, output: Path | None) -> 
 
 def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> str:
     """Measure permutation importance and write importance.csv; returns a line for the terminal."""
-    from duplus_nnunet.files import open_new_file
     from duplus_nnunet.survival.evaluation.importance import (
         REPEATS,
         SEED,
@@ -90,8 +89,8 @@ def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> 
         measure_importance,
         tabulate_importance,
     )
-    from duplus_nnunet.survival.prediction.files import write_rows
     from duplus_nnunet.survival.training.folds import find_rows, read_folds
+    from duplus_nnunet.table_files import write_csv
 
     folds = read_folds(model)
     held_out = [
@@ -99,8 +98,7 @@ def write_importance(model: Path, records: "Sequence[Record]", folder: Path) -> 
         for fold, rows in zip(folds, find_rows(folds, records), strict=True)
     ]
     concordance, importances = measure_importance(held_out)
-    with open_new_file(folder / IMPORTANCE_NAME) as file:
-        write_rows(file, tabulate_importance(importances))
+    write_csv(folder / IMPORTANCE_NAME, tabulate_importance(importances))
     return (
         f"Wrote {folder / IMPORTANCE_NAME}: drop of Harrell's C ({concordance:.3f}) with each input shuffled among "
         f"held-out patients, {REPEATS} times, seed {SEED}."

@@ -18,7 +18,9 @@ from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sks
 _GROUPS, _PATIENTS_A_GROUP = 5, 15
 # Probabilities are clipped to this distance from 0 and 1; one certain prediction would dominate the slope otherwise.
 _NEAREST = 0.001
-_STEPS, _LONGEST_STEP, _STEEPEST = 25, 2.0, 20.0
+_STEPS, _LONGEST_STEP = 25, 2.0
+# Bound of the slope, at which the estimate of one that diverges stays.
+STEEPEST = 20.0
 _TAIL = 0.025
 
 
@@ -29,7 +31,8 @@ class SurvivalCalibration:
     Attributes:
         horizon: In days.
         excess: Observed minus mean predicted survival; above 0: patients do better than predicted.
-        slope: Ideal: 1; below 1: predictions are too extreme, above 1: not extreme enough. NaN if all are the same.
+        slope: Ideal: 1; below 1: predictions are too extreme, above 1: not extreme enough. NaN if all are the same. A
+            value, or an end of the interval, of 20 or -20 is a bound, not an estimate: it diverges in one seed or more.
     """
 
     horizon: float
@@ -103,7 +106,7 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
     """Return the calibration slope in each bootstrap sample, (B); NaN where predictions do not differ.
 
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
-    that predictions of different models are not compared. A slope that diverges is limited to 20.
+    that predictions of different models are not compared. A slope that diverges stays at its bound, 20 or -20.
 
     Args:
         held_out: N held-out patients.
@@ -123,12 +126,12 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
         gradient, information = (np.sum([pair[order] for pair in sums], axis=0) for order in (0, 1))
         settled = information > 1e-9
         step = np.divide(gradient, information, out=np.zeros_like(gradient), where=settled)
-        slope = np.clip(slope + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), -_STEEPEST, _STEEPEST)
+        slope = np.clip(slope + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), -STEEPEST, STEEPEST)
         if np.abs(step).max() < 1e-6:
             break
     # Information that vanishes during the iterations: the slope diverges. No information at slope 1: it is not defined.
     flat = np.sum([_differentiate(np.ones(len(counts)), *part)[1] for part in parts], axis=0) <= 1e-9
-    return np.where(flat, np.nan, np.where(settled, slope, np.sign(slope) * _STEEPEST))
+    return np.where(flat, np.nan, np.where(settled, slope, np.sign(slope) * STEEPEST))
 
 
 def _differentiate(slope: Numbers, x: Numbers, outcome: Outcome, counts: Numbers) -> tuple[Numbers, Numbers]:
@@ -157,11 +160,20 @@ def calibrate(
     measured = []
     for index, horizon in enumerate(map(float, horizons)):
         values = []
-        for measure in (measure_excess, measure_slope):
+        for measure, average in ((measure_excess, np.mean), (measure_slope, _average_slopes)):
             seeds = [measure(seed, index, horizon, drawn) for seed, drawn in zip(held_out, counts, strict=True)]
-            values.append(summarise_samples(np.mean(seeds, 0), len(held_out[0].outcome)))
+            values.append(summarise_samples(average(seeds, 0), len(held_out[0].outcome)))
         measured.append(SurvivalCalibration(horizon, *values))
     return tuple(measured)
+
+
+def _average_slopes(slopes: Sequence[Numbers], axis: int) -> Numbers:
+    """Average slopes over seeds; one that is at its bound keeps the mean there, and bounds of both signs give NaN."""
+    stacked = np.stack(slopes)
+    bounds = np.where(np.abs(stacked) >= STEEPEST, np.sign(stacked), 0.0)
+    low, high = (bounds < 0).any(axis), (bounds > 0).any(axis)
+    mean = np.where(high, STEEPEST, np.where(low, -STEEPEST, stacked.mean(axis)))
+    return np.where(low & high, np.nan, mean)
 
 
 def group(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[Group, ...]:

@@ -4,9 +4,11 @@ Patients are compared within their fold only, as risks of different models may d
 of sums over patients or pairs of patients, so that a bootstrap only re-weights sums that were computed once.
 Concordance and AUC: higher is better, 0.5 is chance. Brier score: lower is better.
 
-Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). IPCW weights
-are scikit-survival's, and all scores equal its own to 1e-6 (the AUC at each horizon). The pooled AUC of a study pools
-the pairs of all horizons; scikit-survival's mean AUC weights horizons by the drop of survival instead.
+Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). The weight of
+a patient with the event at t is 1 / G(t-), where G(t-) is the probability of being uncensored just before t (see
+censoring.py). scikit-survival takes 1 / G(t): its scores are the same to 1e-6 (the AUC at each horizon) where no event
+and no censoring share a time, and differ where they do. The pooled AUC of a study pools the pairs of all horizons;
+scikit-survival's mean AUC weights horizons by the drop of survival instead.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.evaluation.censoring import estimate_censoring
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 _TIED = 1e-8
 
@@ -57,19 +61,28 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
 
 
 def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
-    """Return IPCW weights (N): 1 / G(t) for test patients with the event before tau (days), else 0.
+    """Return IPCW weights (N): 1 / G(t-) for test patients with the event at t before tau (days), else 0.
 
-    G, the probability of not being censored, is estimated in the training patients.
+    G, the probability of being uncensored, is estimated in the training patients.
+
+    Raises:
+        DataError: The event of a test patient is after the follow-up of the training patients, or where all of them
+            were censored.
     """
-    require_sksurv()
-    from sksurv.nonparametric import CensoringDistributionEstimator
-
     weights = np.zeros(len(test))
     early = test.event & (test.time < tau)
-    if early.any():
-        estimator = CensoringDistributionEstimator().fit(train.to_sksurv())
-        weights[early] = estimator.predict_ipcw(test.take(np.flatnonzero(early)).to_sksurv())
+    uncensored = estimate_censoring(train).before(test.time[early])
+    _require_uncensored(uncensored, test.time[early])
+    weights[early] = 1 / uncensored
     return weights
+
+
+def _require_uncensored(uncensored: Numbers, times: Numbers) -> None:
+    if (uncensored <= 0).any():
+        raise DataError(
+            f"All training patients were censored before {times[uncensored <= 0].min():g} days, so that later events "
+            "have no weight. Choose an earlier horizon."
+        )
 
 
 def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -> Sums:
@@ -89,23 +102,26 @@ def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horiz
 def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers) -> Sums:
     """Compute the Brier score, integrated over time, of each patient.
 
+    At each time u, patients with the event at t <= u have the weight 1 / G(t-), patients free of it 1 / G(u), and
+    patients censored by then 0.
+
     Args:
         train: Outcomes of the training patients, from which the censoring distribution is estimated.
         test: Outcomes of N patients.
         survival: Predicted event-free probability at each time, (N, T).
         times: In days, ascending, (T); within the follow-up of both.
-    """
-    require_sksurv()
-    from sksurv.nonparametric import CensoringDistributionEstimator
 
-    estimator = CensoringDistributionEstimator().fit(train.to_sksurv())
-    at_times = estimator.predict_proba(times)
-    at_own = estimator.predict_proba(np.minimum(test.time, times[-1]))  # later times have no weight
+    Raises:
+        DataError: A time is after the follow-up of the training patients, or all of them were censored by then.
+    """
+    censoring = estimate_censoring(train)
+    at_times = censoring.at(times)
+    _require_uncensored(at_times, times)
+    before_own = censoring.before(np.minimum(test.time, times[-1]))  # later times have no weight
     had = (test.time[:, None] <= times[None, :]) & test.event[:, None]
     free = test.time[:, None] > times[None, :]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = np.where(had, survival**2 / at_own[:, None], 0.0)
-        parts += np.where(free, (1.0 - survival) ** 2 / at_times[None, :], 0.0)
+    parts = np.where(had, survival**2 / before_own[:, None], 0.0)
+    parts += np.where(free, (1.0 - survival) ** 2 / at_times[None, :], 0.0)
     mean = parts[:, 0] if len(times) == 1 else np.trapezoid(parts, times, axis=1) / (times[-1] - times[0])
     return Sums(mean, np.ones(len(test)))
 

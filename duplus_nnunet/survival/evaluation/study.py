@@ -98,6 +98,8 @@ class Study:
         risk_groups: Risk groups of the first method, one for each seed.
         centres: Leave-one-centre-out validation; None with fewer than two eligible centres.
         curve_days: Times of the survival curves, in days.
+        patients: Number of held-out patients, on whom all scores are computed.
+        events: Number of those with the event.
     """
 
     scores: Values
@@ -111,6 +113,8 @@ class Study:
     risk_groups: tuple[RiskGroups, ...] = ()
     centres: Centres | None = None
     curve_days: tuple[float, ...] = ()
+    patients: int = 0
+    events: int = 0
 
 
 def choose_horizons(outcome: Outcome, followed: float = math.inf) -> tuple[float, ...]:
@@ -291,6 +295,8 @@ def _conclude(
             for cv, result in zip(repeats, results[methods[0]], strict=True)
         ),
         curve_days=tuple(map(float, repeats[0].times.curve)),
+        patients=len(repeats[0].held),
+        events=int(repeats[0].outcome.take(repeats[0].held).event.sum()),
     )
 
 

@@ -1,14 +1,14 @@
 """Writes the predictions for new patients as tables and a JSON description, all or nothing."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.survival.evaluation.attribution import tabulate_effects
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
+from duplus_nnunet.table_files import write_csv
 
 PREDICTIONS_NAME, CURVES_NAME = "predictions.csv", "survival_curves.csv"
 ABOUT_NAME, EXPLANATION_NAME = "survival_prediction.json", "explanation.csv"
@@ -38,22 +38,16 @@ def write_prediction(prediction: CohortPrediction, about: Mapping[str, Any], fol
     names = [PREDICTIONS_NAME, CURVES_NAME, ABOUT_NAME]
     with open_new_file(folder / ABOUT_NAME) as file:
         temporary = file.parent
-        write_rows(temporary / PREDICTIONS_NAME, _list_predictions(prediction))
-        write_rows(temporary / CURVES_NAME, _list_curves(prediction))
+        write_csv(temporary / PREDICTIONS_NAME, _list_predictions(prediction))
+        write_csv(temporary / CURVES_NAME, _list_curves(prediction))
         if prediction.effects is not None:
-            write_rows(temporary / EXPLANATION_NAME, tabulate_effects(prediction.effects))
+            write_csv(temporary / EXPLANATION_NAME, tabulate_effects(prediction.effects))
             names.append(EXPLANATION_NAME)
         # The folder may still have files of an earlier prediction.
         content = {"version": VERSION, **about, **_describe(prediction), "files": names}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         file.write_text(text + "\n", encoding="utf-8", newline="\n")
     return [folder / name for name in names]
-
-
-def write_rows(file: Path, rows: Sequence[Sequence[object]]) -> None:
-    """Write a table as CSV, heading first."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
 def _describe(prediction: CohortPrediction) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.images import list_folder
@@ -20,6 +19,7 @@ from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
+from duplus_nnunet.survival.prediction.progress import follow
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 
@@ -119,13 +119,14 @@ class ImageNetworks:
         for image in images:
             if not image.patient:
                 features.failures[image.source.name] = _explain_pattern(image)
-        bar = tqdm(self.read_items(known), total=len(known), desc="reading images", unit="case", disable=None)
-        for image, item in zip(known, bar, strict=True):
-            reason = self._read_case(features, image, item)
-            if reason:
-                features.failures[image.source.name] = reason
-            else:
-                features.images.append(image)
+        with follow(len(known), "reading images", "case") as count:
+            for image, item in zip(known, self.read_items(known), strict=True):
+                reason = self._read_case(features, image, item)
+                if reason:
+                    features.failures[image.source.name] = reason
+                else:
+                    features.images.append(image)
+                count()
         features.tables = [self.join(key, features.images, features.rows[key]) for key in self.keys]
         return features
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
@@ -24,6 +23,7 @@ from duplus_nnunet.survival.imaging.image_features import Row
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
 from duplus_nnunet.survival.prediction.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
+from duplus_nnunet.survival.prediction.progress import follow
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.table import Record
 
@@ -92,17 +92,16 @@ class Mapper:
         self, image: NewImage, record: Record, views: dict[str, WindowedImage], boxes: Boxes
     ) -> Sequence[float]:
         case = image.source.name
-        bar = tqdm(total=len(boxes.boxes) * len(views), desc=f"occluding {case}", unit="box", disable=None)
         tables: dict[str, FeatureTable | None] = {}
         changed: dict[str, dict[str, Row]] = {}
-        with bar:
+        with follow(len(boxes.boxes) * len(views), f"occluding {case}", "box") as count:
             for key, view in views.items():
                 tables[key] = self._join(key, image, view.row)
                 changed[key] = {}
                 for number, box in enumerate(boxes.boxes):
                     table = self._join(key, image, view.read_without(box))
                     changed[key][f"box {number}"] = table.rows[image.patient]
-                    bar.update()
+                    count()
         keys = self.features.keys
         of_folds = [tables[key] for key in keys], [changed[key] for key in keys]
         return [float(value) for value in measure_box_effects(self.models, record, *of_folds)]

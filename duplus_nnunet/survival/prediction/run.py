@@ -63,11 +63,13 @@ class Answer:
         prediction: Predictions for all patients.
         files: Files written.
         failures: Reasons why images could not be used, or have no occlusion map, by case.
+        imaged: Patients with an image in the folder of images.
     """
 
     prediction: CohortPrediction
     files: tuple[Path, ...]
     failures: dict[str, str]
+    imaged: frozenset[str] = frozenset()
 
 
 def predict_patients(request: Request) -> Answer:
@@ -102,7 +104,8 @@ def predict_patients(request: Request) -> Answer:
     notes = _list_notes(request, patients, averages.notes)
     prediction = CohortPrediction(rows, tuple(map(float, horizons)), tuple(map(float, days)), notes, failures, effects)
     about = {**_describe(request, model), "occlusion_maps": maps}
-    return Answer(prediction, tuple(write_prediction(prediction, about, request.output)), failures)
+    files = write_prediction(prediction, about, request.output)
+    return Answer(prediction, tuple(files), failures, frozenset(imaged))
 
 
 def _check(request: Request) -> None:
@@ -156,7 +159,8 @@ def _map(mapper: Mapper, patients: NewPatients, failures: dict[str, str]) -> dic
     """Write all occlusion maps; a failure of one is reported and does not stop the others."""
     records = {record.patient: record for record in patients.records}
     images, made = mapper.features.images, {}
-    for image, item in zip(images, mapper.networks.read_items(images), strict=True):
+    for number, (image, item) in enumerate(zip(images, mapper.networks.read_items(images), strict=True), 1):
+        sys.stderr.write(f"occlusion map {number} of {len(images)}: {image.source.name}\n")
         try:
             made[image.source.name] = mapper.write(image, item, records[image.patient])
         except Exception as error:  # a failure of one case must not stop the others

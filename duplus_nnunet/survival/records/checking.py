@@ -100,8 +100,12 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     findings += _check_use(rows, schema)
     findings += _check_events(records)
     missing = _measure_missing(rows, schema)
-    findings += _check_covariates(rows, schema, records, missing)
-    findings += _check_sizes(records, schema)
+    if records:
+        findings += _check_covariates(rows, schema, records, missing)
+        findings += _check_sizes(records, schema)
+    else:
+        text = f"None of the {len(rows.rows)} rows can be read; see the reason for each row."
+        findings.append(Finding("error", f"{text} Correct the schema if the reasons are alike, else the rows."))
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return TableReport(tuple(findings), tuple(records), _count_centres(records), missing)

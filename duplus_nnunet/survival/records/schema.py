@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from duplus_nnunet.errors import DataError, list_nearest_first
-from duplus_nnunet.prompt_registry.marked_yaml import Keys, MarkedYaml, Problem, read_marked_yaml
+from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
 SCHEMA_NAME, TABLE_NAME = "clinical.yaml", "clinical.csv"
 # The Gregorian year has 365.2425 days; survival programs commonly use 365.25.

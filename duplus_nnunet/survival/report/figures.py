@@ -15,7 +15,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
 from duplus_nnunet.survival.evaluation.study import Study
 from duplus_nnunet.survival.records.outcome import Numbers, require_sksurv
-from duplus_nnunet.survival.report.text import format_days, format_value
+from duplus_nnunet.survival.report.text import format_days, format_slope
 
 KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
 _CURVE_COLOURS = (COLOURS[2], COLOURS[0])  # blue and orange: distinguishable with colour vision deficiency
@@ -253,5 +253,5 @@ def _list_panels(study: Study, seed: int) -> Iterator[Panel]:
             for group in groups
             if group.observed is not None and group.interval is not None
         ]
-        title = f"{format_days(horizon)} days\nslope {format_value(calibration.slope, digits=2)}"
+        title = f"{format_days(horizon)} days\nslope {format_slope(calibration.slope)}"
         yield Panel(title, points, [held.survival[index] for held in patients])

@@ -1,7 +1,7 @@
 """Writes a study as tables, metrics.json, figures and a model card, all or nothing."""
 
-import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from duplus_nnunet.files import open_new_file
@@ -10,6 +10,7 @@ from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.report.figures import draw_study
 from duplus_nnunet.survival.report.metrics_json import to_plain
 from duplus_nnunet.survival.report.model_card import write_card
+from duplus_nnunet.table_files import write_csv
 
 METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME = "metrics.json", "predictions.csv", "survival_curves.csv"
 CARD_NAME = "model_card.md"
@@ -23,8 +24,8 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
     """
     with open_new_file(folder / METRICS_NAME) as metrics:
         temporary = metrics.parent
-        _write_predictions(study, temporary / PREDICTIONS_NAME)
-        _write_curves(study, temporary / CURVES_NAME)
+        write_csv(temporary / PREDICTIONS_NAME, _list_predictions(study))
+        write_csv(temporary / CURVES_NAME, _list_curves(study))
         figures = draw_study(study, temporary)
         card = "\n".join(write_card(study, design, cohort)) + "\n"
         (temporary / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
@@ -34,28 +35,22 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
     return [folder / name for name in names]
 
 
-def _write_predictions(study: Study, file: Path) -> None:
+def _list_predictions(study: Study) -> Iterator[list[object]]:
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
     head = ["method", "seed", "fold", "patient", "risk", *horizons, "median survival (days)", "risk group"]
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*head, "EHR values missing", "warnings"])
-        for held in study.predictions:
-            writer.writerow(
-                [
-                    *(held.method, held.seed, held.fold, held.patient, f"{held.risk:.6g}"),
-                    *(f"{value:.6f}" for value in held.survival),
-                    *("" if held.median is None else f"{held.median:.1f}", held.group, held.missing),
-                    "; ".join(held.warnings),
-                ]
-            )
+    yield [*head, "EHR values missing", "warnings"]
+    for held in study.predictions:
+        yield [
+            *(held.method, held.seed, held.fold, held.patient, f"{held.risk:.6g}"),
+            *(f"{value:.6f}" for value in held.survival),
+            *("" if held.median is None else f"{held.median:.1f}", held.group, held.missing),
+            "; ".join(held.warnings),
+        ]
 
 
-def _write_curves(study: Study, file: Path) -> None:
-    """Write the survival curves of the first method: one row for each patient and seed, one column for each time."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["seed", "fold", "patient", *(f"{day:g} days" for day in study.curve_days)])
-        for held in study.predictions:
-            if held.method == study.methods[0]:
-                writer.writerow([held.seed, held.fold, held.patient, *(f"{value:.5f}" for value in held.curve)])
+def _list_curves(study: Study) -> Iterator[list[object]]:
+    """List the survival curves of the first method: one row for each patient and seed, one column for each time."""
+    yield ["seed", "fold", "patient", *(f"{day:g} days" for day in study.curve_days)]
+    for held in study.predictions:
+        if held.method == study.methods[0]:
+            yield [held.seed, held.fold, held.patient, *(f"{value:.5f}" for value in held.curve)]

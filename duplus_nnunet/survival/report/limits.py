@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from duplus_nnunet.survival.evaluation.calibration import STEEPEST
 from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.study import Study
@@ -20,10 +21,10 @@ _WIDE_SLOPE_INTERVAL = 2.0
 def list_limits(study: Study, cohort: Cohort) -> Iterator[str]:
     """List the limitations that follow from the confidence intervals and from the data."""
     first = study.methods[0]
-    if cohort.events < _ENOUGH_EVENTS:
+    if study.events < _ENOUGH_EVENTS:
         yield (
-            f"{cohort.events} patients with the event; {_ENOUGH_EVENTS} or more are recommended to validate a model "
-            "(Collins et al. 2016), and more to develop one."
+            f"{study.events} of the {study.patients} scored patients have the event; {_ENOUGH_EVENTS} or more are "
+            "recommended to validate a model (Collins et al. 2016), and more to develop one."
         )
     yield from _compare_with_chance(first, study.scores[first][_CONCORDANCE])
     yield from _compare_with_others(study)
@@ -86,6 +87,11 @@ def _list_calibration_limits(study: Study, cohort: Cohort) -> Iterator[str]:
         if math.isnan(calibration.slope.value) or interval is None:
             reason = _explain_missing_slope(predictions, index, events)
             yield f"{when} the calibration slope of {first} is not defined: {reason}."
+        elif abs(calibration.slope.value) >= STEEPEST:
+            yield (
+                f"{when} the calibration slope of {first} is not defined: its estimate diverges and is at its bound "
+                f"({calibration.slope.value:.0f}), with {events} events by then."
+            )
         elif interval[1] - interval[0] > _WIDE_SLOPE_INTERVAL:
             yield f"{when} the calibration slope of {first} is very imprecise, with {events} events by then."
 

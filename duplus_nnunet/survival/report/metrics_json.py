@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from duplus_nnunet.reporting.bootstrap import DRAWS, SEED
-from duplus_nnunet.survival.evaluation.calibration import Group, SurvivalCalibration
+from duplus_nnunet.survival.evaluation.calibration import STEEPEST, Group, SurvivalCalibration
 from duplus_nnunet.survival.evaluation.centres import Centres
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups
@@ -21,6 +21,7 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "folds": [len(folds) for folds in design.given] if design.given else design.folds,
         "folds_were": "given" if design.given else "drawn",
         "seeds": list(design.seeds),
+        "scored": {"patients": study.patients, "events": study.events},
         "interval": {"level": 0.95, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
         "horizons_days": list(study.horizons),
         "higher_is_better": SCORES,
@@ -51,8 +52,17 @@ def _convert_calibration(calibration: SurvivalCalibration) -> dict[str, Any]:
     return {
         "horizon_days": calibration.horizon,
         "observed_less_predicted": _convert_value(calibration.excess),
-        "slope": _convert_value(calibration.slope),
+        "slope": _convert_slope(calibration.slope),
     }
+
+
+def _convert_slope(slope: Value) -> dict[str, Any]:
+    """Return a slope; None where it diverges, so that its estimate, or an end of its interval, is at its bound."""
+    plain, interval = _convert_value(slope), slope.interval
+    if plain["value"] is not None and abs(slope.value) >= STEEPEST:
+        return {"value": None, "interval": None, "at_bound": slope.value}
+    ends = None if interval is None else [end if abs(end) < STEEPEST else None for end in interval]
+    return {"value": plain["value"], "interval": ends, "at_bound": None}
 
 
 def _convert_group(group: Group) -> dict[str, Any]:

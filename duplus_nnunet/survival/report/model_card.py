@@ -12,7 +12,15 @@ from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.report.limits import list_limits
-from duplus_nnunet.survival.report.text import DIRECTIONS, escape, format_days, format_value, start_table, tabulate
+from duplus_nnunet.survival.report.text import (
+    DIRECTIONS,
+    escape,
+    format_days,
+    format_slope,
+    format_value,
+    start_table,
+    tabulate,
+)
 
 _UNANSWERED = (
     ("2", "abstract"),
@@ -41,7 +49,7 @@ def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
     )
     inputs = _name_inputs(study, design)
     yield from _write_purpose(study, inputs)
-    yield from _write_participants(cohort)
+    yield from _write_participants(study, cohort)
     yield from _write_outcome(cohort)
     yield from _write_predictors(inputs, cohort)
     yield from _write_methods(study, design)
@@ -80,13 +88,18 @@ def _write_purpose(study: Study, inputs: str) -> Iterator[str]:
     )
 
 
-def _write_participants(cohort: Cohort) -> Iterator[str]:
+def _write_participants(study: Study, cohort: Cohort) -> Iterator[str]:
     yield from _head("Source of data and participants (5a, 6a, 20)")
     count, follow = len(cohort.records), cohort.median_follow_up()
     reached = "not reached" if follow is None else f"{format_days(follow)} days"
     yield (
         f"Clinical table of {cohort.name}: {count} usable patients, {cohort.events} with the event, "
         f"{cohort.competing} with a competing event. Median follow-up by reverse Kaplan-Meier: {reached}."
+    )
+    yield ""
+    yield (
+        f"Scored: {study.patients} held-out patients, {study.events} with the event. All scores below are of these "
+        "patients."
     )
     centres = cohort.count_centres()
     yield ""
@@ -158,6 +171,10 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
         f"The 95 % confidence intervals are by bootstrap of the held-out patients ({DRAWS} draws); they reflect the "
         "sampling of evaluated patients, not the variability of model development."
     )
+    yield (
+        "Weights by the inverse probability of censoring (Uno's C, AUC, Brier score) take that probability just before "
+        "the time of an event, so that events come before censorings of the same time (Graf et al. 1999)."
+    )
 
 
 def _write_performance(study: Study) -> Iterator[str]:
@@ -175,7 +192,7 @@ def _write_calibration(study: Study) -> Iterator[str]:
     yield from start_table("method", "horizon (days)", "observed less predicted survival", "slope (ideal: 1)")
     for name, calibrations in study.calibration.items():
         for calibration in calibrations:
-            excess, slope = format_value(calibration.excess, signed=True), format_value(calibration.slope, digits=2)
+            excess, slope = format_value(calibration.excess, signed=True), format_slope(calibration.slope)
             yield f"| {escape(name)} | {format_days(calibration.horizon)} | {excess} | {slope} |"
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from duplus_nnunet.survival.evaluation.calibration import STEEPEST
 from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
 from duplus_nnunet.survival.evaluation.study import Study
 from duplus_nnunet.text_table import format_table
@@ -27,7 +28,7 @@ def describe_study(study: Study) -> Iterator[str]:
                 (method, *(format_value(values[score], signed) for score in names)) for method, values in table.items()
             ]
     yield from format_table(rows)
-    yield DIRECTIONS
+    yield f"Scored: {study.patients} held-out patients, {study.events} with the event. {DIRECTIONS}"
 
 
 def _list_tables(study: Study) -> Iterator[tuple[str, Mapping[str, Mapping[str, Value]], bool]]:
@@ -74,6 +75,16 @@ def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
     if value.interval is None:
         return f"{value.value:{form}}"
     return f"{value.value:{form}} ({value.interval[0]:{form}} to {value.interval[1]:{form}})"
+
+
+def format_slope(slope: Value) -> str:
+    """Format a calibration slope with its interval; bounds, at which a slope that diverges stays, are named as such."""
+    if abs(slope.value) >= STEEPEST:
+        return f"undefined (diverges; the estimate is at its bound, {slope.value:.0f})"
+    if slope.interval is None or max(map(abs, slope.interval)) < STEEPEST:
+        return format_value(slope, digits=2)
+    low, high = (f"beyond {end:.0f}" if abs(end) >= STEEPEST else f"{end:.2f}" for end in slope.interval)
+    return f"{slope.value:.2f} ({low} to {high})"
 
 
 def format_days(days: float) -> str:

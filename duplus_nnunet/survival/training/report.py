@@ -1,7 +1,5 @@
 """Writes the predictions of a fold's model for its held-out patients: predictions.csv and survival.json."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import read_outcome
 from duplus_nnunet.survival.records.table import SEEN, Record
+from duplus_nnunet.table_files import format_csv
 
 PREDICTIONS_NAME, REPORT_NAME = "predictions.csv", "survival.json"
 _VERSION = 1
@@ -117,10 +116,19 @@ def write_report(report: FoldReport, folder: Path) -> tuple[Path, Path]:
 
 
 def _list_predictions(report: FoldReport) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     horizons = [f"survival at {horizon:g} days" for horizon in report.horizons]
-    writer.writerow(["patient", "fold", "held out", "risk", *horizons, "images", "EHR missing", "time (days)", "event"])
+    head: list[object] = [
+        "patient",
+        "fold",
+        "held out",
+        "risk",
+        *horizons,
+        "images",
+        "EHR missing",
+        "time (days)",
+        "event",
+    ]
+    table = [head]
     rows = zip(report.records, report.forecast.risk, report.forecast.survival, strict=True)
     for record, risk, curve in rows:
         imaged = "; ".join(list_imaged(report.images, record.patient))
@@ -128,5 +136,5 @@ def _list_predictions(report: FoldReport) -> str:
         outcome = [f"{record.time:g}", record.event]
         values = [f"{risk:.6g}", *(f"{value:.6f}" for value in curve)]
         held = "yes" if report.held_out else "no"
-        writer.writerow([record.patient, report.fold, held, *values, imaged, missing, *outcome])
-    return text.getvalue()
+        table.append([record.patient, report.fold, held, *values, imaged, missing, *outcome])
+    return format_csv(table)

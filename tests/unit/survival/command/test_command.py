@@ -88,14 +88,28 @@ def test_errors_end_with_exit_code_1_and_json_holds_them(dataset: Path, capsys: 
     assert re.search(r"25.*P_99.*'event_relapse'.*'2'", found["findings"][0]["text"])
 
 
+def test_a_table_no_row_of_which_can_be_read_is_reported(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["survival", "draft", "7"]) == 0
+    (dataset / "clinical.csv").write_text(make_table().replace(".5,", " months,"))
+    capsys.readouterr()
+    assert cli.main(["survival", "check", "7"]) == 1
+    out = capsys.readouterr().out
+    assert [int(number) for number in re.findall(r"\d+", out.splitlines()[0])] == [24, 0, 0]
+    assert cli.main(["survival", "evaluate", "7"]) == 1
+    assert cli.main(["survival", "check", "7", "--json"]) == 1
+
+
 def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = dataset.with_name("Dataset008_MR")
     (other / "imagesTs").mkdir(parents=True)
     (other / "imagesTs" / "Q_01_0000.nii.gz").touch()
-    (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    (other / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "channel_names": {"0": "MR"}}))
     assert cli.main(["survival", "draft", "7"]) == 0
     assert cli.main(["survival", "check", "7", "8"]) == 0
-    assert re.search(r"1 of 25 .*: Q_01", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"1 of 25 .*: Q_01", out)
+    assert re.search(r"Dataset008_MR \(MR\): 24 of 24 ", out)
+    assert "Dataset007_Sarcoma (CT)" not in out  # all patients have an image there
 
 
 def test_a_missing_table_or_missing_images_are_errors(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from duplus_nnunet.survival.evaluation.calibration import (
     HeldOutSurvival,
+    _average_slopes,
     calibrate,
     group,
     measure_excess,
@@ -103,6 +104,13 @@ def test_constant_predictions_have_no_slope_and_a_perfect_order_the_steepest() -
     assert measure_slope(ordered, 0, 15.0, count_once(ordered))[0] == 20
     none = HeldOutSurvival(Outcome(np.zeros(20, bool), outcome.time), ordered.survival, ordered.fold)
     assert math.isnan(measure_slope(none, 0, 15.0, count_once(none))[0])
+
+
+@pytest.mark.parametrize(
+    ("slopes", "mean"), [((1.0, 2.0), 1.5), ((1.0, 20.0), 20.0), ((-20.0, 1.0), -20.0), ((-20.0, 20.0), math.nan)]
+)
+def test_a_slope_that_diverges_in_one_seed_has_no_mean(slopes: tuple[float, float], mean: float) -> None:
+    np.testing.assert_equal(_average_slopes([np.array([slope]) for slope in slopes], 0), [mean])
 
 
 def test_groups_are_of_equal_size_and_include_all_patients() -> None:

@@ -25,6 +25,7 @@ from duplus_nnunet.survival.records.new_patients import read_new_patients
 from duplus_nnunet.survival.records.out_of_range import find_out_of_range_values
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, read_rows
+from duplus_nnunet.table_files import read_csv
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -282,6 +283,16 @@ def test_records_alone_are_predicted_and_explained(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "explanation.csv", "predictions.csv", "survival_curves.csv", "survival_prediction.json",
     ]  # fmt: skip
+
+
+def test_no_patient_id_is_run_as_a_formula(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text("id,age,sex,noise\n=cmd|' /C calc'!A0,40,f,0\n-1.5,50,f,0\n")
+    assert run(folder, tmp_path / "out", "--clinical", table, "--explain") == 0
+    for name in ("predictions.csv", "survival_curves.csv", "explanation.csv"):
+        assert "\n=" not in (tmp_path / "out" / name).read_text()
+        rows = read_csv(tmp_path / "out" / name, "").rows
+        assert {row.cells[0] for row in rows} == {"=cmd|' /C calc'!A0", "-1.5"}
 
 
 def test_the_order_of_rows_and_other_patients_change_nothing(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from duplus_nnunet.survival.evaluation.intervals import Value
 from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
 from duplus_nnunet.survival.evaluation.study import Design, Study, run_study
 from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
@@ -26,7 +27,7 @@ from duplus_nnunet.survival.report.figures import _caption_groups
 from duplus_nnunet.survival.report.files import write_study
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.metrics_json import to_plain
-from duplus_nnunet.survival.report.text import describe_study
+from duplus_nnunet.survival.report.text import describe_study, format_slope
 
 SCHEMA = ClinicalSchema.model_validate(
     {
@@ -202,6 +203,30 @@ def test_an_undefined_slope_has_its_reason(study: Study, cohort: Cohort) -> None
     assert "hardly differs" in find_limit(400.0, undefined)
     events = sum(record.event == SEEN and record.time <= 400 for record in cohort.records)
     assert f"{events} events" in find_limit(400.0, Value(1.0, (-1.0, 3.0)))
+    assert "(-20)" in find_limit(400.0, Value(-20.0, (-20.0, 3.0)))
+
+
+def test_a_slope_at_its_bound_has_no_value(study: Study) -> None:
+    def convert(slope: Value) -> Any:
+        calibration = {"Cox": (SurvivalCalibration(400.0, Value(0.0, None), slope),)}
+        return to_plain(replace(study, calibration=calibration), DESIGN)["calibration"]["Cox"][0]["slope"]
+
+    assert convert(Value(-20.0, (-20.0, -20.0))) == {"value": None, "interval": None, "at_bound": -20.0}
+    assert convert(Value(1.0, (0.5, 20.0))) == {"value": 1.0, "interval": [0.5, None], "at_bound": None}
+    assert convert(Value(1.0, (0.5, 2.0))) == {"value": 1.0, "interval": [0.5, 2.0], "at_bound": None}
+    assert "-20.00" not in format_slope(Value(-20.0, (-20.0, -20.0)))
+    assert format_slope(Value(1.0, (0.5, 20.0))) == "1.00 (0.50 to beyond 20)"
+    assert format_slope(Value(1.0, (0.5, 2.0))) == "1.00 (0.50 to 2.00)"
+
+
+def test_only_scored_patients_are_counted(cohort: Cohort) -> None:
+    """One of three folds."""
+    (fold, *_) = make_folds(cohort.records, 3, 0)
+    study = run_study(cohort.records, SCHEMA, replace(DESIGN, seeds=(0,), given=((fold,),), folds=1))
+    events = sum(cohort.records[row].event == SEEN for row in fold.test)
+    assert (study.patients, study.events) == (len(fold.test), events)
+    assert to_plain(study, DESIGN)["scored"] == {"patients": len(fold.test), "events": events}
+    assert any(limit.startswith(f"{events} of the {len(fold.test)} ") for limit in list_limits(study, cohort))
 
 
 def test_on_an_error_earlier_files_are_kept(
