@@ -24,7 +24,7 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Part of the names of temporary folders, after the name of the file.
 _WRITING = ".writing-"
 # Bytes that are written beside a new file to find out whether the disk is full.
-_PROBE = 1 << 16
+_PROBE = 1 << 13
 
 
 @contextmanager
@@ -54,12 +54,12 @@ def open_new_file(file: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        raise DataError(f"{file} cannot be written: {describe_full_disk(file.parent, error)}") from error
+        raise _to_data_error(file, error) from error
     except RuntimeError:  # of a compiled library, which does not name the reason
         full = _find_full_disk(workplace)
         if full is None:
             raise
-        raise DataError(f"{file} cannot be written: {describe_full_disk(file.parent, full)}") from full
+        raise _to_data_error(file, full) from full
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
@@ -73,14 +73,21 @@ def _make_workplace(file: Path) -> Path:
                 shutil.rmtree(remains, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=file.parent, prefix=f"{file.name}{_WRITING}{platform.node()}-{os.getpid()}-"))
     except OSError as error:
-        what = describe_full_disk(file.parent, error) if error.errno in FULL_DISK else f"{error.strerror or error}."
-        raise DataError(f"{file} cannot be written: {what} Choose a writable folder.") from error
+        if error.errno in FULL_DISK:
+            raise _to_data_error(file, error) from error
+        raise DataError(f"{file} cannot be written: {error.strerror or error}. Choose a writable folder.") from error
 
 
 def _is_in_use(workplace: Path) -> bool:
     """Report whether the process that writes there may still run; that of another machine is assumed to."""
     machine, _, rest = workplace.name.partition(_WRITING)[2].rpartition("-")[0].rpartition("-")
     return machine != platform.node() or not rest.isdecimal() or psutil.pid_exists(int(rest))
+
+
+def _to_data_error(file: Path, error: OSError) -> DataError:
+    if _WRITING in file.parent.name:  # the file is rewritten before it is moved
+        file = file.parent.with_name(file.name)
+    return DataError(f"{file} cannot be written: {describe_full_disk(file.parent, error)}")
 
 
 def _require_space(workplace: Path) -> None:

@@ -1,6 +1,7 @@
 """Atomic writing of files."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_error_of_a_library_on_a_full_disk_names_the_disk(tmp_path: Path, monkey
     with pytest.raises(DataError, match="No space left") as caught, open_new_file(tmp_path / "a.b2nd"):
         raise RuntimeError("codec")
     assert is_full_disk(caught.value)
+
+
+def test_full_disk_is_told_of_the_final_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=rf"^{re.escape(str(tmp_path / 'a.nii'))} "),
+        open_new_file(tmp_path / "a.nii") as new,
+        open_new_file(new),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_other_errors_are_not_those_of_a_full_disk() -> None:
