@@ -23,6 +23,8 @@ Form = TypeVar("Form")
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Part of the names of temporary folders, after the name of the file.
 _WRITING = ".writing-"
+# Bytes that are written beside a new file to find out whether the disk is full.
+_PROBE = 1 << 13
 
 
 @contextmanager
@@ -34,6 +36,9 @@ def open_new_file(file: Path) -> Iterator[Path]:
     last. On an error all of them are discarded, and an existing file is kept. Two processes that write the same file at
     the same time do not disturb each other: the file is that of the one which finishes last.
 
+    Whether the disk is full is tested before the file is moved, since some writers, such as ITK's of NIfTI, cut a file
+    off on a full disk without an error, and others raise an error of their own.
+
     Args:
         file: Final path; its folder is created if needed.
 
@@ -43,12 +48,18 @@ def open_new_file(file: Path) -> Iterator[Path]:
     workplace = _make_workplace(file)
     try:
         yield workplace / file.name
+        _require_space(workplace)
         for written in sorted(workplace.iterdir(), key=lambda path: path.name == file.name):
             written.replace(file.with_name(written.name))
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        raise DataError(f"{file} cannot be written: {describe_full_disk(file.parent, error)}") from error
+        raise _to_data_error(file, error) from error
+    except RuntimeError:  # of a compiled library, which does not name the reason
+        full = _find_full_disk(workplace)
+        if full is None:
+            raise
+        raise _to_data_error(file, full) from full
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
@@ -62,14 +73,51 @@ def _make_workplace(file: Path) -> Path:
                 shutil.rmtree(remains, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=file.parent, prefix=f"{file.name}{_WRITING}{platform.node()}-{os.getpid()}-"))
     except OSError as error:
-        what = describe_full_disk(file.parent, error) if error.errno in FULL_DISK else f"{error.strerror or error}."
-        raise DataError(f"{file} cannot be written: {what} Choose a writable folder.") from error
+        if error.errno in FULL_DISK:
+            raise _to_data_error(file, error) from error
+        raise DataError(f"{file} cannot be written: {error.strerror or error}. Choose a writable folder.") from error
 
 
 def _is_in_use(workplace: Path) -> bool:
     """Report whether the process that writes there may still run; that of another machine is assumed to."""
     machine, _, rest = workplace.name.partition(_WRITING)[2].rpartition("-")[0].rpartition("-")
     return machine != platform.node() or not rest.isdecimal() or psutil.pid_exists(int(rest))
+
+
+def _to_data_error(file: Path, error: OSError) -> DataError:
+    if _WRITING in file.parent.name:  # the file is rewritten before it is moved
+        file = file.parent.with_name(file.name)
+    return DataError(f"{file} cannot be written: {describe_full_disk(file.parent, error)}")
+
+
+def _require_space(workplace: Path) -> None:
+    """Write a little, and delete it.
+
+    Raises:
+        OSError: The disk is full, or the quota used up.
+    """
+    probe = workplace / ".space"
+    try:
+        probe.write_bytes(bytes(_PROBE))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _find_full_disk(workplace: Path) -> OSError | None:
+    try:
+        _require_space(workplace)
+    except OSError as error:
+        return error if error.errno in FULL_DISK else None
+    return None
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Report whether an error, or what caused it, is that of a full disk or of a used-up quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return True
+        error = error.__cause__
+    return False
 
 
 def describe_full_disk(folder: Path, error: OSError) -> str:

@@ -40,7 +40,8 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
         raise DataError(f"{folder} cannot be locked: {error.strerror or error}. Choose a writable folder.") from error
     note = _note_of(file)
     try:
-        note.write_text(json.dumps(_describe_self(purpose)), encoding="utf-8")
+        with suppress(OSError):  # it is for messages alone, and the disk may be full
+            note.write_text(json.dumps(_describe_self(purpose)), encoding="utf-8")
         yield
     finally:
         note.unlink(missing_ok=True)

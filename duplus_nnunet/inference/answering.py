@@ -19,6 +19,7 @@ from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
+from duplus_nnunet.outputs.naming import show_name
 from duplus_nnunet.reporting.presence import compute_peak_logits
 
 # A probability of 1 %, the least that files of probabilities keep.
@@ -51,7 +52,7 @@ class Failures:
     def add(self, case: str, why: str) -> None:
         """Record a failed case, and report it at once."""
         self.by_case[case] = why
-        sys.stderr.write(f"failed: {case}: {why}\n")
+        sys.stderr.write(f"failed: {show_name(case)}: {why}\n")
 
     def raise_if_any(self, cases: int) -> None:
         """Raise an error if a case failed, once the other cases are finished.
@@ -63,7 +64,7 @@ class Failures:
             return
         if len(self.by_case) == cases == 1:
             raise DataError(next(iter(self.by_case.values())))
-        listed = "\n".join(f"  {case}: {why}" for case, why in self.by_case.items())
+        listed = "\n".join(f"  {show_name(case)}: {why}" for case, why in self.by_case.items())
         others = ", the others are finished" if len(self.by_case) < cases else ""
         raise DataError(f"{len(self.by_case)} of {cases} cases failed{others}:\n{listed}")
 

@@ -16,6 +16,7 @@ from duplus_nnunet.files import require_writable
 from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.inference.model_folder import describe_targets
 from duplus_nnunet.inference.options import HELP, add_options, read_options
+from duplus_nnunet.inference.output_lock import hold_output
 from duplus_nnunet.inference.selection import Selection
 
 # nnU-Net's name for the class that its prediction commands make.
@@ -101,7 +102,7 @@ def _find_model_folder(arguments: Sequence[str]) -> Path:
 
 
 def _check_output(arguments: Sequence[str]) -> None:
-    """Stop before anything is loaded if the output folder is the images', or cannot be written."""
+    """Stop before anything is loaded if the output folder is the images', in use, or cannot be written."""
     folder, images = _find_value(arguments, "-o"), _find_value(arguments, "-i")
     if folder is None:
         return
@@ -109,6 +110,10 @@ def _check_output(arguments: Sequence[str]) -> None:
         raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
     require_writable(Path(folder), "Choose another output folder with -o.")
     Path(folder).mkdir(parents=True, exist_ok=True)
+    numbers = _find_value(arguments, "-part_id", "0"), _find_value(arguments, "-num_parts", "1")
+    if all(number is not None and number.isdecimal() for number in numbers):  # nnU-Net refuses others
+        with hold_output(Path(folder), (int(numbers[0] or 0), int(numbers[1] or 1))):
+            pass
 
 
 def _take_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

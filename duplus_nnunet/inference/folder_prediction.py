@@ -1,68 +1,39 @@
 """Predicts files into a folder: lists, reads, predicts and writes the cases, and records them in a manifest."""
 
 import json
-import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.volume_ranges import read_volume_ranges
 from duplus_nnunet.errors import DataError, DuplusError
-from duplus_nnunet.files import write_text
+from duplus_nnunet.files import is_full_disk, write_text
 from duplus_nnunet.inference.answering import LEAST_LOGIT, Failures, PredictedCase, predict_cases
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.binding import BoundModel, bind
+from duplus_nnunet.inference.case_list import PredictionCall, list_cases
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.images import check_source
 from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
 from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.output_lock import hold_output
+from duplus_nnunet.inference.progress import Progress
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead
 from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs
 from duplus_nnunet.inference.selection import Selection
-from duplus_nnunet.inference.writing import CaseWriter, describe_inputs
+from duplus_nnunet.inference.writing import CaseWriter, describe_answer, describe_inputs
 from duplus_nnunet.outputs.legend import write_legend
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
+from duplus_nnunet.outputs.naming import name_cases, show_name
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.plans_section import PLANS_KEY
 
-
-@dataclass(frozen=True)
-class PredictionCall:
-    """What is predicted and where it goes, as nnU-Net's predictor is called.
-
-    Attributes:
-        source: Folder of images, or the files of each case, one per channel.
-        output: Folder; or a file per case, without ending; None: results are returned.
-        save_probabilities: nnU-Net's option: also its own file of probabilities.
-        overwrite: Whether cases that are complete are predicted again.
-        part: Number of this part, from 0, and number of parts.
-        unused: Options of nnU-Net's that change nothing here; they are recorded.
-    """
-
-    source: str | Sequence[Sequence[str]]
-    output: str | list[str] | None
-    save_probabilities: bool = False
-    overwrite: bool = True
-    part: tuple[int, int] = (0, 1)
-    unused: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path | None:
-        """Folder of the output; None if results are returned."""
-        if isinstance(self.output, list):
-            return Path(os.path.dirname(self.output[0]))
-        return None if self.output is None else Path(self.output)
-
-    @property
-    def table_folder(self) -> Path:
-        """Folder of manifest and tables; parts that run at the same time have one each."""
-        number, parts = self.part
-        folder = self.folder or Path()
-        return folder if parts == 1 else folder / f"part_{number}_of_{parts}"
+_NEW = "it has no label map yet"
 
 
 def predict_files(bound: BoundModel, call: PredictionCall, encoder: str | None = None) -> list[Any] | None:
@@ -78,17 +49,19 @@ def predict_files(bound: BoundModel, call: PredictionCall, encoder: str | None =
         if there was nothing to do, or a table of jobs.
 
     Raises:
-        DataError: At the end, if cases failed; at once, if there is no case, the table of jobs is not valid, or the
-            output folder was predicted with another model or other prompts and is to be continued.
+        DataError: At the end, if cases failed; at once, if there is no case, the table of jobs is not valid, another
+            process predicts into the folder, the disk is full, or the output folder was predicted with another model
+            or other prompts and is to be continued.
         PromptError: The model does not know a context or target of a job.
     """
     run = FolderPrediction(bound, call)
-    if bound.options.jobs is None:
-        check_source(call.source, bound.model.dataset_json)
-        results = run.predict(bound, call)
-    else:
-        results = None
-        run.predict_jobs(bound, encoder)
+    with run.lock_output():
+        if bound.options.jobs is None:
+            check_source(call.source, bound.model.dataset_json)
+            results = run.predict(bound, call)
+        else:
+            results = None
+            run.predict_jobs(bound, encoder)
     run.failures.raise_if_any(run.cases)
     return results
 
@@ -97,10 +70,11 @@ def predict_items(bound: BoundModel, items: Iterable[PreparedCase], save_probabi
     """Predict preprocessed cases, and write or return each as `predict_files` does.
 
     Raises:
-        DataError: At the end, if cases failed.
+        DataError: At the end, if cases failed; at once, if the disk is full.
     """
     run = FolderPrediction(bound, PredictionCall([], None, save_probabilities))
-    results = run.predict_items(bound, items)
+    with run.lock_output():
+        results = run.predict_items(bound, items)
     run.failures.raise_if_any(run.cases)
     return results
 
@@ -125,20 +99,36 @@ class FolderPrediction:
     _legend: dict[int, str] = field(default_factory=dict)
     _made: tuple[BoundModel, CaseWriter] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _progress: Progress = field(default_factory=Progress)
+    _held: ExitStack = field(default_factory=ExitStack)
+    _full_disk: str = ""  # why nothing more can be written
 
     @property
     def options(self) -> Options:
         """What the user asked for beside targets and context."""
         return self.bound.options
 
+    @contextmanager
+    def lock_output(self) -> Iterator[None]:
+        """Hold the lock on the output folder; without one, that of the first case that is written.
+
+        Raises:
+            DataError: Another process predicts into it.
+        """
+        with self._held:
+            if self.call.folder is not None:
+                self._held.enter_context(hold_output(self.call.folder, self.call.part))
+            yield
+
     def predict(self, bound: BoundModel, call: PredictionCall) -> list[Any] | None:
         """List the cases of a call, leave out those that are complete, and predict the others."""
         self.bound = bound
         if call.folder is not None:
             _write_arguments(bound, call, call.folder)
-        lists = _list_cases(bound, call)
+        lists = list_cases(bound.model, call)
         bound.check_cases([case.name for case in lists])
         cases = lists if call.overwrite or call.output is None else self._leave_out_complete(lists)
+        self._progress.expect(len(cases), len(lists) - len(cases))
         if not cases:
             return None
         placed = [replace(case, context=bound.choice.of(case.name)) for case in cases]
@@ -161,7 +151,10 @@ class FolderPrediction:
             encoder: Where the model's own text encoder is.
         """
         model, folder = first.model, self.call.folder or Path()
-        groups = group_jobs(read_jobs(str(first.options.jobs), model.dataset_json["file_ending"]))
+        ending = model.dataset_json["file_ending"]
+        table = read_jobs(str(first.options.jobs), ending)
+        groups, cases = group_jobs(table), [job.case for job in table]
+        files = dict(zip(cases, name_cases(cases, ending), strict=True))
         choices = [ContextChoice(None, {job.case: _find_context(model, job) for job in jobs}) for jobs in groups]
         labels: dict[str, Any] = {}
         declared: dict[str, Any] = {}
@@ -169,8 +162,9 @@ class FolderPrediction:
             bound = bind(model, Selection(jobs[0].targets, choice, jobs[0].prompts, encoder, first.options))
             declared = bound.declare_all()
             labels |= declared["labels"]
-            outputs = [str(folder / job.case) for job in jobs]
-            self.predict(bound, replace(self.call, source=[list(job.images) for job in jobs], output=outputs))
+            images, names = [list(job.images) for job in jobs], tuple(job.case for job in jobs)
+            outputs = [str(folder / files[name]) for name in names]
+            self.predict(bound, replace(self.call, source=images, output=outputs, names=names))
         if self.call.folder is not None:
             declared["labels"] = labels  # that of the last group was written with it
             write_text(folder / "dataset.json", json.dumps(declared, indent=4, ensure_ascii=False))
@@ -186,36 +180,56 @@ class FolderPrediction:
         Raises:
             DataError: The folder was predicted by another model or with other prompts.
         """
-        kept = [case for case in cases if self._is_open(case)]
+        reasons = [self._explain_open(case) for case in cases]
+        for case, reason in zip(cases, reasons, strict=True):
+            if reason and reason != _NEW:
+                sys.stdout.write(f"{show_name(case.name)} is predicted again: {reason}.\n")
+        kept = [case for case, reason in zip(cases, reasons, strict=True) if reason]
         sys.stdout.write(f"{len(cases) - len(kept)} of {len(cases)} cases are complete and left out.\n")
         return kept
 
-    def _is_open(self, case: InputCase) -> bool:
+    def _explain_open(self, case: InputCase) -> str:
+        """Say why a case has to be predicted; empty if it is complete."""
         output = str(case.output)
         if not Path(output + self.bound.model.dataset_json["file_ending"]).is_file():
-            return True
+            return _NEW
         manifest = self._open_manifest()
         if case.name not in manifest.cases:  # written by nnU-Net's own prediction, or before there were manifests
-            return self.options.asks_for_more
+            return "files beside the label map are asked for" if self.options.asks_for_more else ""
         question = self.bound.questions[self.bound.choice.of(case.name)]
         try:
             inputs = describe_inputs(case)
-        except OSError:
-            return True
+        except OSError as error:
+            return f"its image cannot be read ({error.strerror or error})"
         expected = CaseRecord(COMPLETE, question.context, dict(self.bound.list_asked(question)), inputs)
-        return not manifest.is_complete(case.name, expected, Path(output).parent)
+        reason = manifest.explain_incomplete(case.name, expected, Path(output).parent, self.options.verify)
+        if not reason and self.options.statistics and case.name not in self._open_statistics().cases:
+            return "the table of statistics does not list it"
+        return reason
 
     def _finish(self, predicted: PredictedCase) -> Any:
         """Write a case, or return its label map, and its probabilities if nnU-Net is to give them."""
         answer, output = predicted.answer, predicted.item.source.output
         if output is not None:
-            if self.call.output is None:
-                self.call = replace(self.call, output=str(Path(output).parent))
-            self._record(answer.case, self._writer.write(predicted))
+            self._write(predicted, Path(output).parent)
             return None
         if not self.call.save_probabilities:
             return answer.labels
         return answer.labels, spread_probabilities(answer.targets, answer.geometry.shape)
+
+    def _write(self, predicted: PredictedCase, folder: Path) -> None:
+        try:
+            if self.call.output is None:
+                self._held.enter_context(hold_output(folder, self.call.part))
+                self.call = replace(self.call, output=str(folder))
+            record = self._writer.write(predicted)
+            self._record(predicted.answer.case, record)
+            text, seconds = describe_answer(predicted.answer), sum(record.seconds.values())
+            sys.stdout.write(self._progress.report(text, seconds) + "\n")
+        except Exception as error:
+            if is_full_disk(error):
+                self._full_disk = str(error)
+            raise
 
     @property
     def _writer(self) -> CaseWriter:
@@ -227,8 +241,6 @@ class FolderPrediction:
     def _make_writer(self) -> CaseWriter:
         plans, folder = self.bound.model.plans, self.call.table_folder
         declared = self.bound.declare_all()
-        if self._statistics is None:
-            self._statistics = StatisticsTable() if self.call.overwrite else StatisticsTable.read(folder)
         self._legend |= {int(value): name for value, name in declared[PLANS_KEY]["legend"].items()}
         write_legend(folder, self._legend)
         ranges = {
@@ -240,7 +252,7 @@ class FolderPrediction:
             ending=declared["file_ending"],
             options=self.options,
             host_probabilities=self.call.save_probabilities,
-            statistics=self._statistics,
+            statistics=self._open_statistics(),
             table_folder=folder,
             volumes={
                 context: {name: (volumes.p1, volumes.p99) for name, volumes in targets.items()}
@@ -248,10 +260,29 @@ class FolderPrediction:
             },
         )
 
+    def _open_statistics(self) -> StatisticsTable:
+        if self._statistics is None:
+            before = None if self.call.overwrite else StatisticsTable.read(self.call.table_folder)
+            self._statistics = before or StatisticsTable()
+        return self._statistics
+
     def _fail(self, source: InputCase, why: str) -> None:
+        """Record a case that failed, and end the run if the disk is full.
+
+        Raises:
+            DataError: The disk is full.
+        """
         self.failures.add(source.name, why)
-        if source.output is not None:
-            self._record(source.name, CaseRecord("failed", source.context, message=why, finished=current_time()))
+        self._progress.failed += 1
+        try:
+            if source.output is not None:
+                self._record(source.name, CaseRecord("failed", source.context, message=why, finished=current_time()))
+        except DataError as error:
+            if not is_full_disk(error):
+                raise
+            self._full_disk = self._full_disk or str(error)
+        if self._full_disk:
+            raise DataError(f"{self._full_disk} {self._progress.describe_rest()}")
 
     def _record(self, case: str, record: CaseRecord) -> None:
         # A case is written in one thread while another one may fail in the other.
@@ -282,20 +313,6 @@ class FolderPrediction:
             f"{folder} was predicted with other settings ({', '.join(changes)} differ), so that it cannot be "
             "continued. Predict into a new folder, or leave out --continue_prediction to predict all of it again."
         )
-
-
-def _list_cases(bound: BoundModel, call: PredictionCall) -> list[InputCase]:
-    """List the cases of a call by nnU-Net's own method, this part's only."""
-    from duplus_nnunet.planners.preprocessor import read_identifier
-
-    number, parts = call.part
-    files, outputs, _ = bound.model.predictor._manage_input_and_output_lists(
-        call.source, call.output, None, True, number, parts, call.save_probabilities
-    )
-    ending = bound.model.dataset_json["file_ending"]
-    names = [os.path.basename(output) for output in outputs or ()] or [read_identifier(own[0], ending) for own in files]
-    places = outputs or [None] * len(files)
-    return [InputCase(name, tuple(own), output) for name, own, output in zip(names, files, places, strict=True)]
 
 
 def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> None:

@@ -11,7 +11,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.binding import BoundModel, bind
-from duplus_nnunet.inference.folder_prediction import PredictionCall, predict_files, predict_items
+from duplus_nnunet.inference.case_list import PredictionCall
+from duplus_nnunet.inference.folder_prediction import predict_files, predict_items
 from duplus_nnunet.inference.free_text import describe_reading
 from duplus_nnunet.inference.images import check_finite
 from duplus_nnunet.inference.model import load_model

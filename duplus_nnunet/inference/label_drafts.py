@@ -18,7 +18,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.files import write_text
 from duplus_nnunet.inference.binding import BoundModel, bind
-from duplus_nnunet.inference.folder_prediction import PredictionCall, predict_files
+from duplus_nnunet.inference.case_list import PredictionCall
+from duplus_nnunet.inference.folder_prediction import predict_files
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans

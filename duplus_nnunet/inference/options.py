@@ -17,6 +17,8 @@ HELP = """\
   --preview             Also write CASE_preview.png: three planes through each target.
   --jobs FILE           Predict the jobs of a table (.csv, or .json) instead of -i: its columns are case, image (several
                         channels separated by semicolons), context, targets (separated by semicolons), prompts.
+  --verify              With --continue_prediction: compare files above 64 MiB by their hash too; smaller ones always
+                        are. A file that is not what the manifest records is predicted again.
   --memory AMOUNT       Memory for the maps of a prediction, such as 8GB; targets are predicted in groups that fit.
                         Default: half of what is free.
   --precision auto|float32|bfloat16
@@ -40,6 +42,7 @@ class Options:
         memory: As typed, or None for half of what is free.
         precision: One of PRECISIONS.
         adapters: Folders of adapters of the model.
+        verify: Whether files of any size are hashed when a prediction is continued.
     """
 
     split: bool = False
@@ -50,6 +53,7 @@ class Options:
     memory: str | None = None
     precision: str = "auto"
     adapters: tuple[str, ...] = ()
+    verify: bool = False
 
     def __post_init__(self) -> None:
         if self.memory is not None:
@@ -65,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     for name in ("--split", "--probabilities", "--statistics", "--preview"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--verify", action="store_true")
     parser.add_argument("--jobs")
     parser.add_argument("--memory")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -73,5 +78,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
-    names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision")
+    names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision", "verify")
     return Options(**{name: getattr(parsed, name) for name in names}, adapters=tuple(parsed.adapters))

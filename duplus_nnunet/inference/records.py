@@ -13,7 +13,7 @@ from duplus_nnunet.outputs.manifest import Manifest, RunRecord
 _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets", "free_texts", "options")
 # In a table of jobs each case has its own, which its record holds.
 _PROMPTS = ("contexts", "targets", "free_texts")
-_HARMLESS_OPTIONS = ("memory", "jobs")
+_HARMLESS_OPTIONS = ("memory", "jobs", "verify")
 
 
 def describe_run(bound: BoundModel) -> RunRecord:

@@ -2,9 +2,8 @@
 
 import os
 import pickle
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,17 @@ from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.outputs.legend import embed_label_names
-from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, FileRecord, current_time, describe_file
+from duplus_nnunet.outputs.manifest import (
+    COMPLETE,
+    CaseRecord,
+    FileRecord,
+    current_time,
+    describe_file,
+    describe_output,
+)
 from duplus_nnunet.outputs.masks import write_masks
 from duplus_nnunet.outputs.measures import Range
+from duplus_nnunet.outputs.naming import name_files, show_name
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -51,26 +58,28 @@ class CaseWriter:
         Raises:
             OSError: A file cannot be written; then there is no label map either.
         """
-        answer, source, clock = predicted.answer, predicted.item.source, Clock()
+        source, clock = predicted.item.source, Clock()
         if source.output is None:
             raise TypeError("A case that is returned is not written.")
         label_map = Path(source.output + self.ending)
+        answer = replace(predicted.answer, file_name=os.path.basename(source.output))
         files = [
             *clock.time("write", self._write_more, answer, label_map.parent, source),
             *clock.time("write", self._write_host, answer, source.output),
             clock.time("write", self._write_labels, answer, label_map),
         ]
         seconds = {name: round(value, 3) for name, value in {**predicted.seconds, **clock.seconds}.items()}
-        sys.stdout.write(f"{describe_answer(answer)}, {sum(seconds.values()):.1f} s\n")
         return CaseRecord(
             COMPLETE,
             answer.context,
             {target.name: target.prompt for target in answer.targets},
             describe_inputs(source),
-            tuple(describe_file(file, os.path.relpath(file, label_map.parent)) for file in files),
+            tuple(describe_output(file, os.path.relpath(file, label_map.parent)) for file in files),
             seconds,
             warnings=tuple(self._list_warnings(answer)),
             finished=current_time(),
+            file_name=None if answer.file_name == answer.case else answer.file_name,
+            target_files=self._list_target_files(answer),
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
@@ -112,6 +121,11 @@ class CaseWriter:
             embed_label_names(new, {target.value: target.name for target in answer.targets})
         return file
 
+    def _list_target_files(self, answer: CaseAnswer) -> dict[str, str]:
+        names = [target.name for target in answer.targets]
+        has_files = self.options.split or self.options.probabilities
+        return dict(zip(names, name_files(names), strict=True)) if has_files else {}
+
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:
         warnings = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
         rows = [row for row in self.statistics.rows if row.case == answer.case]
@@ -130,7 +144,7 @@ def describe_answer(answer: CaseAnswer) -> str:
     absent = [target.name for target in answer.targets if not target.mask.any()]
     present = len(answer.targets) - len(absent)
     missing = f" (not found: {_list(absent)})" if absent else ""
-    return f"{answer.case} ({answer.context}): {present} of {len(answer.targets)} target(s){missing}"
+    return f"{show_name(answer.case)} ({answer.context}): {present} of {len(answer.targets)} target(s){missing}"
 
 
 def _list(names: Sequence[str], most: int = 8) -> str:

@@ -62,6 +62,7 @@ class CaseAnswer:
         geometry: The image's grid.
         labels: Combined label map as nnU-Net writes it, shape `geometry.shape`, uint8 or uint16.
         targets: Predictions of the targets, in the requested order.
+        file_name: Name of the case's files, without ending; empty: as outputs.naming.name_case gives it.
     """
 
     case: str
@@ -70,3 +71,4 @@ class CaseAnswer:
     geometry: Geometry
     labels: NDArray[Any]
     targets: tuple[TargetAnswer, ...]
+    file_name: str = ""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from duplus_nnunet import __version__
 from duplus_nnunet.files import read_form, write_text
+from duplus_nnunet.outputs.naming import to_valid_text
 
 NAME = "manifest.json"
 VERSION = 1
@@ -35,8 +36,8 @@ class FileRecord:
     Attributes:
         path: Path as the user gave it, or relative to the folder of predictions.
         size: Size in bytes.
-        sha256: SHA-256 hash; None for files above 64 MiB.
-        modified: Time of the last modification, ISO 8601 in UTC; None if there is a hash.
+        sha256: SHA-256 hash; None for images above 64 MiB.
+        modified: Time of the last modification, ISO 8601 in UTC; None for images with a hash.
     """
 
     path: str
@@ -64,6 +65,8 @@ class CaseRecord:
         seconds: Duration by stage: read, preprocess, network, resample, write.
         message: Reason why the case failed or was skipped.
         warnings: Warnings that were shown to the user.
+        file_name: Name of its files, without ending, if its identifier could not be kept; see outputs.naming.
+        target_files: Names of the files of targets in the folder of the case, without ending, by target.
         finished: Time of completion, ISO 8601 in UTC.
     """
 
@@ -76,6 +79,8 @@ class CaseRecord:
     message: str | None = None
     warnings: tuple[str, ...] = ()
     finished: str | None = None
+    file_name: str | None = None
+    target_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,22 +163,36 @@ class Manifest:
         names = [setting.name for setting in fields(RunRecord) if setting.name not in _WITHOUT_INFLUENCE]
         return tuple(name for name in names if _to_data(getattr(self.run, name)) != _to_data(getattr(run, name)))
 
-    def is_complete(self, case: str, requested: CaseRecord, folder: Path) -> bool:
-        """Check whether a case needs no new prediction: same prompts, same images, and no output file missing.
+    def is_complete(self, case: str, requested: CaseRecord, folder: Path, verify: bool = False) -> bool:
+        """Check whether a case needs no new prediction, as `explain_incomplete` does."""
+        return not self.explain_incomplete(case, requested, folder, verify)
+
+    def explain_incomplete(self, case: str, requested: CaseRecord, folder: Path, verify: bool = False) -> str:
+        """Say why a case needs a new prediction: other prompts, other images, or output files that were changed.
+
+        Output files are compared with the hashes of the manifest. Those above 64 MiB are hashed only if their time of
+        modification differs, or to verify them.
 
         Args:
             case: nnU-Net's case identifier.
             requested: Current context, prompts and inputs; other fields are ignored.
             folder: Folder of the predictions.
+            verify: Hash files of any size.
+
+        Returns:
+            The reason, without a point at its end; empty if the case is complete.
         """
         record = self.cases.get(case)
-        if record is None or record.status != COMPLETE:
-            return False
+        if record is None:
+            return "the manifest does not list it"
+        if record.status != COMPLETE:
+            return f"the manifest lists it as {record.status}"
         if (record.context, record.prompts) != (requested.context, requested.prompts):
-            return False
+            return "its context or prompts differ"
         if [file.content for file in record.inputs] != [file.content for file in requested.inputs]:
-            return False
-        return all(_has_size(folder / output.path, output.size) for output in record.outputs)
+            return "its image was changed"
+        reasons = (_find_change(folder / output.path, output, verify) for output in record.outputs)
+        return next(filter(None, reasons), "")
 
 
 def describe_file(file: Path, path: str | None = None) -> FileRecord:
@@ -186,11 +205,23 @@ def describe_file(file: Path, path: str | None = None) -> FileRecord:
     Raises:
         OSError: The file cannot be read.
     """
-    status = file.stat()
+    status, path = file.stat(), to_valid_text(path or str(file))
     if status.st_size <= _HASHED_UP_TO:
-        return FileRecord(path or str(file), status.st_size, sha256=hash_file(file))
-    modified = datetime.fromtimestamp(status.st_mtime, UTC).isoformat()
-    return FileRecord(path or str(file), status.st_size, modified=modified)
+        return FileRecord(path, status.st_size, sha256=hash_file(file))
+    return FileRecord(path, status.st_size, modified=_read_time(file))
+
+
+def describe_output(file: Path, path: str) -> FileRecord:
+    """Describe a file that was just written, with its hash and its time.
+
+    Args:
+        file: An existing file.
+        path: Path to record.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return FileRecord(path, file.stat().st_size, sha256=hash_file(file), modified=_read_time(file))
 
 
 def hash_file(file: Path) -> str:
@@ -221,5 +252,23 @@ def _to_data(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _has_size(file: Path, size: int) -> bool:
-    return file.is_file() and file.stat().st_size == size
+def _read_time(file: Path) -> str:
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
+
+
+def _find_change(file: Path, record: FileRecord, verify: bool) -> str:
+    """Describe how an output file differs from its record; empty if it does not, or if there is nothing to compare."""
+    if not file.is_file():
+        return f"{record.path} is missing"
+    size = file.stat().st_size
+    if size != record.size:
+        return f"{record.path} has {size} bytes instead of {record.size}"
+    moved = record.modified is not None and _read_time(file) != record.modified
+    if record.sha256 is None:
+        return f"{record.path} was modified after it was written" if moved else ""
+    must_hash = verify or moved or size <= _HASHED_UP_TO
+    return (
+        f"{record.path} has another SHA-256 than it was written with"
+        if must_hash and hash_file(file) != record.sha256
+        else ""
+    )

@@ -21,11 +21,8 @@ def write_masks(answer: CaseAnswer, folder: Path, writer: Any, ending: str) -> t
 
     Returns:
         The files, in the order of the answer's targets; uint8, 1 in the target and 0 elsewhere.
-
-    Raises:
-        DataError: The case identifier is not a valid folder name.
     """
-    case_folder = find_case_folder(folder, answer.case)
+    case_folder = find_case_folder(folder, answer.case, answer.file_name)
     names = name_files([target.name for target in answer.targets])
     files = tuple(case_folder / f"{name}{ending}" for name in names)
     volume = np.zeros(answer.geometry.shape, np.uint8)

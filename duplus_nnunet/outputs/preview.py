@@ -62,13 +62,13 @@ def write_preview(answer: CaseAnswer, image: NDArray[Any], folder: Path) -> tupl
         The written files.
 
     Raises:
-        DataError: The image is not on the prediction's grid, or the case identifier is not a valid file name.
+        DataError: The image is not on the prediction's grid.
     """
     check_image(answer, image)
     case = orient_case(answer, image)
     starts = range(0, len(case.parts), TARGETS_PER_PICTURE)
     pages = [case.parts[start : start + TARGETS_PER_PICTURE] for start in starts] or [()]
-    stem, files = find_case_folder(folder, answer.case), []
+    stem, files = find_case_folder(folder, answer.case, answer.file_name), []
     for number, page in enumerate(pages, start=1):
         file = stem.with_name(f"{stem.name}_preview{f'_{number}' if number > 1 else ''}.png")
         figure = _draw_page(answer, case, page, f"{number} of {len(pages)}" if len(pages) > 1 else "")

@@ -70,11 +70,8 @@ def write_probabilities(answer: CaseAnswer, folder: Path) -> tuple[Path, ...]:
 
     Returns:
         The written files, in the order of the answer's targets.
-
-    Raises:
-        DataError: The case identifier is not a valid folder name.
     """
-    case_folder = find_case_folder(folder, answer.case)
+    case_folder = find_case_folder(folder, answer.case, answer.file_name)
     names = name_files([target.name for target in answer.targets])
     files = tuple(case_folder / f"{name}{ENDING}" for name in names)
     for target, file in zip(answer.targets, files, strict=True):

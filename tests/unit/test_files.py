@@ -1,6 +1,7 @@
 """Atomic writing of files."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.files import open_new_file, require_writable, write_text
+from duplus_nnunet.files import is_full_disk, open_new_file, require_writable, write_text
 
 
 def fail_half_way(file: Path) -> None:
@@ -97,3 +98,43 @@ def test_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.txt.*No space left"), open_new_file(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+
+
+def test_file_that_a_library_cut_off_on_a_full_disk_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ITK's writer of NIfTI writes what fits, and reports no error."""
+    fill_disk(monkeypatch)
+    with pytest.raises(DataError, match=r"a\.nii.*No space left"), open_new_file(tmp_path / "a.nii") as new:
+        new.write_text("half", encoding="utf-8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_of_a_library_on_a_full_disk_names_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="codec"), open_new_file(tmp_path / "a.b2nd"):
+        raise RuntimeError("codec")
+    fill_disk(monkeypatch)
+    with pytest.raises(DataError, match="No space left") as caught, open_new_file(tmp_path / "a.b2nd"):
+        raise RuntimeError("codec")
+    assert is_full_disk(caught.value)
+
+
+def test_full_disk_is_told_of_the_final_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=rf"^{re.escape(str(tmp_path / 'a.nii'))} "),
+        open_new_file(tmp_path / "a.nii") as new,
+        open_new_file(new),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_other_errors_are_not_those_of_a_full_disk() -> None:
+    assert not is_full_disk(OSError(errno.EACCES, "Permission denied"))
+    assert not is_full_disk(None)

@@ -15,7 +15,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.inference import label_drafts
-from duplus_nnunet.inference.folder_prediction import PredictionCall
+from duplus_nnunet.inference.case_list import PredictionCall
 from duplus_nnunet.inference.label_drafts import draft_labels
 from duplus_nnunet.outputs.predicted_labels import describe_predicted, list_predicted, read_predicted
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset

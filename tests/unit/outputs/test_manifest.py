@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 from duplus_nnunet import __version__
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs import manifest
-from duplus_nnunet.outputs.manifest import CaseRecord, FileRecord, Manifest, RunRecord, describe_file, list_versions
+from duplus_nnunet.outputs.manifest import (
+    CaseRecord,
+    FileRecord,
+    Manifest,
+    RunRecord,
+    describe_file,
+    describe_output,
+    list_versions,
+)
 
 RUN = RunRecord(
     model="DuPLUSTrainer__DuPLUSPlans__3d_fullres",
@@ -30,7 +39,7 @@ DONE = CaseRecord(
     status="complete",
     context="abdomen_ct",
     inputs=(FileRecord("in/a_0000.nii.gz", 3, sha256="cd"),),
-    outputs=(FileRecord("a.nii.gz", 5, sha256="ef"),),
+    outputs=(FileRecord("a.nii.gz", 5, sha256=hashlib.sha256(b"12345").hexdigest()),),
     seconds={"read": 0.5, "network": 12.25},
     warnings=("The spacing is larger than in training.",),
     finished="2025-01-02T03:04:05+00:00",
@@ -106,6 +115,48 @@ def test_case_that_changed_is_predicted_again(change: Callable[[CaseRecord], Cas
 def test_the_same_image_in_another_place_needs_no_second_prediction(folder: Path) -> None:
     elsewhere = tuple(replace(file, path=f"elsewhere/{file.path}") for file in DONE.inputs)
     assert Manifest(RUN, {"a": DONE}).is_complete("a", replace(DONE, inputs=elsewhere), folder)
+
+
+def test_bytes_that_changed_are_found_although_size_and_time_did_not(folder: Path) -> None:
+    file, before = folder / "a.nii.gz", (folder / "a.nii.gz").stat()
+    file.write_bytes(b"12\0\0\0")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "a.nii.gz" in Manifest(RUN, {"a": DONE}).explain_incomplete("a", DONE, folder)
+
+
+@pytest.mark.parametrize(
+    ("touched", "verify", "complete"), [(False, False, True), (False, True, False), (True, False, False)]
+)
+def test_large_file_is_hashed_if_its_time_changed_or_to_verify_it(
+    touched: bool, verify: bool, complete: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, record = folder / "a.nii.gz", replace(DONE, outputs=(describe_output(folder / "a.nii.gz", "a.nii.gz"),))
+    before = file.stat()
+    file.write_bytes(b"12\0\0\0")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + touched * 10**9))
+    monkeypatch.setattr(manifest, "_HASHED_UP_TO", 2)
+    assert Manifest(RUN, {"a": record}).is_complete("a", record, folder, verify) == complete
+
+
+def test_large_file_that_was_copied_is_still_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "_HASHED_UP_TO", 2)
+    record = replace(DONE, outputs=(describe_output(folder / "a.nii.gz", "a.nii.gz"),))
+    os.utime(folder / "a.nii.gz", (1, 1))
+    assert Manifest(RUN, {"a": record}).is_complete("a", record, folder)
+
+
+@pytest.mark.parametrize(("modified", "complete"), [("now", True), ("2001-01-01T00:00:00+00:00", False)])
+def test_large_file_without_a_hash_is_known_by_its_time(modified: str, complete: bool, folder: Path) -> None:
+    """Versions up to 0.1.0 recorded no hash of them."""
+    time = describe_output(folder / "a.nii.gz", "a").modified if modified == "now" else modified
+    record = replace(DONE, outputs=(FileRecord("a.nii.gz", 5, modified=time),))
+    assert Manifest(RUN, {"a": record}).is_complete("a", record, folder) == complete
+
+
+def test_path_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff").write_bytes(b"abc")
+    Manifest(RUN, {"a": CaseRecord("complete", inputs=(describe_file(tmp_path / "a\udcff"),))}).write(tmp_path)
+    assert Manifest.read(tmp_path) is not None
 
 
 def test_unknown_case_is_predicted(folder: Path) -> None:
