@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
@@ -18,6 +18,7 @@ from duplus_nnunet.settings import parse_settings, read_settings
 
 # Keys of a context that describe how its images are preprocessed.
 _IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
+_MISSING = object()
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 
 
@@ -96,16 +97,16 @@ def read_base(folder: str | Path) -> Base:
 
 def _read_mirroring(folder: Path) -> list[int] | None:
     """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
-    import torch
-
     files = sorted(folder.glob("fold_*/checkpoint_*.pth"))
     if not files:
         raise ModelError(f"{folder} has no checkpoint in a fold_X, so there is nothing to adapt. Train it first.")
-    try:
-        checkpoint = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
-        axes = checkpoint["inference_allowed_mirroring_axes"]
-    except (RuntimeError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"The checkpoint {files[0]} cannot be read: {error}. Train that fold again.") from error
+    axes = read_checkpoint(files[0]).get("inference_allowed_mirroring_axes", _MISSING)
+    valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
+    if axes is not None and not valid:
+        raise ModelError(
+            f"The checkpoint {files[0]} does not name the axes along which it was trained with mirror images "
+            "('inference_allowed_mirroring_axes'). Train that fold again."
+        )
     return None if axes is None else [int(axis) for axis in axes]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.plans_form import PlannedTarget
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -95,7 +96,7 @@ def list_folds(folder: Path, folds: Folds, checkpoint: str) -> tuple[str, ...]:
 
 
 def check_checkpoints(files: ModelFiles, embedding: tuple[int, int], masks: bool) -> None:
-    """Read every checkpoint with weights_only=True, before nnU-Net reads it without.
+    """Read and check every checkpoint, before nnU-Net reads it without any protection.
 
     Args:
         files: The model's.
@@ -105,7 +106,7 @@ def check_checkpoints(files: ModelFiles, embedding: tuple[int, int], masks: bool
     Raises:
         ModelError: A checkpoint is missing, damaged, was trained with other embeddings, or cannot segment.
     """
-    from duplus_nnunet.trainers.checkpoint import read_checkpoint, refuse_masks, require_embedding
+    from duplus_nnunet.trainers.checkpoint import refuse_masks, require_embedding
 
     for fold in files.fold_names:
         file = files.folder / f"fold_{fold}" / files.checkpoint

@@ -21,7 +21,7 @@ ROWS = (
     ("survival.records", "outputs", "reporting", "data"),
     ("networks", "prompt_registry", "prompt_bank", "plans_form"),
     ("settings",),
-    ("plans_section", "table_files", "text_table", "files", "locks", "errors", "host"),
+    ("plans_section", "table_files", "text_table", "files", "checkpoint_files", "locks", "errors", "host"),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.
