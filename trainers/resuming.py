@@ -117,19 +117,17 @@ def describe_plans(plans: Mapping[str, Any], configuration: str, folder: object)
     architecture = chosen.get("architecture", {})
     network = str(architecture.get("network_class_name", "?")).rpartition(".")[2]
     stages = architecture.get("arch_kwargs", {}).get("n_stages", "?")
+    patch = " x ".join(map(str, chosen["patch_size"]))
     spacing = " x ".join(f"{width:.4g}" for width in chosen.get("spacing", ()))
-    settings = [
-        change.replace(" -> ", " instead of ")
-        for change in _compare("", read_settings(plans).to_dict(), Settings().to_dict())
-    ]
-    return "\n".join(
-        [
-            f"configuration {configuration}: patches of {' x '.join(map(str, chosen['patch_size']))} voxels, batch size "
-            f"{chosen.get('batch_size')}, spacing {spacing} mm, {', '.join(chosen.get('normalization_schemes', ()))}; "
-            f"{network} with {stages} stages",
-            f"plans {plans.get('plans_name')!r} of {plans.get('dataset_name')}: {len(form.contexts)} context(s), "
-            f"{len(form.targets)} targets: {', '.join(target.name for target in form.targets)}",
-            f"settings ({PLANS_KEY}.settings) other than the defaults: {', '.join(settings) or 'none'}",
-            f"all of it: {folder}/plans.json",
-        ]
+    schemes = ", ".join(chosen.get("normalization_schemes", ()))
+    differences = _compare("", read_settings(plans).to_dict(), Settings().to_dict())
+    settings = ", ".join(change.replace(" -> ", " instead of ") for change in differences) or "none"
+    lines = (
+        f"configuration {configuration}: patches of {patch} voxels, batch size {chosen.get('batch_size')}, spacing "
+        f"{spacing} mm, {schemes}; {network} with {stages} stages",
+        f"plans {plans.get('plans_name')!r} of {plans.get('dataset_name')}: {len(form.contexts)} context(s), "
+        f"{len(form.targets)} targets: {', '.join(target.name for target in form.targets)}",
+        f"settings ({PLANS_KEY}.settings) other than the defaults: {settings}",
+        f"all of it: {folder}/plans.json",
     )
+    return "\n".join(lines)

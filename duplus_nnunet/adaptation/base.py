@@ -1,7 +1,6 @@
 """Plans a dataset for an adapter of a trained base, whose spacing, patch, network and normalisation it shares."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.model_form import check_model, read_json
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
 from duplus_nnunet.prompt_registry import EncoderIdentity
@@ -55,14 +55,12 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: A file is missing or damaged.
     """
     try:
-        plans, dataset = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
-    except FileNotFoundError as error:
+        plans, dataset = (read_json(folder / f"{name}.json") for name in ("plans", "dataset"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} is no model folder: it has no {Path(str(error.filename)).name}. A model folder is, for example, "
             "nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres."
         ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The plans in {folder} cannot be read: {error}. Export the model again.") from error
     return plans, dataset
 
 
@@ -82,6 +80,7 @@ def read_base(folder: str | Path) -> Base:
             f"{model} is a model of {plans.get('experiment_planner_used')!r}, not of DuPLUS: it takes no prompts. "
             "Train a base with DuPLUSTrainer; it can start from that model with -pretrained_weights."
         )
+    as_form(plans)
     if BASE_KEY in plans[PLANS_KEY]:
         raise ModelError(
             f"{model} is the model of an adapter. Adapt its base, {as_form(plans).base_model}, or turn the adapter "
@@ -92,6 +91,7 @@ def read_base(folder: str | Path) -> Base:
             f"{model} was trained together with its text encoder, on its own texts only, so that embeddings of new "
             "prompts would not match it. Adapt a base whose settings.text_adapter is disabled."
         )
+    check_model(plans, dataset, model)
     return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(model))
 
 

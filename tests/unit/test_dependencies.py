@@ -19,7 +19,7 @@ ROWS = (
     ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "data"),
-    ("networks", "prompt_registry", "prompt_bank", "plans_form"),
+    ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
     ("settings",),
     ("plans_section", "table_files", "text_table", "files", "checkpoint_files", "locks", "errors", "host"),
 )
