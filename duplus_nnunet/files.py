@@ -177,6 +177,6 @@ def read_form(file: Path, form: type[Form], version: int, advice: str) -> Form:
         found_version = content.pop("version")
         if found_version == version:
             return TypeAdapter(form).validate_python(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}). {advice}") from error
     raise DataError(f"{file} has format version {found_version!r}, expected {version}. {advice}")

@@ -9,7 +9,6 @@ import importlib
 import inspect
 import json
 import os
-import pickle
 import re
 import sys
 import warnings
@@ -117,28 +116,14 @@ def read_pretrained(path: str) -> dict[str, Any]:
     """Read a checkpoint of nnU-Net or of this package onto the CPU.
 
     Raises:
-        ModelError: If the file is missing, damaged, or holds no network weights.
+        ModelError: If the file is missing, damaged, may be malicious, or holds no network weights.
     """
-    import torch
+    from duplus_nnunet.checkpoint_files import read_checkpoint
 
     try:
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            # nnU-Net's own checkpoints hold numpy scalars; nnU-Net reads them without this restriction too.
-            checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # unpickling arbitrary bytes can raise any exception
-        reason = (str(error).splitlines() or ["no details"])[0]
-        raise ModelError(
-            f"The pretrained weights {path!r} cannot be read ({type(error).__name__}: {reason}). "
-            "Give -pretrained_weights a complete checkpoint, such as fold_0/checkpoint_final.pth of a model folder."
-        ) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise ModelError(
-            f"{path!r} is not a checkpoint of nnU-Net: it was expected to hold 'network_weights'. "
-            "Give -pretrained_weights a file such as fold_0/checkpoint_final.pth of a model folder."
-        )
-    return checkpoint
+        return read_checkpoint(path)
+    except ModelError as error:
+        raise ModelError(f"The weights for -pretrained_weights cannot be used. {error}") from error
 
 
 def wrap_preprocess(original: Entry) -> Entry:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.data.case_table import Case, CaseTable
+from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.prompt_bank import PromptBank
 
 Labels = list[torch.Tensor] | torch.Tensor
@@ -116,6 +117,29 @@ def list_pairs(table: CaseTable, identifiers: Sequence[str]) -> list[tuple[str, 
     annotated = {(table.cases[key].source, name) for key in identifiers for name in table.cases[key].annotated}
     pairs = [(name, target) for name, source in table.sources.items() for target in source.targets]
     return [pair for pair in pairs if pair in annotated]
+
+
+def count_voxels(logits: torch.Tensor, labels: torch.Tensor, table: torch.Tensor, ignore: int | None) -> np.ndarray:
+    """Count true positives, false positives and false negatives of each image and target.
+
+    Args:
+        logits: Shape (B, K, D, H, W).
+        labels: Label maps, (B, D, H, W).
+        table: Which label values are which target, as expected by `expand_target`, one row for each of the K targets.
+        ignore: Label value of voxels that do not count; None: all count.
+
+    Returns:
+        Shape (3, B, K).
+    """
+    valid = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
+    rows = []
+    for k in range(logits.shape[1]):
+        predicted, truth = (logits[:, k] > 0) & valid, expand_target(labels, table, k)
+        hits = (predicted & truth).flatten(1).sum(1)
+        false = predicted.flatten(1).sum(1) - hits
+        rows.append(torch.stack([hits, false, (truth & valid).flatten(1).sum(1) - hits]))
+    counts: np.ndarray = torch.stack(rows, dim=2).double().cpu().numpy()
+    return counts
 
 
 def count_pairs(sums: np.ndarray, chosen: BatchPrompts, pairs: Mapping[tuple[str, str], int]) -> np.ndarray:

@@ -1,24 +1,29 @@
-"""Writes checkpoints of plain types atomically, and reads them with weights_only=True."""
+"""Writes checkpoints of plain types atomically, with checksums, and compares them with plans."""
 
 import errno
 import os
-import pickle
 import shutil
-import zipfile
+import types
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from duplus_nnunet.errors import ModelError
+from duplus_nnunet.checkpoint_files import save_checkpoint
+from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.files import open_new_file
 from duplus_nnunet.settings import SCRATCH
+from duplus_nnunet.trainers.training_cases import CASES_KEY
 
 # Error numbers of a system on which no more can be written: no space, quota, size of a file.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Key of what DuPLUSSurvivalTrainer stores in a checkpoint.
 SURVIVAL_KEY = "duplus_survival"
+# Parts of nnU-Net's checkpoints that hold tensors and plain types anyway.
+_TENSORS = ("network_weights", "optimizer_state", "grad_scaler_state")
 
 
 def make_plain(value: Any) -> Any:
@@ -34,6 +39,55 @@ def make_plain(value: Any) -> Any:
     return str(value) if isinstance(value, torch.device) else value
 
 
+def collect_content(save: Callable[[str], None], file: str) -> dict[str, Any] | None:
+    """Return what nnU-Net's `save_checkpoint` would write to a file, without writing it.
+
+    A copy of the method is run for which `torch.save` means keeping the content. So all that nnU-Net saves is known
+    before it is written, whatever its version saves, and nothing is changed for others.
+
+    Args:
+        save: The bound method.
+        file: Name that it is given.
+
+    Returns:
+        The content by key; None if the method did not use `torch.save`, but wrote the file in another way.
+    """
+    recorder, method = _Recorder(), cast(types.MethodType, save)
+    original = cast(types.FunctionType, method.__func__)
+    names = {**original.__globals__, "torch": recorder}
+    copy = types.FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
+    copy(method.__self__, file)
+    return recorder.content
+
+
+def write_content(trainer: Any, content: Mapping[str, Any] | None, file: str) -> None:
+    """Write the content of a checkpoint in plain types, with checksums and the training cases.
+
+    Args:
+        trainer: The DuPLUSTrainer.
+        content: What nnU-Net would write; None: it did already.
+        file: File to write.
+    """
+    if content is None:
+        return
+    plain = {key: value if key in _TENSORS else make_plain(value) for key, value in content.items()}
+    cases = trainer.training_cases
+    save_checkpoint(plain if cases is None else {**plain, CASES_KEY: make_plain(asdict(cases))}, file)
+
+
+class _Recorder:
+    """Stands for the module torch, and keeps what is to be saved."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, Any] | None = None
+
+    def save(self, content: dict[str, Any], file: str) -> None:
+        self.content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 def write_safely(file: str | os.PathLike[str], write: Callable[[str], None]) -> None:
     """Write a file atomically: on an error, the previous file is unchanged.
 
@@ -45,49 +99,25 @@ def write_safely(file: str | os.PathLike[str], write: Callable[[str], None]) -> 
         ModelError: The file could not be written.
     """
     target = Path(file)
-    temporary = target.with_name(target.name + ".writing")
     try:
-        write(str(temporary))
-        temporary.replace(target)
-    except (OSError, RuntimeError) as error:
-        reason = _find_reason(error, target.parent)
-        temporary.unlink(missing_ok=True)
+        with open_new_file(target) as new:
+            write(str(new))
+    except (OSError, RuntimeError, DataError) as error:
         raise ModelError(
-            f"Could not write {target}: {reason}. The previous file is intact. Free some space (or correct the "
-            "permissions) and continue the training with --c."
+            f"Could not write {target}: {_find_reason(error, target.parent)}. The previous file is intact. Free some "
+            "space (or correct the permissions) and continue the training with --c."
         ) from error
 
 
 def _find_reason(error: Exception, folder: Path) -> str:
     """Return the system's reason, or what torch reports in place of it, together with the free space."""
-    if isinstance(error, OSError):
-        return str(error)
+    if isinstance(error, (OSError, DataError)):
+        return str(error.__cause__ or error)
     try:
         free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB were left on the disk"
     except OSError:
         free = "the free space is unknown"
     return f"torch could not finish the file, {free} ({(str(error).splitlines() or [''])[0]})"
-
-
-def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of plain types.
-
-    Raises:
-        ModelError: It is missing, damaged, or contains more than plain types.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"There is no checkpoint {file}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"The checkpoint {file} cannot be read ({first}). It is incomplete, or not a checkpoint of DuPLUS. "
-            "Remove it and continue from another one in its folder (checkpoint_latest.pth, checkpoint_best.pth)."
-        ) from error
-    if not isinstance(content, dict) or "network_weights" not in content:
-        raise ModelError(f"The checkpoint {file} has no 'network_weights'; it is not an nnU-Net checkpoint.")
-    return content
 
 
 def require_embedding(weights: Mapping[str, Any], expected: tuple[int, int], file: str | os.PathLike[str]) -> None:

@@ -15,34 +15,36 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from duplus_nnunet.data.sampling import measure_shares, repeat_cases
-from duplus_nnunet.errors import DataError, ModelError, PlansError
+from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition, unwrap
 from duplus_nnunet.networks.precision import has_bfloat16
-from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.planners.label_manager import check_labels
-from duplus_nnunet.plans_section import BASE_KEY, NOT_PLANNED, PLANS_KEY, leave_base_out
+from duplus_nnunet.plans_section import NOT_PLANNED, leave_base_out
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import Settings
-from duplus_nnunet.trainers.batches import BatchPrompter, BatchPrompts, count_pairs, flip_images, list_pairs
+from duplus_nnunet.trainers.batches import (
+    BatchPrompter,
+    BatchPrompts,
+    count_pairs,
+    count_voxels,
+    flip_images,
+    list_pairs,
+)
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
-from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, require_embedding, write_safely
-from duplus_nnunet.trainers.ending import end_in_order
+from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
+from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.progress import EpochProgress
+from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
-from duplus_nnunet.trainers.training_cases import Base, note_training, read_training_cases
+from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 
 
 def list_part(network: ConditionedUNet, part: str) -> list[nn.Parameter]:
     """List the weights of nnU-Net's own `encoder` or `decoder`, without the projections of the dynamic head."""
     named = network.named_parameters()
     return [value for name, value in named if name.startswith(f"{part}.") and ".seg_layers." not in name]
-
-
-def _read_first_difference(error: Exception) -> str:
-    """Return the first of the differences that torch lists in an error."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return (lines[1:] or lines)[0].rstrip(".")
 
 
 def _read_prompts(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> PromptBank:
@@ -67,6 +69,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         texts: Where the embeddings of prompts come from.
         table: All cases.
         base_cases: Training cases of the weights that the training starts from.
+        training_cases: Those of this training; None before it starts.
+        progress: Shows how far an epoch has come.
     """
 
     plans_manager: PlansManager
@@ -104,6 +108,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         self._pairs: dict[tuple[str, str], int] = {}
         self._prompter: BatchPrompter | None = None
         self.base_cases: Base = None
+        self.training_cases: TrainingCases | None = None
+        self.progress = EpochProgress(self.local_rank == 0)
 
     @classmethod
     def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +184,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             ModelError: It cannot be the base of this training.
             DataError: The list of its training cases cannot be read.
         """
-        self.base_cases = read_training_cases(Path(str(file)).parent)
+        self.base_cases = find_training_cases(checkpoint, Path(str(file)).parent)
 
     def on_train_start(self) -> None:
         """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
@@ -283,6 +289,16 @@ class DuPLUSTrainer(nnUNetTrainer):
         loss: TargetLoss = self.loss.loss if self.enable_deep_supervision else self.loss
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """Differs from nnU-Net: shows a bar over the epoch's steps on a terminal."""
+        super().on_train_epoch_start()
+        self.progress.start(self.current_epoch, self.num_iterations_per_epoch + self.num_val_iterations_per_epoch)
+
+    def on_epoch_end(self) -> None:
+        """Differs from nnU-Net: removes that bar."""
+        self.progress.close()
+        super().on_epoch_end()
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Differs from nnU-Net: binds the prompts of each image first, and mirrors half of the images."""
         chosen = self._bind_batch(batch, training=True)
@@ -290,6 +306,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             data, target = flip_images(batch["data"], batch["target"], chosen.flipped, self._across)
             batch = {**batch, "data": data, "target": target}
         step: dict[str, Any] = super().train_step(batch)
+        self.progress.advance()
         return step
 
     def on_validation_epoch_start(self) -> None:
@@ -311,25 +328,18 @@ class DuPLUSTrainer(nnUNetTrainer):
             output = self.network(data)
             loss = self.loss(output, labels if self.enable_deep_supervision else labels[0])
         logits = output[0] if self.enable_deep_supervision else output
+        self.progress.advance()
         return {"loss": loss.detach().cpu().numpy(), **self._count(logits, labels[0][:, 0], chosen)}
 
     def _count(self, logits: torch.Tensor, labels: torch.Tensor, chosen: BatchPrompts) -> dict[str, Any]:
         """Count true positives, false positives and false negatives over a batch, by source and target, shape (P)."""
         table = self._target_loss.table[chosen.rows].to(labels.device)
-        ignore = self.label_manager.ignore_label
-        valid = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
-        rows = []
-        for k in range(logits.shape[1]):
-            predicted, truth = (logits[:, k] > 0) & valid, expand_target(labels, table, k)
-            hits = (predicted & truth).flatten(1).sum(1)
-            false = predicted.flatten(1).sum(1) - hits
-            rows.append(torch.stack([hits, false, (truth & valid).flatten(1).sum(1) - hits]))
-        sums = torch.stack(rows, dim=2).double().cpu().numpy()
+        sums = count_voxels(logits, labels, table, self.label_manager.ignore_label)
         tp, fp, fn = count_pairs(sums, chosen, self._pairs)
         return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def run_training(self) -> None:
-        """Differs from nnU-Net: a full disk ends the training with a message, whatever was being written."""
+        """Differs from nnU-Net: one process trains a fold; a full disk ends it with a message, whatever was written."""
         with end_in_order(self):
             super().run_training()
 
@@ -344,56 +354,37 @@ class DuPLUSTrainer(nnUNetTrainer):
             )
 
     def print_plans(self) -> None:
-        """Differs from nnU-Net: the log leaves out embeddings and target prompts."""
-        manager = self.plans_manager
-        section = dict(manager.plans[PLANS_KEY])
-        for key in ("embeddings", "centres", BASE_KEY):
-            section.pop(key, None)
-        section["contexts"] = {
-            name: {key: value for key, value in context.items() if key != "target_prompts"}
-            for name, context in section["contexts"].items()
-        }
-        self.plans_manager = PlansManager({**manager.plans, PLANS_KEY: section})
-        try:
-            super().print_plans()
-        finally:
-            self.plans_manager = manager
+        """Differs from nnU-Net: the log gets a summary; plans with all prompts would fill pages of it."""
+        if self.local_rank == 0:
+            text = describe_plans(self.plans_manager.plans, self.configuration_name, self.output_folder_base)
+            self.print_to_log_file(f"\n{text}\n", add_timestamp=False)
 
     def save_checkpoint(self, filename: str) -> None:
-        """Differs from nnU-Net: the file contains plain types only and is written atomically."""
+        """Differs from nnU-Net: the file has plain types, checksums and training cases, and is written atomically."""
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        self._best_ema = make_plain(self._best_ema)
-        self.my_init_kwargs = make_plain(self.my_init_kwargs)
         self.texts.refresh(unwrap(self.network))
-        log = self.logger.local_logger
-        log.load_checkpoint(make_plain(log.get_checkpoint()))
-        write_safely(filename, super().save_checkpoint)
+        save = super().save_checkpoint
+        write_safely(filename, lambda file: write_content(self, collect_content(save, file), file))
 
     def load_checkpoint(self, filename_or_checkpoint: Any = None, checkpoint: Any = None) -> None:
-        """Differs from nnU-Net: a file is first read with weights_only=True, and a damaged one is reported.
+        """Differs from nnU-Net: a file is first checked, and changes of the plans since then are reported in the log.
 
         nnU-Net 2.8 calls the argument `filename_or_checkpoint`, later versions call it `checkpoint`.
         """
-        filename_or_checkpoint = checkpoint if filename_or_checkpoint is None else filename_or_checkpoint
-        if isinstance(filename_or_checkpoint, (str, os.PathLike)):
-            checkpoint = read_checkpoint(filename_or_checkpoint)
-            require_embedding(checkpoint["network_weights"], self.bank.embedding, filename_or_checkpoint)
-            filename_or_checkpoint = str(filename_or_checkpoint)
-        try:
-            super().load_checkpoint(filename_or_checkpoint)
-        except RuntimeError as error:
-            raise ModelError(
-                f"The checkpoint {filename_or_checkpoint} does not fit the network of the plans: "
-                f"{_read_first_difference(error)}. The plans changed after the training began: restore those "
-                "of the model folder, or train without --c."
-            ) from error
+        source = checkpoint if filename_or_checkpoint is None else filename_or_checkpoint
+        if isinstance(source, (str, os.PathLike)):
+            meet_checkpoint(self, source)
+            source = str(source)
+        with refuse_misfit(source):
+            super().load_checkpoint(source)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Differs from nnU-Net: predicts each case in its own context, as for a user."""
         self.texts.refresh(unwrap(self.network))
-        with bind_each_case(self):
-            super().perform_actual_validation(save_probabilities)
-        if self.local_rank == 0:
-            self.print_to_log_file(score(self))
+        with hold_fold(self, "validating"):
+            with bind_each_case(self):
+                super().perform_actual_validation(save_probabilities)
+            if self.local_rank == 0:
+                self.print_to_log_file(score(self))

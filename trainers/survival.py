@@ -13,6 +13,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
+from duplus_nnunet.checkpoint_files import save_checkpoint
 from duplus_nnunet.errors import HostError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.settings import SCRATCH
@@ -278,11 +279,13 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 12)
             self.optimizer.step()
+        self.progress.advance()
         return {"loss": loss.detach().cpu().numpy()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Differs from nnU-Net: returns loss and risk of patches of inner held-out patients."""
         loss, logits, patients = self._measure(batch)
+        self.progress.advance()
         risk = -nn.functional.logsigmoid(-logits.double()).sum(1).cpu().numpy()
         return {"loss": loss.cpu().numpy(), "risk": list(risk), "patient": patients}
 
@@ -355,7 +358,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """Differs from nnU-Net: stores the weights of the base and the survival model; never a best checkpoint."""
         if not self.disable_checkpointing and Path(filename).name != "checkpoint_best.pth":
             content = make_checkpoint(self)
-            write_safely(filename, lambda file: torch.save(content, file))
+            write_safely(filename, lambda file: save_checkpoint(content, file))
 
     def load_checkpoint(self, filename_or_checkpoint: Any = None, checkpoint: Any = None) -> None:
         """Differs from nnU-Net: loads the weights of the base below the LoRA, and the state of the survival model.

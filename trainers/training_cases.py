@@ -1,4 +1,4 @@
-"""Lists the training cases of a model in a file beside its checkpoints, to find held-out patients among them."""
+"""Lists the training cases of a model, in its checkpoints and beside them, to find held-out patients among them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,8 @@ from duplus_nnunet.files import write_text
 from duplus_nnunet.text_files import load_json
 
 FILE_NAME = "training_cases.json"
+# Key of the training cases in a checkpoint, which nnU-Net's export to a zip file takes along, unlike the file.
+CASES_KEY = "duplus_training_cases"
 VERSION = 1
 UNKNOWN: Literal["unknown"] = "unknown"
 
@@ -72,20 +74,42 @@ def read_training_cases(folder: Path) -> TrainingCases | Literal["unknown"]:
     )
 
 
+def find_training_cases(checkpoint: Mapping[str, Any], folder: Path) -> TrainingCases | Literal["unknown"]:
+    """Find the training cases of a checkpoint: in it, or, if an earlier version wrote it, in the file of its folder.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    content = checkpoint.get(CASES_KEY)
+    if content is None:
+        return read_training_cases(folder)
+    try:
+        cases: TrainingCases = _FORM.validate_python(content)
+    except ValidationError as error:
+        raise DataError(
+            f"The list of training cases in the checkpoint in {folder}, {CASES_KEY!r}, cannot be read ({error}). Take "
+            "another checkpoint."
+        ) from error
+    return cases
+
+
 def write_training_cases(folder: Path, cases: TrainingCases) -> None:
     """Write the training cases of a model to its fold's folder."""
     write_text(folder / FILE_NAME, json.dumps({"version": VERSION, **asdict(cases)}, indent=1) + "\n")
 
 
 def note_training(trainer: Any) -> None:
-    """Write the training cases of a DuPLUSTrainer to its fold's folder."""
+    """List the training cases of a DuPLUSTrainer, for its checkpoints, and write them to its fold's folder."""
     if trainer.local_rank != 0:
         return
     cases = tuple(sorted(set(trainer.do_split()[0])))
     patients = tuple(sorted({trainer.table.find(name).patient for name in cases}))
     dataset, folder = trainer.plans_manager.dataset_name, Path(trainer.output_folder)
     now = TrainingCases(dataset, str(trainer.fold), cases, patients, trainer.base_cases)
-    write_training_cases(folder, continue_from(read_training_cases(folder), now) if trainer.current_epoch else now)
+    if trainer.current_epoch:
+        now = continue_from(trainer.training_cases or read_training_cases(folder), now)
+    trainer.training_cases = now
+    write_training_cases(folder, now)
 
 
 def continue_from(before: TrainingCases | Literal["unknown"], now: TrainingCases) -> TrainingCases:

@@ -1,8 +1,6 @@
 """Plans a dataset for an adapter of a trained base, whose spacing, patch, network and normalisation it shares."""
 
 import contextlib
-import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.model_form import check_model, read_json
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
 from duplus_nnunet.prompt_registry import EncoderIdentity
@@ -18,6 +18,7 @@ from duplus_nnunet.settings import parse_settings, read_settings
 
 # Keys of a context that describe how its images are preprocessed.
 _IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
+_MISSING = object()
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 
 
@@ -54,14 +55,12 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: A file is missing or damaged.
     """
     try:
-        plans, dataset = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("plans", "dataset"))
-    except FileNotFoundError as error:
+        plans, dataset = (read_json(folder / f"{name}.json") for name in ("plans", "dataset"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} is no model folder: it has no {Path(str(error.filename)).name}. A model folder is, for example, "
             "nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres."
         ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The plans in {folder} cannot be read: {error}. Export the model again.") from error
     return plans, dataset
 
 
@@ -81,6 +80,7 @@ def read_base(folder: str | Path) -> Base:
             f"{model} is a model of {plans.get('experiment_planner_used')!r}, not of DuPLUS: it takes no prompts. "
             "Train a base with DuPLUSTrainer; it can start from that model with -pretrained_weights."
         )
+    as_form(plans)
     if BASE_KEY in plans[PLANS_KEY]:
         raise ModelError(
             f"{model} is the model of an adapter. Adapt its base, {as_form(plans).base_model}, or turn the adapter "
@@ -91,21 +91,22 @@ def read_base(folder: str | Path) -> Base:
             f"{model} was trained together with its text encoder, on its own texts only, so that embeddings of new "
             "prompts would not match it. Adapt a base whose settings.text_adapter is disabled."
         )
+    check_model(plans, dataset, model)
     return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(model))
 
 
 def _read_mirroring(folder: Path) -> list[int] | None:
     """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
-    import torch
-
     files = sorted(folder.glob("fold_*/checkpoint_*.pth"))
     if not files:
         raise ModelError(f"{folder} has no checkpoint in a fold_X, so there is nothing to adapt. Train it first.")
-    try:
-        checkpoint = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
-        axes = checkpoint["inference_allowed_mirroring_axes"]
-    except (RuntimeError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"The checkpoint {files[0]} cannot be read: {error}. Train that fold again.") from error
+    axes = read_checkpoint(files[0]).get("inference_allowed_mirroring_axes", _MISSING)
+    valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
+    if axes is not None and not valid:
+        raise ModelError(
+            f"The checkpoint {files[0]} does not name the axes along which it was trained with mirror images "
+            "('inference_allowed_mirroring_axes'). Train that fold again."
+        )
     return None if axes is None else [int(axis) for axis in axes]
 
 

@@ -13,6 +13,7 @@ import torch
 from duplus_nnunet.adaptation.base import read_model
 from duplus_nnunet.adaptation.files import Card, write_adapter
 from duplus_nnunet.adaptation.joining import keep_labels, name_adapter
+from duplus_nnunet.checkpoint_files import save_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.networks.adaptation import (
@@ -173,7 +174,7 @@ def merge_model(model: AdaptedModel, out: Path) -> Path:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, new)
         with open_new_file(target) as file:
-            torch.save(merged, file)
+            save_checkpoint(merged, file)
     except (OSError, RuntimeError) as error:
         raise ModelError(f"The merged model cannot be written to {out}: {error}. Free some space.") from error
     return target

@@ -5,19 +5,25 @@ The file contains the weights of the adapter only; the base, which is needed to 
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from duplus_nnunet.adaptation.joining import ModelPart
-from duplus_nnunet.errors import ModelError
+from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.files import open_new_file, read_form, write_text
+from duplus_nnunet.model_form import check_labels
 from duplus_nnunet.networks.adaptation import AdapterSpec
 from duplus_nnunet.outputs.manifest import hash_file
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 VERSION = 1
+_ADVICE = "Export the adapter again."
 # Replaces the adapter's name in the keys of the file, since an adapter may be used under another name.
 _NAME = "ADAPTER"
 
@@ -63,6 +69,20 @@ class Card:
         return ModelPart(self.name, self.prompts, self.dataset)
 
 
+class _AdapterForm(BaseModel):
+    """The properties of an AdapterSpec, as a card has them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    r: Annotated[int, Field(ge=1, le=4096)]
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6, strict=False)]
+    lora_dropout: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    layers: Annotated[list[str], Field(min_length=1)]
+    film: bool
+    head: bool
+
+
 @dataclass(frozen=True)
 class Adapter:
     """An adapter.
@@ -90,13 +110,14 @@ def write_adapter(folder: str | os.PathLike[str], weights: Mapping[str, Any], ca
     Raises:
         ModelError: The folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     out = Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with open_new_file(out / WEIGHTS) as new:
-            save_file({_rename(key, card.name, _NAME): value.clone() for key, value in weights.items()}, new)
+            # safetensors' save_file would give the file a mode of its own, readable by its owner alone.
+            new.write_bytes(save({_rename(key, card.name, _NAME): value.clone() for key, value in weights.items()}))
         written = replace(card, sha256=hash_file(out / WEIGHTS))
         content = {"version": VERSION, **asdict(written)}
         write_text(out / CARD, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -123,7 +144,39 @@ def read_card(path: str | os.PathLike[str]) -> Card:
             f"{path} is no adapter: {file} does not exist. An adapter is a folder with {WEIGHTS} and {CARD}, as "
             "DuPLUSLoRATrainer writes it to fold_X, and `duplus adapt export` to any folder."
         )
-    return read_form(file, Card, VERSION, "Export the adapter again.")
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ModelError(f"{file} is no regular file.")
+    card = read_form(file, Card, VERSION, _ADVICE)
+    problems = list(_find_problems(card))
+    if problems:
+        raise DataError(f"{file} cannot be used: {' '.join(problems[:3])} {_ADVICE}")
+    return card
+
+
+def _find_problems(card: Card) -> Iterator[str]:
+    """Find what is missing, of another type or contradictory in a card."""
+    try:
+        form = _AdapterForm.model_validate(card.adapter)
+    except ValidationError as error:
+        yield from (f"adapter.{'.'.join(map(str, item['loc']))}: {item['msg']}." for item in error.errors())
+        return
+    if form.name != card.name or not re.fullmatch(r"[\w-]+", card.name):
+        yield f"name: expected letters, digits, '_' and '-', as in adapter.name; found {card.name!r} and {form.name!r}."
+    for key in ("checksum", "sha256"):
+        if not re.fullmatch(r"[0-9a-f]{64}", getattr(card, key)):
+            yield f"{key}: expected a SHA-256."
+    axes = card.mirroring_axes or []
+    if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
+        yield f"mirroring_axes: expected some of 0, 1 and 2; found {axes}."
+    missing = {"base", "lora", "generators"} - card.parameters.keys()
+    if missing:
+        yield f"parameters: {', '.join(sorted(missing))} is missing."
+    labels = card.dataset.get("labels")
+    order = card.dataset.get("regions_class_order")
+    if not isinstance(labels, dict) or not (order is None or isinstance(order, list)):
+        yield f"dataset.labels: expected label values by name, found {labels!r}."
+    else:
+        yield from (f"dataset.{problem}" for problem in check_labels(labels, order))
 
 
 def find_folder(path: str | os.PathLike[str]) -> Path:

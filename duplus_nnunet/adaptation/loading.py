@@ -7,7 +7,12 @@ import torch
 
 from duplus_nnunet.adaptation.files import Adapter
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.networks.adaptation import attach_adapter, compute_base_checksum, put_adapter
+from duplus_nnunet.networks.adaptation import (
+    attach_adapter,
+    compute_base_checksum,
+    list_convolutions,
+    put_adapter,
+)
 
 
 def load_adapters(
@@ -48,7 +53,29 @@ def load_adapters(
             )
     network.load_state_dict(parameters[0])
     for adapter in adapters:
+        _check_layers(network, adapter)
         attach_adapter(network, adapter.card.spec)
         put_adapter(network, adapter.weights, adapter.card.name)
     network.requires_grad_(False)
     return [network.state_dict()]
+
+
+def _check_layers(network: Any, adapter: Adapter) -> None:
+    """Check that an adapter's card names the layers that its weights are of, with their rank.
+
+    Raises:
+        ModelError: It does not.
+    """
+    spec, available = adapter.card.spec, list_convolutions(network)
+    ranks = {
+        key.removesuffix(f".lora_A.{spec.name}.weight"): int(value.shape[0])
+        for key, value in adapter.weights.items()
+        if key.endswith(f".lora_A.{spec.name}.weight")
+    }
+    wrong = [name for name in spec.layers if name not in available or ranks.get(name) != spec.r]
+    wrong += [name for name in ranks if name not in spec.layers]
+    if wrong:
+        raise ModelError(
+            f"The card of the adapter {spec.name!r} does not match its weights: {wrong[0]} has the rank "
+            f"{ranks.get(wrong[0])}; the card has {spec.r} for {len(spec.layers)} layers. Export the adapter again."
+        )

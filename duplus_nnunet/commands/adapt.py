@@ -138,9 +138,9 @@ def _summarise(card: "Card") -> dict[str, Any]:
 
 def _open(args: argparse.Namespace) -> "AdaptedModel":
     from duplus_nnunet.adaptation.export import find_fold, open_adapted
+    from duplus_nnunet.checkpoint_files import read_checkpoint
     from duplus_nnunet.errors import ModelError
     from duplus_nnunet.reporting.folds import list_trained_folds
-    from duplus_nnunet.trainers.checkpoint import read_checkpoint
 
     folder, fold = find_fold(Path(args.model).resolve())
     fold = args.f or fold

@@ -13,7 +13,12 @@ example:
 
 All options of nnUNetv2_predict are taken (with -m, those of nnUNetv2_predict_from_modelfolder):
 `duplus predict --help-all` shows them.
+
+A model that is not a DuPLUS model is refused, unless --allow-stock is given. nnU-Net loads the checkpoint of such a model
+without restrictions: the file can run any code with your rights. Give the option only if you trust where the model comes
+from.
 """
+_ALLOW, _REFUSE = "--allow-stock", "--refuse-stock"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,11 +44,22 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from nnunetv2.inference import predict_from_raw_data
 
+    from duplus_nnunet.errors import HostError
+
     name = "predict_entry_point_modelfolder" if "-m" in options else "predict_entry_point"
+    if not hasattr(getattr(predict_from_raw_data, name), "__wrapped__"):
+        raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
     before = sys.argv
-    sys.argv = ["duplus predict", *(["--help"] if options == ["--help-all"] else options)]
+    sys.argv = ["duplus predict", *(["--help"] if options == ["--help-all"] else _choose_models(options))]
     try:
         getattr(predict_from_raw_data, name)()
     finally:
         sys.argv = before
     return 0
+
+
+def _choose_models(options: list[str]) -> list[str]:
+    """Refuse models that are not of this package, unless the options allow them."""
+    if _ALLOW in options:
+        return [option for option in options if option != _ALLOW]
+    return [_REFUSE, *options]

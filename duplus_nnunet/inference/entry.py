@@ -43,6 +43,8 @@ DuPLUS options (for models trained by a DuPLUS trainer):
                         columns case and context, or .json). Required if the model has several contexts.
                         Default: DUPLUS_CONTEXT.
   --list-targets        List the contexts and targets that the model was trained on, and exit; needs no -i and -o.
+  --refuse-stock        Refuse a model that is not a DuPLUS model: nnU-Net loads its checkpoint without restrictions,
+                        so that the file can run any code. `duplus predict` does so unless --allow-stock is given.
 {options}
 example:
   nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
@@ -60,6 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder")
     add_options(parser)
     parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
+    parser.add_argument("--refuse-stock", action="store_true")
     return parser
 
 
@@ -144,14 +147,14 @@ def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
         sys.argv = [before[0], *rest]
         return_freed_memory()
         try:
-            return _call_with_predictor(original, selection)
+            return _call_with_predictor(original, selection, not options.refuse_stock)
         finally:
             sys.argv = before
 
     return run
 
 
-def _call_with_predictor(command: Callable[[], object], selection: Selection) -> object:
+def _call_with_predictor(command: Callable[[], object], selection: Selection, takes_stock: bool) -> object:
     """Run one of nnU-Net's prediction commands with a predictor class that knows what was asked for.
 
     The command looks its predictor class up by name. A copy of it is run whose name for the class means one that holds
@@ -162,7 +165,7 @@ def _call_with_predictor(command: Callable[[], object], selection: Selection) ->
     """
     from duplus_nnunet.inference.host import make_predictor_class
 
-    predictor = make_predictor_class(selection)
+    predictor = make_predictor_class(selection, takes_stock)
     names = {**command.__globals__, _PREDICTOR: predictor}
     copy = types.FunctionType(command.__code__, names, command.__name__)
     result = copy()

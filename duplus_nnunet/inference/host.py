@@ -34,10 +34,12 @@ class HostPredictor(WindowPredictor):
 
     Attributes:
         selection: What is asked of the model; a command's is set in a class of its own, see make_predictor_class.
+        takes_stock: Whether a stock model is predicted with, too.
         was_used: Whether a predictor of the class was made.
     """
 
     selection: ClassVar[Selection] = Selection()
+    takes_stock: ClassVar[bool] = True
     was_used: ClassVar[bool] = False
     _bound: BoundModel | None = None
 
@@ -63,6 +65,12 @@ class HostPredictor(WindowPredictor):
         selection = self.selection
         if not is_ours(model_training_output_dir):
             _refuse(selection)
+            if not self.takes_stock:
+                raise ModelError(
+                    f"{model_training_output_dir} does not hold a DuPLUS model: its plans.json has no part "
+                    f"{PLANS_KEY!r}. nnU-Net would load its checkpoint without restrictions, so that the file could "
+                    "run any code. If you trust where it comes from, add --allow-stock, or use nnUNetv2_predict."
+                )
             self.__class__ = nnUNetPredictor
             self.initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
             return
@@ -187,9 +195,15 @@ class HostPredictor(WindowPredictor):
         return logits
 
 
-def make_predictor_class(selection: Selection) -> type[HostPredictor]:
-    """Make a predictor class for one call of a prediction command, which loads models bound to a selection."""
-    return type(HostPredictor.__name__, (HostPredictor,), {"selection": selection, "was_used": False})
+def make_predictor_class(selection: Selection, takes_stock: bool = True) -> type[HostPredictor]:
+    """Make a predictor class for one call of a prediction command, which loads models bound to a selection.
+
+    Args:
+        selection: What is asked of the model.
+        takes_stock: Whether a model that is not of this package is predicted with, too.
+    """
+    content = {"selection": selection, "takes_stock": takes_stock, "was_used": False}
+    return type(HostPredictor.__name__, (HostPredictor,), content)
 
 
 def print_reading(bound: BoundModel) -> None:

@@ -10,9 +10,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from duplus_nnunet.adaptation.files import Adapter, read_adapter
 from duplus_nnunet.adaptation.joining import join_labels
 from duplus_nnunet.adaptation.loading import load_adapters
-from duplus_nnunet.errors import HostError, ModelError
+from duplus_nnunet.errors import DuplusError, HostError, ModelError
 from duplus_nnunet.inference.model_folder import ModelFiles, check_checkpoints, read_model_plans, read_own_plans
+from duplus_nnunet.inference.named_classes import require_names
 from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.model_form import check_model
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.outputs.manifest import hash_file, list_versions
 from duplus_nnunet.plans_form import PlannedBase, as_form
@@ -105,15 +107,15 @@ def load_model(
         )
     form = as_form(own)
     declared = read_dataset_json(files.folder / "dataset.json")
+    check_model(own, declared, files.folder)
     check_labels(declared, [target.label for target in form.targets], form.plans_name)
     joined = bool(files.adapters) or form.base is not None
     plans = read_model_plans(files.folder, files.adapters) if joined else own
     bank = PromptBank(plans if joined else form)
-    check_checkpoints(files, bank.embedding, masks)
+    configuration = check_checkpoints(files, bank.embedding, masks, own)
+    require_names(own, configuration, files.folder)
     _require_hook()
-    nnUNetPredictor.initialize_from_trained_model_folder(
-        predictor, str(files.folder), files.fold_names, files.checkpoint
-    )
+    _load_folds(predictor, files)
     adapters = [read_adapter(adapter) for adapter in files.adapters]
     predictor.dataset_json = _join_adapters(predictor, own, form.base, adapters)
     predictor.plans_manager = PlansManager(plans)
@@ -130,6 +132,26 @@ def load_model(
         _describe(files, adapters),
         read_calibration(files.folder, files.fold_names),
     )
+
+
+def _load_folds(predictor: WindowPredictor, files: ModelFiles) -> None:
+    """Let nnU-Net load the folds.
+
+    Raises:
+        ModelError: It cannot: what the files say does not fit together.
+    """
+    try:
+        nnUNetPredictor.initialize_from_trained_model_folder(
+            predictor, str(files.folder), files.fold_names, files.checkpoint
+        )
+    except DuplusError:
+        raise
+    except Exception as error:  # whatever validation left for nnU-Net and the network to find
+        first = (str(error).strip().splitlines() or ["no details"])[0]
+        raise ModelError(
+            f"{files.folder} cannot be loaded: plans.json, dataset.json and {files.checkpoint} do not fit together "
+            f"({type(error).__name__}: {first}). Export the model again."
+        ) from error
 
 
 def _require_hook() -> None:

@@ -1,15 +1,16 @@
 """Reads plans, folds, checkpoints and targets of a model folder, before its weights are loaded."""
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.model_form import compare_architecture, read_json
 from duplus_nnunet.plans_form import PlannedTarget
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
@@ -17,6 +18,8 @@ from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.reporting.folds import list_trained_folds
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
+# Keys of plans that name classes of this package.
+_SIGNS = ("label_manager", "experiment_planner_used", "plans_name")
 # As nnU-Net takes folds: one, several, or None for all that have the checkpoint.
 Folds = Sequence[int | str] | int | str | None
 
@@ -47,9 +50,18 @@ def is_ours(folder: str | os.PathLike[str]) -> bool:
     """Whether a model folder holds a DuPLUS model.
 
     Raises:
-        ModelError: Its plans.json is missing or damaged.
+        ModelError: Its plans.json is missing or damaged, or was made by a DuPLUS planner and has lost our part.
     """
-    return PLANS_KEY in read_own_plans(folder)
+    plans = read_own_plans(folder)
+    if PLANS_KEY in plans:
+        return True
+    signs = [key for key in _SIGNS if str(plans.get(key)).startswith("DuPLUS")]
+    if signs:
+        raise ModelError(
+            f"{Path(folder) / 'plans.json'} is damaged: it has no part {PLANS_KEY!r}, but {signs[0]} is "
+            f"{plans[signs[0]]!r}. Export the model again."
+        )
+    return False
 
 
 def read_own_plans(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -58,16 +70,12 @@ def read_own_plans(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ModelError: It is missing or damaged.
     """
-    file = Path(folder) / "plans.json"
     try:
-        plans: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return read_json(Path(folder) / "plans.json")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} is not a model folder: it has no plans.json. Check -d, -c, -tr, -p (or -m)."
         ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}. Export the model again.") from error
-    return plans
 
 
 def read_model_plans(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,18 +102,26 @@ def list_folds(folder: Path, folds: Folds, checkpoint: str) -> tuple[str, ...]:
     return tuple(str(fold) for fold in ([folds] if isinstance(folds, (str, int)) else folds))
 
 
-def check_checkpoints(files: ModelFiles, embedding: tuple[int, int], masks: bool) -> None:
-    """Read every checkpoint with weights_only=True, before nnU-Net reads it without.
+def check_checkpoints(
+    files: ModelFiles, embedding: tuple[int, int], masks: bool, plans: Mapping[str, Any] | None = None
+) -> str:
+    """Read and check every checkpoint, before nnU-Net reads it without any protection.
 
     Args:
         files: The model's.
         embedding: Lengths of a context and of a target embedding in the plans.
         masks: Whether the model is to segment.
+        plans: Validated plans, whose network must be that of the checkpoints; None: it is not compared.
+
+    Returns:
+        The configuration that they were trained in; empty without plans.
 
     Raises:
-        ModelError: A checkpoint is missing, damaged, was trained with other embeddings, or cannot segment.
+        ModelError: A checkpoint is missing, damaged, was trained with other embeddings or another network, or cannot
+            segment.
     """
-    from duplus_nnunet.trainers.checkpoint import read_checkpoint, refuse_masks, require_embedding
+    name = ""
+    from duplus_nnunet.trainers.checkpoint import refuse_masks, require_embedding
 
     for fold in files.fold_names:
         file = files.folder / f"fold_{fold}" / files.checkpoint
@@ -116,6 +132,9 @@ def check_checkpoints(files: ModelFiles, embedding: tuple[int, int], masks: bool
         require_embedding(checkpoint["network_weights"], embedding, file)
         if masks:
             refuse_masks(checkpoint, file)
+        if plans is not None:
+            name = compare_architecture(plans, checkpoint, file)
+    return name
 
 
 def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> str:
@@ -127,7 +146,7 @@ def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = (
     width = max(len(name) for name in bank.names)
     for name, context in bank.contexts.items():
         default = " (default)" if name == bank.default_context else ""
-        targets = [target for target in bank.targets if target.name in context.target_prompts]
+        targets = [target for target in bank.targets if target.name in context.trained]
         prompt = f"  context prompt: {context.sentences[0]}"
         lines += ["", f"context {name}{default}", prompt, f"  {len(targets)} target(s):"]
         lines += [f"    {target.name:<{width}}  {_list_synonyms(target)}".rstrip() for target in targets]

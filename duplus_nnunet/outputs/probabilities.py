@@ -94,7 +94,7 @@ def read_probabilities(file: str | Path) -> tuple[Any, MapDescription]:
     if not path.is_file():
         raise DataError(f"The file {path} does not exist. Give a {ENDING} file written by `--probabilities`.")
     try:
-        array = blosc2.open(str(path), mode="r")
+        array = blosc2.open(str(path), mode="r", deserialize="safe")
         content = json.loads(array.schunk.vlmeta[_KEY])
         if content.get("version") != VERSION:
             raise DataError(

@@ -129,7 +129,7 @@ def test_stock_network_is_left_to_nnunet():
 
 def test_truncated_pretrained_weights_are_refused_by_name(checkpoint):
     Path(checkpoint).write_bytes(Path(checkpoint).read_bytes()[:200])
-    with pytest.raises(ModelError, match=r"checkpoint_final\.pth' .*-pretrained_weights"):
+    with pytest.raises(ModelError, match=r"-pretrained_weights .*checkpoint_final\.pth"):
         plugin.read_pretrained(checkpoint)
 
 

@@ -19,9 +19,20 @@ ROWS = (
     ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "data"),
-    ("networks", "prompt_registry", "prompt_bank", "plans_form"),
+    ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
     ("settings",),
-    ("plans_section", "table_files", "text_files", "yaml_files", "text_table", "files", "locks", "errors", "host"),
+    (
+        "plans_section",
+        "table_files",
+        "text_files",
+        "yaml_files",
+        "text_table",
+        "files",
+        "checkpoint_files",
+        "locks",
+        "errors",
+        "host",
+    ),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
 # Modules that stand for a room above the one they lie in: they import from it.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.model import load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, list_folds, read_own_plans
@@ -26,7 +27,7 @@ from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostMod
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.training.checkpoint import VERSION
-from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _ADVICE = "Give a model folder of DuPLUSSurvivalTrainer, with plans.json and fold_X (-m)"

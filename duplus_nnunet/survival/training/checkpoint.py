@@ -7,10 +7,12 @@ plain types and tensors, so that the checkpoint loads with weights_only=True.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.adaptation import name_in_base, put_adapter, take_adapter
@@ -19,8 +21,8 @@ from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.table import Record
 from duplus_nnunet.survival.training.lora import ADAPTER
 from duplus_nnunet.survival.training.scratch import BestEpoch
-from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, make_plain, read_checkpoint, require_embedding
-from duplus_nnunet.trainers.training_cases import TrainingCases, parse_base
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, make_plain, require_embedding
+from duplus_nnunet.trainers.training_cases import CASES_KEY, TrainingCases, find_training_cases, parse_base
 
 VERSION = 1
 # Image features of the patients of a fold, beside its checkpoint: of the base model and of the LoRA.
@@ -45,6 +47,7 @@ def make_checkpoint(trainer: Any) -> dict[str, Any]:
         "init_args": trainer.my_init_kwargs,
         "trainer_name": type(trainer).__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+        CASES_KEY: None if trainer.training_cases is None else asdict(trainer.training_cases),
         SURVIVAL_KEY: _describe(trainer),
     })  # fmt: skip
     return content
@@ -127,6 +130,8 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
         if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"]:
             trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
     trainer.base_file, trainer.base_cases = state["base_file"], parse_base(state["base_cases"])
+    cases = find_training_cases(checkpoint, Path(str(file)).parent)
+    trainer.training_cases = cases if isinstance(cases, TrainingCases) else None
     trainer.continued, trainer.unread = True, state.get("unread", [])
     trainer.table_keys = state.get("tables", {})
     trainer.kept, trainer.losses, trainer.best = state["kept"], state["losses"], BestEpoch(**state.get("best", {}))

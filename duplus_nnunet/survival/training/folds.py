@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
@@ -16,7 +17,7 @@ from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.table import Record
 from duplus_nnunet.survival.training.checkpoint import LORA_TABLE_NAME, TABLE_NAME, VERSION
 from duplus_nnunet.survival.training.lora import ADAPTER
-from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, read_checkpoint
+from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _UNTIED = (

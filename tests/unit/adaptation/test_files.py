@@ -100,7 +100,9 @@ def write_model(folder: Path, section: Any) -> Path:
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {}}))
     (folder / "fold_0").mkdir()
-    torch.save({"inference_allowed_mirroring_axes": (0, 2)}, folder / "fold_0" / "checkpoint_final.pth")
+    torch.save(
+        {"network_weights": {}, "inference_allowed_mirroring_axes": (0, 2)}, folder / "fold_0" / "checkpoint_final.pth"
+    )
     return folder
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.trainers.checkpoint import make_plain, read_checkpoint, write_safely
+from duplus_nnunet.trainers.checkpoint import make_plain, write_safely
 
 
 def test_plain_content_loads_with_weights_only(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import EncoderError, ModelError, PlansError, PromptError
 from duplus_nnunet.networks import ConditionedUNet, Prompts, TextTable, condition
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector, measure_centre
 from duplus_nnunet.prompt_registry import embed
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.settings import read_settings
-from duplus_nnunet.trainers.checkpoint import read_checkpoint
 from duplus_nnunet.trainers.schedule import GroupSchedule, always
 from duplus_nnunet.trainers.text_adaptation import open_texts
 

@@ -1,0 +1,133 @@
+"""Continues a training: checks its checkpoint, compares plans with those of then, and describes plans for the log."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from duplus_nnunet.checkpoint_files import read_checkpoint
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.settings import Settings, read_settings
+from duplus_nnunet.trainers.checkpoint import require_embedding
+from duplus_nnunet.trainers.training_cases import TrainingCases, find_training_cases
+
+_SHOWN = 12
+_LONGEST = 60
+# Keys of plans that say nothing about how a model is trained.
+_UNCOMPARED = ("continue_training", "plans_name", "dataset_name", "configurations")
+
+
+def meet_checkpoint(trainer: Any, source: str | os.PathLike[str]) -> None:
+    """Check the checkpoint that a training continues from, and report in its log what has changed in the plans since.
+
+    Args:
+        trainer: The DuPLUSTrainer; it is given the training cases so far.
+        source: The checkpoint.
+
+    Raises:
+        ModelError: It is damaged, may be malicious, or was trained on other embeddings than those in the plans.
+        DataError: Its list of training cases cannot be read.
+    """
+    checkpoint, file = read_checkpoint(source), Path(source)
+    require_embedding(checkpoint["network_weights"], trainer.bank.embedding, file)
+    cases = find_training_cases(checkpoint, file.parent)
+    trainer.training_cases = cases if isinstance(cases, TrainingCases) else None
+    arguments = checkpoint.get("init_args")
+    before = arguments.get("plans") if isinstance(arguments, Mapping) else None
+    if isinstance(before, Mapping):
+        changes = list_changes(before, trainer.plans_manager.plans, trainer.configuration_name)
+        if changes:
+            trainer.print_to_log_file(describe_changes(changes))
+
+
+@contextmanager
+def refuse_misfit(source: object) -> Iterator[None]:
+    """Turn the errors of a checkpoint that does not fit network and optimiser into a message.
+
+    Raises:
+        ModelError: It does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+        first = (lines[1:] or lines)[0].rstrip(".")  # torch lists the differences below a title
+        raise ModelError(
+            f"The checkpoint {source} does not fit the network of the plans: {first}. The plans changed after the "
+            "training began: restore those of the model folder, or train without --c."
+        ) from error
+
+
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], configuration: str) -> list[str]:
+    """List what differs between two plans for the training of a configuration.
+
+    Args:
+        before: Content of the plans that a checkpoint was trained by.
+        now: Content of the present plans.
+        configuration: Name of the configuration.
+
+    Returns:
+        A text for each difference: the key, the value before and the value now.
+    """
+    pairs = [
+        [plans.get("configurations", {}).get(configuration, {}) for plans in (before, now)],
+        [{key: value for key, value in plans.items() if key not in _UNCOMPARED} for plans in (before, now)],
+    ]
+    return [change for old, new in pairs for change in _compare("", old, new)]
+
+
+def _compare(name: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _compare(f"{name}.{key}" if name else str(key), before.get(key), now.get(key))
+    elif _as_list(before) != _as_list(now):
+        yield f"{name} {_shorten(before)} -> {_shorten(now)}"
+
+
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def describe_changes(changes: list[str]) -> str:
+    """Describe changes of the plans since a checkpoint was written, for the log of the training that continues it."""
+    more = f" (and {len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
+    return (
+        "WARNING: the plans have changed since the checkpoint was written, and the training continues with the new "
+        f"ones: {'; '.join(changes[:_SHOWN])}{more}. Restore the plans if that is not intended."
+    )
+
+
+def describe_plans(plans: Mapping[str, Any], configuration: str, folder: object) -> str:
+    """Summarise the plans of a training in a few lines.
+
+    Args:
+        plans: Content of the plans.
+        configuration: Name of the trained configuration.
+        folder: Model folder, whose plans.json has all of it.
+    """
+    form, chosen = as_form(plans), plans["configurations"][configuration]
+    architecture = chosen.get("architecture", {})
+    network = str(architecture.get("network_class_name", "?")).rpartition(".")[2]
+    stages = architecture.get("arch_kwargs", {}).get("n_stages", "?")
+    patch = " x ".join(map(str, chosen["patch_size"]))
+    spacing = " x ".join(f"{width:.4g}" for width in chosen.get("spacing", ()))
+    schemes = ", ".join(chosen.get("normalization_schemes", ()))
+    differences = _compare("", read_settings(plans).to_dict(), Settings().to_dict())
+    settings = ", ".join(change.replace(" -> ", " instead of ") for change in differences) or "none"
+    lines = (
+        f"configuration {configuration}: patches of {patch} voxels, batch size {chosen.get('batch_size')}, spacing "
+        f"{spacing} mm, {schemes}; {network} with {stages} stages",
+        f"plans {plans.get('plans_name')!r} of {plans.get('dataset_name')}: {len(form.contexts)} context(s), "
+        f"{len(form.targets)} targets: {', '.join(target.name for target in form.targets)}",
+        f"settings ({PLANS_KEY}.settings) other than the defaults: {settings}",
+        f"all of it: {folder}/plans.json",
+    )
+    return "\n".join(lines)
