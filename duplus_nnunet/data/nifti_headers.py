@@ -19,6 +19,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 _BLOCK = 1 << 22
 _LENGTH_IN_GZIP = 1 << 32
+_LEAST_SLOPE = 1e-12
 _HEADER_BYTES, _LEAST_OFFSET = {1: 348, 2: 540}, {1: 352, 2: 544}
 _MAGIC = {1: b"n+1\x00", 2: b"n+2\x00\r\n\x1a\n"}
 # NIfTI's codes of whole and floating-point numbers, and their size in bytes.
@@ -313,11 +314,22 @@ def _check_scaling(file: Path, slope: float, intercept: float) -> None:
     unscaled = math.isnan(slope) or slope == 0
     wrong = math.isinf(slope) or math.isinf(intercept)
     wrong |= (math.isfinite(intercept) and intercept != 0) if unscaled else math.isnan(intercept)
+    wrong |= 0 < abs(slope) < _LEAST_SLOPE  # SimpleITK takes it for 0, hence for none
     if wrong:
         raise DataError(
             f"{file} scales its values by {slope:g} and adds {intercept:g} (scl_slope, scl_inter), which programs "
             "understand differently. Correct the header."
         )
+
+
+def _read_handedness(file: Path, stored: float) -> float:
+    """Return 1 or -1, the sign of the qform's third axis; other numbers mean 1, as NIfTI-1 defines of 0."""
+    if stored < 0 and stored != -1:
+        raise DataError(
+            f"{file} declares {stored:g} where 1 or -1 says how its third axis lies (pixdim[0]), which programs "
+            "understand differently. Correct the header."
+        )
+    return -1.0 if stored == -1 else 1.0
 
 
 def _interpret(file: Path, raw: Any, version: int) -> NiftiHeader:
@@ -329,6 +341,7 @@ def _interpret(file: Path, raw: Any, version: int) -> NiftiHeader:
         shape.pop()
     kind = Nifti1Header if version == 1 else Nifti2Header
     header = kind(raw.tobytes(), endianness=raw.dtype["sizeof_hdr"].byteorder, check=False)
+    header["pixdim"][0] = _read_handedness(file, float(raw["pixdim"][0]))
     qform = None
     spacing = tuple(float(width) for width in raw["pixdim"][1 : axes + 1])
     if int(raw["qform_code"]) > 0 and all(math.isfinite(width) and width > 0 for width in spacing[:3]):
