@@ -1,0 +1,84 @@
+"""A model folder whose plans or labels are not those of its checkpoint."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.inference.trained_plans import describe_changes
+
+PLANS: dict[str, Any] = {
+    "plans_name": "DuPLUSPlans",
+    "transpose_forward": [0, 1, 2],
+    "foreground_intensity_properties_per_channel": {"0": {"mean": 40.5}},
+    "configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0], "batch_size": 2}, "3d_lowres": {"spacing": [2.0]}},
+    "duplus": {
+        "targets": {"liver": {"label": "liver"}},
+        "settings": {"network": {"film": True}, "epochs": 1000},
+        "registry": "a.yaml",
+    },
+}
+DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+
+
+def make_checkpoint() -> dict[str, Any]:
+    # As a trainer holds them: with tuples and whole numbers as keys.
+    trained = copy.deepcopy(PLANS)
+    trained["transpose_forward"] = (0, 1, 2)
+    trained["foreground_intensity_properties_per_channel"] = {0: {"mean": 40.5}}
+    arguments = {"plans": trained, "configuration": "3d_fullres", "fold": 0, "dataset_json": copy.deepcopy(DATASET)}
+    return {"init_args": arguments, "network_weights": {}}
+
+
+def change(path: str, value: Any) -> dict[str, Any]:
+    plans = copy.deepcopy(PLANS)
+    *above, last = path.split("/")
+    node = plans
+    for key in above:
+        node = node[key]
+    node[last] = value
+    return plans
+
+
+def test_folder_as_it_was_trained() -> None:
+    assert describe_changes(PLANS, DATASET, make_checkpoint()) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("transpose_forward", [2, 1, 0]),
+        ("foreground_intensity_properties_per_channel/0/mean", 40.6),
+        ("configurations/3d_fullres/spacing", [1.0, 1.0, 2.0]),
+        ("configurations/3d_fullres/resampling_fn_data", "x"),
+        ("duplus/targets/liver/label", "spleen"),
+        ("duplus/settings/network/film", False),
+        ("duplus/left_right_axis", 2),
+    ],
+)
+def test_change_of_what_a_prediction_uses_is_named(path: str, value: Any) -> None:
+    assert path.replace("/", ".") in describe_changes(change(path, value), DATASET, make_checkpoint())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("plans_name", "Mine"),
+        ("configurations/3d_fullres/batch_size", 8),
+        ("configurations/3d_lowres/spacing", [3.0]),
+        ("duplus/registry", "b.yaml"),
+        ("duplus/settings/epochs", 10),
+    ],
+)
+def test_change_without_influence_is_not(path: str, value: Any) -> None:
+    assert describe_changes(change(path, value), DATASET, make_checkpoint()) == ""
+
+
+def test_labels_count_and_the_file_ending_does_not() -> None:
+    exchanged = {**DATASET, "labels": {"background": 0, "liver": 2}}
+    assert "dataset.json: labels" in describe_changes(PLANS, exchanged, make_checkpoint())
+    assert describe_changes(PLANS, {**DATASET, "file_ending": ".nrrd"}, make_checkpoint()) == ""
+
+
+def test_checkpoint_without_plans_is_not_compared() -> None:
+    assert describe_changes(PLANS, DATASET, {"network_weights": {}}) == ""
