@@ -99,7 +99,7 @@ def read_training_orientation(
 
 
 def _list_orientations(turned: Mapping[str, str]) -> str:
-    examples = {name: case for case, name in reversed(turned.items())}
+    examples = {name: case for case, name in turned.items()}
     return ", ".join(f"{name} (such as {case})" for name, case in sorted(examples.items()))
 
 

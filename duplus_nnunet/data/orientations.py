@@ -42,7 +42,8 @@ class Reorientation:
         """Reorient the last three axes of an array; the result is a view."""
         before = values.ndim - 3
         turned = values.transpose([*range(before), *(before + axis for axis in self.order)])
-        return turned[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        z, y, x = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+        return turned[..., z, y, x]
 
     def apply_to_box(self, box: Box, shape: Sequence[int]) -> Box:
         """Return the position in the reoriented array of a box in an array of a shape (z, y, x)."""

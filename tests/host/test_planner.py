@@ -11,6 +11,7 @@ import pytest
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import Prompts, condition
 from duplus_nnunet.planners import planner as planners
+from duplus_nnunet.planners.orientation import TrainingOrientation
 from duplus_nnunet.planners.survey import CaseSurvey
 from duplus_nnunet.settings import NetworkSettings
 
@@ -77,7 +78,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
     (tmp_path / "preprocessed" / "Dataset007_Test" / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     reader = type("SimpleITKIO", (), {})
     monkeypatch.setattr(planners.ExperimentPlanner, "determine_reader_writer", lambda self: reader)
-    monkeypatch.setattr(planners, "find_left_right_axis", lambda dataset, name: 2)
+    monkeypatch.setattr(
+        planners, "read_training_orientation", lambda dataset, name, base: TrainingOrientation("LPS", 2)
+    )
     image = {"min": -1000.0, "p1": -1000.0, "p50": 0.0, "p99": 300.0, "max": 1000.0}
     labels = tuple(range(len(ORGANS) + 1))
     case = CaseSurvey((2.0, 1.0, 1.0), (64, 64, 64), 1.0, (np.ones(9, dtype=np.float32),), labels, (image,))
