@@ -95,7 +95,7 @@ def list_images(folder: Path, ending: str, skip_unnumbered: bool = False) -> dic
     for file in sorted(folder.glob(f"*{ending}")):
         if file.name.startswith(".") or file.is_dir():
             continue
-        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
+        numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending), re.DOTALL)
         if numbered is not None:
             cases.setdefault(numbered[1], {})[int(numbered[2])] = file
         elif not skip_unnumbered:

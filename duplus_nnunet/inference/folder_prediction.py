@@ -29,7 +29,7 @@ from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.writing import CaseWriter, describe_answer, describe_inputs
 from duplus_nnunet.outputs.legend import write_legend
 from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
-from duplus_nnunet.outputs.naming import name_cases, show_name
+from duplus_nnunet.outputs.naming import name_cases, require_valid_text, show_name
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.plans_section import PLANS_KEY
 
@@ -113,10 +113,11 @@ class FolderPrediction:
         """Hold the lock on the output folder; without one, that of the first case that is written.
 
         Raises:
-            DataError: Another process predicts into it.
+            DataError: Another process predicts into it, or its name is not valid text.
         """
         with self._held:
             if self.call.folder is not None:
+                require_valid_text(str(self.call.folder))
                 self._held.enter_context(hold_output(self.call.folder, self.call.part))
             yield
 
@@ -224,7 +225,8 @@ class FolderPrediction:
                 self.call = replace(self.call, output=str(folder))
             record = self._writer.write(predicted)
             self._record(predicted.answer.case, record)
-            text, seconds = describe_answer(predicted.answer), sum(record.seconds.values())
+            renamed = f", written as {record.file_name}" if record.file_name else ""
+            text, seconds = describe_answer(predicted.answer) + renamed, sum(record.seconds.values())
             sys.stdout.write(self._progress.report(text, seconds) + "\n")
         except Exception as error:
             if is_full_disk(error):

@@ -25,6 +25,7 @@ from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.locks import hold
 from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -78,16 +79,23 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
         _declare(raw.folder / "dataset.json", labels.declared)
     if not cases:
         return []
-    bound = bind(_load(model, device), Selection(labels.targets, context))
-    with TemporaryDirectory(dir=raw.folder, prefix=".predicting_") as folder:
-        aside, placed = Path(folder), list[str]()
+    with hold(raw.folder, "predicting label files for", "Wait until it ends."):
+        bound = bind(_load(model, device), Selection(labels.targets, context))
+        record = PredictedLabels(model.resolve().name, dict(bound.model.record.checkpoints), {})
+        return _predict_in_place(raw.folder, bound, cases, labels.values, record)
+
+
+def _predict_in_place(
+    folder: Path, bound: BoundModel, cases: Mapping[str, list[str]], values: Mapping[int, int], record: PredictedLabels
+) -> list[str]:
+    ending, placed = bound.model.dataset_json["file_ending"], list[str]()
+    with TemporaryDirectory(dir=folder, prefix=".predicting_") as aside:
         try:
-            _predict(bound, cases, aside)
+            _predict(bound, cases, Path(aside))
         finally:  # what was predicted before something went wrong is worth keeping
-            done = {case: aside / (case + ending) for case in cases if (aside / (case + ending)).is_file()}
-            _renumber(bound.model.plans, list(done.values()), labels.values)
-            record = PredictedLabels(model.resolve().name, dict(bound.model.record.checkpoints), {})
-            placed = _put_in_place(raw.folder, done, record)
+            done = {case: Path(aside) / (case + ending) for case in cases if (Path(aside) / (case + ending)).is_file()}
+            _renumber(bound.model.plans, list(done.values()), values)
+            placed = _put_in_place(folder, done, record)
     return placed
 
 

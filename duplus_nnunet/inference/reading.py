@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.inference.images import check_case, check_finite
+from duplus_nnunet.outputs.naming import require_valid_text
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Reader:
     def _preprocess(self, source: InputCase) -> tuple[Any, dict[str, Any]]:
         import torch
 
+        for file in source.files:
+            require_valid_text(file)
         check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
         preprocessor.context, preprocessor.case = source.context, source.name

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from duplus_nnunet.errors import DataError
+
 # Device names, which Windows reserves with any file ending.
 _RESERVED = {
     *("con", "prn", "aux", "nul", "conin$", "conout$"),
@@ -114,6 +116,16 @@ def show_name(name: str) -> str:
 def to_valid_text(name: str) -> str:
     """Return a name that can be written as UTF-8: bytes of a file name that are not UTF-8 become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def require_valid_text(path: str) -> None:
+    """Check that a path is valid UTF-8; SimpleITK ends the whole process at any other.
+
+    Raises:
+        DataError: It has other bytes.
+    """
+    if to_valid_text(path) != path:
+        raise DataError(f"The path {show_name(path)} has bytes that are not UTF-8 text. Rename it.")
 
 
 def _is_unsafe(letter: str) -> bool:

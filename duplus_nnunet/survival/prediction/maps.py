@@ -17,6 +17,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import read_geometry
 from duplus_nnunet.inference.reading import PreparedCase
+from duplus_nnunet.outputs.naming import name_case
 from duplus_nnunet.outputs.world import find_affine
 from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row
@@ -81,7 +82,7 @@ class Mapper:
         values = self._measure(image, record, views, boxes)
         volume = spread(values, boxes.boxes, item.data.shape[1:])
         made = make_nifti(volume, first.host.plans_manager, item.properties, Path(image.source.files[0]))
-        file = self.folder / f"{image.source.name}.nii.gz"
+        file = self.folder / f"{name_case(image.source.name)}.nii.gz"
         with open_new_file(file) as new:
             made.to_filename(new)
         windows = sum(view.windows for view in views.values())

@@ -15,6 +15,7 @@ import torch
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import require_writable
 from duplus_nnunet.inference.reading import report_failure
+from duplus_nnunet.locks import hold
 from duplus_nnunet.outputs.manifest import list_versions
 from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up
@@ -76,10 +77,16 @@ def predict_patients(request: Request) -> Answer:
     """Predict patients and write the predictions.
 
     Raises:
-        DataError: There are no inputs, inputs do not match, or the output folder is unusable.
+        DataError: There are no inputs, inputs do not match, the output folder is unusable, or another process predicts
+            into it.
         ModelError: The folder has no finished survival model.
     """
     _check(request)
+    with hold(request.output, "predicting into", "Wait until it ends, or choose another folder with -o."):
+        return _predict(request)
+
+
+def _predict(request: Request) -> Answer:
     model = read_trained_model(request.model, request.folds)
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
     images = list_new_images(model, request.images, request.context) if request.images else []

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs import manifest, statistics
-from duplus_nnunet.outputs.naming import find_case_folder, name_case, name_cases, name_files, show_name, to_valid_text
+from duplus_nnunet.outputs.naming import (
+    find_case_folder,
+    name_case,
+    name_cases,
+    name_files,
+    require_valid_text,
+    show_name,
+    to_valid_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +132,9 @@ def test_own_files_are_reserved() -> None:
 def test_invisible_characters_are_shown_in_messages() -> None:
     assert show_name("Fall ü\n\u202e\udcff") == "Fall ü\\n\\u202e\\udcff"
     assert to_valid_text("ü\udcff") == "ü\\udcff"
+
+
+def test_path_that_is_not_utf8_is_refused() -> None:
+    require_valid_text("Fall ü")
+    with pytest.raises(DataError, match=r"b\\udcff"):
+        require_valid_text("b\udcff")

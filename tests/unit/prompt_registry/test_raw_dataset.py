@@ -47,3 +47,8 @@ def test_file_ending_is_read_from_dataset_json() -> None:
 def test_missing_or_odd_file_ending_is_refused(content: dict[str, object]) -> None:
     with pytest.raises(DataError, match=r"dataset\.json.*file_ending"):
         require_file_ending(content, Path("dataset.json"))
+
+
+def test_case_with_a_line_break_in_its_name_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines_0000.nii").touch()
+    assert list(list_images(tmp_path, ".nii")) == ["two\nlines"]
