@@ -27,15 +27,18 @@ _NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.[a-z0-9_]+
 _LAYER = re.compile(
     r"(torch\.nn(\.modules\.[a-z0-9_]+)?|dynamic_network_architectures\.building_blocks\.[a-z0-9_]+)\.[A-Z]\w*"
 )
-# Statistics of intensities that nnU-Net's normalisation by name reads.
-_STATISTICS = {"CTNormalization": ("mean", "std", "percentile_00_5", "percentile_99_5")}
+# Statistics of intensities that a normalisation reads.
+_STATISTICS = {
+    "CTNormalization": ("mean", "std", "percentile_00_5", "percentile_99_5"),
+    "SUVNormalization": ("log_mean", "log_std"),
+}
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Size = Annotated[int, Field(ge=1, le=4096)]
 Sizes = Annotated[list[Size], Field(min_length=3, max_length=3)]
-Width = Annotated[float, Field(gt=1e-4, lt=1e4, allow_inf_nan=False, strict=False)]
+Width = Annotated[float, Field(gt=1e-4, lt=1e4, allow_inf_nan=False)]
 Widths = Annotated[list[Width], Field(min_length=3, max_length=3)]
-Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Axes = Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=3, max_length=3)]
 Kernel = Size | Annotated[list[Size], Field(min_length=3, max_length=3)]
 PerStage = Annotated[int, Field(ge=1, le=64)] | list[Annotated[int, Field(ge=1, le=64)]]
@@ -176,7 +179,7 @@ def check_model(plans: Mapping[str, Any], dataset: Mapping[str, Any], where: obj
     problems = [*_check_axes(form), *_check_classes(form)]
     channels = None
     for name in form.configurations:
-        content = _inherit(form.configurations, name, file)
+        content = inherit(form.configurations, name, file)
         configuration = _parse(HostConfiguration, content, file, f"configurations.{name}.")
         problems += [f"configurations.{name}.{problem}" for problem in _check_configuration(configuration, form)]
         channels = len(configuration.normalization_schemes)
@@ -232,58 +235,21 @@ def check_labels(labels: Mapping[str, Any], order: list[int] | None) -> Iterator
         yield f"regions_class_order: a value occurs twice in {order}."
 
 
-def compare_architecture(plans: Mapping[str, Any], checkpoint: Mapping[str, Any], file: object) -> str:
-    """Return the configuration that a checkpoint was trained in, after comparing its network with that of the plans.
-
-    Args:
-        plans: Content of plans.json, validated.
-        checkpoint: Content of the checkpoint.
-        file: The checkpoint, for messages.
-
-    Raises:
-        ModelError: The checkpoint lacks what nnU-Net reads, or its network is another one than that of the plans.
-    """
-    arguments = checkpoint.get("init_args")
-    name = arguments.get("configuration") if isinstance(arguments, Mapping) else None
-    if not isinstance(checkpoint.get("trainer_name"), str) or not isinstance(name, str):
-        raise ModelError(f"{file} does not say by which trainer and in which configuration it was trained.")
-    if name not in plans["configurations"]:
-        raise ModelError(
-            f"{file} was trained in the configuration {name!r}; plans.json has {', '.join(plans['configurations'])}. "
-            "Restore plans.json."
-        )
-    trained = arguments.get("plans") if isinstance(arguments, Mapping) else None
-    theirs = trained.get("configurations", {}) if isinstance(trained, Mapping) else {}
-    old, new = (_inherit(configurations, name, file).get("architecture", {}) for configurations in (
-        theirs if name in theirs else plans["configurations"], plans["configurations"]))  # fmt: skip
-    old, new = ({**part, **part.get("arch_kwargs", {})} for part in (old, new))
-    for key in old:
-        if key != "arch_kwargs" and _as_list(old[key]) != _as_list(new.get(key)):
-            raise ModelError(
-                f"configurations.{name}.architecture: {key} is {new.get(key)!r} in plans.json; {file} was trained with "
-                f"{old[key]!r}. Restore plans.json."
-            )
-    return name
-
-
-def _as_list(value: Any) -> Any:
-    return [_as_list(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def _parse(form: type[Form], content: Mapping[str, Any], file: object, prefix: str) -> Form:
     try:
         return form.model_validate(dict(content))
     except ValidationError as error:
         problems = [
             f"{prefix}{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            + ("." if item["type"] == "missing" else f"; found {_shorten(item['input'])}.")
+            + ("." if item["type"] == "missing" else f"; found {shorten(item['input'])}.")
             for item in error.errors()
         ]
         _refuse(problems, file)
         raise
 
 
-def _shorten(value: object) -> str:
+def shorten(value: object) -> str:
+    """Return a value as text for a message, cut to 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
@@ -295,13 +261,22 @@ def _refuse(problems: list[str], file: object) -> None:
         raise ModelError(f"{file} cannot be used: {shown}{more} Undo that, or export the model again.")
 
 
-def _inherit(configurations: Mapping[str, Any], name: str, file: object) -> Plain:
-    """Return a configuration with what it inherits, as nnU-Net resolves it."""
+def inherit(configurations: Mapping[str, Any], name: str, file: object) -> Plain:
+    """Return a configuration with what it inherits, as nnU-Net resolves it.
+
+    Args:
+        configurations: All configurations of the plans.
+        name: Name of one of them.
+        file: Their file, for messages.
+
+    Raises:
+        ModelError: It inherits from one that is missing, or from itself.
+    """
     chain, content = [name], dict(configurations[name])
     while "inherits_from" in content:
         parent = content.pop("inherits_from")
         if not isinstance(parent, str) or parent not in configurations or parent in chain:
-            _refuse([f"configurations.{chain[-1]}.inherits_from: {_shorten(parent)} cannot be inherited from."], file)
+            _refuse([f"configurations.{chain[-1]}.inherits_from: {shorten(parent)} cannot be inherited from."], file)
         chain.append(str(parent))
         content = {**configurations[str(parent)], **content}
     return content
@@ -368,7 +343,7 @@ def _check_architecture(form: HostConfiguration) -> Iterator[str]:
     for key in architecture.kw_requires_import:
         value = content.get(key)
         if key not in content or (value is not None and not _is_layer(value)):
-            yield f"architecture.arch_kwargs.{key}: expected the name of a layer of torch.nn, found {_shorten(value)}."
+            yield f"architecture.arch_kwargs.{key}: expected the name of a layer of torch.nn, found {shorten(value)}."
     for key in ("conv_op", "norm_op", "dropout_op", "nonlin"):
         if key not in architecture.kw_requires_import:
             yield f"architecture._kw_requires_import: {key!r} is missing."

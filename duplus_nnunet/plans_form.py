@@ -9,10 +9,17 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from duplus_nnunet.errors import PlansError, list_nearest_first
 from duplus_nnunet.plans_section import find_section
+
+
+def _refuse_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
 
 Text = Annotated[str, Field(min_length=1)]
 Sentences = Annotated[list[Text], Field(min_length=1)]
@@ -21,7 +28,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
 Spacing = Annotated[list[Positive], Field(min_length=3, max_length=3)]
 # Written by nnU-Net or by planning: numbers of either type, lists or tuples.
 Numbers = Annotated[list[float], Field(strict=False)]
-Statistics = dict[str, Annotated[float, Field(strict=False)]]
+Statistics = dict[str, Annotated[float, Field(strict=False), BeforeValidator(_refuse_truth)]]
 Entry = Annotated[tuple[str, str], Field(strict=False)]
 
 _PROBLEMS_SHOWN = 3

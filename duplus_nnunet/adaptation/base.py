@@ -1,6 +1,7 @@
 """Plans a dataset for an adapter of a trained base, whose spacing, patch, network and normalisation it shares."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from duplus_nnunet.settings import parse_settings, read_settings
 # Keys of a context that describe how its images are preprocessed.
 _IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
 _MISSING = object()
+_PREPROCESSED = "nnUNet_preprocessed"
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 
 
@@ -201,13 +203,41 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     """Describe the base in the plans of a new dataset, after checking that both can be joined to one model.
 
     Raises:
-        PlansError: Contexts or labels contradict the base's, or the number of channels differs.
+        PlansError: Contexts or labels contradict the base's, the number of channels differs, or plans of that name that
+            were not made for the base exist.
         PromptError: A target contradicts one of the base's.
     """
+    keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), base)
     check_channels(base, dataset_json)
     check_overlap(base.dataset, dataset_json)
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
+
+
+def keep_plans(dataset_name: str, plans_name: str, base: Base) -> None:
+    """Refuse to overwrite plans of a dataset that were not made for the same base.
+
+    Args:
+        dataset_name: nnU-Net's name of the dataset.
+        plans_name: Name of the new plans.
+        base: The base that they are made for.
+
+    Raises:
+        PlansError: Other plans of that name exist.
+    """
+    file = Path(os.environ.get(_PREPROCESSED, "."), dataset_name, f"{plans_name}.json")
+    if not file.is_file():
+        return
+    section = read_json(file, "Remove it.").get(PLANS_KEY)
+    described = section.get(BASE_KEY) if isinstance(section, Mapping) else None
+    model = described.get("model") if isinstance(described, Mapping) else None
+    if model != base.name:
+        made = f"for the base {model}" if model else "for no base"
+        raise PlansError(
+            f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
+            "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "
+            f"{plans_name}Adapted` (nnUNetv2_plan_and_preprocess: -overwrite_plans_name), or remove the file."
+        )
 
 
 def check_channels(base: Base, dataset_json: Mapping[str, Any]) -> None:

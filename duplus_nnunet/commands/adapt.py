@@ -42,6 +42,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     plan.add_argument("--from-model", metavar="FOLDER", required=True, help="model folder of the base")
     plan.add_argument("-pl", metavar="PLANNER", default="DuPLUSPlanner", help="default: %(default)s")
     plan.add_argument("-c", metavar="NAME", nargs="+", default=["3d_fullres"], help="default: 3d_fullres")
+    plan.add_argument(
+        "--plans-name",
+        metavar="NAME",
+        help="name of the new plans; default: the planner's, such as DuPLUSPlans. Plans "
+        "of that name that were not made for this base are never overwritten",
+    )
     plan.add_argument("-np", metavar="N", default=None, help="number of preprocessing processes; default: nnU-Net's")
     list_parser = actions.add_parser("list", help="list the adapters in a folder", formatter_class=raw)
     list_parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: nnUNet_results")
@@ -71,7 +77,9 @@ def _plan(args: argparse.Namespace) -> int:
     """Run nnU-Net's command for planning and preprocessing."""
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints as host
 
+    _keep_plans(args)
     words = ["-d", args.dataset, "-pl", args.pl, "-c", *args.c, "--from-model", args.from_model]
+    words += ["-overwrite_plans_name", args.plans_name] if args.plans_name else []
     before = sys.argv
     sys.argv = ["duplus adapt plan", *words, *(["-np", args.np] if args.np else [])]
     try:
@@ -79,6 +87,23 @@ def _plan(args: argparse.Namespace) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def _keep_plans(args: argparse.Namespace) -> None:
+    """Refuse to overwrite other plans before anything is planned; an unknown dataset is reported by the planning."""
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    from duplus_nnunet import planners
+    from duplus_nnunet.adaptation.base import keep_plans, read_base
+
+    name = args.plans_name or getattr(getattr(planners, args.pl, None), "plans_name", None)
+    base = read_base(args.from_model)
+    try:
+        dataset = maybe_convert_to_dataset_name(int(args.dataset))
+    except (RuntimeError, ValueError):
+        return
+    if name is not None:
+        keep_plans(dataset, name, base)
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -14,9 +14,9 @@ example:
 All options of nnUNetv2_predict are taken (with -m, those of nnUNetv2_predict_from_modelfolder):
 `duplus predict --help-all` shows them.
 
-A model that is not a DuPLUS model is refused, unless --allow-stock is given. nnU-Net loads the checkpoint of such a model
-without restrictions: the file can run any code with your rights. Give the option only if you trust where the model comes
-from.
+A model that is not a DuPLUS model is refused, unless --allow-stock is given. nnU-Net loads the checkpoint of such a
+model without restrictions: the file can run any code with your rights. Give the option only if you trust where the
+model comes from.
 """
 _ALLOW, _REFUSE = "--allow-stock", "--refuse-stock"
 

@@ -10,7 +10,8 @@ from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.model_form import compare_architecture, read_json
+from duplus_nnunet.inference.training_match import compare_training
+from duplus_nnunet.model_form import read_json
 from duplus_nnunet.plans_form import PlannedTarget
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
@@ -19,7 +20,7 @@ from duplus_nnunet.reporting.folds import list_trained_folds
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 # Keys of plans that name classes of this package.
-_SIGNS = ("label_manager", "experiment_planner_used", "plans_name")
+_SIGNS = ("label_manager", "experiment_planner_used")
 # As nnU-Net takes folds: one, several, or None for all that have the checkpoint.
 Folds = Sequence[int | str] | int | str | None
 
@@ -133,7 +134,7 @@ def check_checkpoints(
         if masks:
             refuse_masks(checkpoint, file)
         if plans is not None:
-            name = compare_architecture(plans, checkpoint, file)
+            name = compare_training(plans, checkpoint, file)
     return name
 
 

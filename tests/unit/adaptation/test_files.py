@@ -1,6 +1,7 @@
 """Adapters on disk: what is written is read back, and what is damaged or of another kind is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, read_base
+from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, keep_plans, read_base
 from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
@@ -19,6 +20,9 @@ from duplus_nnunet.trainers.schedule import GroupSchedule, always, from_epoch, s
 
 from ..partial_plans import make_plans
 
+HOST_PLANS = json.loads(
+    (Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation" / "plans.json").read_text()
+)
 SPEC = {"name": "new", "r": 2, "lora_alpha": 2, "lora_dropout": 0.0, "layers": ["a"], "film": True, "head": False}
 WEIGHT = {
     "encoder.a.lora_A.new.weight": torch.arange(6.0).reshape(2, 3),
@@ -32,7 +36,7 @@ def make_card(**changes: Any) -> Card:
         "name": "new", "base": "Dataset001/model", "checksum": "ab" * 32, "adapter": SPEC, "mirroring_axes": [0, 2],
         "targets": {"pet": ["tumour"]},
         "parameters": {"base": 100, "lora": 2, "generators": 3}, "scores": {"PET": {"tumour": 0.5, "cyst": None}},
-        "prompts": {}, "dataset": {"labels": {}},
+        "prompts": {}, "dataset": {"labels": {"background": 0, "tumour": 1}},
     }  # fmt: skip
     return Card(**{**values, **changes})
 
@@ -96,9 +100,12 @@ def test_an_adapter_belongs_to_one_fold(folder: Path) -> None:
 
 def write_model(folder: Path, section: Any) -> Path:
     folder.mkdir()
-    plans = {"experiment_planner_used": "ExperimentPlanner", **({} if section is None else {"duplus": section})}
+    plans = {**HOST_PLANS, "experiment_planner_used": "ExperimentPlanner", "duplus": section}
+    if section is None:
+        del plans["duplus"]
     (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {}}))
+    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(dataset))
     (folder / "fold_0").mkdir()
     torch.save(
         {"network_weights": {}, "inference_allowed_mirroring_axes": (0, 2)}, folder / "fold_0" / "checkpoint_final.pth"
@@ -239,3 +246,37 @@ def test_a_group_that_waits_does_not_move_at_all() -> None:
         optimizer.step()
         still = all(torch.equal(old, new) for old, new in zip(before, layers[1].parameters(), strict=True))
         assert still == (epoch == 0)
+
+
+def test_an_adapter_is_readable_as_other_new_files_are(tmp_path: Path) -> None:
+    write_adapter(tmp_path, WEIGHT, make_card())
+    (tmp_path / "other").write_text("")
+    assert (tmp_path / WEIGHTS).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("r", 0), ("r", "4"), ("r", None), ("lora_alpha", math.nan), ("lora_dropout", 1), ("head", "yes"), ("layers", 5)],
+)
+def test_a_card_whose_adapter_cannot_be_is_named_with_its_key(folder: Path, key: str, value: Any) -> None:
+    card = json.loads((folder / CARD).read_text())
+    card["adapter"][key] = value
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(DataError, match=rf"adapter\.json.*{key}"):
+        read_card(folder)
+
+
+@pytest.mark.parametrize("model", [None, "other/model"])
+def test_plans_that_were_not_made_for_the_base_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str | None
+) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    file = tmp_path / "Dataset001_A" / "DuPLUSPlans.json"
+    file.parent.mkdir()
+    base = Base("our/model", {}, {})
+    keep_plans("Dataset001_A", "DuPLUSPlans", base)
+    file.write_text(json.dumps({"duplus": {} if model is None else {"base": {"model": model}}}))
+    with pytest.raises(PlansError, match=r"DuPLUSPlans\.json.*--plans-name"):
+        keep_plans("Dataset001_A", "DuPLUSPlans", base)
+    file.write_text(json.dumps({"duplus": {"base": {"model": "our/model"}}}))
+    keep_plans("Dataset001_A", "DuPLUSPlans", base)

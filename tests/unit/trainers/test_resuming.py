@@ -1,0 +1,37 @@
+"""A training that continues says what has changed in its plans; the log gets a summary of plans."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.errors import ModelError
+from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit
+
+PLANS: dict[str, Any] = {
+    "plans_name": "P",
+    "configurations": {"3d": {"patch_size": [8, 8, 8], "batch_size": 2}, "low": {"patch_size": [4, 4, 4]}},
+    "duplus": {"settings": {"epochs": 10}},
+}
+
+
+def test_changed_patch_and_epochs_are_listed_with_both_values() -> None:
+    now = deepcopy(PLANS)
+    now["configurations"]["3d"]["patch_size"] = [8, 8, 16]
+    now["duplus"]["settings"]["epochs"] = 20
+    changes = list_changes(PLANS, now, "3d")
+    assert changes == ["patch_size [8, 8, 8] -> [8, 8, 16]", "duplus.settings.epochs 10 -> 20"]
+    assert all(change in describe_changes(changes) for change in changes)
+
+
+def test_other_configurations_and_nnunets_own_notes_are_not_compared() -> None:
+    now = {**deepcopy(PLANS), "continue_training": True}
+    now["configurations"]["low"]["patch_size"] = [2, 2, 2]
+    now["configurations"]["3d"]["patch_size"] = (8, 8, 8)
+    assert list_changes(PLANS, now, "3d") == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Error(s):\n size mismatch"), KeyError("size mismatch")])
+def test_a_checkpoint_that_does_not_fit_is_named(error: Exception) -> None:
+    with pytest.raises(ModelError, match=r"c\.pth.*size mismatch"), refuse_misfit("c.pth"):
+        raise error
