@@ -12,11 +12,13 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.data.case_table import read_case_table
+from duplus_nnunet.data.label_maps import check_labels
 from duplus_nnunet.data.plausibility import find_implausible
 from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.orientation import find_axis
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
 
 
 def knows_sides(properties: Mapping[str, Any], axis: int | None, order: Sequence[int]) -> bool:
@@ -111,6 +113,8 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     ) -> Any:
         """Differs from nnU-Net: uses the context's spacing and normalisation; the properties name the context."""
         plans = self._parse(plans_manager.plans)
+        if seg is not None:  # nnU-Net cuts what lies behind the point off, so that 0.99999 would become 0
+            seg = check_labels(seg, self._case or "The label map", list_declared_values(dataset_json["labels"])).labels
         context = self._current or self.context or self._find("", plans)
         warnings = _warn_of_implausible(data, plans.contexts, context, self._case) if seg is None else []
         sides_known = knows_sides(properties, plans.left_right_axis, plans_manager.transpose_forward)

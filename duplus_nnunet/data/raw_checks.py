@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.data.image_headers import ImageHeader, inspect_image
-from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
+from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.data.raw_dataset_files import RawCase, RawFiles, choose_reader, list_some, list_training_files
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.dataset_labels import (
@@ -110,21 +110,21 @@ def check_label_maps(checked: RawCheck, dataset_json: Mapping[str, Any], reader:
     """
     known = list_declared_values(dataset_json["labels"])
 
-    def examine(item: tuple[str, RawCase]) -> tuple[frozenset[int], int, str]:
+    def examine(item: tuple[str, RawCase]) -> tuple[frozenset[int], str]:
         try:
             label_map, _ = read_label_map(item[1].label, reader, known)
         except DataError as error:
-            return frozenset(), 0, str(error)
-        return label_map.values, label_map.rounded, ""
+            return frozenset(), str(error)
+        return label_map.values, ""
 
     results = run_parallel(examine, checked.files.cases.items(), processes)
-    problems = [problem for _, _, problem in results if problem]
-    notes = [describe_rounding({name: row[1] for name, row in zip(checked.files.cases, results, strict=True)})]
-    occurring = frozenset(value for values, _, _ in results for value in values)
+    problems = [problem for _, problem in results if problem]
+    occurring = frozenset(value for values, _ in results for value in values)
+    notes: list[str] = []
     if not problems:
         problems += _require_foreground(dataset_json["labels"], occurring)
         notes += _describe_absent(dataset_json["labels"], occurring)
-    return RawCheck(checked.files, checked.reader, tuple(problems), tuple(note for note in notes if note))
+    return RawCheck(checked.files, checked.reader, tuple(problems), tuple(notes))
 
 
 def run_parallel(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> list[Result]:
