@@ -4,7 +4,6 @@
 been executed, before other code can import a name from it. Nothing of nnU-Net is imported at the top of this module.
 """
 
-import contextlib
 import functools
 import importlib
 import inspect
@@ -14,13 +13,13 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from duplus_nnunet.errors import DataError, DuplusError, HostError, ModelError, describe_unknown
+from duplus_nnunet.command_checks import check_training_first, refuse_misspelt, with_device
+from duplus_nnunet.errors import DuplusError, HostError, ModelError
 from duplus_nnunet.host.probe import list_differences, probe_module
 from duplus_nnunet.host.version import check_host, is_supported, is_tested, read_host_version
 from duplus_nnunet.plans_section import PLANS_KEY, refuse_unplanned
@@ -84,18 +83,13 @@ def wrap_lookup(original: Entry) -> Entry:
         home = ours.get(class_name)
         if home is None:
             found = original(folder, class_name, current_module, *args, **kwargs)
-            if found is None and ours and _looks_like_ours(class_name):
-                raise HostError(describe_unknown("class", class_name, ours))
+            if found is None:
+                refuse_misspelt(("", class_name), "", ours)
             return found
         check_host()
         return getattr(importlib.import_module(home), class_name)
 
     return find_class
-
-
-def _looks_like_ours(class_name: str) -> bool:
-    """Report whether a name may be a misspelt one of ours; classes of others' folders are not known here."""
-    return class_name.casefold().startswith("duplus") and not os.environ.get("nnUNet_extTrainer")  # noqa: SIM112
 
 
 def wrap_pretrained(original: Entry) -> Entry:
@@ -168,22 +162,10 @@ def wrap_preprocess(original: Entry) -> Entry:
             refuse_unplanned(configurations, f"the plans {plans_name!r}")
         result = original(*args, **kwargs)
         if ours:
-            _round_references(call.arguments["dataset_id"], plans_name)
+            importlib.import_module(f"{PLANNERS}.references").round_references(call.arguments["dataset_id"], plans_name)
         return result
 
     return preprocess_dataset
-
-
-def _round_references(dataset_id: int, plans_name: str) -> None:
-    """Round the label maps that nnU-Net copied for its validation, as those that it trains on were."""
-    from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
-
-    raw = open_raw_dataset(str(dataset_id))
-    folder = Path(os.environ["nnUNet_preprocessed"], raw.name)  # noqa: SIM112
-    references = importlib.import_module(f"{PLANNERS}.references")
-    rewritten = references.round_references(folder, plans_name, raw.dataset_json["file_ending"])
-    if rewritten:
-        sys.stderr.write(f"note: {len(rewritten)} reference label map(s) in {folder} were rounded too.\n")
 
 
 def has_our_plans(dataset_id: int, plans_name: str) -> bool:
@@ -229,9 +211,9 @@ def wrap_plan_entry(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def plan_entry() -> Any:
-        words = set(sys.argv)
-        ours = bool(words & set(CLASSES["nnunetv2.experiment_planning"]))
-        _refuse_misspelt_planner(sys.argv)
+        words, planners = set(sys.argv), CLASSES["nnunetv2.experiment_planning"]
+        ours = bool(words & set(planners))
+        refuse_misspelt(sys.argv, "-pl", planners)
         if not ours and not words & {BASE_OPTION, "-h", "--help"}:
             return original()
         check_host()
@@ -240,74 +222,16 @@ def wrap_plan_entry(original: Entry) -> Entry:
     return wrap_entry(plan_entry)
 
 
-def _refuse_misspelt_planner(words: Sequence[str]) -> None:
-    """Refuse a planner that looks like one of ours and does not exist, which nnU-Net notices after the fingerprint."""
-    module = "nnunetv2.experiment_planning"
-    name = next((value for option, value in zip(words, words[1:], strict=False) if option == "-pl"), "")
-    if _looks_like_ours(name) and name not in CLASSES[module]:
-        folder = importlib.import_module(module).__path__[0]
-        importlib.import_module(LOOKUP.module).recursive_find_python_class(folder, name, module)
-
-
 def wrap_predict_entry(original: Entry) -> Entry:
     """Give one of the two prediction commands the selection of targets and context, and a device that is available."""
     from duplus_nnunet.inference.entry import wrap_entry_point
 
-    run = wrap_entry_point(original)
-
-    @functools.wraps(original)
-    def predict() -> Any:
-        if "-d" in sys.argv and not os.environ.get("nnUNet_results"):  # noqa: SIM112
-            raise DataError("nnUNet_results is not set. Write `export nnUNet_results=FOLDER`, as for nnU-Net.")
-        with _available_device("--list-targets", "--list_targets"):
-            return run()
-
-    return wrap_entry(predict)
+    return wrap_entry(with_device(wrap_entry_point(original), "--list-targets", "--list_targets"))
 
 
 def wrap_train_entry(original: Entry) -> Entry:
     """Let the training command use the CPU if there is no GPU, and end with the message of our error."""
-
-    @functools.wraps(original)
-    def train() -> Any:
-        with _available_device():
-            return original()
-
-    return wrap_entry(train)
-
-
-@contextlib.contextmanager
-def _available_device(*without: str) -> Iterator[None]:
-    """Give nnU-Net's command line a device that is available, unless one of some options needs none."""
-    from duplus_nnunet.inference.devices import add_device
-
-    before = sys.argv
-    if not set(without) & set(before):
-        sys.argv = [before[0], *add_device(before[1:])]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-def wrap_training(original: Entry) -> Entry:
-    """Refuse trainers and plans that do not belong together, and name the plans that exist."""
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def run_training(*args: Any, **kwargs: Any) -> Any:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-        from duplus_nnunet.training_checks import TrainingCall, check_training
-
-        call = signature.bind(*args, **kwargs)
-        call.apply_defaults()
-        names = ("dataset_name_or_id", "configuration", "fold", "trainer_class_name", "plans_identifier")
-        asked = TrainingCall(*(str(call.arguments[name]) for name in names))
-        check_training(asked, recursive_find_trainer_class_by_name)
-        return original(*args, **kwargs)
-
-    return run_training
+    return wrap_entry(with_device(original))
 
 
 def wrap_predictor(predictor: type) -> type:
@@ -390,7 +314,7 @@ CHANGES = (
         "run_training",
         "DuPLUS plans are refused for other trainers, and plans that do not exist if there are DuPLUS plans",
         "nnU-Net trains on any plans, and what is not annotated would be learnt as background",
-        wrap_training,
+        check_training_first,
     ),
 )
 

@@ -1,16 +1,19 @@
-"""Checks what nnU-Net's training is asked for before it begins: dataset, plans, and a trainer that fits the plans.
+"""Checks what nnU-Net's commands are asked for before they begin: names of classes, the device, and trainings' plans.
 
 Trainings that have nothing to do with this package are left to nnU-Net, whatever may be wrong with them.
 """
 
+import functools
+import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, PlansError, describe_unknown
+from duplus_nnunet.errors import DataError, HostError, PlansError, describe_unknown
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
 
 _PREPROCESSED, _RESULTS = "nnUNet_preprocessed", "nnUNet_results"
@@ -32,6 +35,68 @@ class TrainingCall:
     def suggest(self, trainer: str, plans: str) -> str:
         """Return the command line of the same training with another trainer and other plans."""
         return f"nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr {trainer} -p {plans}"
+
+
+def refuse_misspelt(words: Sequence[str], option: str, known: Iterable[str]) -> None:
+    """Refuse the name of a class that differs from one of this package in upper and lower case only.
+
+    Args:
+        words: A command line.
+        option: The option that the name follows.
+        known: Names of this package's classes.
+
+    Raises:
+        HostError: There is such a name; the right one is shown.
+    """
+    by_small = {name.casefold(): name for name in known}
+    for before, name in zip(words, words[1:], strict=False):  # noqa: RUF007
+        right = by_small.get(name.casefold(), name)
+        if before == option and right != name:
+            raise HostError(describe_unknown("class", name, by_small.values()))
+
+
+def with_device(original: Callable[[], Any], *without: str) -> Callable[[], Any]:
+    """Give a command of nnU-Net, whose default is `-device cuda`, a device that is available.
+
+    Args:
+        original: The command, which reads its arguments from sys.argv.
+        without: Options with which it needs no device.
+    """
+
+    @functools.wraps(original)
+    def run() -> Any:
+        from duplus_nnunet.inference.devices import add_device
+
+        before = sys.argv
+        if "-d" in before and not os.environ.get(_RESULTS):
+            raise DataError(f"{_RESULTS} is not set. Write `export {_RESULTS}=FOLDER`, as for nnU-Net.")
+        if not set(without) & set(before):
+            sys.argv = [before[0], *add_device(before[1:])]
+        try:
+            return original()
+        finally:
+            sys.argv = before
+
+    return run
+
+
+def check_training_first(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let nnU-Net's `run_training` check first what it is asked for; see `check_training`."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def run_training(*args: Any, **kwargs: Any) -> Any:
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        names = ("dataset_name_or_id", "configuration", "fold", "trainer_class_name", "plans_identifier")
+        check_training(
+            TrainingCall(*(str(call.arguments[name]) for name in names)), recursive_find_trainer_class_by_name
+        )
+        return original(*args, **kwargs)
+
+    return run_training
 
 
 def check_training(call: TrainingCall, find_trainer: Callable[[str], type]) -> None:
@@ -102,7 +167,7 @@ def _describe_unplanned(dataset: str) -> str:
 
 def _read_all(folder: Path) -> dict[str, Plans]:
     """Read all plans of a dataset, by name; files that cannot be read are left out."""
-    found = {}
+    found: dict[str, Plans] = {}
     for file in sorted(folder.glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
