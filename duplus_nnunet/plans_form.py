@@ -84,6 +84,7 @@ class PlannedSource(_PlannedForm):
         context: Key of the context of its cases.
         weight: How often its cases are drawn in training, relative to other sources.
         targets: Number of annotated cases of each target.
+        present: Number of cases whose label map holds each target; empty in older plans.
         cases: Number of cases.
         median_shape: Voxels after resampling, in array order after nnU-Net's transposition.
     """
@@ -91,6 +92,7 @@ class PlannedSource(_PlannedForm):
     context: Text
     weight: Weight
     targets: dict[str, Annotated[int, Field(strict=False)]] = {}
+    present: dict[str, Annotated[int, Field(strict=False)]] = {}
     cases: Annotated[int, Field(strict=False)] = 0
     median_shape: Numbers = []
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from duplus_nnunet.command_checks import check_training_first, refuse_misspelt, with_device
 from duplus_nnunet.errors import DuplusError, HostError, ModelError
 from duplus_nnunet.host.probe import list_differences, probe_module
 from duplus_nnunet.host.version import check_host, is_supported, is_tested, read_host_version
@@ -77,9 +78,13 @@ def wrap_lookup(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def find_class(folder: str, class_name: str, current_module: str | None, *args: Any, **kwargs: Any) -> Any:
-        home = CLASSES.get(current_module or "", {}).get(class_name)
+        ours = CLASSES.get(current_module or "", {})
+        home = ours.get(class_name)
         if home is None:
-            return original(folder, class_name, current_module, *args, **kwargs)
+            found = original(folder, class_name, current_module, *args, **kwargs)
+            if found is None:
+                refuse_misspelt(("", class_name), "", ours)
+            return found
         check_host()
         return getattr(importlib.import_module(home), class_name)
 
@@ -137,9 +142,13 @@ def wrap_preprocess(original: Entry) -> Entry:
         call.apply_defaults()
         configurations = call.arguments["configurations"]
         plans_name = call.arguments["plans_identifier"]
-        if tuple(configurations) != tuple(default) and has_our_plans(call.arguments["dataset_id"], plans_name):
+        ours = has_our_plans(call.arguments["dataset_id"], plans_name)
+        if ours and tuple(configurations) != tuple(default):
             refuse_unplanned(configurations, f"the plans {plans_name!r}")
-        return original(*args, **kwargs)
+        result = original(*args, **kwargs)
+        if ours:
+            importlib.import_module(f"{PLANNERS}.references").round_references(call.arguments["dataset_id"], plans_name)
+        return result
 
     return preprocess_dataset
 
@@ -187,8 +196,9 @@ def wrap_plan_entry(original: Entry) -> Entry:
 
     @functools.wraps(original)
     def plan_entry() -> Any:
-        words = set(sys.argv)
-        ours = bool(words & set(CLASSES["nnunetv2.experiment_planning"]))
+        words, planners = set(sys.argv), CLASSES["nnunetv2.experiment_planning"]
+        ours = bool(words & set(planners))
+        refuse_misspelt(sys.argv, "-pl", planners)
         if not ours and not words & {BASE_OPTION, "-h", "--help"}:
             return original()
         check_host()
@@ -198,10 +208,15 @@ def wrap_plan_entry(original: Entry) -> Entry:
 
 
 def wrap_predict_entry(original: Entry) -> Entry:
-    """Give one of the two prediction commands the selection of targets and context."""
+    """Give one of the two prediction commands the selection of targets and context, and a device that is available."""
     from duplus_nnunet.inference.entry import wrap_entry_point
 
-    return wrap_entry(wrap_entry_point(original))
+    return wrap_entry(with_device(wrap_entry_point(original), "--list-targets", "--list_targets"))
+
+
+def wrap_train_entry(original: Entry) -> Entry:
+    """Let the training command use the CPU if there is no GPU, and end with the message of our error."""
+    return wrap_entry(with_device(original))
 
 
 def wrap_predictor(predictor: type) -> type:
@@ -308,7 +323,20 @@ CHANGES = (
         wrap_plan_entry,
     ),
     Change(_ENTRYPOINTS, "preprocess_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
-    Change("nnunetv2.run.run_training", "run_training_entry", _NO_TRACE, _NO_TRACE_REASON, wrap_entry),
+    Change(
+        "nnunetv2.run.run_training",
+        "run_training_entry",
+        f"uses the CPU, with a note, if no -device is given and there is no GPU; {_NO_TRACE}",
+        _NO_TRACE_REASON,
+        wrap_train_entry,
+    ),
+    Change(
+        "nnunetv2.run.run_training",
+        "run_training",
+        "DuPLUS plans are refused for other trainers, and plans that do not exist if there are DuPLUS plans",
+        "nnU-Net trains on any plans, and what is not annotated would be learnt as background",
+        check_training_first,
+    ),
 )
 
 # Dotted name of each change tried so far -> why it failed, "" if it was made. Read by `duplus doctor`.

@@ -141,6 +141,9 @@ class ContextPlanner:
                 "targets": {
                     target: sum(target in case.annotated for case in cases.values()) for target in source.targets
                 },
+                "present": {
+                    target: sum(target in case.present for case in cases.values()) for target in source.targets
+                },
                 "cases": len(cases),
                 "weight": round(default_weight(len(cases)), 3),
                 "median_shape": [float(length) for length in np.median(shapes, 0)],

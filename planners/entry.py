@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from duplus_nnunet.adaptation.base import read_base, use_base
-from duplus_nnunet.errors import PlansError
-from duplus_nnunet.planners.planner import check_dataset
+from duplus_nnunet.errors import DataError, DuplusError, HostError, PlansError
+from duplus_nnunet.planners.planner import check_dataset, require_folders
+from duplus_nnunet.planners.survey import limit_processes
 from duplus_nnunet.plans_section import refuse_unplanned
 
 BASE_OPTION = "--from-model"
@@ -15,6 +16,8 @@ _HELP = f"""
 DuPLUS option (for the DuPLUS planners):
   {BASE_OPTION} FOLDER   Plan for an adapter of this trained model: with its spacing, patch, network and normalisation.
                         Then train with -tr DuPLUSLoRATrainer -pretrained_weights FOLDER/fold_0/checkpoint_final.pth
+With a DuPLUS planner, dataset.json, the list of files, the headers and all label values are checked first, and all
+problems are listed. The DuPLUS survey of cases uses the processes of -npfp, else the fewest of -np.
 """
 
 
@@ -29,7 +32,7 @@ def plan(original: Callable[[], Any], ours: bool) -> Any:
         ours: Whether the command is to run a DuPLUS planner.
 
     Raises:
-        DuplusError: Labels, prompts, embeddings or the base are invalid.
+        DuplusError: The dataset, its labels, prompts or embeddings, or the base are invalid, or nnU-Net itself stopped.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(BASE_OPTION, dest="base")
@@ -42,22 +45,59 @@ def plan(original: Callable[[], Any], ours: bool) -> Any:
     if not ours:
         raise PlansError(f"{BASE_OPTION} is an option of the DuPLUS planners: add -pl DuPLUSPlanner.")
     before = sys.argv
-    with use_base(None if typed.base is None else read_base(typed.base)):
-        _check(rest)
+    options = _read_options(rest)
+    with use_base(None if typed.base is None else read_base(typed.base)), limit_processes(_count_processes(options)):
+        _check(options)
         sys.argv = [before[0], *rest]
         try:
-            return original()
+            return run_host(original)
         finally:
             sys.argv = before
 
 
-def _check(arguments: list[str]) -> None:
-    """Check the arguments that nnU-Net's parser will read, and the datasets that they name."""
+def run_host(original: Callable[[], Any]) -> Any:
+    """Run a planning command of nnU-Net, and turn what it raises into an error with a message.
+
+    Raises:
+        HostError: It stopped; with `--verbose`, the original error is raised instead.
+    """
+    try:
+        return original()
+    except DuplusError:
+        raise
+    except (AssertionError, RuntimeError, OSError, ValueError, LookupError) as error:
+        if "--verbose" in sys.argv:
+            raise
+        reason = " ".join(str(error).split()) or "no details"
+        raise HostError(
+            f"nnU-Net stopped with {type(error).__name__}: {reason} Its output above may say more; --verbose shows "
+            "where it stopped."
+        ) from error
+
+
+def _read_options(arguments: list[str]) -> argparse.Namespace:
+    """Read the options of nnU-Net's parser that matter here, without refusing what it would refuse."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-pl")
     parser.add_argument("-c", nargs="+", default=[])
     parser.add_argument("-d", nargs="+", default=[])
-    typed, _ = parser.parse_known_args(arguments)
-    refuse_unplanned(typed.c, f"the plans of {typed.pl}")
-    for number in filter(str.isdigit, typed.d):
-        check_dataset(int(number))
+    parser.add_argument("-np", nargs="+", default=[])
+    parser.add_argument("-npfp", default="")
+    parser.add_argument("--verify_dataset_integrity", action="store_true", dest="strict")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _count_processes(options: argparse.Namespace) -> int | None:
+    """Return how many processes the survey may use; None: no option says so."""
+    counts = [int(text) for text in options.np if text.isdigit()]
+    return int(options.npfp) if options.npfp.isdigit() else min(counts, default=None)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check the datasets that the options name."""
+    refuse_unplanned(options.c, f"the plans of {options.pl}")
+    require_folders()
+    if not options.d:
+        raise DataError("No dataset is named. Give its number with -d, such as -d 501.")
+    for number in filter(str.isdigit, options.d):
+        check_dataset(int(number), options.strict)

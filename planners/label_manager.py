@@ -9,6 +9,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from duplus_nnunet.errors import DataError, PlansError
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values
 
 Maps = np.ndarray[Any, Any] | torch.Tensor
 
@@ -63,7 +64,8 @@ class DuPLUSLabelManager(LabelManager):
     exclude one another, and a voxel belongs to the most probable one if its probability is above 0.5.
 
     Raises:
-        DataError: A label has several values but regions_class_order is missing.
+        DataError: A label value cannot be used, two labels have the same values, or regions_class_order is missing or
+            wrong; see `check_label_values`.
     """
 
     def __init__(
@@ -73,16 +75,10 @@ class DuPLUSLabelManager(LabelManager):
         force_use_labels: bool = False,
         inference_nonlin: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        targets = list_targets(label_dict)
+        check_label_values(label_dict, regions_class_order, "dataset.json")
         self.exclusive = regions_class_order is None
         if regions_class_order is None:
-            several = [name for name, value in targets.items() if isinstance(value, (list, tuple)) and len(value) > 1]
-            if several:
-                raise DataError(
-                    f"dataset.json gives {several[0]!r} several label values but has no 'regions_class_order'. Add it: "
-                    "one label value for each target, in the order in which targets are written over one another."
-                )
-            regions_class_order = [int(np.ravel(value)[0]) for value in targets.values()]
+            regions_class_order = [int(np.ravel(value)[0]) for value in list_targets(label_dict).values()]
         super().__init__(label_dict, regions_class_order, force_use_labels, inference_nonlin)
 
     def _get_regions(self) -> list[int | tuple[int, ...]] | None:

@@ -16,6 +16,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
     nnUNetPlannerResEncXL,
 )
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
@@ -30,20 +31,29 @@ from duplus_nnunet.adaptation.base import (
 )
 from duplus_nnunet.adaptation.joining import check_overlap
 from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
+from duplus_nnunet.data.raw_checks import check_label_maps, check_raw_files
 from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
+from duplus_nnunet.files import require_writable
 from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, list_values, make_table, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import read_training_orientation
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans
-from duplus_nnunet.planners.survey import CaseSurvey, survey_dataset, survey_labels
-from duplus_nnunet.plans_form import parse_section
+from duplus_nnunet.planners.survey import (
+    CaseSurvey,
+    count_survey_processes,
+    summarise_foreground,
+    survey_dataset,
+    survey_labels,
+)
+from duplus_nnunet.plans_form import PlansForm, parse_section
 from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
-from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, list_declared_values
+from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 from duplus_nnunet.settings import NetworkSettings
 from duplus_nnunet.text_files import load_json
 
@@ -55,10 +65,7 @@ def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str |
         DuplusError: Labels or prompts are invalid.
     """
     entry = find_entry(dataset_name, dataset_json, folder)
-    try:
-        DuPLUSLabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    except (AssertionError, RuntimeError) as error:  # nnU-Net's own checks
-        raise DataError(f"{Path(folder) / 'dataset.json'}: {error}") from error
+    check_label_values(dataset_json["labels"], dataset_json.get("regions_class_order"), Path(folder) / "dataset.json")
     return entry
 
 
@@ -83,30 +90,49 @@ def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | Non
     return section if base is None else fit_section(section, base)
 
 
-def check_dataset(dataset_name_or_id: str | int) -> None:
+def check_dataset(dataset_name_or_id: str | int, strict: bool = False) -> None:
     """Check what planning needs before the fingerprint is extracted, which can take an hour.
 
+    Nothing is written; doubts are written on stderr.
+
+    Args:
+        dataset_name_or_id: nnU-Net's name or number of the dataset.
+        strict: Whether to require also what only nnU-Net's `--verify_dataset_integrity` requires.
+
     Raises:
-        DuplusError: Labels, prompts or embeddings are invalid or missing, or plans cannot be written.
+        DuplusError: There is no such dataset; its files, grids, labels, label maps, prompts or embeddings are invalid
+            or missing; or plans cannot be written. All problems of the files are listed.
     """
-    name = maybe_convert_to_dataset_name(dataset_name_or_id)
-    folder = Path(nnUNet_raw, name)
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    require_folders()
+    raw = open_raw_dataset(str(dataset_name_or_id))
+    name, folder, dataset_json = raw.name, raw.folder, raw.dataset_json
+    processes = count_survey_processes()
+    checked = check_raw_files(folder, dataset_json, processes, strict)
+    checked.require(folder)
     read_section(read_entry(name, dataset_json, folder), dataset_json["labels"], read_case_table(folder))
     base = get_base()
     if base is not None:
         check_channels(base, dataset_json)
         check_overlap(base.dataset, dataset_json)
     _refuse_other_splits(name)
-    target = Path(nnUNet_preprocessed, name)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{target} cannot be created: {error}. Point nnUNet_preprocessed to a writable folder."
-        ) from error
-    if not os.access(target, os.W_OK):
-        raise DataError(f"{target} is not writable. Point nnUNet_preprocessed to a writable folder.")
+    require_writable(Path(nnUNet_preprocessed, name), "Point nnUNet_preprocessed to a writable folder.")
+    values = check_label_maps(checked, dataset_json, recursive_find_reader_writer_by_name(checked.reader), processes)
+    values.require(folder)
+    for note in (*checked.notes, *values.notes):
+        sys.stderr.write(f"note: {folder.name}: {note}\n")
+
+
+def require_folders() -> None:
+    """Check that the folders which planning reads and writes are set.
+
+    Raises:
+        DataError: One of nnU-Net's variables is not set, or nnUNet_raw is not a folder.
+    """
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        if not os.environ.get(name):
+            raise DataError(f"{name} is not set. Write `export {name}=FOLDER`, as for nnU-Net.")
+    if not Path(nnUNet_raw).is_dir():
+        raise DataError(f"nnUNet_raw is {str(nnUNet_raw)!r}, which is not a folder. Correct the variable.")
 
 
 def _refuse_other_plans(file: Path) -> None:
@@ -180,10 +206,7 @@ class _Prompted:
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
         reader = self.determine_reader_writer()
         base = get_base()
-        name = reader.__name__
-        self._orientation = read_training_orientation(self.dataset, name, None if base is None else base.form)
-        surveys = self._orientation.turn_surveys(survey_dataset(self.dataset, reader))
-        self.dataset_fingerprint = self._orientation.turn_fingerprint(self.dataset_fingerprint, list(self.dataset))
+        surveys = self._survey(reader, None if base is None else base.form)
         table = composed or self._make_table(entry, surveys, reader)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         form = parse_section(section, self.plans_identifier)
@@ -210,9 +233,25 @@ class _Prompted:
             sys.stdout.write("\n".join([f"planned for the base {base.name}, with its patch and network", *notes, ""]))
         return plans
 
+    def _survey(self: Any, reader: type, base: PlansForm | None) -> dict[str, CaseSurvey]:
+        """Survey all cases, and turn surveys and fingerprint to the orientation of the training."""
+        surveys = survey_dataset(self.dataset, reader, list_declared_values(self.dataset_json["labels"]))
+        self._replace_foreground(surveys)
+        self._orientation = read_training_orientation(self.dataset, reader.__name__, base)
+        self.dataset_fingerprint = self._orientation.turn_fingerprint(self.dataset_fingerprint, list(self.dataset))
+        turned: dict[str, CaseSurvey] = self._orientation.turn_surveys(surveys)
+        return turned
+
+    def _replace_foreground(self: Any, surveys: Mapping[str, CaseSurvey]) -> None:
+        """Replace nnU-Net's intensities where labels were rounded, since it takes 0.0001 for foreground."""
+        if any(survey.rounded for survey in surveys.values()):
+            key = "foreground_intensity_properties_per_channel"
+            self.dataset_fingerprint = {**self.dataset_fingerprint, key: summarise_foreground(list(surveys.values()))}
+
     def _make_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
         """Make the table of cases of a dataset that was not composed."""
-        tests = survey_labels(Path(self.raw_dataset_folder, "labelsTs"), self.dataset_json["file_ending"], reader)
+        known, ending = list_declared_values(self.dataset_json["labels"]), self.dataset_json["file_ending"]
+        tests = survey_labels(Path(self.raw_dataset_folder, "labelsTs"), ending, reader, known)
         return make_table(entry, self.dataset_json, {name: survey.labels for name, survey in surveys.items()}, tests)
 
     def generate_data_identifier(self: Any, configuration_name: str) -> str:

@@ -12,6 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.data.case_table import read_case_table
+from duplus_nnunet.data.label_maps import check_labels
 from duplus_nnunet.data.orientations import note_turn
 from duplus_nnunet.data.plausibility import find_implausible
 from duplus_nnunet.planners.context_plans import configure, with_context_intensities
@@ -19,6 +20,7 @@ from duplus_nnunet.planners.image_checks import PlannedGrid, find_doubts, read_h
 from duplus_nnunet.planners.orientation import find_image_turn, name_orientation
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
 
 
 def _find_implausible(data: Any, contexts: Mapping[str, PlannedContext], context: str) -> list[str]:
@@ -116,6 +118,8 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     ) -> Any:
         """Differs from nnU-Net: turns the image as in training; uses the context's spacing and normalisation."""
         plans = self._parse(plans_manager.plans)
+        if seg is not None:  # nnU-Net cuts what lies behind the point off, so that 0.99999 would become 0
+            seg = check_labels(seg, self._case or "The label map", list_declared_values(dataset_json["labels"])).labels
         context = self._current or self.context or self._find("", plans)
         reader = plans_manager.plans["image_reader_writer"]
         how = find_image_turn(properties, plans, plans_manager.transpose_forward, reader)

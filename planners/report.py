@@ -19,8 +19,8 @@ def report_plans(plans: Plans) -> dict[str, Any]:
     Returns:
         A dictionary by configuration: patch (voxels), batch size, the configuration's own spacing (mm), and for each
         source its context, number of cases, share of the drawn cases (0 to 1), target spacing (mm), median shape
-        (voxels), share of the median volume that a patch covers (0 to 1), normalisation, and number of annotated cases
-        of each target.
+        (voxels), share of the median volume that a patch covers (0 to 1), normalisation, and for each target the number
+        of annotated cases and of those whose label map holds it (absent in older plans).
 
     Raises:
         PlansError: They are not DuPLUS plans, or were edited so that they cannot be used.
@@ -48,6 +48,7 @@ def _report_configuration(form: PlansForm, configuration: Mapping[str, Any]) -> 
             "covered": round(covered, 3),
             "normalization": form.contexts[source.context].normalization_schemes or [],
             "targets": source.targets,
+            "present": source.present,
         }
     return {
         "patch": patch,
@@ -86,13 +87,18 @@ def _describe_axis(axis: int | None) -> str:
 
 
 def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:
-    targets = ", ".join(f"{target} ({count})" for target, count in row["targets"].items())
+    targets = ", ".join(_describe_target(target, count, row["present"]) for target, count in row["targets"].items())
     return [
         f"  {name}: {row['cases']} cases, {row['share']:.0%} of those drawn, context {row['context']}",
         f"    spacing {_join(row['spacing'])} mm, median shape {_join(row['median_shape'])} voxels, "
         f"{row['covered']:.0%} of it in a patch, {', '.join(row['normalization'])}",
         f"    annotated cases per target: {targets}",
     ]
+
+
+def _describe_target(target: str, annotated: int, present: Mapping[str, int]) -> str:
+    """Describe in how many cases a target is annotated; that no label map holds it is what matters then."""
+    return f"{target} ({annotated}; in no case)" if present.get(target) == 0 else f"{target} ({annotated})"
 
 
 def _join(numbers: list[Any]) -> str:

@@ -3,8 +3,11 @@
 nnU-Net's fingerprint pools the intensities of all cases; a context needs those of its own cases.
 """
 
+import contextlib
 import multiprocessing
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,15 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from tqdm import tqdm
 
+from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
 from duplus_nnunet.data.plausibility import describe_intensities
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import compress
 
 # Foreground voxels of all cases, per channel; nnU-Net samples ten times as many, which hardly changes percentiles.
 _FOREGROUND_VOXELS = 10_000_000
+# Number of worker processes that the command line asks for.
+_processes: ContextVar[int | None] = ContextVar("processes", default=None)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class CaseSurvey:
         labels: Label values in the label map.
         intensities: For each channel, statistics of the whole image from describe_intensities.
         volumes: Volume of each label value, in ml.
+        rounded: Number of voxels of the label map whose value was not whole.
     """
 
     spacing: tuple[float, ...]
@@ -44,26 +51,52 @@ class CaseSurvey:
     labels: tuple[int, ...]
     intensities: tuple[dict[str, float], ...]
     volumes: Mapping[int, float] = field(default_factory=dict)
+    rounded: int = 0
 
 
-def survey_case(images: list[str], label: str, reader: type, samples: int) -> CaseSurvey:
+@contextlib.contextmanager
+def limit_processes(count: int | None) -> Iterator[None]:
+    """Let surveys inside the block use that many worker processes; None: nnU-Net's default."""
+    token = _processes.set(count)
+    try:
+        yield
+    finally:
+        _processes.reset(token)
+
+
+def count_survey_processes() -> int:
+    """Return the number of worker processes of a survey."""
+    return max(1, _processes.get() or default_num_processes)
+
+
+def survey_case(
+    images: list[str], label: str, reader: type, samples: int, known: Collection[int] | None = None
+) -> CaseSurvey:
     """Read a case and measure it.
 
+    Args:
+        images: One file per channel.
+        label: The label map.
+        reader: nnU-Net's reader class.
+        samples: Number of foreground voxels to sample.
+        known: The declared label values; None: any whole value is accepted.
+
     Raises:
-        DataError: Image and label map have different sizes, or a file cannot be read.
+        DataError: Image and label map have different sizes, a file cannot be read, or the label map holds a value that
+            is not whole or not declared.
     """
     try:
         data, properties = reader().read_images(images)
-        segmentation, _ = reader().read_seg(label)
     except Exception as error:  # what a reader raises on a damaged file depends on the reader
-        raise DataError(f"{images[0]} or {label} cannot be read: {error}. Export the case again.") from error
+        raise DataError(f"{images[0]} cannot be read: {error}. Export the case again.") from error
+    label_map, _ = read_label_map(label, reader, known)
+    segmentation = label_map.labels
     if data.shape[1:] != segmentation.shape[1:]:
         raise DataError(
             f"{label} has {segmentation.shape[1:]} voxels, its image {images[0]} has {data.shape[1:]}. Resample the "
             "label map to the image's grid."
         )
     intensities = tuple(describe_intensities(channel) for channel in data)
-    values, counts = np.unique(segmentation, return_counts=True)
     voxel = float(np.prod(properties["spacing"])) / 1000
     cropped, cropped_labels, _ = crop_to_nonzero(data, segmentation)
     foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
@@ -74,45 +107,52 @@ def survey_case(images: list[str], label: str, reader: type, samples: int) -> Ca
         shape=tuple(cropped.shape[1:]),
         relative_size=float(np.prod(cropped.shape[1:]) / np.prod(data.shape[1:])),
         foreground=tuple(np.asarray(values, dtype=np.float32) for values in foreground),
-        labels=tuple(int(value) for value in values),
+        labels=tuple(label_map.counts),
         intensities=intensities,
-        volumes={int(value): int(count) * voxel for value, count in zip(values, counts, strict=True)},
+        volumes={value: count * voxel for value, count in label_map.counts.items()},
+        rounded=label_map.rounded,
     )
 
 
-def survey_dataset(dataset: Mapping[str, Mapping[str, Any]], reader: type) -> dict[str, CaseSurvey]:
+def survey_dataset(
+    dataset: Mapping[str, Mapping[str, Any]], reader: type, known: Collection[int] | None = None
+) -> dict[str, CaseSurvey]:
     """Survey all training cases in parallel, as nnU-Net extracts its fingerprint.
 
     Args:
         dataset: nnU-Net's mapping of case identifiers to {"images": [files], "label": file}.
         reader: nnU-Net's reader class.
+        known: The declared label values; None: any whole value is accepted.
 
     Raises:
         DataError: A case cannot be used; the message names it.
     """
     samples = max(1, _FOREGROUND_VOXELS // max(1, len(dataset)))
-    with multiprocessing.get_context("spawn").Pool(min(default_num_processes, max(1, len(dataset)))) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(count_survey_processes(), max(1, len(dataset)))) as pool:
         results = {
-            name: pool.apply_async(survey_case, (case["images"], case["label"], reader, samples))
+            name: pool.apply_async(survey_case, (case["images"], case["label"], reader, samples, known))
             for name, case in dataset.items()
         }
-        return {name: results[name].get() for name in tqdm(results, desc="Surveying cases by context")}
+        surveys = {name: results[name].get() for name in tqdm(results, desc="Surveying cases by context")}
+    note = describe_rounding({name: survey.rounded for name, survey in surveys.items()})
+    if note:
+        sys.stderr.write(f"note: {note}\n")
+    return surveys
 
 
-def survey_labels(folder: Path, ending: str, reader: type) -> dict[str, tuple[int, ...]]:
+def survey_labels(
+    folder: Path, ending: str, reader: type, known: Collection[int] | None = None
+) -> dict[str, tuple[int, ...]]:
     """Return the label values of each label map in a folder, by case; empty if there is no such folder.
 
     Raises:
-        DataError: A label map cannot be read.
+        DataError: A label map cannot be read, or holds a value that is not whole or not declared.
     """
     files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
     labels = {}
     for file in tqdm(files, desc="Reading labels of test cases", disable=not files):
-        try:
-            segmentation, _ = reader().read_seg(str(file))
-        except Exception as error:  # what a reader raises on a damaged file depends on the reader
-            raise DataError(f"{file} cannot be read: {error}. Export the label map again, or remove it.") from error
-        labels[file.name.removesuffix(ending)] = tuple(int(value) for value in np.unique(segmentation))
+        label_map, _ = read_label_map(file, reader, known)
+        labels[file.name.removesuffix(ending)] = tuple(label_map.counts)
     return labels
 
 

@@ -161,7 +161,14 @@ NEEDS = (
     *_list_needs(
         Use.REPLACED, "nnunetv2.run.load_pretrained_weights", {"load_pretrained_weights": "network fname verbose"}
     ),
-    *_list_needs(Use.REPLACED, "nnunetv2.run.run_training", {"run_training_entry": ""}),
+    *_list_needs(
+        Use.REPLACED,
+        "nnunetv2.run.run_training",
+        {
+            "run_training_entry": "",
+            "run_training": "dataset_name_or_id configuration fold trainer_class_name plans_identifier ...",
+        },
+    ),
     *_list_needs(
         Use.REPLACED,
         _ENTRYPOINTS,
