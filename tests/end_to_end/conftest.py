@@ -22,7 +22,9 @@ DATASET = "Dataset998_Phantom"
 MODEL = ("-d", "998", "-c", "3d_fullres", "-f", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 FAST = ("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "-step_size", "1")
 # OpenMP reads its own when it is loaded.
-OURS = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"}
+OURS = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}
+# Most trainings make their batches themselves, since workers prepare more than a short one uses; WORKER gives them some.
+ALONE, WORKER = {"nnUNet_n_proc_DA": "0"}, {"nnUNet_n_proc_DA": "1"}
 TIMEOUT = 900.0
 
 
@@ -55,7 +57,8 @@ class Project:
         nothing, it is one that has torch imported already.
         """
         folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
-        environment = {**read_environment(), **folders, **variables}
+        alone = ALONE if command == "nnUNetv2_train" else {}
+        environment = {**read_environment(), **folders, **alone, **variables}
         script = shutil.which(command, path=str(Path(sys.executable).parent))
         assert script is not None, f"{command} is not installed beside {sys.executable}"
         words = [script, *map(str, arguments)]
@@ -85,7 +88,10 @@ class Project:
         configuration = plans["configurations"]["3d_fullres"]
         configuration["patch_size"], configuration["batch_size"] = [32, 32, 32], 2
         network = configuration["architecture"]["arch_kwargs"]
-        network["features_per_stage"] = [8 * 2 ** min(stage, 2) for stage in range(network["n_stages"])]
+        stages = network["n_stages"]
+        network["features_per_stage"] = [4 * 2 ** min(stage, 2) for stage in range(stages)]
+        if "n_conv_per_stage" in network:
+            network["n_conv_per_stage"], network["n_conv_per_stage_decoder"] = [1] * stages, [1] * (stages - 1)
         file.write_text(json.dumps(plans))
 
 
@@ -142,4 +148,5 @@ def _train_briefly(folder: Path) -> None:
     write_phantom_dataset(made.raw, 5, 1, 0)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "998", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
     made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=1)
-    made.do("nnUNetv2_train", "998", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    words = ("998", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    made.do("nnUNetv2_train", *words, **WORKER)

@@ -2,11 +2,13 @@
 
 Six seconds of every command are the import of torch and the like, always the same. A server imports them once and forks
 a process for each command, which runs the console script, with the hook of this package live, as in any process of this
-environment.
+environment. The worker processes that a command spawns are forked too, from a copy of its process at its beginning, by
+multiprocessing's own fork server; like spawned ones they share nothing with the command, and import nnU-Net themselves.
 
 Client and server speak in lines of JSON: the call in, the exit code out.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import context, forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,8 @@ def serve() -> dict[str, Any] | None:
     """
     for name in MODULES:
         importlib.import_module(name)
+    sys.modules["matplotlib"].rcParams["savefig.dpi"] = 10  # nnU-Net draws a large figure after each epoch
+    resource_tracker.ensure_running()  # one for all commands
     gc.freeze()  # a collection in a forked process would copy all that it shares with the server
     for line in sys.stdin:
         call: dict[str, Any] = json.loads(line)
@@ -104,9 +109,35 @@ def become(call: dict[str, Any]) -> None:
     signal.setitimer(signal.ITIMER_REAL, call["timeout"])
     sys.argv = call["words"]
     sys.path[0] = str(Path(call["words"][0]).parent)
+    fork_workers()
     # Not as the main module: a spawned worker imports that again, for seconds, and needs nothing of it.
     script = Path(call["words"][0])
     exec(compile(script.read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+def fork_workers() -> None:
+    """Let workers that are spawned from now on begin as forks of this process as it is now."""
+    spawn = util.spawnv_passfds
+    util.spawnv_passfds = _fork_into
+    forkserver.set_forkserver_preload([])
+    forkserver.ensure_running()
+    util.spawnv_passfds = spawn
+    context._concrete_contexts["spawn"] = context._concrete_contexts["forkserver"]
+    util.Finalize(None, forkserver._forkserver._stop, exitpriority=-100)  # after the workers' own end
+
+
+def _fork_into(_: str, arguments: Sequence[str], inherited: Sequence[int]) -> int:
+    """Stand in for the start of a new interpreter: fork, keep what it would inherit, and run its code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            for number in set(map(int, os.listdir("/proc/self/fd"))) - {0, 1, 2, *inherited}:
+                with contextlib.suppress(OSError):  # the listing's own
+                    os.close(number)
+            exec(arguments[-1], {})  # noqa: S102
+        finally:
+            os._exit(0)
+    return child
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 
 from duplus_nnunet.data.phantom_sources import write_phantom_sources
 
-from .conftest import FAST, Project
+from .conftest import FAST, WORKER, Project
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ BASE, PET, MR = "Dataset901_PhantomCT", "Dataset903_PhantomPET", "Dataset902_Pha
 LORA = ("-tr", "DuPLUSLoRATrainer", "-p", "DuPLUSPlans")
 # The base's labels of targets, and what the adapter's own dataset calls them.
 ALIASES = {"Spleen": "lien", "Liver": "hepar"}
-SHORT: dict[str, Any] = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1}
+SHORT: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 4, "validation_iterations": 1}
 
 
 class Adapted(Project):
@@ -59,7 +59,7 @@ class Adapted(Project):
         plans["duplus"]["settings"] |= {**SHORT, "adaptation": {"r": 4, "lora_alpha": 8}, **settings}
         other.plans.write_text(json.dumps(plans))
         words = ("nnUNetv2_train", number, "3d_fullres", "0", *LORA, "-device", "cpu")
-        self.do(*words, "-pretrained_weights", self.weights)
+        self.do(*words, "-pretrained_weights", self.weights, **WORKER)
         return other
 
     def ask(self, model: Path, images: str, out: Path, *options: str | Path, mirrored: bool = False) -> Path:
@@ -200,11 +200,11 @@ def test_the_card_says_what_the_adapter_is(base: Adapted, pet: Adapted) -> None:
 
 def test_a_training_goes_on_without_naming_the_base_again(base: Adapted, pet: Adapted) -> None:
     plans = json.loads(pet.plans.read_text())
-    plans["duplus"]["settings"]["epochs"] = 3
+    plans["duplus"]["settings"]["epochs"] = 2
     pet.plans.write_text(json.dumps(plans))
     base.do("nnUNetv2_train", "903", "3d_fullres", "0", *LORA, "-device", "cpu", "--c")
     logs = "".join(file.read_text() for file in (pet.model / "fold_0").glob("training_log_*.txt"))
-    assert "Epoch 2" in logs
+    assert "Epoch 1" in logs
 
 
 def test_an_adapter_of_another_base_is_refused(base: Adapted, pet: Adapted, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, write_phantom_sources
 
-from .conftest import FAST, Project
+from .conftest import FAST, WORKER, Project
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +43,9 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Composed:
     write_phantom_sources(raw, 5, 1, 0)
     made.do("duplus", "compose", "-o", "997", "-n", "Three", *IDS)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "997", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
-    made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=2)
-    made.do("nnUNetv2_train", "997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    made.change_settings(epochs=1, iterations_per_epoch=4, validation_iterations=2)
+    words = ("997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
+    made.do("nnUNetv2_train", *words, **WORKER)
     return made
 
 

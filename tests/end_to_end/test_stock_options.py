@@ -34,7 +34,7 @@ def test_residual_encoder_plans_honour_overrides_and_train_and_predict(copied: A
     assert configuration["spacing"] == [8, 8, 8]
     assert configuration["data_identifier"] == "MyPlans_3d_fullres"
     assert configuration["architecture"]["network_class_name"].endswith("ResidualEncoderUNet")
-    copied.change_settings("MyPlans", epochs=2, iterations_per_epoch=1, validation_iterations=1)
+    copied.change_settings("MyPlans", epochs=1, iterations_per_epoch=2, validation_iterations=1)
     copied.do("nnUNetv2_preprocess", "-d", "998", "-plans_name", "MyPlans", "-c", "3d_fullres", "-np", "1")
     copied.do("nnUNetv2_train", *TRAIN, "-p", "MyPlans")
     options = [word.replace("DuPLUSPlans", "MyPlans") for word in copied.options]
