@@ -1,7 +1,7 @@
 """Compares the plans and labels in a model folder with those that its checkpoint was trained with.
 
-nnU-Net stores both in every checkpoint. A model whose plans.json or dataset.json was edited after training, or belongs to
-another training, loads as long as the shapes fit, but normalises, resamples or names its targets differently.
+nnU-Net stores both in every checkpoint. A model whose plans.json or dataset.json was edited after training, or comes
+from another training, loads as long as the shapes fit, but normalises, resamples or names its targets differently.
 """
 
 import json
