@@ -77,7 +77,7 @@ class Reader:
         try:
             data, properties = self._preprocess(source)
         except MemoryError as error:
-            why = f"There was not enough memory to read and resample the image ({error}). Check its voxel size, or crop it."
+            why = f"There was not enough memory to read and resample the image ({error}). Check its voxel size."
             return PreparedCase(source, error=why, seconds=time.perf_counter() - started)
         except Exception as error:  # readers have exceptions of their own, and no case may end the others
             return PreparedCase(source, error=report_failure(error), seconds=time.perf_counter() - started)
