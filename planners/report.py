@@ -80,7 +80,7 @@ def describe_plans(plans: Plans) -> str:
 def _describe_axis(axis: int | None) -> str:
     if axis is None:
         return (
-            "The images have no common axis from left to right: if there are left and right targets, images are not "
+            "The direction of some image is unknown or oblique: if there are left and right targets, images are not "
             'mirrored. Add "overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json to reorient them.'
         )
     return f"Array axis {axis} runs from left to right; when it is mirrored, left and right targets are exchanged."

@@ -203,7 +203,7 @@ NEEDS = (
         },
     ),
     *_list_needs(
-        Use.CALLED,
+        Use.REPLACED,
         "nnunetv2.inference.export_prediction",
         {
             "convert_predicted_logits_to_segmentation_with_correct_shape": (

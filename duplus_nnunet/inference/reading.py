@@ -77,6 +77,9 @@ class Reader:
         started = time.perf_counter()
         try:
             data, properties = self._preprocess(source)
+        except MemoryError as error:
+            why = f"There was not enough memory to read and resample the image ({error}). Check its voxel size."
+            return PreparedCase(source, error=why, seconds=time.perf_counter() - started)
         except Exception as error:  # readers have exceptions of their own, and no case may end the others
             return PreparedCase(source, error=report_failure(error), seconds=time.perf_counter() - started)
         return PreparedCase(source, data, properties, seconds=time.perf_counter() - started)
