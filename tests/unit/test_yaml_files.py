@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from duplus_nnunet import yaml_files
 from duplus_nnunet.yaml_files import read_marked_yaml
 
 LAUGH = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -35,6 +38,13 @@ BOMBS = {
 }
 
 
+PARTS = (
+    *"a \n[]{},?|>'\"#~=&*!", ": ", "- ", "*a", "&a ", "<<", "!!int ", "!!bool ", "!!float ", "!!timestamp ",
+    "!!binary ", "!!set ", "!!omap ", "!!map ", "2024-13-45", "0x1", "1:2", ".inf", "9" * 99, "\u2028", "\u202e", "\0",
+    "---\n", "...\n", "\\ud800", "%YAML 1\n",
+)  # fmt: skip
+
+
 def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "file.yaml"
     file.write_text(text, encoding="utf-8")
@@ -48,9 +58,24 @@ def test_what_cannot_be_read_is_a_problem_with_its_line(name: str, tmp_path: Pat
     assert marks.data is None
 
 
-@pytest.mark.parametrize("text", ["- x\n" * 16_000, "#" * (2 << 20)])
-def test_large_files_are_refused(text: str, tmp_path: Path) -> None:
-    assert read_marked_yaml(write(tmp_path, text)).problems
+def test_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_files, "_MOST_NODES", 50)
+    assert not read_marked_yaml(write(tmp_path, "- x\n" * 49)).problems
+    assert [problem.line for problem in read_marked_yaml(write(tmp_path, "- x\n" * 50)).problems] == [50]
+
+
+def test_large_files_are_refused(tmp_path: Path) -> None:
+    assert read_marked_yaml(write(tmp_path, "#" * (2 << 20))).problems
+
+
+@given(parts=st.lists(st.sampled_from(PARTS), max_size=30) | st.text().map(list))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_text_is_read_or_has_problems_with_their_lines(parts: list[str], tmp_path: Path) -> None:
+    text = "".join(parts)
+    file = tmp_path / "file.yaml"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    lines = len(text.splitlines()) + 1
+    assert all(1 <= problem.line <= lines for problem in read_marked_yaml(file).problems)
 
 
 def test_pipe_in_place_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "seeds": list(design.seeds),
         "scored": {"patients": study.patients, "events": study.events},
         "interval": {"level": 0.95, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
+        "censoring_weights": "1 / G(t-): just before the event; events come before censorings of the same time",
         "horizons_days": list(study.horizons),
         "higher_is_better": SCORES,
         "scores": _convert_scores(study.scores),
