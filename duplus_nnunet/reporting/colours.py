@@ -1,6 +1,7 @@
 """Assigns colours to label values, the same in pictures and legends, and line styles to values of one colour."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 # Source: Okabe and Ito, "Color universal design" (2008): distinguishable with each kind of colour vision deficiency.
 # Their black is left out, since pictures are dark.
@@ -52,6 +53,6 @@ def choose_dashes(values: Iterable[int]) -> dict[int, Dashes]:
     return chosen
 
 
-def to_line_style(dashes: Dashes) -> tuple[float, Dashes | None]:
+def to_line_style(dashes: Dashes) -> Literal["solid"] | tuple[float, Dashes]:
     """Return a line style in Matplotlib's form."""
-    return 0, dashes or None
+    return (0, dashes) if dashes else "solid"
