@@ -90,6 +90,7 @@ OVERRIDDEN_PREDICTOR_METHODS: Signatures = {
     "predict_logits_from_preprocessed_data": "data",
     "predict_sliding_window_return_logits": "input_image",
     "_internal_maybe_mirror_and_predict": "x",
+    "_internal_get_sliding_window_slicers": "image_size",
 }
 # The methods of nnUNetPredictor that this package calls and does not replace.
 CALLED_PREDICTOR_METHODS: Signatures = {
@@ -101,7 +102,6 @@ CALLED_PREDICTOR_METHODS: Signatures = {
         "list_of_lists_or_source_folder output_folder_or_list_of_truncated_output_files "
         "folder_with_segs_from_prev_stage overwrite part_id num_parts save_probabilities"
     ),
-    "_internal_get_sliding_window_slicers": "image_size",
 }
 # The attributes of an nnUNetPredictor that this package reads or sets.
 PREDICTOR_ATTRIBUTES = (

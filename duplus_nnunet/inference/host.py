@@ -1,6 +1,7 @@
 """nnU-Net's predictor for DuPLUS models: its methods, called by stock commands and scripts, run our prediction."""
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +16,13 @@ from duplus_nnunet.inference.case_list import PredictionCall
 from duplus_nnunet.inference.folder_prediction import predict_files, predict_items
 from duplus_nnunet.inference.free_text import describe_reading
 from duplus_nnunet.inference.images import check_finite
-from duplus_nnunet.inference.model import load_model
+from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, Folds, ModelFiles, is_ours
+from duplus_nnunet.inference.pace import Cost, Pace
 from duplus_nnunet.inference.reading import to_prepared_case
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.plans_section import PLANS_KEY
 
 # What nnU-Net's predictor takes for the images of cases, and for where predictions go.
@@ -42,6 +45,7 @@ class HostPredictor(WindowPredictor):
     takes_stock: ClassVar[bool] = True
     was_used: ClassVar[bool] = False
     _bound: BoundModel | None = None
+    _pace: Pace | None = None  # on a CPU alone
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,8 +87,29 @@ class HostPredictor(WindowPredictor):
                 selection.targets, model.bank.default_context, selection.prompts, selection.encoder, options
             )
         self._bound = bind(model, selection)
+        self._pace = Pace(self._find_cost(model)) if self.device.type == "cpu" else None
         self._show(self._bound)
         print_reading(self._bound)
+
+    def _find_cost(self, model: LoadedModel) -> Cost:
+        axes = self.allowed_mirroring_axes if self.use_mirroring else None
+        unused = has_bfloat16() and not model.network.cpu_bfloat16
+        return Cost(model.folds, 2 ** len(axes or ()), self.tile_step_size, unused)
+
+    def _internal_get_sliding_window_slicers(self, image_size: tuple[int, ...]) -> Any:
+        """Differs from nnU-Net: the number of windows is noted."""
+        slicers = super()._internal_get_sliding_window_slicers(image_size)
+        if self._pace is not None:
+            self._pace.windows = len(slicers)
+        return slicers
+
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Differs from nnU-Net: windows are timed, and cheaper settings suggested if a case is going to take long."""
+        started = time.perf_counter()
+        logits = super()._internal_maybe_mirror_and_predict(x)
+        if self._pace is not None:
+            sys.stdout.write(self._pace.add(time.perf_counter() - started))
+        return logits
 
     def _show(self, bound: BoundModel) -> None:
         """Set what scripts read of nnU-Net's predictor: labels, configuration, and the prompts of the network."""

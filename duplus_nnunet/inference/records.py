@@ -13,7 +13,9 @@ from duplus_nnunet.outputs.manifest import Manifest, RunRecord
 _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets", "free_texts", "options")
 # In a table of jobs each case has its own, which its record holds.
 _PROMPTS = ("contexts", "targets", "free_texts")
-_HARMLESS_OPTIONS = ("memory", "jobs", "verify")
+_HARMLESS_OPTIONS = ("memory", "jobs")
+# Options that say nothing about the files.
+_UNRECORDED_OPTIONS = ("verify",)
 
 
 def describe_run(bound: BoundModel) -> RunRecord:
@@ -27,7 +29,7 @@ def describe_run(bound: BoundModel) -> RunRecord:
         targets={question.context: dict(bound.list_asked(question)) for question in questions},
         free_texts=tuple(target.text for target in bound.first.reading.new),
         options={
-            **asdict(bound.options),
+            **{name: value for name, value in asdict(bound.options).items() if name not in _UNRECORDED_OPTIONS},
             "step_size": predictor.tile_step_size,
             "mirroring": list(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else [],
         },

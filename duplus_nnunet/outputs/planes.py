@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from duplus_nnunet.outputs.answer import Box, CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.measures import Mask, compute_centroid, count_voxels
-from duplus_nnunet.outputs.world import NO_REORIENTATION, find_reorientation
+from duplus_nnunet.outputs.world import NO_REORIENTATION, Affine, Reorientation, find_affine, find_reorientation
 
 # Share of a target's largest area in any slice; the central slice of a horseshoe, or of a pair, may show little of it.
 _WELL_FILLED = 0.8
@@ -83,13 +83,21 @@ class OrientedCase:
         image: First channel; axes (foot to head, front to back, right to left) if the orientation is known.
         spacing: Voxel size along these axes, in mm.
         parts: The targets with a non-empty mask.
-        oriented: Whether the orientation of the patient is known.
+        reorientation: How the array of nnU-Net's reader became `image`.
+        affine: From indices (z, y, x) of that array to world coordinates in mm (right, anterior, superior); None if the
+            orientation of the patient is unknown.
     """
 
     image: NDArray[Any]
     spacing: tuple[float, float, float]
     parts: tuple[OrientedTarget, ...]
-    oriented: bool
+    reorientation: Reorientation
+    affine: Affine | None
+
+    @property
+    def oriented(self) -> bool:
+        """Whether the orientation of the patient is known."""
+        return self.affine is not None
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,29 @@ class View:
     levels: tuple[int, int, int]
     field: tuple[tuple[float, float], ...]
     window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SlicePosition:
+    """Where a slice lies.
+
+    Attributes:
+        axis: Axis of the array of nnU-Net's reader that the slice is perpendicular to: `z`, `y` or `x`.
+        index: Index along that axis, from 0, as in the tables of statistics.
+        side: Where the coordinate rises to: Superior, Anterior or Right.
+        millimetres: World coordinate where the three slices of a view meet, in mm; None if it is unknown.
+    """
+
+    axis: str
+    index: int
+    side: str
+    millimetres: float | None
+
+    @property
+    def text(self) -> str:
+        """The position in a few words, such as `z 45, S -312.5 mm`."""
+        world = "" if self.millimetres is None else f", {self.side} {self.millimetres:.1f} mm"
+        return f"{self.axis} {self.index}{world}"
 
 
 def orient_case(answer: CaseAnswer, image: NDArray[Any]) -> OrientedCase:
@@ -125,7 +156,21 @@ def orient_case(answer: CaseAnswer, image: NDArray[Any]) -> OrientedCase:
         if target.mask.any()
     )
     spacing = (foot_head, front_back, right_left)
-    return OrientedCase(reorientation.apply(image[0]), spacing, parts, known is not None)
+    affine = None if known is None else find_affine(answer.geometry)
+    return OrientedCase(reorientation.apply(image[0]), spacing, parts, reorientation, affine)
+
+
+def locate_slices(case: OrientedCase, view: View) -> tuple[SlicePosition, ...]:
+    """Return where the axial, coronal and sagittal slice of a view lie."""
+    order, flips = case.reorientation.order, case.reorientation.flips
+    indices = [0, 0, 0]
+    for axis, flip, level, size in zip(order, flips, view.levels, case.image.shape, strict=True):
+        indices[axis] = size - 1 - level if flip else level
+    right, anterior, superior = (None,) * 3 if case.affine is None else (case.affine @ [*indices, 1.0])[:3]
+    return tuple(
+        SlicePosition("zyx"[axis], indices[axis], side, None if mm is None else float(mm))
+        for axis, side, mm in zip(order, "SAR", (superior, anterior, right), strict=True)
+    )
 
 
 def view_target(case: OrientedCase, part: OrientedTarget) -> View:

@@ -4,9 +4,9 @@ Each target is shown in three slices with the outlines of all targets; a picture
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,16 +24,15 @@ from duplus_nnunet.outputs.planes import (
     OrientedTarget,
     Plane,
     View,
+    locate_slices,
     orient_case,
     view_image,
     view_target,
 )
 from duplus_nnunet.outputs.statistics import check_image
-from duplus_nnunet.reporting.colours import COLOURS, colour
+from duplus_nnunet.reporting.colours import SOLID, Dashes, choose_dashes, colour, to_line_style
 
 TARGETS_PER_PICTURE = 12
-
-Style = Literal["solid", "dashed", "dotted", "dashdot"]
 
 _DPI = 130
 _PANEL_INCHES = 2.3
@@ -43,7 +42,6 @@ _LINE_INCHES = 0.22
 _SINGLE_COLUMN_TARGETS = 3  # more targets are arranged in two columns
 _WRAP_AT = 105  # characters per column
 _MAX_NAME_LENGTH = 40
-_STYLES: tuple[Style, ...] = ("solid", "dashed", "dotted", "dashdot")
 _INK, _PAPER = "#e6e6e6", "black"
 
 
@@ -51,7 +49,9 @@ def write_preview(answer: CaseAnswer, image: NDArray[Any], folder: Path) -> tupl
     """Write FOLDER/CASE_preview.png, and CASE_preview_2.png and so on if there are more than twelve targets.
 
     The patient's right is on the left. Letters mark Right, Left, Anterior, Posterior, Head and Foot, unless the
-    orientation of the patient is unknown. The intensity window is adapted to the surroundings of each target.
+    orientation of the patient is unknown. The intensity window is adapted to the surroundings of each target, and given
+    as level and width. Each slice is marked by its index along an axis of the array, from 0, and its world coordinate.
+    No two outlines on a picture have both colour and line style in common, as long as it shows at most twelve targets.
 
     Args:
         answer: Prediction of the case.
@@ -93,11 +93,12 @@ def _draw_page(answer: CaseAnswer, case: OrientedCase, page: Sequence[OrientedTa
         rows, columns, left=0.01, right=0.99, bottom=below / height, top=1 - above / height,
         wspace=0.03, hspace=_GAP_INCHES / _PANEL_INCHES,
     )  # fmt: skip
+    dashes = choose_dashes(target.value for target in (*(part.target for part in page), *shown))
     for index, (part, view) in enumerate(zip(page or (None,), views or (view_image(case),), strict=True)):
         block = grid[divmod(index, columns)].subgridspec(1, len(PLANES), wspace=0.03)
-        _draw_target([figure.add_subplot(block[0, across]) for across in range(len(PLANES))], case, part, view)
+        _draw_target([figure.add_subplot(block[0, across]) for across in range(len(PLANES))], case, part, view, dashes)
     if shown:
-        _draw_legend(figure, shown, -(-len(shown) // lines))
+        _draw_legend(figure, shown, -(-len(shown) // lines), dashes)
     return figure
 
 
@@ -121,16 +122,37 @@ def _list_visible(case: OrientedCase, views: Sequence[View]) -> list[TargetAnswe
     ]
 
 
-def _draw_target(panels: Sequence[Axes], case: OrientedCase, part: OrientedTarget | None, view: View) -> None:
-    for panel, plane in zip(panels, PLANES, strict=True):
+def _draw_target(
+    panels: Sequence[Axes],
+    case: OrientedCase,
+    part: OrientedTarget | None,
+    view: View,
+    dashes: Mapping[int, Dashes],
+) -> None:
+    for panel, plane, position in zip(panels, PLANES, locate_slices(case, view), strict=True):
         _draw_plane(panel, case, view, plane)
+        _draw_corner_text(panel, position.text)
         for other in case.parts:
-            _draw_outline(panel, other, plane, view, is_main=other is part)
+            _draw_outline(panel, other, plane, view, dashes.get(other.target.value, SOLID), is_main=other is part)
     if part:
         millilitres = part.mask.sum() * np.prod(case.spacing) / 1000
         presence = "" if part.target.presence is None else f"   present {part.target.presence:.0%}"
         text = f"{_shorten(part.target.name)}   {millilitres:.3g} ml{presence}"
         panels[0].set_title(text, color=colour(part.target.value), fontsize=9, loc="left", pad=4, parse_math=False)
+    panels[-1].set_title(_describe_window(view), color=_INK, fontsize=7, loc="right", pad=4)
+
+
+def _describe_window(view: View) -> str:
+    dark, bright = view.window
+    level, width = (float(f"{value:.3g}") for value in ((dark + bright) / 2, bright - dark))
+    return f"level {level:g}, width {width:g}"
+
+
+def _draw_corner_text(panel: Axes, text: str) -> None:
+    panel.text(
+        0.98, 0.09, text, transform=panel.transAxes, color="white", fontsize=6, ha="right", va="bottom",
+        bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0},
+    )  # fmt: skip
 
 
 def _draw_plane(panel: Axes, case: OrientedCase, view: View, plane: Plane) -> None:
@@ -168,7 +190,9 @@ def _draw_scale(panel: Axes, case: OrientedCase, view: View, plane: Plane) -> No
         panel.text(first + inset, height, " 5 cm", color="white", fontsize=6, va="bottom")
 
 
-def _draw_outline(panel: Axes, part: OrientedTarget, plane: Plane, view: View, *, is_main: bool) -> None:
+def _draw_outline(
+    panel: Axes, part: OrientedTarget, plane: Plane, view: View, dashes: Dashes, *, is_main: bool
+) -> None:
     section = part.cut(plane, view.levels[plane.across])
     if section is None:
         return
@@ -181,12 +205,12 @@ def _draw_outline(panel: Axes, part: OrientedTarget, plane: Plane, view: View, *
         levels=[0.5],
         colors=[colour(part.target.value)],
         linewidths=1.5 if is_main else 0.8,
-        linestyles=_find_style(part.target.value),
+        linestyles=[to_line_style(dashes)],
     )
 
 
-def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int) -> None:
-    lines = [Line2D([], [], color=colour(target.value), ls=_find_style(target.value)) for target in shown]
+def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int, dashes: Mapping[int, Dashes]) -> None:
+    lines = [Line2D([], [], color=colour(target.value), ls=to_line_style(dashes[target.value])) for target in shown]
     legend = figure.legend(
         lines,
         [" " + _shorten(target.name) for target in shown],
@@ -197,14 +221,10 @@ def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int) ->
         labelcolor=_INK,
         borderaxespad=0.2,
         labelspacing=0.3,
+        handlelength=3.6,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def _find_style(value: int) -> Style:
-    """Return the line style of a label value; it changes each time the colours repeat."""
-    return _STYLES[(value - 1) // len(COLOURS) % len(_STYLES)]
 
 
 def _shorten(name: str) -> str:

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.colours import colour
+from duplus_nnunet.reporting.colours import SOLID, Dashes, choose_dashes, colour, to_line_style
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -106,12 +106,13 @@ def save_figure(path: Path, rows: Sequence[FigureRow], labels: Mapping[str, int]
     size = (3 * _PANEL_INCHES + 1.6, len(rows) * _PANEL_INCHES + 1.3)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
+    dashes = choose_dashes(value for value in labels.values() if value)
     for row, panels in zip(rows, axes, strict=True):
-        _draw_row(panels, row)
+        _draw_row(panels, row, dashes)
     for panel, heading in zip(axes[0], ("Image", "Prediction", "Truth"), strict=True):
         panel.set_title(heading, fontsize=11, fontweight="bold")
     slices = [row.view.cut(label_map) for row in rows for label_map in (row.prediction, row.truth)]
-    _draw_legend(figure, labels, slices)
+    _draw_legend(figure, labels, slices, dashes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -144,9 +145,9 @@ def _share_per_slice(truths: Sequence[NDArray[np.uint8]], axis: int) -> NDArray[
     return np.array([area / area.max() for area in areas]).reshape(len(areas), truths[0].shape[axis]).T
 
 
-def _draw_row(panels: Sequence[Axes], row: FigureRow) -> None:
+def _draw_row(panels: Sequence[Axes], row: FigureRow, dashes: Mapping[int, Dashes]) -> None:
     for panel, labels in zip(panels, (None, row.prediction, row.truth), strict=True):
-        _draw_panel(panel, row.volume, labels, row.view)
+        _draw_panel(panel, row.volume, labels, row.view, dashes)
     panels[0].set_ylabel("\n".join(textwrap.wrap(row.prompt, _WRAP_AT)), fontsize=9)
     panels[1].set_xlabel(row.note, fontsize=9)
     for side, x in (("R", 0.05), ("L", 0.95)):
@@ -156,7 +157,13 @@ def _draw_row(panels: Sequence[Axes], row: FigureRow) -> None:
         )  # fmt: skip
 
 
-def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, view: SliceView) -> None:
+def _draw_panel(
+    panel: Axes,
+    volume: Volume,
+    labels: NDArray[np.uint8] | None,
+    view: SliceView,
+    dashes: Mapping[int, Dashes],
+) -> None:
     dark, bright = volume.window
     panel.imshow(
         view.cut(volume.image),
@@ -170,13 +177,29 @@ def _draw_panel(panel: Axes, volume: Volume, labels: NDArray[np.uint8] | None, v
     for value in np.unique(shown[shown > 0]):
         mask, colour_of_value = (shown == value).astype(float), colour(int(value))
         panel.contourf(mask, levels=[0.5, 1.5], colors=[colour_of_value], alpha=_OPACITY)
-        panel.contour(mask, levels=[0.5], colors=[colour_of_value], linewidths=1.6)
+        style = to_line_style(dashes.get(int(value), SOLID))
+        panel.contour(mask, levels=[0.5], colors=[colour_of_value], linewidths=1.6, linestyles=[style])
     panel.set_xticks([])
     panel.set_yticks([])
 
 
-def _draw_legend(figure: Figure, labels: Mapping[str, int], slices: Sequence[NDArray[np.uint8]]) -> None:
+def _draw_legend(
+    figure: Figure,
+    labels: Mapping[str, int],
+    slices: Sequence[NDArray[np.uint8]],
+    dashes: Mapping[int, Dashes],
+) -> None:
     shown = {value for labels_in_slice in slices for value in np.unique(labels_in_slice)}
-    patches = [Patch(color=colour(value), label=name) for name, value in labels.items() if value and value in shown]
+    patches = [
+        Patch(
+            facecolor=(colour(value), _OPACITY),
+            edgecolor=colour(value),
+            linewidth=1.6,
+            linestyle=to_line_style(dashes[value]),
+            label=name,
+        )
+        for name, value in labels.items()
+        if value and value in shown
+    ]
     columns = max(1, min(len(patches), 5))
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

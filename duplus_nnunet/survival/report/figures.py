@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from duplus_nnunet.reporting.colours import COLOURS
+from duplus_nnunet.reporting.colours import BLUE, VERMILION
 from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
 from duplus_nnunet.survival.evaluation.study import Study
@@ -18,7 +18,7 @@ from duplus_nnunet.survival.records.outcome import Numbers, require_sksurv
 from duplus_nnunet.survival.report.text import format_days, format_slope
 
 KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
-_CURVE_COLOURS = (COLOURS[2], COLOURS[0])  # blue and orange: distinguishable with colour vision deficiency
+_CURVE_COLOURS = (BLUE, VERMILION)  # distinguishable with colour vision deficiency
 _GREY = "#606060"
 _DPI, _TICKS = 150, 6
 _PANELS_A_ROW, _PANEL_INCHES = 3, 3.3

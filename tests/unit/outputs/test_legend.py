@@ -38,7 +38,7 @@ def test_legend_holds_names_and_colours(tmp_path: Path) -> None:
     assert content["labels"] == {
         "1": {"name": "left kidney", "colour": COLOURS[0]},
         "2": {"name": 'tumour "T2" & <node>', "colour": COLOURS[1]},
-        "12": {"name": "Größe\nder Drüse", "colour": COLOURS[1]},
+        "12": {"name": "Größe\nder Drüse", "colour": COLOURS[4]},
     }
 
 
@@ -47,7 +47,7 @@ def test_colour_table_has_six_words_a_line_as_slicer_reads_them(tmp_path: Path) 
     assert lines[0] == "# Color table file"
     assert [line.split() for line in lines[1:3]] == [
         ["0", "background", "0", "0", "0", "0"],
-        ["1", "left_kidney", "232", "116", "59", "255"],
+        ["1", "left_kidney", "230", "159", "0", "255"],
     ]
     assert all(len(line.split()) == 6 for line in lines[1:])
 
@@ -121,7 +121,7 @@ def test_segments_of_an_nrrd_are_named_as_slicer_reads_them(tmp_path: Path) -> N
     fields = dict(line.split(":=", 1) for line in header.splitlines() if ":=" in line)
     assert (fields["Segment0_Name"], fields["Segment0_LabelValue"]) == ("left kidney", "1")
     assert (fields["Segment2_Name"], fields["Segment2_LabelValue"]) == ("Größe der Drüse", "12")
-    assert fields["Segment0_Color"] == "0.909804 0.454902 0.231373"
+    assert fields["Segment0_Color"] == "0.901961 0.623529 0.000000"
     assert fields["Segment0_Extent"] == "0 7 0 6 0 5"
     assert fields["Segment0_Layer"] == "0"
 

@@ -17,10 +17,10 @@ from duplus_nnunet.data.scans import CT
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs import preview
 from duplus_nnunet.outputs.answer import CaseAnswer
-from duplus_nnunet.outputs.planes import PLANES, orient_case, view_image, view_target
+from duplus_nnunet.outputs.planes import PLANES, locate_slices, orient_case, view_image, view_target
 from duplus_nnunet.outputs.preview import write_preview
 
-from .outputs_answers import SHAPE, SPACING, make_answer, make_cube, make_image
+from .outputs_answers import PROPERTIES, SHAPE, SPACING, make_answer, make_cube, make_image
 
 SMALL = replace(CT, shape=(24, 22, 16), spacing=(11.0, 12.0, 13.0))
 CUBE, NOTHING = make_cube((1, 2, 3), (3, 2, 4)), np.zeros(SHAPE, bool)
@@ -207,3 +207,61 @@ def test_writing_that_fails_leaves_no_picture(tmp_path: Path, monkeypatch: pytes
 def test_image_on_another_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"case_1.*\(1, 2, 2, 2\).*6, 7, 8"):
         write_preview(make_answer({"liver": CUBE}), np.zeros((1, 2, 2, 2)), tmp_path)
+
+
+def test_twelve_targets_of_one_colour_have_different_outlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = make_answer(dict.fromkeys("abcdefghijkl", CUBE))
+    targets = tuple(replace(target, value=1 + 7 * number) for number, target in enumerate(answer.targets))
+    figure = take_figure(replace(answer, targets=targets), make_image(), monkeypatch)
+    lines = figure.legends[0].get_lines()
+    assert len({line.get_color() for line in lines}) == 1
+    assert len({str(line._unscaled_dash_pattern) for line in lines}) == 12
+
+
+@pytest.mark.parametrize(
+    ("properties", "texts"),
+    [
+        (PROPERTIES, ["z 2, S 45.2 mm", "y 2, A -5.1 mm", "x 4, R 8.2 mm"]),
+        ({"spacing": list(SPACING)}, ["z 2", "y 2", "x 4"]),
+    ],
+)
+def test_slices_name_their_index_and_world_coordinate(
+    properties: dict[str, Any], texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = make_answer({"liver": make_cube((1, 1, 3), (3, 3, 3))}, properties)
+    panels = take_figure(answer, make_image(), monkeypatch).axes
+    assert [
+        text for panel, text in zip(panels, texts, strict=True) if text in {t.get_text() for t in panel.texts}
+    ] == texts
+
+
+@pytest.mark.parametrize(
+    ("orientation", "reader"), [("LPI", NibabelIO), ("RAS", SimpleITKIO), ("PIL", SimpleITKIOWithReorient)]
+)
+def test_position_of_a_slice_is_that_of_the_target_whatever_way_it_is_stored(
+    orientation: str, reader: Any, tmp_path: Path
+) -> None:
+    answer, image = scan_phantom(tmp_path, orientation, reader)
+    case = orient_case(answer, image)
+    part = next(part for part in case.parts if part.target.name == "liver")
+    positions = locate_slices(case, view_target(case, part))
+    (first,) = (target for target in answer.targets if target.name == "liver")
+    for position in positions:
+        axis = "zyx".index(position.axis)
+        assert first.box[axis].start <= position.index < first.box[axis].stop
+    same = orient_case(*scan_phantom(tmp_path, "LPS", SimpleITKIO))
+    twin = next(part for part in same.parts if part.target.name == "liver")
+    expected = [position.millimetres for position in locate_slices(same, view_target(same, twin))]
+    assert [position.millimetres for position in positions] == pytest.approx(expected, abs=1e-3)
+
+
+def test_level_and_width_of_the_window_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer, image = make_answer({"liver": CUBE}, {"spacing": [40.0] * 3}), 100 * make_image()
+    case = orient_case(answer, image)
+    dark, bright = view_target(case, case.parts[0]).window
+    title = take_figure(answer, image, monkeypatch).axes[2].get_title(loc="right")
+    level, width = (float(word.split()[1]) for word in title.split(", "))
+    assert (level, width) == pytest.approx(((dark + bright) / 2, bright - dark), rel=0.01, abs=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.colours import COLOURS, colour
+from duplus_nnunet.reporting.colours import colour
 from duplus_nnunet.reporting.figure import FigureRow, SliceView, Volume, choose_view, save_figure
 
 
@@ -86,14 +86,6 @@ def test_without_a_common_slice_the_fullest_is_chosen() -> None:
 
 def test_without_any_structure_the_middle_is_chosen() -> None:
     assert choose_view([label_map()]) == SliceView(axis=0, level=5)
-
-
-def test_colours_repeat() -> None:
-    assert colour(1) == COLOURS[0] == colour(1 + len(COLOURS))
-
-
-def test_first_ten_colours_differ() -> None:
-    assert len(set(COLOURS)) == len(COLOURS) == 10
 
 
 def test_picture_is_written_and_holds_the_colours_asked_for(tmp_path: Path) -> None:
