@@ -163,8 +163,8 @@ def _take_volumes(key: str, context: PlannedContext) -> Mapping[str, Any]:
     """
     if not isinstance(context.volumes, Mapping):
         raise PlansError(
-            f"duplus.contexts.{key}.volumes: expected ranges by target, found {context.volumes!r}. Undo that, or export "
-            "the model again."
+            f"duplus.contexts.{key}.volumes: expected ranges by target, found {context.volumes!r}. Undo that, or "
+            "export the model again."
         )
     return context.volumes
 
