@@ -23,8 +23,8 @@ def _refuse_truth(value: object) -> object:
 
 Text = Annotated[str, Field(min_length=1)]
 Sentences = Annotated[list[Text], Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False), BeforeValidator(_refuse_truth)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False), BeforeValidator(_refuse_truth)]
 Spacing = Annotated[list[Positive], Field(min_length=3, max_length=3)]
 # Written by nnU-Net or by planning: numbers of either type, lists or tuples.
 Numbers = Annotated[list[float], Field(strict=False)]

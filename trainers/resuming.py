@@ -35,6 +35,11 @@ def meet_checkpoint(trainer: Any, source: str | os.PathLike[str]) -> None:
     require_embedding(checkpoint["network_weights"], trainer.bank.embedding, file)
     cases = find_training_cases(checkpoint, file.parent)
     trainer.training_cases = cases if isinstance(cases, TrainingCases) else None
+    report_changes(trainer, checkpoint)
+
+
+def report_changes(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Report in the log of a training what has changed in its plans since its checkpoint was written."""
     arguments = checkpoint.get("init_args")
     before = arguments.get("plans") if isinstance(arguments, Mapping) else None
     if isinstance(before, Mapping):

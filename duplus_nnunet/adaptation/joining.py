@@ -161,10 +161,24 @@ def _add_contexts(contexts: dict[str, PlannedContext], member: ModelPart) -> Non
         changes = {
             "targets": [*present.trained, *context.trained],
             "target_prompts": {**present.target_prompts, **learned},
-            "volumes": {**context.volumes, **present.volumes},
+            "volumes": {**_take_volumes(key, context), **_take_volumes(key, present)},
             "adapters": {**(present.adapters or {}), **dict.fromkeys(context.trained, member.name)},
         }
         contexts[key] = present.model_copy(update=changes)
+
+
+def _take_volumes(key: str, context: PlannedContext) -> Mapping[str, Any]:
+    """Return the ranges of the volumes of a context's targets.
+
+    Raises:
+        PlansError: They are no mapping.
+    """
+    if not isinstance(context.volumes, Mapping):
+        raise PlansError(
+            f"duplus.contexts.{key}.volumes: expected ranges by target, found {context.volumes!r}. Undo that, or "
+            "export the model again."
+        )
+    return context.volumes
 
 
 def check_same_meaning(known: PlannedTarget | None, new: PlannedTarget, others: Sequence[PlannedTarget]) -> None:

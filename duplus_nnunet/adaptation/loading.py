@@ -13,6 +13,7 @@ from duplus_nnunet.networks.adaptation import (
     list_convolutions,
     put_adapter,
 )
+from duplus_nnunet.settings import parse_settings
 
 
 def load_adapters(
@@ -29,6 +30,7 @@ def load_adapters(
         Weights of the network with adapters, for each fold.
 
     Raises:
+        PlansError: The settings in an adapter's card cannot be used.
         ModelError: There are several folds, or an adapter belongs to another base or needs its own model folder.
     """
     if not adapters:
@@ -40,7 +42,7 @@ def load_adapters(
         )
     checksum = compute_base_checksum(parameters[0])
     for adapter in adapters:
-        if adapter.card.prompts.get("settings", {}).get("text_adapter", {}).get("enabled"):
+        if parse_settings(adapter.card.prompts.get("settings", {})).text_adapter.enabled:
             raise ModelError(
                 f"The adapter {adapter.card.name!r} was trained together with its text encoder, whose embeddings are "
                 "only in its own model folder. Predict with that folder."

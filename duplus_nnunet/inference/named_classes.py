@@ -32,9 +32,8 @@ def require_names(plans: Mapping[str, Any], configuration: str, where: object) -
     for scheme in {name for names in (chosen.normalization_schemes, *schemes) for name in names}:
         _require(partial(_find_normalisation, scheme), where, f"{place}.normalization_schemes", scheme)
     for name in _RESAMPLING:
-        function = _require(
-            lambda name=name: getattr(chosen, name), where, f"{place}.{name}", chosen.configuration[name]
-        )
+        called = chosen.configuration[name]
+        function = _require(partial(getattr, chosen, name), where, f"{place}.{name}", called)
         arguments = chosen.configuration[f"{name}_kwargs"]
         known = inspect.signature(function).parameters
         unknown = [key for key in arguments if key not in known]

@@ -130,6 +130,7 @@ def test_an_unknown_context_is_refused(project: Any, tmp_path: Path) -> None:
 def test_a_selection_for_a_model_that_is_not_ours_is_refused(project: Any, tmp_path: Path) -> None:
     plans = json.loads((project.model / "plans.json").read_text())
     del plans["duplus"]
+    plans |= {"label_manager": "LabelManager", "experiment_planner_used": "ExperimentPlanner"}
     (tmp_path / "plans.json").write_text(json.dumps(plans))
     done = project.run(
         "nnUNetv2_predict_from_modelfolder", "-i", project.raw / "imagesTs", "-o", tmp_path / "out", "-m", tmp_path,

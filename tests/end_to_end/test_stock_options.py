@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_to_go_on_from(copied: Any) -
     assert "with --c" in done.stderr
     assert "Traceback" not in done.stderr
     assert checkpoint.read_bytes() == before
-    assert not list(checkpoint.parent.glob("*.writing"))
+    assert not list(checkpoint.parent.glob("*.writing*"))
     assert "Epoch 2" in copied.do("nnUNetv2_train", *TRAIN, *OURS, "--c")
 
 

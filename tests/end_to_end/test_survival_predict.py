@@ -81,6 +81,7 @@ def copy_model(model: Path, folder: Path, /, **changes: Any) -> Path:
     file = made / "fold_0" / "checkpoint_final.pth"
     content = torch.load(file, weights_only=True)
     content["duplus_survival"] |= changes
+    del content["duplus_checksums"]
     torch.save(content, file)
     return made
 

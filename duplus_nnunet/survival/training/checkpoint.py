@@ -22,6 +22,7 @@ from duplus_nnunet.survival.records.table import Record
 from duplus_nnunet.survival.training.lora import ADAPTER
 from duplus_nnunet.survival.training.scratch import BestEpoch
 from duplus_nnunet.trainers.checkpoint import SURVIVAL_KEY, make_plain, require_embedding
+from duplus_nnunet.trainers.resuming import report_changes
 from duplus_nnunet.trainers.training_cases import CASES_KEY, TrainingCases, find_training_cases, parse_base
 
 VERSION = 1
@@ -118,6 +119,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
             "the setting in the plans, or train without --c."
         )
     compare_patients(trainer, state, file)
+    report_changes(trainer, checkpoint)
     trainer.num_epochs = state["epochs"]
     if not trainer.was_initialized:
         trainer.initialize()
