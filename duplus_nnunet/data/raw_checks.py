@@ -1,5 +1,6 @@
 """Checks a raw dataset before anything long begins: dataset.json, files, grids and label values."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,9 +62,10 @@ class RawCheck:
 
 def describe_problems(where: str | Path, problems: Sequence[str]) -> str:
     """Write problems as one message, the first twenty of them."""
-    if len(problems) == 1:
-        return f"{where}: {problems[0]}"
-    lines = [f"  - {problem}" for problem in problems[:_SHOWN]]
+    short = [problem.replace(f"{where}{os.sep}", "") for problem in problems]
+    if len(short) == 1:
+        return f"{where}: {short[0]}"
+    lines = [f"  - {problem}" for problem in short[:_SHOWN]]
     more = [f"  and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
     return "\n".join([f"{where} has {len(problems)} problems:", *lines, *more])
 
