@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from duplus_nnunet.data.label_maps import check_labels
+from duplus_nnunet.data.label_maps import check_labels, require_finite
 from duplus_nnunet.errors import DataError
 
 # Largest distance between corresponding corners of two grids, in voxels.
@@ -93,6 +93,7 @@ def link_file(file: str, new: str) -> None:
 
 def _rewrite(job: LabelJob, file: str) -> tuple[frozenset[int], int]:
     _check_whole(job.name, file)
+    require_finite(Path(file))
     try:
         image = SimpleITK.ReadImage(file)
         array = SimpleITK.GetArrayFromImage(image)
