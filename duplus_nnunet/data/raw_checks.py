@@ -244,7 +244,7 @@ def _check_grids(name: str, case: RawCase, reader: str) -> tuple[list[str], list
     return problems, doubts
 
 
-def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_needed: bool = False) -> str:
+def find_grid_difference(header: ImageHeader, other: ImageHeader, turned: bool = False) -> str:
     """Compare two grids.
 
     Positions are compared if both files say how they lie in the patient.
@@ -252,8 +252,8 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
     Args:
         header: The first grid.
         other: The second grid.
-        positions_needed: Whether to compare positions also of files that do not say how they lie, because the reader
-            turns each image by its own header.
+        turned: Whether the reader turns each image by its own header. Then positions of files that do not say how
+            they lie are compared too, and it does not matter in which order voxels are stored.
 
     Returns:
         The difference; "" if corresponding corners are within half a voxel of each other.
@@ -262,7 +262,7 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
         return f"{_join(header.shape)} and {_join(other.shape)} voxels (z, y, x)"
     if not np.allclose(header.spacing, other.spacing, rtol=_FARTHEST / max(header.shape), atol=0):
         return f"the voxel sizes are {_join(header.spacing)} and {_join(other.spacing)} mm (z, y, x)"
-    if not (positions_needed or (header.oriented and other.oriented)):
+    if not (turned or (header.oriented and other.oriented)):
         return ""
     corners, others = _find_corners(header), _find_corners(other)
     tolerance = _FARTHEST * min(header.spacing)
@@ -271,8 +271,13 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
         return ""
     if max(np.linalg.norm(others - corner, axis=1).min() for corner in corners) <= tolerance:
         return (
-            "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and "
-            "nnU-Net compares voxels by their order alone"
+            ""
+            if turned
+            else (
+                "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and "
+                'nnU-Net compares voxels by their order alone: store both alike, or add "overwrite_image_reader_writer": '
+                '"SimpleITKIOWithReorient" to dataset.json'
+            )
         )
     return (
         f"their corners are up to {distances.max():.4g} mm apart, origins {_join(header.origin)} and "

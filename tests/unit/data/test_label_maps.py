@@ -1,5 +1,6 @@
 """Label maps are whole numbers, whatever type they are stored in."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_nearly_whole_values_are_rounded(change: Any) -> None:
 def test_what_cannot_be_a_label_is_refused_with_value_and_count(value: float) -> None:
     array = LABELS.astype(np.float64)
     array[0, 0, :3] = value
-    with pytest.raises(DataError, match=rf"x\.nii\.gz .*3 voxel\(s\) of {value:g}"):
+    with pytest.raises(DataError, match=re.escape(f"3 voxel(s) of {value:g}")):
         check_labels(array, "x.nii.gz")
 
 
