@@ -30,6 +30,12 @@ _SPACING_TOLERANCE = 1e-5
 _EIGHT_BITS, _MOST_IN_EIGHT_BITS = "SimpleITKIOWithReorient", 254
 _REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 
+_OTHER_ORDER = (
+    "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and nnU-Net "
+    "compares voxels by their order alone: store both alike, or add "
+    '"overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json'
+)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -270,15 +276,7 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, turned: bool =
     if distances.max() <= tolerance:
         return ""
     if max(np.linalg.norm(others - corner, axis=1).min() for corner in corners) <= tolerance:
-        return (
-            ""
-            if turned
-            else (
-                "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and "
-                'nnU-Net compares voxels by their order alone: store both alike, or add "overwrite_image_reader_writer": '
-                '"SimpleITKIOWithReorient" to dataset.json'
-            )
-        )
+        return "" if turned else _OTHER_ORDER
     return (
         f"their corners are up to {distances.max():.4g} mm apart, origins {_join(header.origin)} and "
         f"{_join(other.origin)} mm (x, y, z)"
