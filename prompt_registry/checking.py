@@ -1,33 +1,44 @@
 """Checks registry files and reports all their problems at once, each with file and line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from duplus_nnunet.errors import DuplusError
-from duplus_nnunet.prompt_registry.dataset_labels import foreground_labels
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, foreground_labels
 from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.finding import FILE_NAME, fit_entry, search_entry
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
-from duplus_nnunet.prompt_registry.registry_file import check_registry_file
+from duplus_nnunet.prompt_registry.registry_file import check_registry_file, file_entry, load_registry_file
+from duplus_nnunet.prompt_registry.reviewing import find_doubts
 from duplus_nnunet.prompt_registry.sentences import entry_texts
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The files that were checked, their problems, and notes on files without problems."""
+    """The result of a check.
+
+    Attributes:
+        files: The files that were checked.
+        problems: Why they cannot be used.
+        notes: Remarks on files without problems.
+        warnings: Texts that say nothing, and review marks that were left; the files can be used.
+    """
 
     files: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def check_files(files: Iterable[Path], folders: Iterable[Path] = ()) -> CheckResult:
     """Check registry files and all files in folders; a file beside a dataset.json is also checked against it."""
     paths = (*files, *(path for folder in folders for path in sorted(folder.glob("*.yaml"))))
     problems = [problem for path in paths for problem in _check_file(path)]
-    return CheckResult(tuple(map(str, paths)), tuple(problems))
+    warnings = [] if problems else [doubt for path in paths for doubt in _find_doubts(path)]
+    return CheckResult(tuple(map(str, paths)), tuple(problems), warnings=tuple(warnings))
 
 
 def check_raw_dataset(dataset: RawDataset) -> CheckResult:
@@ -39,9 +50,13 @@ def check_raw_dataset(dataset: RawDataset) -> CheckResult:
             return CheckResult((str(path),), tuple(problems))
     try:
         search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
+        _check_values(dataset.dataset_json, dataset.folder / "dataset.json")
     except DuplusError as error:
         return CheckResult((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
-    return CheckResult((search.entry.origin,), (), (*search.explanations, describe_coverage(search.entry)))
+    entry = search.entry
+    used = load_registry_file(entry.origin) if Path(entry.origin).is_file() else None
+    notes = (*search.explanations, describe_coverage(entry))
+    return CheckResult((entry.origin,), (), notes, tuple(find_doubts(entry, used)))
 
 
 def describe_coverage(entry: Entry) -> str:
@@ -55,6 +70,15 @@ def describe_coverage(entry: Entry) -> str:
     return f"{len(missing)} of {len(texts)} texts have no stored embedding ({shown}, ...): planning needs an encoder."
 
 
+def _find_doubts(path: Path) -> list[str]:
+    file = load_registry_file(path)
+    return find_doubts(file_entry(file), file)
+
+
+def _check_values(dataset_json: Mapping[str, Any], where: Path) -> None:
+    check_label_values(dataset_json.get("labels"), dataset_json.get("regions_class_order"), where)
+
+
 def _check_file(path: Path) -> Sequence[str]:
     file, problems = check_registry_file(path)
     beside = path.parent / "dataset.json"
@@ -63,6 +87,7 @@ def _check_file(path: Path) -> Sequence[str]:
     try:
         dataset_json = read_dataset_json(beside)
         foreground_labels(dataset_json, str(beside))
+        _check_values(dataset_json, beside)
     except DuplusError as error:
-        return [str(error)]
+        return str(error).splitlines()
     return fit_entry(file, path.parent.resolve().name, dataset_json, str(beside))[1]

@@ -113,12 +113,17 @@ def find_by_name(name: str) -> RegistryFile | None:
     A name without a number, such as `spleen`, does not match a dataset by its name without number (`Task09_Spleen`),
     since it may also be a target.
     """
-    bare = strip_dataset_number(name) == name
+    return next(list_by_name(name), None)
+
+
+def list_by_name(*names: str) -> Iterator[RegistryFile]:
+    """Yield the registry files of a dataset by any of some names, as `find_by_name` finds the first one."""
+    wanted = {normalise(name) for name in names}
+    numbered = [name for name in names if strip_dataset_number(name) != name]
     for file in (*users_registry(), *shipped_files()):
-        names = (file.form.dataset, file.path.stem, *file.form.datasets)
-        if normalise(name) in map(normalise, names) or (not bare and file.serves(name)):
-            return file
-    return None
+        known = (file.form.dataset, file.path.stem, *file.form.datasets)
+        if wanted & set(map(normalise, known)) or any(file.serves(name) for name in numbered):
+            yield file
 
 
 def find_targets(name: str) -> list[tuple[RegistryFile, Target]]:

@@ -3,6 +3,7 @@
 A target is steered by its sentence and its bare name; the similarity of two targets is the mean of the two cosines.
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from duplus_nnunet.text_table import format_table
 
 # With the default encoder, left and right kidney (0.92) are learned apart; pairs of long names lie above 0.97.
 TOO_SIMILAR = 0.97
+# Letters of the title in an inch of the picture.
+_LETTERS_AN_INCH = 9
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def draw_similarity(similarity: Similarity, path: Path) -> None:
     image = axes.imshow(similarity.cosines, vmin=0, vmax=1, cmap="viridis")
     _label(axes, similarity.names)
     figure.colorbar(image, ax=axes, shrink=0.7, label="cosine")
-    axes.set_title(f"Similarity of target prompts ({similarity.encoder.name})")
+    # Over the whole figure, and in lines that fit a small one: the axes are narrower than the name of an encoder.
+    columns = max(20, int(size * _LETTERS_AN_INCH))
+    figure.suptitle(textwrap.fill(f"Similarity of target prompts ({similarity.encoder.name})", columns), fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 

@@ -83,4 +83,11 @@ def _find_folder(dataset: str) -> Path:
         number, _, rest = name.removeprefix("Dataset").partition("_")
         if dataset in (name, rest) or (dataset.isdigit() and number.isdigit() and int(number) == int(dataset)):
             return folder
+    from duplus_nnunet.prompt_registry.raw_dataset import has_raw_dataset
+
+    if has_raw_dataset(dataset):
+        raise DataError(
+            f"The dataset {dataset!r} has not been planned: it is not in {_VARIABLE}={root}. Plan it: "
+            f"nnUNetv2_plan_and_preprocess -d {dataset} -pl DuPLUSPlanner -c 3d_fullres."
+        )
     raise DataError(f"{describe_unknown('dataset', dataset, folders)} It was looked for in {_VARIABLE}={root}.")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.registry_file import RegistryFile
 
 _WIDEST_TABLE = 30
+_CHECK_RULE = """\
+Of a raw dataset, dataset.json, the list of files and their headers are checked too; no voxel is read.
+exit code: 1 with problems; 0 without, even if there are warnings (texts that say nothing, `# review` marks left)"""
 _DATASET = "raw dataset: its folder, or its name or number in nnUNet_raw"
 
 
@@ -62,6 +65,9 @@ def run_draft(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Check the prompts of a dataset, one file or the whole registry, and report all problems at once."""
+    from dataclasses import replace
+
+    from duplus_nnunet.commands.raw_files import check_training_files, count_things
     from duplus_nnunet.prompt_registry.checking import check_files, check_raw_dataset
     from duplus_nnunet.prompt_registry.finding import SHIPPED_FOLDER, registry_folders
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
@@ -71,10 +77,15 @@ def run_check(args: argparse.Namespace) -> int:
     elif args.what.endswith((".yaml", ".yml")):
         checked = check_files([Path(args.what)])
     else:
-        checked = check_raw_dataset(open_raw_dataset(args.what))
+        raw = open_raw_dataset(args.what)
+        checked = check_raw_dataset(raw)
+        problems, notes = check_training_files(raw)
+        checked = replace(checked, problems=(*checked.problems, *problems), notes=(*checked.notes, *notes))
     _print_lines(checked.problems or checked.notes)
+    _print_lines(f"warning: {text}" for text in checked.warnings)
     subject = checked.files[0] if len(checked.files) == 1 else f"{len(checked.files)} files"
-    print(f"{subject}: {len(checked.problems) or 'no'} problem{'' if len(checked.problems) == 1 else 's'}.")
+    warned = f", {count_things(len(checked.warnings), 'warning')}" if checked.warnings else ""
+    print(f"{subject}: {count_things(len(checked.problems), 'problem')}{warned}.")
     return 1 if checked.problems else 0
 
 
@@ -102,6 +113,7 @@ def run_show(args: argparse.Namespace) -> int:
     entry = _find_entry(args.name)
     if entry is not None:
         _print_lines(_describe_entry(entry, args.paraphrases))
+        _print_lines(_describe_others(args.name, entry))
         return 0
     for file, target in find_targets(args.name):
         _print_lines(_describe_occurrence(file, target))
@@ -178,7 +190,7 @@ def run_where(args: argparse.Namespace) -> int:
 
 
 def _find_entry(name: str) -> "Entry | None":
-    """Find an entry by file, by raw dataset, or by the name of a dataset in the registry."""
+    """Find the entry in use: of a file, of a raw dataset as planning finds it, or of a dataset in the registry."""
     from duplus_nnunet.prompt_registry import find_entry
     from duplus_nnunet.prompt_registry.finding import find_by_name
     from duplus_nnunet.prompt_registry.raw_dataset import has_raw_dataset, open_raw_dataset
@@ -186,13 +198,11 @@ def _find_entry(name: str) -> "Entry | None":
 
     if name.endswith((".yaml", ".yml")):
         return file_entry(load_registry_file(name))
+    if has_raw_dataset(name):
+        dataset = open_raw_dataset(name)
+        return find_entry(dataset.name, dataset.dataset_json, dataset.folder)
     file = find_by_name(name)
-    if file is not None and not Path(name).is_dir():
-        return file_entry(file)
-    if not has_raw_dataset(name):
-        return None
-    dataset = open_raw_dataset(name)
-    return find_entry(dataset.name, dataset.dataset_json, dataset.folder)
+    return None if file is None else file_entry(file)
 
 
 def _require_entry(name: str) -> "Entry":
@@ -233,6 +243,15 @@ def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
     default_context = entry.contexts[entry.default_context]
     for target in entry.targets:
         yield from _describe_target(target, default_context, with_paraphrases)
+
+
+def _describe_others(name: str, entry: "Entry") -> Iterator[str]:
+    """Yield a line for each other registry file of that name, which is not in use."""
+    from duplus_nnunet.prompt_registry.finding import list_by_name
+
+    for file in () if name.endswith((".yaml", ".yml")) else list_by_name(name, entry.dataset):
+        if str(file.path) != entry.origin:
+            yield f"not in use: {file.path}"
 
 
 def _describe_occurrence(file: "RegistryFile", target: "Target") -> Iterator[str]:
@@ -312,7 +331,7 @@ def _add_draft(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add(commands, "check", run_check, "check 501")
+    parser = _add(commands, "check", run_check, f"check 501\n\n{_CHECK_RULE}")
     parser.add_argument(
         "what", nargs="?", metavar="DATASET|FILE", help=f"a YAML file, or a {_DATASET} (default: the whole registry)"
     )

@@ -58,6 +58,7 @@ def read_label_map(
             declared.
     """
     inspect_image(Path(file), reader.__name__)
+    require_finite(Path(file))
     try:
         array, properties = reader().read_seg(str(file))
     except Exception as error:  # readers raise different exceptions for damaged files
@@ -65,6 +66,29 @@ def read_label_map(
             f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
         ) from error
     return check_labels(array, str(file), known), properties
+
+
+def require_finite(file: Path) -> None:
+    """Check that a NIfTI file holds no NaN and no infinity, which SimpleITK reads as 0.
+
+    Only files that store numbers with a point are read.
+
+    Raises:
+        DataError: It holds such a value.
+    """
+    if not file.name.lower().endswith((".nii", ".nii.gz")):
+        return
+    import nibabel
+
+    image: Any = nibabel.load(file)
+    if image.get_data_dtype().kind != "f":
+        return
+    stored = np.asanyarray(image.dataobj.get_unscaled())
+    wrong = stored[~np.isfinite(stored)]
+    if wrong.size:
+        values, counts = np.unique(wrong, return_counts=True)
+        odd = {float(value): int(count) for value, count in zip(values, counts, strict=True)}
+        raise DataError(f"{file} {_describe_odd(odd)} Correct the label map.")
 
 
 def check_labels(array: NDArray[Any], name: str, known: Collection[int] | None = None) -> LabelMap:

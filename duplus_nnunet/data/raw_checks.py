@@ -1,5 +1,6 @@
 """Checks a raw dataset before anything long begins: dataset.json, files, grids and label values."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ _SPACING_TOLERANCE = 1e-5
 # nnU-Net's reorienting reader of SimpleITK writes 8 bits, and does not accept 255.
 _EIGHT_BITS, _MOST_IN_EIGHT_BITS = "SimpleITKIOWithReorient", 254
 _REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
+
+_OTHER_ORDER = (
+    "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and nnU-Net "
+    "compares voxels by their order alone: store both alike, or add "
+    '"overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json'
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,9 +68,10 @@ class RawCheck:
 
 def describe_problems(where: str | Path, problems: Sequence[str]) -> str:
     """Write problems as one message, the first twenty of them."""
-    if len(problems) == 1:
-        return f"{where}: {problems[0]}"
-    lines = [f"  - {problem}" for problem in problems[:_SHOWN]]
+    short = [problem.replace(f"{where}{os.sep}", "") for problem in problems]
+    if len(short) == 1:
+        return f"{where}: {short[0]}"
+    lines = [f"  - {problem}" for problem in short[:_SHOWN]]
     more = [f"  and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
     return "\n".join([f"{where} has {len(problems)} problems:", *lines, *more])
 
@@ -242,7 +250,7 @@ def _check_grids(name: str, case: RawCase, reader: str) -> tuple[list[str], list
     return problems, doubts
 
 
-def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_needed: bool = False) -> str:
+def find_grid_difference(header: ImageHeader, other: ImageHeader, turned: bool = False) -> str:
     """Compare two grids.
 
     Positions are compared if both files say how they lie in the patient.
@@ -250,8 +258,8 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
     Args:
         header: The first grid.
         other: The second grid.
-        positions_needed: Whether to compare positions also of files that do not say how they lie, because the reader
-            turns each image by its own header.
+        turned: Whether the reader turns each image by its own header. Then positions of files that do not say how
+            they lie are compared too, and it does not matter in which order voxels are stored.
 
     Returns:
         The difference; "" if corresponding corners are within half a voxel of each other.
@@ -260,7 +268,7 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
         return f"{_join(header.shape)} and {_join(other.shape)} voxels (z, y, x)"
     if not np.allclose(header.spacing, other.spacing, rtol=_FARTHEST / max(header.shape), atol=0):
         return f"the voxel sizes are {_join(header.spacing)} and {_join(other.spacing)} mm (z, y, x)"
-    if not (positions_needed or (header.oriented and other.oriented)):
+    if not (turned or (header.oriented and other.oriented)):
         return ""
     corners, others = _find_corners(header), _find_corners(other)
     tolerance = _FARTHEST * min(header.spacing)
@@ -268,10 +276,7 @@ def find_grid_difference(header: ImageHeader, other: ImageHeader, positions_need
     if distances.max() <= tolerance:
         return ""
     if max(np.linalg.norm(others - corner, axis=1).min() for corner in corners) <= tolerance:
-        return (
-            "they fill the same space, but their voxels are stored in another order (a flipped or exchanged axis), and "
-            "nnU-Net compares voxels by their order alone"
-        )
+        return "" if turned else _OTHER_ORDER
     return (
         f"their corners are up to {distances.max():.4g} mm apart, origins {_join(header.origin)} and "
         f"{_join(other.origin)} mm (x, y, z)"

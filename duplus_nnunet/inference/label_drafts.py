@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.files import write_text
 from duplus_nnunet.inference.binding import BoundModel, bind
@@ -30,6 +31,7 @@ from duplus_nnunet.outputs.manifest import hash_file
 from duplus_nnunet.outputs.predicted_labels import PredictedLabels, read_predicted, write_predicted
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
 
 _LABELS = ("labels", "regions_class_order")
@@ -111,6 +113,7 @@ def _match(raw: RawDataset, theirs: Mapping[str, Any], bank: PromptBank) -> _Lab
     own = raw.dataset_json.get("labels")
     if not own:
         return _Labels({name: theirs[name] for name in _LABELS if name in theirs}, (), {})
+    check_label_values(own, raw.dataset_json.get("regions_class_order"), raw.folder / "dataset.json")
     if all(raw.dataset_json.get(name) == theirs.get(name) for name in _LABELS):
         return _Labels({}, (), {})
     by_name = {target.name: theirs["labels"][target.label] for target in bank.targets}
@@ -154,10 +157,10 @@ def _renumber(plans: PlansManager, files: Sequence[Path], values: Mapping[int, i
         return
     io = plans.image_reader_writer_class()
     for file in files:
-        labels, properties = io.read_seg(str(file))
-        changed = np.zeros_like(labels[0])
+        label_map, properties = read_label_map(file, type(io))
+        changed = np.zeros_like(label_map.labels[0])
         for before, after in values.items():
-            changed[labels[0] == before] = after
+            changed[label_map.labels[0] == before] = after
         io.write_seg(changed, str(file), properties)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from duplus_nnunet.data.case_table import Case
-from duplus_nnunet.data.grids import find_difference, last_line
+from duplus_nnunet.data.grids import find_difference
+from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.reporting.surfaces import Mask, compute_nsd, find_box
 
@@ -34,6 +35,8 @@ class ScoringSettings:
         ignore: Label value of voxels that are not scored; None if there is none.
         tolerance: Tolerance of the normalised surface distance, in mm.
         predicted: Label values in the predictions, of the targets whose values differ from those in the references.
+        known: All values that a reference may hold; empty: any whole value.
+        known_predicted: All values that a prediction may hold; empty: any whole value.
     """
 
     reader: type
@@ -42,6 +45,8 @@ class ScoringSettings:
     ignore: int | None = None
     tolerance: float = TOLERANCE
     predicted: Mapping[str, Region] = field(default_factory=dict)
+    known: frozenset[int] = frozenset()
+    known_predicted: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < math.inf:
@@ -75,12 +80,14 @@ class CaseScore:
         patient: Identifier of the patient.
         spacing: Voxel size in array order, in mm.
         targets: Scores of the annotated targets by name.
+        rounded: Number of voxels of prediction and reference whose value was not whole.
     """
 
     source: str
     patient: str
     spacing: tuple[float, ...]
     targets: Mapping[str, TargetScore]
+    rounded: int = 0
 
 
 def score_cases(
@@ -96,14 +103,19 @@ def score_cases(
         processes: Number of worker processes; 1 uses the current process.
 
     Raises:
-        DataError: A label map cannot be read, or prediction and reference lie on different grids.
+        DataError: A label map cannot be read or holds a value that is not whole or not declared, or prediction and
+            reference lie on different grids.
     """
     jobs = [(name, predictions, references, settings, case) for name, case in sorted(cases.items())]
     workers = min(processes, len(jobs))
     if workers <= 1:
-        return dict(_show_progress(map(_score_job, jobs), len(jobs)))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        scores = dict(_show_progress(pool.imap_unordered(_score_job, jobs), len(jobs)))
+        scores = dict(_show_progress(map(_score_job, jobs), len(jobs)))
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            scores = dict(_show_progress(pool.imap_unordered(_score_job, jobs), len(jobs)))
+    note = describe_rounding({name: score.rounded for name, score in sorted(scores.items())})
+    if note:
+        sys.stderr.write(f"note: {note}\n")
     return {name: scores[name] for name in sorted(scores)}
 
 
@@ -140,7 +152,8 @@ def _show_progress(results: Iterable[tuple[str, CaseScore]], total: int) -> Iter
 def _score_job(job: tuple[str, Path, Path, ScoringSettings, Case]) -> tuple[str, CaseScore]:
     name, predictions, references, settings, case = job
     files = predictions / f"{name}{settings.ending}", references / f"{name}{settings.ending}"
-    (prediction, properties), (reference, expected) = (_read(file, settings.reader) for file in files)
+    prediction, properties, rounded = _read(files[0], settings.reader, settings.known_predicted)
+    reference, expected, others = _read(files[1], settings.reader, settings.known)
     difference = find_difference(properties, prediction.shape, expected, reference.shape)
     if difference:
         raise DataError(
@@ -150,19 +163,18 @@ def _score_job(job: tuple[str, Path, Path, ScoringSettings, Case]) -> tuple[str,
     spacing = tuple(float(size) for size in expected["spacing"])
     targets = [target for target in case.annotated if target in settings.regions]
     return name, CaseScore(
-        case.source, case.patient, spacing, score_maps(prediction, reference, spacing, settings, targets)
+        case.source,
+        case.patient,
+        spacing,
+        score_maps(prediction, reference, spacing, settings, targets),
+        rounded + others,
     )
 
 
-def _read(file: Path, reader: type) -> tuple[NDArray[Any], Mapping[str, Any]]:
-    """Read a label map, (D, H, W), and its image properties."""
-    try:
-        labels, properties = reader().read_seg(str(file))
-    except Exception as error:  # readers raise different exceptions for damaged files
-        raise DataError(
-            f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
-        ) from error
-    return np.rint(labels[0]).astype(np.int32), properties
+def _read(file: Path, reader: type, known: frozenset[int]) -> tuple[NDArray[Any], Mapping[str, Any], int]:
+    """Read a label map, (D, H, W), its image properties, and the number of voxels that were rounded."""
+    label_map, properties = read_label_map(file, reader, known or None)
+    return label_map.labels[0].astype(np.int32), properties, label_map.rounded
 
 
 def _extract_mask(labels: NDArray[Any], region: Region, valid: Mask | None) -> Mask:

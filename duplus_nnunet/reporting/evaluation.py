@@ -13,6 +13,7 @@ from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, list_declared_values
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
@@ -62,6 +63,7 @@ def prepare_evaluation(folders: tuple[Path, Path, Path], tolerance: float, allow
     """
     predictions, references, home = folders
     dataset_json, plans = read_dataset_json(home / "dataset.json"), _read_plans(home)
+    check_label_values(dataset_json.get("labels"), dataset_json.get("regions_class_order"), home / "dataset.json")
     ending = dataset_json["file_ending"]
     predicted, known = list_label_maps(predictions, ending), list_label_maps(references, ending)
     names, case_notes = _match_cases(predicted, known, folders, allow_missing)
@@ -73,7 +75,10 @@ def prepare_evaluation(folders: tuple[Path, Path, Path], tolerance: float, allow
         )
     requested, differing, target_notes = _find_requested(predictions, dataset_json, targets)
     reader = _find_reader(plans, dataset_json, references / f"{names[0]}{ending}")
-    settings = replace(read_scoring_settings(reader, dataset_json, requested, tolerance), predicted=differing)
+    settings = read_scoring_settings(reader, dataset_json, requested, tolerance)
+    settings = replace(
+        settings, predicted=differing, known_predicted=_list_predicted_values(predictions, settings.known)
+    )
     cases, unlisted_notes = _find_cases(names, table)
     if not any(target in settings.regions for case in cases.values() for target in case.annotated):
         raise DataError(
@@ -201,6 +206,13 @@ def _find_requested(
     if differing:
         notes.append(f"Label values differ between predictions and references, see {file}: {_list_some(differing)}.")
     return requested, differing, notes
+
+
+def _list_predicted_values(predictions: Path, known: frozenset[int]) -> frozenset[int]:
+    """List the values that predictions may hold: those of the dataset.json beside them, else those of references."""
+    file = predictions / "dataset.json"
+    labels = read_dataset_json(file).get("labels") if file.is_file() else None
+    return known | list_declared_values(labels) if isinstance(labels, Mapping) else known
 
 
 def _find_reader(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], example: Path) -> type:

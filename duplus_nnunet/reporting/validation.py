@@ -7,6 +7,7 @@ from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import TOLERANCE, Region, ScoringSettings, score_cases
 from duplus_nnunet.reporting.score_files import write_scores
@@ -72,9 +73,15 @@ def read_scoring_settings(
         if label not in labels:
             raise DataError(f"Target {name!r} in dataset.json: {describe_unknown('label', label, labels)}")
         regions[name] = read_region(labels[label])
-    ignore = labels.get("ignore")
+    ignore, known = labels.get("ignore"), list_declared_values(labels)
     return ScoringSettings(
-        reader, dataset_json["file_ending"], regions, None if ignore is None else int(ignore), tolerance
+        reader,
+        dataset_json["file_ending"],
+        regions,
+        None if ignore is None else int(ignore),
+        tolerance,
+        known=known,
+        known_predicted=known,
     )
 
 

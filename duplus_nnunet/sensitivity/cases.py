@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.data.grids import find_difference, last_line
+from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
@@ -73,13 +74,10 @@ def read_truth(
         shape: Shape of the image, (D, H, W).
 
     Raises:
-        DataError: The label map cannot be read, or is not on the grid of the image.
+        DataError: The label map cannot be read, holds values that are not whole, or is not on the grid of the image.
     """
-    try:
-        truth, truth_properties = reader.read_seg(case.label)
-    except Exception as error:  # as above
-        reason = last_line(error)
-        raise DataError(f"The label map {case.label} cannot be read ({reason}). Write it again.") from error
+    label_map, truth_properties = read_label_map(case.label, type(reader))
+    truth = label_map.labels
     difference = find_difference(truth_properties, truth.shape[1:], properties, shape)
     if difference:
         raise DataError(

@@ -232,16 +232,18 @@ def test_planning_command_checks_each_dataset_first(monkeypatch):
     from duplus_nnunet.planners import entry
 
     checked = []
-    monkeypatch.setattr(entry, "check_dataset", checked.append)
+    monkeypatch.setattr(entry, "check_dataset", lambda number, strict: checked.append((number, strict)))
+    monkeypatch.setattr(entry, "require_folders", lambda: None)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_plan_and_preprocess", "-d", "7", "8", "-pl", "DuPLUSPlanner"])
     assert plugin.wrap_plan_entry(lambda: "planned")() == "planned"
-    assert checked == [7, 8]
+    assert checked == [(7, False), (8, False)]
 
 
 def test_planning_command_takes_the_base_out_of_what_nnunet_reads(monkeypatch):
     from duplus_nnunet.planners import entry
 
-    monkeypatch.setattr(entry, "check_dataset", lambda number: None)
+    monkeypatch.setattr(entry, "check_dataset", lambda number, strict: None)
+    monkeypatch.setattr(entry, "require_folders", lambda: None)
     monkeypatch.setattr(entry, "read_base", lambda folder: f"base in {folder}")
     words = ["plan", "-d", "7", "--from-model", "MODEL", "-pl", "DuPLUSPlanner", "-np", "2"]
     monkeypatch.setattr(sys, "argv", words)

@@ -84,7 +84,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
     image = {"min": -1000.0, "p1": -1000.0, "p50": 0.0, "p99": 300.0, "max": 1000.0}
     labels = tuple(range(len(ORGANS) + 1))
     case = CaseSurvey((2.0, 1.0, 1.0), (64, 64, 64), 1.0, (np.ones(9, dtype=np.float32),), labels, (image,))
-    monkeypatch.setattr(planners, "survey_dataset", lambda dataset, reader: dict.fromkeys(dataset, case))
+    monkeypatch.setattr(planners, "survey_dataset", lambda dataset, reader, known: dict.fromkeys(dataset, case))
 
     def run(kind: str, **options: Any) -> dict[str, Any]:
         planner = getattr(planners, kind)("Dataset007_Test", **options)

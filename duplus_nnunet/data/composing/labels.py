@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
+from duplus_nnunet.data.label_maps import check_labels, require_finite
 from duplus_nnunet.errors import DataError
 
 # Largest distance between corresponding corners of two grids, in voxels.
@@ -46,10 +47,17 @@ class LabelJob:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """The values in a case's original label map, and the orientation of its image (such as `LPS`)."""
+    """What a case holds.
+
+    Attributes:
+        values: The values in its original label map, without 0.
+        orientation: The orientation of its image, such as `LPS`.
+        rounded: Number of voxels of that label map whose value was not whole.
+    """
 
     values: frozenset[int]
     orientation: str
+    rounded: int = 0
 
 
 def process_case(job: LabelJob) -> LabelSummary:
@@ -61,14 +69,15 @@ def process_case(job: LabelJob) -> LabelSummary:
     headers = [_read_header(job.name, file) for file in job.images]
     for file, header in zip(job.images[1:], headers[1:], strict=True):
         _compare(job.name, (job.images[0], headers[0]), (file, header))
-    values: frozenset[int] = frozenset()
+    values, rounded = frozenset[int](), 0
     if job.label is not None:
         _compare(job.name, (job.images[0], headers[0]), (job.label, _read_header(job.name, job.label)))
-        values = _rewrite(job, job.label)
+        values, rounded = _rewrite(job, job.label)
     for file, new in zip(job.images, job.new_images, strict=False):
         link_file(file, new)
     direction = headers[0].GetDirection()
-    return LabelSummary(values, SimpleITK.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction))
+    orientation = SimpleITK.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction)
+    return LabelSummary(values, orientation, rounded)
 
 
 def link_file(file: str, new: str) -> None:
@@ -82,34 +91,23 @@ def link_file(file: str, new: str) -> None:
         shutil.copyfile(real, new)
 
 
-def _rewrite(job: LabelJob, file: str) -> frozenset[int]:
+def _rewrite(job: LabelJob, file: str) -> tuple[frozenset[int], int]:
     _check_whole(job.name, file)
+    require_finite(Path(file))
     try:
         image = SimpleITK.ReadImage(file)
         array = SimpleITK.GetArrayFromImage(image)
     except RuntimeError as error:
         raise DataError(_describe_damage(job.name, file, error)) from error
-    stored = np.unique(array)
-    with np.errstate(invalid="ignore"):
-        values = stored.astype(np.int64)
-    if not np.array_equal(values, stored):
-        fraction = stored[values != stored][0]
-        raise DataError(
-            f"{job.name}: {file} contains the value {fraction}; expected whole numbers. Save it as a label map."
-        )
-    unknown = [int(value) for value in values if int(value) not in job.table]
-    if unknown:
-        raise DataError(
-            f"{job.name}: {file} contains the value {unknown[0]}, which no label in dataset.json has; expected "
-            f"{', '.join(map(str, sorted(job.table)))}. Correct the label map, or add the label."
-        )
+    label_map = check_labels(array, f"{job.name}: {file}", job.table)
     if job.new_label is not None:
+        values = np.array(sorted(label_map.values))
         new = np.array([job.table[int(value)] for value in values])
-        if np.array_equal(new, values):
+        if np.array_equal(new, values) and not label_map.rounded:
             link_file(file, job.new_label)
         else:
-            _write(new[np.searchsorted(values, array)], image, job.new_label)
-    return frozenset(int(value) for value in values if value)
+            _write(new[np.searchsorted(values, label_map.labels)], image, job.new_label)
+    return label_map.values - {0}, label_map.rounded
 
 
 def _write(array: Any, image: Any, file: str) -> None:

@@ -10,7 +10,7 @@ from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
 from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
-from duplus_nnunet.prompt_registry.dataset_labels import channel_names
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_dataset, require_file_ending
 
@@ -137,18 +137,12 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
 
 
 def _read_labels(dataset_json: Mapping[str, Any], where: Path) -> dict[str, tuple[int, ...]]:
-    labels: dict[str, tuple[int, ...]] = {}
-    for name, value in dataset_json["labels"].items():
-        try:
-            values = tuple(int(number) for number in (value if isinstance(value, list) else [value]))
-        except (TypeError, ValueError) as error:
-            text = f"{where}: label {name!r} has the value {value!r}; expected a whole number or a list of them."
-            raise DataError(text) from error
-        if 0 in values and values != (0,):
-            raise DataError(f"{where}: the region {name!r} contains 0, the background. Remove the 0.")
-        if values != (0,):
-            labels[str(name)] = values
-    return labels
+    check_label_values(dataset_json["labels"], dataset_json.get("regions_class_order"), where)
+    values = {
+        str(name): tuple(value) if isinstance(value, list) else (value,)
+        for name, value in dataset_json["labels"].items()
+    }
+    return {name: members for name, members in values.items() if members != (0,)}
 
 
 def _list_cases(folder: Path, dataset_json: Mapping[str, Any], ending: str, channels: int) -> dict[str, CaseFiles]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from duplus_nnunet.data.composing.processing import build_case_table, process_ca
 from duplus_nnunet.data.composing.record import FILE_NAME as RECORD
 from duplus_nnunet.data.composing.record import describe_plan, hash_prompts, read_record
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
+from duplus_nnunet.data.label_maps import describe_rounding
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.draft_file import write_draft
@@ -59,8 +61,11 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
 
 def examine_cases(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, LabelSummary]:
     """Check every case, and write it if there is a folder to write to; return a summary of each by its name."""
-    summaries = process_cases(list(plan.jobs(folder)), update)
-    return dict(zip(plan.cases, summaries, strict=True))
+    summaries = dict(zip(plan.cases, process_cases(list(plan.jobs(folder)), update), strict=True))
+    note = describe_rounding({name: summary.rounded for name, summary in summaries.items()})
+    if note:
+        sys.stderr.write(f"note: {note}\n")
+    return summaries
 
 
 def build_entry(plan: Plan) -> Entry:

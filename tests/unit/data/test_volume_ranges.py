@@ -101,7 +101,7 @@ def test_plans_hold_the_ranges_of_their_cases(
     }
     (folder / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     monkeypatch.setattr(
-        planners, "survey_dataset", lambda dataset, reader: {name: survey(raw, name) for name in dataset}
+        planners, "survey_dataset", lambda dataset, reader, known: {name: survey(raw, name) for name in dataset}
     )
     plans = planners.DuPLUSPlanner("Dataset007_Test").plan_experiment()
     context = plans["duplus"]["default_context"]
