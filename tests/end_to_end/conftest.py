@@ -91,8 +91,8 @@ class Project:
         network = configuration["architecture"]["arch_kwargs"]
         stages = network["n_stages"]
         network["features_per_stage"] = [4 * 2 ** min(stage, 2) for stage in range(stages)]
-        if "n_conv_per_stage" in network:
-            network["n_conv_per_stage"], network["n_conv_per_stage_decoder"] = [1] * stages, [1] * (stages - 1)
+        network["n_conv_per_stage_decoder"] = [1] * (stages - 1)
+        network["n_blocks_per_stage" if "n_blocks_per_stage" in network else "n_conv_per_stage"] = [1] * stages
         file.write_text(json.dumps(plans))
 
 
