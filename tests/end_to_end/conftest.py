@@ -23,7 +23,7 @@ MODEL = ("-d", "998", "-c", "3d_fullres", "-f", "0", "-tr", "DuPLUSTrainer", "-p
 FAST = ("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "-step_size", "1")
 # OpenMP reads its own when it is loaded.
 OURS = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}
-# Most trainings make their batches themselves, since workers prepare more than a short one uses; WORKER gives them some.
+# Most trainings make their batches themselves, since a worker prepares more than a short one uses; WORKER gives it one.
 ALONE, WORKER = {"nnUNet_n_proc_DA": "0"}, {"nnUNet_n_proc_DA": "1"}
 TIMEOUT = 900.0
 
@@ -35,18 +35,19 @@ class Project:
     folder: Path
     options: tuple[str, ...] = MODEL
     fast: tuple[str, ...] = FAST
+    dataset: str = DATASET
 
     @property
     def raw(self) -> Path:
-        return self.folder / "raw" / DATASET
+        return self.folder / "raw" / self.dataset
 
     @property
     def plans(self) -> Path:
-        return self.folder / "preprocessed" / DATASET / "DuPLUSPlans.json"
+        return self.folder / "preprocessed" / self.dataset / "DuPLUSPlans.json"
 
     @property
     def model(self) -> Path:
-        return self.folder / "results" / DATASET / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
+        return self.folder / "results" / self.dataset / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
 
     def run(
         self, command: str, *arguments: str | Path, preexec_fn: Callable[[], None] | None = None, **variables: str
@@ -80,18 +81,18 @@ class Project:
         """Predict the test images with nnU-Net's command."""
         return self.run("nnUNetv2_predict", "-i", images or self.raw / "imagesTs", "-o", out, *MODEL, *FAST, *options)
 
-    def change_settings(self, plans_name: str = "DuPLUSPlans", **settings: Any) -> None:
+    def change_settings(self, plans_name: str = "DuPLUSPlans", patch: int = 32, **settings: Any) -> None:
         """Edit the plans as a user does: a short run of a thin network."""
         file = self.plans.with_name(f"{plans_name}.json")
         plans = json.loads(file.read_text())
         plans["duplus"]["settings"] |= settings
         configuration = plans["configurations"]["3d_fullres"]
-        configuration["patch_size"], configuration["batch_size"] = [32, 32, 32], 2
+        configuration["patch_size"], configuration["batch_size"] = [patch] * 3, 2
         network = configuration["architecture"]["arch_kwargs"]
         stages = network["n_stages"]
         network["features_per_stage"] = [4 * 2 ** min(stage, 2) for stage in range(stages)]
-        if "n_conv_per_stage" in network:
-            network["n_conv_per_stage"], network["n_conv_per_stage_decoder"] = [1] * stages, [1] * (stages - 1)
+        network["n_conv_per_stage_decoder"] = [1] * (stages - 1)
+        network["n_blocks_per_stage" if "n_blocks_per_stage" in network else "n_conv_per_stage"] = [1] * stages
         file.write_text(json.dumps(plans))
 
 

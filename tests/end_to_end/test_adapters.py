@@ -26,21 +26,9 @@ SHORT: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 4, "validation_ite
 class Adapted(Project):
     """nnU-Net's three folders with a base and two adapters."""
 
-    dataset = BASE
-
-    @property
-    def raw(self) -> Path:
-        return self.folder / "raw" / self.dataset
-
-    @property
-    def plans(self) -> Path:
-        return self.folder / "preprocessed" / self.dataset / "DuPLUSPlans.json"
-
     def of(self, dataset: str) -> "Adapted":
         """The same folders, seen from another dataset."""
-        other = Adapted(self.folder)
-        object.__setattr__(other, "dataset", dataset)
-        return other
+        return Adapted(self.folder, dataset=dataset)
 
     @property
     def model(self) -> Path:
@@ -73,7 +61,7 @@ class Adapted(Project):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Adapted:
-    made = Adapted(tmp_path_factory.mktemp("adapted"))
+    made = Adapted(tmp_path_factory.mktemp("adapted"), dataset=BASE)
     (made.folder / "raw").mkdir()
     write_phantom_sources(made.folder / "raw", 5, 1, 0)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "901", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")

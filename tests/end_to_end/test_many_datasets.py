@@ -19,25 +19,10 @@ NAME = "Dataset997_Three"
 IDS = ("901", "902", "903")
 
 
-class Composed(Project):
-    """nnU-Net's three folders with three phantom datasets and their composition."""
-
-    @property
-    def raw(self) -> Path:
-        return self.folder / "raw" / NAME
-
-    @property
-    def plans(self) -> Path:
-        return self.folder / "preprocessed" / NAME / "DuPLUSPlans.json"
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "results" / NAME / "DuPLUSTrainer__DuPLUSPlans__3d_fullres"
-
-
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> Composed:
-    made = Composed(tmp_path_factory.mktemp("composed"), MODEL)
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """nnU-Net's three folders with three phantom datasets and their composition."""
+    made = Project(tmp_path_factory.mktemp("composed"), MODEL, dataset=NAME)
     raw = made.folder / "raw"
     raw.mkdir()
     write_phantom_sources(raw, 5, 1, 0)

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
 from ..phantom_dataset import write_phantom_dataset
+from .conftest import Project
 
 pytestmark = pytest.mark.slow
 
@@ -17,10 +17,10 @@ MODEL = ("-d", "997", "-c", "3d_fullres", "-f", "0", "-tr", "DuPLUSTrainer", "-p
 
 
 @pytest.fixture(scope="module")
-def unknown(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def unknown(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Phantoms under labels of a hospital's own, in folders of their own."""
-    made = type(project)(tmp_path_factory.mktemp("unknown"), MODEL)
-    folder = made.folder / "raw" / DATASET
+    made = Project(tmp_path_factory.mktemp("unknown"), MODEL, dataset=DATASET)
+    folder = made.raw
     folder.parent.mkdir()
     write_phantom_dataset(folder, 5, 1, 0)
     description = json.loads((folder / "dataset.json").read_text())
@@ -31,8 +31,8 @@ def unknown(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return made
 
 
-def test_a_new_dataset_needs_a_text_editor_only(unknown: Any) -> None:
-    folder = unknown.folder / "raw" / DATASET
+def test_a_new_dataset_needs_a_text_editor_only(unknown: Project) -> None:
+    folder = unknown.raw
     drafted = unknown.do("duplus", "prompts", "draft", "997")
     assert "To review" in drafted
     file = folder / "prompts.yaml"
@@ -41,11 +41,7 @@ def test_a_new_dataset_needs_a_text_editor_only(unknown: Any) -> None:
     assert "no problems" in unknown.do("duplus", "prompts", "check", "997")
     assert "prompts.yaml" in unknown.do("duplus", "prompts", "where", "997")
     unknown.do("nnUNetv2_plan_and_preprocess", "-d", "997", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
-    plans = unknown.folder / "preprocessed" / DATASET / "DuPLUSPlans.json"
-    content = json.loads(plans.read_text())
-    content["duplus"]["settings"] |= {"epochs": 1, "iterations_per_epoch": 1, "validation_iterations": 1}
-    content["configurations"]["3d_fullres"] |= {"patch_size": [32, 32, 32], "batch_size": 2}
-    plans.write_text(json.dumps(content))
+    unknown.change_settings(epochs=1, iterations_per_epoch=1, validation_iterations=1)
     unknown.do(
         "nnUNetv2_train", "997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu"
     )

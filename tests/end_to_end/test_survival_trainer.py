@@ -32,13 +32,8 @@ SURVIVAL: dict[str, Any] = {"lora_epochs": 0, "networks": 2, "lora_r": 4}
 class Prognosis(Project):
     """nnU-Net's three folders with lesions and a clinical table."""
 
-    @property
-    def raw(self) -> Path:
-        return self.folder / "raw" / DATASET
-
-    @property
-    def plans(self) -> Path:
-        return self.folder / "preprocessed" / DATASET / "DuPLUSPlans.json"
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, dataset=DATASET)
 
     def model_of(self, trainer: str, plans: str = "DuPLUSPlans") -> Path:
         return self.folder / "results" / DATASET / f"{trainer}__{plans}__3d_fullres"
@@ -85,7 +80,7 @@ def train_base(folder: Path) -> None:
     write_lesions(made.raw, PATIENTS)
     options = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
     made.do("nnUNetv2_plan_and_preprocess", "-d", "990", *options)
-    made.change_settings(epochs=4, iterations_per_epoch=50, validation_iterations=1)
+    made.change_settings(patch=24, epochs=4, iterations_per_epoch=50, validation_iterations=1)
     assert "fold 0: 8 patients held out" in made.do("duplus", "survival", "split", "990", "--folds", "2")
     made.do(*TRAIN, "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", *ON_CPU)
 

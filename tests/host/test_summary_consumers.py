@@ -23,12 +23,16 @@ PLANS = {
 }
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
-# As a trainer does: nnU-Net's validation scores a fold, then ours. After that, nnU-Net's functions.
+# As a trainer does: nnU-Net's validation scores a fold, then ours. After that, nnU-Net's functions. Their many short-lived
+# workers are forked from one that has nnU-Net imported.
 CODE = """
-import json, os, sys
+import json, multiprocessing, os, sys
+from multiprocessing import context
 from pathlib import Path
 
 def main():
+    multiprocessing.set_forkserver_preload(["nnunetv2.evaluation.evaluate_predictions"])
+    context._concrete_contexts["spawn"] = context._concrete_contexts["forkserver"]
     from nnunetv2.evaluation.accumulate_cv_results import accumulate_cv_results
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, load_summary_json
     from nnunetv2.evaluation.find_best_configuration import find_best_configuration

@@ -15,7 +15,7 @@ from duplus_nnunet.trainers.loss import TargetLoss
 from ..networks.test_steering import make_network
 from ..partial_plans import LENGTH, make_plans, make_table
 
-SIDE, STEPS = 16, 300
+SIDE, STEPS = 16, 150
 AXES = (0, 1, 2)
 ACROSS = 2
 LEFT, RIGHT = 2, 3

@@ -1,5 +1,6 @@
-"""Runs one of two ranks, for test_ddp.py: python ddp_rank.py RANK FOLDER BATCH_DICE ADAPTED."""
+"""Runs one of two ranks through all settings, for test_ddp.py: python ddp_rank.py RANK FOLDER."""
 
+import itertools
 import os
 import sys
 from typing import Any
@@ -33,8 +34,6 @@ def step(rank: int, store: str, batch_dice: bool, adapted: bool) -> None:
 
     With Dice over the batch, sums are gathered from all ranks, which then need the same number of targets.
     """
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{store}/sync", rank=rank, world_size=2)
     network = DistributedDataParallel(make_network(adapted))
     torch.manual_seed(rank + 1)
     count = 2 if batch_dice or rank == 0 else 1
@@ -50,11 +49,19 @@ def step(rank: int, store: str, batch_dice: bool, adapted: bool) -> None:
     kept = torch.equal(network.module.prompts.targets, prompts.targets)
     start = make_network(adapted).state_dict()
     result = {"weights": network.module.state_dict(), "start": start, "kept": kept}
-    torch.save(result, f"{store}/{rank}.pth")
+    torch.save(result, f"{store}/{rank}_{batch_dice}_{adapted}.pth")
     dist.barrier()
+
+
+def run(rank: int, store: str) -> None:
+    """Join the other rank once, and train a step in each setting."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{store}/sync", rank=rank, world_size=2)
+    for batch_dice, adapted in itertools.product((False, True), repeat=2):
+        step(rank, store, batch_dice, adapted)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    step(int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True", sys.argv[4] == "True")
+    run(int(sys.argv[1]), sys.argv[2])
