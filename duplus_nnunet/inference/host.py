@@ -154,7 +154,7 @@ class HostPredictor(WindowPredictor):
 
         model = self.bound.model
         sides_known = knows_sides(image_properties, model.bank.form.left_right_axis, model.plans.transpose_forward)
-        _, prompts = self.bound.question_of({PLANS_KEY: {"sides_known": sides_known}})
+        prompts = self.bound.question_of({PLANS_KEY: {"sides_known": sides_known}}).prompts
         network = self.bound.model.network
         network.bind(prompts)
         try:

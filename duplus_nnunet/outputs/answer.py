@@ -40,6 +40,7 @@ class TargetAnswer:
         mask: Boolean mask inside the box; masks of mutually exclusive targets do not overlap.
         logits: Logits inside the box, float16; their sigmoid is the probability.
         presence: Probability, 0 to 1, that the image contains the target; None if the model was not calibrated.
+        seen: Whether the target was seen in training; if not, it is a text of the user's own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TargetAnswer:
     mask: NDArray[np.bool_]
     logits: NDArray[np.float16]
     presence: float | None = None
+    seen: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class CaseAnswer:
         geometry: The image's grid.
         labels: Combined label map as nnU-Net writes it, shape `geometry.shape`, uint8 or uint16.
         targets: Predictions of the targets, in the requested order.
+        rivals: Which targets each voxel was settled among: `all` of the context, or those `asked` for; None if targets
+            do not exclude one another.
     """
 
     case: str
@@ -70,3 +74,4 @@ class CaseAnswer:
     geometry: Geometry
     labels: NDArray[Any]
     targets: tuple[TargetAnswer, ...]
+    rivals: str | None = None
