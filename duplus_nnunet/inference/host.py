@@ -1,7 +1,9 @@
 """nnU-Net's predictor for DuPLUS models: its methods, called by stock commands and scripts, run our prediction."""
 
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +31,8 @@ _Output = str | list[str] | None
 class HostPredictor(WindowPredictor):
     """nnU-Net's predictor with a DuPLUS model, bound to a selection when the model is loaded.
 
-    With a stock model it becomes nnU-Net's own predictor, and refuses a selection.
+    With a stock model it becomes nnU-Net's own predictor, and refuses a selection. Its methods that predict wait for
+    one another, if several threads call them: they share one network.
 
     Attributes:
         selection: What is asked of the model; a command's is set in a class of its own, see make_predictor_class.
@@ -39,6 +42,7 @@ class HostPredictor(WindowPredictor):
     selection: ClassVar[Selection] = Selection()
     was_used: ClassVar[bool] = False
     _bound: BoundModel | None = None
+    _lock: "AbstractContextManager[object]" = nullcontext()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,6 +78,7 @@ class HostPredictor(WindowPredictor):
                 selection.targets, model.bank.default_context, selection.prompts, selection.encoder, options
             )
         self._bound = bind(model, selection)
+        self._lock = threading.RLock()
         self._show(self._bound)
         print_reading(self._bound)
 
@@ -127,10 +132,11 @@ class HostPredictor(WindowPredictor):
 
     def _predict(self, call: PredictionCall) -> list[Any] | None:
         bound = self.bound
-        try:
-            return predict_files(bound, call, self.selection.encoder)
-        finally:
-            bound.model.network.bind(bound.first.prompts)
+        with self._lock:
+            try:
+                return predict_files(bound, call, self.selection.encoder)
+            finally:
+                bound.model.network.bind(bound.first.prompts)
 
     def predict_from_data_iterator(
         self,
@@ -139,7 +145,8 @@ class HostPredictor(WindowPredictor):
         num_processes_segmentation_export: int = default_num_processes,
     ) -> list[Any]:
         """Differs from nnU-Net: each case is predicted in the context that it was preprocessed for."""
-        return predict_items(self.bound, map(to_prepared_case, data_iterator), save_probabilities)
+        with self._lock:
+            return predict_items(self.bound, map(to_prepared_case, data_iterator), save_probabilities)
 
     def predict_single_npy_array(
         self,
@@ -156,17 +163,18 @@ class HostPredictor(WindowPredictor):
         sides_known = knows_sides(image_properties, model.bank.form.left_right_axis, model.plans.transpose_forward)
         prompts = self.bound.question_of({PLANS_KEY: {"sides_known": sides_known}}).prompts
         network = self.bound.model.network
-        network.bind(prompts)
-        try:
-            return super().predict_single_npy_array(
-                input_image,
-                image_properties,
-                segmentation_previous_stage,
-                output_file_truncated,
-                save_or_return_probabilities,
-            )
-        finally:
-            network.bind(self.bound.first.prompts)
+        with self._lock:
+            network.bind(prompts)
+            try:
+                return super().predict_single_npy_array(
+                    input_image,
+                    image_properties,
+                    segmentation_previous_stage,
+                    output_file_truncated,
+                    save_or_return_probabilities,
+                )
+            finally:
+                network.bind(self.bound.first.prompts)
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """Differs from nnU-Net: an image with NaN is refused, and so is one whose context cannot be known.
@@ -181,7 +189,8 @@ class HostPredictor(WindowPredictor):
                 "show which is its own. Use predict_from_files, which knows the cases."
             )
         check_finite(data)
-        logits: torch.Tensor = super().predict_logits_from_preprocessed_data(data)
+        with self._lock:
+            logits: torch.Tensor = super().predict_logits_from_preprocessed_data(data)
         return logits
 
 

@@ -71,6 +71,7 @@ class CaseWriter:
             seconds,
             warnings=tuple(self._list_warnings(answer)),
             finished=current_time(),
+            unseen=tuple(target.name for target in answer.targets if not target.seen),
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
@@ -109,11 +110,16 @@ class CaseWriter:
     def _write_labels(self, answer: CaseAnswer, file: Path) -> Path:
         with open_new_file(file) as new:
             self.io.write_seg(answer.labels, str(new), dict(answer.geometry.properties))
-            embed_label_names(new, {target.value: target.name for target in answer.targets})
+            embed_label_names(new, {target.value: target.title for target in answer.targets})
         return file
 
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:
         warnings = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
+        warnings += [
+            f"{target.name}: not seen in training; how accurate its mask is is unknown"
+            for target in answer.targets
+            if not target.seen
+        ]
         rows = [row for row in self.statistics.rows if row.case == answer.case]
         return warnings + [
             f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual

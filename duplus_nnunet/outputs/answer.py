@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Box = tuple[slice, slice, slice]
 
+# What marks a target that the model was not trained on, in file names and in names that people read.
+UNSEEN_FILE, UNSEEN_MARK = "UNSEEN_", " (not seen in training)"
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -51,6 +54,16 @@ class TargetAnswer:
     logits: NDArray[np.float16]
     presence: float | None = None
     seen: bool = True
+
+    @property
+    def title(self) -> str:
+        """Name for people: marked if the target was not seen in training."""
+        return self.name if self.seen else self.name + UNSEEN_MARK
+
+    @property
+    def file_title(self) -> str:
+        """Name that a file's name is made of: marked if the target was not seen in training."""
+        return self.name if self.seen else UNSEEN_FILE + self.name
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class CaseRecord:
         message: Reason why the case failed or was skipped.
         warnings: Warnings that were shown to the user.
         finished: Time of completion, ISO 8601 in UTC.
+        unseen: Requested targets that were not seen in training.
     """
 
     status: Status
@@ -76,6 +77,7 @@ class CaseRecord:
     message: str | None = None
     warnings: tuple[str, ...] = ()
     finished: str | None = None
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

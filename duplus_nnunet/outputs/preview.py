@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from duplus_nnunet.files import open_new_file
-from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
+from duplus_nnunet.outputs.answer import UNSEEN_MARK, CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.naming import find_case_folder
 from duplus_nnunet.outputs.planes import (
     PLANES,
@@ -108,6 +108,9 @@ def _write_header(answer: CaseAnswer, case: OrientedCase, number: str, columns: 
     absent = [target.name for target in answer.targets if target.name not in present]
     if absent:
         lines.append("Not found: " + ", ".join(absent))
+    unseen = [target.name for target in answer.targets if not target.seen]
+    if unseen:
+        lines.append("Not seen in training: " + ", ".join(unseen))
     wrapped = [text for line in lines for text in textwrap.wrap(line, _WRAP_AT * columns)]
     return "\n".join(map(_replace_missing_glyphs, wrapped))
 
@@ -129,7 +132,7 @@ def _draw_target(panels: Sequence[Axes], case: OrientedCase, part: OrientedTarge
     if part:
         millilitres = part.mask.sum() * np.prod(case.spacing) / 1000
         presence = "" if part.target.presence is None else f"   present {part.target.presence:.0%}"
-        text = f"{_shorten(part.target.name)}   {millilitres:.3g} ml{presence}"
+        text = f"{_shorten(part.target.name)}{_mark(part.target)}   {millilitres:.3g} ml{presence}"
         panels[0].set_title(text, color=colour(part.target.value), fontsize=9, loc="left", pad=4, parse_math=False)
 
 
@@ -189,7 +192,7 @@ def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int) ->
     lines = [Line2D([], [], color=colour(target.value), ls=_find_style(target.value)) for target in shown]
     legend = figure.legend(
         lines,
-        [" " + _shorten(target.name) for target in shown],
+        [" " + _shorten(target.name) + _mark(target) for target in shown],
         loc="lower center",
         ncols=columns,
         frameon=False,
@@ -205,6 +208,10 @@ def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int) ->
 def _find_style(value: int) -> Style:
     """Return the line style of a label value; it changes each time the colours repeat."""
     return _STYLES[(value - 1) // len(COLOURS) % len(_STYLES)]
+
+
+def _mark(target: TargetAnswer) -> str:
+    return "" if target.seen else UNSEEN_MARK
 
 
 def _shorten(name: str) -> str:

@@ -75,7 +75,7 @@ def write_probabilities(answer: CaseAnswer, folder: Path) -> tuple[Path, ...]:
         DataError: The case identifier is not a valid folder name.
     """
     case_folder = find_case_folder(folder, answer.case)
-    names = name_files([target.name for target in answer.targets])
+    names = name_files([target.file_title for target in answer.targets])
     files = tuple(case_folder / f"{name}{ENDING}" for name in names)
     for target, file in zip(answer.targets, files, strict=True):
         with open_new_file(file) as new:

@@ -27,7 +27,7 @@ from duplus_nnunet.reporting.presence import PresenceCalibration
 NAMES = ("liver", "left kidney", "right kidney", "spleen", "pancreas", "aorta")
 PARTNERS = {"left kidney": "right kidney", "right kidney": "left kidney"}
 E = 6
-PATCH, IMAGE, GRID = (8, 8, 8), (14, 11, 13), (17, 11, 10)
+PATCH, IMAGE, GRID = (8, 8, 8), (10, 8, 12), (11, 8, 9)
 
 
 @pytest.fixture(scope="module", autouse=True)

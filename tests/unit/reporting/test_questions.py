@@ -1,0 +1,35 @@
+"""Two predictions that were asked for different targets are not compared without a word."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet.reporting.comparison import compare_questions
+
+
+def write(folder: Path, targets: tuple[str, ...], **options: str) -> Path:
+    folder.mkdir()
+    labels = {"background": 0, **{name: value for value, name in enumerate(targets, 1)}}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    (folder / "manifest.json").write_text(json.dumps({"run": {"options": options}}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("targets", "rivals", "notes"), [(("liver",), "asked", 2), (("liver",), "all", 1), (("liver", "spleen"), "all", 0)]
+)
+def test_different_questions_are_noted(tmp_path: Path, targets: tuple[str, ...], rivals: str, notes: int) -> None:
+    full = write(tmp_path / "full", ("liver", "spleen"), rivals="all")
+    found = compare_questions(write(tmp_path / "other", targets, rivals=rivals), full)
+    assert len(found) == notes
+    assert not found or "spleen" in found[0]
+
+
+def test_a_folder_of_an_older_version_counts_as_settled_among_the_asked(tmp_path: Path) -> None:
+    old, new = write(tmp_path / "old", ("liver",)), write(tmp_path / "new", ("liver",), rivals="all")
+    assert [str(old) in note for note in compare_questions(new, old)] == [True]
+
+
+def test_nothing_is_said_where_nothing_is_known(tmp_path: Path) -> None:
+    assert compare_questions(tmp_path, tmp_path / "missing") == []
