@@ -88,17 +88,18 @@ def compare_questions(first: Path, second: Path) -> list[str]:
     """
     notes, folders = [], (first, second)
     asked = [_list_asked(folder) for folder in folders]
-    if asked[0] is not None and asked[1] is not None and asked[0] != asked[1]:
+    differ = asked[0] is not None and asked[1] is not None and asked[0] != asked[1]
+    if asked[0] is not None and asked[1] is not None and differ:
         ours, theirs = (", ".join(sorted(one - other)) or "none" for one, other in (asked, asked[::-1]))
         notes.append(
             f"The predictions were asked for different targets: only in {first}: {ours}; only in {second}: {theirs}."
         )
     rivals = [_find_rivals(folder) for folder in folders]
     notes += [
-        f"{folder} was predicted with --rivals asked, or by a version that knew nothing else: its masks depend on the "
-        "targets that were asked for, and may hold voxels of others. Predict it again without that option."
+        f"{folder} was predicted with --rivals asked, or by a version before that option: its masks depend on the "
+        "targets that were asked for, and may contain voxels of others. Predict it again without --rivals."
         for folder, choice in zip(folders, rivals, strict=True)
-        if choice == "asked"
+        if choice == "asked" or (choice == "unknown" and differ)
     ]
     return notes
 
@@ -109,11 +110,11 @@ def _list_asked(folder: Path) -> set[str] | None:
 
 
 def _find_rivals(folder: Path) -> str | None:
-    """Return which targets voxels were settled among; None if all were asked for, or nothing is known."""
+    """Return `all` or `asked`, `unknown` for a version before that option, or None without a manifest."""
     run = _read_json(folder / "manifest.json").get("run")
     if not isinstance(run, dict) or not isinstance(run.get("options"), dict):
         return None
-    return str(run["options"].get("rivals", "asked"))
+    return str(run["options"].get("rivals", "unknown"))
 
 
 def _read_json(file: Path) -> dict[str, Any]:

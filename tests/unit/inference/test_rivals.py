@@ -1,6 +1,7 @@
 """A mask does not depend on the question: targets asked alone are settled against those that were not asked for."""
 
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from duplus_nnunet.inference import assembly, resampling
+from duplus_nnunet.inference import predictor as predictor_module
 from duplus_nnunet.inference.answering import answer_case
 from duplus_nnunet.inference.binding import bind
 from duplus_nnunet.inference.model import LoadedModel, ModelRecord
 from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.predictor import DuPLUSPredictor
 from duplus_nnunet.inference.reading import InputCase, PreparedCase
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
@@ -93,7 +96,7 @@ def make_model(folds: int = 1, mirroring: bool = False, regions: bool = False, o
     if regions:
         declared["regions_class_order"] = list(range(1, len(NAMES) + 1))
     predictor = WindowPredictor(0.5, use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-    networks = [make_weights(seed) for seed in range(folds)]
+    networks = [make_weights(seed) for seed in range(1, folds + 1)]
     predictor.network = networks[0]
     predictor.list_of_parameters = [network.state_dict() for network in networks]
     predictor.list_of_parameters[0] = {name: value.clone() for name, value in networks[0].state_dict().items()}
@@ -106,7 +109,7 @@ def make_model(folds: int = 1, mirroring: bool = False, regions: bool = False, o
     )  # fmt: skip
 
 
-def predict(model: LoadedModel, targets: Sequence[str] = (), options: Options | None = None) -> CaseAnswer:
+def make_image() -> tuple[torch.Tensor, dict[str, Any]]:
     data = torch.from_numpy(np.random.default_rng(5).normal(size=(1, *IMAGE)).astype(np.float32))
     properties = {
         "spacing": [1.0, 1.0, 1.0],
@@ -114,9 +117,58 @@ def predict(model: LoadedModel, targets: Sequence[str] = (), options: Options | 
         "bbox_used_for_cropping": [[0, size] for size in GRID],
         "shape_before_cropping": GRID,
     }
+    return data, properties
+
+
+def predict(model: LoadedModel, targets: Sequence[str] = (), options: Options | None = None) -> CaseAnswer:
     bound = bind(model, Selection(tuple(targets), "ct", options=options or Options()))
     with torch.inference_mode():
-        return answer_case(bound, PreparedCase(InputCase("image", (), None, "ct"), data, properties)).answer
+        return answer_case(bound, PreparedCase(InputCase("image", (), None, "ct"), *make_image())).answer
+
+
+class FakeReader:
+    """Gives the same preprocessed image for any file."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def read(self, source: InputCase) -> PreparedCase:
+        return PreparedCase(source, *make_image())
+
+
+def ask_from_threads(predictors: Sequence[DuPLUSPredictor], calls: int) -> list[str]:
+    """Predict mixed targets from as many threads as predictors; returns the calls that were answered wrongly."""
+    alone = DuPLUSPredictor(make_model(), Options())
+    right = {asked: find_masks(alone.predict("image", asked).answer) for asked in SUBSETS}
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for call in range(calls // len(predictors)):
+            asked = SUBSETS[(call + number) % len(SUBSETS)]
+            try:
+                masks = find_masks(predictors[number].predict("image", asked).answer)
+                if list(masks) != list(asked) or any((masks[name] != right[asked][name]).any() for name in asked):
+                    wrong.append(f"{number}: {asked}")
+            except Exception as error:  # in a thread, it would be lost
+                wrong.append(f"{number}: {asked}: {error!r}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(predictors))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_that_share_a_predictor_get_their_own_answers(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor_module, "Reader", FakeReader)
+    assert ask_from_threads([DuPLUSPredictor(make_model(), Options())] * threads, 32) == []
+
+
+def test_threads_with_predictors_of_their_own_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor_module, "Reader", FakeReader)
+    assert ask_from_threads([DuPLUSPredictor(make_model(), Options()) for _ in range(2)], 16) == []
 
 
 def find_masks(answer: CaseAnswer) -> dict[str, Any]:
@@ -128,7 +180,7 @@ def find_masks(answer: CaseAnswer) -> dict[str, Any]:
     return masks
 
 
-SUBSETS = [*((name,) for name in NAMES), ("liver", "aorta"), ("left kidney", "spleen", "pancreas")]
+SUBSETS = [*((name,) for name in NAMES), ("left kidney", "spleen", "pancreas")]
 KINDS: dict[str, dict[str, Any]] = {
     "one fold": {},
     "two folds": {"folds": 2},
@@ -143,7 +195,7 @@ def test_a_target_asked_alone_has_the_mask_of_the_full_run(kind: str) -> None:
     model = make_model(**KINDS[kind])
     full = find_masks(predict(model))
     alone = find_masks(predict(model, ["liver"], Options(rivals="asked")))
-    assert sum(mask.any() for mask in full.values()) >= 2
+    assert sum(mask.any() for mask in full.values()) >= 4
     assert alone["liver"].sum() > full["liver"].sum() > 0
     for asked in SUBSETS:
         masks = find_masks(predict(model, asked))
@@ -157,6 +209,6 @@ def test_a_small_memory_changes_no_mask(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "SLAB", 1000)
     model = make_model(folds=2, mirroring=True)
     full = find_masks(predict(model))
-    for memory, asked in itertools.product(("0.2MB", "0.3MB"), SUBSETS):
+    for memory, asked in itertools.product(("0.15MB", "0.3MB"), SUBSETS[-2:]):
         for name, mask in find_masks(predict(model, asked, Options(memory=memory))).items():
             np.testing.assert_array_equal(mask, full[name])

@@ -26,9 +26,14 @@ def test_different_questions_are_noted(tmp_path: Path, targets: tuple[str, ...],
     assert not found or "spleen" in found[0]
 
 
-def test_a_folder_of_an_older_version_counts_as_settled_among_the_asked(tmp_path: Path) -> None:
-    old, new = write(tmp_path / "old", ("liver",)), write(tmp_path / "new", ("liver",), rivals="all")
-    assert [str(old) in note for note in compare_questions(new, old)] == [True]
+@pytest.mark.parametrize(("targets", "notes"), [(("liver",), 2), (("liver", "spleen"), 0)])
+def test_an_older_folder_of_some_targets_counts_as_settled_among_these(
+    tmp_path: Path, targets: tuple[str, ...], notes: int
+) -> None:
+    old, new = write(tmp_path / "old", targets), write(tmp_path / "new", ("liver", "spleen"), rivals="all")
+    found = compare_questions(new, old)
+    assert len(found) == notes
+    assert all(str(old) in note for note in found)
 
 
 def test_nothing_is_said_where_nothing_is_known(tmp_path: Path) -> None:
