@@ -234,11 +234,24 @@ class PromptBank:
         return (*(adapters.get(name, "") for name in names), *[owner] * others)
 
     def _mirror(self, context: str | None, names: Sequence[str]) -> Prompts | None:
-        """Embed the prompts of the same structures in a mirror image; None if a partner has no prompt there."""
-        swapped = self.swap_sides(names)
-        if swapped is None or not set(swapped) <= self.contexts[self.find_context(context)].target_prompts.keys():
+        """Embed the prompts of the same structures in a mirror image; None if there are none, see swap_sides_in."""
+        swapped = self.swap_sides_in(context, names)
+        if swapped is None:
             return None
         return replace(self.compose(*self.choose(context, swapped)), adapters=self.find_adapters(context, swapped))
+
+    def swap_sides_in(self, context: str | None, names: Sequence[str]) -> list[str] | None:
+        """Exchange left and right targets in a context.
+
+        Returns:
+            None if a target's partner has no prompt there. That of any target of the context counts, asked for or not:
+            how a target is predicted must not depend on the others that are asked for.
+        """
+        key = self.find_context(context)
+        swapped = self.swap_sides([*self.names_in(key), *names])
+        if swapped is None or not set(swapped) <= self.contexts[key].target_prompts.keys():
+            return None
+        return swapped[len(swapped) - len(names) :]
 
     def swap_sides(self, names: Sequence[str]) -> list[str] | None:
         """Exchange left and right targets; None if one of them has no partner in the model."""

@@ -75,11 +75,17 @@ def run(args: argparse.Namespace) -> int:
     compared = comparison.compare(scores.cases, other) if other is not None else None
     output.mkdir(parents=True, exist_ok=True)
     score_files.write_scores(scores, output)
-    for note in evaluation.notes:
+    notes = comparison.compare_questions(args.predictions, args.compare.parent) if args.compare else []
+    for note in [*evaluation.notes, *notes]:
         print(note, file=sys.stderr)
     if args.json:
         plain = score_files.to_plain(scores)
-        print(json.dumps(plain | ({"comparison": comparison.to_plain(compared)} if compared else {}), indent=1))
+        print(
+            json.dumps(
+                plain | ({"comparison": {**comparison.to_plain(compared), "notes": notes}} if compared else {}),
+                indent=1,
+            )
+        )
         return 0
     for line in format_scores(scores):
         print(line)

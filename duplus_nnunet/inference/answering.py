@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +14,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
-from duplus_nnunet.inference.binding import BoundModel
+from duplus_nnunet.inference.binding import BoundModel, Question
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
-from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
+from duplus_nnunet.inference.window_maps import WindowMaps
+from duplus_nnunet.networks.prompts import Prompts
+from duplus_nnunet.outputs.answer import CaseAnswer, Geometry, TargetAnswer
 from duplus_nnunet.outputs.naming import show_name
 from duplus_nnunet.reporting.presence import compute_peak_logits
 
@@ -87,7 +89,8 @@ class Clock:
 def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> PredictedCase:
     """Predict one preprocessed case.
 
-    Targets are predicted in groups that fit the memory; the network runs on the image once for each group.
+    Targets are predicted in groups that fit the memory; the network runs on the image once for each group. Exclusive
+    targets are then settled against the context's other targets, where they were found.
 
     Args:
         bound: The model and what is asked of it.
@@ -98,32 +101,73 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
         DataError: The memory is too little for a single target.
         ModelError: The network gave logits that are not finite.
     """
-    model, clock = bound.model, Clock()
-    question, prompts = bound.question_of(case.properties)
-    configuration, plans = bound.configure(question), model.plans
+    model, clock, question = bound.model, Clock(), bound.question_of(case.properties)
+    configuration, plans, options = bound.configure(question), model.plans, bound.options
     resampler = make_resampler(configuration, plans, case.properties, case.data.shape[1:])
-    rule = read_rule(plans.get_label_manager(bound.declare([question])))
+    manager = plans.get_label_manager(bound.declare([question]))
+    rule = read_rule(manager, len(question.reading.new), options.prompt_priority == "trained")
     assembly, peaks = Assembly(resampler, rule, bound.list_asked(question), floor), []
     memory = estimate_memory(resampler, rule, configuration.patch_size, model.folds)
-    share = 1.0 if floor == -math.inf else _BOX_SHARE
-    size = choose_group(read_memory(bound.options.memory), memory, prompts.count, share)
-    for start in range(0, prompts.count, size):
-        group = prompts.take(range(start, min(start + size, prompts.count))) if size < prompts.count else prompts
-        logits = clock.time("network", model.predictor.predict_logits, case.data, group)
+    share, limit = 1.0 if floor == -math.inf else _BOX_SHARE, read_memory(options.memory)
+    size = choose_group(limit, memory, question.prompts.count, share)
+    rivals = bound.find_rivals(question)
+    free = limit - memory.measure(size, question.prompts.count, share)
+    maps = WindowMaps(free) if rivals is not None else None
+    for group in split_prompts(question.groups, size):
+        logits = clock.time("network", model.predictor.predict_logits, case.data, group, maps)
         peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
+    if rivals is not None and maps is not None:
+        _settle_rivals(clock, bound, case, (question, rivals, size), assembly, maps)
     labels, targets = clock.time("resample", assembly.finish)
-    # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
-    calibrated = model.network.default_adapter
-    owners = prompts.adapters or (calibrated,) * prompts.count
-    judged = (
-        replace(target, presence=model.calibration.predict_presence(target.name, peak) if owner == calibrated else None)
-        for target, peak, owner in zip(targets, peaks, owners, strict=True)
+    answer = CaseAnswer(
+        case.source.name,
+        question.context,
+        bound.context_sentence(question),
+        read_geometry(plans, case.properties),
+        labels,
+        tuple(_judge(bound, question, targets, peaks)),
+        options.rivals if rule.exclusive else None,
     )
-    grid = read_geometry(plans, case.properties)
-    name, sentence = case.source.name, bound.context_sentence(question)
-    answer = CaseAnswer(name, question.context, sentence, grid, labels, tuple(judged))
     return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
+
+
+def split_prompts(groups: Iterable[Prompts], size: int) -> Iterator[Prompts]:
+    """Split groups of prompts into groups of a size or less."""
+    for group in groups:
+        for start in range(0, group.count, size):
+            yield group.take(range(start, min(start + size, group.count))) if size < group.count else group
+
+
+def _settle_rivals(
+    clock: Clock,
+    bound: BoundModel,
+    case: PreparedCase,
+    asked: tuple[Question, Prompts, int],
+    assembly: Assembly,
+    maps: WindowMaps,
+) -> None:
+    """Settle the voxels of asked targets against the other targets of the context, some at a time."""
+    contested = clock.time("resample", lambda: assembly.contested)
+    if contested is None:
+        return
+    question, rivals, size = asked
+    before = bound.count_before(question)
+    for start, group in zip(range(0, rivals.count, size), split_prompts([rivals], size), strict=True):
+        where = torch.from_numpy(contested)
+        logits = clock.time("rivals", bound.model.predictor.predict_rivals, case.data, group, maps, where)
+        clock.time("rivals", assembly.contest, logits, before[start : start + size])
+
+
+def _judge(
+    bound: BoundModel, question: Question, targets: Iterable[TargetAnswer], peaks: Iterable[float]
+) -> Iterator[TargetAnswer]:
+    """Add to each target the probability that it is in the image."""
+    # The model was calibrated on what it was trained on last, not on a base or an adapter beside it.
+    calibrated, calibration = bound.model.network.default_adapter, bound.model.calibration
+    owners = question.prompts.adapters or (calibrated,) * question.prompts.count
+    for target, peak, owner in zip(targets, peaks, owners, strict=True):
+        yield replace(target, presence=calibration.predict_presence(target.name, peak) if owner == calibrated else None)
 
 
 def read_geometry(plans: PlansManager, properties: dict[str, Any]) -> Geometry:

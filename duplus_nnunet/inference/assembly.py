@@ -1,7 +1,8 @@
 """Combines targets' logits, group by group, into the label map and the masks of a case, within a memory limit.
 
 On the image's grid it holds no more than the targets so far, each in its box, and two numbers per voxel: the highest
-logit, and the target that has it.
+logit, and the target that has it. Exclusive targets are also settled against rivals that were not asked for: these take
+voxels away, and are not kept.
 """
 
 import math
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.memory import format_memory, format_memory_option
-from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds
+from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds, to_half
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
+from duplus_nnunet.reporting.surfaces import Mask, find_box
 
 if TYPE_CHECKING:
     from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
@@ -41,17 +44,27 @@ class Rule:
         exclusive: Whether a voxel belongs to the most probable target only; if not, later ones are written over
             earlier ones.
         dtype: Of the label map.
+        unseen: Number of targets, the last ones, that were not seen in training.
+        trained_first: Whether those get only what the trained targets leave; if not, they are targets like others.
     """
 
     values: tuple[int, ...]
     exclusive: bool
     dtype: type[np.uint8] | type[np.uint16]
+    unseen: int = 0
+    trained_first: bool = True
+
+    @property
+    def trained(self) -> int:
+        """Number of trained targets, the first ones."""
+        return len(self.values) - self.unseen
 
 
-def read_rule(manager: "DuPLUSLabelManager") -> Rule:
+def read_rule(manager: "DuPLUSLabelManager", unseen: int = 0, trained_first: bool = True) -> Rule:
     """Read what a label manager would do, down to the type that nnU-Net's export chooses."""
     dtype = np.uint8 if len(manager.foreground_labels) < 255 else np.uint16
-    return Rule(tuple(int(value) for value in manager.regions_class_order), manager.exclusive, dtype)
+    values = tuple(int(value) for value in manager.regions_class_order)
+    return Rule(values, manager.exclusive, dtype, unseen, trained_first)
 
 
 class Assembly:
@@ -78,6 +91,8 @@ class Assembly:
         # Of large arrays of zeros, the system gives memory only to what is written: where targets are.
         self._owner = np.zeros(resampler.shape, np.min_scalar_type(len(asked)))
         self._best = np.zeros(resampler.shape if rule.exclusive else (0, 0, 0), np.int16)
+        self._settled = 0
+        self._claimed = np.zeros(resampler.source if rule.exclusive else (0, 0, 0), np.bool_)
 
     @property
     def nbytes(self) -> int:
@@ -97,11 +112,63 @@ class Assembly:
             )
         for channel in logits:
             box, values = self._resampler.resample(channel, self._floor)
+            trained = len(self._targets) < self._rule.trained
             self._targets.append((box, values))
-            self._settle(box, values)
+            if trained and self._rule.exclusive:
+                self._claimed |= exceeds(to_half(channel), 0.0)
+            if trained or not self._rule.trained_first:
+                self._settle()
 
-    def _settle(self, box: Box, values: Half) -> None:
-        """Assign voxels to the target that was added last, where it wins them."""
+    @property
+    def contested(self) -> Mask | None:
+        """Voxels of the network's grid on which it depends whether a rival takes a voxel; None if there are none."""
+        if not self._claimed.any():
+            return None
+        if self._resampler.axes is None:  # other functions may reach anywhere
+            return np.ones_like(self._claimed)
+        # A voxel of the image is made of a cell of 2x2x2 voxels at most, one of which is claimed.
+        contested: Mask = maximum_filter(self._claimed, size=3)
+        return contested
+
+    def contest(self, logits: Logits, before: Sequence[int]) -> None:
+        """Take voxels of trained targets away where a rival is more probable. All asked targets are added before.
+
+        Args:
+            logits: Rivals, shape (k, d, h, w), float16, right where `contested` is true.
+            before: For each rival, the number of asked targets that stand before it, and keep voxels that are equal.
+
+        Raises:
+            DataError: Targets are missing.
+            ModelError: The logits are not all finite.
+        """
+        self._require_all()
+        found = ((index, self._find_owned(index)) for index in range(self._rule.trained))
+        owned = [(index, box) for index, box in found if box is not None]
+        for channel, first in zip(logits, before, strict=True):
+            resampled = self._resampler.resample_inside(channel, [box for _, box in owned])
+            for (index, box), values in zip(owned, resampled, strict=True):
+                if values is not None:
+                    self._take_away(index, box, values.view(np.int16), later=index >= first)
+
+    def _find_owned(self, index: int) -> Box | None:
+        """Find the box of the voxels that a target owns so far; None if there are none."""
+        box = self._targets[index][0]
+        inner = find_box(self._owner[box] == index + 1)
+        if inner is None:
+            return None
+        z, y, x = (slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
+        return z, y, x
+
+    def _take_away(self, index: int, box: Box, bits: NDArray[np.int16], later: bool) -> None:
+        """Take from one target what a rival wins; of equals, the one that stands first keeps the voxel."""
+        owner, best = self._owner[box], self._best[box]
+        wins = (bits >= best) if later else (bits > best)
+        np.copyto(owner, 0, where=wins & (owner == index + 1))
+
+    def _settle(self) -> None:
+        """Assign voxels to the next target in order, where it wins them."""
+        box, values = self._targets[self._settled]
+        self._settled += 1
         if self._rule.exclusive:
             # Logits above 0 are in the order of their bits; of equal ones, the first keeps the voxel.
             best, bits = self._best[box], values.view(np.int16)
@@ -109,7 +176,24 @@ class Assembly:
             np.maximum(best, bits, out=best)
         else:
             wins = exceeds(values, 0.0)
-        np.copyto(self._owner[box], len(self._targets), where=wins)
+            if self._settled > self._rule.trained and self._rule.trained_first:
+                wins &= self._is_free(box)
+        np.copyto(self._owner[box], self._settled, where=wins)
+
+    def _is_free(self, box: Box) -> Mask:
+        """Say where no trained target owns a voxel."""
+        owner = self._owner[box]
+        free: Mask = (owner == 0) | (owner > self._rule.trained)
+        return free
+
+    def _settle_unseen(self) -> None:
+        """Give the targets that were not seen in training what the trained ones leave."""
+        if self._rule.exclusive and self._settled < len(self._targets):
+            # No logit is as high as this: what is owned stays so.
+            self._best.fill(np.iinfo(np.int16).max)
+            self._best[self._owner == 0] = 0
+        while self._settled < len(self._targets):
+            self._settle()
 
     def finish(self) -> tuple[NDArray[Any], tuple[TargetAnswer, ...]]:
         """Return the combined label map, shape (z, y, x) of the image, and each target's answer, in their order.
@@ -117,11 +201,15 @@ class Assembly:
         Raises:
             DataError: Targets are missing.
         """
+        self._require_all()
+        self._settle_unseen()
+        return self._make_labels(), tuple(self._make_answer(index) for index in range(len(self._targets)))
+
+    def _require_all(self) -> None:
         if len(self._targets) != len(self._asked):
             raise DataError(
                 f"{len(self._targets)} targets were predicted; expected {len(self._asked)}. Add the others."
             )
-        return self._make_labels(), tuple(self._make_answer(index) for index in range(len(self._targets)))
 
     def _make_labels(self) -> NDArray[Any]:
         placement = self._resampler.placement
@@ -134,11 +222,17 @@ class Assembly:
         return placement.turn(labels)
 
     def _make_answer(self, index: int) -> TargetAnswer:
-        box, values = self._targets[index]
-        mask = self._owner[box] == index + 1 if self._rule.exclusive else exceeds(values, 0.0)
+        (box, values), rule = self._targets[index], self._rule
+        seen = index < rule.trained
+        if rule.exclusive:
+            mask = self._owner[box] == index + 1
+        else:
+            mask = exceeds(values, 0.0)
+            if not seen and rule.trained_first:
+                mask &= self._is_free(box)
         placement, (name, prompt) = self._resampler.placement, self._asked[index]
         moved, turn = placement.move(box), placement.turn
-        return TargetAnswer(name, self._rule.values[index], prompt, moved, turn(mask), turn(values))
+        return TargetAnswer(name, rule.values[index], prompt, moved, turn(mask), turn(values), seen=seen)
 
 
 def spread_probabilities(targets: Sequence[TargetAnswer], shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -198,7 +292,9 @@ def estimate_memory(resampler: Resampler, rule: Rule, patch: Sequence[int], fold
     # What one slab is made of is at most two planes deeper.
     slab = _SLABS * _SINGLE * (SLAB + 2 * max(math.prod(resampler.shape[1:]), math.prod(resampler.source[1:])))
     counts = padded * _HALF
-    fixed = counts + running + labels + target + slab
+    # Where trained targets are claimed, and the voxels around it.
+    claimed = 2 * source if rule.exclusive else 0
+    fixed = counts + running + labels + target + slab + claimed
     return Memory(fixed, padded * (_HALF * min(folds, 2) + _CHECK), crop * (_HALF + 1))
 
 

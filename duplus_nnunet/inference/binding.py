@@ -27,13 +27,26 @@ class Question:
         context: Name of the context.
         names: Known targets, in the order of dataset.json.
         prompts: What the network is bound to; free-text targets stand at the end.
+        groups: The same prompts, those apart that cannot be asked for in a mirror image: they do not change how the
+            others are predicted.
         reading: What the user's own texts stand for.
+        rivals: Other targets of the context, in the order of dataset.json.
+        rival_prompts: Their prompts; None if there are none.
     """
 
     context: str
     names: tuple[str, ...]
     prompts: Prompts
+    groups: tuple[Prompts, ...]
     reading: Reading
+    rivals: tuple[str, ...] = ()
+    rival_prompts: Prompts | None = None
+
+    def forget_sides(self) -> "Question":
+        """Return the question without prompts for mirror images."""
+        rivals = self.rival_prompts and replace(self.rival_prompts, mirrored=None)
+        groups = tuple(replace(group, mirrored=None) for group in self.groups)
+        return replace(self, prompts=replace(self.prompts, mirrored=None), groups=groups, rival_prompts=rivals)
 
 
 @dataclass(frozen=True)
@@ -57,10 +70,10 @@ class BoundModel:
         """The question about the first context."""
         return next(iter(self.questions.values()))
 
-    def question_of(self, properties: Mapping[str, Any]) -> tuple[Question, Prompts]:
-        """Return the question about a preprocessed case, and its prompts.
+    def question_of(self, properties: Mapping[str, Any]) -> Question:
+        """Return the question about a preprocessed case.
 
-        Without mirrored prompts where the left-right axis of the image is not the training images'.
+        Its prompts have no mirrored ones where the left-right axis of the image is not the training images'.
 
         Raises:
             DataError: The case was preprocessed for a context that nothing is asked in.
@@ -73,8 +86,17 @@ class BoundModel:
                 f"{', '.join(map(repr, self.questions))}. Preprocess it for one of these."
             )
         question = self.questions[context]
-        sides_known = case.get("sides_known", True)
-        return question, question.prompts if sides_known else replace(question.prompts, mirrored=None)
+        return question if case.get("sides_known", True) else question.forget_sides()
+
+    def find_rivals(self, question: Question) -> Prompts | None:
+        """Return the prompts of the rivals that voxels are to be settled against; None if there are none."""
+        exclusive = self.model.dataset_json.get("regions_class_order") is None
+        return question.rival_prompts if exclusive and question.names and self.options.rivals == "all" else None
+
+    def count_before(self, question: Question) -> list[int]:
+        """Count for each rival the asked targets that stand before it in dataset.json."""
+        order = {name: index for index, name in enumerate(self.model.bank.names)}
+        return [sum(order[name] < order[rival] for name in question.names) for rival in question.rivals]
 
     def configure(self, question: Question) -> ConfigurationManager:
         """Return nnU-Net's configuration with the target spacing and normalisation of a question's context."""
@@ -146,9 +168,20 @@ def ask(model: LoadedModel, selection: Selection, context: str) -> Question:
     reading = read_texts(bank, model.dataset_json["labels"], context, selection.prompts, selection.encoder)
     asked.update(reading.known.values())
     names = [name for name in bank.names if name in asked] if asked or reading.new else bank.names_in(context)
+    rivals = tuple(name for name in bank.names_in(context) if name not in names)
+    rival_prompts = bank.draw(context, rivals) if rivals else None
     if not reading.new:
-        return Question(context, tuple(names), bank.draw(context, names), reading)
-    return Question(context, tuple(names), _compose(bank, context, names, reading), reading)
+        prompts = bank.draw(context, names)
+        return Question(context, tuple(names), prompts, (prompts,), reading, rivals, rival_prompts)
+    sided = [target for target in reading.new if needs_partner(target.name)]
+    others = [target for target in reading.new if not needs_partner(target.name)]
+    reading = replace(reading, new=(*others, *sided))
+    prompts, groups = _compose(bank, context, names, reading), []
+    if names or others:
+        groups.append(_compose(bank, context, names, replace(reading, new=tuple(others))))
+    if sided:
+        groups.append(_compose(bank, context, [], replace(reading, new=tuple(sided))))
+    return Question(context, tuple(names), prompts, tuple(groups), reading, rivals, rival_prompts)
 
 
 def _compose(bank: PromptBank, context: str, names: Sequence[str], reading: Reading) -> Prompts:
@@ -157,8 +190,8 @@ def _compose(bank: PromptBank, context: str, names: Sequence[str], reading: Read
     sentence, pairs = bank.choose(context, names)
     adapters = bank.find_adapters(context, names, len(new))
     prompts = replace(reading.bank.compose(sentence, [*pairs, *new]), adapters=adapters)
-    swapped = None if any(needs_partner(name) for _, name in new) else bank.swap_sides(names)
-    if swapped is None or not set(swapped) <= bank.contexts[context].target_prompts.keys():
+    swapped = None if any(needs_partner(name) for _, name in new) else bank.swap_sides_in(context, names)
+    if swapped is None:
         return prompts
     # A text of neither side asks for the same in a mirror image, and leaves the mirroring of the others unchanged.
     mirrored = reading.bank.compose(sentence, [*bank.choose(context, swapped)[1], *new])

@@ -24,10 +24,10 @@ _PREDICTOR = "nnUNetPredictor"
 _HELP = """
 DuPLUS options (for models trained by a DuPLUS trainer):
   --targets NAME [NAME ...]
-                        Predict these targets only: names, labels or synonyms, in upper or lower case. Only their
-                        heads are computed. Label values stay those of dataset.json. The probability of a target does
-                        not depend on the other targets; but where targets exclude one another, a voxel is given to
-                        the most probable of the selected ones, so that masks may differ with the selection.
+                        Predict these targets only: names, labels or synonyms, in upper or lower case. Label
+                        values stay those of dataset.json. Neither the probability nor the mask of a target depends
+                        on the selection: where targets exclude one another, the heads of the others are computed
+                        too where a selected target is above one half (see --rivals).
                         Default: the variable DUPLUS_TARGETS (names separated by commas), else all; with --prompt,
                         only what the prompts describe.
   --prompt TEXT [TEXT ...]
@@ -35,7 +35,8 @@ DuPLUS options (for models trained by a DuPLUS trainer):
                         target selects that target. Any other text is encoded by the model's own text encoder and
                         reported as not seen in training, with the nearest known targets; its label value follows the
                         largest one of dataset.json, in the order typed, and is declared in the dataset.json beside
-                        the predictions. A text without a modality is read as the name of a structure and put into
+                        the predictions. It gets the voxels that the selected trained targets leave (see
+                        --prompt-priority), and is marked in all files. A text without a modality is read as the name of a structure and put into
                         the model's sentence. Default: the variable DUPLUS_PROMPT (texts separated by semicolons).
   --encoder FOLDER      Folder of the model's own text encoder, if it has moved since planning; another encoder is
                         refused. Only new texts need it. Default: DUPLUS_ENCODER.

@@ -97,6 +97,7 @@ class FolderPrediction:
     _manifest: Manifest | None = None
     _statistics: StatisticsTable | None = None
     _legend: dict[int, str] = field(default_factory=dict)
+    _unseen: set[int] = field(default_factory=set)
     _made: tuple[BoundModel, CaseWriter] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress: Progress = field(default_factory=Progress)
@@ -158,16 +159,19 @@ class FolderPrediction:
         files = dict(zip(cases, name_cases(cases, ending), strict=True))
         choices = [ContextChoice(None, {job.case: _find_context(model, job) for job in jobs}) for jobs in groups]
         labels: dict[str, Any] = {}
+        unseen: dict[str, Any] = {}
         declared: dict[str, Any] = {}
         for jobs, choice in zip(groups, choices, strict=True):
             bound = bind(model, Selection(jobs[0].targets, choice, jobs[0].prompts, encoder, first.options))
             declared = bound.declare_all()
             labels |= declared["labels"]
+            unseen |= declared[PLANS_KEY]["not_seen_in_training"]
             images, names = [list(job.images) for job in jobs], tuple(job.case for job in jobs)
             outputs = [str(folder / files[name]) for name in names]
             self.predict(bound, replace(self.call, source=images, output=outputs, names=names))
         if self.call.folder is not None:
             declared["labels"] = labels  # that of the last group was written with it
+            declared[PLANS_KEY]["not_seen_in_training"] = unseen
             write_text(folder / "dataset.json", json.dumps(declared, indent=4, ensure_ascii=False))
 
     def _count(self, items: Iterable[PreparedCase]) -> Iterator[PreparedCase]:
@@ -243,8 +247,12 @@ class FolderPrediction:
     def _make_writer(self) -> CaseWriter:
         plans, folder = self.bound.model.plans, self.call.table_folder
         declared = self.bound.declare_all()
-        self._legend |= {int(value): name for value, name in declared[PLANS_KEY]["legend"].items()}
-        write_legend(folder, self._legend)
+        for value, name in declared[PLANS_KEY]["legend"].items():
+            # Jobs of one table may give the same value to different texts; the label maps name their own.
+            names = [other for other in (self._legend.get(int(value)), name) if other]
+            self._legend[int(value)] = name if name in names[:1] else " or ".join(names)
+        self._unseen |= {target["value"] for target in declared[PLANS_KEY]["not_seen_in_training"].values()}
+        write_legend(folder, self._legend, self._unseen)
         ranges = {
             context: read_volume_ranges(self.bound.model.bank.form, context)
             for context in self.bound.model.bank.contexts

@@ -1,8 +1,10 @@
 """nnU-Net's predictor for DuPLUS models: its methods, called by stock commands and scripts, run our prediction."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +35,8 @@ _Output = str | list[str] | None
 class HostPredictor(WindowPredictor):
     """nnU-Net's predictor with a DuPLUS model, bound to a selection when the model is loaded.
 
-    With a stock model it becomes nnU-Net's own predictor, and refuses a selection.
+    With a stock model it becomes nnU-Net's own predictor, and refuses a selection. Its methods that predict wait for
+    one another, if several threads call them: they share one network.
 
     Attributes:
         selection: What is asked of the model; a command's is set in a class of its own, see make_predictor_class.
@@ -46,6 +49,7 @@ class HostPredictor(WindowPredictor):
     was_used: ClassVar[bool] = False
     _bound: BoundModel | None = None
     _pace: Pace | None = None  # on a CPU alone
+    _lock: "AbstractContextManager[object]" = nullcontext()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -88,6 +92,7 @@ class HostPredictor(WindowPredictor):
             )
         self._bound = bind(model, selection)
         self._pace = Pace(self._find_cost(model)) if self.device.type == "cpu" else None
+        self._lock = threading.RLock()
         self._show(self._bound)
         print_reading(self._bound)
 
@@ -161,10 +166,11 @@ class HostPredictor(WindowPredictor):
 
     def _predict(self, call: PredictionCall) -> list[Any] | None:
         bound = self.bound
-        try:
-            return predict_files(bound, call, self.selection.encoder)
-        finally:
-            bound.model.network.bind(bound.first.prompts)
+        with self._lock:
+            try:
+                return predict_files(bound, call, self.selection.encoder)
+            finally:
+                bound.model.network.bind(bound.first.prompts)
 
     def predict_from_data_iterator(
         self,
@@ -173,7 +179,8 @@ class HostPredictor(WindowPredictor):
         num_processes_segmentation_export: int = default_num_processes,
     ) -> list[Any]:
         """Differs from nnU-Net: each case is predicted in the context that it was preprocessed for."""
-        return predict_items(self.bound, map(to_prepared_case, data_iterator), save_probabilities)
+        with self._lock:
+            return predict_items(self.bound, map(to_prepared_case, data_iterator), save_probabilities)
 
     def predict_single_npy_array(
         self,
@@ -189,19 +196,20 @@ class HostPredictor(WindowPredictor):
         plans = self.bound.model.plans
         reader = plans.plans["image_reader_writer"]
         how = find_image_turn(image_properties, self.bound.model.bank.form, plans.transpose_forward, reader)
-        _, prompts = self.bound.question_of({PLANS_KEY: {"sides_known": how.sides_known}})
+        prompts = self.bound.question_of({PLANS_KEY: {"sides_known": how.sides_known}}).prompts
         network = self.bound.model.network
-        network.bind(prompts)
-        try:
-            return super().predict_single_npy_array(
-                input_image,
-                image_properties,
-                segmentation_previous_stage,
-                output_file_truncated,
-                save_or_return_probabilities,
-            )
-        finally:
-            network.bind(self.bound.first.prompts)
+        with self._lock:
+            network.bind(prompts)
+            try:
+                return super().predict_single_npy_array(
+                    input_image,
+                    image_properties,
+                    segmentation_previous_stage,
+                    output_file_truncated,
+                    save_or_return_probabilities,
+                )
+            finally:
+                network.bind(self.bound.first.prompts)
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """Differs from nnU-Net: an image with NaN is refused, and so is one whose context cannot be known.
@@ -216,7 +224,8 @@ class HostPredictor(WindowPredictor):
                 "show which is its own. Use predict_from_files, which knows the cases."
             )
         check_finite(data)
-        logits: torch.Tensor = super().predict_logits_from_preprocessed_data(data)
+        with self._lock:
+            logits: torch.Tensor = super().predict_logits_from_preprocessed_data(data)
         return logits
 
 

@@ -3,9 +3,12 @@
 import argparse
 from dataclasses import dataclass
 
+from duplus_nnunet.errors import PromptError, describe_unknown
 from duplus_nnunet.inference.memory import read_memory
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+RIVALS = ("all", "asked")
+PRIORITIES = ("trained", "probability")
 
 HELP = """\
   --split               Also write a binary mask for each target, as CASE/TARGET beside the label map.
@@ -23,6 +26,13 @@ HELP = """\
                         Default: half of what is free.
   --precision auto|float32|bfloat16
                         Precision of convolutions on a CPU. Default: auto, bfloat16 where the processor has it.
+  --rivals all|asked    Which targets a voxel is settled among where targets exclude one another. Default: all targets
+                        of the context, so that the mask of a target does not depend on the selection; asked: only
+                        the selected targets, which may then also get voxels of the others.
+  --prompt-priority trained|probability
+                        Which target owns a voxel that a trained target and a --prompt not seen in training both
+                        claim. Default: trained, the prompt gets what the trained targets leave; probability, the
+                        more probable one gets it (with regions, the prompt).
   --adapters FOLDER [FOLDER ...]
                         Use these adapters (folders with adapter.safetensors) with the model, which must be their
                         base; their contexts and targets can then be predicted like the model's own.
@@ -43,6 +53,8 @@ class Options:
         precision: One of PRECISIONS.
         adapters: Folders of adapters of the model.
         verify: Whether files of any size are hashed when a prediction is continued.
+        rivals: Which targets exclusive ones are settled against, one of RIVALS.
+        prompt_priority: Who owns a voxel that a trained target and an unseen text claim, one of PRIORITIES.
     """
 
     split: bool = False
@@ -54,8 +66,16 @@ class Options:
     precision: str = "auto"
     adapters: tuple[str, ...] = ()
     verify: bool = False
+    rivals: str = "all"
+    prompt_priority: str = "trained"
 
     def __post_init__(self) -> None:
+        for kind, word, known in (
+            ("choice of rivals", self.rivals, RIVALS),
+            ("prompt priority", self.prompt_priority, PRIORITIES),
+        ):
+            if word not in known:
+                raise PromptError(describe_unknown(kind, word, known))
         if self.memory is not None:
             read_memory(self.memory)
 
@@ -74,9 +94,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--adapters", nargs="+", default=())
+    parser.add_argument("--rivals", choices=RIVALS, default="all")
+    parser.add_argument("--prompt-priority", "--prompt_priority", choices=PRIORITIES, default="trained")
 
 
 def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
-    names = ("split", "probabilities", "statistics", "preview", "jobs", "memory", "precision", "verify")
+    names = (
+        "split", "probabilities", "statistics", "preview", "jobs", "memory", "precision", "rivals", "prompt_priority",
+        "verify",
+    )  # fmt: skip
     return Options(**{name: getattr(parsed, name) for name in names}, adapters=tuple(parsed.adapters))

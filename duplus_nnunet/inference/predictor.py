@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,9 @@ class Prediction:
 class DuPLUSPredictor:
     """A trained model in memory; predicts one image after another. Make one with `from_folder`.
 
-    It may be used by several threads: calls are serialised, since they share one network.
+    It may be used by several threads: calls wait for one another, since they share one network, and each gets its own
+    answer. Threads that are to predict at the same time need a predictor each. A prediction does not change any more,
+    and may be read by all.
     """
 
     def __init__(self, model: LoadedModel, options: Options) -> None:
@@ -188,6 +190,7 @@ class DuPLUSPredictor:
         prompts: Sequence[str] = (),
         *,
         probabilities: bool = False,
+        rivals: str | None = None,
     ) -> Prediction:
         """Predict one image.
 
@@ -197,8 +200,11 @@ class DuPLUSPredictor:
                 back.
             targets: Names or synonyms; none is all of the context, or with prompts none but those.
             context: Name of the context; not needed if the model has one only.
-            prompts: Texts of structures that the model was not trained on.
+            prompts: Texts of structures that the model was not trained on. They get the voxels that trained targets
+                leave, unless options.prompt_priority is `probability`.
             probabilities: Whether probabilities down to 1 % are kept, instead of those above one half.
+            rivals: `all`: voxels are settled among all targets of the context, so that a mask does not depend on the
+                other targets of this call; `asked`: among those of this call alone. None is what the options say.
 
         Raises:
             DataError: The image cannot be read, or the memory is too little.
@@ -206,7 +212,8 @@ class DuPLUSPredictor:
         """
         if isinstance(targets, str) or isinstance(prompts, str):
             raise PromptError("targets and prompts are lists of texts, such as targets=['liver'].")
-        selection = Selection(tuple(targets), context, tuple(prompts), options=self._options)
+        options = self._options if rivals is None else replace(self._options, rivals=rivals)
+        selection = Selection(tuple(targets), context, tuple(prompts), options=options)
         with self._lock, torch.inference_mode():
             bound = self._bind(selection)
             with _list_files(image) as files:

@@ -8,7 +8,7 @@ Source: resample_data_or_seg_to_shape of nnU-Net, whose results are reproduced (
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -181,6 +181,27 @@ class Resampler:
         z, y, x = (slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
         # A mere view would keep what was left out in memory.
         return (z, y, x), resampled if resampled[inner].shape == resampled.shape else resampled[inner].copy()
+
+    def resample_inside(self, logits: Logits, boxes: Sequence[Box]) -> Iterator[Half | None]:
+        """Resample one target inside some boxes of the crop, as `resample` does.
+
+        Yields:
+            For each box its logits, float16; None if the target does not exceed 0 there.
+
+        Raises:
+            DataError: The logits have another shape.
+            ModelError: They are not all finite.
+            HostError: The plans' own function made another shape than it was asked for.
+        """
+        values = to_half(logits)
+        self._check(values)
+        whole = self._call_host(values) if self.axes is None else None
+        for box in boxes:
+            if whole is not None:
+                yield np.ascontiguousarray(whole[box])
+                continue
+            reach = tuple(axis.cut(part)[0] for axis, part in zip(self._require_axes(), box, strict=True))
+            yield self._fill(values, box) if exceeds(values[reach], 0.0).any() else None
 
     def interpolate(self, logits: Half, box: Box) -> NDArray[np.float32]:
         """Resample inside a box of the crop, nowhere else; each voxel is to the bit what it is in any other box."""

@@ -80,6 +80,7 @@ class CaseWriter:
             finished=current_time(),
             file_name=None if answer.file_name == answer.case else answer.file_name,
             target_files=self._list_target_files(answer),
+            unseen=tuple(target.name for target in answer.targets if not target.seen),
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
@@ -118,16 +119,22 @@ class CaseWriter:
     def _write_labels(self, answer: CaseAnswer, file: Path) -> Path:
         with open_new_file(file) as new:
             self.io.write_seg(answer.labels, str(new), dict(answer.geometry.properties))
-            embed_label_names(new, {target.value: target.name for target in answer.targets})
+            embed_label_names(new, {target.value: target.title for target in answer.targets})
         return file
 
     def _list_target_files(self, answer: CaseAnswer) -> dict[str, str]:
-        names = [target.name for target in answer.targets]
-        has_files = self.options.split or self.options.probabilities
-        return dict(zip(names, name_files(names), strict=True)) if has_files else {}
+        if not (self.options.split or self.options.probabilities):
+            return {}
+        files = name_files([target.file_title for target in answer.targets])
+        return dict(zip((target.name for target in answer.targets), files, strict=True))
 
     def _list_warnings(self, answer: CaseAnswer) -> list[str]:
         warnings = list(answer.geometry.properties.get(PLANS_KEY, {}).get("warnings", ()))
+        warnings += [
+            f"{target.name}: not seen in training; how accurate its mask is is unknown"
+            for target in answer.targets
+            if not target.seen
+        ]
         rows = [row for row in self.statistics.rows if row.case == answer.case]
         return warnings + [
             f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual

@@ -98,6 +98,8 @@ class ConditionedUNet(nn.Module):
         self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
         # Called with the logits of each whole image that nnU-Net's sliding window predicts with this network.
         self.on_image_logits: Callable[[torch.Tensor], None] | None = None
+        # Called with adapter, projected map, pooled bottleneck and logits of each call that is not in training.
+        self.on_maps: Callable[[str, torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None
         self._bound: Prompts | None = None
         self._cache: dict[tuple[int, str, torch.device], PromptConditioning] = {}
         # The cached conditioning depends on the weights.
@@ -159,10 +161,30 @@ class ConditionedUNet(nn.Module):
         finally:
             for norm in self._conditioned:
                 norm.modulate(None, None)
-        weights = generators.generator.generate(conditioning.targets, pool_bottleneck(skips))
+        pooled = pool_bottleneck(skips)
+        weights = generators.generator.generate(conditioning.targets, pooled)
         if self.decoder.deep_supervision:
             return [self._compute_logits(level, weights) for level in maps]
-        return self._compute_logits(maps, weights)
+        logits = self._compute_logits(maps, weights)
+        if self.on_maps is not None:
+            self.on_maps(adapter, maps, pooled, logits)
+        return logits
+
+    def apply_to_maps(self, maps: torch.Tensor, pooled: torch.Tensor, prompts: Prompts, adapter: str) -> torch.Tensor:
+        """Compute the logits of other prompts from what an earlier call gave `on_maps`, or from a part of it.
+
+        Args:
+            maps: Projected map of the decoder, (B, F, D, H, W); any voxels of it.
+            pooled: Pooled bottleneck of the whole image, (B, C).
+            prompts: K prompts in the same context.
+            adapter: Adapter of the earlier call, "" for the base.
+
+        Returns:
+            Logits (B, K, D, H, W), to the bit those that a call with these prompts gives at the same voxels.
+        """
+        generators = activate_adapter(self, adapter)
+        conditioning = self._get_conditioning(prompts, adapter, maps.device)
+        return self._compute_logits(maps, generators.generator.generate(conditioning.targets, pooled))
 
     def encode(self, x: torch.Tensor, prompts: Prompts | None = None) -> torch.Tensor:
         """Run the encoder only, conditioned on the context prompt, with the weights of the default adapter.

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Box = tuple[slice, slice, slice]
 
+# What marks a target that the model was not trained on, in file names and in names that people read.
+UNSEEN_FILE, UNSEEN_MARK = "UNSEEN_", " (not seen in training)"
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -40,6 +43,7 @@ class TargetAnswer:
         mask: Boolean mask inside the box; masks of mutually exclusive targets do not overlap.
         logits: Logits inside the box, float16; their sigmoid is the probability.
         presence: Probability, 0 to 1, that the image contains the target; None if the model was not calibrated.
+        seen: Whether the target was seen in training; if not, it is a text of the user's own.
     """
 
     name: str
@@ -49,6 +53,17 @@ class TargetAnswer:
     mask: NDArray[np.bool_]
     logits: NDArray[np.float16]
     presence: float | None = None
+    seen: bool = True
+
+    @property
+    def title(self) -> str:
+        """Name for people: marked if the target was not seen in training."""
+        return self.name if self.seen else self.name + UNSEEN_MARK
+
+    @property
+    def file_title(self) -> str:
+        """Name that a file's name is made of: marked if the target was not seen in training."""
+        return self.name if self.seen else UNSEEN_FILE + self.name
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,8 @@ class CaseAnswer:
         labels: Combined label map as nnU-Net writes it, shape `geometry.shape`, uint8 or uint16.
         targets: Predictions of the targets, in the requested order.
         file_name: Name of the case's files, without ending; empty: as outputs.naming.name_case gives it.
+        rivals: Which targets each voxel was settled among: `all` of the context, or those `asked` for; None if targets
+            do not exclude one another.
     """
 
     case: str
@@ -72,3 +89,4 @@ class CaseAnswer:
     labels: NDArray[Any]
     targets: tuple[TargetAnswer, ...]
     file_name: str = ""
+    rivals: str | None = None

@@ -9,10 +9,11 @@ import gzip
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from duplus_nnunet.files import open_new_file, write_text
+from duplus_nnunet.outputs.answer import UNSEEN_MARK
 from duplus_nnunet.reporting.colours import colour
 
 JSON_NAME = "legend.json"
@@ -29,19 +30,24 @@ _NRRD = ".nrrd"
 _COMPRESSION_LEVEL = 6  # nibabel's default, 1, makes label maps three times as large
 
 
-def write_legend(folder: Path, names: Names) -> tuple[Path, ...]:
+def write_legend(folder: Path, names: Names, unseen: Collection[int] = ()) -> tuple[Path, ...]:
     """Write the legend of a folder of label maps in three formats.
 
     Args:
         folder: Folder of the predictions.
         names: Target name by label value, 1 or more.
+        unseen: Values of the targets that were not seen in training.
 
     Returns:
         The written files: JSON, 3D Slicer, ITK-SNAP.
     """
-    labels = {str(value): {"name": name, "colour": colour(value)} for value, name in sorted(names.items())}
+    labels = {
+        str(value): {"name": name, "colour": colour(value), "seen_in_training": value not in unseen}
+        for value, name in sorted(names.items())
+    }
+    marked = {value: name + UNSEEN_MARK if value in unseen else name for value, name in names.items()}
     content = json.dumps({"version": VERSION, "labels": labels}, indent=1, ensure_ascii=False) + "\n"
-    forms = {JSON_NAME: content, SLICER_NAME: _to_slicer(names), SNAP_NAME: _to_snap(names)}
+    forms = {JSON_NAME: content, SLICER_NAME: _to_slicer(marked), SNAP_NAME: _to_snap(marked)}
     for name, text in forms.items():
         write_text(folder / name, text)
     return tuple(folder / name for name in forms)

@@ -68,6 +68,7 @@ class CaseRecord:
         file_name: Name of its files, without ending, if its identifier could not be kept; see outputs.naming.
         target_files: Names of the files of targets in the folder of the case, without ending, by target.
         finished: Time of completion, ISO 8601 in UTC.
+        unseen: Requested targets that were not seen in training.
     """
 
     status: Status
@@ -81,6 +82,7 @@ class CaseRecord:
     finished: str | None = None
     file_name: str | None = None
     target_files: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

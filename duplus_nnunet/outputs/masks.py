@@ -13,6 +13,8 @@ from duplus_nnunet.outputs.naming import find_case_folder, name_files
 def write_masks(answer: CaseAnswer, folder: Path, writer: Any, ending: str) -> tuple[Path, ...]:
     """Write FOLDER/CASE/TARGET.nii.gz for every target, including targets that are absent from the image.
 
+    The name of a target that was not seen in training begins with UNSEEN.
+
     Args:
         answer: Prediction of the case.
         folder: Folder of the predictions.
@@ -23,7 +25,7 @@ def write_masks(answer: CaseAnswer, folder: Path, writer: Any, ending: str) -> t
         The files, in the order of the answer's targets; uint8, 1 in the target and 0 elsewhere.
     """
     case_folder = find_case_folder(folder, answer.case, answer.file_name)
-    names = name_files([target.name for target in answer.targets])
+    names = name_files([target.file_title for target in answer.targets])
     files = tuple(case_folder / f"{name}{ending}" for name in names)
     volume = np.zeros(answer.geometry.shape, np.uint8)
     for target, file in zip(answer.targets, files, strict=True):

@@ -50,6 +50,9 @@ class TargetStatistics:
         training_low_ml: Smallest volume in the training data, in ml.
         training_high_ml: Largest volume in the training data, in ml.
         volume_unusual: Whether the volume is outside the range of the training data.
+        seen_in_training: Whether the model was trained on the target; if not, it is the user's own text.
+        rivals: Targets that the voxels were settled among: `all` of the context, or those `asked` for. None if targets
+            do not exclude one another.
     """
 
     case: str
@@ -84,6 +87,8 @@ class TargetStatistics:
     training_low_ml: float | None = None
     training_high_ml: float | None = None
     volume_unusual: bool | None = None
+    seen_in_training: bool = True
+    rivals: str | None = None
 
 
 def measure_target(
@@ -99,6 +104,7 @@ def measure_target(
     """
     low, high = volumes or (None, None)
     values: dict[str, Any] = {"training_low_ml": low, "training_high_ml": high, "presence": target.presence}
+    values |= {"seen_in_training": target.seen, "rivals": answer.rivals}
     voxels = int(target.mask.sum())
     if voxels:
         volume = voxels * math.prod(answer.geometry.spacing) / _MM3_IN_ML

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from duplus_nnunet.files import open_new_file
-from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
+from duplus_nnunet.outputs.answer import UNSEEN_MARK, CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.naming import find_case_folder
 from duplus_nnunet.outputs.planes import (
     PLANES,
@@ -109,6 +109,9 @@ def _write_header(answer: CaseAnswer, case: OrientedCase, number: str, columns: 
     absent = [target.name for target in answer.targets if target.name not in present]
     if absent:
         lines.append("Not found: " + ", ".join(absent))
+    unseen = [target.name for target in answer.targets if not target.seen]
+    if unseen:
+        lines.append("Not seen in training: " + ", ".join(unseen))
     wrapped = [text for line in lines for text in textwrap.wrap(line, _WRAP_AT * columns)]
     return "\n".join(map(_replace_missing_glyphs, wrapped))
 
@@ -137,7 +140,7 @@ def _draw_target(
     if part:
         millilitres = part.mask.sum() * np.prod(case.spacing) / 1000
         presence = "" if part.target.presence is None else f"   present {part.target.presence:.0%}"
-        text = f"{_shorten(part.target.name)}   {millilitres:.3g} ml{presence}"
+        text = f"{_shorten(part.target.name)}{_mark(part.target)}   {millilitres:.3g} ml{presence}"
         panels[0].set_title(text, color=colour(part.target.value), fontsize=9, loc="left", pad=4, parse_math=False)
     panels[-1].set_title(_describe_window(view), color=_INK, fontsize=7, loc="right", pad=4)
 
@@ -213,7 +216,7 @@ def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int, da
     lines = [Line2D([], [], color=colour(target.value), ls=to_line_style(dashes[target.value])) for target in shown]
     legend = figure.legend(
         lines,
-        [" " + _shorten(target.name) for target in shown],
+        [" " + _shorten(target.name) + _mark(target) for target in shown],
         loc="lower center",
         ncols=columns,
         frameon=False,
@@ -225,6 +228,10 @@ def _draw_legend(figure: Figure, shown: Sequence[TargetAnswer], columns: int, da
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _mark(target: TargetAnswer) -> str:
+    return "" if target.seen else UNSEEN_MARK
 
 
 def _shorten(name: str) -> str:

@@ -72,7 +72,7 @@ def write_probabilities(answer: CaseAnswer, folder: Path) -> tuple[Path, ...]:
         The written files, in the order of the answer's targets.
     """
     case_folder = find_case_folder(folder, answer.case, answer.file_name)
-    names = name_files([target.name for target in answer.targets])
+    names = name_files([target.file_title for target in answer.targets])
     files = tuple(case_folder / f"{name}{ENDING}" for name in names)
     for target, file in zip(answer.targets, files, strict=True):
         with open_new_file(file) as new:

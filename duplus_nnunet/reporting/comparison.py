@@ -3,9 +3,11 @@
 Both sets are averaged over the same bootstrap draws, so that variation between patients cancels out.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
@@ -72,6 +74,56 @@ def compare(first: Cases, second: Cases) -> Comparison:
     for metric in METRICS:
         differences += _subtract(average_metric(ours, metric), average_metric(theirs, metric), metric)
     return Comparison(tuple(differences), pairs, _count(first) + _count(second) - 2 * pairs)
+
+
+def compare_questions(first: Path, second: Path) -> list[str]:
+    """Say in what two predictions were asked for differently, so that a difference may not be one of their models.
+
+    Args:
+        first: Folder of predictions, with dataset.json and manifest.json if they are there.
+        second: Folder of the scores to compare with; likewise.
+
+    Returns:
+        Sentences; none if nothing differs, or nothing is known.
+    """
+    notes, folders = [], (first, second)
+    asked = [_list_asked(folder) for folder in folders]
+    differ = asked[0] is not None and asked[1] is not None and asked[0] != asked[1]
+    if asked[0] is not None and asked[1] is not None and differ:
+        ours, theirs = (", ".join(sorted(one - other)) or "none" for one, other in (asked, asked[::-1]))
+        notes.append(
+            f"The predictions were asked for different targets: only in {first}: {ours}; only in {second}: {theirs}."
+        )
+    rivals = [_find_rivals(folder) for folder in folders]
+    notes += [
+        f"{folder} was predicted with --rivals asked, or by a version before that option: its masks depend on the "
+        "targets that were asked for, and may contain voxels of others. Predict it again without --rivals."
+        for folder, choice in zip(folders, rivals, strict=True)
+        if choice == "asked" or (choice == "unknown" and differ)
+    ]
+    return notes
+
+
+def _list_asked(folder: Path) -> set[str] | None:
+    labels = _read_json(folder / "dataset.json").get("labels")
+    return {str(name) for name in labels if name not in ("background", "ignore")} if labels else None
+
+
+def _find_rivals(folder: Path) -> str | None:
+    """Return `all` or `asked`, `unknown` for a version before that option, or None without a manifest."""
+    run = _read_json(folder / "manifest.json").get("run")
+    if not isinstance(run, dict) or not isinstance(run.get("options"), dict):
+        return None
+    return str(run["options"].get("rivals", "unknown"))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read a file of a prediction; nothing if it is not there or cannot be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def to_plain(comparison: Comparison) -> dict[str, Any]:

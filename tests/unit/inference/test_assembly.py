@@ -346,3 +346,62 @@ def test_limit_that_would_do_is_said_and_does() -> None:
     with pytest.raises(DataError, match=r"(?s)1\.00 GiB.*\b8\b.*--memory.*2\.5GB"):
         choose_group(GIB, memory, 8)
     assert choose_group(int(2.5 * GIB), memory, 8) == 1
+
+
+def settle(kind: str, values: list[list[float]], unseen: int, trained_first: bool) -> tuple[list[int], list[list[int]]]:
+    """Settle targets on three voxels, the last ones unseen in training; returns the labels, and each target's mask."""
+    case, manager = CASES["same grid"], MANAGERS[kind]
+    logits = torch.full((len(values), *case.source), -1, dtype=torch.float16)
+    logits[:, 0, 0, :3] = torch.tensor(values, dtype=torch.float16)
+    known = read_rule(manager)
+    rule = Rule(known.values[: len(values)], known.exclusive, known.dtype, unseen, trained_first)
+    assembly = Assembly(case.make_resampler(), rule, ask(manager)[: len(values)], -2.0)
+    for group in logits.split(1):
+        assembly.add(group)
+    labels, targets = assembly.finish()
+    assert [target.seen for target in targets] == [index < len(values) - unseen for index in range(len(values))]
+    return labels[0, 0, :3].tolist(), [target.mask[0, 0, :3].astype(int).tolist() for target in targets]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "labels", "masks"),
+    [
+        ("exclusive", True, [1, 5, 0], [[1, 0, 0], [0, 1, 0]]),
+        ("exclusive", False, [5, 5, 0], [[0, 0, 0], [1, 1, 0]]),
+        ("regions", True, [1, 2, 0], [[1, 0, 0], [0, 1, 0]]),
+        ("regions", False, [2, 2, 0], [[1, 0, 0], [1, 1, 0]]),
+    ],
+)
+def test_a_target_unseen_in_training_gets_what_the_trained_one_leaves(
+    kind: str, first: bool, labels: list[int], masks: list[list[int]]
+) -> None:
+    assert settle(kind, [[1, -1, -1], [3, 2, -1]], 1, first) == (labels, masks)
+
+
+def test_of_two_unseen_targets_the_more_probable_one_gets_what_is_left() -> None:
+    labels, masks = settle("exclusive", [[1, -1, -1], [9, 2, 1], [9, 3, -1]], 2, True)
+    assert labels == [1, 3, 5]
+    assert masks == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("before", "labels"), [(1, [0, 1, 1]), (0, [0, 0, 1])])
+def test_a_rival_takes_where_it_is_more_probable_or_equal_and_first(before: int, labels: list[int]) -> None:
+    case, rule = CASES["same grid"], Rule((1,), True, np.uint8)
+    assembly = Assembly(case.make_resampler(), rule, [("liver", "A liver.")])
+    logits = torch.full((2, *case.source), -1, dtype=torch.float16)
+    logits[:, 0, 0, :3] = torch.tensor([[1, 1, 1], [2, 1, 0.5]], dtype=torch.float16)
+    assembly.add(logits[:1])
+    assembly.contest(logits[1:], [before])
+    assert assembly.finish()[0][0, 0, :3].tolist() == labels
+
+
+def test_what_is_contested_are_the_claimed_voxels_and_their_neighbours() -> None:
+    case, rule = CASES["same grid"], Rule((1,), True, np.uint8)
+    assembly = Assembly(case.make_resampler(), rule, [("liver", "A liver.")])
+    assert assembly.contested is None
+    logits = torch.full((1, *case.source), -1, dtype=torch.float16)
+    logits[0, 4, 5, 6] = 1
+    assembly.add(logits)
+    contested = assembly.contested
+    assert contested is not None
+    assert contested.sum() == contested[3:6, 4:7, 5:8].sum() == 27

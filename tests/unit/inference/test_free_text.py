@@ -228,10 +228,27 @@ def test_texts_are_bound_after_the_targets_asked_for(plans: dict[str, Any], enco
 
 
 def test_a_text_of_neither_side_is_the_same_in_a_mirror_image(plans: dict[str, Any], encoded: list[str]) -> None:
+    plans["duplus"]["contexts"]["ct"]["targets"] = ["liver"]
     bound = ask(plans, Selection(("liver",), "ct", (NEW,)))
     prompts = bound.first.prompts
     assert prompts.mirrored is not None
     assert bool((prompts.mirrored.targets == prompts.targets).all())
+
+
+def test_a_target_without_partner_decides_for_those_beside_it_asked_for_or_not(plans: dict[str, Any]) -> None:
+    assert ask(plans, Selection(("liver",), "ct")).first.prompts.mirrored is None
+    assert ask(plans, Selection(("liver", "left kidney"), "ct")).first.prompts.mirrored is None
+
+
+def test_a_text_of_one_side_leaves_the_mirroring_of_the_others_unchanged(
+    plans: dict[str, Any], encoded: list[str]
+) -> None:
+    plans["duplus"]["contexts"]["ct"]["targets"] = ["liver"]
+    question = ask(plans, Selection(("liver",), "ct", ("left ureter", NEW))).first
+    assert [target.text for target in question.reading.new] == [NEW, "left ureter"]
+    assert [target.value for target in question.reading.new] == [5, 4]
+    assert [group.count for group in question.groups] == [2, 1]
+    assert [group.mirrored is None for group in question.groups] == [False, True]
 
 
 def test_a_text_alone_is_predicted_alone(plans: dict[str, Any], encoded: list[str]) -> None:
