@@ -127,7 +127,7 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
         read_geometry(plans, case.properties),
         labels,
         tuple(_judge(bound, question, targets, peaks)),
-        options.rivals if rule.exclusive else None,
+        rivals=options.rivals if rule.exclusive else None,
     )
     return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
 

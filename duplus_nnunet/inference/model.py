@@ -1,5 +1,6 @@
 """A DuPLUS model in memory: weights of its folds, prompts, labels and the calibration of presence."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,14 @@ class ModelRecord:
         folds: As nnU-Net names them.
         checkpoints: SHA-256 by path within the folder, and by adapter.
         versions: Of the programs that loaded it.
+        notes: What may be wrong with it, a sentence each.
     """
 
     name: str
     folds: tuple[str, ...]
     checkpoints: Mapping[str, str]
     versions: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,10 @@ def load_model(
     joined = bool(files.adapters) or form.base is not None
     plans = read_model_plans(files.folder, files.adapters) if joined else own
     bank = PromptBank(plans if joined else form)
-    configuration = check_checkpoints(files, bank.embedding, masks, own)
-    require_names(own, configuration, files.folder)
+    checked = check_checkpoints(files, bank.embedding, masks, own, declared)
+    for note in checked.notes:
+        sys.stderr.write(f"warning: {files.folder}: {note}\n")
+    require_names(own, checked.configuration, files.folder)
     _require_hook()
     _load_folds(predictor, files)
     adapters = [read_adapter(adapter) for adapter in files.adapters]
@@ -129,7 +134,7 @@ def load_model(
         predictor.configuration_manager,
         predictor.dataset_json,
         bank,
-        _describe(files, adapters),
+        _describe(files, adapters, checked.notes),
         read_calibration(files.folder, files.fold_names),
     )
 
@@ -184,7 +189,7 @@ def _share_weights(predictor: WindowPredictor) -> None:
         predictor.list_of_parameters = [network.state_dict()]
 
 
-def _describe(files: ModelFiles, adapters: list[Adapter]) -> ModelRecord:
+def _describe(files: ModelFiles, adapters: list[Adapter], notes: tuple[str, ...]) -> ModelRecord:
     names = [f"fold_{fold}/{files.checkpoint}" for fold in files.fold_names]
     checksums = {name: hash_file(files.folder / name) for name in names}
     return ModelRecord(
@@ -192,4 +197,5 @@ def _describe(files: ModelFiles, adapters: list[Adapter]) -> ModelRecord:
         files.fold_names,
         {**checksums, **{f"adapter {adapter.card.name}": adapter.card.sha256 for adapter in adapters}},
         list_versions(),
+        notes,
     )

@@ -10,7 +10,7 @@ from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.training_match import compare_training
+from duplus_nnunet.inference.training_match import compare_training, describe_changes
 from duplus_nnunet.model_form import read_json
 from duplus_nnunet.plans_form import PlannedTarget
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -45,6 +45,19 @@ class ModelFiles:
     def fold_names(self) -> tuple[str, ...]:
         """Names of the folds, as nnU-Net names them."""
         return list_folds(self.folder, self.folds, self.checkpoint)
+
+
+@dataclass(frozen=True)
+class CheckedFolds:
+    """What was found in the checkpoints of a model.
+
+    Attributes:
+        configuration: The one that they were trained in; empty if they were not compared with plans.
+        notes: What differs between the model folder and its checkpoints, a sentence each.
+    """
+
+    configuration: str
+    notes: tuple[str, ...] = ()
 
 
 def is_ours(folder: str | os.PathLike[str]) -> bool:
@@ -104,26 +117,28 @@ def list_folds(folder: Path, folds: Folds, checkpoint: str) -> tuple[str, ...]:
 
 
 def check_checkpoints(
-    files: ModelFiles, embedding: tuple[int, int], masks: bool, plans: Mapping[str, Any] | None = None
-) -> str:
+    files: ModelFiles,
+    embedding: tuple[int, int],
+    masks: bool,
+    plans: Mapping[str, Any] | None = None,
+    dataset_json: Mapping[str, Any] | None = None,
+) -> CheckedFolds:
     """Read and check every checkpoint, before nnU-Net reads it without any protection.
 
     Args:
         files: The model's.
         embedding: Lengths of a context and of a target embedding in the plans.
         masks: Whether the model is to segment.
-        plans: Validated plans, whose network must be that of the checkpoints; None: it is not compared.
-
-    Returns:
-        The configuration that they were trained in; empty without plans.
+        plans: Validated plans, whose network must be that of the checkpoints; None: they are not compared.
+        dataset_json: Content of the model's dataset.json; None: it is not compared.
 
     Raises:
         ModelError: A checkpoint is missing, damaged, was trained with other embeddings or another network, or cannot
             segment.
     """
-    name = ""
     from duplus_nnunet.trainers.checkpoint import refuse_masks, require_embedding
 
+    name, notes = "", []
     for fold in files.fold_names:
         file = files.folder / f"fold_{fold}" / files.checkpoint
         if not file.is_file():
@@ -135,7 +150,8 @@ def check_checkpoints(
             refuse_masks(checkpoint, file)
         if plans is not None:
             name = compare_training(plans, checkpoint, file)
-    return name
+            notes.append(describe_changes(plans, dataset_json or {}, checkpoint))
+    return CheckedFolds(name, tuple(dict.fromkeys(note for note in notes if note)))
 
 
 def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> str:

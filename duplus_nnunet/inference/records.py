@@ -37,7 +37,7 @@ def describe_run(bound: BoundModel) -> RunRecord:
         threads=torch.get_num_threads() if predictor.device.type == "cpu" else None,
         precision=_describe_precision(model),
         versions=model.record.versions,
-        notes=model.calibration.notes,
+        notes=(*model.record.notes, *model.calibration.notes),
     )
 
 

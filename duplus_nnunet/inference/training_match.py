@@ -1,11 +1,38 @@
-"""Compares the plans of a model folder with those that its checkpoint was trained by."""
+"""Compares the plans and labels of a model folder with those that its checkpoint was trained with.
 
+nnU-Net stores both in every checkpoint. A model whose plans.json or dataset.json was edited after training, or comes
+from another training, loads as long as the shapes fit, but normalises, resamples or names its targets differently.
+What a training fixes must be equal; other differences are reported.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.model_form import inherit, shorten
 from duplus_nnunet.plans_section import PLANS_KEY
+
+_SHOWN = 5
+# What no prediction depends on.
+_UNUSED = frozenset(
+    {
+        "dataset_name", "plans_name", "original_median_spacing_after_transp", "original_median_shape_after_transp",
+        "experiment_planner_used", "continue_training",
+    }
+)  # fmt: skip
+_UNUSED_OF_CONFIGURATION = frozenset(
+    {
+        "data_identifier", "batch_size", "median_image_size_in_voxels", "batch_dice", "resampling_fn_seg",
+        "resampling_fn_seg_kwargs",
+    }
+)  # fmt: skip
+_UNUSED_OF_SECTION = frozenset({"registry", "settings"})
+# Settings that say what the network computes; the others say how it is trained.
+_SETTINGS = ("network", "text_adapter", "adaptation", "context_prompt", "target_prompt")
+# Of dataset.json: nnU-Net's users change its file ending to predict files of another format.
+_DATASET = ("channel_names", "labels", "regions_class_order")
+_MISSING = object()
 
 
 def compare_training(plans: Mapping[str, Any], checkpoint: Mapping[str, Any], file: object) -> str:
@@ -60,3 +87,71 @@ def _as_lists(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _as_lists(item) for key, item in value.items()}
     return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def describe_changes(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
+    """Describe what differs between a model folder and its checkpoint in what a prediction depends on.
+
+    Args:
+        plans: Content of the folder's plans.json.
+        dataset_json: Content of the folder's dataset.json.
+        checkpoint: Content of a checkpoint.
+
+    Returns:
+        One sentence; empty if nothing differs, or the checkpoint holds no plans.
+    """
+    arguments = checkpoint.get("init_args")
+    if not isinstance(arguments, Mapping) or not isinstance(arguments.get("plans"), Mapping):
+        return ""
+    name = str(arguments.get("configuration"))
+    changes = [f"plans.json: {key}" for key in _compare_plans(plans, _to_json(arguments["plans"]), name)]
+    labels = _to_json(arguments.get("dataset_json") or {})
+    changes += [
+        f"dataset.json: {key}"
+        for key in _DATASET
+        if labels and dataset_json and dataset_json.get(key) != labels.get(key)
+    ]
+    if not changes:
+        return ""
+    more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    return (
+        f"The model folder is not as it was when its checkpoint was trained: {', '.join(changes[:_SHOWN])}{more} "
+        "differ. Predictions may be wrong. Restore these files, or train again."
+    )
+
+
+def _compare_plans(now: Mapping[str, Any], trained: Mapping[str, Any], configuration: str) -> Iterator[str]:
+    special = {"configurations", PLANS_KEY}
+    yield from _compare(_leave_out(now, _UNUSED | special), _leave_out(trained, _UNUSED | special))
+    pairs = [_as_mapping(_as_mapping(plans.get("configurations")).get(configuration)) for plans in (now, trained)]
+    for key in _compare(*(_leave_out(pair, _UNUSED_OF_CONFIGURATION) for pair in pairs)):
+        yield f"configurations.{configuration}.{key}"
+    sections = [_as_mapping(plans.get(PLANS_KEY)) for plans in (now, trained)]
+    for key in _compare(*(_leave_out(section, _UNUSED_OF_SECTION) for section in sections)):
+        yield f"{PLANS_KEY}.{key}"
+    settings = [_as_mapping(section.get("settings")) for section in sections]
+    for key in _compare(*({name: own[name] for name in _SETTINGS if name in own} for own in settings)):
+        yield f"{PLANS_KEY}.settings.{key}"
+
+
+def _compare(now: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[str]:
+    """Name the keys whose values differ, with those inside of mappings."""
+    for key in dict.fromkeys((*now, *trained)):
+        own, other = now.get(key, _MISSING), trained.get(key, _MISSING)
+        if isinstance(own, Mapping) and isinstance(other, Mapping):
+            yield from (f"{key}.{inner}" for inner in _compare(own, other))
+        elif own != other:
+            yield str(key)
+
+
+def _leave_out(content: Mapping[str, Any], keys: frozenset[str] | set[str]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _to_json(value: Any) -> Any:
+    """Return content as it is after a round trip through JSON: tuples become lists, numeric keys become strings."""
+    return json.loads(json.dumps(value))

@@ -1,12 +1,17 @@
 """A model folder whose plans or labels are not those of its checkpoint."""
 
 import copy
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from duplus_nnunet.inference.trained_plans import describe_changes
+from duplus_nnunet.api import DuPLUSPredictor
+from duplus_nnunet.inference.training_match import describe_changes
 
+MODEL = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation"
 PLANS: dict[str, Any] = {
     "plans_name": "DuPLUSPlans",
     "transpose_forward": [0, 1, 2],
@@ -82,3 +87,17 @@ def test_labels_count_and_the_file_ending_does_not() -> None:
 
 def test_checkpoint_without_plans_is_not_compared() -> None:
     assert describe_changes(PLANS, DATASET, {"network_weights": {}}) == ""
+
+
+def test_loaded_model_with_changed_plans_warns_in_log_and_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(MODEL, tmp_path / "model")
+    file = tmp_path / "model" / "plans.json"
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    plans["foreground_intensity_properties_per_channel"]["0"]["mean"] += 5
+    file.write_text(json.dumps(plans), encoding="utf-8")
+    predictor = DuPLUSPredictor.from_folder(tmp_path / "model", folds=(0,), device="cpu")
+    assert "foreground_intensity_properties_per_channel.0.mean" in capsys.readouterr().err
+    (note,) = predictor._model.record.notes
+    assert "foreground_intensity_properties_per_channel.0.mean" in note
