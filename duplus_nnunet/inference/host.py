@@ -211,12 +211,12 @@ def print_reading(bound: BoundModel) -> None:
 
 
 def _refuse(selection: Selection) -> None:
-    """Raise ModelError if something was asked of a model that is not of this package, which only a DuPLUS model does."""
+    """Raise ModelError if something was asked of a stock model that only a DuPLUS model does."""
     if selection or selection.options != Options():
         asked: Sequence[str] | object = selection.targets or selection.prompts or selection.context
         given = repr(asked) if selection else "options such as --statistics or --adapters"
         raise ModelError(
-            f"Targets, prompts, a context or other options of DuPLUS were given ({given}), but the model is not a DuPLUS "
-            "model and cannot do that. Leave out --targets, --prompt, --context, the other options and the variables "
+            f"Targets, prompts, a context or other options of DuPLUS were given ({given}), but the model is not a "
+            "DuPLUS model and cannot do that. Leave out --targets, --prompt, --context, the other options and the variables "
             "DUPLUS_TARGETS, DUPLUS_PROMPT and DUPLUS_CONTEXT, or name a model of a DuPLUS trainer with -tr and -p."
         )
