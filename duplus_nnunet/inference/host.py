@@ -217,6 +217,7 @@ def _refuse(selection: Selection) -> None:
         given = repr(asked) if selection else "options such as --statistics or --adapters"
         raise ModelError(
             f"Targets, prompts, a context or other options of DuPLUS were given ({given}), but the model is not a "
-            "DuPLUS model and cannot do that. Leave out --targets, --prompt, --context, the other options and the variables "
-            "DUPLUS_TARGETS, DUPLUS_PROMPT and DUPLUS_CONTEXT, or name a model of a DuPLUS trainer with -tr and -p."
+            "DuPLUS model and cannot do that. Leave out --targets, --prompt, --context, the other options and the "
+            "variables DUPLUS_TARGETS, DUPLUS_PROMPT and DUPLUS_CONTEXT, or name a model of a DuPLUS trainer with -tr "
+            "and -p."
         )
