@@ -21,6 +21,7 @@ from duplus_nnunet.inference.images import check_finite
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, Folds, ModelFiles, is_ours
 from duplus_nnunet.inference.pace import Cost, Pace
+from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import to_prepared_case
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
@@ -246,11 +247,13 @@ def print_reading(bound: BoundModel) -> None:
 
 
 def _refuse(selection: Selection) -> None:
-    """Raise ModelError if something was selected for a model that cannot select."""
-    if selection:
-        given: Sequence[str] | object = selection.targets or selection.prompts or selection.context
+    """Raise ModelError if something was asked of a stock model that only a DuPLUS model does."""
+    if selection or selection.options != Options():
+        asked: Sequence[str] | object = selection.targets or selection.prompts or selection.context
+        given = repr(asked) if selection else "options such as --statistics or --adapters"
         raise ModelError(
-            f"Targets, prompts or a context were given ({given!r}), but the model is not a DuPLUS model and cannot "
-            "select. Leave out --targets, --prompt, --context and the variables DUPLUS_TARGETS, DUPLUS_PROMPT and "
-            "DUPLUS_CONTEXT, or name a model of a DuPLUS trainer with -tr and -p."
+            f"Targets, prompts, a context or other options of DuPLUS were given ({given}), but the model is not a "
+            "DuPLUS model and cannot do that. Leave out --targets, --prompt, --context, the other options and the "
+            "variables DUPLUS_TARGETS, DUPLUS_PROMPT and DUPLUS_CONTEXT, or name a model of a DuPLUS trainer with -tr "
+            "and -p."
         )

@@ -12,6 +12,7 @@ from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.host import make_predictor_class
 from duplus_nnunet.inference.model_folder import describe_targets, is_ours
 from duplus_nnunet.inference.named_classes import require_names
+from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.training_match import compare_training
 
@@ -35,6 +36,13 @@ def test_plans_that_have_lost_our_part_are_damaged_not_stock(tmp_path: Path) -> 
 def test_a_stock_model_is_refused_before_its_checkpoint_is_loaded(tmp_path: Path) -> None:
     predictor = make_predictor_class(Selection(), takes_stock=False)(allow_tqdm=False)
     with pytest.raises(ModelError, match="--allow-stock"):
+        predictor.initialize_from_trained_model_folder(str(write_plans(tmp_path, {"label_manager": "L"})), (0,))
+
+
+@pytest.mark.parametrize("selection", [Selection(("liver",)), Selection(options=Options(statistics=True))])
+def test_what_only_our_models_do_is_refused_for_others(tmp_path: Path, selection: Selection) -> None:
+    predictor = make_predictor_class(selection)(allow_tqdm=False)
+    with pytest.raises(ModelError, match="not a DuPLUS"):
         predictor.initialize_from_trained_model_folder(str(write_plans(tmp_path, {"label_manager": "L"})), (0,))
 
 
