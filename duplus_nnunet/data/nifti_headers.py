@@ -247,7 +247,7 @@ def _read_raw(file: Path) -> tuple[Any, int]:
     """Return a header's fields as they are stored, and NIfTI's version."""
     from nibabel import Nifti1Header, Nifti2Header
 
-    with gzip.open(file) if file.suffix == ".gz" and _is_gzip(file) else file.open("rb") as content:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
         start = content.read(_HEADER_BYTES[2])
     for version, kind in ((1, Nifti1Header), (2, Nifti2Header)):
         block = start[: _HEADER_BYTES[version]]
@@ -262,11 +262,6 @@ def _read_raw(file: Path) -> tuple[Any, int]:
     raise DataError(
         f"{file} is not a NIfTI file: its header of {len(start)} bytes is not one. Convert the image again."
     )
-
-
-def _is_gzip(file: Path) -> bool:
-    with file.open("rb") as content:
-        return content.read(2) == b"\x1f\x8b"
 
 
 def _count_bytes(file: Path, raw: Any, version: int) -> int:
@@ -298,7 +293,7 @@ def _count_bytes(file: Path, raw: Any, version: int) -> int:
 
 def measure_bytes(file: Path, expected: int) -> int:
     """Measure the uncompressed size of a file, from the last four bytes of a gzip file or by reading it to its end."""
-    if file.suffix != ".gz" or not _is_gzip(file):
+    if file.suffix != ".gz":
         return file.stat().st_size
     with file.open("rb") as packed:
         packed.seek(-4, os.SEEK_END)

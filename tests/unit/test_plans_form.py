@@ -65,6 +65,8 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"default_context is 'mr'.*'ct'": lambda s: s.update(default_context="mr"),
     r"duplus\.left_right_axis: .*found 'x'": lambda s: s.update(left_right_axis="x"),
     r"duplus\.left_right_axis: .*found 3": lambda s: s.update(left_right_axis=3),
+    r"duplus\.orientation: .*found 'LPL'": lambda s: s.update(orientation="LPL"),
+    r"duplus\.orientation: .*found 'LP'": lambda s: s.update(orientation="LP"),
     r"duplus\.targets: .* name 'liver'": lambda s: s["targets"][1].update(name="liver"),
     r"duplus\.targets: .* label '1'": lambda s: s["targets"][1].update(label="1"),
     r"contexts: .*'spleen'": lambda s: s["contexts"]["ct"]["target_prompts"].pop("spleen"),

@@ -179,3 +179,17 @@ def test_two_left_right_axes_are_refused() -> None:
     plans["duplus"]["left_right_axis"], added["duplus"]["left_right_axis"] = 2, 1
     with pytest.raises(PlansError, match="left-right axis"):
         join_plans(plans, [member(added, label("GTV"))])
+
+
+@pytest.mark.parametrize(("base", "new", "joined"), [(None, None, None), ("LPS", None, "LPS"), (None, "RAS", "RAS")])
+def test_the_orientation_is_the_one_that_is_known(base: str | None, new: str | None, joined: str | None) -> None:
+    plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
+    plans["duplus"]["orientation"], added["duplus"]["orientation"] = base, new
+    assert join_plans(plans, [member(added, label("GTV"))])["duplus"]["orientation"] == joined
+
+
+def test_parts_of_different_orientations_are_refused() -> None:
+    plans, added = deepcopy(BASE), make_plans("pet", {"tumour": "GTV"})
+    plans["duplus"]["orientation"], added["duplus"]["orientation"] = "LPS", "RAS"
+    with pytest.raises(PlansError, match="LPS, RAS"):
+        join_plans(plans, [member(added, label("GTV"))])

@@ -194,6 +194,13 @@ def test_a_file_in_several_gzip_blocks_passes(tmp_path: Path) -> None:
     assert inspect_image(file).shape == (7, 6, 5)
 
 
+def test_a_file_that_is_not_compressed_as_its_name_says_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_bytes(gzip.decompress(file.read_bytes()))
+    with pytest.raises(DataError, match=file.name):
+        inspect_image(file)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.nii\.gz"):
         inspect_image(tmp_path / "nowhere.nii.gz")
