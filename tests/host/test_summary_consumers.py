@@ -23,7 +23,7 @@ PLANS = {
 }
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
-# As a trainer does: nnU-Net's validation scores a fold, then ours. After that, nnU-Net's functions. Their many short-lived
+# As a trainer does: nnU-Net's validation scores a fold, then ours. After that, nnU-Net's functions. Their short-lived
 # workers are forked from one that has nnU-Net imported.
 CODE = """
 import json, multiprocessing, os, sys
