@@ -20,8 +20,8 @@ from duplus_nnunet.inference.free_text import describe_reading
 from duplus_nnunet.inference.images import check_finite
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, Folds, ModelFiles, is_ours
-from duplus_nnunet.inference.pace import Cost, Pace
 from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.pace import Cost, Pace
 from duplus_nnunet.inference.reading import to_prepared_case
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
