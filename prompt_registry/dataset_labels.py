@@ -46,25 +46,26 @@ def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(channels[key]) for key in sorted(channels, key=lambda key: int(key)))
 
 
-def check_label_values(labels: Any, regions_class_order: Any, file: str | Path) -> None:
+def check_label_values(labels: Any, regions_class_order: Any, file: str | Path, ordered: bool = True) -> None:
     """Check the label values of a dataset or model.
 
     Args:
         labels: "labels" of a dataset.json, as parsed.
         regions_class_order: "regions_class_order" of it; None if it has none.
         file: The file, for messages.
+        ordered: Whether regions need an order.
 
     Raises:
         DataError: A value is not a whole number from 0 to 32767 or a list of such numbers, two labels have the same
             values, background is not 0, ignore is not the highest value, or the order of regions is missing or wrong.
             The message lists all of these.
     """
-    problems = find_label_problems(labels, regions_class_order)
+    problems = find_label_problems(labels, regions_class_order, ordered)
     if problems:
         raise DataError("\n".join(f"{file}: {problem}" for problem in problems))
 
 
-def find_label_problems(labels: Any, regions_class_order: Any = None) -> list[str]:
+def find_label_problems(labels: Any, regions_class_order: Any = None, ordered: bool = True) -> list[str]:
     """Find what is wrong with the label values of a dataset.json; a sentence each, none if all is well."""
     if not isinstance(labels, Mapping) or not labels:
         return [
@@ -78,7 +79,7 @@ def find_label_problems(labels: Any, regions_class_order: Any = None) -> list[st
     problems += _check_background(labels)
     problems += _find_duplicates(values)
     problems += _check_ignore(labels, values)
-    if not problems:
+    if not problems and (ordered or regions_class_order is not None):
         problems += _check_order(values, regions_class_order)
     return problems
 

@@ -152,6 +152,7 @@ def test_a_device_that_is_named_or_not_needed_is_left_alone(words: list[str]) ->
 
 def test_with_a_gpu_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert add_device(["-d", "7"]) == ["-d", "7"]
 
 

@@ -137,7 +137,7 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
 
 
 def _read_labels(dataset_json: Mapping[str, Any], where: Path) -> dict[str, tuple[int, ...]]:
-    check_label_values(dataset_json["labels"], dataset_json.get("regions_class_order"), where)
+    check_label_values(dataset_json["labels"], dataset_json.get("regions_class_order"), where, ordered=False)
     values = {
         str(name): tuple(value) if isinstance(value, list) else (value,)
         for name, value in dataset_json["labels"].items()

@@ -26,7 +26,8 @@ def draw_source(draw: Any) -> tuple[dict[str, Any], list[Any]]:
     """Draw labels, some of them regions, and three label maps that hold only their values."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     values = st.one_of(st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, unique=True))
-    labels = {name: draw(values) for name in names}
+    drawn = draw(st.lists(values, min_size=len(names), max_size=len(names), unique_by=lambda v: frozenset(np.ravel(v))))
+    labels = dict(zip(names, drawn, strict=True))
     held = sorted({0, *(value for label in labels.values() for value in np.ravel(label).tolist())})
     seed = draw(st.integers(0, 1000))
     volumes = [np.random.default_rng(seed + i).choice(held, (3, 4, 5)).astype(np.uint8) for i in range(3)]

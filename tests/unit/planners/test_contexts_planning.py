@@ -84,8 +84,8 @@ def test_sources_are_described_for_the_sampler() -> None:
     planner = make_planner()
     sources = planner.plan_sources(planner.plan_contexts())
     assert sources["PET"] == {
-        "dataset": "Dataset002_PET", "context": "pet", "targets": {"x": 9}, "cases": 9, "weight": 3.0,
-        "median_shape": [50.0] * 3,
+        "dataset": "Dataset002_PET", "context": "pet", "targets": {"x": 9}, "present": {"x": 9}, "cases": 9,
+        "weight": 3.0, "median_shape": [50.0] * 3,
     }  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     save(tmp_path / "r", make_map())
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.nii.gz").write_text("no image")
-    with pytest.raises(DataError, match=r"a\.nii\.gz .*NibabelIO"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz is not"):
         score_cases(
             tmp_path / "p",
             tmp_path / "r",
@@ -124,6 +124,27 @@ def test_file_that_is_no_image_is_named(tmp_path: Path) -> None:
             {"a": Case("one", "pat", ("liver",), ())},
             1,
         )
+
+
+@pytest.mark.parametrize("side", ["p", "r"])
+@pytest.mark.parametrize("value", [7, np.nan, 0.5])
+def test_values_that_no_label_has_are_refused_on_both_sides(side: str, value: float, tmp_path: Path) -> None:
+    wrong = make_map().astype(np.float32)
+    wrong[0, 0, 0] = value
+    for folder in ("p", "r"):
+        save(tmp_path / folder, wrong if folder == side else make_map())
+    known = frozenset({0, 1, 2})
+    settings = ScoringSettings(SimpleITKIO, ".nii.gz", REGIONS, known=known, known_predicted=known)
+    with pytest.raises(DataError, match=rf"{side}/a\.nii\.gz .*{value:g}"):
+        score_cases(tmp_path / "p", tmp_path / "r", settings, {"a": Case("one", "pat", ("liver",), ())}, 1)
+
+
+def test_nearly_whole_labels_score_as_whole_ones(tmp_path: Path) -> None:
+    save(tmp_path / "p", make_map(liver=slice(2, 6)))
+    save(tmp_path / "r", make_map(liver=slice(2, 6)).astype(np.float32) * np.float32(0.99999))
+    case = Case("one", "pat", ("liver",), ())
+    found = score_cases(tmp_path / "p", tmp_path / "r", SETTINGS, {"a": case}, 1)["a"]
+    assert (found.targets["liver"].dice, found.rounded) == (1, 64)
 
 
 @pytest.mark.slow
