@@ -136,6 +136,7 @@ _OVERRIDDEN_TRAINER_METHODS: Signatures = {
     "save_checkpoint": "filename",
     "load_checkpoint": "filename_or_checkpoint|checkpoint",
     "print_plans": "",
+    "print_to_log_file": "...",
     "_build_loss": "",
     "_do_i_compile": "",
 }
@@ -213,7 +214,6 @@ NEEDS = (
     ),
     # training
     *_list_needs(Use.OVERRIDDEN, _TRAINING, _OVERRIDDEN_TRAINER_METHODS, "nnUNetTrainer"),
-    *_list_needs(Use.CALLED, _TRAINING, {"print_to_log_file": None}, "nnUNetTrainer"),
     *_list_attributes(_TRAINING, "nnUNetTrainer", _TRAINER_ATTRIBUTES),
     *_list_needs(
         Use.CALLED,
