@@ -90,7 +90,7 @@ def draft_labels(raw: RawDataset, model: Path, context: str | None, device: torc
 def _predict_in_place(
     folder: Path, bound: BoundModel, cases: Mapping[str, list[str]], values: Mapping[int, int], record: PredictedLabels
 ) -> list[str]:
-    ending, placed = bound.model.dataset_json["file_ending"], list[str]()
+    ending, placed = read_dataset_json(folder / "dataset.json")["file_ending"], list[str]()
     with TemporaryDirectory(dir=folder, prefix=".predicting_") as aside:
         try:
             _predict(bound, cases, Path(aside))

@@ -152,7 +152,7 @@ def test_the_manifest_names_the_same_model_targets_and_options(predicted: Path) 
         assert first["run"][name] == second["run"][name], name
     assert first["cases"].keys() == second["cases"].keys()
     for case, stored in first["cases"].items():
-        assert stored.keys() == second["cases"][case].keys()
+        assert stored.keys() <= second["cases"][case].keys()
         assert stored["prompts"] == second["cases"][case]["prompts"]
         assert [file["path"] for file in stored["outputs"]] == [
             file["path"] for file in second["cases"][case]["outputs"]
