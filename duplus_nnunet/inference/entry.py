@@ -36,8 +36,9 @@ DuPLUS options (for models trained by a DuPLUS trainer):
                         reported as not seen in training, with the nearest known targets; its label value follows the
                         largest one of dataset.json, in the order typed, and is declared in the dataset.json beside
                         the predictions. It gets the voxels that the selected trained targets leave (see
-                        --prompt-priority), and is marked in all files. A text without a modality is read as the name of a structure and put into
-                        the model's sentence. Default: the variable DUPLUS_PROMPT (texts separated by semicolons).
+                        --prompt-priority), and is marked in all files. A text without a modality is read as the name
+                        of a structure and put into the model's sentence. Default: the variable DUPLUS_PROMPT (texts
+                        separated by semicolons).
   --encoder FOLDER      Folder of the model's own text encoder, if it has moved since planning; another encoder is
                         refused. Only new texts need it. Default: DUPLUS_ENCODER.
   --context NAME|FILE   Context of the images (modality and region), or a table of contexts by case (.csv with the

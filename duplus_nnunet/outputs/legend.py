@@ -42,7 +42,7 @@ def write_legend(folder: Path, names: Names, unseen: Collection[int] = ()) -> tu
         The written files: JSON, 3D Slicer, ITK-SNAP.
     """
     labels = {
-        str(value): {"name": name, "colour": colour(value), "seen_in_training": value not in unseen}
+        str(value): {"name": name, "colour": colour(value), **({"seen_in_training": False} if value in unseen else {})}
         for value, name in sorted(names.items())
     }
     marked = {value: name + UNSEEN_MARK if value in unseen else name for value, name in names.items()}

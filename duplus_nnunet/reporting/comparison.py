@@ -88,9 +88,11 @@ def compare_questions(first: Path, second: Path) -> list[str]:
     """
     notes, folders = [], (first, second)
     asked = [_list_asked(folder) for folder in folders]
-    differ = asked[0] is not None and asked[1] is not None and asked[0] != asked[1]
-    if asked[0] is not None and asked[1] is not None and differ:
-        ours, theirs = (", ".join(sorted(one - other)) or "none" for one, other in (asked, asked[::-1]))
+    first_asked, second_asked = asked
+    differ = first_asked is not None and second_asked is not None and first_asked != second_asked
+    if first_asked is not None and second_asked is not None and differ:
+        pairs = ((first_asked, second_asked), (second_asked, first_asked))
+        ours, theirs = (", ".join(sorted(one - other)) or "none" for one, other in pairs)
         notes.append(
             f"The predictions were asked for different targets: only in {first}: {ours}; only in {second}: {theirs}."
         )

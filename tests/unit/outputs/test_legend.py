@@ -145,3 +145,12 @@ def test_writing_that_fails_leaves_the_label_map_as_it_was(tmp_path: Path, monke
         embed_label_names(file, NAMES)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_target_not_seen_in_training_is_marked_in_all_three_legends(tmp_path: Path) -> None:
+    written = [file.read_text(encoding="utf-8") for file in write_legend(tmp_path, {1: "liver", 2: "ureter"}, {2})]
+    assert json.loads(written[0])["labels"]["2"]["seen_in_training"] is False
+    for text in written[1:]:
+        lines = [line for line in text.splitlines() if "not" in line and "seen" in line]
+        assert len(lines) == 1
+        assert "ureter" in lines[0]
