@@ -152,7 +152,7 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
 
     names = json.loads((model / "dataset.json").read_text())["labels"]
     seconds: dict[str, float] = {}
-    logits_there = [0.0]
+    logits_there, answered = [0.0], [0]
     host = predict_from_raw_data.nnUNetPredictor
     network = host.predict_logits_from_preprocessed_data
 
@@ -163,8 +163,11 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
         started = time.perf_counter()
         declared = names
         if "DuPLUS" in self.trainer_name:
-            asked = self.bound.declare_all()["labels"]
-            declared = {name: value for name, value in asked.items() if name != "background"}
+            asked = {name: value for name, value in self.bound.declare_all()["labels"].items() if name != "background"}
+            # Then come the others of the context, in the order of the labels, where voxels are settled against them.
+            others = {name: value for name, value in names.items() if name not in asked and name != "background"}
+            declared = dict([*asked.items(), *others.items()][answered[0] : answered[0] + shape[0]])
+            answered[0] += shape[0]
         logits = make_logits(tuple(data.shape[1:]), list(declared.values()))
         if logits.shape != shape:
             raise RuntimeError(f"The network gave {tuple(shape)} instead of {tuple(logits.shape)}.")
@@ -268,6 +271,8 @@ def run(setting: Setting, folder: Path, repeats: int) -> dict[str, Any]:
         "export: stock / few": medians["stock"]["export"] / medians["few"]["export"],
         "rest: stock / all": medians["stock"]["rest"] / medians["all"]["rest"],
         "rest: stock / few": medians["stock"]["rest"] / medians["few"]["rest"],
+        "network: few / all": medians["few"]["network"] / medians["all"]["network"],
+        "total: few / all": medians["few"]["total"] / medians["all"]["total"],
         "network: stock / all": medians["stock"]["network"] / medians["all"]["network"],
         "total: stock / all": medians["stock"]["total"] / medians["all"]["total"],
         "peak memory: all / stock": medians["all"]["peak_gib"] / medians["stock"]["peak_gib"],
