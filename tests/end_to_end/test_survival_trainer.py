@@ -80,7 +80,7 @@ def train_base(folder: Path) -> None:
     write_lesions(made.raw, PATIENTS)
     options = ("-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "-c", "3d_fullres")
     made.do("nnUNetv2_plan_and_preprocess", "-d", "990", *options)
-    made.change_settings(patch=24, epochs=4, iterations_per_epoch=50, validation_iterations=1)
+    made.change_settings(patch=24, epochs=3, iterations_per_epoch=45, validation_iterations=1)
     assert "fold 0: 8 patients held out" in made.do("duplus", "survival", "split", "990", "--folds", "2")
     made.do(*TRAIN, "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", *ON_CPU)
 
