@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.plans_form import PlansForm, as_form
+from duplus_nnunet.prompt_registry.dataset_labels import find_label_problems
 
 _PROBLEMS_SHOWN = 3
 _AXES = (0, 1, 2)
-_LARGEST_LABEL = 65535
 _LARGEST_FILE = 500_000_000
 # What nnU-Net may import by the names in plans: networks, and layers. A longer path could lead to anything, such as to
 # the module os by way of a module that imports it.
@@ -201,38 +201,10 @@ def check_dataset(dataset: Mapping[str, Any], file: object, channels: int | None
     """
     renamed = {"channel_names": dataset["modality"]} if "modality" in dataset and "channel_names" not in dataset else {}
     form = _parse(HostDataset, {**dataset, **renamed}, file, "")
-    problems = list(check_labels(form.labels, form.regions_class_order))
+    problems = find_label_problems(form.labels, form.regions_class_order, ordered=False)
     if channels is not None and len(form.channel_names) != channels:
         problems.append(f"channel_names: {len(form.channel_names)} channel(s), but the plans normalise {channels}.")
     _refuse(problems, file)
-
-
-def check_labels(labels: Mapping[str, Any], order: list[int] | None) -> Iterator[str]:
-    """Find label values that a label map cannot hold, or that mean two things.
-
-    Args:
-        labels: Value of each label, or values of each region.
-        order: regions_class_order, if there is one.
-    """
-    seen: dict[Any, str] = {}
-    for name, value in labels.items():
-        members = value if isinstance(value, (list, tuple)) else [value]
-        if not members or any(type(member) is not int or not 0 <= member <= _LARGEST_LABEL for member in members):
-            yield f"labels.{name}: expected a whole number from 0 to {_LARGEST_LABEL}, or several; found {value!r}."
-            continue
-        key = tuple(sorted(members))
-        if len(set(members)) < len(members):
-            yield f"labels.{name}: a value occurs twice in {value!r}."
-        if key in seen:
-            yield f"labels.{name}: has the same value as {seen[key]!r}, {value!r}."
-        seen.setdefault(key, name)
-    if (0,) not in seen:
-        yield "labels: no label has the value 0, which is the background."
-    targets = [name for name, value in labels.items() if name != "ignore" and value not in (0, [0])]
-    if order is not None and (len(order) != len(targets) or not all(0 < value <= _LARGEST_LABEL for value in order)):
-        yield f"regions_class_order: expected {len(targets)} label values above 0, one for each target; found {order}."
-    elif order is not None and len(set(order)) < len(order):
-        yield f"regions_class_order: a value occurs twice in {order}."
 
 
 def _parse(form: type[Form], content: Mapping[str, Any], file: object, prefix: str) -> Form:

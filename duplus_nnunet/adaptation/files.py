@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from duplus_nnunet.adaptation.joining import ModelPart
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.files import open_new_file, read_form, write_text
-from duplus_nnunet.model_form import check_labels
 from duplus_nnunet.networks.adaptation import AdapterSpec
 from duplus_nnunet.outputs.manifest import hash_file
+from duplus_nnunet.prompt_registry.dataset_labels import find_label_problems
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 VERSION = 1
@@ -176,7 +176,7 @@ def _find_problems(card: Card) -> Iterator[str]:
     if not isinstance(labels, dict) or not (order is None or isinstance(order, list)):
         yield f"dataset.labels: expected label values by name, found {labels!r}."
     else:
-        yield from (f"dataset.{problem}" for problem in check_labels(labels, order))
+        yield from (f"dataset.{problem}" for problem in find_label_problems(labels, order, ordered=False))
 
 
 def find_folder(path: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from duplus_nnunet.data.grids import find_difference, last_line
 from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.planners.image_checks import read_headers
 from duplus_nnunet.prompt_registry.raw_dataset import list_images
 
 
@@ -52,6 +53,7 @@ def read_image(reader: Any, case: LabelledCase) -> tuple[np.ndarray[Any, Any], d
     Raises:
         DataError: The images cannot be read, or their grids differ.
     """
+    read_headers(case.images, type(reader).__name__)
     try:
         data, properties = reader.read_images(list(case.images))
     except Exception as error:  # readers raise different exceptions for damaged files

@@ -12,7 +12,7 @@ import pytest
 
 from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.errors import DuplusError, ModelError
-from duplus_nnunet.model_form import check_dataset, check_labels, check_model, read_json
+from duplus_nnunet.model_form import check_dataset, check_model, read_json
 
 from .mutations import mutate
 
@@ -76,17 +76,14 @@ def test_a_wrong_dataset_json_is_named_with_file_and_key(key: str, value: Any) -
 
 
 @pytest.mark.parametrize("value", [1, [1], 1.5, True, -1, 70000, "2", [], [[2]], [2, 2], None])
-def test_label_values_that_a_label_map_cannot_hold_are_found(value: Any) -> None:
-    assert list(check_labels({"background": 0, "liver": 1, "spleen": value}, None))
+def test_label_values_that_a_label_map_cannot_hold_are_refused(value: Any) -> None:
+    with pytest.raises(ModelError):
+        check_dataset({**DATASET, "labels": {"background": 0, "liver": 1, "spleen": value}}, "dataset.json")
 
 
-@pytest.mark.parametrize("value", [2, [2], [1, 2], 300, 65535])
-def test_label_values_that_it_can_hold_are_none(value: Any) -> None:
-    assert not list(check_labels({"background": 0, "liver": 1, "spleen": value}, None))
-
-
-def test_a_label_zero_is_needed() -> None:
-    assert list(check_labels({"liver": 1, "spleen": 2}, None))
+@pytest.mark.parametrize("value", [2, [2], [1, 2], 300, 32767])
+def test_label_values_that_it_can_hold_are_accepted(value: Any) -> None:
+    check_dataset({**DATASET, "labels": {"background": 0, "liver": 1, "spleen": value}}, "dataset.json")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "5", "{", "[" * 100_000], ids=len)

@@ -1,11 +1,8 @@
 """Checks the files of one case and writes its label map with new values; runs in worker processes."""
 
 import contextlib
-import gzip
-import math
 import os
 import shutil
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
+from duplus_nnunet.data.image_headers import inspect_image
 from duplus_nnunet.data.label_maps import check_labels, require_finite
 from duplus_nnunet.errors import DataError
 
@@ -21,7 +19,6 @@ from duplus_nnunet.errors import DataError
 _FARTHEST = 0.5
 # nnU-Net compares spacings with this tolerance.
 _SPACING_TOLERANCE = 1e-5
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,6 @@ def link_file(file: str, new: str) -> None:
 
 
 def _rewrite(job: LabelJob, file: str) -> tuple[frozenset[int], int]:
-    _check_whole(job.name, file)
     require_finite(Path(file))
     try:
         image = SimpleITK.ReadImage(file)
@@ -120,46 +116,19 @@ def _write(array: Any, image: Any, file: str) -> None:
 
 
 def _read_header(name: str, file: str) -> Any:
+    """Check the header of a file, and return SimpleITK's reader of it.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    try:
+        inspect_image(Path(file))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(file)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise DataError(_describe_damage(name, file, error)) from error
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        raise DataError(
-            f"{name}: {file} has {reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} values a "
-            "voxel; expected 3 and 1. Save each channel as a 3D image of its own."
-        )
-    if file.endswith(".gz") and not _has_expected_length(file, reader):
-        _check_whole(name, file)
+    reader.ReadImageInformation()
     return reader
-
-
-def _has_expected_length(file: str, reader: Any) -> bool:
-    """Compare the content length in the last four bytes of a gzip file with the header, without reading any voxel.
-
-    False also for intact files of several gzip blocks, which have to be read in full.
-    """
-    if not reader.HasMetaDataKey("vox_offset"):
-        return False
-    voxels = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
-    with Path(file).open("rb") as packed:
-        packed.seek(-4, os.SEEK_END)
-        length = int.from_bytes(packed.read(4), "little")
-    return bool(length == (int(float(reader.GetMetaData("vox_offset"))) + voxels) % (1 << 32))
-
-
-def _check_whole(name: str, file: str) -> None:
-    """Read a gzip file to its end, since SimpleITK fills a truncated file with zeros without an error."""
-    if not file.endswith(".gz"):
-        return
-    try:
-        with gzip.open(file) as unpacked:
-            while unpacked.read(_BLOCK):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(_describe_damage(name, file, error)) from error
 
 
 def _compare(name: str, first: tuple[str, Any], second: tuple[str, Any]) -> None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from duplus_nnunet.inference.progress import describe_duration
+
 EVERY = 30.0  # seconds
 
 
@@ -34,12 +36,7 @@ def follow(total: int, what: str, unit: str, every: float = EVERY) -> Iterator[C
         if now - last >= every and done < total:
             last = now
             left = (now - started) / done * (total - done)
-            sys.stderr.write(f"{what}: {done} of {total} ({unit}), about {_format_duration(left)} left\n")
+            sys.stderr.write(f"{what}: {done} of {total} ({unit}), about {describe_duration(left)} left\n")
             sys.stderr.flush()
 
     yield count
-
-
-def _format_duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"

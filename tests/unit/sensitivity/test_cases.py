@@ -107,5 +107,5 @@ def test_a_label_map_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_channels_of_different_shapes_are_refused(tmp_path: Path) -> None:
     images = (save(tmp_path / f"a_0000{ENDING}"), save(tmp_path / f"a_0001{ENDING}", shape=(4, 5, 7)))
-    with pytest.raises(DataError, match=r"a_0000\.nii\.gz, .*a_0001\.nii\.gz"):
+    with pytest.raises(DataError, match=r"a_0001\.nii\.gz .*a_0000\.nii\.gz"):
         read_image(NibabelIO(), LabelledCase("a", images, ""))
