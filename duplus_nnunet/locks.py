@@ -22,7 +22,7 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
     """Hold the lock on a folder, which ends with the process that holds it, even if it is killed.
 
     Args:
-        folder: The folder; it is created if needed.
+        folder: The folder; it is created if needed, and removed again if nothing is written into it.
         purpose: What is being done, such as "predicting into"; it stands in the message of the next one.
         advice: What to do if another process holds the lock, a sentence.
         name: What is locked in the folder, such as one part of a prediction; locks of different names are independent.
@@ -31,6 +31,7 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
         DataError: Another process holds the lock; the message names it. Or the folder cannot be written to.
     """
     file = folder / (FILE_NAME + (f"_{name}" if name else ""))
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(file)
@@ -48,6 +49,9 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
         with suppress(OSError):  # on Windows, an open file cannot be deleted
             file.unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # what was written into them stays
+            for path in new:
+                path.rmdir()
 
 
 def _acquire(file: Path) -> FileLock:

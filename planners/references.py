@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.files import open_new_file
-from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import has_raw_dataset, open_raw_dataset
 
 _FOLDER = "gt_segmentations"
 
@@ -30,6 +30,8 @@ def round_references(dataset: int | str, plans_name: str) -> list[str]:
     Raises:
         DataError: A label map holds a value that is not whole.
     """
+    if not has_raw_dataset(str(dataset)):  # nnU-Net says so next
+        return []
     raw = open_raw_dataset(str(dataset))
     folder = Path(nnUNet_preprocessed, raw.name)
     reader = PlansManager(str(folder / f"{plans_name}.json")).image_reader_writer_class

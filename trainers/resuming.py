@@ -127,11 +127,14 @@ def describe_plans(plans: Mapping[str, Any], configuration: str, folder: object)
     schemes = ", ".join(chosen.get("normalization_schemes", ()))
     differences = _compare("", read_settings(plans).to_dict(), Settings().to_dict())
     settings = ", ".join(change.replace(" -> ", " instead of ") for change in differences) or "none"
+    prompts = [f"{name} ({context.sentences[0]!r})" for name, context in form.contexts.items()]
+    more = f" and {len(prompts) - _SHOWN} more" if len(prompts) > _SHOWN else ""
     lines = (
         f"configuration {configuration}: patches of {patch} voxels, batch size {chosen.get('batch_size')}, spacing "
         f"{spacing} mm, {schemes}; {network} with {stages} stages",
-        f"plans {plans.get('plans_name')!r} of {plans.get('dataset_name')}: {len(form.contexts)} context(s), "
-        f"{len(form.targets)} targets: {', '.join(target.name for target in form.targets)}",
+        f"plans {plans.get('plans_name')!r} of {plans.get('dataset_name')}: {len(form.targets)} targets: "
+        f"{', '.join(target.name for target in form.targets)}",
+        f"{len(prompts)} context(s): {', '.join(prompts[:_SHOWN])}{more}",
         f"settings ({PLANS_KEY}.settings) other than the defaults: {settings}",
         f"all of it: {folder}/plans.json",
     )

@@ -358,6 +358,9 @@ NEEDS = (
         {"get_output_folder": "dataset_name_or_id trainer_name plans_identifier configuration"},
     ),
     *_list_needs(
+        Use.CALLED, "nnunetv2.utilities.find_objects", {"recursive_find_trainer_class_by_name": "trainer_name"}
+    ),
+    *_list_needs(
         Use.CALLED,
         "nnunetv2.utilities.utils",
         {"create_lists_from_splitted_dataset_folder": "folder file_ending"},

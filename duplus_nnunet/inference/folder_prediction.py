@@ -24,7 +24,7 @@ from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.output_lock import hold_output
 from duplus_nnunet.inference.progress import Progress
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead
-from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs
+from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs, list_idle_options
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.writing import CaseWriter, describe_answer, describe_inputs
 from duplus_nnunet.outputs.legend import write_legend
@@ -314,7 +314,7 @@ class FolderPrediction:
         before = Manifest.read(folder)
         if before is None:
             return new
-        changes = find_decisive_changes(before, new.run)
+        changes = find_decisive_changes(before, new.run, list_idle_options(self.bound))
         if not changes:
             return Manifest(new.run, before.cases)
         if self.call.overwrite:

@@ -1,5 +1,6 @@
 """Describes a prediction run for the manifest, and compares it with the run that wrote a folder."""
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 
 import torch
@@ -16,6 +17,8 @@ _PROMPTS = ("contexts", "targets", "free_texts")
 _HARMLESS_OPTIONS = ("memory", "jobs")
 # Options that say nothing about the files.
 _UNRECORDED_OPTIONS = ("verify",)
+# What manifests stand for that were written before these options.
+_FORMER_OPTIONS = {"rivals": "asked", "prompt_priority": "probability"}
 
 
 def describe_run(bound: BoundModel) -> RunRecord:
@@ -52,12 +55,29 @@ def join_runs(before: RunRecord, now: RunRecord) -> RunRecord:
     )
 
 
-def find_decisive_changes(before: Manifest, now: RunRecord) -> tuple[str, ...]:
-    """List the fields that differ from a finished run in such a way that its cases cannot be kept."""
+def list_idle_options(bound: BoundModel) -> tuple[str, ...]:
+    """List the options that do not change what this model is asked for."""
+    idle = []
+    if bound.options.rivals == "all" and not any(question.rivals for question in bound.questions.values()):
+        idle.append("rivals")
+    if not bound.first.reading.new:
+        idle.append("prompt_priority")
+    return tuple(idle)
+
+
+def find_decisive_changes(before: Manifest, now: RunRecord, idle: Collection[str] = ()) -> tuple[str, ...]:
+    """List the fields that differ from a finished run in such a way that its cases cannot be kept.
+
+    Args:
+        before: The manifest of that run.
+        now: The run that would continue it.
+        idle: Options that change nothing now; see `list_idle_options`.
+    """
     by_job = bool(now.options.get("jobs"))
 
     def strip(run: RunRecord) -> RunRecord:
-        return replace(run, options={key: run.options[key] for key in run.options if key not in _HARMLESS_OPTIONS})
+        options = {**_FORMER_OPTIONS, **run.options}
+        return replace(run, options={key: options[key] for key in options if key not in {*_HARMLESS_OPTIONS, *idle}})
 
     changes = Manifest(strip(before.run)).find_changes(strip(now))
     return tuple(name for name in changes if name in _DECISIVE and not (by_job and name in _PROMPTS))

@@ -180,7 +180,7 @@ def test_groups_that_fit_little_memory_give_the_same_files(
     options = ("--targets", "liver", "spine", "aorta")
     too_little = project.predict(tmp_path / "none", *options, "--memory", "1MB", images=images)
     assert too_little.returncode == 1
-    least = re.search(r"Set --memory to (\w+)", too_little.stderr)
+    least = re.search(r"--memory to (\w+)", too_little.stderr)
     assert least is not None
     done = project.predict(tmp_path / "out", *options, "--memory", least[1], images=images)
     assert done.returncode == 0, done.stderr[-2000:]

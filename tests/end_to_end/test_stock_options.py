@@ -126,8 +126,9 @@ def test_weights_of_a_stock_model_are_taken_over_but_for_what_is_new(
 
 def test_weights_go_over_to_other_targets_and_declared_regions(copied: Any, tmp_path: Path) -> None:
     described = json.loads((copied.raw / "dataset.json").read_text())
-    described["labels"] = {"background": 0, "kidneys": [3, 4], "left kidney": 3, "liver": 1}
-    described["regions_class_order"] = [4, 3, 1]
+    names = {"kidneys": [3, 4], "left kidney": 3, "liver": 1, "spleen": 2, "stomach": 5, "aorta": 6, "spine": 7}
+    described["labels"] = {"background": 0, **names}
+    described["regions_class_order"] = [4, 3, 1, 2, 5, 6, 7]
     (copied.raw / "dataset.json").write_text(json.dumps(described))
     weights = shutil.copy(copied.model / "fold_0" / "checkpoint_final.pth", tmp_path)
     copied.do("nnUNetv2_plan_experiment", "-d", "998", "-pl", "DuPLUSPlanner")

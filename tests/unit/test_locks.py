@@ -30,10 +30,17 @@ def start_holder(folder: Path) -> "subprocess.Popen[str]":
 
 
 def test_lock_leaves_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
+    folder = tmp_path / "new" / "deep"
     with hold(folder, "predicting into", "Wait."):
         assert len(list(folder.iterdir())) == 2
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_keeps_what_was_written(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "deep"
+    with hold(folder, "predicting into", "Wait."):
+        (folder / "a.txt").write_text("a", encoding="utf-8")
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
 def test_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:

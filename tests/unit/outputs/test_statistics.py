@@ -23,7 +23,7 @@ from .outputs_answers import PROPERTIES, SHAPE, SPACING, make_answer, make_cube,
 
 CUBE = make_cube((1, 2, 3), (3, 2, 4))
 NOTHING = np.zeros(SHAPE, bool)
-ABSENT = {"case", "context", "target", "value", "present", "volume_ml", "voxels"}
+ABSENT = {"case", "context", "target", "value", "present", "volume_ml", "voxels", "seen_in_training"}
 
 
 def measure(mask: Any, image: Any = None, **changes: Any) -> TargetStatistics:

@@ -116,7 +116,7 @@ def test_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     save(tmp_path / "r", make_map())
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.nii.gz").write_text("no image")
-    with pytest.raises(DataError, match=r"a\.nii\.gz is not"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz cannot be read"):
         score_cases(
             tmp_path / "p",
             tmp_path / "r",
