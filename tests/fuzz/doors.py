@@ -82,16 +82,16 @@ def _prepare_clinical(folder: Path) -> None:
 def _judge_clinical(file: Path, value: Any, original: Any) -> str | None:
     """Compare times with those that Python's own reader gives for rows of the header's length."""
     records, _ = value
-    rows = {}
+    rows: dict[str, list[list[str]]] = {}
     for row in csv.reader(io.StringIO(file.read_text("utf-8", errors="replace"), newline="")):
         if len(row) == 5:
-            rows.setdefault(row[0].strip(), row)
+            rows.setdefault(row[0].strip(), []).append(row)
     for record in records:
         try:
-            months = float(rows[record.patient][1])
+            months = [float(row[1]) for row in rows[record.patient]]
         except (KeyError, ValueError):
             continue
-        if not math.isclose(record.time, months * 30.4375, rel_tol=1e-6):
+        if not any(math.isclose(record.time, each * 30.4375, rel_tol=1e-6) for each in months):
             return f"{record.patient} has {record.time} days, the file says {months} months"
     return None
 
@@ -168,21 +168,18 @@ def _copy_model(folder: Path) -> None:
         shutil.copyfile(MODEL / name, folder / name)
 
 
-def _predict(folder: Path) -> dict[str, Any]:
-    """Load a model folder, predict the stored image, and return masks and weights."""
+def _predict(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Predict the stored image by the model folder of a file; return its masks, and what was warned of."""
     from duplus_nnunet.api import DuPLUSPredictor
 
-    predictor = DuPLUSPredictor.from_folder(folder, folds=(0,), device="cpu", mirroring=False)
-    masks = predictor.predict(CT).masks
-    return {name: np.packbits(mask) for name, mask in masks.items()}
+    predictor = DuPLUSPredictor.from_folder(file.parent, folds=(0,), device="cpu", mirroring=False)
+    return dict(predictor.predict(CT).masks), predictor._model.record.notes
 
 
-def _predict_beside(file: Path) -> dict[str, Any]:
-    return _predict(file.parent)
-
-
-def _predict_above(file: Path) -> dict[str, Any]:
-    return _predict(file.parents[1])
+def _judge_masks(file: Path, value: Any, original: Any) -> str | None:
+    """Require the same masks, or a warning that the folder is not as it was trained."""
+    (masks, notes), (expected, _) = value, original
+    return None if notes else _same_arrays(file, masks, expected)
 
 
 def _same_arrays(file: Path, value: Mapping[str, Any], original: Mapping[str, Any]) -> str | None:
@@ -334,8 +331,8 @@ def list_doors() -> Iterator[Door]:
     yield Door(
         "adapter weights", "adapter.safetensors", _copy_adapter, mutations.mutate_bytes, _read_adapter, _same_arrays
     )
-    yield Door("plans.json", "plans.json", _copy_model, tree, _predict_beside)
-    yield Door("dataset.json", "dataset.json", _copy_model, tree, _predict_beside)
+    yield Door("plans.json", "plans.json", _copy_model, tree, _predict, _judge_masks)
+    yield Door("dataset.json", "dataset.json", _copy_model, tree, _predict, _judge_masks)
     checkpoint = "fold_0/checkpoint_final.pth"
     yield Door("checkpoint", checkpoint, _copy_model, mutations.mutate_bytes, _read_weights, _same_arrays)
     yield Door("checkpoint, bit flips", checkpoint, _copy_model, mutations.flip_bits, _read_weights, _same_arrays)
