@@ -5,7 +5,6 @@ Trainings that have nothing to do with this package are left to nnU-Net, whateve
 
 import functools
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from duplus_nnunet.errors import DataError, HostError, PlansError, describe_unknown
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
+from duplus_nnunet.text_files import load_json
 
 _PREPROCESSED, _RESULTS = "nnUNet_preprocessed", "nnUNet_results"
 _PLAN = "nnUNetv2_plan_and_preprocess -d {} -pl DuPLUSPlanner -c 3d_fullres"
@@ -119,17 +119,19 @@ def check_training(call: TrainingCall, find_trainer: Callable[[str], type]) -> N
         if ours:
             raise DataError(_describe_unplanned(call.dataset))
         return
-    plans = _read_all(folder)
-    prompted = {name: content for name, content in plans.items() if PLANS_KEY in content}
-    if call.plans in prompted and not ours:
+    asked = _read_plans(folder / f"{call.plans}.json")
+    if asked is not None and (PLANS_KEY in asked) == ours:
+        return
+    if asked is not None and not ours:
         raise PlansError(
             f"{call.plans!r} are DuPLUS plans, and {call.trainer} is not a trainer of DuPLUS: it would ignore the "
             "prompts, and learn what is not annotated as background. Type: "
-            f"{call.suggest(_choose_trainer(prompted[call.plans]), call.plans)}"
+            f"{call.suggest(_choose_trainer(asked), call.plans)}"
         )
-    if call.plans in prompted or (call.plans in plans and not ours) or not (ours or prompted):
-        return
-    raise PlansError(_describe_plans(call, folder, plans, prompted))
+    plans = _read_all(folder)
+    prompted = {name: content for name, content in plans.items() if PLANS_KEY in content}
+    if ours or prompted:
+        raise PlansError(_describe_plans(call, folder, plans, prompted))
 
 
 def is_our_trainer(trainer: type) -> bool:
@@ -167,15 +169,17 @@ def _describe_unplanned(dataset: str) -> str:
 
 def _read_all(folder: Path) -> dict[str, Plans]:
     """Read all plans of a dataset, by name; files that cannot be read are left out."""
-    found: dict[str, Plans] = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and "configurations" in content:
-            found[file.stem] = content
-    return found
+    read = ((file.stem, _read_plans(file)) for file in sorted(folder.glob("*.json")))
+    return {name: plans for name, plans in read if plans is not None}
+
+
+def _read_plans(file: Path) -> Plans | None:
+    """Read plans; None if the file does not hold any, which nnU-Net reports if it needs them."""
+    try:
+        content = load_json(file)
+    except (OSError, DataError):
+        return None
+    return content if isinstance(content, dict) and "configurations" in content else None
 
 
 def _describe_plans(call: TrainingCall, folder: Path, plans: Mapping[str, Plans], prompted: Mapping[str, Plans]) -> str:

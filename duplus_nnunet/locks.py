@@ -31,12 +31,15 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
         DataError: Another process holds the lock; the message names it. Or the folder cannot be written to.
     """
     file = folder / (FILE_NAME + (f"_{name}" if name else ""))
+    lock: FileLock | None = None
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(file)
     except Timeout as error:
         raise DataError(f"{_describe_holder(file, folder)} {advice}") from error
+    except NotImplementedError:
+        sys.stderr.write(f"warning: the file system of {folder} has no locks; start no second process in it.\n")
     except OSError as error:
         raise DataError(f"{folder} cannot be locked: {error.strerror or error}. Choose a writable folder.") from error
     note = _note_of(file)
@@ -48,7 +51,8 @@ def hold(folder: Path, purpose: str, advice: str, name: str = "") -> Iterator[No
         note.unlink(missing_ok=True)
         with suppress(OSError):  # on Windows, an open file cannot be deleted
             file.unlink(missing_ok=True)
-        lock.release()
+        if lock is not None:
+            lock.release()
         with suppress(OSError):  # what was written into them stays
             for path in new:
                 path.rmdir()

@@ -4,23 +4,21 @@
 models that others made. nnU-Net looks up and calls what they name, so only the names of networks and layers pass.
 """
 
-import json
 import math
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from duplus_nnunet.errors import ModelError
+from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.plans_form import PlansForm, as_form
 from duplus_nnunet.prompt_registry.dataset_labels import find_label_problems
+from duplus_nnunet.text_files import load_json
 
 _PROBLEMS_SHOWN = 3
 _AXES = (0, 1, 2)
-_LARGEST_FILE = 500_000_000
 # What nnU-Net may import by the names in plans: networks, and layers. A longer path could lead to anything, such as to
 # the module os by way of a module that imports it.
 _NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.[a-z0-9_]+\.[A-Z]\w*")
@@ -144,19 +142,16 @@ def read_json(file: Path, advice: str = "Export the model again.") -> dict[str, 
 
     Raises:
         FileNotFoundError: There is none.
-        ModelError: It is no regular file, too large, no valid JSON, or no object.
+        ModelError: It cannot be read, or is no object; see `text_files.load_json`.
     """
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
-            raise ModelError(f"{file} cannot be read: it is no regular file, or larger than 500 MB. {advice}")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json(file)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{file} cannot be read: {error}. {advice}") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}. {advice}") from error
+    except DataError as error:
+        raise ModelError(f"{error} {advice}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} cannot be read: expected an object, found a {type(content).__name__}. {advice}")
     return content

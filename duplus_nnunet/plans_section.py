@@ -3,7 +3,7 @@
 The start-up hook imports this module, so it needs the standard library only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from duplus_nnunet.errors import PlansError
@@ -67,3 +67,23 @@ def find_section(plans: Mapping[str, Any]) -> Mapping[str, Any]:
             "that wrote them."
         )
     return section
+
+
+def find_differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find where two plans differ; tuples equal lists, keys equal their texts, and a missing key equals null.
+
+    Yields:
+        The keys that lead there, joined by points, the value before and the value now.
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        old, new = ({str(key): value for key, value in plans.items()} for plans in (before, now))
+        for key in dict.fromkeys([*old, *new]):
+            yield from find_differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif _to_lists(before) != _to_lists(now):
+        yield name, before, now
+
+
+def _to_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_lists(item) for key, item in value.items()}
+    return [_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

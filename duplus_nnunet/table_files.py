@@ -137,12 +137,12 @@ def escape_cell(text: str) -> str:
     ("'=1+2", '-1.5', 'a\\u000ab')
     """
     visible = _TO_ESCAPE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    return f"'{visible}" if _FORMULA.match(visible) and not _is_number(visible) else visible
+    return f"'{visible}" if _FORMULA.match(visible) and not is_number(visible) else visible
 
 
 def restore_cell(cell: str) -> str:
     """Return the text of a cell written by `escape_cell`; other cells stay as they are."""
-    if _ESCAPED_FORMULA.match(cell) and not _is_number(cell[1:]):
+    if _ESCAPED_FORMULA.match(cell) and not is_number(cell[1:]):
         cell = cell[1:]
 
     def decode(match: re.Match[str]) -> str:
@@ -152,7 +152,8 @@ def restore_cell(cell: str) -> str:
     return _ESCAPED.sub(decode, cell)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Report whether a cell holds a number."""
     try:
         float(cell)
     except ValueError:

@@ -8,14 +8,14 @@ from typing import Any
 
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.model_form import shorten
 from duplus_nnunet.plans_form import as_form
-from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY, find_differences
 from duplus_nnunet.settings import Settings, read_settings
 from duplus_nnunet.trainers.checkpoint import require_embedding
 from duplus_nnunet.trainers.training_cases import TrainingCases, find_training_cases
 
 _SHOWN = 12
-_LONGEST = 60
 # Keys of plans that say nothing about how a model is trained.
 _UNCOMPARED = ("continue_training", "plans_name", "dataset_name", "configurations")
 
@@ -81,24 +81,11 @@ def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], configuratio
         [plans.get("configurations", {}).get(configuration, {}) for plans in (before, now)],
         [{key: value for key, value in plans.items() if key not in _UNCOMPARED} for plans in (before, now)],
     ]
-    return [change for old, new in pairs for change in _compare("", old, new)]
+    return [change for old, new in pairs for change in _describe(old, new, "{} {} -> {}")]
 
 
-def _compare(name: str, before: Any, now: Any) -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*before, *now]):
-            yield from _compare(f"{name}.{key}" if name else str(key), before.get(key), now.get(key))
-    elif _as_list(before) != _as_list(now):
-        yield f"{name} {_shorten(before)} -> {_shorten(now)}"
-
-
-def _as_list(value: Any) -> Any:
-    return [_as_list(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+def _describe(before: Any, now: Any, text: str) -> list[str]:
+    return [text.format(name, shorten(old), shorten(new)) for name, old, new in find_differences(before, now)]
 
 
 def describe_changes(changes: list[str]) -> str:
@@ -125,8 +112,8 @@ def describe_plans(plans: Mapping[str, Any], configuration: str, folder: object)
     patch = " x ".join(map(str, chosen["patch_size"]))
     spacing = " x ".join(f"{width:.4g}" for width in chosen.get("spacing", ()))
     schemes = ", ".join(chosen.get("normalization_schemes", ()))
-    differences = _compare("", read_settings(plans).to_dict(), Settings().to_dict())
-    settings = ", ".join(change.replace(" -> ", " instead of ") for change in differences) or "none"
+    differences = _describe(read_settings(plans).to_dict(), Settings().to_dict(), "{} {} instead of {}")
+    settings = ", ".join(differences) or "none"
     prompts = [f"{name} ({context.sentences[0]!r})" for name, context in form.contexts.items()]
     more = f" and {len(prompts) - _SHOWN} more" if len(prompts) > _SHOWN else ""
     lines = (

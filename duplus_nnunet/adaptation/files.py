@@ -6,7 +6,6 @@ The file contains the weights of the adapter only; the base, which is needed to 
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -144,8 +143,6 @@ def read_card(path: str | os.PathLike[str]) -> Card:
             f"{path} is no adapter: {file} does not exist. An adapter is a folder with {WEIGHTS} and {CARD}, as "
             "DuPLUSLoRATrainer writes it to fold_X, and `duplus adapt export` to any folder."
         )
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise ModelError(f"{file} is no regular file.")
     card = read_form(file, Card, VERSION, _ADVICE)
     problems = list(_find_problems(card))
     if problems:

@@ -234,9 +234,9 @@ def _check_grids(name: str, case: RawCase, reader: str) -> tuple[list[str], list
             problems.append(str(error))
         else:
             doubts += [f"{file}: {warning}" for warning in headers[file].warnings]
-    first, *others = (file for file in (*case.images, case.label) if file in headers)
     if problems:
         return problems, doubts
+    first, *others = headers
     for file in others:
         header, other = headers[first], headers[file]
         difference = find_grid_difference(header, other, reader in _REORIENTING)

@@ -323,6 +323,6 @@ def choose_group(limit: int, memory: Memory, targets: int, share: float = 1.0) -
     if limit < least:
         raise DataError(
             f"A memory limit of {format_memory(limit)} is too little for {targets} target(s) in an image of this size. "
-            f"Check its voxel size, set --memory to {format_memory_option(least)} or more, or ask for fewer targets."
+            f"Set --memory to {format_memory_option(least)} or more, ask for fewer targets, or check its voxel size."
         )
     return max(1, min(targets, 1 + (limit - least) // memory.network))

@@ -4,6 +4,7 @@ Without a choice, the GPU is used if there is one, else the CPU, which is said i
 and is not available is an error.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ import torch
 from duplus_nnunet.errors import HostError
 
 _KINDS = ("cpu", "cuda", "mps")
-_OPTION = "-device"
+_OPTION, _SHORTEST = "-device", "-de"
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -55,8 +56,10 @@ def add_device(words: Sequence[str]) -> list[str]:
     words = list(words)
     if {"-h", "--help"} & set(words):
         return words
-    if _OPTION in words:
-        choose_device(next(iter(words[words.index(_OPTION) + 1 :]), ""))
-        return words
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        if len(name) >= len(_SHORTEST) and _OPTION.startswith(name):  # the parser takes abbreviations
+            choose_device(value if equals else following)
+            return words
     device = choose_device(None)
     return words if device.type == "cuda" else [*words, _OPTION, device.type]

@@ -96,7 +96,7 @@ class FolderPrediction:
     cases: int = 0
     _manifest: Manifest | None = None
     _statistics: StatisticsTable | None = None
-    _legend: dict[int, str] = field(default_factory=dict)
+    _legend: dict[int, list[str]] = field(default_factory=dict)
     _unseen: set[int] = field(default_factory=set)
     _made: tuple[BoundModel, CaseWriter] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -249,10 +249,10 @@ class FolderPrediction:
         declared = self.bound.declare_all()
         for value, name in declared[PLANS_KEY]["legend"].items():
             # Jobs of one table may give the same value to different texts; the label maps name their own.
-            names = [other for other in (self._legend.get(int(value)), name) if other]
-            self._legend[int(value)] = name if name in names[:1] else " or ".join(names)
+            names = self._legend.setdefault(int(value), [])
+            names += [name] if name not in names else []
         self._unseen |= {target["value"] for target in declared[PLANS_KEY]["not_seen_in_training"].values()}
-        write_legend(folder, self._legend, self._unseen)
+        write_legend(folder, {value: " or ".join(names) for value, names in self._legend.items()}, self._unseen)
         ranges = {
             context: read_volume_ranges(self.bound.model.bank.form, context)
             for context in self.bound.model.bank.contexts

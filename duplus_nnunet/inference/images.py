@@ -31,22 +31,12 @@ def check_case(files: Sequence[str], dataset_json: Mapping[str, Any]) -> None:
     Raises:
         DataError: It is not the model's.
     """
-    check_channel_count([files], dataset_json)
-
-
-def check_channel_count(cases: Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    """Check the number of channels of every case.
-
-    Raises:
-        DataError: It is not the model's.
-    """
     names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
-    for files in cases:
-        if len(files) != len(names):
-            raise DataError(
-                f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
-                f"{', '.join(names.values())}. Give one file per channel, named CASE_0000, CASE_0001 and so on."
-            )
+    if len(files) != len(names):
+        raise DataError(
+            f"The case {Path(files[0]).name} has {len(files)} channel(s); the model takes {len(names)}: "
+            f"{', '.join(names.values())}. Give one file per channel, named CASE_0000, CASE_0001 and so on."
+        )
 
 
 def check_finite(data: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -149,7 +150,7 @@ def _load_folds(predictor: WindowPredictor, files: ModelFiles) -> None:
         nnUNetPredictor.initialize_from_trained_model_folder(
             predictor, str(files.folder), files.fold_names, files.checkpoint
         )
-    except DuplusError:
+    except (DuplusError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever validation left for nnU-Net and the network to find
         first = (str(error).strip().splitlines() or ["no details"])[0]

@@ -5,13 +5,12 @@ from another training, loads as long as the shapes fit, but normalises, resample
 What a training fixes must be equal; other differences are reported.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.model_form import inherit, shorten
-from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.plans_section import PLANS_KEY, find_differences
 
 _SHOWN = 5
 # What no prediction depends on.
@@ -32,7 +31,6 @@ _UNUSED_OF_SECTION = frozenset({"registry", "settings"})
 _SETTINGS = ("network", "text_adapter", "adaptation", "context_prompt", "target_prompt")
 # Of dataset.json: nnU-Net's users change its file ending to predict files of another format.
 _DATASET = ("channel_names", "labels", "regions_class_order")
-_MISSING = object()
 
 
 def compare_training(plans: Mapping[str, Any], checkpoint: Mapping[str, Any], file: object) -> str:
@@ -59,7 +57,7 @@ def compare_training(plans: Mapping[str, Any], checkpoint: Mapping[str, Any], fi
             "Restore plans.json."
         )
     for where, old, new in _list_fixed(arguments.get("plans"), plans, name, file):
-        if old is not None and _as_lists(old) != _as_lists(new):
+        if old is not None and any(find_differences(old, new)):
             raise ModelError(
                 f"{where} is {shorten(new)} in plans.json; {file} was trained with {shorten(old)}. Restore plans.json."
             )
@@ -83,12 +81,6 @@ def _list_fixed(before: Any, now: Mapping[str, Any], name: str, file: object) ->
     yield f"{PLANS_KEY}.centres", sections[0].get("centres"), sections[1].get("centres")
 
 
-def _as_lists(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _as_lists(item) for key, item in value.items()}
-    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def describe_changes(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
     """Describe what differs between a model folder and its checkpoint in what a prediction depends on.
 
@@ -104,13 +96,11 @@ def describe_changes(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], 
     if not isinstance(arguments, Mapping) or not isinstance(arguments.get("plans"), Mapping):
         return ""
     name = str(arguments.get("configuration"))
-    changes = [f"plans.json: {key}" for key in _compare_plans(plans, _to_json(arguments["plans"]), name)]
-    labels = _to_json(arguments.get("dataset_json") or {})
-    changes += [
-        f"dataset.json: {key}"
-        for key in _DATASET
-        if labels and dataset_json and dataset_json.get(key) != labels.get(key)
-    ]
+    changes = [f"plans.json: {key}" for key in _compare_plans(plans, arguments["plans"], name)]
+    labels = arguments.get("dataset_json")
+    if labels and dataset_json:
+        old, new = ({key: content.get(key) for key in _DATASET} for content in (labels, dataset_json))
+        changes += [f"dataset.json: {key}" for key, _, _ in find_differences(old, new)]
     if not changes:
         return ""
     more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
@@ -121,37 +111,27 @@ def describe_changes(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], 
 
 
 def _compare_plans(now: Mapping[str, Any], trained: Mapping[str, Any], configuration: str) -> Iterator[str]:
-    special = {"configurations", PLANS_KEY}
-    yield from _compare(_leave_out(now, _UNUSED | special), _leave_out(trained, _UNUSED | special))
-    pairs = [_as_mapping(_as_mapping(plans.get("configurations")).get(configuration)) for plans in (now, trained)]
-    for key in _compare(*(_leave_out(pair, _UNUSED_OF_CONFIGURATION) for pair in pairs)):
-        yield f"configurations.{configuration}.{key}"
-    sections = [_as_mapping(plans.get(PLANS_KEY)) for plans in (now, trained)]
-    for key in _compare(*(_leave_out(section, _UNUSED_OF_SECTION) for section in sections)):
-        yield f"{PLANS_KEY}.{key}"
-    settings = [_as_mapping(section.get("settings")) for section in sections]
-    for key in _compare(*({name: own[name] for name in _SETTINGS if name in own} for own in settings)):
-        yield f"{PLANS_KEY}.settings.{key}"
+    parts = (_list_parts(plans, configuration) for plans in (trained, now))
+    for (name, old), (_, new) in zip(*parts, strict=True):
+        yield from (key for key, _, _ in find_differences(old, new, name))
 
 
-def _compare(now: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[str]:
-    """Name the keys whose values differ, with those inside of mappings."""
-    for key in dict.fromkeys((*now, *trained)):
-        own, other = now.get(key, _MISSING), trained.get(key, _MISSING)
-        if isinstance(own, Mapping) and isinstance(other, Mapping):
-            yield from (f"{key}.{inner}" for inner in _compare(own, other))
-        elif own != other:
-            yield str(key)
+def _list_parts(plans: Mapping[str, Any], configuration: str) -> list[tuple[str, dict[str, Any]]]:
+    """List the parts of plans that a prediction depends on, each under the keys that lead to it."""
+    chosen = _as_mapping(_as_mapping(plans.get("configurations")).get(configuration))
+    section = _as_mapping(plans.get(PLANS_KEY))
+    settings = _as_mapping(section.get("settings"))
+    return [
+        ("", _leave_out(plans, _UNUSED | {"configurations", PLANS_KEY})),
+        (f"configurations.{configuration}", _leave_out(chosen, _UNUSED_OF_CONFIGURATION)),
+        (PLANS_KEY, _leave_out(section, _UNUSED_OF_SECTION)),
+        (f"{PLANS_KEY}.settings", {key: settings[key] for key in _SETTINGS if key in settings}),
+    ]
 
 
-def _leave_out(content: Mapping[str, Any], keys: frozenset[str] | set[str]) -> dict[str, Any]:
+def _leave_out(content: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in keys}
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _to_json(value: Any) -> Any:
-    """Return content as it is after a round trip through JSON: tuples become lists, numeric keys become strings."""
-    return json.loads(json.dumps(value))

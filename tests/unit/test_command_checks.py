@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from duplus_nnunet import plugin
+from duplus_nnunet import command_checks, plugin
 from duplus_nnunet.command_checks import (
     TrainingCall,
     check_training,
@@ -161,3 +161,24 @@ def test_a_command_sees_the_device_and_the_line_is_restored(monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", ["train", "7"])
     assert with_device(lambda: list(sys.argv))() == ["train", "7", "-device", "cpu"]
     assert sys.argv == ["train", "7"]
+
+
+@pytest.mark.parametrize("words", [["-device", "cpu"], ["-device=cpu"], ["-dev", "cpu"], ["-de=cpu"]])
+def test_a_device_that_is_named_is_kept(words: list[str]) -> None:
+    assert add_device(["998", *words]) == ["998", *words]
+
+
+@pytest.mark.parametrize("words", [["-device", "tpu"], ["-device=tpu"], ["-dev", "tpu"]])
+def test_a_device_that_is_not_known_is_refused(words: list[str]) -> None:
+    with pytest.raises(HostError):
+        add_device(["998", *words])
+
+
+def test_only_the_plans_that_are_asked_for_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, DuPLUSPlans={**PLAIN, "duplus": {}}, duplus_cases={})
+    (folder / "nnUNetPlans.json").mkdir()
+    read: list[str] = []
+    original = command_checks.load_json
+    monkeypatch.setattr(command_checks, "load_json", lambda file: read.append(file.name) or original(file))
+    check("DuPLUSTrainer", "DuPLUSPlans")
+    assert read == ["DuPLUSPlans.json"]

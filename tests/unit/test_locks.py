@@ -67,6 +67,17 @@ def test_names_are_independent(tmp_path: Path) -> None:
         pass
 
 
+def test_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("duplus_nnunet.locks.FileLock", refuse)
+    with hold(tmp_path, "using", "Wait."):
+        assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_never_two_holders(tmp_path: Path) -> None:
     inside, most, entered = [0], [0], [0]
 

@@ -15,6 +15,7 @@ from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.records.checking import POST_TREATMENT, are_identifiers, is_identifier_name
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Rows
+from duplus_nnunet.table_files import is_number
 
 _PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
 _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE)
@@ -187,9 +188,9 @@ def _find_entry(rows: Rows, time: str, used: set[str | None]) -> str | None:
     for name in rows.columns:
         if name in used or not _is_entry_name(name):
             continue
-        cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if _is_number(pair[1])]
+        cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if is_number(pair[1])]
         known = [(cell, end) for cell, end in cells if normalise_cell(cell) not in MISSING]
-        fits = all(_is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
+        fits = all(is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
         if fits and any(float(cell) > 0 for cell, _ in known):
             return name
     return None
@@ -330,12 +331,4 @@ def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
 
 def _numeric_share(cells: Iterable[str]) -> float:
     known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
-    return sum(_is_number(cell) for cell in known) / len(known) if known else 0.0
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return sum(is_number(cell) for cell in known) / len(known) if known else 0.0

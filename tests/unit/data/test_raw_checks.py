@@ -116,6 +116,14 @@ def test_missing_and_misnamed_files_are_named_all_at_once(folder: Path) -> None:
     assert any("c.nii.gz" in note for note in found.notes)
 
 
+def test_a_case_of_which_no_file_can_be_read(folder: Path) -> None:
+    names = sorted(path.name for path in (folder / "labelsTr").iterdir())
+    images = sorted((folder / "imagesTr").glob(names[0].split(".")[0] + "*"))
+    for file in (folder / "labelsTr" / names[0], *images):
+        file.write_bytes(b"no image")
+    assert len(check(folder).problems) == 1 + len(images)
+
+
 def test_a_missing_channel_names_the_case(write_raw: WriteRaw) -> None:
     folder = write_raw("Dataset001_A", {"a": 1, "b": 1}, channel_names={"0": "CT", "1": "PET"})
     (folder / "imagesTr" / "b_0000.nii.gz").unlink()
