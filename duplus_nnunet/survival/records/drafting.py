@@ -312,7 +312,7 @@ def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
 def _is_one_word_or_none(cells: Sequence[str]) -> bool:
     """Whether the values are one word and "none", as of a treatment that some patients had."""
     words = {normalise_cell(cell) for cell in cells} - ({*MISSING} - {_NONE})
-    return len(words) == 2 and _NONE in words and not any(map(_is_number, words))
+    return len(words) == 2 and _NONE in words and not any(map(is_number, words))
 
 
 def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
