@@ -236,7 +236,7 @@ def _describe_device() -> str:
         return f"cuda: {torch.cuda.get_device_name()}"
     if torch.backends.mps.is_available():
         return "mps; give nnU-Net's commands `-device mps`"
-    return f"cpu, {torch.get_num_threads()} threads; give nnU-Net's commands `-device cpu`"
+    return f"cpu, {torch.get_num_threads()} threads, which commands use unless -device names another"
 
 
 def _attempt(topic: str, name: str, ask: Callable[[], str], remedy: str, needed: bool = True) -> Diagnosis:
