@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 from duplus_nnunet.errors import PlansError, describe_unknown
 from duplus_nnunet.plans_section import find_section
 
+# Initial learning rate of each optimizer, used unless the plans have one: nnU-Net's for SGD.
+LEARNING_RATES: Final = {"adamw": 1e-3, "sgd": 1e-2}
 # Where the encoder of a prognosis comes from.
 PRETRAINED: Final = "pretrained"
 SCRATCH: Final = "scratch"
@@ -25,7 +27,12 @@ PositiveCount = Annotated[int, Field(strict=True, ge=1, description="a whole num
 Bins = Annotated[int, Field(strict=True, ge=2, description="a whole number of 2 or more")]
 Factor = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a number above 0")]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False, description="a share from 0 to below 1")]
+Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")]
+Rate = Annotated[
+    Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None,
+    Field(description="a number above 0, or null"),
+]
 Names = tuple[Annotated[str, Field(strict=True, min_length=1)], ...]
 LayerNames = Annotated[Names, Field(description="a list of names, such as ['query', 'value']")]
 LayerPatterns = Annotated[Names, Field(description="a list of patterns, such as ['^encoder']")]
@@ -70,7 +77,7 @@ class TextAdapterSettings:
     lora_alpha: Factor = 8
     lora_dropout: Share = 0.0
     target_modules: LayerNames = ()
-    learning_rate_factor: Factor = 1.0
+    learning_rate_factor: Factor = 0.1
 
 
 @dataclass(frozen=True, config=_FORM)
@@ -144,14 +151,34 @@ class SurvivalSettings:
 
 
 @dataclass(frozen=True, config=_FORM)
-class Settings:
-    """What a user changes in the plans to change a run; the defaults are nnU-Net's except for `save_every`.
+class LossSettings:
+    """How the losses of the annotated targets of an image are combined.
 
     Attributes:
+        reduction: How the n annotated targets of an image are combined: by their "mean", their "sum", or "sqrt", their
+            mean times the square root of n. With the mean, all images have the same weight.
+        separation: Weight of a term that separates targets at voxels of exactly one of them: the cross-entropy of a
+            softmax over the annotated targets of the image.
+    """
+
+    reduction: Literal["mean", "sqrt", "sum"] = "mean"
+    separation: Weight = 0.0
+
+
+@dataclass(frozen=True, config=_FORM)
+class Settings:
+    """What a user changes in the plans to change a run.
+
+    Attributes:
+        seed: Seeds initial weights, batches, augmentation and prompts; see trainers.seeding. On a CPU, two trainings
+            with equal seeds are equal to the bit.
         epochs: Number of epochs.
         iterations_per_epoch: Training iterations in an epoch.
         validation_iterations: Validation iterations in an epoch.
-        initial_learning_rate: Learning rate of the first epoch; nnU-Net's polynomial schedule follows.
+        optimizer: "adamw" (betas 0.9 and 0.98, weight decay 0.01), or "sgd" as nnU-Net has it.
+        initial_learning_rate: Learning rate of the first epoch, which nnU-Net's polynomial schedule lowers; null: 1e-3
+            for AdamW, 1e-2 for SGD.
+        warmup_iterations: Number of iterations, from the first, over which the learning rate rises from 0.
         save_every: Number of epochs between two saves of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Probability, 0 to 1, that a paraphrase replaces a prompt in training.
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
@@ -164,16 +191,20 @@ class Settings:
         frozen_encoder_epochs: Number of epochs, from the first, in which nnU-Net's encoder is frozen, for fine-tuning
             in stages; with as many as `epochs`, it is never trained.
         frozen_decoder_epochs: The same for nnU-Net's decoder.
+        loss: How the losses of several targets are combined.
         network: Sizes of the conditioning.
         text_adapter: LoRA on the text encoder; disabled by default.
         adaptation: LoRA on the network, for DuPLUSLoRATrainer.
         survival: The prognosis, for DuPLUSSurvivalTrainer.
     """
 
+    seed: Count = 0
     epochs: PositiveCount = 1000
     iterations_per_epoch: PositiveCount = 250
     validation_iterations: PositiveCount = 50
-    initial_learning_rate: Factor = 1e-2
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    initial_learning_rate: Rate = None
+    warmup_iterations: Count = 0
     save_every: PositiveCount = 1
     paraphrase_probability: Probability = 0.25
     mirror_left_right: Flag = True
@@ -182,10 +213,16 @@ class Settings:
     cpu_bfloat16: Flag = False
     frozen_encoder_epochs: Count = 0
     frozen_decoder_epochs: Count = 0
+    loss: LossSettings = field(default_factory=LossSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
     survival: SurvivalSettings = field(default_factory=SurvivalSettings)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the first epoch."""
+        return self.initial_learning_rate or LEARNING_RATES[self.optimizer]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as they are written in a plans file."""
@@ -209,9 +246,13 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
 def parse_settings(content: object) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
+    Plans with a learning rate and no `optimizer` were written by versions that trained with SGD only, and keep it.
+
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
     """
+    if isinstance(content, Mapping) and "initial_learning_rate" in content and "optimizer" not in content:
+        content = {**content, "optimizer": "sgd"}
     try:
         settings: Settings = _SETTINGS.validate_python(content)
     except ValidationError as error:

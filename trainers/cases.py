@@ -12,7 +12,8 @@ from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, re
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
-from duplus_nnunet.planners.label_manager import select_labels
+from duplus_nnunet.planners.label_manager import check_labels, select_labels
+from duplus_nnunet.plans_section import NOT_PLANNED
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.reporting.presence import compute_peak_logits
 from duplus_nnunet.reporting.presence_files import calibrate_fold, write_peak_logits
@@ -21,6 +22,19 @@ from duplus_nnunet.reporting.validation import score_validation
 
 _TRUTH = "gt_segmentations"
 _VALIDATION = "validation"
+
+
+def read_prompts(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> PromptBank:
+    """Read the prompts, and check that plans, configuration and dataset.json belong together."""
+    bank = PromptBank(plans)
+    if configuration not in plans["configurations"]:
+        reason = f" ({NOT_PLANNED[configuration]})" if configuration in NOT_PLANNED else ""
+        raise PlansError(
+            f"The plans {plans['plans_name']!r} have no configuration {configuration!r}{reason}. They have: "
+            f"{', '.join(map(repr, plans['configurations']))}."
+        )
+    check_labels(dataset_json, bank.labels, plans["plans_name"])
+    return bank
 
 
 def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseTable:

@@ -3,11 +3,10 @@
 import errno
 import os
 import shutil
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from duplus_nnunet.checkpoint_files import save_checkpoint
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.settings import SCRATCH
+from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.training_cases import CASES_KEY
 
 # Error numbers of a system on which no more can be written: no space, quota, size of a file.
@@ -52,11 +52,8 @@ def collect_content(save: Callable[[str], None], file: str) -> dict[str, Any] | 
     Returns:
         The content by key; None if the method did not use `torch.save`, but wrote the file in another way.
     """
-    recorder, method = _Recorder(), cast(types.MethodType, save)
-    original = cast(types.FunctionType, method.__func__)
-    names = {**original.__globals__, "torch": recorder}
-    copy = types.FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
-    copy(method.__self__, file)
+    recorder = _Recorder()
+    call_with(save, {"torch": recorder}, file)
     return recorder.content
 
 

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from duplus_nnunet.data.sampling import measure_shares, repeat_cases
-from duplus_nnunet.errors import DataError, PlansError
+from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition, unwrap
 from duplus_nnunet.networks.precision import has_bfloat16
-from duplus_nnunet.planners.label_manager import check_labels
-from duplus_nnunet.plans_section import NOT_PLANNED, leave_base_out
+from duplus_nnunet.plans_section import leave_base_out
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.batches import (
@@ -30,34 +29,18 @@ from duplus_nnunet.trainers.batches import (
     flip_images,
     list_pairs,
 )
-from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
+from duplus_nnunet.trainers.cases import bind_each_case, open_table, read_prompts, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
 from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
+from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
+from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
-
-
-def list_part(network: ConditionedUNet, part: str) -> list[nn.Parameter]:
-    """List the weights of nnU-Net's own `encoder` or `decoder`, without the projections of the dynamic head."""
-    named = network.named_parameters()
-    return [value for name, value in named if name.startswith(f"{part}.") and ".seg_layers." not in name]
-
-
-def _read_prompts(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> PromptBank:
-    """Read the prompts, and check that plans, configuration and dataset.json belong together."""
-    bank = PromptBank(plans)
-    if configuration not in plans["configurations"]:
-        reason = f" ({NOT_PLANNED[configuration]})" if configuration in NOT_PLANNED else ""
-        raise PlansError(
-            f"The plans {plans['plans_name']!r} have no configuration {configuration!r}{reason}. They have: "
-            f"{', '.join(map(repr, plans['configurations']))}."
-        )
-    check_labels(dataset_json, bank.labels, plans["plans_name"])
-    return bank
 
 
 class DuPLUSTrainer(nnUNetTrainer):
@@ -87,7 +70,7 @@ class DuPLUSTrainer(nnUNetTrainer):
     ) -> None:
         """Differs from nnU-Net: checks the plans first, and reads prompts and settings from them."""
         plans = self.choose_plans(plans)
-        self.bank = _read_prompts(plans, configuration, dataset_json)
+        self.bank = read_prompts(plans, configuration, dataset_json)
         self.settings = self.bank.settings
         self.texts = open_texts(self.bank)
         try:
@@ -97,13 +80,15 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.num_epochs = self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.settings.validation_iterations
-        self.initial_lr = self.settings.initial_learning_rate
+        self.initial_lr = self.settings.learning_rate
         self.save_every = self.settings.save_every
         self.table = open_table(plans, self.preprocessed_dataset_folder_base, self.bank)
         # nnU-Net passes plans to this class method, but not the prompts that were read from them.
         build = functools.partial(self.build_network_architecture, bank=self.bank)
         self.build_network_architecture = build  # type: ignore[method-assign]
-        self._rng = np.random.default_rng()
+        self.seeds = Seeds(self.settings.seed, self.fold, self.local_rank)
+        self._step = 0
+        self._rates: list[float] = []
         self._across: int | None = None
         self._pairs: dict[tuple[str, str], int] = {}
         self._prompter: BatchPrompter | None = None
@@ -159,9 +144,12 @@ class DuPLUSTrainer(nnUNetTrainer):
         return optimizer, schedule if len(factors) == 1 else GroupSchedule(optimizer, schedule, factors)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Make nnU-Net's optimizer and schedule."""
-        configured: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
-        return configured
+        """Differs from nnU-Net: AdamW, unless the settings choose SGD, under nnU-Net's schedule."""
+        if self.settings.optimizer == "sgd":
+            configured: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
+            return configured
+        optimizer = make_adamw(self.network.parameters(), self.initial_lr, self.device)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _list_groups(self, network: ConditionedUNet) -> list[tuple[list[nn.Parameter], Factor]]:
         """List groups of weights that are not trained at nnU-Net's rate from the first epoch, each with its factor."""
@@ -169,7 +157,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         return [(list_part(network, part), from_epoch(start)) for part, start in starts if start]
 
     def initialize(self) -> None:
-        """Differs from nnU-Net: DDP does not send buffers, a base is checked, and the log names a CPU's precision."""
+        """Differs from nnU-Net: seeds the weights, DDP sends no buffers, checks a base, logs a CPU's precision."""
+        self.seeds.seed_all(WEIGHTS)
         super().initialize()
         keep_buffers_apart(self.network)
         unwrap(self.network).check_pretrained = self.meet_base
@@ -198,6 +187,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             self.configuration_manager.batch_dice,
             self.label_manager.ignore_label,
             self.is_ddp,
+            settings=self.settings.loss,
         ).to(self.device)
         wrapper: nn.Module = super()._build_loss()
         if not self.enable_deep_supervision:
@@ -234,6 +224,12 @@ class DuPLUSTrainer(nnUNetTrainer):
                 f"left/right targets: mirrored along {self.inference_allowed_mirroring_axes}, left-right axis {across}"
             )
         return rotation, dummy_2d, patch, axes
+
+    def get_dataloaders(self) -> Any:
+        """Differs from nnU-Net: batches are seeded one by one, and arrive in order."""
+        epochs = self.current_epoch
+        first = epochs * self.num_iterations_per_epoch, epochs * self.num_val_iterations_per_epoch
+        return call_with(super().get_dataloaders, SeededLoaders(self.seeds, first).names)
 
     def get_tr_and_val_datasets(self) -> Any:
         """Differs from nnU-Net: cases are repeated in the training set according to the weights of their sources."""
@@ -273,13 +269,14 @@ class DuPLUSTrainer(nnUNetTrainer):
             everything = self.is_ddp and self.configuration_manager.batch_dice
             multiple = 8 if self._do_i_compile() else 1
             self._prompter = BatchPrompter(self.bank, self.table, everything, multiple)
-        flips = self._rng if training and self._across is not None else None
+        rng = self.seeds.draw(PROMPTS, self._step)
+        flips = rng if training and self._across is not None else None
         chosen = self._prompter.choose(batch["keys"], flips)
         network = unwrap(self.network)
         if training:
-            prompts = self.texts.draw(chosen.images, self._rng, self.settings.paraphrase_probability)
+            prompts = self.texts.draw(chosen.images, rng, self.settings.paraphrase_probability)
         else:
-            prompts = self.bank.compose_batch(self.bank.choose_batch(chosen.images, self._rng, 0.0))
+            prompts = self.bank.compose_batch(self.bank.choose_batch(chosen.images, rng, 0.0))
         network.bind(prompts)
         self._target_loss.select(chosen.rows, chosen.annotated)
         return chosen
@@ -290,8 +287,11 @@ class DuPLUSTrainer(nnUNetTrainer):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Differs from nnU-Net: shows a bar over the epoch's steps on a terminal."""
+        """Differs from nnU-Net: seeds dropout, and shows a bar over the epoch's steps on a terminal."""
         super().on_train_epoch_start()
+        self.seeds.seed_all(DROPOUT, self.current_epoch)
+        self._step = self.current_epoch * self.num_iterations_per_epoch
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress.start(self.current_epoch, self.num_iterations_per_epoch + self.num_val_iterations_per_epoch)
 
     def on_epoch_end(self) -> None:
@@ -305,7 +305,9 @@ class DuPLUSTrainer(nnUNetTrainer):
         if self._across is not None:
             data, target = flip_images(batch["data"], batch["target"], chosen.flipped, self._across)
             batch = {**batch, "data": data, "target": target}
+        warm_up(self.optimizer, self._rates, self._step, self.settings.warmup_iterations)
         step: dict[str, Any] = super().train_step(batch)
+        self._step += 1
         self.progress.advance()
         return step
 

@@ -60,11 +60,11 @@ from duplus_nnunet.survival.training.scratch import (
 )
 from duplus_nnunet.survival.training.selection import compare_features
 from duplus_nnunet.trainers.checkpoint import write_safely
+from duplus_nnunet.trainers.seeding import PROMPTS
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
 from duplus_nnunet.trainers.training_cases import TrainingCases
 
-_SEED = 0
 _LORA_FEATURES = FEATURES_NAME.replace(".npz", "_lora.npz")
 
 
@@ -108,7 +108,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         training, validation = self.do_split()
         self.cohort = split_patients(self.clinic, training, validation, self.fold)
         imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}
-        self.inner = split_within(self.cohort.train, imaged, _SEED)
+        self.inner = split_within(self.cohort.train, imaged, self.settings.seed)
         if self.scratch:
             require_split(self.inner)
         epochs = self.settings.survival.scratch_epochs if self.scratch else self.settings.survival.lora_epochs
@@ -253,7 +253,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         contexts = [self.table.sources[self.table.find(key).source].context for key in batch["keys"]]
         patients = [str(self.clinic.find_patient(key)) for key in batch["keys"]]
         any_target = tuple(self.bank.names[:1])
-        prompts = self.texts.draw([(context, any_target) for context in contexts], self._rng, 0.0)
+        rng = self.seeds.draw(PROMPTS, self._step)
+        prompts = self.texts.draw([(context, any_target) for context in contexts], rng, 0.0)
         indices = torch.tensor([list(self.bank.contexts).index(context) for context in contexts], device=self.device)
         network.default_adapter = "" if self.scratch else ADAPTER
         try:
@@ -279,6 +280,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 12)
             self.optimizer.step()
+        self._step += 1
         self.progress.advance()
         return {"loss": loss.detach().cpu().numpy()}
 
@@ -323,7 +325,9 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             adapted = self.read_features(ADAPTER)
             self.kept = self._improves({"frozen": frozen, "LoRA": adapted})
             images = adapted if self.kept else frozen
-        self.model = fit_model(self.cohort.train, self.clinic.schema, images, self.settings.survival, _SEED)
+        self.model = fit_model(
+            self.cohort.train, self.clinic.schema, images, self.settings.survival, self.settings.seed
+        )
 
     def _choose_images(self, images: FeatureTable) -> FeatureTable | None:
         """Return the features of an encoder trained from scratch; None if they do not improve on clinical records."""
@@ -340,7 +344,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         if self.inner is None:
             return False
         schema, settings = self.clinic.schema, self.settings.survival
-        self.losses, improved = compare_features(tables, self.inner, self.targets, schema, settings, _SEED)
+        self.losses, improved = compare_features(tables, self.inner, self.targets, schema, settings, self.settings.seed)
         losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.losses.items())
         self.print_to_log_file(f"loss of {len(self.inner.held_out)} inner held-out patients: {losses}; "
                                f"{list(tables)[1]} {'kept' if improved else 'dropped'}")  # fmt: skip

@@ -216,6 +216,14 @@ NEEDS = (
     *_list_needs(Use.OVERRIDDEN, _TRAINING, _OVERRIDDEN_TRAINER_METHODS, "nnUNetTrainer"),
     *_list_attributes(_TRAINING, "nnUNetTrainer", _TRAINER_ATTRIBUTES),
     *_list_needs(
+        Use.REPLACED,
+        _TRAINING,
+        {
+            "SingleThreadedAugmenter": "data_loader transform",
+            "NonDetMultiThreadedAugmenter": "data_loader transform num_processes pin_memory wait_time ...",
+        },
+    ),
+    *_list_needs(
         Use.CALLED,
         _LOGGER,
         {

@@ -6,7 +6,8 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 from duplus_nnunet.networks.sums import expand_target, membership_table
-from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.settings import LossSettings
+from duplus_nnunet.trainers.loss import TargetLoss, separate_targets
 
 
 def make_labels(values: int = 3, batch: int = 2) -> torch.Tensor:
@@ -125,3 +126,72 @@ def test_an_image_with_many_annotated_targets_weighs_as_much_as_one_with_a_singl
     first = TargetLoss([1, 2, 3], False)(logits[:1], labels[:1])
     second = TargetLoss([2], False)(logits[1:, 1:2], labels[1:])
     torch.testing.assert_close(loss(logits, labels), (first + second) / 2)
+
+
+def compute(settings: LossSettings, annotated: list[list[bool]], logits: torch.Tensor, labels: torch.Tensor) -> float:
+    loss = TargetLoss([1, 2, 3], False, settings=settings)
+    loss.select(None, torch.tensor(annotated))
+    return float(loss(logits, labels))
+
+
+def test_reductions_differ_by_the_number_of_annotated_targets() -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(4, batch=1), torch.randn(1, 3, 4, 5, 6)
+    mean, root, total = (
+        compute(LossSettings(reduction=name), [[True, True, False]], logits, labels) for name in ("mean", "sqrt", "sum")
+    )
+    assert (root, total) == (pytest.approx(2**0.5 * mean), pytest.approx(2 * mean))
+
+
+def test_the_mean_gives_images_with_more_targets_the_same_weight_and_the_sum_does_not() -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(4, batch=2), torch.randn(2, 3, 4, 5, 6)
+    rows = [[True, False, False], [True, True, True]]
+    apart = [compute(LossSettings(), [row], logits[i : i + 1], labels[i : i + 1]) for i, row in enumerate(rows)]
+    assert compute(LossSettings(), rows, logits, labels) == pytest.approx(sum(apart) / 2, abs=0.02)
+    together = compute(LossSettings(reduction="sum"), rows, logits, labels)
+    assert together == pytest.approx((apart[0] + 3 * apart[1]) / 2, abs=0.05)
+
+
+def separate(logits: torch.Tensor, labels: list[int], counted: list[float]) -> torch.Tensor:
+    table = membership_table([1, 2, [2, 3]], torch.device("cpu"))
+    return separate_targets(logits, torch.tensor([labels]), table, torch.tensor([counted]))
+
+
+def test_separation_is_a_softmax_over_annotated_targets() -> None:
+    logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0], [5.0, 0.0]]])
+    found = separate(logits, [1, 0], [1.0, 1.0, 0.0])
+    torch.testing.assert_close(found, -torch.log_softmax(torch.tensor([2.0, 1.0]), 0)[0])
+
+
+def test_separation_leaves_out_voxels_of_overlapping_targets() -> None:
+    logits = torch.randn(1, 3, 2, requires_grad=True)
+    (grad,) = torch.autograd.grad(separate(logits, [2, 3], [1.0, 1.0, 1.0]), logits)
+    assert not grad[..., 0].any()
+    assert grad[..., 1].any()
+
+
+def test_separation_weighs_targets_equally_whatever_their_size() -> None:
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 0] = 1.0
+    few = separate(logits, [1, 3, 0, 0], [1.0, 0.0, 1.0])
+    torch.testing.assert_close(separate(logits, [1, 3, 3, 3], [1.0, 0.0, 1.0]), few)
+
+
+@pytest.mark.parametrize("counted", [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+def test_separation_of_fewer_than_two_targets_is_zero_with_a_gradient_of_zero(counted: list[float]) -> None:
+    logits = torch.randn(1, 3, 2, requires_grad=True)
+    found = separate(logits, [1, 2], counted)
+    (grad,) = torch.autograd.grad(found, logits)
+    assert float(found.detach()) == 0
+    assert not grad.any()
+
+
+def test_separation_enters_the_loss_with_its_weight() -> None:
+    torch.manual_seed(0)
+    labels, logits = make_labels(4, batch=1), torch.randn(1, 3, 4, 5, 6)
+    rows = [[True, True, True]]
+    table = membership_table([1, 2, 3], torch.device("cpu"))
+    term = float(separate_targets(logits.flatten(2), labels.flatten(1), table, torch.ones(1, 3)))
+    without, with_term = (compute(LossSettings(separation=weight), rows, logits, labels) for weight in (0.0, 0.5))
+    assert with_term - without == pytest.approx(0.5 * term, abs=1e-5)

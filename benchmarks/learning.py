@@ -1,0 +1,310 @@
+"""Compares choices of optimizer, loss and sampling by short trainings, several seeds each.
+
+Every choice is a variant: settings in the plans, or a trainer of this file for what did not become a setting. All have
+the same data, split, network, patch size and number of iterations; a seed gives the same initial weights, batches and
+prompts in all. Each training ends with nnU-Net's own validation of the held-out cases. A training that is there is not
+repeated. nnU-Net's three folders must be set.
+
+Examples:
+  python benchmarks/learning.py prepare bodies                    # also: contrasts, hippocampus
+  python benchmarks/learning.py train bodies adamw sgd --seeds 1 2 3 4 5
+  python benchmarks/learning.py report bodies --reference adamw   # JSON
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TRAINERS = '''
+import copy
+
+import torch
+from torch.nn import functional
+
+from duplus_nnunet.networks import unwrap
+from duplus_nnunet.trainers import DuPLUSTrainer
+from duplus_nnunet.trainers.loss import TargetLoss, expand_target
+
+
+class LearningTrainer(DuPLUSTrainer):
+    """Validates without mirror images, which would take longer than the training."""
+
+    def perform_actual_validation(self, save_probabilities=False):
+        self.inference_allowed_mirroring_axes = None
+        super().perform_actual_validation(save_probabilities)
+
+
+class _WithTerm(TargetLoss):
+    """Adds a term to the loss, computed from masks (B, K, V) of all targets."""
+
+    def forward(self, logits, labels):
+        flat, table = labels.flatten(1), self.table if self._rows is None else self.table[self._rows]
+        masks = torch.stack([torch.stack([expand_target(f, table, k) for k in range(len(table))]) for f in flat])
+        counted = torch.ones(masks.shape[:2]) if self._annotated is None else self._annotated.float()
+        return super().forward(logits, labels) + self.measure(logits.flatten(2).float(), masks.float(), counted)
+
+
+class _Exclusion(_WithTerm):
+    """Cross-entropy once more at voxels of another annotated target."""
+
+    def measure(self, x, masks, counted):
+        others = ((masks * counted[..., None]).sum(1, keepdim=True) > 0) & (masks == 0)
+        terms = functional.softplus(x) * others
+        sizes = others.sum(2).clamp_min(1)
+        return 0.1 * (terms.sum(2) / sizes * counted).sum() / counted.sum().clamp_min(1)
+
+
+class _Foreground(_WithTerm):
+    """Cross-entropy once more, over the number of foreground voxels instead of that of all voxels."""
+
+    def measure(self, x, masks, counted):
+        terms = functional.binary_cross_entropy_with_logits(x, masks, reduction="none").sum(2)
+        return (terms / masks.sum(2).clamp_min(100) * counted).sum() / counted.sum().clamp_min(1)
+
+
+def _with_loss(kind):
+    class Trainer(LearningTrainer):
+        def _build_loss(self):
+            loss = super()._build_loss()
+            (loss.loss if self.enable_deep_supervision else loss).__class__ = kind
+            return loss
+
+    return Trainer
+
+
+class TrainerExclusion(_with_loss(_Exclusion)):
+    pass
+
+
+class TrainerForeground(_with_loss(_Foreground)):
+    pass
+
+
+class TrainerEMA(LearningTrainer):
+    """Validates and stores an exponential moving average of the weights, with a time constant of 100 iterations."""
+
+    average = None
+
+    def train_step(self, batch):
+        step = super().train_step(batch)
+        own = unwrap(self.network).state_dict()
+        if self.average is None:
+            self.average = {name: value.detach().clone() for name, value in own.items()}
+        for name, value in own.items():
+            self.average[name].lerp_(value, 0.01) if value.is_floating_point() else self.average[name].copy_(value)
+        return step
+
+    def perform_actual_validation(self, save_probabilities=False):
+        unwrap(self.network).load_state_dict(self.average)
+        super().perform_actual_validation(save_probabilities)
+
+
+class TrainerGeneratorsAdamW(LearningTrainer):
+    """AdamW for MLP_FiLM, MLP_Pred and the projections, nnU-Net's SGD for the U-Net."""
+
+    def _make_optimizer(self):
+        from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+
+        class Both(torch.optim.Optimizer):
+            def __init__(self, sgd, adamw):
+                self.parts = [sgd, adamw]
+                super().__init__([*sgd.param_groups, *adamw.param_groups], {"lr": 1e-3})
+                for part, group in zip(self.parts, self.param_groups):
+                    part.param_groups = [group]
+
+            def step(self, closure=None):
+                for part in self.parts:
+                    part.step()
+
+        own, rest = [], []
+        for name, value in self.network.named_parameters():
+            added = name.startswith(("film.", "generator.")) or ".seg_layers." in name
+            (own if added else rest).append(value)
+        sgd = torch.optim.SGD(rest, 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
+        adamw = torch.optim.AdamW(own, 1e-3, betas=(0.9, 0.98), weight_decay=1e-2)
+        both = Both(sgd, adamw)
+
+        class Schedule(PolyLRScheduler):
+            def step(self, current_step=None):
+                super().step(current_step)
+                self.optimizer.param_groups[1]["lr"] *= 0.1
+
+        return both, Schedule(both, 1e-2, self.num_epochs)
+'''
+
+SGD = {"optimizer": "sgd"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice: settings that differ from the common ones, and the trainer."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    trainer: str = "LearningTrainer"
+
+
+VARIANTS = {
+    "adamw": Variant(),
+    "sgd": Variant(SGD),
+    "sgd_separation": Variant({**SGD, "loss": {"separation": 0.1}}),
+    "adamw_3e-4": Variant({"initial_learning_rate": 3e-4}),
+    "adamw_3e-3": Variant({"initial_learning_rate": 3e-3}),
+    "warmup": Variant({"warmup_iterations": 100}),
+    "separation": Variant({"loss": {"separation": 0.1}}),
+    "sqrt": Variant({"loss": {"reduction": "sqrt"}}),
+    "sum": Variant({"loss": {"reduction": "sum"}}),
+    "exclusion": Variant(trainer="TrainerExclusion"),
+    "foreground": Variant(trainer="TrainerForeground"),
+    "ema": Variant(trainer="TrainerEMA"),
+    "generators": Variant(trainer="TrainerGeneratorsAdamW"),
+    "negatives": Variant({"negative_prompts": 2}),
+    "one_hot": Variant({"target_prompt": "one-hot"}),
+    "no_t1": Variant({"context_prompt": "none"}),
+    "no_film": Variant({"network": {"film": False}}),
+    "paraphrases": Variant({"paraphrase_probability": 0.25}),
+    "mirrored": Variant({"mirror_left_right": True}),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset to train on: its number, its plan's changes, and the length of a training."""
+
+    number: int
+    patch: tuple[int, int, int] | None
+    epochs: int
+    iterations: int
+    divisor: int
+
+
+DATA = {
+    "bodies": Data(902, (24, 32, 32), 8, 50, 2),
+    "contrasts": Data(910, (24, 32, 32), 12, 50, 2),
+    "hippocampus": Data(4, None, 6, 50, 2),
+}
+# Bodies of each contrast: the first of the training cases are trained on, the others held out.
+CASES, TRAINED, SEED = 40, 24, 5
+COMMON = {"paraphrase_probability": 0.0, "mirror_left_right": False, "cpu_bfloat16": True, "validation_iterations": 4}
+
+
+def find_folder(kind: str) -> Path:
+    """Return one of nnU-Net's three folders."""
+    return Path(os.environ[f"nnUNet_{kind}"])
+
+
+def find_dataset(number: int) -> str:
+    """Return the full name of a dataset."""
+    return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
+
+
+def call(*words: object) -> None:
+    """Run a command of this environment, with the trainers of this file available; its output goes to stderr."""
+    script = Path(sys.executable).with_name(str(words[0]))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "learning_trainers.py").write_text(TRAINERS)
+        environment = {**os.environ, "nnUNet_extTrainer": folder}
+        subprocess.run([script, *map(str, words[1:])], check=True, stdout=sys.stderr, env=environment)
+
+
+def prepare(name: str) -> None:
+    """Generate phantoms if needed, plan and preprocess, and write the split."""
+    data = DATA[name]
+    if name != "hippocampus" and not list(find_folder("raw").glob("Dataset902_*")):
+        from duplus_nnunet.data.phantom_sources import write_phantom_sources
+
+        write_phantom_sources(find_folder("raw"), CASES, 1, SEED)
+    if name == "contrasts":
+        call("duplus", "compose", "-o", data.number, "-n", "Contrasts", 901, 902, 903)
+    call("nnUNetv2_plan_and_preprocess", "-d", data.number, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "--no_pp")
+    file = find_folder("preprocessed") / find_dataset(data.number) / "DuPLUSPlans.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["batch_size"] = 2
+    configuration["patch_size"] = data.patch or configuration["patch_size"]
+    network = configuration["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [features // data.divisor for features in network["features_per_stage"]]
+    file.write_text(json.dumps(plans))
+    call("nnUNetv2_preprocess", "-d", data.number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 2)
+    cases = sorted(path.name.split(".")[0] for path in (file.parent / "gt_segmentations").iterdir())
+    held_out = [case for number, case in enumerate(cases) if number % CASES >= TRAINED]
+    if name == "hippocampus":
+        held_out = cases[:60]
+    split = [{"train": [case for case in cases if case not in held_out], "val": held_out}]
+    (file.parent / "splits_final.json").write_text(json.dumps(split))
+
+
+def name_plans(name: str, variant: str, seed: int) -> str:
+    """Name the plans of one training."""
+    return f"{name}-{variant}-{seed}".replace(".", "_")
+
+
+def find_fold(name: str, variant: str, seed: int) -> Path:
+    """Return the folder that nnU-Net writes a training to."""
+    model = f"{VARIANTS[variant].trainer}__{name_plans(name, variant, seed)}__3d_fullres"
+    return find_folder("results") / find_dataset(DATA[name].number) / model / "fold_0"
+
+
+def train(name: str, variant: str, seed: int, iterations: int | None) -> None:
+    """Train and validate one variant with one seed, unless that is done."""
+    if (find_fold(name, variant, seed) / "validation" / "scores.json").exists():
+        return
+    data, choice = DATA[name], VARIANTS[variant]
+    folder = find_folder("preprocessed") / find_dataset(data.number)
+    plans = json.loads((folder / "DuPLUSPlans.json").read_text())
+    settings = plans["duplus"]["settings"]
+    own = {
+        key: {**settings[key], **value} if isinstance(value, dict) else value for key, value in choice.settings.items()
+    }
+    length = {"epochs": (iterations or data.epochs * data.iterations) // data.iterations}
+    settings |= {**COMMON, "iterations_per_epoch": data.iterations, **length, "seed": seed, **own}
+    plans["plans_name"] = name_plans(name, variant, seed)
+    (folder / f"{plans['plans_name']}.json").write_text(json.dumps(plans))
+    words = (data.number, "3d_fullres", 0, "-tr", choice.trainer, "-p", plans["plans_name"], "-device", "cpu", "--c")
+    call("nnUNetv2_train", *words)
+
+
+def read_starts(fold: Path, length: int, threshold: float) -> int:
+    """Return the number of iterations after which the online Dice of all targets is above a threshold; -1: never."""
+    log = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
+    rows = [re.findall(r"\((\d\.[\d.e-]+|nan)\)", row) for row in re.findall(r"Pseudo dice \[(.*)\]", log)]
+    passed = [number for number, row in enumerate(rows, 1) if all(float(value) > threshold for value in row)]
+    return passed[0] * length if passed else -1
+
+
+def read_scores(fold: Path) -> dict[str, dict[str, float]]:
+    """Return the Dice of each annotated target that is present, by case."""
+    content = json.loads((fold / "validation" / "scores.json").read_text())
+    return {
+        case["case"]: {name: score["dice"] for name, score in case["targets"].items() if score["dice"] is not None}
+        for case in content["cases"]
+    }
+
+
+def main() -> int:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("prepare", "train", "report"))
+    parser.add_argument("data", choices=tuple(DATA))
+    parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--iterations", type=int, help="default: bodies 400, contrasts 600, hippocampus 300")
+    parser.add_argument("--reference", default="adamw")
+    args = parser.parse_args()
+    if args.stage == "prepare":
+        prepare(args.data)
+    elif args.stage == "train":
+        for seed in args.seeds:
+            for variant in args.variants:
+                train(args.data, variant, seed, args.iterations)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
