@@ -175,7 +175,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset to train on: its number, its plan's changes, and the length of a training."""
+    """What to train on: number of the dataset, changes of its plans, and the length of a training."""
 
     number: int
     patch: tuple[int, int, int] | None
@@ -186,6 +186,7 @@ class Data:
 
 DATA = {
     "bodies": Data(902, (24, 32, 32), 8, 50, 2),
+    "bodies_short": Data(902, (24, 32, 32), 4, 50, 2),
     "contrasts": Data(910, (24, 32, 32), 12, 50, 2),
     "hippocampus": Data(4, None, 6, 50, 2),
 }
@@ -294,7 +295,9 @@ def main() -> int:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--iterations", type=int, help="default: bodies 400, contrasts 600, hippocampus 300")
+    parser.add_argument(
+        "--iterations", type=int, help="default: bodies 400, bodies_short 200, contrasts 600, hippocampus 300"
+    )
     parser.add_argument("--reference", default="adamw")
     args = parser.parse_args()
     if args.stage == "prepare":

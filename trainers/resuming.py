@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.model_form import shorten
@@ -64,6 +66,21 @@ def refuse_misfit(source: object) -> Iterator[None]:
             f"The checkpoint {source} does not fit the network of the plans: {first}. The plans changed after the "
             "training began: restore those of the model folder, or train without --c."
         ) from error
+
+
+def require_optimizer(optimizer: torch.optim.Optimizer, source: object) -> None:
+    """Check, after a checkpoint was loaded, that its optimizer was of the kind that continues it.
+
+    Raises:
+        ModelError: One is AdamW, and the other is SGD.
+    """
+    ours = "betas" in optimizer.defaults
+    if any(("betas" in group) != ours for group in optimizer.param_groups):
+        theirs, own = ("sgd", "adamw") if ours else ("adamw", "sgd")
+        raise ModelError(
+            f"The training of {source} used settings.optimizer {theirs!r}, and the plans have {own!r}. Write "
+            f'"optimizer": "{theirs}" into duplus.settings of the plans, or train without --c.'
+        )
 
 
 def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], configuration: str) -> list[str]:

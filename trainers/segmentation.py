@@ -35,7 +35,7 @@ from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
-from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit
+from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
 from duplus_nnunet.trainers.substitution import call_with
@@ -381,6 +381,7 @@ class DuPLUSTrainer(nnUNetTrainer):
             source = str(source)
         with refuse_misfit(source):
             super().load_checkpoint(source)
+        require_optimizer(self.optimizer, source)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Differs from nnU-Net: predicts each case in its own context, as for a user."""

@@ -53,14 +53,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="output folder: new, empty, or of an earlier demo (default: %(default)s)",
     )
     add("--keep", action="store_true", help="keep nnU-Net's folders, so that the trained model can be used")
-    add("--seed", type=int, default=0, help="seed of the phantoms (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of phantoms and training (default: %(default)s)")
     add("--targets", nargs="+", metavar="NAME", default=["liver", "left kidney", "right kidney"],
         help="targets to predict one at a time on one body; the first is shown in every contrast, the others in "
         "CT (default: liver, left kidney, right kidney)")  # fmt: skip
     add("--training-cases", type=int, default=12, help="training cases in each contrast (default: %(default)s)")
     add("--test-cases", type=int, default=5, help="unseen bodies, each in every contrast (default: %(default)s)")
-    add("--epochs", type=int, default=16, help="training epochs (default: %(default)s)")
-    add("--iterations", type=int, default=100, help="training iterations in an epoch (default: %(default)s)")
+    add("--epochs", type=int, default=10, help="training epochs (default: %(default)s)")
+    add("--iterations", type=int, default=50, help="training iterations in an epoch (default: %(default)s)")
     add(
         "--device",
         choices=("cpu", "cuda", "mps"),

@@ -38,7 +38,7 @@ class DemoOptions:
     Attributes:
         training_cases: Number of training phantoms in each contrast, at least five (they are split into five folds).
         test_cases: Number of unseen bodies, each scanned in every contrast.
-        seed: Seed of the phantoms.
+        seed: Seed of the phantoms and of the training.
         epochs: Number of training epochs.
         iterations: Number of training iterations per epoch.
         targets: Targets that are predicted one at a time on the first unseen body.
@@ -88,6 +88,7 @@ class Experiment:
         )  # fmt: skip
         plans = json.loads(self.workspace.plans.read_text(encoding="utf-8"))
         plans["duplus"]["settings"] |= {
+            "seed": self.options.seed,
             "epochs": self.options.epochs,
             "iterations_per_epoch": self.options.iterations,
             "validation_iterations": 4,

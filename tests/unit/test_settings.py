@@ -19,6 +19,21 @@ def test_defaults_are_nnunets_but_for_save_every() -> None:
     assert found.save_every == 1
 
 
+def test_adamw_is_the_default_at_its_own_rate() -> None:
+    found = read_settings(plans())
+    assert (found.optimizer, found.learning_rate) == ("adamw", 1e-3)
+
+
+def test_sgd_has_nnunets_rate_unless_the_plans_have_one() -> None:
+    assert read_settings(plans(optimizer="sgd")).learning_rate == 1e-2
+    assert read_settings(plans(optimizer="sgd", initial_learning_rate=0.1)).learning_rate == 0.1
+
+
+def test_plans_of_versions_without_a_choice_of_optimizer_keep_sgd() -> None:
+    found = read_settings(plans(epochs=5, initial_learning_rate=0.01))
+    assert (found.optimizer, found.learning_rate) == ("sgd", 0.01)
+
+
 def test_written_settings_read_back() -> None:
     written = Settings(epochs=3, paraphrase_probability=0.0)
     assert read_settings(plans(**written.to_dict())) == written
@@ -113,6 +128,12 @@ def test_a_setting_of_the_prognosis_out_of_range_is_refused(wrong: dict[str, Any
         {"initial_learning_rate": "fast"},
         {"initial_learning_rate": float("nan")},
         {"initial_learning_rate": 0},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"optimizer": "adam"},
+        {"warmup_iterations": -1},
+        {"loss": {"reduction": "max"}},
+        {"loss": {"separation": -0.1}},
         {"mirror_left_right": 1},
         {"cpu_bfloat16": "yes"},
         {"context_prompt": "off"},

@@ -4,9 +4,10 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit
+from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit, require_optimizer
 
 PLANS: dict[str, Any] = {
     "plans_name": "P",
@@ -35,3 +36,23 @@ def test_other_configurations_and_nnunets_own_notes_are_not_compared() -> None:
 def test_a_checkpoint_that_does_not_fit_is_named(error: Exception) -> None:
     with pytest.raises(ModelError, match=r"c\.pth.*size mismatch"), refuse_misfit("c.pth"):
         raise error
+
+
+def make_optimizer(kind: str) -> torch.optim.Optimizer:
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    return torch.optim.AdamW(weights) if kind == "adamw" else torch.optim.SGD(weights, 1e-2, momentum=0.9)
+
+
+@pytest.mark.parametrize(("before", "now"), [("sgd", "adamw"), ("adamw", "sgd")])
+def test_a_checkpoint_of_the_other_optimizer_is_refused_with_the_setting_to_write(before: str, now: str) -> None:
+    optimizer = make_optimizer(now)
+    optimizer.load_state_dict(make_optimizer(before).state_dict())
+    with pytest.raises(ModelError, match=f'"optimizer": "{before}"'):
+        require_optimizer(optimizer, "c.pth")
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_checkpoint_of_the_same_optimizer_is_continued(kind: str) -> None:
+    optimizer = make_optimizer(kind)
+    optimizer.load_state_dict(make_optimizer(kind).state_dict())
+    require_optimizer(optimizer, "c.pth")
