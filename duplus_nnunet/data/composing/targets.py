@@ -125,7 +125,7 @@ def _join_regions(merged: MergedTarget, sources: Sequence[SourceDataset]) -> Mer
     They are written down because in the composed dataset every target is declared beside the contexts of all sources.
     """
     places = [
-        locate_target(merged.members[source.dataset], source.entry.contexts.values())
+        locate_target(replace(merged.members[source.dataset], name=merged.target.name), source.entry.contexts.values())
         for source in sources
         if source.dataset in merged.members
     ]
