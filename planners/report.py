@@ -90,7 +90,7 @@ def _describe_axis(axis: int | None) -> str:
 
 def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:
     targets = ", ".join(_describe_target(target, count, row["present"]) for target, count in row["targets"].items())
-    apart = [f"    too far away to be in an image: {', '.join(row['implausible'])}"] if row["implausible"] else []
+    apart = [f"    cannot show, by where they lie: {', '.join(row['implausible'])}"] if row["implausible"] else []
     return [
         f"  {name}: {row['cases']} cases, {row['share']:.0%} of those drawn, context {row['context']}",
         f"    spacing {_join(row['spacing'])} mm, median shape {_join(row['median_shape'])} voxels, "

@@ -271,7 +271,7 @@ def _describe_target(target: "Target", context: "Context", with_paraphrases: boo
     facts = [f"label {target.label!r}" if target.label != target.name else ""]
     facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
     facts += [f"mirror image: {target.partner}" if target.partner else ""]
-    facts += [f"lies in {', '.join(target.regions)}" if target.regions else ""]
+    facts += [f"regions: {', '.join(target.regions)}" if target.regions else ""]
     facts += ["" if target.missing == "absent" else "not annotated where the label is missing"]
     known = "; ".join(fact for fact in facts if fact)
     yield f"  {target.name}: target prompt {sentence!r}" + (f"; {known}" if known else "")
