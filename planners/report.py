@@ -20,7 +20,8 @@ def report_plans(plans: Plans) -> dict[str, Any]:
         A dictionary by configuration: patch (voxels), batch size, the configuration's own spacing (mm), and for each
         source its context, number of cases, share of the drawn cases (0 to 1), target spacing (mm), median shape
         (voxels), share of the median volume that a patch covers (0 to 1), normalisation, and for each target the number
-        of annotated cases and of those whose label map holds it (absent in older plans).
+        of annotated cases and of those whose label map holds it (absent in older plans), and the targets that its
+        images cannot show.
 
     Raises:
         PlansError: They are not DuPLUS plans, or were edited so that they cannot be used.
@@ -49,6 +50,7 @@ def _report_configuration(form: PlansForm, configuration: Mapping[str, Any]) -> 
             "normalization": form.contexts[source.context].normalization_schemes or [],
             "targets": source.targets,
             "present": source.present,
+            "implausible": form.contexts[source.context].implausible,
         }
     return {
         "patch": patch,
@@ -88,11 +90,13 @@ def _describe_axis(axis: int | None) -> str:
 
 def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:
     targets = ", ".join(_describe_target(target, count, row["present"]) for target, count in row["targets"].items())
+    apart = [f"    cannot show, by where they lie: {', '.join(row['implausible'])}"] if row["implausible"] else []
     return [
         f"  {name}: {row['cases']} cases, {row['share']:.0%} of those drawn, context {row['context']}",
         f"    spacing {_join(row['spacing'])} mm, median shape {_join(row['median_shape'])} voxels, "
         f"{row['covered']:.0%} of it in a patch, {', '.join(row['normalization'])}",
         f"    annotated cases per target: {targets}",
+        *apart,
     ]
 
 

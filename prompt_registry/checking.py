@@ -1,6 +1,6 @@
 """Checks registry files and reports all their problems at once, each with file and line."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, for
 from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.finding import FILE_NAME, fit_entry, search_entry
+from duplus_nnunet.prompt_registry.implausible import find_implausible
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
 from duplus_nnunet.prompt_registry.registry_file import check_registry_file, file_entry, load_registry_file
 from duplus_nnunet.prompt_registry.reviewing import find_doubts
@@ -55,7 +56,7 @@ def check_raw_dataset(dataset: RawDataset) -> CheckResult:
         return CheckResult((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
     entry = search.entry
     used = load_registry_file(entry.origin) if Path(entry.origin).is_file() else None
-    notes = (*search.explanations, describe_coverage(entry))
+    notes = (*search.explanations, describe_coverage(entry), *describe_implausible(entry))
     return CheckResult((entry.origin,), (), notes, tuple(find_doubts(entry, used)))
 
 
@@ -68,6 +69,14 @@ def describe_coverage(entry: Entry) -> str:
         return f"All {len(texts)} texts have a stored embedding: planning needs no text encoder."
     shown = ", ".join(repr(text) for text in missing[:3])
     return f"{len(missing)} of {len(texts)} texts have no stored embedding ({shown}, ...): planning needs an encoder."
+
+
+def describe_implausible(entry: Entry) -> Iterator[str]:
+    """Describe for each context the targets that its images cannot show, a sentence each."""
+    for name, targets in find_implausible(entry).items():
+        if targets:
+            region = entry.contexts[name].region
+            yield f"Images of the context {name!r} ({region}) cannot show {', '.join(targets)}, by `regions`."
 
 
 def _find_doubts(path: Path) -> list[str]:

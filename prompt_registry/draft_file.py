@@ -23,6 +23,8 @@ _TARGETS_HEAD = """\
 #   synonyms:    other names that a radiologist would use
 #   paraphrases: other wordings; {modality} and {region} are filled in
 #   partner:     the structure that it becomes in a mirror image (left and right are paired automatically)
+#   regions:     parts of the body that it may lie in, such as [neck, thorax] or [anywhere]; images of parts far from
+#                them cannot show it
 #   missing:     "absent" or "not annotated", if it differs from the key `missing` above
 """
 
@@ -55,6 +57,8 @@ def _write_context(context: Context) -> Iterator[str]:
         yield f"    prompt: {_quote(context.prompt)}"
     if context.channel is not None:
         yield f"    channel: {_quote(context.channel)}"
+    if context.regions:
+        yield f"    regions: {_list(context.regions)}"
     if context.paraphrases:
         yield f"    paraphrases: {_list(context.paraphrases)}"
 
@@ -75,6 +79,8 @@ def _write_target(target: Target, entry: Entry) -> Iterator[str]:
         yield f"    partner: {_quote(target.partner)}"
     if one_sided:
         yield f"    partner: {NO_PARTNER}  # review: the other side is not a target; a mirror image keeps this name"
+    if target.regions:
+        yield f"    regions: {_list(target.regions)}"
     if target.missing != _common_missing(entry):
         yield f"    missing: {target.missing}"
 

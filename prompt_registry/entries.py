@@ -21,6 +21,7 @@ class Context:
         prompt: The context prompt (T1).
         paraphrases: Other wordings of the context prompt, written by hand.
         channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
+        regions: Parts of the body that its images may show, such as `thigh`; if empty, `region` names them.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Context:
     prompt: str
     paraphrases: tuple[str, ...] = ()
     channel: str | None = None
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Target:
         partner: Name of the target that it becomes in a mirror image (left and right).
         missing: Meaning of a case without the label.
         paraphrases: Other wordings of the target prompt (T2), written by hand; may contain `{modality}` and `{region}`.
+        regions: Parts of the body that it may lie in, such as `thorax`; if empty, those of the contexts in which it is
+            annotated, here or in a shipped file.
     """
 
     label: str
@@ -50,6 +54,7 @@ class Target:
     partner: str | None = None
     missing: Missing = "absent"
     paraphrases: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

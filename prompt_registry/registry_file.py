@@ -256,6 +256,7 @@ def _build(path: Path, form: FileForm, marks: MarkedYaml) -> RegistryFile:
             prompt=context.prompt or compose_prompt(context.modality, context.region),
             paraphrases=tuple(context.paraphrases),
             channel=context.channel,
+            regions=tuple(context.regions),
         )
         for name, context in form.contexts.items()
     }
@@ -274,4 +275,5 @@ def _build_target(name: str, form: FileForm) -> Target:
         partner=_partner_of(name, form),
         missing=target.missing or form.missing,
         paraphrases=tuple(target.paraphrases),
+        regions=tuple(target.regions),
     )

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from duplus_nnunet.errors import list_nearest_first
 from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.prompt_registry.regions import check_region
 
 # The default encoder reads 256 tokens and CLIP text towers 77; 300 characters of English stay below the latter.
 LONGEST_TEXT = 300
@@ -59,6 +60,7 @@ def _check_modality(modality: str) -> str:
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=LONGEST_TEXT), AfterValidator(_check_text)]
 Modality = Annotated[Text, AfterValidator(_check_modality)]
+Region = Annotated[Text, AfterValidator(check_region)]
 Missing = Literal["absent", "not annotated"]
 
 
@@ -74,6 +76,7 @@ class ContextForm(_Strict):
     prompt: Text | None = None
     paraphrases: list[Text] = []
     channel: Text | None = None
+    regions: list[Region] = []
 
 
 class TargetForm(_Strict):
@@ -84,6 +87,7 @@ class TargetForm(_Strict):
     paraphrases: list[Text] = []
     partner: Text | None = None
     missing: Missing | None = None
+    regions: list[Region] = []
 
 
 class FileForm(_Strict):

@@ -8,6 +8,7 @@ import torch
 
 from duplus_nnunet.data.case_table import Case, CaseTable
 from duplus_nnunet.networks.sums import expand_target
+from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.prompt_bank import PromptBank
 
 Labels = list[torch.Tensor] | torch.Tensor
@@ -22,7 +23,7 @@ class BatchPrompts:
         images: For each image its context and the K targets whose prompts it is given.
         names: The K targets as they are in the label maps before mirroring.
         rows: Their indices among all targets, int64 (K).
-        annotated: Which target is annotated, and so counts, in which image, boolean (B, K).
+        annotated: Which target counts in which image, as annotated in it or as a negative prompt, boolean (B, K).
         flipped: Which images are to be mirrored from left to right; the prompts of left and right are exchanged.
     """
 
@@ -37,7 +38,8 @@ class BatchPrompts:
 class BatchPrompter:
     """Chooses, for each image, the prompts of its context and of the targets that are annotated in the batch.
 
-    The K targets of a batch are those annotated in any of its images.
+    The K targets of a batch are those annotated in any of its images, and negative prompts: some targets that an image
+    of that context cannot show, which count as absent in it.
 
     Args:
         bank: The model's prompts.
@@ -45,23 +47,35 @@ class BatchPrompter:
         everything: Always choose all targets, as is required if several ranks sum over each other's images.
         multiple: K is filled up to a multiple of this with targets that do not count, so that a compiled network is
             called with few different K.
+        negatives: Largest number of negative prompts in a batch.
     """
 
-    def __init__(self, bank: PromptBank, table: CaseTable, everything: bool = False, multiple: int = 1) -> None:
+    def __init__(
+        self, bank: PromptBank, table: CaseTable, everything: bool = False, multiple: int = 1, negatives: int = 0
+    ) -> None:
         self.bank, self.table, self.everything, self.multiple = bank, table, everything, multiple
+        self.negatives = negatives
         self._rows = {name: row for row, name in enumerate(bank.names)}
+        self._apart = {key: self._list_apart(context) for key, context in bank.contexts.items()}
 
-    def choose(self, keys: Sequence[str], rng: np.random.Generator | None = None) -> BatchPrompts:
+    def choose(
+        self,
+        keys: Sequence[str],
+        rng: np.random.Generator | None = None,
+        negatives_rng: np.random.Generator | None = None,
+    ) -> BatchPrompts:
         """Choose the prompts of a batch.
 
         Args:
             keys: Case identifier of each image.
             rng: Draws which images are mirrored from left to right, half of those that can be; None: no image is.
+            negatives_rng: Draws the negative prompts; None: there are none.
         """
         cases = [self.table.find(key) for key in keys]
-        names = self._choose_targets(cases)
-        flipped = tuple(rng is not None and self._can_flip(case) and bool(rng.random() < 0.5) for case in cases)
         contexts = [self.table.sources[case.source].context for case in cases]
+        drawn = self._draw_negatives(cases, contexts, negatives_rng)
+        names = self._choose_targets({name for case in cases for name in case.annotated} | drawn)
+        flipped = tuple(rng is not None and self._can_flip(case) and bool(rng.random() < 0.5) for case in cases)
         images = tuple(
             (context, tuple(self._swap(names)) if flip else names)
             for context, flip in zip(contexts, flipped, strict=True)
@@ -71,17 +85,38 @@ class BatchPrompter:
             images=images,
             names=names,
             rows=torch.tensor([self._rows[name] for name in names]),
-            annotated=torch.tensor([[name in case.annotated for name in names] for case in cases]),
+            annotated=torch.tensor(
+                [
+                    [name in case.annotated or (name in drawn and name in self._apart[context]) for name in names]
+                    for case, context in zip(cases, contexts, strict=True)
+                ]
+            ),
             flipped=flipped,
         )
 
-    def _choose_targets(self, cases: Sequence[Case]) -> tuple[str, ...]:
+    def _list_apart(self, context: PlannedContext) -> frozenset[str]:
+        """List the targets that images of a context cannot show and that have prompts in it, in mirror images too."""
+        apart = {name for name in context.implausible if name in context.target_prompts}
+        return frozenset(name for name in apart if set(self._swap([name])) <= apart)
+
+    def _draw_negatives(
+        self, cases: Sequence[Case], contexts: Sequence[str], rng: np.random.Generator | None
+    ) -> set[str]:
+        """Draw targets that some image cannot show; those of mirror images are the partners of the drawn ones."""
+        if rng is None or not self.negatives:
+            return set()
+        images = zip(cases, contexts, strict=True)
+        apart = {name for case, context in images for name in self._apart[context] - set(case.annotated)}
+        candidates = [name for name in self.bank.names if name in apart]
+        count = min(self.negatives, len(candidates))
+        return {candidates[index] for index in rng.choice(len(candidates), count, replace=False)} if count else set()
+
+    def _choose_targets(self, chosen: set[str]) -> tuple[str, ...]:
         if self.everything:
             return tuple(self.bank.names)
-        chosen = {name for case in cases for name in case.annotated}
         rest = [name for name in self.bank.names if name not in chosen]
         lacking = -len(chosen) % self.multiple if chosen else 1
-        chosen.update(rest[:lacking])
+        chosen = chosen.union(rest[:lacking])
         return tuple(name for name in self.bank.names if name in chosen)
 
     def _can_flip(self, case: Case) -> bool:

@@ -268,10 +268,10 @@ class DuPLUSTrainer(nnUNetTrainer):
         if self._prompter is None:
             everything = self.is_ddp and self.configuration_manager.batch_dice
             multiple = 8 if self._do_i_compile() else 1
-            self._prompter = BatchPrompter(self.bank, self.table, everything, multiple)
+            self._prompter = BatchPrompter(self.bank, self.table, everything, multiple, self.settings.negative_prompts)
         rng = self.seeds.draw(PROMPTS, self._step)
         flips = rng if training and self._across is not None else None
-        chosen = self._prompter.choose(batch["keys"], flips)
+        chosen = self._prompter.choose(batch["keys"], flips, rng if training else None)
         network = unwrap(self.network)
         if training:
             prompts = self.texts.draw(chosen.images, rng, self.settings.paraphrase_probability)

@@ -158,12 +158,16 @@ def _add_contexts(contexts: dict[str, PlannedContext], member: ModelPart) -> Non
         if present is None:
             present = context.model_copy(update={"targets": [], "target_prompts": {}})
         check_context(key, present, context)
-        changes = {
-            "targets": [*present.trained, *context.trained],
+        trained = [*present.trained, *context.trained]
+        changes: Plain = {
+            "targets": trained,
             "target_prompts": {**present.target_prompts, **learned},
             "volumes": {**_take_volumes(key, context), **_take_volumes(key, present)},
             "adapters": {**(present.adapters or {}), **dict.fromkeys(context.trained, member.name)},
         }
+        if present.implausible or context.implausible:
+            both = dict.fromkeys([*present.implausible, *context.implausible])
+            changes["implausible"] = [name for name in both if name not in trained]
         contexts[key] = present.model_copy(update=changes)
 
 

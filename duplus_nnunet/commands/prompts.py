@@ -231,6 +231,7 @@ def _summarise(files: Sequence["RegistryFile"]) -> dict[str, Any]:
 def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
     """Yield lines that show the prompts of a dataset."""
     from duplus_nnunet.prompt_registry import context_sentences
+    from duplus_nnunet.prompt_registry.checking import describe_implausible
 
     yield f"{entry.dataset}   ({entry.origin})"
     if entry.source:
@@ -243,6 +244,7 @@ def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
     default_context = entry.contexts[entry.default_context]
     for target in entry.targets:
         yield from _describe_target(target, default_context, with_paraphrases)
+    yield from describe_implausible(entry)
 
 
 def _describe_others(name: str, entry: "Entry") -> Iterator[str]:
@@ -269,6 +271,7 @@ def _describe_target(target: "Target", context: "Context", with_paraphrases: boo
     facts = [f"label {target.label!r}" if target.label != target.name else ""]
     facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
     facts += [f"mirror image: {target.partner}" if target.partner else ""]
+    facts += [f"regions: {', '.join(target.regions)}" if target.regions else ""]
     facts += ["" if target.missing == "absent" else "not annotated where the label is missing"]
     known = "; ".join(fact for fact in facts if fact)
     yield f"  {target.name}: target prompt {sentence!r}" + (f"; {known}" if known else "")
@@ -291,6 +294,7 @@ def _summarise_file(file: "RegistryFile") -> dict[str, Any]:
                 "synonyms": list(target.synonyms),
                 "partner": target.partner,
                 "missing": target.missing,
+                "regions": list(target.regions),
             }
             for target in file.targets.values()
         ],

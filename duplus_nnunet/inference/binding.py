@@ -1,7 +1,7 @@
 """A model and what is asked of it: the prompts, labels and context of each case."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,7 +153,21 @@ def bind(model: LoadedModel, selection: Selection) -> BoundModel:
     contexts = [context for context in dict.fromkeys([choice.default, *choice.by_case.values()]) if context is not None]
     questions = {context: ask(model, _narrow(model.bank, selection, context, len(contexts)), context)
                  for context in contexts}  # fmt: skip
+    for question in questions.values():
+        for warning in list_implausible(model.bank, question.context, question.names):
+            sys.stderr.write(f"warning: {warning}\n")
     return BoundModel(model, choice, questions, selection.options)
+
+
+def list_implausible(bank: PromptBank, context: str, names: Iterable[str]) -> list[str]:
+    """Describe, in a sentence each, the targets among some that images of a context cannot show."""
+    planned = bank.contexts[context]
+    return [
+        f"{name}: not expected in images of {planned.region or context!r} (context {context!r}); a mask of it is "
+        "likely to be false"
+        for name in names
+        if name in planned.implausible
+    ]
 
 
 def ask(model: LoadedModel, selection: Selection, context: str) -> Question:

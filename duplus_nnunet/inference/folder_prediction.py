@@ -268,6 +268,7 @@ class FolderPrediction:
                 context: {name: (volumes.p1, volumes.p99) for name, volumes in targets.items()}
                 for context, targets in ranges.items()
             },
+            bank=self.bound.model.bank,
         )
 
     def _open_statistics(self) -> StatisticsTable:

@@ -10,6 +10,7 @@ from typing import Any
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import Clock, PredictedCase
 from duplus_nnunet.inference.assembly import spread_probabilities
+from duplus_nnunet.inference.binding import list_implausible
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.outputs.answer import CaseAnswer
@@ -28,6 +29,7 @@ from duplus_nnunet.outputs.naming import name_files, show_name
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.prompt_bank import PromptBank
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class CaseWriter:
         statistics: Rows of the cases so far.
         table_folder: Folder of the tables.
         volumes: Volumes seen in training, by context and target.
+        bank: The model's prompts.
     """
 
     io: Any
@@ -51,6 +54,7 @@ class CaseWriter:
     statistics: StatisticsTable
     table_folder: Path
     volumes: Mapping[str, Mapping[str, Range]]
+    bank: PromptBank
 
     def write(self, predicted: PredictedCase) -> CaseRecord:
         """Write a case.
@@ -135,6 +139,7 @@ class CaseWriter:
             for target in answer.targets
             if not target.seen
         ]
+        warnings += list_implausible(self.bank, answer.context, [target.name for target in answer.targets])
         rows = [row for row in self.statistics.rows if row.case == answer.case]
         return warnings + [
             f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual

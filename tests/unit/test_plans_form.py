@@ -44,6 +44,13 @@ def test_every_target_with_a_prompt_is_trained_unless_some_are_listed() -> None:
     assert parse_section(section, "Test").contexts["ct"].trained == []
 
 
+def test_older_plans_have_no_implausible_targets() -> None:
+    section = copy.deepcopy(SECTION)
+    assert parse_section(section, "Test").contexts["ct"].implausible == []
+    section["contexts"]["ct"] |= {"targets": ["liver"], "implausible": ["spleen"]}
+    assert parse_section(section, "Test").contexts["ct"].implausible == ["spleen"]
+
+
 def test_a_form_is_not_validated_again() -> None:
     form = as_form({"plans_name": "Test", "duplus": SECTION})
     assert as_form(form) is form
@@ -63,6 +70,12 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"duplus\.contexts: .*found \[\]": lambda s: s.update(contexts=[]),
     r"duplus\.contexts\.ct\.sentences: .*found 'T1'": lambda s: s["contexts"]["ct"].update(sentences="T1"),
     r"default_context is 'mr'.*'ct'": lambda s: s.update(default_context="mr"),
+    r"duplus\.contexts\.ct\.implausible: 'lung' is no target": lambda s: s["contexts"]["ct"].update(
+        implausible=["lung"]
+    ),
+    r"duplus\.contexts\.ct\.implausible: 'liver' is trained": lambda s: s["contexts"]["ct"].update(
+        targets=["liver"], implausible=["spleen", "liver"]
+    ),
     r"duplus\.left_right_axis: .*found 'x'": lambda s: s.update(left_right_axis="x"),
     r"duplus\.left_right_axis: .*found 3": lambda s: s.update(left_right_axis=3),
     r"duplus\.orientation: .*found 'LPL'": lambda s: s.update(orientation="LPL"),

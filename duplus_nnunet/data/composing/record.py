@@ -12,6 +12,7 @@ from duplus_nnunet import __version__
 from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
 from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.data.composing.source_datasets import SourceDataset
+from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.composing.splits import check_preprocessed
 from duplus_nnunet.errors import DataError
@@ -109,9 +110,10 @@ def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changes = []
     if old.get("version") != new["version"]:
         changes.append(f"It was composed with version {old.get('version')}; this is version {new['version']}.")
-    if old.get("specification") != new["specification"]:
-        before, after = old.get("specification") or {}, new["specification"]
-        keys = [key for key in after if before.get(key) != after[key]]
+    # A key that an earlier version did not have stands for its default.
+    before, after = {**Spec().model_dump(mode="json"), **(old.get("specification") or {})}, new["specification"]
+    keys = [key for key in after if before.get(key) != after[key]]
+    if keys:
         changes.append(f"The specification differs: {', '.join(keys)}.")
     before, after = old["sources"], new["sources"]
     if list(before) != list(after):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ def open_source_datasets(names: Sequence[str], spec: Spec) -> list[SourceDataset
     if repeated:
         raise DataError(f"The source {repeated[0]!r} is named twice. Name each source once.")
     short_names = {find_dataset(key, datasets, "names"): name for key, name in spec.names.items()}
+    regions = {find_dataset(key, datasets, "regions"): tuple(levels) for key, levels in spec.regions.items()}
     sources = [
-        _open(raw.folder.absolute(), raw.dataset_json, raw.name, short_names.get(raw.name)) for raw in raw_datasets
+        _set_regions(_open(raw.folder.absolute(), raw.dataset_json, raw.name, short_names.get(raw.name)), regions)
+        for raw in raw_datasets
     ]
     first: dict[str, str] = {}
     for source in sources:
@@ -97,6 +99,15 @@ def find_dataset(key: int | str, datasets: Iterable[str], where: str) -> str:
         if normalise(str(key)) in (normalise(name), normalise(strip_dataset_number(name))):
             return name
     raise DataError(f"`{where}` of the specification: {describe_unknown('source', str(key), datasets)}")
+
+
+def _set_regions(source: SourceDataset, regions: Mapping[str, tuple[str, ...]]) -> SourceDataset:
+    """Set the regions of a source's contexts if some are given for it."""
+    if source.dataset not in regions:
+        return source
+    contexts = source.entry.contexts.items()
+    changed = {key: replace(context, regions=regions[source.dataset]) for key, context in contexts}
+    return replace(source, entry=replace(source.entry, contexts=changed))
 
 
 def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str | None) -> SourceDataset:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from duplus_nnunet.errors import DataError, list_nearest_first
+from duplus_nnunet.prompt_registry.schema import Region
 from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
 
@@ -62,6 +63,8 @@ class Spec(_Strict):
         contexts: By source, the context of its cases, or of those whose identifier matches a pattern. For a source
             whose channels are split, the context of each channel by its number.
         split_channels: Whether each channel becomes a source of its own, for all sources or for those listed.
+        regions: By source, the parts of the body that its images may show, such as [thigh], or [anywhere]; by default,
+            the regions of its contexts.
         patients: Which cases belong to the same patient.
         spacing: Whether each context has a target spacing of its own (context) or all share one (shared).
         folds: Number of folds.
@@ -74,6 +77,7 @@ class Spec(_Strict):
     skip: dict[SourceName, list[Text]] = {}
     contexts: dict[SourceName, Text | dict[int | Pattern, Text]] = {}
     split_channels: bool | list[SourceName] = False
+    regions: dict[SourceName, list[Region]] = {}
     patients: PatientsForm = PatientsForm()
     spacing: Literal["context", "shared"] = "context"
     folds: int = Field(default=5, ge=2)

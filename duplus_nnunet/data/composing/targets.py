@@ -7,7 +7,9 @@ from duplus_nnunet.data.composing.source_datasets import IGNORE, SourceDataset, 
 from duplus_nnunet.data.composing.spec import Spec
 from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.prompt_registry import Target, match_target
+from duplus_nnunet.prompt_registry.implausible import locate_target
 from duplus_nnunet.prompt_registry.names import find_partner, normalise, split_words
+from duplus_nnunet.prompt_registry.regions import write_levels
 
 _SIDES = {"left", "right"}
 
@@ -53,7 +55,7 @@ def merge_targets(sources: Sequence[SourceDataset], spec: Spec) -> list[MergedTa
             raise DataError(f"All targets of {source.dataset} are skipped. Keep one, or leave the source out.")
         for target in kept:
             _add(merged_targets, source, target, renamed.get(source.dataset, {}).get(target.name))
-    return _pair(_distinguish(merged_targets))
+    return _pair(_distinguish([_join_regions(merged, sources) for merged in merged_targets]))
 
 
 def _resolve(
@@ -115,6 +117,21 @@ def _merge(first: Target, second: Target) -> Target:
         missing="not annotated" if "not annotated" in (first.missing, second.missing) else "absent",
         partner=first.partner or second.partner,
     )
+
+
+def _join_regions(merged: MergedTarget, sources: Sequence[SourceDataset]) -> MergedTarget:
+    """Join the parts of the body that a target lies in over its sources; none if one of these does not know them.
+
+    They are written down because in the composed dataset every target is declared beside the contexts of all sources.
+    """
+    places = [
+        locate_target(replace(merged.members[source.dataset], name=merged.target.name), source.entry.contexts.values())
+        for source in sources
+        if source.dataset in merged.members
+    ]
+    known = [place for place in places if place is not None]
+    regions = write_levels(frozenset().union(*known)) if known and len(known) == len(places) else ()
+    return replace(merged, target=replace(merged.target, regions=regions))
 
 
 def _distinguish(merged_targets: Sequence[MergedTarget]) -> list[MergedTarget]:

@@ -115,6 +115,15 @@ def test_several_adapters_are_told_apart() -> None:
     assert labels == {"background": 0, "Liver": 1, "Spleen": 2, "GTV": 3, "Cyst": 4}
 
 
+def test_what_an_adapter_predicts_is_not_implausible_any_more() -> None:
+    base = make_plans("ct", {"liver": "Liver", "spleen": "Spleen"})
+    base["duplus"]["contexts"]["ct"] |= {"targets": ["liver"], "implausible": ["spleen"]}
+    assert PromptBank(base).contexts["ct"].implausible == ["spleen"]
+    joined = PromptBank(join_plans(base, [member(make_plans("ct", {"spleen": "Spleen"}), label("Spleen"))]))
+    assert joined.names_in("ct") == ["liver", "spleen"]
+    assert joined.contexts["ct"].implausible == []
+
+
 def test_the_table_of_texts_is_the_adapters() -> None:
     new = make_plans("pet", {"tumour": "GTV"}, "Dataset062_New")
     own = PromptBank(new).entries

@@ -1,5 +1,6 @@
 """`duplus compose`: its output, when it has nothing to do, and that it never leaves incomplete datasets."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from duplus_nnunet.data.case_table import Case, read_case_table
 from duplus_nnunet.data.composing import labels as compose_labels
 from duplus_nnunet.data.composing import write as compose_write
 from duplus_nnunet.data.composing.labels import link_file
-from duplus_nnunet.prompt_registry import find_entry
+from duplus_nnunet.prompt_registry import Entry, find_entry
+from duplus_nnunet.prompt_registry.implausible import find_implausible
 
 from ..data.compose_calls import LEFT_HANDED, NOT_DRAWN, ORGANS, PET_CT, compose, fail, read, specify
 
@@ -95,6 +97,54 @@ def test_an_organ_that_was_not_drawn_is_not_annotated(write_raw: WriteRaw, raw: 
     table = read_case_table(raw / "Dataset501_All")
     assert table is not None
     assert [table.cases[f"A_a{i}"].annotated for i in range(3)] == [(), ("liver",), ("spleen",)]
+
+
+BRAIN = """\
+dataset: Brain
+contexts: {brain_mr: {modality: magnetic resonance imaging, region: brain}}
+targets: {odd gyrus: {labels: [liver]}}
+"""
+LEG = """\
+dataset: Leg
+contexts: {leg_ct: {modality: computed tomography, region: calf}}
+targets: {odd tendon: {labels: [liver], regions: [lower leg, foot]}}
+"""
+
+
+def compose_regions(write_raw: WriteRaw, raw: Path, *words: str, leg: str = LEG) -> Entry:
+    write_raw("Dataset001_Brain", dict.fromkeys("abcde", 1), prompts=BRAIN)
+    write_raw("Dataset002_Leg", dict.fromkeys("fghij", 1), prompts=leg)
+    assert compose("1", "2", *words) == 0
+    folder = raw / "Dataset501_All"
+    return find_entry(folder.name, read(folder, "dataset.json"), folder)
+
+
+def test_where_targets_lie_is_kept(write_raw: WriteRaw, raw: Path) -> None:
+    entry = compose_regions(write_raw, raw)
+    assert [target.regions for target in entry.targets] == [("head",), ("lower leg", "foot")]
+    assert find_implausible(entry) == {"brain_mr": ("odd tendon",), "leg_ct": ("odd gyrus",)}
+
+
+def test_a_target_of_an_unknown_part_of_the_body_stays_unknown(write_raw: WriteRaw, raw: Path) -> None:
+    entry = compose_regions(write_raw, raw, leg=LEG.replace("calf", "odd").replace(", regions: [lower leg, foot]", ""))
+    assert [target.regions for target in entry.targets] == [("head",), ()]
+    assert find_implausible(entry) == {"brain_mr": (), "leg_ct": ()}
+
+
+def test_the_specification_says_that_images_may_show_anything(write_raw: WriteRaw, raw: Path) -> None:
+    entry = compose_regions(write_raw, raw, *specify("regions: {Leg: [anywhere]}"))
+    assert entry.contexts["leg_ct"].regions == ("anywhere",)
+    assert find_implausible(entry) == {"brain_mr": ("odd tendon",), "leg_ct": ()}
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_record_without_a_later_key_of_the_specification_is_of_its_default(raw: Path) -> None:
+    compose("1", "2")
+    file = raw / "Dataset501_All" / "duplus_compose.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["specification"].pop("regions") == {}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert compose("1", "2") == 0
 
 
 @pytest.mark.usefixtures("sources")

@@ -169,6 +169,18 @@ def test_check_says_whether_an_encoder_will_be_needed(raw: Path, capsys: pytest.
     assert "planning needs an encoder" in capsys.readouterr().out
 
 
+def test_show_and_check_list_the_targets_that_images_cannot_show(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contexts = "{head: {modality: microscopy, region: head}, leg: {modality: microscopy, region: leg}}"
+    text = f"dataset: D\ncontexts: {contexts}\ntargets: {{odd gyrus: {{labels: [a], regions: [head]}}}}\n"
+    (raw / "prompts.yaml").write_text(text, encoding="utf-8")
+    write_json(raw, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}})
+    for words in (("check", "501"), ("show", "501"), ("show", str(raw / "prompts.yaml"))):
+        assert duplus(*words) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "cannot show" in line]
+        assert "'leg'" in line
+        assert "odd gyrus" in line
+
+
 def test_list_counts_datasets_contexts_and_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("list") == 0
     assert f"{len(shipped_files())} datasets, " in capsys.readouterr().out
@@ -181,7 +193,8 @@ def test_list_as_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> No
     assert summary["counts"]["distinct_targets"] >= 100
     btcv = next(dataset for dataset in summary["datasets"] if dataset["dataset"] == "BTCV")
     assert btcv["contexts"]["btcv_ct"]["prompt"] == "A computed tomography of abdomen"
-    assert {"name": "spleen", "synonyms": ["lien"], "partner": None, "missing": "absent"} in btcv["targets"]
+    spleen = {"name": "spleen", "synonyms": ["lien"], "partner": None, "missing": "absent", "regions": []}
+    assert spleen in btcv["targets"]
 
 
 def test_show_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ targets: {SarcomaCT: {tumor: sarcoma}}
 skip: {50: [Larynx]}
 contexts: {4: hippocampus_mr, 219: {_ct_: amos_ct, _mr_: amos_mr}}
 split_channels: [HECKTOR]
+regions: {60: [lower leg, thigh]}
 patients: {patterns: {50: 'pt_([0-9]+)', 60: '(?P<patient>STS_[0-9]+)(_x)?'}, shared: [[60, 61]]}
 spacing: shared
 folds: 3
@@ -41,6 +42,7 @@ seed: 0
     assert spec.contexts[219] == {"_ct_": "amos_ct", "_mr_": "amos_mr"}
     assert (spec.folds, spec.seed, spec.spacing) == (3, 0, "shared")
     assert spec.patients.shared == [[60, 61]]
+    assert spec.regions == {60: ["lower leg", "thigh"]}
 
 
 def test_a_number_with_leading_zeros_is_not_octal(tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_a_split_of_the_user_is_named(tmp_path: Path) -> None:
         ("names: {60: 'a b'}", r"names -> 60: .*found 'a b'"),
         ("patients: {patterns: {60: 'STS'}}", r"patients -> patterns -> 60: 'STS' .*0 groups"),
         ("patients: {patterns: {60: '('}}", r"patients -> patterns -> 60: '\(' .*regular expression"),
+        ("regions: {60: [leggs]}", r"compose.yaml:1: regions -> 60.*'leggs'.*'leg'"),
         ("contexts: {60: 5}", r"contexts -> 60: .*found 5"),
         ("skip: {60: Larynx}", r"skip -> 60: .*list; found 'Larynx'"),
         ("- 4", r"compose.yaml:1: .*mapping .*names, targets"),

@@ -143,8 +143,8 @@ def test_a_drafted_file_marks_what_to_review() -> None:
 
 
 def test_a_file_from_a_full_entry_loses_nothing(tmp_path: Path) -> None:
-    context = Context("c", "ultrasound", "neck", "own T1", ("para",), "US")
-    target = Target("lab", "thing", ("other thing",), None, "not annotated", ("see {modality}",))
+    context = Context("c", "ultrasound", "neck", "own T1", ("para",), "US", ("neck", "head"))
+    target = Target("lab", "thing", ("other thing",), None, "not annotated", ("see {modality}",), ("lower leg",))
     entry = Entry("Demo", {"c": context}, "c", (target, Target("b", "b")), "here", "a paper")
     (tmp_path / "prompts.yaml").write_text(write_draft(entry), encoding="utf-8")
     again = find_entry("Demo", labelled("lab", "b", channel="US"), tmp_path)

@@ -253,3 +253,19 @@ def test_a_paraphrase_of_two_targets_names_both_lines(tmp_path: Path) -> None:
 def test_a_paraphrase_that_is_too_long_once_it_is_filled(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "  liver:\n", f"  liver: {{paraphrases: ['{'a {modality} ' * 20}']}}\n")
     assert re.match(r"10: .*'a \{modality\}.* 439 .* 300 ", fault)
+
+
+def test_regions_of_contexts_and_targets_are_read(tmp_path: Path) -> None:
+    assert good(tmp_path, "  liver:", "  liver: {regions: [abdomen, thorax]}").targets["liver"].regions == (
+        "abdomen",
+        "thorax",
+    )
+    file = good(tmp_path, "region: abdomen", "region: belly of a child\n    regions: [anywhere]")
+    assert file.contexts["demo_ct"].regions == ("anywhere",)
+
+
+def test_an_unknown_region_of_a_target_is_refused_with_its_line(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "  liver:", "  liver: {regions: [abdomin]}")
+    assert fault.startswith("10: ")
+    assert "'abdomin'" in fault
+    assert "'abdomen'" in fault
