@@ -24,6 +24,7 @@ Count = Annotated[int, Field(strict=True, ge=0, description="a whole number of 0
 PositiveCount = Annotated[int, Field(strict=True, ge=1, description="a whole number of 1 or more")]
 Bins = Annotated[int, Field(strict=True, ge=2, description="a whole number of 2 or more")]
 Factor = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a number above 0")]
+Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False, description="a share from 0 to below 1")]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")]
 Names = tuple[Annotated[str, Field(strict=True, min_length=1)], ...]
@@ -49,6 +50,28 @@ class NetworkSettings:
     film_hidden: PositiveCount = 128
     head_features: PositiveCount = 8
     head_hidden: PositiveCount = 128
+
+
+@dataclass(frozen=True, config=_FORM)
+class TransferSettings:
+    """What training does so that a target is found in contexts in which it was never annotated; see docs/transfer.md.
+
+    Attributes:
+        modality_dropout: Probability, 0 to 1, that the target prompts of an image are their names alone, without the
+            sentence that states the modality.
+        context_dropout: Probability, 0 to 1, that an image has no context prompt.
+        contrast_augmentation: Probability, 0 to 1, that the intensities of an image are remapped at random.
+        region_contrast: Standard deviation of random intensities that are added to the annotated targets of a remapped
+            image, in standard deviations of the image.
+        remapped_prompts: Prompts of a remapped image: "imitated", those of a context drawn from all, or "none", no
+            context prompt and target names alone.
+    """
+
+    modality_dropout: Probability = 0.0
+    context_dropout: Probability = 0.0
+    contrast_augmentation: Probability = 0.0
+    region_contrast: Weight = 0.0
+    remapped_prompts: Literal["imitated", "none"] = "imitated"
 
 
 @dataclass(frozen=True, config=_FORM)
@@ -165,6 +188,7 @@ class Settings:
             in stages; with as many as `epochs`, it is never trained.
         frozen_decoder_epochs: The same for nnU-Net's decoder.
         network: Sizes of the conditioning.
+        transfer: Training for contexts in which a target was never annotated; disabled by default.
         text_adapter: LoRA on the text encoder; disabled by default.
         adaptation: LoRA on the network, for DuPLUSLoRATrainer.
         survival: The prognosis, for DuPLUSSurvivalTrainer.
@@ -183,6 +207,7 @@ class Settings:
     frozen_encoder_epochs: Count = 0
     frozen_decoder_epochs: Count = 0
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
     survival: SurvivalSettings = field(default_factory=SurvivalSettings)

@@ -32,6 +32,7 @@ from duplus_nnunet.trainers.batches import (
 )
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
+from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.progress import EpochProgress
@@ -39,6 +40,7 @@ from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, ref
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
+from duplus_nnunet.trainers.transfer import vary_prompts
 
 
 def list_part(network: ConditionedUNet, part: str) -> list[nn.Parameter]:
@@ -277,7 +279,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         chosen = self._prompter.choose(batch["keys"], flips)
         network = unwrap(self.network)
         if training:
-            prompts = self.texts.draw(chosen.images, self._rng, self.settings.paraphrase_probability)
+            chosen, hidden = vary_prompts(chosen, self.bank, batch["data"].shape[1], self._rng)
+            prompts = self.texts.draw(chosen.images, self._rng, self.settings.paraphrase_probability, hidden)
         else:
             prompts = self.bank.compose_batch(self.bank.choose_batch(chosen.images, self._rng, 0.0))
         network.bind(prompts)
@@ -300,11 +303,14 @@ class DuPLUSTrainer(nnUNetTrainer):
         super().on_epoch_end()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Differs from nnU-Net: binds the prompts of each image first, and mirrors half of the images."""
+        """Differs from nnU-Net: binds the prompts of each image first, mirrors half of the images and remaps some."""
         chosen = self._bind_batch(batch, training=True)
         if self._across is not None:
             data, target = flip_images(batch["data"], batch["target"], chosen.flipped, self._across)
             batch = {**batch, "data": data, "target": target}
+        if chosen.remapping is not None:
+            ignore = self.label_manager.ignore_label
+            batch = {**batch, "data": remap_images(batch["data"], batch["target"], chosen.remapping, ignore)}
         step: dict[str, Any] = super().train_step(batch)
         self.progress.advance()
         return step

@@ -17,6 +17,8 @@ from duplus_nnunet.settings import TextAdapterSettings
 from duplus_nnunet.trainers.schedule import Factor, always
 
 Images = Sequence[tuple[str, Sequence[str]]]
+# For each image of a batch, whether it is given no context prompt, and whether its target prompts are names alone.
+Hidden = Sequence[tuple[bool, bool]]
 
 # Number of texts that are embedded at a time for the table.
 _PORTION = 128
@@ -39,15 +41,16 @@ class StoredTexts:
         """Add trained weights to network and optimizer; return the factor of each group added to the optimizer."""
         return []
 
-    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
+    def draw(self, images: Images, rng: np.random.Generator, probability: float, hidden: Hidden = ()) -> Prompts:
         """Embed the prompts of a training step.
 
         Args:
             images: For each of B images its context and the names of K targets.
             rng: Draws the paraphrases.
             probability: Probability, 0 to 1, that a paraphrase replaces a prompt.
+            hidden: What each image is not told; none: every image is told everything.
         """
-        return self.bank.compose_batch(self.bank.choose_batch(images, rng, probability))
+        return self.bank.hide(self.bank.compose_batch(self.bank.choose_batch(images, rng, probability)), hidden)
 
     def refresh(self, network: ConditionedUNet) -> None:
         """Update the network's table of embeddings."""
@@ -84,7 +87,7 @@ class AdaptedTexts(StoredTexts):
         optimizer.add_param_group({"params": list(weights.values())})
         return [always(self.settings.learning_rate_factor)]
 
-    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
+    def draw(self, images: Images, rng: np.random.Generator, probability: float, hidden: Hidden = ()) -> Prompts:
         """Embed the prompts of a training step; each text is encoded once, with gradients to the adapter."""
         texts = self.bank.choose_batch(images, rng, probability)
         contexts = [("context", context) for context, _ in texts]
@@ -93,7 +96,8 @@ class AdaptedTexts(StoredTexts):
         self._changed = True
         vectors = self._embed([*contexts, *parts], dropout=True)
         count = len(images)
-        return Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
+        prompts = Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
+        return self.bank.hide(prompts, hidden)
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:
