@@ -16,7 +16,6 @@ import argparse
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,10 @@ SOURCES = [
 ]
 BODIES, TEST_BODIES, SEED = 24, 8, 0
 NUMBERS = {"phantoms": 919, "sarcoma": 918}
-SARCOMA_TRAINING, SARCOMA_ASKED = (60, 62), 61
+# Soft-tissue sarcoma in CT, MR and PET of the same patients; MR images are in the plans, but in no training set.
+SARCOMA, SARCOMA_ASKED = (60, 61, 62), "SarcomaMR"
+SPEC = "patients: {shared: [[60, 61, 62]]}\n"
+FOLD = {"phantoms": "all", "sarcoma": "0"}
 PATCH = {"phantoms": [24, 32, 32], "sarcoma": [48, 64, 64]}
 DIVISOR = 4
 
@@ -102,6 +104,9 @@ VARIANTS = {
     "remap_dropout": Variant({**_REMAP, "modality_dropout": 0.5, "context_dropout": 0.5}),
     "regions": Variant({**_REMAP, "region_contrast": 1.0}),
     "regions_dropout": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 0.5, "context_dropout": 0.5}),
+    "wide": Variant({**_REMAP, "region_contrast": 2.0}),
+    "wide_dropout": Variant({**_REMAP, "region_contrast": 2.0, "modality_dropout": 0.5, "context_dropout": 0.25}),
+    "wide_one_hot": Variant({**_REMAP, "region_contrast": 2.0}, _ONE_HOT),
     "regions_one_hot": Variant({**_REMAP, "region_contrast": 1.0}, _ONE_HOT),
     "remap_one_hot": Variant(_REMAP, _ONE_HOT),
 }
@@ -128,13 +133,15 @@ def call(*words: object, seed: int = 0) -> None:
 
 def prepare(data: str) -> None:
     """Write or find the sources, compose, plan and preprocess them."""
-    numbers: Iterable[int] = SARCOMA_TRAINING
+    number, sources = NUMBERS[data], SARCOMA
     if data == "phantoms":
         write_phantom_sources(find_folder("raw"), BODIES, TEST_BODIES, SEED, SOURCES)
-        numbers = [source.number for source in SOURCES]
-    number = NUMBERS[data]
-    # The model must know the context of MR: its source is composed without annotated cases in no other way.
-    call("duplus", "compose", "-o", number, "-n", f"Transfer{data.capitalize()}", *numbers)
+        sources = tuple(source.number for source in SOURCES)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "compose.yaml"
+        spec.write_text(SPEC)
+        words = ("duplus", "compose", "-o", number, "-n", f"Transfer{data.capitalize()}", *sources)
+        call(*words, *(("--spec", spec) if data == "sarcoma" else ()))
     call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "-np", 1, "--no_pp")
     file = find_plans(data, "DuPLUSPlans")
     plans = json.loads(file.read_text())
@@ -144,6 +151,19 @@ def prepare(data: str) -> None:
     network["features_per_stage"] = [features // DIVISOR for features in network["features_per_stage"]]
     file.write_text(json.dumps(plans))
     call("nnUNetv2_preprocess", "-d", number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 1)
+    if data == "sarcoma":
+        write_split()
+
+
+def write_split() -> None:
+    """Write a fold that trains in CT and PET only, so that sarcoma is never annotated in MR; two patients are left."""
+    folder = find_plans("sarcoma", "DuPLUSPlans").parent
+    table = json.loads((folder / "duplus_cases.json").read_text())["cases"]
+    cases = {name: case["patient"] for name, case in table.items() if case["source"] != SARCOMA_ASKED}
+    held_out = sorted(set(cases.values()))[:2]
+    split = [{"train": [name for name, patient in cases.items() if patient not in held_out],
+              "val": [name for name, patient in cases.items() if patient in held_out]}]  # fmt: skip
+    (folder / "splits_final.json").write_text(json.dumps(split))
 
 
 def find_plans(data: str, name: str) -> Path:
@@ -158,7 +178,7 @@ def find_model(data: str, variant: str, seed: int) -> Path:
 
 def train(data: str, variant: str, seed: int, iterations: int) -> None:
     """Train one variant with one seed on all training cases, unless that is done."""
-    if (find_model(data, variant, seed) / "fold_all" / "checkpoint_final.pth").exists():
+    if (find_model(data, variant, seed) / f"fold_{FOLD[data]}" / "checkpoint_final.pth").exists():
         return
     plans, choice = json.loads(find_plans(data, "DuPLUSPlans").read_text()), VARIANTS[variant]
     settings = plans["duplus"]["settings"]
@@ -168,7 +188,7 @@ def train(data: str, variant: str, seed: int, iterations: int) -> None:
         settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
     plans["plans_name"] = f"{variant}-{seed}"
     find_plans(data, plans["plans_name"]).write_text(json.dumps(plans))
-    words = (NUMBERS[data], "3d_fullres", "all", "-tr", "TransferTrainer", "-p", plans["plans_name"])
+    words = (NUMBERS[data], "3d_fullres", FOLD[data], "-tr", "TransferTrainer", "-p", plans["plans_name"])
     call("nnUNetv2_train", *words, "-device", "cpu", seed=seed)
 
 
@@ -184,34 +204,48 @@ def hide_sentences(plans: dict[str, Any], context_too: bool) -> dict[str, Any]:
     return plans
 
 
-def predict(variant: str, seed: int, prompts: str) -> Path:
-    """Predict all targets on the held-out bodies with a model, unless that is done.
+def list_images(data: str) -> dict[Path, str]:
+    """Return the held-out images, each with its context."""
+    if data == "phantoms":
+        return {
+            file: source.context
+            for source in SOURCES
+            for file in sorted((find_folder("raw") / source.dataset / "imagesTs").iterdir())
+        }
+    raw = find_folder("raw") / find_dataset(NUMBERS[data])
+    table = json.loads((raw / "duplus_cases.json").read_text())
+    contexts = {case: table["sources"][entry["source"]]["context"] for case, entry in table["tests"].items()}
+    return {next((raw / "imagesTs").glob(f"{case}_0000.*")): context for case, context in contexts.items()}
+
+
+def predict(data: str, variant: str, seed: int, prompts: str) -> Path:
+    """Predict all targets on the held-out images with a model, unless that is done.
 
     Args:
+        data: The data that it was trained on.
         variant: The model's variant.
         seed: The model's seed.
         prompts: "plain" as trained; "names" without the sentences of T2; "bare" also without T1.
     """
-    model = find_model("phantoms", variant, seed)
+    model = find_model(data, variant, seed)
     output = model / f"prediction_{prompts}"
-    if output.exists():
+    if (output / "dataset.json").exists():
         return output
+    targets = ("--targets", *TARGETS) if data == "phantoms" else ()
     with tempfile.TemporaryDirectory() as temporary:
-        images, table = Path(temporary) / "images", Path(temporary) / "contexts.csv"
+        images, table, used = Path(temporary) / "images", Path(temporary) / "contexts.csv", model
         images.mkdir()
         lines = ["case,context"]
-        for source in SOURCES:
-            for file in sorted((find_folder("raw") / source.dataset / "imagesTs").iterdir()):
-                shutil.copy(file, images)
-                lines.append(f"{file.name.removesuffix('_0000.nii.gz')},{source.context}")
+        for file, context in list_images(data).items():
+            (images / file.name).symlink_to(file.resolve())
+            lines.append(f"{file.name.removesuffix('_0000.nii.gz')},{context}")
         table.write_text("\n".join(lines) + "\n")
-        used = model
         if prompts != "plain":
             used = Path(temporary) / model.name
             copy_model(model, used, lambda plans: hide_sentences(dict(plans), prompts == "bare"))
         call(
-            "nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", used, "-f", "all", "--context",
-            table, "--targets", *TARGETS, "--disable_tta", "-npp", 1, "-nps", 1, "-device", "cpu",
+            "nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", used, "-f", FOLD[data], "--context",
+            table, *targets, "--disable_tta", "-npp", 1, "-nps", 1, "-device", "cpu",
         )  # fmt: skip
     return output
 
@@ -260,15 +294,35 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def score(variant: str, seed: int, prompts: str) -> dict[str, Any]:
-    """Predict and score a model; the rows are written as a table beside the prediction."""
-    output = predict(variant, seed, prompts)
+def measure_sarcoma(output: Path) -> dict[str, Any]:
+    """Return the mean Dice of sarcoma by source, and its interval over patients in MR, where it was never annotated."""
+    raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
+    dice: dict[str, list[float]] = {}
+    for case, entry in json.loads((raw / "duplus_cases.json").read_text())["tests"].items():
+        truth, predicted = (_read(folder / f"{case}.nii.gz") == 1 for folder in (raw / "labelsTs", output))
+        score = 2 * np.sum(truth & predicted) / max(1, truth.sum() + predicted.sum())
+        dice.setdefault(entry["source"], []).append(float(score))
+    asked = np.array(dice[SARCOMA_ASKED])
+    drawn = np.random.default_rng(0).choice(asked, (10000, len(asked))).mean(1)
+    interval = [round(float(bound), 3) for bound in np.percentile(drawn, [2.5, 97.5])]
+    return {
+        **{name: round(float(np.mean(own)), 3) for name, own in dice.items()},
+        "never_annotated_interval_95": interval,
+    }
+
+
+def score(data: str, variant: str, seed: int, prompts: str) -> dict[str, Any]:
+    """Predict and score a model; scores of phantoms are also written as a table beside the prediction."""
+    output = predict(data, variant, seed, prompts)
+    result = {"variant": variant, "seed": seed, "prompts": prompts}
+    if data == "sarcoma":
+        return {**result, **measure_sarcoma(output)}
     rows = measure(output)
     with (output / "dice.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    return {"variant": variant, "seed": seed, "prompts": prompts, **summarise(rows)}
+    return {**result, **summarise(rows)}
 
 
 def main() -> int:
@@ -288,7 +342,7 @@ def main() -> int:
             if args.stage == "train":
                 train(args.data, variant, seed, args.iterations)
             for prompts in args.prompts if args.stage == "score" else ():
-                print(json.dumps(score(variant, seed, prompts)))
+                print(json.dumps(score(args.data, variant, seed, prompts)))
     return 0
 
 
