@@ -93,7 +93,7 @@ def remap_images(
     images = list(data)
     for index, chosen in enumerate(remapping.chosen):
         if chosen:
-            fields = _paint_regions(finest[index, 0], remapping.regions[index], ignore)
+            fields = _paint_regions(finest[index, 0], remapping.regions[index], ignore, data.device)
             channels = zip(data[index], remapping.knots[index], remapping.values[index], fields, strict=True)
             images[index] = torch.stack([_remap_channel(*parts) for parts in channels])
     return torch.stack(images)
@@ -130,10 +130,12 @@ def _measure_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return low, high
 
 
-def _paint_regions(labels: torch.Tensor, regions: NDArray[np.float32], ignore: int | None) -> torch.Tensor:
+def _paint_regions(
+    labels: torch.Tensor, regions: NDArray[np.float32], ignore: int | None, device: torch.device
+) -> torch.Tensor:
     """Paint each region (D, H, W) with its intensity in every channel, faded at the border: (C, D, H, W)."""
-    table = torch.from_numpy(regions).to(labels.device)
-    values = labels.long().clamp_min(0)
+    table = torch.from_numpy(regions).to(device)
+    values = labels.to(device, non_blocking=True).long().clamp_min(0)
     if ignore is not None:
         values = values.masked_fill(values == ignore, 0)
     fields: Any = table[:, values % _REGIONS]

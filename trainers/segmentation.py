@@ -310,7 +310,8 @@ class DuPLUSTrainer(nnUNetTrainer):
             batch = {**batch, "data": data, "target": target}
         if chosen.remapping is not None:
             ignore = self.label_manager.ignore_label
-            batch = {**batch, "data": remap_images(batch["data"], batch["target"], chosen.remapping, ignore)}
+            data = batch["data"].to(self.device, non_blocking=True)
+            batch = {**batch, "data": remap_images(data, batch["target"], chosen.remapping, ignore)}
         step: dict[str, Any] = super().train_step(batch)
         self.progress.advance()
         return step
