@@ -104,9 +104,7 @@ VARIANTS = {
     "remap_dropout": Variant({**_REMAP, "modality_dropout": 0.5, "context_dropout": 0.5}),
     "regions": Variant({**_REMAP, "region_contrast": 1.0}),
     "regions_dropout": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 0.5, "context_dropout": 0.5}),
-    "wide": Variant({**_REMAP, "region_contrast": 2.0}),
-    "wide_dropout": Variant({**_REMAP, "region_contrast": 2.0, "modality_dropout": 0.5, "context_dropout": 0.25}),
-    "wide_one_hot": Variant({**_REMAP, "region_contrast": 2.0}, _ONE_HOT),
+    "regions_names": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 1.0}),
     "regions_one_hot": Variant({**_REMAP, "region_contrast": 1.0}, _ONE_HOT),
     "remap_one_hot": Variant(_REMAP, _ONE_HOT),
 }

@@ -180,8 +180,8 @@ class Settings:
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
             right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
-        target_prompt: What the network receives as target prompt: its "text", or the number of the target, "one-hot"
-            (an ablation: the plain universal model).
+        target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
+            that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).
         cpu_bfloat16: Whether convolutions run in bfloat16, in training and prediction, on a CPU that supports it;
             nnU-Net computes in float32 on a CPU, and in mixed precision on a GPU only.
         frozen_encoder_epochs: Number of epochs, from the first, in which nnU-Net's encoder is frozen, for fine-tuning
@@ -202,7 +202,7 @@ class Settings:
     paraphrase_probability: Probability = 0.25
     mirror_left_right: Flag = True
     context_prompt: Literal["text", "none"] = "text"
-    target_prompt: Literal["text", "one-hot"] = "text"
+    target_prompt: Literal["text", "name", "one-hot"] = "text"
     cpu_bfloat16: Flag = False
     frozen_encoder_epochs: Count = 0
     frozen_decoder_epochs: Count = 0

@@ -109,3 +109,28 @@ def test_a_prediction_is_told_everything_whatever_was_hidden_in_training() -> No
 def test_settings_out_of_range_are_refused(content: dict[str, Any]) -> None:
     with pytest.raises(PlansError, match="transfer"):
         parse_settings({"transfer": content})
+
+
+def test_by_name_alone_a_target_has_the_same_prompt_in_every_context() -> None:
+    plans = make_plans()
+    told = PromptBank(plans).draw("ct")
+    plans["duplus"]["settings"] = {"target_prompt": "name"}
+    bank = PromptBank(plans)
+    names = bank.draw("ct").targets
+    assert torch.equal(names, bank.draw("mr", bank.names).targets)
+    assert torch.equal(names[:, LENGTH:], told.targets[:, LENGTH:])
+    assert not bool(names[:, :LENGTH].any())
+    assert bank.embedding == PromptBank(make_plans()).embedding
+
+
+def test_modality_dropout_in_every_step_is_the_name_alone() -> None:
+    images, rng = [("ct", ["liver"])], np.random.default_rng(0)
+    hidden = StoredTexts(make_bank()).draw(images, rng, 0.0, [(False, True)])
+    plans = make_plans()
+    plans["duplus"]["settings"] = {"target_prompt": "name"}
+    assert torch.equal(hidden.targets[0], PromptBank(plans).draw("ct", ["liver"]).targets)
+
+
+def test_an_adapted_encoder_needs_sentences() -> None:
+    with pytest.raises(PlansError, match="text_adapter"):
+        parse_settings({"text_adapter": {"enabled": True}, "target_prompt": "name"})
