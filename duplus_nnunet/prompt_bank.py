@@ -325,23 +325,6 @@ class PromptBank:
             else None,
         )
 
-    def hide(self, prompts: Prompts, hidden: Sequence[tuple[bool, bool]]) -> Prompts:
-        """Hide parts of the prompts of some images: a hidden part is 0, as is the mean of all its standardised texts.
-
-        Args:
-            prompts: Prompts of B images.
-            hidden: For each image whether its context prompt, and whether the sentences of its target prompts are
-                hidden, so that their names alone remain; one-hot target prompts have no sentence.
-        """
-        if not any(map(any, hidden)):
-            return prompts
-        kept = 1 - torch.tensor(hidden, dtype=prompts.context.dtype, device=prompts.context.device)
-        targets, single = prompts.targets, prompts.context.shape[-1]
-        if not self._one_hot:
-            sentences = targets[..., :single] * kept[:, 1, None, None]
-            targets = torch.cat([sentences, targets[..., single:]], -1)
-        return Prompts(prompts.context * kept[:, :1], targets)
-
     def compose(self, context: str, targets: Sequence[tuple[str, str]]) -> Prompts:
         """Embed texts, the same for all images: context (1, E), targets (K, F).
 

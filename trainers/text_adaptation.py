@@ -50,10 +50,20 @@ class StoredTexts:
             probability: Probability, 0 to 1, that a paraphrase replaces a prompt.
             hidden: What each image is not told; none: every image is told everything.
         """
-        return self.bank.hide(self.bank.compose_batch(self.bank.choose_batch(images, rng, probability)), hidden)
+        return self._hide(self.bank.compose_batch(self.bank.choose_batch(images, rng, probability)), hidden)
 
     def refresh(self, network: ConditionedUNet) -> None:
         """Update the network's table of embeddings."""
+
+    def _hide(self, prompts: Prompts, hidden: Hidden) -> Prompts:
+        """Set hidden parts to 0, the mean of all standardised texts of a kind; a number (one-hot) has no sentence."""
+        if not any(map(any, hidden)):
+            return prompts
+        kept = 1 - torch.tensor(hidden, dtype=prompts.context.dtype, device=prompts.context.device)
+        single = 0 if self.bank.settings.target_prompt == "one-hot" else prompts.context.shape[-1]
+        sentences, names = prompts.targets[..., :single], prompts.targets[..., single:]
+        targets = torch.cat([sentences * kept[:, 1, None, None], names], -1)
+        return Prompts(prompts.context * kept[:, :1], targets)
 
 
 class AdaptedTexts(StoredTexts):
@@ -97,7 +107,7 @@ class AdaptedTexts(StoredTexts):
         vectors = self._embed([*contexts, *parts], dropout=True)
         count = len(images)
         prompts = Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
-        return self.bank.hide(prompts, hidden)
+        return self._hide(prompts, hidden)
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:
