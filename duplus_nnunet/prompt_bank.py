@@ -106,6 +106,7 @@ class PromptBank:
         self._standardised: dict[tuple[str, str], Vector] = {}
         self._uses_context_text = self.settings.context_prompt == "text"
         self._one_hot = self.settings.target_prompt == "one-hot"
+        self._names_alone = self.settings.target_prompt == "name"
         self.entries = self.form.list_entries()
         self._rows = {entry: row for row, entry in enumerate(self.entries)}
 
@@ -346,7 +347,9 @@ class PromptBank:
     def _embed_target(self, text: str, name: str) -> Vector:
         """Concatenate the embeddings of a target prompt and of the target's name; or encode its number one-hot."""
         if not self._one_hot:
-            return np.concatenate([self._embed(text, "sentence"), self._embed(name, "name")])
+            sentence = self._embed(text, "sentence")
+            kept = np.zeros_like(sentence) if self._names_alone else sentence
+            return np.concatenate([kept, self._embed(name, "name")])
         if name not in self.names:
             raise PromptError(
                 f"The plans set settings.target_prompt to 'one-hot', so that the model has no prompt but the number of "

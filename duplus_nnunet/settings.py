@@ -26,6 +26,7 @@ Count = Annotated[int, Field(strict=True, ge=0, description="a whole number of 0
 PositiveCount = Annotated[int, Field(strict=True, ge=1, description="a whole number of 1 or more")]
 Bins = Annotated[int, Field(strict=True, ge=2, description="a whole number of 2 or more")]
 Factor = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a number above 0")]
+Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False, description="a share from 0 to below 1")]
 Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")]
@@ -56,6 +57,28 @@ class NetworkSettings:
     film_hidden: PositiveCount = 128
     head_features: PositiveCount = 8
     head_hidden: PositiveCount = 128
+
+
+@dataclass(frozen=True, config=_FORM)
+class TransferSettings:
+    """What training does so that a target is found in contexts in which it was never annotated; see docs/transfer.md.
+
+    Attributes:
+        modality_dropout: Probability, 0 to 1, that the target prompts of an image are their names alone, without the
+            sentence that states the modality.
+        context_dropout: Probability, 0 to 1, that an image has no context prompt.
+        contrast_augmentation: Probability, 0 to 1, that the intensities of an image are remapped at random.
+        region_contrast: Standard deviation of random intensities that are added to the annotated targets of a remapped
+            image, in standard deviations of the image.
+        remapped_prompts: Prompts of a remapped image: "imitated", those of a context drawn from all, or "none", no
+            context prompt and target names alone.
+    """
+
+    modality_dropout: Probability = 0.0
+    context_dropout: Probability = 0.0
+    contrast_augmentation: Probability = 0.0
+    region_contrast: Weight = 0.0
+    remapped_prompts: Literal["imitated", "none"] = "imitated"
 
 
 @dataclass(frozen=True, config=_FORM)
@@ -186,8 +209,8 @@ class Settings:
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
             right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
-        target_prompt: What the network receives as target prompt: its "text", or the number of the target, "one-hot"
-            (an ablation: the plain universal model).
+        target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
+            that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).
         cpu_bfloat16: Whether convolutions run in bfloat16, in training and prediction, on a CPU that supports it;
             nnU-Net computes in float32 on a CPU, and in mixed precision on a GPU only.
         frozen_encoder_epochs: Number of epochs, from the first, in which nnU-Net's encoder is frozen, for fine-tuning
@@ -195,6 +218,7 @@ class Settings:
         frozen_decoder_epochs: The same for nnU-Net's decoder.
         loss: How the losses of several targets are combined.
         network: Sizes of the conditioning.
+        transfer: Training for contexts in which a target was never annotated; disabled by default.
         text_adapter: LoRA on the text encoder; disabled by default.
         adaptation: LoRA on the network, for DuPLUSLoRATrainer.
         survival: The prognosis, for DuPLUSSurvivalTrainer.
@@ -212,12 +236,13 @@ class Settings:
     negative_prompts: Count = 0
     mirror_left_right: Flag = True
     context_prompt: Literal["text", "none"] = "text"
-    target_prompt: Literal["text", "one-hot"] = "text"
+    target_prompt: Literal["text", "name", "one-hot"] = "text"
     cpu_bfloat16: Flag = False
     frozen_encoder_epochs: Count = 0
     frozen_decoder_epochs: Count = 0
     loss: LossSettings = field(default_factory=LossSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     text_adapter: TextAdapterSettings = field(default_factory=TextAdapterSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
     survival: SurvivalSettings = field(default_factory=SurvivalSettings)

@@ -10,6 +10,7 @@ from duplus_nnunet.data.case_table import Case, CaseTable
 from duplus_nnunet.networks.sums import expand_target
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.trainers.contrast import Remapping
 
 Labels = list[torch.Tensor] | torch.Tensor
 
@@ -25,6 +26,7 @@ class BatchPrompts:
         rows: Their indices among all targets, int64 (K).
         annotated: Which target counts in which image, as annotated in it or as a negative prompt, boolean (B, K).
         flipped: Which images are to be mirrored from left to right; the prompts of left and right are exchanged.
+        remapping: How the intensities of some images are to be remapped.
     """
 
     sources: tuple[str, ...]
@@ -33,6 +35,7 @@ class BatchPrompts:
     rows: torch.Tensor
     annotated: torch.Tensor
     flipped: tuple[bool, ...]
+    remapping: Remapping | None = None
 
 
 class BatchPrompter:

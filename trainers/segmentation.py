@@ -31,6 +31,7 @@ from duplus_nnunet.trainers.batches import (
 )
 from duplus_nnunet.trainers.cases import bind_each_case, open_table, read_prompts, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
+from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
@@ -41,6 +42,7 @@ from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoad
 from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
+from duplus_nnunet.trainers.transfer import vary_prompts
 
 
 class DuPLUSTrainer(nnUNetTrainer):
@@ -274,7 +276,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         chosen = self._prompter.choose(batch["keys"], flips, rng if training else None)
         network = unwrap(self.network)
         if training:
-            prompts = self.texts.draw(chosen.images, rng, self.settings.paraphrase_probability)
+            chosen, hidden = vary_prompts(chosen, self.bank, batch["data"].shape[1], rng)
+            prompts = self.texts.draw(chosen.images, rng, self.settings.paraphrase_probability, hidden)
         else:
             prompts = self.bank.compose_batch(self.bank.choose_batch(chosen.images, rng, 0.0))
         network.bind(prompts)
@@ -300,11 +303,15 @@ class DuPLUSTrainer(nnUNetTrainer):
         super().on_epoch_end()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Differs from nnU-Net: binds the prompts of each image first, and mirrors half of the images."""
+        """Differs from nnU-Net: binds the prompts of each image first, mirrors half of the images and remaps some."""
         chosen = self._bind_batch(batch, training=True)
         if self._across is not None:
             data, target = flip_images(batch["data"], batch["target"], chosen.flipped, self._across)
             batch = {**batch, "data": data, "target": target}
+        if chosen.remapping is not None:
+            ignore = self.label_manager.ignore_label
+            data = batch["data"].to(self.device, non_blocking=True)
+            batch = {**batch, "data": remap_images(data, batch["target"], chosen.remapping, ignore)}
         warm_up(self.optimizer, self._rates, self._step, self.settings.warmup_iterations)
         step: dict[str, Any] = super().train_step(batch)
         self._step += 1

@@ -17,6 +17,8 @@ from duplus_nnunet.settings import TextAdapterSettings
 from duplus_nnunet.trainers.schedule import Factor, always
 
 Images = Sequence[tuple[str, Sequence[str]]]
+# For each image of a batch, whether it is given no context prompt, and whether its target prompts are names alone.
+Hidden = Sequence[tuple[bool, bool]]
 
 # Number of texts that are embedded at a time for the table.
 _PORTION = 128
@@ -39,18 +41,29 @@ class StoredTexts:
         """Add trained weights to network and optimizer; return the factor of each group added to the optimizer."""
         return []
 
-    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
+    def draw(self, images: Images, rng: np.random.Generator, probability: float, hidden: Hidden = ()) -> Prompts:
         """Embed the prompts of a training step.
 
         Args:
             images: For each of B images its context and the names of K targets.
             rng: Draws the paraphrases.
             probability: Probability, 0 to 1, that a paraphrase replaces a prompt.
+            hidden: What each image is not told; none: every image is told everything.
         """
-        return self.bank.compose_batch(self.bank.choose_batch(images, rng, probability))
+        return self._hide(self.bank.compose_batch(self.bank.choose_batch(images, rng, probability)), hidden)
 
     def refresh(self, network: ConditionedUNet) -> None:
         """Update the network's table of embeddings."""
+
+    def _hide(self, prompts: Prompts, hidden: Hidden) -> Prompts:
+        """Set hidden parts to 0, the mean of all standardised texts of a kind; a number (one-hot) has no sentence."""
+        if not any(map(any, hidden)):
+            return prompts
+        kept = 1 - torch.tensor(hidden, dtype=prompts.context.dtype, device=prompts.context.device)
+        single = 0 if self.bank.settings.target_prompt == "one-hot" else prompts.context.shape[-1]
+        sentences, names = prompts.targets[..., :single], prompts.targets[..., single:]
+        targets = torch.cat([sentences * kept[:, 1, None, None], names], -1)
+        return Prompts(prompts.context * kept[:, :1], targets)
 
 
 class AdaptedTexts(StoredTexts):
@@ -84,7 +97,7 @@ class AdaptedTexts(StoredTexts):
         optimizer.add_param_group({"params": list(weights.values())})
         return [always(self.settings.learning_rate_factor)]
 
-    def draw(self, images: Images, rng: np.random.Generator, probability: float) -> Prompts:
+    def draw(self, images: Images, rng: np.random.Generator, probability: float, hidden: Hidden = ()) -> Prompts:
         """Embed the prompts of a training step; each text is encoded once, with gradients to the adapter."""
         texts = self.bank.choose_batch(images, rng, probability)
         contexts = [("context", context) for context, _ in texts]
@@ -93,7 +106,8 @@ class AdaptedTexts(StoredTexts):
         self._changed = True
         vectors = self._embed([*contexts, *parts], dropout=True)
         count = len(images)
-        return Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
+        prompts = Prompts(vectors[:count], vectors[count:].reshape(count, len(pairs) // count, -1))
+        return self._hide(prompts, hidden)
 
     @torch.no_grad()
     def refresh(self, network: ConditionedUNet) -> None:

@@ -141,12 +141,13 @@ def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
     theirs = EncoderIdentity.from_dict(base.form.encoder or {})
     theirs.require_same(EncoderIdentity.from_dict(section["encoder"]), "The text encoder of the new dataset's prompts")
     settings = parse_settings(base.form.settings)
-    if settings.target_prompt != "text":
+    if settings.target_prompt == "one-hot":
         raise PlansError(
             "The base was trained with the numbers of its targets as prompts (settings.target_prompt is 'one-hot'), so "
             "it has no use for a new text. Adapt a base that was trained with texts."
         )
-    kept = {"context_prompt": settings.context_prompt, "network": asdict(settings.network)}
+    prompts = {"context_prompt": settings.context_prompt, "target_prompt": settings.target_prompt}
+    kept = {**prompts, "network": asdict(settings.network)}
     centres = base.form.centres.model_dump(exclude_unset=True)
     return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 

@@ -9,7 +9,15 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, keep_plans, read_base
+from duplus_nnunet.adaptation.base import (
+    Base,
+    check_channels,
+    check_checkpoint,
+    fit_contexts,
+    fit_section,
+    keep_plans,
+    read_base,
+)
 from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
@@ -174,6 +182,23 @@ def test_images_are_preprocessed_as_the_base_does_those_of_their_kind() -> None:
     assert found["other"] == {"spacing": [9.0] * 3}
     assert [note.split(":")[0] for note in notes] == ["context ours", "context other"]
     assert notes[0].endswith("ct")
+
+
+def fit(target_prompt: str) -> dict[str, Any]:
+    plans = make_plans()
+    encoder = {"name": "e", "pooling": "mean", "sha256": "ab", "dimension": 4}
+    plans["duplus"] |= {"encoder": encoder, "settings": {"target_prompt": target_prompt}}
+    return fit_section({"encoder": encoder, "settings": {}}, Base("base", plans, {}))["settings"]
+
+
+@pytest.mark.parametrize("target_prompt", ["text", "name"])
+def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: str) -> None:
+    assert fit(target_prompt)["target_prompt"] == target_prompt
+
+
+def test_a_base_of_numbers_is_refused() -> None:
+    with pytest.raises(PlansError, match="one-hot"):
+        fit("one-hot")
 
 
 def make_checkpoint(**changes: Any) -> dict[str, Any]:

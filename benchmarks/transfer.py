@@ -1,0 +1,348 @@
+"""Measures whether targets are found in contrasts in which they were never annotated, as settings.transfer intends.
+
+Three contrasts of generated bodies share six targets; in each contrast two of them are annotated in no training case.
+All trainings have the same data, network, patch size and optimiser; a variant is a set of settings. Held-out bodies,
+scanned in every contrast, are predicted by nnU-Net's command with all six targets asked for, and scored by contrast and
+target. The stage "sarcoma" prepares the same question on real data: sarcoma annotated in CT and PET, asked for in MR.
+nnU-Net's three folders must be set.
+
+Examples:
+  python benchmarks/transfer.py prepare                   # or: prepare --data sarcoma
+  python benchmarks/transfer.py train plain one_hot remap --seeds 1 2
+  python benchmarks/transfer.py score plain one_hot remap --seeds 1 2 --prompts plain bare
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from duplus_nnunet.data.anatomy import LABELS
+from duplus_nnunet.data.phantom_sources import PHANTOM_CT, PHANTOM_MR, PHANTOM_PET, TRUTH_FOLDER, write_phantom_sources
+from duplus_nnunet.demo.control import copy_model
+
+TARGETS = ("liver", "spleen", "left kidney", "right kidney", "aorta", "spine")
+LACKING = {"CT": ("liver", "aorta"), "MR": ("spleen", "spine"), "PET": ("left kidney", "right kidney")}
+SOURCES = [
+    replace(
+        source,
+        number=910 + index,
+        labels={name.replace(" ", "_"): name for name in TARGETS if name not in LACKING[source.name]},
+        left_out=(),
+    )
+    for index, source in enumerate((PHANTOM_CT, PHANTOM_MR, PHANTOM_PET))
+]
+BODIES, TEST_BODIES, SEED = 24, 8, 0
+NUMBERS = {"phantoms": 919, "sarcoma": 918}
+# Soft-tissue sarcoma in CT, MR and PET of the same patients; MR images are in the plans, but in no training set.
+SARCOMA, SARCOMA_ASKED = (60, 61, 62), "SarcomaMR"
+SPEC = "patients: {shared: [[60, 61, 62]]}\n"
+FOLD = {"phantoms": "all", "sarcoma": "0"}
+PATCH = {"phantoms": [24, 32, 32], "sarcoma": [48, 64, 64]}
+DIVISOR = 4
+
+TRAINER = """
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+
+from duplus_nnunet.trainers import DuPLUSTrainer
+
+
+class TransferTrainer(DuPLUSTrainer):
+    def initialize(self):
+        torch.manual_seed({seed})
+        super().initialize()
+
+    def _make_optimizer(self):
+        self.initial_lr = 1e-3
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-2)
+        return optimizer, PolyLRScheduler(optimizer, 1e-3, self.num_epochs)
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
+"""
+COMMON = {
+    "iterations_per_epoch": 50,
+    "validation_iterations": 1,
+    "save_every": 100,
+    "paraphrase_probability": 0.0,
+    "mirror_left_right": False,
+    "cpu_bfloat16": True,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Changed settings: those of `transfer`, and others."""
+
+    transfer: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+_ONE_HOT = {"target_prompt": "one-hot"}
+_REMAP = {"contrast_augmentation": 0.5}
+VARIANTS = {
+    "plain": Variant(),
+    "one_hot": Variant({}, _ONE_HOT),
+    "no_t1": Variant({}, {"context_prompt": "none"}),
+    "no_film": Variant({}, {"network": {"film": False}}),
+    "names": Variant({"modality_dropout": 0.5}),
+    "all_names": Variant({"modality_dropout": 1.0}),
+    "dropout": Variant({"modality_dropout": 0.5, "context_dropout": 0.5}),
+    "remap": Variant(_REMAP),
+    "remap_none": Variant({**_REMAP, "remapped_prompts": "none"}),
+    "remap_dropout": Variant({**_REMAP, "modality_dropout": 0.5, "context_dropout": 0.5}),
+    "regions": Variant({**_REMAP, "region_contrast": 1.0}),
+    "regions_dropout": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 0.5, "context_dropout": 0.5}),
+    "regions_names": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 1.0}),
+    "regions_one_hot": Variant({**_REMAP, "region_contrast": 1.0}, _ONE_HOT),
+    "remap_one_hot": Variant(_REMAP, _ONE_HOT),
+}
+
+
+def find_folder(kind: str) -> Path:
+    """Return one of nnU-Net's three folders."""
+    return Path(os.environ[f"nnUNet_{kind}"])
+
+
+def find_dataset(number: int) -> str:
+    """Return the full name of a dataset."""
+    return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
+
+
+def call(*words: object, seed: int = 0) -> None:
+    """Run a command of this environment with the trainer available; its output goes to stderr."""
+    script = Path(sys.executable).with_name(str(words[0]))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "transfer_trainer.py").write_text(TRAINER.format(seed=seed))
+        environment = {**os.environ, "nnUNet_extTrainer": folder}
+        subprocess.run([str(script), *map(str, words[1:])], check=True, stdout=sys.stderr, env=environment)
+
+
+def prepare(data: str) -> None:
+    """Write or find the sources, compose, plan and preprocess them."""
+    number, sources = NUMBERS[data], SARCOMA
+    if data == "phantoms":
+        write_phantom_sources(find_folder("raw"), BODIES, TEST_BODIES, SEED, SOURCES)
+        sources = tuple(source.number for source in SOURCES)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "compose.yaml"
+        spec.write_text(SPEC)
+        words = ("duplus", "compose", "-o", number, "-n", f"Transfer{data.capitalize()}", *sources)
+        call(*words, *(("--spec", spec) if data == "sarcoma" else ()))
+    call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", "DuPLUSPlanner", "-c", "3d_fullres", "-np", 1, "--no_pp")
+    file = find_plans(data, "DuPLUSPlans")
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration |= {"patch_size": PATCH[data], "batch_size": 2}
+    network = configuration["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [features // DIVISOR for features in network["features_per_stage"]]
+    file.write_text(json.dumps(plans))
+    call("nnUNetv2_preprocess", "-d", number, "-plans_name", "DuPLUSPlans", "-c", "3d_fullres", "-np", 1)
+    if data == "sarcoma":
+        write_split()
+
+
+def write_split() -> None:
+    """Write a fold that trains in CT and PET only, so that sarcoma is never annotated in MR; two patients are left."""
+    folder = find_plans("sarcoma", "DuPLUSPlans").parent
+    table = json.loads((folder / "duplus_cases.json").read_text())["cases"]
+    cases = {name: case["patient"] for name, case in table.items() if case["source"] != SARCOMA_ASKED}
+    held_out = sorted(set(cases.values()))[:2]
+    split = [{"train": [name for name, patient in cases.items() if patient not in held_out],
+              "val": [name for name, patient in cases.items() if patient in held_out]}]  # fmt: skip
+    (folder / "splits_final.json").write_text(json.dumps(split))
+
+
+def find_plans(data: str, name: str) -> Path:
+    """Return a plans file."""
+    return find_folder("preprocessed") / find_dataset(NUMBERS[data]) / f"{name}.json"
+
+
+def find_model(data: str, variant: str, seed: int) -> Path:
+    """Return a model folder."""
+    return find_folder("results") / find_dataset(NUMBERS[data]) / f"TransferTrainer__{variant}-{seed}__3d_fullres"
+
+
+def train(data: str, variant: str, seed: int, iterations: int) -> None:
+    """Train one variant with one seed on all training cases, unless that is done."""
+    if (find_model(data, variant, seed) / f"fold_{FOLD[data]}" / "checkpoint_final.pth").exists():
+        return
+    plans, choice = json.loads(find_plans(data, "DuPLUSPlans").read_text()), VARIANTS[variant]
+    settings = plans["duplus"]["settings"]
+    settings |= {**COMMON, "epochs": max(1, iterations // COMMON["iterations_per_epoch"])}
+    settings |= {"seed": seed} if "seed" in settings else {}
+    for name, value in {**choice.settings, "transfer": choice.transfer}.items():
+        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+    plans["plans_name"] = f"{variant}-{seed}"
+    find_plans(data, plans["plans_name"]).write_text(json.dumps(plans))
+    words = (NUMBERS[data], "3d_fullres", FOLD[data], "-tr", "TransferTrainer", "-p", plans["plans_name"])
+    call("nnUNetv2_train", *words, "-device", "cpu", seed=seed)
+
+
+def hide_sentences(plans: dict[str, Any], context_too: bool) -> dict[str, Any]:
+    """Replace the embeddings of target sentences, and of context prompts, by their centre: 0 when standardised."""
+    section = plans["duplus"]
+    centres, embeddings = section["centres"], section["embeddings"]
+    for context in section["contexts"].values():
+        sentences = [text for texts in context["target_prompts"].values() for text in texts]
+        embeddings |= dict.fromkeys(sentences, centres["sentence"]["centre"])
+        if context_too:
+            embeddings |= dict.fromkeys(context["sentences"], centres["context"]["centre"])
+    return plans
+
+
+def list_images(data: str) -> dict[Path, str]:
+    """Return the held-out images, each with its context."""
+    if data == "phantoms":
+        return {
+            file: source.context
+            for source in SOURCES
+            for file in sorted((find_folder("raw") / source.dataset / "imagesTs").iterdir())
+        }
+    raw = find_folder("raw") / find_dataset(NUMBERS[data])
+    table = json.loads((raw / "duplus_cases.json").read_text())
+    contexts = {case: table["sources"][entry["source"]]["context"] for case, entry in table["tests"].items()}
+    return {next((raw / "imagesTs").glob(f"{case}_0000.*")): context for case, context in contexts.items()}
+
+
+def predict(data: str, variant: str, seed: int, prompts: str) -> Path:
+    """Predict all targets on the held-out images with a model, unless that is done.
+
+    Args:
+        data: The data that it was trained on.
+        variant: The model's variant.
+        seed: The model's seed.
+        prompts: "plain" as trained; "names" without the sentences of T2; "bare" also without T1.
+    """
+    model = find_model(data, variant, seed)
+    output = model / f"prediction_{prompts}"
+    if (output / "dataset.json").exists():
+        return output
+    targets = ("--targets", *TARGETS) if data == "phantoms" else ()
+    with tempfile.TemporaryDirectory() as temporary:
+        images, table, used = Path(temporary) / "images", Path(temporary) / "contexts.csv", model
+        images.mkdir()
+        lines = ["case,context"]
+        for file, context in list_images(data).items():
+            (images / file.name).symlink_to(file.resolve())
+            lines.append(f"{file.name.removesuffix('_0000.nii.gz')},{context}")
+        table.write_text("\n".join(lines) + "\n")
+        if prompts != "plain":
+            used = Path(temporary) / model.name
+            copy_model(model, used, lambda plans: hide_sentences(dict(plans), prompts == "bare"))
+        call(
+            "nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", used, "-f", FOLD[data], "--context",
+            table, *targets, "--disable_tta", "-npp", 1, "-nps", 1, "-device", "cpu",
+        )  # fmt: skip
+    return output
+
+
+def measure(output: Path) -> list[dict[str, Any]]:
+    """Score a prediction: a row for each contrast, body and target."""
+    labels = json.loads((output / "dataset.json").read_text())["labels"]
+    values = {name: labels[name] for name in TARGETS}
+    rows = []
+    for source in SOURCES:
+        for body in range(TEST_BODIES):
+            case = source.name_case("test", body)
+            truth = _read(find_folder("raw") / source.dataset / TRUTH_FOLDER / f"{case}.nii.gz")
+            predicted = _read(output / f"{case}.nii.gz")
+            for name in TARGETS:
+                a, b = truth == LABELS[name], predicted == values[name]
+                dice = 2 * np.sum(a & b) / max(1, a.sum() + b.sum())
+                rows.append({"contrast": source.name, "body": body, "target": name, "dice": float(dice)})
+    return rows
+
+
+def _read(file: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(file).dataobj)
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean Dice of annotated and never-annotated pairs, and of each pair, a never-annotated one with "*"."""
+
+    def average(chosen: Iterable[dict[str, Any]]) -> float:
+        return round(float(np.mean([row["dice"] for row in chosen])), 3)
+
+    never = [row for row in rows if row["target"] in LACKING[row["contrast"]]]
+    pairs = {}
+    for contrast, lacking in LACKING.items():
+        for name in TARGETS:
+            mark = "*" if name in lacking else ""
+            own = [row for row in rows if (row["contrast"], row["target"]) == (contrast, name)]
+            pairs[f"{contrast} {name}{mark}"] = average(own)
+    bodies = {body: average(row for row in never if row["body"] == body) for body in range(TEST_BODIES)}
+    drawn = np.random.default_rng(0).choice(list(bodies.values()), (10000, TEST_BODIES)).mean(1)
+    return {
+        "annotated": average(row for row in rows if row not in never),
+        "never_annotated": average(never),
+        "never_annotated_interval_95": [round(float(bound), 3) for bound in np.percentile(drawn, [2.5, 97.5])],
+        "pairs": pairs,
+    }
+
+
+def measure_sarcoma(output: Path) -> dict[str, Any]:
+    """Return the mean Dice of sarcoma by source, and its interval over patients in MR, where it was never annotated."""
+    raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
+    dice: dict[str, list[float]] = {}
+    for case, entry in json.loads((raw / "duplus_cases.json").read_text())["tests"].items():
+        truth, predicted = (_read(folder / f"{case}.nii.gz") == 1 for folder in (raw / "labelsTs", output))
+        score = 2 * np.sum(truth & predicted) / max(1, truth.sum() + predicted.sum())
+        dice.setdefault(entry["source"], []).append(float(score))
+    asked = np.array(dice[SARCOMA_ASKED])
+    drawn = np.random.default_rng(0).choice(asked, (10000, len(asked))).mean(1)
+    interval = [round(float(bound), 3) for bound in np.percentile(drawn, [2.5, 97.5])]
+    return {
+        **{name: round(float(np.mean(own)), 3) for name, own in dice.items()},
+        "never_annotated_interval_95": interval,
+    }
+
+
+def score(data: str, variant: str, seed: int, prompts: str) -> dict[str, Any]:
+    """Predict and score a model; scores of phantoms are also written as a table beside the prediction."""
+    output = predict(data, variant, seed, prompts)
+    result = {"variant": variant, "seed": seed, "prompts": prompts}
+    if data == "sarcoma":
+        return {**result, **measure_sarcoma(output)}
+    rows = measure(output)
+    with (output / "dice.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return {**result, **summarise(rows)}
+
+
+def main() -> int:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("prepare", "train", "score"))
+    parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
+    parser.add_argument("--data", choices=tuple(NUMBERS), default="phantoms")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--prompts", nargs="+", choices=("plain", "names", "bare"), default=["plain"])
+    args = parser.parse_args()
+    if args.stage == "prepare":
+        prepare(args.data)
+    for variant in args.variants:
+        for seed in args.seeds:
+            if args.stage == "train":
+                train(args.data, variant, seed, args.iterations)
+            for prompts in args.prompts if args.stage == "score" else ():
+                print(json.dumps(score(args.data, variant, seed, prompts)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
