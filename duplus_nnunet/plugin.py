@@ -105,7 +105,9 @@ def wrap_pretrained(original: Entry) -> Entry:
         if getattr(inner, "check_pretrained", None) is not None:
             inner.check_pretrained(checkpoint, fname)
         fresh = inner.load_pretrained(checkpoint["network_weights"])
-        sys.stdout.write(f"Pretrained weights loaded from {fname}; newly initialised: {name_parts(fresh)}\n")
+        loaded = [name for name in checkpoint["network_weights"] if name not in fresh and name in inner.state_dict()]
+        report = getattr(inner, "report_pretrained", None) or (lambda text: sys.stdout.write(f"{text}\n"))
+        report(f"Pretrained weights loaded from {fname}: {name_parts(loaded)}; newly initialised: {name_parts(fresh)}")
         return fresh
 
     return load_pretrained_weights

@@ -37,6 +37,7 @@ from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.progress import EpochProgress
 from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
+from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 
@@ -173,6 +174,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         super().initialize()
         keep_buffers_apart(self.network)
         unwrap(self.network).check_pretrained = self.meet_base
+        unwrap(self.network).report_pretrained = self.print_to_log_file
         if self.settings.cpu_bfloat16 and self.device.type == "cpu":
             precision = "in bfloat16" if has_bfloat16() else "in float32, as this processor has no bfloat16"
             self.print_to_log_file(f"convolutions are computed {precision}")
@@ -185,10 +187,14 @@ class DuPLUSTrainer(nnUNetTrainer):
             DataError: The list of its training cases cannot be read.
         """
         self.base_cases = find_training_cases(checkpoint, Path(str(file)).parent)
+        for note in describe_start(checkpoint, self.plans_manager.plans, self.configuration_name, self.base_cases):
+            self.print_to_log_file(f"note: {note}")
 
     def on_train_start(self) -> None:
         """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
         super().on_train_start()
+        if self.base_cases is None and self.current_epoch == 0 and self.bank.form.start is not None:
+            self.print_to_log_file(f"warning: {describe_missing_start(self.bank.form.start.model)}")
         note_training(self)
 
     def _build_loss(self) -> nn.Module:
