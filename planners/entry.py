@@ -1,8 +1,10 @@
 """Runs nnU-Net's planning commands for the DuPLUS planners, with early checks and the option `--from-model`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.planning_base import PlanningBase, use_base
@@ -13,6 +15,7 @@ from duplus_nnunet.planners.survey import limit_processes
 from duplus_nnunet.plans_section import NOT_PLANNED, refuse_unplanned
 
 BASE_OPTION = "--from-model"
+_PREPROCESSED = "nnUNet_preprocessed"
 _HELP = f"""
 DuPLUS option (for the DuPLUS planners):
   {BASE_OPTION} FOLDER   Plan for the weights of this trained model: with its spacing, patch, network and normalisation.
@@ -66,13 +69,22 @@ def _describe_next(options: argparse.Namespace, base: PlanningBase) -> str:
     plans_name = options.overwrite_plans_name or name_plans(options.pl, base)
     planned = [name for name in options.c if name not in NOT_PLANNED]
     configuration = base.configuration if base.configuration in planned or not planned else planned[0]
-    if plans_name is None:
+    if plans_name is None:  # a planner of the user's own
         return ""
-    lines = ["", f"To train from the weights of {base.name}, fold 0:"]
-    lines += [f"  {base.write_training(dataset, configuration, plans_name)}" for dataset in options.d]
+    lines = ["", f"To train fold 0 from the weights of {base.name}:"]
+    for dataset in options.d:
+        if not _is_preprocessed(dataset, f"{plans_name}_{configuration}"):
+            lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {plans_name} -c {configuration}")
+        lines.append(f"  {base.write_training(dataset, configuration, plans_name)}")
     if configuration != base.configuration:
         lines.append(f"note: these weights were trained in {base.configuration}, not in {configuration}.")
     return "\n".join([*lines, ""])
+
+
+def _is_preprocessed(dataset: str, identifier: str) -> bool:
+    """Test whether there is a folder with a dataset's preprocessed images."""
+    root = Path(os.environ.get(_PREPROCESSED, "."))
+    return dataset.isdigit() and any(root.glob(f"Dataset{int(dataset):03d}_*/{identifier}"))
 
 
 def run_host(original: Callable[[], Any]) -> Any:

@@ -6,7 +6,6 @@ translates.
 
 import copy
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from duplus_nnunet.plans_section import PLANS_KEY, START_KEY
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
+_ARCHITECTURES = "dynamic_network_architectures.architectures."
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 _FULL = "3d_fullres"
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
@@ -284,23 +284,24 @@ def _resolve(content: Plain, name: str, file: str) -> Plain:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nnU-Net warns that it translates old plans
         values = ConfigurationManager(values).configuration
-    staged = {"duplus_stage": values["previous_stage"]} if values.get("previous_stage") else {}
-    for key in ("next_stage", "previous_stage"):
-        values.pop(key, None)
-    return {**values, **staged, "preprocessor_name": DuPLUSPreprocessor.__name__}
+    architecture = values["architecture"]
+    package, _, kind = str(architecture["network_class_name"]).rpartition(".")
+    # nnU-Net translates old plans to a module that newer versions of the package lack.
+    if kind in NETWORKS and package.startswith(_ARCHITECTURES):
+        architecture = {**architecture, "network_class_name": f"{_ARCHITECTURES}unet.{kind}"}
+    return {**values, "architecture": architecture, "preprocessor_name": DuPLUSPreprocessor.__name__}
 
 
 def _find_obstacle(values: Plain) -> str:
     """Return why a configuration cannot be used; empty if it can."""
     network = str(values["architecture"]["network_class_name"])
-    kind = re.sub(r".*\.", "", network)
     layers = values["architecture"]["arch_kwargs"]
     norm, options = str(layers.get("norm_op")), layers.get("norm_op_kwargs") or {}
     if len(values["patch_size"]) != 3:
         return f"it is {len(values['patch_size'])}D, and prompts need a 3D network"
-    if "duplus_stage" in values:
+    if values.get("previous_stage"):
         return "it is the second stage of a cascade, which takes the first stage's label map as channels"
-    if kind not in NETWORKS:
+    if network not in [f"{_ARCHITECTURES}unet.{name}" for name in NETWORKS]:
         return f"its network is {network}"
     if not norm.endswith("InstanceNorm3d") or not options.get("affine"):
         return f"its norm is {norm} with {options}, and FiLM needs an affine InstanceNorm3d"

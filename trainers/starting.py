@@ -41,8 +41,8 @@ def describe_start(
     notes = []
     if cases == UNKNOWN:
         notes.append(
-            "the training cases of the pretrained weights are not recorded, so held-out cases of this training may have "
-            "been among them"
+            "the training cases of the pretrained weights are not recorded, so held-out cases of this training may "
+            "have been among them"
         )
     settings = checkpoint.get("init_args")
     theirs = settings.get("plans") if isinstance(settings, Mapping) else None
