@@ -41,6 +41,7 @@ NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 _ARCHITECTURES = "dynamic_network_architectures.architectures."
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 _FULL = "3d_fullres"
+_DEFAULT_PREPROCESSOR = "DefaultPreprocessor"
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 # What nnU-Net raises when plans are not what it expects.
 _UNREADABLE = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError, ImportError)
@@ -60,6 +61,7 @@ class StockBase:
         configuration: The configuration that it was trained in.
         trainer: Name of its trainer, which need not be installed.
         checkpoint: The checkpoint to start from.
+        preprocessor: Name of the preprocessor of its images.
         shares_spacing: Always true: all contexts have its spacing.
     """
 
@@ -69,6 +71,7 @@ class StockBase:
     configuration: str
     trainer: str
     checkpoint: Path
+    preprocessor: str = _DEFAULT_PREPROCESSOR
     shares_spacing: bool = field(default=True, init=False)
 
     @property
@@ -115,7 +118,7 @@ class StockBase:
             channels: Names of the channels of each context.
 
         Returns:
-            A note on each context, and one on the orientation.
+            A note on each context, one on the orientation, and one on another preprocessor.
         """
         notes = []
         for name, context in contexts.items():
@@ -124,6 +127,11 @@ class StockBase:
             ways = ", ".join(context["normalization_schemes"])
             whose = "the model's" if all(taken) else "its own" if not any(taken) else "partly the model's"
             notes.append(f"context {name}: the model's spacing; {whose} normalisation ({ways})")
+        if self.preprocessor != _DEFAULT_PREPROCESSOR:
+            notes.append(
+                f"the model's images were preprocessed by {self.preprocessor}; the new ones are preprocessed as by "
+                "nnU-Net's default, and the weights may fit them less well"
+            )
         return [*notes, *self._describe_orientation()]
 
     def _fit_channel(self, context: Plain, number: int, name: str) -> bool:
@@ -227,7 +235,9 @@ def read_stock_base(folder: str | Path) -> StockBase:
             f"{model}/dataset.json names {named} channel(s) under 'channel_names', and plans.json beside it normalises "
             f"{normalised}. Copy both from the same published model."
         )
-    base = StockBase(f"{model.parent.name}/{model.name}", plans, dataset, configuration, trainer, file)
+    preprocessor = str(inherit(content["configurations"], configuration, model).get("preprocessor_name"))
+    name = f"{model.parent.name}/{model.name}"
+    base = StockBase(name, plans, dataset, configuration, trainer, file, preprocessor)
     _check_weights(base, checkpoint["network_weights"])
     return base
 

@@ -39,7 +39,7 @@ def copied(project: Any, tmp_path: Path) -> Any:
 
 
 def train_stock(project: Any, planner: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Plan by nnU-Net's own planner, train for one step on the data that are preprocessed already; return the model."""
+    """Plan by nnU-Net's own planner, and train for one step on data that are preprocessed already; return the model."""
     project.do("nnUNetv2_plan_experiment", "-d", "998", "-pl", planner)
     name = PLANNERS[planner]
     file = project.plans.with_name(f"{name}.json")
@@ -66,7 +66,6 @@ def test_a_training_starts_from_a_residual_encoder_of_stock_nnunet(
     before = copied.plans.read_bytes()
     printed = copied.do("duplus", "adapt", "plan", "998", "--from-model", model, "-np", "1")
     assert copied.plans.read_bytes() == before
-    copied.plans.with_name(f"{PLANS}.json")
     theirs, ours = (
         json.loads(file.read_text())["configurations"]["3d_fullres"]
         for file in (model / "plans.json", copied.plans.with_name(f"{PLANS}.json"))

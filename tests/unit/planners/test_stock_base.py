@@ -125,6 +125,13 @@ def test_a_channel_of_the_same_name_is_normalised_as_the_models_if_that_is_insta
     assert contexts["ct"]["normalization_schemes"] == [taken]
 
 
+@pytest.mark.parametrize(("name", "notes"), [("DefaultPreprocessor", 0), ("TheirPreprocessor", 1)])
+def test_another_preprocessor_is_mentioned(tmp_path: Path, name: str, notes: int) -> None:
+    base = read(tmp_path, {**make_configuration(), "preprocessor_name": name})
+    found = base.fit_contexts({"ct": make_context()}, {}, {"ct": ("CT",)})
+    assert sum(name in note for note in found) == notes
+
+
 def test_plans_take_patch_batch_network_and_order_of_axes(tmp_path: Path) -> None:
     own = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}
     plans: dict[str, Any] = {"configurations": {"2d": {}, "3d_fullres": {**own, "patch_size": [1, 1, 1]}}}

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
 from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
 from duplus_nnunet.trainers.training_cases import UNKNOWN
 
@@ -64,6 +66,13 @@ def test_weights_of_a_duplus_model_are_not_compared(checkpoint: dict[str, Any]) 
 
 def test_unknown_training_cases_are_mentioned() -> None:
     assert "held-out" in describe_start({}, plan(), "3d_fullres", UNKNOWN)[0]
+
+
+def test_an_adapter_is_refused_beside_a_stock_model() -> None:
+    plans = plan()
+    plans["duplus"]["start"] = {"model": "Dataset291/model"}
+    with pytest.raises(PlansError, match=r"Dataset291/model.*DuPLUSTrainer"):
+        DuPLUSLoRATrainer.choose_plans(plans)
 
 
 def test_a_start_that_was_forgotten_names_the_model_and_the_option() -> None:
