@@ -170,6 +170,24 @@ def check_model(plans: Mapping[str, Any], dataset: Mapping[str, Any], where: obj
         PlansError: The same of our part.
     """
     file = f"{where}/plans.json"
+    form, channels = check_host_plans(plans, file)
+    _refuse(list(_check_contexts(as_form(plans), form, channels)), file)
+    check_dataset(dataset, f"{where}/dataset.json", channels)
+
+
+def check_host_plans(plans: Mapping[str, Any], file: object) -> tuple[HostPlans, int | None]:
+    """Validate nnU-Net's part of plans that name our preprocessor and our label manager.
+
+    Args:
+        plans: Content of plans.json; a section `duplus` is not looked at.
+        file: The file, for messages.
+
+    Returns:
+        The plans as a form, and the number of channels that they normalise.
+
+    Raises:
+        ModelError: Something is missing, of another type, contradictory or not allowed; the message says where.
+    """
     form = _parse(HostPlans, plans, file, "")
     problems = [*_check_axes(form), *_check_classes(form)]
     channels = None
@@ -178,9 +196,8 @@ def check_model(plans: Mapping[str, Any], dataset: Mapping[str, Any], where: obj
         configuration = _parse(HostConfiguration, content, file, f"configurations.{name}.")
         problems += [f"configurations.{name}.{problem}" for problem in _check_configuration(configuration, form)]
         channels = len(configuration.normalization_schemes)
-    problems += _check_contexts(as_form(plans), form, channels)
     _refuse(problems, file)
-    check_dataset(dataset, f"{where}/dataset.json", channels)
+    return form, channels
 
 
 def check_dataset(dataset: Mapping[str, Any], file: object, channels: int | None = None) -> None:

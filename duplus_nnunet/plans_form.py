@@ -157,6 +157,20 @@ class PlannedBase(_PlannedForm):
     mirroring_axes: Annotated[list[int], Field(strict=False)] | None = None
 
 
+class PlannedStart(_PlannedForm):
+    """The stock nnU-Net model from whose weights a training is to start.
+
+    Attributes:
+        model: Name of its model folder.
+        configuration: The configuration that it was trained in.
+        trainer: Name of its trainer.
+    """
+
+    model: str
+    configuration: str = ""
+    trainer: str = ""
+
+
 def _check_orientation(name: str) -> str:
     if sorted("LRAPSI".index(letter) // 2 for letter in name if letter in "LRAPSI") != [0, 1, 2] or len(name) != 3:
         raise ValueError("an orientation has three letters, one each of L or R, A or P, and S or I, such as LPS")
@@ -182,6 +196,7 @@ class PlansForm(_PlannedForm):
         reference_spacing: Spacing of the 3d_fullres configuration (mm), to which those of contexts are relative.
         spacing: "shared": one target spacing for all contexts; "context": one for each.
         base: The base model, in the plans of an adapter.
+        start: The stock model whose architecture the plans have; None: nnU-Net planned it.
     """
 
     default_context: Text
@@ -198,6 +213,7 @@ class PlansForm(_PlannedForm):
     reference_spacing: Spacing | None = None
     spacing: str | None = None
     base: PlannedBase | None = None
+    start: PlannedStart | None = None
 
     _plans_name: object = PrivateAttr(default=None)
 

@@ -12,6 +12,8 @@ PLANS_KEY = "duplus"
 PLANS_VERSION = 1
 # Key of the section under which the plans of an adapter describe the base model.
 BASE_KEY = "base"
+# Key of the section under which plans name the stock nnU-Net model whose architecture they have.
+START_KEY = "start"
 
 # Configurations of nnU-Net that DuPLUS plans never contain -> the reason.
 NOT_PLANNED = {

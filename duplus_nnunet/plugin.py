@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -105,13 +105,15 @@ def wrap_pretrained(original: Entry) -> Entry:
         if getattr(inner, "check_pretrained", None) is not None:
             inner.check_pretrained(checkpoint, fname)
         fresh = inner.load_pretrained(checkpoint["network_weights"])
-        sys.stdout.write(f"Pretrained weights loaded from {fname}; newly initialised: {name_parts(fresh)}\n")
+        loaded = (inner.state_dict().keys() & checkpoint["network_weights"].keys()) - set(fresh or ())
+        report = getattr(inner, "report_pretrained", None) or (lambda text: sys.stdout.write(f"{text}\n"))
+        report(f"Pretrained weights loaded from {fname}: {name_parts(loaded)}; newly initialised: {name_parts(fresh)}")
         return fresh
 
     return load_pretrained_weights
 
 
-def name_parts(weights: Sequence[str] | None) -> str:
+def name_parts(weights: Iterable[str] | None) -> str:
     """Name the parts of a network that weights belong to, such as `film` or `decoder.seg_layers`; "none" if empty."""
     parts = {re.sub(r"^(decoder\.seg_layers|[^.]+).*", r"\1", name) for name in weights or ()}
     return ", ".join(sorted(parts)) or "none"

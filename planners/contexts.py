@@ -118,6 +118,11 @@ class ContextPlanner:
         """Whether there is more than one context."""
         return len({source.context for source in self.table.sources.values()}) > 1
 
+    @property
+    def channels(self) -> dict[str, tuple[str, ...]]:
+        """Names of the channels of each context."""
+        return {source.context: source.channels for source in self.table.sources.values()}
+
     def list_cases(self) -> list[str]:
         """Return the cases as often as training draws them by default."""
         counts = {name: len(self.table.of_source(name)) for name in self.table.sources}

@@ -1,21 +1,26 @@
 """Runs nnU-Net's planning commands for the DuPLUS planners, with early checks and the option `--from-model`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.adaptation.base import read_base, use_base
+from duplus_nnunet.adaptation.planning_base import PlanningBase, use_base
 from duplus_nnunet.errors import DataError, DuplusError, HostError, PlansError
-from duplus_nnunet.planners.planner import check_dataset, require_folders
+from duplus_nnunet.planners.planner import check_dataset, name_plans, require_folders
+from duplus_nnunet.planners.stock_base import read_planning_base
 from duplus_nnunet.planners.survey import limit_processes
-from duplus_nnunet.plans_section import refuse_unplanned
+from duplus_nnunet.plans_section import NOT_PLANNED, refuse_unplanned
 
 BASE_OPTION = "--from-model"
+_PREPROCESSED = "nnUNet_preprocessed"
 _HELP = f"""
 DuPLUS option (for the DuPLUS planners):
-  {BASE_OPTION} FOLDER   Plan for an adapter of this trained model: with its spacing, patch, network and normalisation.
-                        Then train with -tr DuPLUSLoRATrainer -pretrained_weights FOLDER/fold_0/checkpoint_final.pth
+  {BASE_OPTION} FOLDER   Plan for the weights of this trained model: with its spacing, patch, network and normalisation.
+                        A model of DuPLUS: for an adapter, trained with -tr DuPLUSLoRATrainer. A model of stock nnU-Net:
+                        for a training of all weights with -tr DuPLUSTrainer. The command line to type is shown.
 With a DuPLUS planner, dataset.json, the list of files, the headers and all label values are checked first, and all
 problems are listed. The DuPLUS survey of cases uses the processes of -npfp, else the fewest of -np.
 """
@@ -46,13 +51,40 @@ def plan(original: Callable[[], Any], ours: bool) -> Any:
         raise PlansError(f"{BASE_OPTION} is an option of the DuPLUS planners: add -pl DuPLUSPlanner.")
     before = sys.argv
     options = _read_options(rest)
-    with use_base(None if typed.base is None else read_base(typed.base)), limit_processes(_count_processes(options)):
+    base = None if typed.base is None else read_planning_base(typed.base)
+    with use_base(base), limit_processes(_count_processes(options)):
         _check(options)
         sys.argv = [before[0], *rest]
         try:
-            return run_host(original)
+            result = run_host(original)
         finally:
             sys.argv = before
+    if base is not None:
+        sys.stdout.write(_describe_next(options, base))
+    return result
+
+
+def _describe_next(options: argparse.Namespace, base: PlanningBase) -> str:
+    """Write the command lines of the trainings for which a base was planned."""
+    plans_name = options.overwrite_plans_name or name_plans(options.pl, base)
+    planned = [name for name in options.c if name not in NOT_PLANNED]
+    configuration = base.configuration if base.configuration in planned or not planned else planned[0]
+    if plans_name is None:  # a planner of the user's own
+        return ""
+    lines = ["", f"To train fold 0 from the weights of {base.name}:"]
+    for dataset in options.d:
+        if not _is_preprocessed(dataset, f"{plans_name}_{configuration}"):
+            lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {plans_name} -c {configuration}")
+        lines.append(f"  {base.write_training(dataset, configuration, plans_name)}")
+    if configuration != base.configuration:
+        lines.append(f"note: these weights were trained in {base.configuration}, not in {configuration}.")
+    return "\n".join([*lines, ""])
+
+
+def _is_preprocessed(dataset: str, identifier: str) -> bool:
+    """Test whether there is a folder with a dataset's preprocessed images."""
+    root = Path(os.environ.get(_PREPROCESSED, "."))
+    return dataset.isdigit() and any(root.glob(f"Dataset{int(dataset):03d}_*/{identifier}"))
 
 
 def run_host(original: Callable[[], Any]) -> Any:
@@ -79,6 +111,7 @@ def _read_options(arguments: list[str]) -> argparse.Namespace:
     """Read the options of nnU-Net's parser that matter here, without refusing what it would refuse."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-pl")
+    parser.add_argument("-overwrite_plans_name")
     parser.add_argument("-c", nargs="+", default=[])
     parser.add_argument("-d", nargs="+", default=[])
     parser.add_argument("-np", nargs="+", default=[])

@@ -25,7 +25,7 @@ from duplus_nnunet.plans_form import PlansForm
 _READERS_BY_HEADER = ("SimpleITKIO", "NibabelIO")
 # These turn every image to the same orientation, and label maps back when they write them.
 _READERS_REORIENTED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
-_REORIENTED = "RAS"
+REORIENTED = "RAS"
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,20 @@ class TrainingOrientation:
 
 
 def read_training_orientation(
-    dataset: Mapping[str, Mapping[str, Any]], reader_name: str, base: PlansForm | None = None
+    dataset: Mapping[str, Mapping[str, Any]], reader_name: str, wanted: str | None = None
 ) -> TrainingOrientation:
     """Choose the orientation of training: the most frequent one among the images, or that of a base model.
 
     Args:
         dataset: nnU-Net's mapping of case identifiers to {"images": [files], "label": file}.
         reader_name: Name of nnU-Net's reader that the plans chose.
-        base: Plans of the model that the dataset is planned for.
+        wanted: Orientation of the model that the dataset is planned for; None: unknown, or there is none.
 
     Raises:
         DataError: The header of an image cannot be used.
     """
     if reader_name in _READERS_REORIENTED:
-        return TrainingOrientation(None, find_across(_REORIENTED))
+        return TrainingOrientation(None, find_across(REORIENTED))
     if reader_name not in _READERS_BY_HEADER:
         return TrainingOrientation()
     found = {
@@ -86,8 +86,7 @@ def read_training_orientation(
         for case, files in dataset.items()
     }
     counts = Counter(orientation.name for orientation in found.values())
-    name = base.orientation if base is not None and base.orientation else None
-    name = name or min(counts, key=lambda own: (-counts[own], ORIENTATIONS.index(own)), default=None)
+    name = wanted or min(counts, key=lambda own: (-counts[own], ORIENTATIONS.index(own)), default=None)
     if name is None:
         return TrainingOrientation()
     across = find_across(name) if all(orientation.has_sides for orientation in found.values()) else None
@@ -118,9 +117,14 @@ class ImageTurn:
     warnings: tuple[str, ...] = ()
 
 
+def name_reader_orientation(reader_name: str) -> str | None:
+    """Return the orientation to which a reader of nnU-Net turns all images; None: it turns none."""
+    return REORIENTED if reader_name in _READERS_REORIENTED else None
+
+
 def name_orientation(plans: PlansForm, reader_name: str) -> str | None:
     """Return the orientation in which the network sees arrays, before nnU-Net's transposition; None: unknown."""
-    return _REORIENTED if reader_name in _READERS_REORIENTED else plans.orientation
+    return name_reader_orientation(reader_name) or plans.orientation
 
 
 def find_image_turn(

@@ -21,15 +21,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from duplus_nnunet.adaptation.base import (
-    check_channels,
-    declare_base,
-    fit_contexts,
-    fit_section,
-    get_base,
-    take_configurations,
-)
-from duplus_nnunet.adaptation.joining import check_overlap
+from duplus_nnunet.adaptation.planning_base import PlanningBase, get_base
 from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
 from duplus_nnunet.data.raw_checks import check_label_maps, check_raw_files
 from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
@@ -49,7 +41,7 @@ from duplus_nnunet.planners.survey import (
     survey_dataset,
     survey_labels,
 )
-from duplus_nnunet.plans_form import PlansForm, parse_section
+from duplus_nnunet.plans_form import parse_section
 from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, list_declared_values
@@ -87,7 +79,7 @@ def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | Non
         for source in table.sources.values():
             trained.setdefault(source.context, set()).update(source.targets)
     section, base = build_section(choose_contexts(entry, trained), labels, trained), get_base()
-    return section if base is None else fit_section(section, base)
+    return section if base is None else base.fit_section(section)
 
 
 def check_dataset(dataset_name_or_id: str | int, strict: bool = False) -> None:
@@ -112,8 +104,7 @@ def check_dataset(dataset_name_or_id: str | int, strict: bool = False) -> None:
     read_section(read_entry(name, dataset_json, folder), dataset_json["labels"], read_case_table(folder))
     base = get_base()
     if base is not None:
-        check_channels(base, dataset_json)
-        check_overlap(base.dataset, dataset_json)
+        base.check_dataset(dataset_json)
     _refuse_other_splits(name)
     require_writable(Path(nnUNet_preprocessed, name), "Point nnUNet_preprocessed to a writable folder.")
     values = check_label_maps(checked, dataset_json, recursive_find_reader_writer_by_name(checked.reader), processes)
@@ -168,6 +159,17 @@ def _refuse_other_splits(dataset_name: str) -> None:
         )
 
 
+def _name_plans(own: str, base: PlanningBase | None) -> str:
+    """Return the name of new plans where none is given."""
+    return own if base is None else base.name_plans(own)
+
+
+def name_plans(planner: str, base: PlanningBase | None) -> str | None:
+    """Return the name that one of our planners gives its plans where none is given; None for an unknown planner."""
+    own = getattr(globals().get(planner), "plans_name", None)
+    return None if own is None else _name_plans(own, base)
+
+
 class _Prompted:
     """Mixin that adds contexts and prompts to one of nnU-Net's planners."""
 
@@ -191,7 +193,7 @@ class _Prompted:
             dataset_name_or_id,
             gpu_memory_target_in_gb=self.gpu_memory_gib if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb,
             preprocessor_name=preprocessor_name,
-            plans_name=plans_name or self.plans_name,
+            plans_name=plans_name or _name_plans(self.plans_name, get_base()),
             overwrite_target_spacing=overwrite_target_spacing,
             suppress_transpose=suppress_transpose,
         )
@@ -206,7 +208,7 @@ class _Prompted:
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
         reader = self.determine_reader_writer()
         base = get_base()
-        surveys = self._survey(reader, None if base is None else base.form)
+        surveys = self._survey(reader, None if base is None else base.orientation)
         table = composed or self._make_table(entry, surveys, reader)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         form = parse_section(section, self.plans_identifier)
@@ -214,7 +216,10 @@ class _Prompted:
             self, table, surveys, {name: context.modality for name, context in form.contexts.items()}
         )
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
-        notes = [] if base is None else fit_contexts(self._contexts, form.contexts, base)
+        notes: list[str] = []
+        if base is not None:
+            self._shared |= base.shares_spacing
+            notes = base.fit_contexts(self._contexts, form.contexts, planner.channels)
         section["sources"] = planner.plan_sources(self._contexts)
         regions = {target.name: list_values(labels[target.label]) for target in form.targets}
         volumes = summarise_volumes(table, {name: survey.volumes for name, survey in surveys.items()}, regions)
@@ -230,14 +235,14 @@ class _Prompted:
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
         if base is not None:
-            sys.stdout.write("\n".join([f"planned for the base {base.name}, with its patch and network", *notes, ""]))
+            sys.stdout.write("\n".join([f"planned for the model {base.name}, with its patch and network", *notes, ""]))
         return plans
 
-    def _survey(self: Any, reader: type, base: PlansForm | None) -> dict[str, CaseSurvey]:
+    def _survey(self: Any, reader: type, orientation: str | None) -> dict[str, CaseSurvey]:
         """Survey all cases, and turn surveys and fingerprint to the orientation of the training."""
         surveys = survey_dataset(self.dataset, reader, list_declared_values(self.dataset_json["labels"]))
         self._replace_foreground(surveys)
-        self._orientation = read_training_orientation(self.dataset, reader.__name__, base)
+        self._orientation = read_training_orientation(self.dataset, reader.__name__, orientation)
         self.dataset_fingerprint = self._orientation.turn_fingerprint(self.dataset_fingerprint, list(self.dataset))
         turned: dict[str, CaseSurvey] = self._orientation.turn_surveys(surveys)
         return turned
@@ -292,7 +297,7 @@ class _Prompted:
             )
         base = get_base()
         if base is not None:
-            take_configurations(plans, base, self.plans_identifier)
+            base.take_configurations(plans, self.plans_identifier)
         for name in NOT_PLANNED:
             plans["configurations"].pop(name, None)
         for configuration in plans["configurations"].values():
@@ -311,7 +316,7 @@ class _Prompted:
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
         if base is not None:
-            declare_base(plans, base, self.dataset_json)
+            base.declare(plans, self.dataset_json)
         super().save_plans(plans)  # type: ignore[misc]
 
 

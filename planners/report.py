@@ -70,13 +70,19 @@ def describe_plans(plans: Plans) -> str:
         f"{len(form.sources)} source(s).",
         f"Axes are in nnU-Net's order {list(plans['transpose_forward'])} of the image's (z, y, x). Target spacing: "
         f"{each}. Sources are drawn by weight (duplus.sources.NAME.weight; by default the square root of the number "
-        "of cases). nnU-Net chooses patch and batch size for the resulting shapes, drawn in these shares.",
+        f"of cases). {_describe_patch(form)}",
         _describe_axis(form.left_right_axis),
     ]
     for name, report in report_plans(plans).items():
         lines += ["", f"{name}: patch {_join(report['patch'])}, batch size {report['batch_size']}"]
         lines += [line for source, row in report["sources"].items() for line in _describe_source(source, row)]
     return "\n".join(lines) + "\n"
+
+
+def _describe_patch(form: PlansForm) -> str:
+    if form.base is not None or form.start is not None:
+        return "Network, patch and batch size are those of the model that was planned for."
+    return "nnU-Net chooses patch and batch size for the resulting shapes, drawn in these shares."
 
 
 def _describe_axis(axis: int | None) -> str:

@@ -21,7 +21,8 @@ from duplus_nnunet.networks.adaptation import (
     choose_convolutions,
     count_parameters,
 )
-from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
+from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.checkpoint import refuse_masks
 from duplus_nnunet.trainers.schedule import Factor, always
@@ -60,6 +61,14 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             PlansError: They describe none.
         """
         section = plans.get(PLANS_KEY)
+        if isinstance(section, dict) and START_KEY in section and BASE_KEY not in section:
+            model = as_form(plans).start
+            raise PlansError(
+                f"The plans {plans.get('plans_name')!r} were made for a stock model of nnU-Net, "
+                f"{'' if model is None else model.model}, which has no prompts, so an adapter beside its frozen "
+                "weights could not segment anything. Train all weights with -tr DuPLUSTrainer; the result can be a "
+                "base of adapters."
+            )
         if isinstance(section, dict) and BASE_KEY not in section:
             raise PlansError(
                 f"The plans {plans.get('plans_name')!r} were made for no base, so an adapter would not fit any. Plan "

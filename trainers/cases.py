@@ -68,6 +68,14 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
     return CaseTable({"all": source}, {name: Case("all", name, names, ()) for name in identifiers})
 
 
+def read_weights(bank: PromptBank, table: CaseTable) -> dict[str, float]:
+    """Read the sources' weights from the plans; the default is nnU-Net's, the number of cases."""
+    sources = bank.form.sources
+    return {
+        name: sources[name].weight if name in sources else float(len(table.of_source(name))) for name in table.sources
+    }
+
+
 def score(trainer: Any) -> str:
     """Score the validation by source and target, correct nnU-Net's summary, and calibrate presence.
 

@@ -29,7 +29,7 @@ from duplus_nnunet.trainers.batches import (
     flip_images,
     list_pairs,
 )
-from duplus_nnunet.trainers.cases import bind_each_case, open_table, read_prompts, score
+from duplus_nnunet.trainers.cases import bind_each_case, open_table, read_prompts, read_weights, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
@@ -39,6 +39,7 @@ from duplus_nnunet.trainers.progress import EpochProgress
 from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
+from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
 from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
@@ -164,6 +165,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         super().initialize()
         keep_buffers_apart(self.network)
         unwrap(self.network).check_pretrained = self.meet_base
+        unwrap(self.network).report_pretrained = self.print_to_log_file
         if self.settings.cpu_bfloat16 and self.device.type == "cpu":
             precision = "in bfloat16" if has_bfloat16() else "in float32, as this processor has no bfloat16"
             self.print_to_log_file(f"convolutions are computed {precision}")
@@ -176,10 +178,14 @@ class DuPLUSTrainer(nnUNetTrainer):
             DataError: The list of its training cases cannot be read.
         """
         self.base_cases = find_training_cases(checkpoint, Path(str(file)).parent)
+        for note in describe_start(checkpoint, self.plans_manager.plans, self.configuration_name, self.base_cases):
+            self.print_to_log_file(f"note: {note}")
 
     def on_train_start(self) -> None:
         """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
         super().on_train_start()
+        if self.base_cases is None and self.current_epoch == 0 and self.bank.form.start is not None:
+            self.print_to_log_file(f"warning: {describe_missing_start(self.bank.form.start.model)}")
         note_training(self)
 
     def _build_loss(self) -> nn.Module:
@@ -237,7 +243,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         """Differs from nnU-Net: cases are repeated in the training set according to the weights of their sources."""
         training, validation = super().get_tr_and_val_datasets()
         cases = {name: self.table.find(name) for name in training.identifiers}
-        training.identifiers = repeat_cases(measure_shares(cases, self._read_weights()))
+        training.identifiers = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
         pairs = list_pairs(self.table, validation.identifiers)
         self._pairs = {pair: number for number, pair in enumerate(pairs)}
         self.print_to_log_file("Pseudo dice is of:", "; ".join(f"{name} ({source})" for source, name in pairs))
@@ -256,14 +262,6 @@ class DuPLUSTrainer(nnUNetTrainer):
                     f"{self.preprocessed_dataset_folder_base}."
                 )
         return training, validation
-
-    def _read_weights(self) -> dict[str, float]:
-        """Read the sources' weights from the plans; the default is nnU-Net's, the number of cases."""
-        sources = self.bank.form.sources
-        return {
-            name: sources[name].weight if name in sources else float(len(self.table.of_source(name)))
-            for name in self.table.sources
-        }
 
     def _bind_batch(self, batch: dict[str, Any], training: bool) -> BatchPrompts:
         """Bind network and loss to the prompts of a batch."""

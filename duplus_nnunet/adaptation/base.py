@@ -1,14 +1,13 @@
 """Plans a dataset for an adapter of a trained base, whose spacing, patch, network and normalisation it shares."""
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
+from duplus_nnunet.adaptation.planning_base import HasDataset, find_checkpoint, find_model, keep_plans, write_training
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.model_form import check_model, read_json
@@ -20,7 +19,6 @@ from duplus_nnunet.settings import parse_settings, read_settings
 # Keys of a context that describe how its images are preprocessed.
 _IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
 _MISSING = object()
-_PREPROCESSED = "nnUNet_preprocessed"
 _TRANSPOSED = ("transpose_forward", "transpose_backward")
 
 
@@ -33,12 +31,16 @@ class Base:
         plans: Content of its plans.json.
         dataset: Content of its dataset.json.
         mirroring: Array axes along which it was trained with mirror images; None: none.
+        checkpoint: One of its checkpoints.
     """
 
     name: str
     plans: Mapping[str, Any]
     dataset: Mapping[str, Any]
     mirroring: Sequence[int] | None = None
+    checkpoint: Path = Path("fold_0/checkpoint_final.pth")
+    configuration: str = "3d_fullres"
+    shares_spacing: bool = False
 
     @cached_property
     def form(self) -> PlansForm:
@@ -48,6 +50,49 @@ class Base:
             PlansError: The plans were edited so that they cannot be used.
         """
         return as_form(self.plans)
+
+    @property
+    def orientation(self) -> str | None:
+        """Orientation of its training images; None: unknown."""
+        return self.form.orientation
+
+    def name_plans(self, planners: str) -> str:
+        """Return the planner's own name of plans."""
+        return planners
+
+    def check_dataset(self, dataset_json: Mapping[str, Any]) -> None:
+        """Refuse another number of channels, and labels that may overlap where the base's may not.
+
+        Raises:
+            PlansError: The dataset cannot be planned for this base.
+        """
+        check_channels(self, dataset_json)
+        check_overlap(self.dataset, dataset_json)
+
+    def fit_section(self, section: dict[str, Any]) -> dict[str, Any]:
+        """See `fit_section`."""
+        return fit_section(section, self)
+
+    def fit_contexts(
+        self,
+        contexts: Mapping[str, dict[str, Any]],
+        named: Mapping[str, PlannedContext],
+        channels: Mapping[str, Sequence[str]],
+    ) -> list[str]:
+        """See `fit_contexts`."""
+        return fit_contexts(contexts, named, self)
+
+    def take_configurations(self, plans: dict[str, Any], identifier: str) -> None:
+        """See `take_configurations`."""
+        take_configurations(plans, self, identifier)
+
+    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> None:
+        """See `declare_base`."""
+        declare_base(plans, self, dataset_json)
+
+    def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
+        """Write the command line that trains an adapter."""
+        return write_training(dataset, configuration, "DuPLUSLoRATrainer", plans_name, self.checkpoint)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -74,8 +119,7 @@ def read_base(folder: str | Path) -> Base:
         PlansError: Its plans were edited so that they cannot be used.
     """
     given = Path(folder).resolve()
-    folders = [path for path in (given, *list(given.parents)[:2]) if (path / "plans.json").is_file()]
-    model = folders[0] if folders else given
+    model = find_model(given)
     plans, dataset = read_model(model)
     if PLANS_KEY not in plans:
         raise ModelError(
@@ -94,41 +138,20 @@ def read_base(folder: str | Path) -> Base:
             "prompts would not match it. Adapt a base whose settings.text_adapter is disabled."
         )
     check_model(plans, dataset, model)
-    return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(model))
+    file = find_checkpoint(given, model)
+    return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(file), file)
 
 
-def _read_mirroring(folder: Path) -> list[int] | None:
+def _read_mirroring(file: Path) -> list[int] | None:
     """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
-    files = sorted(folder.glob("fold_*/checkpoint_*.pth"))
-    if not files:
-        raise ModelError(f"{folder} has no checkpoint in a fold_X, so there is nothing to adapt. Train it first.")
-    axes = read_checkpoint(files[0]).get("inference_allowed_mirroring_axes", _MISSING)
+    axes = read_checkpoint(file).get("inference_allowed_mirroring_axes", _MISSING)
     valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
     if axes is not None and not valid:
         raise ModelError(
-            f"The checkpoint {files[0]} does not name the axes along which it was trained with mirror images "
+            f"The checkpoint {file} does not name the axes along which it was trained with mirror images "
             "('inference_allowed_mirroring_axes'). Train that fold again."
         )
     return None if axes is None else [int(axis) for axis in axes]
-
-
-_current: Base | None = None
-
-
-@contextlib.contextmanager
-def use_base(base: Base | None) -> Iterator[None]:
-    """Plan all datasets in this block for a base."""
-    global _current
-    before, _current = _current, base
-    try:
-        yield
-    finally:
-        _current = before
-
-
-def get_base() -> Base | None:
-    """Return the base that datasets are currently planned for."""
-    return _current
 
 
 def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
@@ -215,33 +238,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
 
 
-def keep_plans(dataset_name: str, plans_name: str, base: Base) -> None:
-    """Refuse to overwrite plans of a dataset that were not made for the same base.
-
-    Args:
-        dataset_name: nnU-Net's name of the dataset.
-        plans_name: Name of the new plans.
-        base: The base that they are made for.
-
-    Raises:
-        PlansError: Other plans of that name exist.
-    """
-    file = Path(os.environ.get(_PREPROCESSED, "."), dataset_name, f"{plans_name}.json")
-    if not file.is_file():
-        return
-    section = read_json(file, "Remove it.").get(PLANS_KEY)
-    described = section.get(BASE_KEY) if isinstance(section, Mapping) else None
-    model = described.get("model") if isinstance(described, Mapping) else None
-    if model != base.name:
-        made = f"for the base {model}" if model else "for no base"
-        raise PlansError(
-            f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
-            "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "
-            f"{plans_name}Adapted` (nnUNetv2_plan_and_preprocess: -overwrite_plans_name), or remove the file."
-        )
-
-
-def check_channels(base: Base, dataset_json: Mapping[str, Any]) -> None:
+def check_channels(base: HasDataset, dataset_json: Mapping[str, Any]) -> None:
     """Refuse images whose number of channels differs from that of the base.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`duplus adapt`: plan a dataset for a trained base model, and list, show, export and merge adapters."""
+"""`duplus adapt`: plan a dataset for the weights of a trained model, and list, show, export and merge adapters."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duplus_nnunet.adaptation.export import AdaptedModel
     from duplus_nnunet.adaptation.files import Card
+    from duplus_nnunet.adaptation.planning_base import PlanningBase
 
 _EPILOG = """\
 example: adapt a trained model to a new dataset; its predictions of its own targets stay identical
@@ -21,6 +22,11 @@ example: adapt a trained model to a new dataset; its predictions of its own targ
   duplus adapt export MODEL -f 0 -o ADAPTER
   nnUNetv2_predict_from_modelfolder -i IN -o OUT -m BASE -f 0 --adapters ADAPTER OTHER_ADAPTER --context sarcoma_pet
   duplus adapt merge MODEL -f 0 -o MERGED
+
+example: start from the weights of a published model of stock nnU-Net; all weights are trained
+  duplus adapt plan 62 --from-model Dataset291_.../nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres
+  nnUNetv2_train 62 3d_fullres 0 -tr DuPLUSTrainer -p DuPLUSPretrainedPlans \\
+      -pretrained_weights .../fold_0/checkpoint_final.pth
 """
 _VARIABLE = "nnUNet_results"
 
@@ -32,21 +38,26 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "adapt",
         help="adapt a trained model to a new dataset; list, show, export and merge adapters",
         description="Adapt a trained model, the base, to a new dataset by LoRA. The base's predictions of its own "
-        "targets do not change; the adapter is a small separate file.",
+        "targets do not change; the adapter is a small separate file. `plan` also takes a model of stock nnU-Net, from "
+        "whose weights a training of DuPLUSTrainer then starts.",
         epilog=_EPILOG,
         formatter_class=raw,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    plan = actions.add_parser("plan", help="plan and preprocess a dataset for a base", formatter_class=raw)
+    plan = actions.add_parser(
+        "plan", help="plan and preprocess a dataset for a base, or for a stock model's weights", formatter_class=raw
+    )
     plan.add_argument("dataset", metavar="DATASET", help="number of the dataset")
-    plan.add_argument("--from-model", metavar="FOLDER", required=True, help="model folder of the base")
+    plan.add_argument(
+        "--from-model", metavar="FOLDER", required=True, help="folder of a DuPLUS or a stock nnU-Net model"
+    )
     plan.add_argument("-pl", metavar="PLANNER", default="DuPLUSPlanner", help="default: %(default)s")
-    plan.add_argument("-c", metavar="NAME", nargs="+", default=["3d_fullres"], help="default: 3d_fullres")
+    plan.add_argument("-c", metavar="NAME", nargs="+", help="default: 3d_fullres, or what a stock model was trained in")
     plan.add_argument(
         "--plans-name",
         metavar="NAME",
-        help="name of the new plans; default: the planner's, such as DuPLUSPlans. Plans "
-        "of that name that were not made for this base are never overwritten",
+        help="name of the new plans; default: the planner's, such as DuPLUSPlans, or, for a stock model, "
+        "DuPLUSPretrainedPlans. Plans of that name that were not made for this model are never overwritten",
     )
     plan.add_argument("-np", metavar="N", default=None, help="number of preprocessing processes; default: nnU-Net's")
     list_parser = actions.add_parser("list", help="list the adapters in a folder", formatter_class=raw)
@@ -77,8 +88,9 @@ def _plan(args: argparse.Namespace) -> int:
     """Run nnU-Net's command for planning and preprocessing."""
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints as host
 
-    _keep_plans(args)
-    words = ["-d", args.dataset, "-pl", args.pl, "-c", *args.c, "--from-model", args.from_model]
+    base = _keep_plans(args)
+    configurations = args.c or [base.configuration]
+    words = ["-d", args.dataset, "-pl", args.pl, "-c", *configurations, "--from-model", args.from_model]
     words += ["-overwrite_plans_name", args.plans_name] if args.plans_name else []
     before = sys.argv
     sys.argv = ["duplus adapt plan", *words, *(["-np", args.np] if args.np else [])]
@@ -89,21 +101,27 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def _keep_plans(args: argparse.Namespace) -> None:
-    """Refuse to overwrite other plans before anything is planned; an unknown dataset is reported by the planning."""
+def _keep_plans(args: argparse.Namespace) -> "PlanningBase":
+    """Refuse to overwrite other plans before anything is planned; an unknown dataset is reported by the planning.
+
+    Returns:
+        The model to plan for.
+    """
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from duplus_nnunet import planners
-    from duplus_nnunet.adaptation.base import keep_plans, read_base
+    from duplus_nnunet.adaptation.planning_base import keep_plans
+    from duplus_nnunet.planners.planner import name_plans
+    from duplus_nnunet.planners.stock_base import read_planning_base
 
-    name = args.plans_name or getattr(getattr(planners, args.pl, None), "plans_name", None)
-    base = read_base(args.from_model)
+    base = read_planning_base(args.from_model)
+    name = args.plans_name or name_plans(args.pl, base)
     try:
         dataset = maybe_convert_to_dataset_name(int(args.dataset))
     except (RuntimeError, ValueError):
-        return
+        return base
     if name is not None:
         keep_plans(dataset, name, base)
+    return base
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ like any network of nnU-Net.
 Source: Saeed et al. 2025, arXiv 2510.03483.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,10 @@ from duplus_nnunet.settings import NetworkSettings
 LARGEST_LOGIT = 100.0
 # Number of prompts whose conditioning is cached; a full cache means a caller that binds new prompts each time.
 _CACHE_SIZE = 64
+_SHARED = ("encoder.", "decoder.")
 _ADDED = ("film.", "generator.", "decoder.seg_layers.", "texts.")
+# What DistributedDataParallel and torch.compile put before the names of weights.
+_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 # Belong to the texts of another model, hence never loaded from it; weights of its text adapter are.
 _OWN = ("texts.keys", "texts.table")
 
@@ -43,6 +47,21 @@ class PromptConditioning:
     prompts: Prompts
     film: list[Any]
     targets: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PretrainedMatch:
+    """How pretrained weights compare with a network's.
+
+    Attributes:
+        taken: Weights that the network takes over, by its names.
+        fresh: Names of parameters that the weights lack and that stay newly initialised.
+        misfits: Parameters of encoder and decoder that only one side has or that differ in shape, each with its shape.
+    """
+
+    taken: dict[str, torch.Tensor]
+    fresh: list[str]
+    misfits: list[str]
 
 
 class ConditionedUNet(nn.Module):
@@ -64,6 +83,7 @@ class ConditionedUNet(nn.Module):
         default_adapter: Adapter for prompts that name none; "" is the base itself.
         active_adapter: Adapter that the layers are currently set to.
         check_pretrained: Called with a checkpoint and its file before pretrained weights are loaded; None to skip.
+        report_pretrained: Called with a sentence on which weights were loaded; None: it is printed.
 
     Raises:
         PlansError: A conditioned stage does not end in an affine InstanceNorm3d.
@@ -96,6 +116,7 @@ class ConditionedUNet(nn.Module):
         self.default_adapter = ""
         self.active_adapter: str | None = ""
         self.check_pretrained: Callable[[Mapping[str, Any], object], None] | None = None
+        self.report_pretrained: Callable[[str], None] | None = None
         # Called with the logits of each whole image that nnU-Net's sliding window predicts with this network.
         self.on_image_logits: Callable[[torch.Tensor], None] | None = None
         # Called with adapter, projected map, pooled bottleneck and logits of each call that is not in training.
@@ -248,6 +269,29 @@ class ConditionedUNet(nn.Module):
         size = self.encoder.compute_conv_feature_map_size(input_size)
         return int(size + self.decoder.compute_conv_feature_map_size(input_size)) + targets * voxels
 
+    def match_pretrained(self, weights: Mapping[str, torch.Tensor]) -> "PretrainedMatch":
+        """Compare pretrained weights of a DuPLUS model, or of a stock nnU-Net, with those of this network.
+
+        Args:
+            weights: `network_weights` of the checkpoint.
+        """
+        given = {_PREFIXES.sub("", name): value for name, value in weights.items()}
+        ours = {name_in_base(name): value for name, value in self.state_dict().items() if name_in_base(name)}
+        conditioned = any(name.startswith("generator.") for name in given)
+        fresh, misfits = [], []
+        for name, value in ours.items():
+            fits = name in given and given[name].shape == value.shape
+            if name.startswith(_ADDED) and (name in _OWN or not (conditioned and fits)):
+                fresh.append(name)
+            elif not fits:
+                shape = tuple(given[name].shape) if name in given else "missing"
+                misfits.append(f"{name}: {shape}, expected {tuple(value.shape)}")
+        # Segmentation layers are replaced; other layers of nnU-Net's that are left over belong to a deeper network.
+        left = [name for name in given if name not in ours and name.startswith(_SHARED) and not name.startswith(_ADDED)]
+        misfits += [f"{name}: {tuple(given[name].shape)}, which this network does not have" for name in left]
+        taken = {name: given[name] for name in ours if name not in fresh and name in given}
+        return PretrainedMatch(taken, fresh, misfits)
+
     def load_pretrained(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
         """Load pretrained weights of a DuPLUS model, or of a stock nnU-Net of the same architecture.
 
@@ -260,31 +304,24 @@ class ConditionedUNet(nn.Module):
         Raises:
             ModelError: A weight of nnU-Net's modules is missing or has a different shape; nothing is loaded.
         """
-        ours = {name_in_base(name): value for name, value in self.state_dict().items() if name_in_base(name)}
-        conditioned = any(name.startswith("generator.") for name in weights)
-        fresh, mismatched = [], []
-        for name, value in ours.items():
-            fits = name in weights and weights[name].shape == value.shape
-            if name.startswith(_ADDED) and (name in _OWN or not (conditioned and fits)):
-                fresh.append(name)
-            elif not fits:
-                shape = tuple(weights[name].shape) if name in weights else "missing"
-                mismatched.append(f"{name}: {shape}, expected {tuple(value.shape)}")
-        if self.adapters and not conditioned:
+        match = self.match_pretrained(weights)
+        if self.adapters and not any(name.startswith("generator.") for name in match.taken):
             raise ModelError(
                 "The pretrained weights do not belong to a DuPLUS model, which an adapter needs as its base. Give the "
                 "checkpoint of the model that the dataset was planned for, or train with DuPLUSTrainer, which also "
                 "accepts nnU-Net's own models."
             )
-        if mismatched:
+        if match.misfits:
             raise ModelError(
-                f"The pretrained weights do not match this network: {len(mismatched)} of {len(ours)} differ, first "
-                f"{'; '.join(mismatched[:3])}. Plan the new dataset with the architecture of the pretrained model."
+                f"The pretrained weights do not match this network: {len(match.misfits)} differ, first "
+                f"{'; '.join(match.misfits[:3])}. Plan the dataset with the architecture of the pretrained model: "
+                "`duplus adapt plan DATASET --from-model MODEL_FOLDER`."
             )
-        loaded = {name: ours[name] if name in fresh else weights[name] for name in ours}
-        self.load_state_dict({name: loaded.get(name_in_base(name), value) for name, value in self.state_dict().items()})
+        self.load_state_dict(
+            {name: match.taken.get(name_in_base(name), value) for name, value in self.state_dict().items()}
+        )
         reset_adapters(self)
-        return fresh
+        return match.fresh
 
 
 def condition(

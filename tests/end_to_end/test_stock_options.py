@@ -134,7 +134,7 @@ def test_weights_go_over_to_other_targets_and_declared_regions(copied: Any, tmp_
     copied.do("nnUNetv2_plan_experiment", "-d", "998", "-pl", "DuPLUSPlanner")
     copied.change_settings(epochs=1, iterations_per_epoch=1, validation_iterations=1)
     printed = copied.do("nnUNetv2_train", *TRAIN, *OURS, "-pretrained_weights", weights)
-    assert f"{weights}; newly initialised: none" in printed
+    assert f"{weights}: decoder, decoder.seg_layers, encoder, film, generator; newly initialised: none" in printed
     done = copied.predict(tmp_path / "out", "--targets", "kidneys", "--save_probabilities")
     assert done.returncode == 0, done.stderr
     assert np.load(next((tmp_path / "out").glob("*.npz")))["probabilities"].shape[0] == 1

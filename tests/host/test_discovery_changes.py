@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from duplus_nnunet import plugin
-from duplus_nnunet.adaptation.base import get_base
+from duplus_nnunet.adaptation.base import Base
+from duplus_nnunet.adaptation.planning_base import get_base
 from duplus_nnunet.errors import HostError, ModelError, PlansError
 from duplus_nnunet.host import version as host
 
@@ -244,11 +245,11 @@ def test_planning_command_takes_the_base_out_of_what_nnunet_reads(monkeypatch):
 
     monkeypatch.setattr(entry, "check_dataset", lambda number, strict: None)
     monkeypatch.setattr(entry, "require_folders", lambda: None)
-    monkeypatch.setattr(entry, "read_base", lambda folder: f"base in {folder}")
+    monkeypatch.setattr(entry, "read_planning_base", lambda folder: Base(f"base in {folder}", {}, {}))
     words = ["plan", "-d", "7", "--from-model", "MODEL", "-pl", "DuPLUSPlanner", "-np", "2"]
     monkeypatch.setattr(sys, "argv", words)
     seen = plugin.wrap_plan_entry(lambda: (list(sys.argv), get_base()))()
-    assert seen == (["plan", "-d", "7", "-pl", "DuPLUSPlanner", "-np", "2"], "base in MODEL")
+    assert seen == (["plan", "-d", "7", "-pl", "DuPLUSPlanner", "-np", "2"], Base("base in MODEL", {}, {}))
     assert (sys.argv, get_base()) == (words, None)
 
 

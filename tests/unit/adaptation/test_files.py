@@ -9,18 +9,11 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from duplus_nnunet.adaptation.base import (
-    Base,
-    check_channels,
-    check_checkpoint,
-    fit_contexts,
-    fit_section,
-    keep_plans,
-    read_base,
-)
+from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, fit_section, read_base
 from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
+from duplus_nnunet.adaptation.planning_base import keep_plans
 from duplus_nnunet.errors import DataError, ModelError, PlansError
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.settings import Settings

@@ -189,6 +189,19 @@ def test_a_stock_checkpoint_is_taken_over_but_for_what_is_new() -> None:
     assert all(name.startswith(("film.", "generator.", "decoder.seg_layers.")) for name in fresh)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_checkpoint_of_a_wrapped_network_is_taken_over(prefix: str) -> None:
+    stock, network = make_unet(), make_network()
+    network.load_pretrained({f"{prefix}{name}": value for name, value in stock.state_dict().items()})
+    assert torch.equal(network.decoder.transpconvs[0].weight, stock.decoder.transpconvs[0].weight)
+
+
+def test_a_deeper_network_is_refused() -> None:
+    weights = {**make_unet().state_dict(), "decoder.stages.7.convs.0.conv.weight": torch.zeros(1)}
+    with pytest.raises(ModelError, match=r"decoder\.stages\.7"):
+        make_network().load_pretrained(weights)
+
+
 def test_our_own_checkpoint_is_taken_over_whole() -> None:
     network, other = make_network(), make_network()
     assert network.load_pretrained(other.state_dict()) == []

@@ -54,7 +54,7 @@ def test_the_most_frequent_orientation_is_trained(
 
 
 def test_the_orientation_of_a_base_is_kept(tmp_path: Path) -> None:
-    found = read_training_orientation(write_cases(tmp_path, "RPS", "RPS"), READER, form(orientation="LPS"))
+    found = read_training_orientation(write_cases(tmp_path, "RPS", "RPS"), READER, "LPS")
     assert (found.name, found.turned) == ("LPS", {"c0": "RPS", "c1": "RPS"})
 
 

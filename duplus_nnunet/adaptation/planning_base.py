@@ -1,0 +1,143 @@
+"""What a dataset is planned for: a trained model, of DuPLUS or of stock nnU-Net, its files and what it decides."""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.model_form import read_json
+from duplus_nnunet.plans_form import PlannedContext
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
+
+_PREPROCESSED = "nnUNet_preprocessed"
+
+
+class HasDataset(Protocol):
+    """A model with a dataset.json."""
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """Its content."""
+
+
+class PlanningBase(Protocol):
+    """A trained model that a dataset is planned for: one of DuPLUS, or one of stock nnU-Net."""
+
+    @property
+    def name(self) -> str:
+        """Dataset and folder."""
+
+    @property
+    def configuration(self) -> str:
+        """The configuration to preprocess and to train where none is named."""
+
+    @property
+    def orientation(self) -> str | None:
+        """Orientation of the images that the weights were trained with, such as LPS; None: unknown."""
+
+    @property
+    def shares_spacing(self) -> bool:
+        """Whether all contexts have one target spacing."""
+
+    def name_plans(self, planners: str) -> str:
+        """Return the name of new plans where none is given, from the planner's own."""
+
+    def check_dataset(self, dataset_json: Mapping[str, Any]) -> None:
+        """Refuse a dataset that cannot be planned for this model, before anything is computed."""
+
+    def fit_section(self, section: dict[str, Any]) -> dict[str, Any]:
+        """Set those values in the section `duplus` that must agree with this model."""
+
+    def fit_contexts(
+        self,
+        contexts: Mapping[str, dict[str, Any]],
+        named: Mapping[str, PlannedContext],
+        channels: Mapping[str, Sequence[str]],
+    ) -> list[str]:
+        """Preprocess contexts, changed in place, as this model's images were; returns notes for the user."""
+
+    def take_configurations(self, plans: dict[str, Any], identifier: str) -> None:
+        """Give plans, changed in place, the configurations and the order of axes of this model."""
+
+    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> None:
+        """Name this model in the plans, changed in place."""
+
+    def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
+        """Write the command line of the training."""
+
+
+_current: PlanningBase | None = None
+
+
+@contextlib.contextmanager
+def use_base(base: PlanningBase | None) -> Iterator[None]:
+    """Plan all datasets in this block for a base."""
+    global _current
+    before, _current = _current, base
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def get_base() -> PlanningBase | None:
+    """Return the base that datasets are currently planned for."""
+    return _current
+
+
+def find_model(given: Path) -> Path:
+    """Return the model folder, given it, a fold in it, or a checkpoint of that fold."""
+    folders = [path for path in (given, *list(given.parents)[:2]) if (path / "plans.json").is_file()]
+    return folders[0] if folders else given
+
+
+def find_checkpoint(given: Path, model: Path) -> Path:
+    """Return the checkpoint that was given, or one of the model, of the fold that was given if it has one.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if given.is_file() and given.suffix == ".pth":
+        return given
+    folds = sorted(model.glob("fold_*"), key=lambda fold: fold != given)
+    names = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+    files = [fold / name for name in names for fold in folds if (fold / name).is_file()]
+    files += sorted(model.glob("fold_*/checkpoint_*.pth"))
+    if not files:
+        raise ModelError(f"{given} has no checkpoint in a fold_X, so there is nothing to start from. Train it first.")
+    return files[0]
+
+
+def write_training(dataset: str, configuration: str, trainer: str, plans_name: str, weights: Path) -> str:
+    """Write the command line of a training that starts from weights."""
+    words = ["nnUNetv2_train", dataset, configuration, "0", "-tr", trainer, "-p", plans_name]
+    return shlex.join([*words, "-pretrained_weights", str(weights)])
+
+
+def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> None:
+    """Refuse to overwrite plans of a dataset that were not made for the same base.
+
+    Args:
+        dataset_name: nnU-Net's name of the dataset.
+        plans_name: Name of the new plans.
+        base: The base that they are made for.
+
+    Raises:
+        PlansError: Other plans of that name exist.
+    """
+    file = Path(os.environ.get(_PREPROCESSED, "."), dataset_name, f"{plans_name}.json")
+    if not file.is_file():
+        return
+    section = read_json(file, "Remove it.").get(PLANS_KEY)
+    described = section.get(BASE_KEY, section.get(START_KEY)) if isinstance(section, Mapping) else None
+    model = described.get("model") if isinstance(described, Mapping) else None
+    if model != base.name:
+        made = f"for the base {model}" if model else "for no base"
+        raise PlansError(
+            f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
+            "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "
+            f"{plans_name}Adapted` (nnUNetv2_plan_and_preprocess: -overwrite_plans_name), or remove the file."
+        )

@@ -1,0 +1,45 @@
+"""A planning for a trained model ends with the command lines to type."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.adaptation.base import Base
+from duplus_nnunet.planners import entry
+
+BASE = Base("Dataset001/model", {}, {}, checkpoint=Path("/models/fold_0/checkpoint_final.pth"))
+LORA = "-tr DuPLUSLoRATrainer -p {} -pretrained_weights /models/fold_0/checkpoint_final.pth"
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a planning of which nothing is left but its options; returns the printed lines."""
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    monkeypatch.setattr(entry, "_check", lambda options: None)
+    monkeypatch.setattr(entry, "read_planning_base", lambda folder: BASE)
+
+    def run(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["plan", "--from-model", "M", "-pl", "DuPLUSPlanner", *words])
+        entry.plan(lambda: None, True)
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+    return run
+
+
+def test_the_training_of_each_dataset_is_written(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "Dataset007_A" / "DuPLUSPlans_3d_fullres").mkdir(parents=True)
+    (tmp_path / "Dataset008_B" / "DuPLUSPlans_3d_fullres").mkdir(parents=True)
+    lora = LORA.format("DuPLUSPlans")
+    assert plan("-d", "7", "8") == [f"nnUNetv2_train {number} 3d_fullres 0 {lora}" for number in (7, 8)]
+
+
+def test_preprocessing_is_named_where_it_is_missing(plan: Any) -> None:
+    first, second = plan("-d", "7", "-c", "3d_lowres", "-overwrite_plans_name", "Mine")
+    assert first == "nnUNetv2_preprocess -d 7 -plans_name Mine -c 3d_lowres"
+    assert second == f"nnUNetv2_train 7 3d_lowres 0 {LORA.format('Mine')}"
+
+
+def test_a_planner_of_the_users_own_is_left_alone(plan: Any) -> None:
+    assert plan("-d", "7", "-pl", "TheirPlanner") == []

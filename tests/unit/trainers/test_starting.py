@@ -1,0 +1,80 @@
+"""A training that starts from other weights names what should be known about them."""
+
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.errors import PlansError
+from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
+from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
+from duplus_nnunet.trainers.training_cases import UNKNOWN
+
+from ..partial_plans import make_plans
+
+OWN = {"spacing": [3.0, 1.5, 1.5], "normalization_schemes": ["CTNormalization"]}
+
+
+def plan(**mr: Any) -> dict[str, Any]:
+    plans = make_plans()
+    plans["configurations"] = {"3d_fullres": OWN, "3d_lowres": {**OWN, "spacing": [6.0, 3.0, 3.0]}}
+    plans["duplus"]["reference_spacing"] = OWN["spacing"]
+    plans["duplus"]["contexts"]["mr"] |= mr
+    return plans
+
+
+def describe(theirs: dict[str, Any], plans: dict[str, Any], configuration: str = "3d_fullres") -> list[str]:
+    stock = {"configurations": {"3d_fullres": theirs}}
+    checkpoint = {"init_args": {"plans": stock, "configuration": "3d_fullres"}}
+    return describe_start(checkpoint, plans, configuration, None)
+
+
+def test_equal_preprocessing_is_not_mentioned() -> None:
+    assert describe({**OWN, "spacing": [3.0, 1.5, 1.52]}, plan()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spacing": [3.0, 1.0, 1.5]}, "3 x 1 x 1.5 mm"),
+        ({"normalization_schemes": ["ZScoreNormalization"]}, "ZScoreNormalization"),
+    ],
+)
+def test_the_context_that_is_preprocessed_in_another_way_is_named(changes: dict[str, Any], words: str) -> None:
+    (note,) = describe(OWN, plan(**changes))
+    assert "context mr" in note
+    assert words in note
+
+
+def test_another_configuration_has_another_spacing() -> None:
+    assert len(describe(OWN, plan(), "3d_lowres")) == 2
+
+
+def test_a_configuration_that_inherits_is_compared() -> None:
+    stock = {"configurations": {"3d_fullres": OWN, "high": {"inherits_from": "3d_fullres", "spacing": [1.0, 1.0, 1.0]}}}
+    notes = describe_start({"init_args": {"plans": stock, "configuration": "high"}}, plan(), "3d_fullres", None)
+    assert ["1 x 1 x 1 mm" in note for note in notes] == [True, True]
+
+
+def test_plans_that_cannot_be_compared_are_mentioned() -> None:
+    assert len(describe({}, plan())) == 1
+
+
+@pytest.mark.parametrize("checkpoint", [{}, {"init_args": {"plans": {"duplus": {}, "configurations": {}}}}])
+def test_weights_of_a_duplus_model_are_not_compared(checkpoint: dict[str, Any]) -> None:
+    assert describe_start(checkpoint, plan(), "3d_fullres", None) == []
+
+
+def test_unknown_training_cases_are_mentioned() -> None:
+    assert "held-out" in describe_start({}, plan(), "3d_fullres", UNKNOWN)[0]
+
+
+def test_an_adapter_is_refused_beside_a_stock_model() -> None:
+    plans = plan()
+    plans["duplus"]["start"] = {"model": "Dataset291/model"}
+    with pytest.raises(PlansError, match=r"Dataset291/model.*DuPLUSTrainer"):
+        DuPLUSLoRATrainer.choose_plans(plans)
+
+
+def test_a_start_that_was_forgotten_names_the_model_and_the_option() -> None:
+    assert "Dataset291/model" in describe_missing_start("Dataset291/model")
+    assert "-pretrained_weights" in describe_missing_start("Dataset291/model")

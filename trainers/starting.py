@@ -1,0 +1,78 @@
+"""Describes what a training that starts from other weights should know about them."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.model_form import inherit
+from duplus_nnunet.planners.context_plans import list_spacing
+from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.trainers.training_cases import UNKNOWN, Base
+
+# Spacings that differ by less are taken as equal.
+_TOLERANCE = 0.05
+
+
+def describe_missing_start(model: str) -> str:
+    """Describe that a training starts from scratch although its plans were made for the weights of a model."""
+    return (
+        f"the plans were made for the weights of {model}, but the training starts from scratch. To start from them, "
+        "add -pretrained_weights with a checkpoint of it, such as fold_0/checkpoint_final.pth"
+    )
+
+
+def describe_start(
+    checkpoint: Mapping[str, Any], plans: Mapping[str, Any], configuration: str, cases: Base
+) -> list[str]:
+    """Describe the weights that a training starts from.
+
+    Args:
+        checkpoint: Content of their checkpoint.
+        plans: Plans of the training.
+        configuration: The configuration that is trained.
+        cases: The training cases of the weights.
+
+    Returns:
+        Sentences: whether their training cases are known, and, for a stock model, where the images of this training
+        are preprocessed in another way.
+    """
+    notes = []
+    if cases == UNKNOWN:
+        notes.append(
+            "the training cases of the pretrained weights are not recorded, so held-out cases of this training may "
+            "have been among them"
+        )
+    settings = checkpoint.get("init_args")
+    theirs = settings.get("plans") if isinstance(settings, Mapping) else None
+    if isinstance(theirs, Mapping) and PLANS_KEY not in theirs:
+        trained = str(settings.get("configuration")) if isinstance(settings, Mapping) else ""
+        notes += _describe_preprocessing(theirs, trained, plans, configuration)
+    return notes
+
+
+def _describe_preprocessing(
+    theirs: Mapping[str, Any], trained: str, plans: Mapping[str, Any], configuration: str
+) -> Iterator[str]:
+    """Describe in which contexts images have another spacing, or another normalisation, than the model's had."""
+    form, own = as_form(plans), plans["configurations"][configuration]
+    try:
+        values = inherit(theirs["configurations"], trained, "the checkpoint")
+        spacing, ways = [float(mm) for mm in values["spacing"]], list(values["normalization_schemes"])
+    except (DuplusError, KeyError, TypeError, ValueError):
+        yield "the checkpoint does not say how the images of the pretrained model were preprocessed"
+        return
+    for name, context in form.contexts.items():
+        planned = list_spacing(form, own["spacing"], name)
+        if len(spacing) != len(planned) or any(
+            abs(math.log(ours / mm)) > _TOLERANCE for ours, mm in zip(planned, spacing, strict=True)
+        ):
+            yield f"context {name}: spacing {_join(planned)} mm; the pretrained model's was {_join(spacing)} mm"
+        if (context.normalization_schemes or own["normalization_schemes"]) != ways:
+            found = ", ".join(context.normalization_schemes or own["normalization_schemes"])
+            yield f"context {name}: normalised by {found}; the pretrained model's images by {', '.join(ways)}"
+
+
+def _join(numbers: list[float]) -> str:
+    return " x ".join(f"{number:.3g}" for number in numbers)
