@@ -95,7 +95,7 @@ class BatchPrompter:
         )
 
     def describe_negatives(self) -> str:
-        """Describe the negative prompts of each context for the log, or why there are none; empty if none are wanted."""
+        """Describe the negative prompts of each context, or why there are none; empty if none are wanted."""
         if not self.negatives:
             return ""
         listed = "; ".join(
@@ -105,9 +105,9 @@ class BatchPrompter:
         )
         if not listed:
             return (
-                f"warning: settings.negative_prompts is {self.negatives}, but no context of the plans lists implausible "
-                "targets that have a prompt in it, so there are none. Give contexts and targets `regions` in prompts.yaml "
-                "and plan the dataset again, or set it to 0."
+                f"warning: settings.negative_prompts is {self.negatives}, but no context of the plans lists "
+                "implausible targets that have a prompt in it, so there are none. Give contexts and targets `regions` "
+                "in prompts.yaml and plan the dataset again, or set it to 0."
             )
         return f"negative prompts, up to {self.negatives} in a batch: {listed}"
 
