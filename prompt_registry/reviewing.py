@@ -6,6 +6,8 @@ from pathlib import Path
 
 from duplus_nnunet.prompt_registry.drafting import UNKNOWN_MODALITY, UNKNOWN_REGION
 from duplus_nnunet.prompt_registry.entries import Entry
+from duplus_nnunet.prompt_registry.implausible import locate_context, locate_target
+from duplus_nnunet.prompt_registry.regions import can_meet
 from duplus_nnunet.prompt_registry.registry_file import RegistryFile
 
 _MARK = re.compile(r"#\s*review\b:?\s*(?P<question>.*)", re.IGNORECASE)
@@ -21,7 +23,7 @@ _EMPTY_REGIONS = {UNKNOWN_REGION, "region", "body part", "unknown", "other", "an
 
 
 def find_doubts(entry: Entry, file: RegistryFile | None) -> list[str]:
-    """Find the texts of an entry that say nothing to the network, and the review marks in its file.
+    """Find texts of an entry that say nothing, targets that no context shows, and review marks in its file.
 
     Args:
         entry: The entry.
@@ -32,6 +34,7 @@ def find_doubts(entry: Entry, file: RegistryFile | None) -> list[str]:
     """
     doubts = list(_find_empty_contexts(entry, file))
     doubts += _find_empty_targets(entry, file)
+    doubts += _find_misplaced_targets(entry, file)
     return doubts if file is None else [*doubts, *find_marks(file.path)]
 
 
@@ -68,6 +71,16 @@ def _find_empty_targets(entry: Entry, file: RegistryFile | None) -> Iterator[str
         if is_empty_name(target.name):
             where = _locate(entry, file, "targets", target.name)
             yield f"{where}: the target {target.name!r} says nothing. Give the structure its name in plain English."
+
+
+def _find_misplaced_targets(entry: Entry, file: RegistryFile | None) -> Iterator[str]:
+    """Find targets whose `regions` no context of the entry shows."""
+    views = [locate_context(context) for context in entry.contexts.values()]
+    for target in entry.targets:
+        place = locate_target(target, ()) if target.regions else None
+        if place is not None and not any(view is None or can_meet(place, view) for view in views):
+            where, regions = _locate(entry, file, "targets", target.name), ", ".join(target.regions)
+            yield f"{where}: {target.name!r} has the regions {regions}, which no context shows. Correct one of the two."
 
 
 def _locate(entry: Entry, file: RegistryFile | None, *keys: str) -> str:

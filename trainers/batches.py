@@ -97,6 +97,23 @@ class BatchPrompter:
             flipped=flipped,
         )
 
+    def describe_negatives(self) -> str:
+        """Describe the negative prompts of each context, or why there are none; empty if none are wanted."""
+        if not self.negatives:
+            return ""
+        listed = "; ".join(
+            f"{key}: {', '.join(name for name in self.bank.names if name in apart)}"
+            for key, apart in self._apart.items()
+            if apart
+        )
+        if not listed:
+            return (
+                f"warning: settings.negative_prompts is {self.negatives}, but no context of the plans lists "
+                "implausible targets that have a prompt in it, so there are none. Give contexts and targets `regions` "
+                "in prompts.yaml and plan the dataset again, or set it to 0."
+            )
+        return f"negative prompts, up to {self.negatives} in a batch: {listed}"
+
     def _list_apart(self, context: PlannedContext) -> frozenset[str]:
         """List the targets that images of a context cannot show and that have prompts in it, in mirror images too."""
         apart = {name for name in context.implausible if name in context.target_prompts}

@@ -269,6 +269,8 @@ class DuPLUSTrainer(nnUNetTrainer):
             everything = self.is_ddp and self.configuration_manager.batch_dice
             multiple = 8 if self._do_i_compile() else 1
             self._prompter = BatchPrompter(self.bank, self.table, everything, multiple, self.settings.negative_prompts)
+            if self.settings.negative_prompts:
+                self.print_to_log_file(self._prompter.describe_negatives())
         rng = self.seeds.draw(PROMPTS, self._step)
         flips = rng if training and self._across is not None else None
         chosen = self._prompter.choose(batch["keys"], flips, rng if training else None)

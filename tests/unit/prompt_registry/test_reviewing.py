@@ -44,3 +44,12 @@ def test_warnings_have_lines_and_are_no_problems(tmp_path: Path) -> None:
     checked = check_files([file])
     assert checked.problems == ()
     assert [warning.removeprefix(f"{file}:").partition(":")[0] for warning in checked.warnings] == ["4", "4", "8", "5"]
+
+
+@pytest.mark.parametrize(("regions", "lines"), [("[foot]", ["7"]), ("[thorax]", []), ("[anywhere]", [])])
+def test_a_target_that_no_context_shows_is_a_warning(tmp_path: Path, regions: str, lines: list[str]) -> None:
+    file = tmp_path / "demo.yaml"
+    text = FILE.replace("medical image, region: body", "microscopy, region: belly").replace("# review", "#")
+    file.write_text(text.replace("liver:", f"liver: {{regions: {regions}}}").replace("  structure1:\n", ""), "utf-8")
+    warnings = check_files([file]).warnings
+    assert [warning.removeprefix(f"{file}:").partition(":")[0] for warning in warnings] == lines

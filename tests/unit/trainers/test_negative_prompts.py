@@ -36,6 +36,12 @@ def test_by_default_there_are_none_and_the_generator_is_not_used() -> None:
     assert rng.random() == np.random.default_rng(3).random()
 
 
+def test_the_log_says_which_there_are_or_that_there_are_none() -> None:
+    assert make_prompter(negatives=0).describe_negatives() == ""
+    assert make_prompter().describe_negatives().endswith("mr: left kidney, right kidney")
+    assert make_prompter(()).describe_negatives().startswith("warning: ")
+
+
 def test_validation_has_none() -> None:
     assert make_prompter().choose(["b"]).names == ("liver",)
 
