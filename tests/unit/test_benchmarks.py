@@ -1,0 +1,164 @@
+"""The benchmark programs: intervals over trainings and patients, training logs, plans of trainings, and their help."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if "__main__" in file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Give what imports a benchmark by name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.fixture
+def intervals(load: Callable[[str], Any]) -> Any:
+    return load("intervals")
+
+
+def make_scores(intervals: Any, table: Any, stratum: str = "", name: str = "") -> list[Any]:
+    """Make the scores of one target from a table (trainings, patients)."""
+    pairs = product(range(len(table)), range(len(table[0])))
+    return [intervals.Score(f"{name}{t}", f"p{p}", "liver", float(table[t][p]), stratum=stratum) for t, p in pairs]
+
+
+def find_half_width(row: dict[str, Any]) -> float:
+    low, high = row["interval_95"]
+    return (high - low) / 2
+
+
+def test_interval_of_one_training_is_that_of_patients(intervals: Any) -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, (1, 200))
+    row = intervals.estimate(make_scores(intervals, values))
+    assert row["mean"] == pytest.approx(values.mean(), abs=1e-4)
+    assert find_half_width(row) == pytest.approx(1.96 * values.std() / np.sqrt(200), rel=0.1)
+    assert row["interval_over"].startswith("patients only")
+
+
+def test_two_trainings_that_differ_span_the_interval(intervals: Any) -> None:
+    row = intervals.estimate(make_scores(intervals, [[0.2] * 10, [0.8] * 10]))
+    assert row["interval_95"] == [0.2, 0.8]
+    assert row["mean"] == 0.5
+
+
+def test_variance_between_trainings_is_unbiased(intervals: Any) -> None:
+    trainings = np.array([0.1, 0.5, 0.9])
+    draws = intervals.draw_trainings({"": "abc"}, draws=20000)
+    means = draws.counts @ trainings / 3
+    assert means.var() == pytest.approx(trainings.var(ddof=1) / 3, rel=0.05)
+
+
+def test_interval_over_both_is_wider_than_over_either(intervals: Any) -> None:
+    patients = np.random.default_rng(1).normal(0, 0.1, 30)
+    trainings = np.array([0.5, 0.55, 0.6])
+    both, one, same = (
+        find_half_width(intervals.estimate(make_scores(intervals, table)))
+        for table in (trainings[:, None] + patients, patients[None] + 0.5, np.tile(trainings[:, None], 30))
+    )
+    assert both > max(one, same)
+
+
+def test_trainings_of_a_stratum_keep_their_share(intervals: Any) -> None:
+    draws = intervals.draw_trainings({"0": "abc", "1": "d"}, draws=50)
+    assert draws.counts[:, :3].sum(1) == pytest.approx(3)
+    assert (draws.counts[:, 3] == 1).all()
+
+
+def test_training_in_two_strata_is_refused(intervals: Any) -> None:
+    with pytest.raises(ValueError, match="stratum"):
+        intervals.draw_trainings({"0": "a", "1": "a"})
+
+
+def test_difference_of_patients_in_pairs_has_no_variance(intervals: Any) -> None:
+    values = np.random.default_rng(2).normal(0.5, 0.2, (1, 20))
+    first, second = (make_scores(intervals, table) for table in (values + 0.1, values))
+    row = intervals.compare(first, second)
+    assert (row["mean"], *row["interval_95"]) == pytest.approx((0.1, 0.1, 0.1), abs=1e-4)
+
+
+def test_trainings_in_pairs_cancel_and_others_do_not(intervals: Any) -> None:
+    values = np.array([[0.2] * 5, [0.5] * 5, [0.8] * 5])
+    first, second = (make_scores(intervals, table) for table in (values + 0.1, values))
+    assert intervals.compare_pairs(first, second)["interval_95"] == pytest.approx([0.1, 0.1])
+    assert find_half_width(intervals.compare(first, second)) > 0.2
+
+
+def test_patients_that_one_side_lacks_are_not_compared(intervals: Any) -> None:
+    first, second = make_scores(intervals, [[0.5, 0.5, 0.9]]), make_scores(intervals, [[0.4, 0.4]])
+    assert intervals.compare(first, second)["patients"] == 2
+
+
+def test_sources_count_alike_whatever_their_number_of_patients(intervals: Any) -> None:
+    many = [intervals.Score("1", f"a{n}", "liver", 1.0, "CT") for n in range(9)]
+    assert intervals.estimate([*many, intervals.Score("1", "b", "liver", 0.0, "MR")])["mean"] == 0.5
+
+
+def test_no_scores_give_no_mean(intervals: Any) -> None:
+    assert intervals.estimate([])["mean"] is None
+
+
+LOG = """
+2026-11-28 18:13:02: Pseudo dice is of: liver (CT); spleen (MR)
+2026-11-28 18:13:03: Epoch 0
+2026-11-28 18:13:04: Pseudo dice [np.float64(0.6), np.float32(0.0)]
+2026-11-28 18:13:05: Epoch 1
+2026-11-28 18:13:06: Pseudo dice [0.7, nan]
+2026-11-28 18:13:07: Epoch 1
+2026-11-28 18:13:08: Pseudo dice [np.float64(0.55), np.float64(0.8)]
+"""
+
+
+def test_log_is_read_by_target_and_a_repeated_epoch_counts_once(load: Callable[[str], Any]) -> None:
+    online = load("training_logs").parse_log(LOG)
+    assert online.names == ("liver (CT)", "spleen (MR)")
+    assert online.rows == ((0.6, 0.0), (0.55, 0.8))
+
+
+def test_start_is_the_end_of_the_first_epoch_above_the_threshold(load: Callable[[str], Any]) -> None:
+    online = load("training_logs").parse_log(LOG)
+    assert online.find_start(0.5, 50) == 100
+    assert online.find_start(0.7, 50) == -1
+    assert online.list_starts(0.5, 50) == {"liver (CT)": 50, "spleen (MR)": 100}
+
+
+def test_log_without_names_numbers_its_targets(load: Callable[[str], Any]) -> None:
+    logs = load("training_logs")
+    assert logs.parse_log("Epoch 0\nPseudo dice [0.1, 0.2]").names == ("1", "2")
+    assert logs.parse_log("").find_start(0.5, 50) == -1
+
+
+def test_target_without_voxels_has_not_started(load: Callable[[str], Any]) -> None:
+    assert load("training_logs").parse_log("Epoch 0\nPseudo dice [0.9, np.float64(nan)]").find_start(0.5, 50) == -1
+
+
+def test_logs_are_joined_in_the_order_of_their_dates(load: Callable[[str], Any], tmp_path: Path) -> None:
+    for name, value in (("2026_9_30_01_00_00", 0.1), ("2026_10_1_01_00_00", 0.9)):
+        (tmp_path / f"training_log_{name}.txt").write_text(f"Epoch 0 \nPseudo dice [{value}]\n")
+    assert load("training_logs").read_fold(tmp_path).rows == ((0.9,),)
+
+
+@pytest.mark.parametrize(
+    ("starts", "median", "never"), [([50, 100, 400], 100, 0), ([50, -1, -1], -1, 2), ([50, 150], 100, 0)]
+)
+def test_starts_are_summarised(load: Callable[[str], Any], starts: list[int], median: int, never: int) -> None:
+    row = load("training_logs").summarise(starts)
+    assert (row["median"], row["never"]) == (median, never)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_names_what_can_be_run(name: str, load: Callable[[str], Any], monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        load(name).main()
+    assert end.value.code == 0
+    assert f"python benchmarks/{name}.py" in capsys.readouterr().out
