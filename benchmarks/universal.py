@@ -67,6 +67,7 @@ MODELS = {
     "one_hot": Model(1500, {"target_prompt": "one-hot"}),
     "no_film": Model(1500, {"network": {"film": False}}),
     "no_paraphrases": Model(1500, {"paraphrase_probability": 0}),
+    "negatives": Model(1500, {"negative_prompts": 2}),
 }
 
 

@@ -92,6 +92,12 @@ class StockTrainer(nnUNetTrainer):
         optimizer = make_adamw(self.network.parameters(), self.initial_lr, self.device)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
+    def save_checkpoint(self, filename: str) -> None:
+        """Differs from nnU-Net: the file is whole or not there, if a training is ended while it is written."""
+        super().save_checkpoint(f"{filename}.partial")
+        if os.path.isfile(f"{filename}.partial"):
+            os.replace(f"{filename}.partial", filename)
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Differs from nnU-Net: mirrors on request only."""
         validate(self, lambda: nnUNetTrainer.perform_actual_validation(self, save_probabilities))
