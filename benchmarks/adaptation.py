@@ -24,24 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import universal
-from universal import evaluate_folder, find_dataset, find_folder, read_tests, shrink
+from running import call, find_dataset, find_folder, find_model
+from universal import evaluate_folder, read_tests, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
 BASE_ITERATIONS, ITERATIONS = 1000, 500
-TRAINERS = """
-from duplus_nnunet.trainers import DuPLUSLoRATrainer, DuPLUSTrainer
-
-
-class DuPLUSTrainerShort(DuPLUSTrainer):
-    def perform_actual_validation(self, save_probabilities=False):
-        pass
-
-
-class DuPLUSLoRATrainerShort(DuPLUSLoRATrainer):
-    def perform_actual_validation(self, save_probabilities=False):
-        pass
-"""
 SETTINGS = {"iterations_per_epoch": 50, "validation_iterations": 5, "cpu_bfloat16": True}
 
 
@@ -72,19 +59,9 @@ METHODS = {
 }
 
 
-def call(*words: object) -> None:
-    """Run a command of this environment with TRAINERS available; its output goes to stderr."""
-    universal.call(*words, trainers=TRAINERS)
-
-
-def find_model(number: int, trainer: str, plans: str = "DuPLUSPlans") -> Path:
-    """Return the folder of a model."""
-    return find_folder("results") / find_dataset(number) / f"{trainer}__{plans}__3d_fullres"
-
-
 def find_base() -> Path:
     """Return the folder of the base."""
-    return find_model(NUMBER, "DuPLUSTrainerShort")
+    return find_model(NUMBER, "DuPLUSTrainerShort", "DuPLUSPlans")
 
 
 def train_base(device: str) -> None:

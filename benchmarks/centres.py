@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adaptation import call, make_old_model
-from universal import evaluate_folder, find_dataset, find_folder
+import running
+from adaptation import make_old_model
+from running import call, find_dataset, find_folder
+from universal import evaluate_folder
 
 from duplus_nnunet.data.phantom_sources import PHANTOM_CT, write_phantom_sources
 
@@ -39,11 +41,6 @@ SOURCES = {cases: replace(PHANTOM_CT, number=910 + cases, name=f"CentreB{cases}"
 BASE_EPOCHS, EPOCHS, ITERATIONS = 16, 4, 50
 MEAN = "(mean over targets)"
 METHODS = {"lora": ADAPTER, "full": TRAINER}
-
-
-def find_model(number: int, trainer: str) -> Path:
-    """Return the folder of a model."""
-    return find_folder("results") / find_dataset(number) / f"{trainer}__DuPLUSPlans__3d_fullres"
 
 
 def change_plans(number: int, epochs: int, divisor: int = 1) -> None:
@@ -69,7 +66,7 @@ def is_planned(number: int) -> bool:
 
 def train(number: int, trainer: str, device: str, *options: object) -> Path:
     """Train, continue an interrupted training, or skip a finished one; return the model folder."""
-    model = find_model(number, trainer)
+    model = running.find_model(number, trainer, "DuPLUSPlans")
     if not (model / "fold_all" / "checkpoint_final.pth").is_file():
         started = (model / "fold_all" / "checkpoint_latest.pth").is_file()
         words = (number, "3d_fullres", "all", "-tr", trainer, "-p", "DuPLUSPlans", "-device", device)

@@ -8,19 +8,21 @@ repeated. nnU-Net's three folders must be set.
 Examples:
   python benchmarks/learning.py prepare bodies                    # also: contrasts, hippocampus
   python benchmarks/learning.py train bodies adamw sgd --seeds 1 2 3 4 5
-  python benchmarks/learning.py report bodies --reference adamw   # JSON
+  python benchmarks/learning.py report bodies --reference adamw   # JSON; of all variants, or of those named
 """
 
 import argparse
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import running
+from intervals import Score, compare_pairs, estimate, estimate_each, group_by_target
+from running import find_dataset, find_folder
+from training_logs import read_fold, summarise
 
 TRAINERS = '''
 import copy
@@ -192,26 +194,14 @@ DATA = {
 }
 # Bodies of each contrast: the first of the training cases are trained on, the others held out.
 CASES, TRAINED, SEED = 40, 24, 5
+# Online Dice above which a target counts as found.
+THRESHOLDS = (0.5, 0.7)
 COMMON = {"paraphrase_probability": 0.0, "mirror_left_right": False, "cpu_bfloat16": True, "validation_iterations": 4}
-
-
-def find_folder(kind: str) -> Path:
-    """Return one of nnU-Net's three folders."""
-    return Path(os.environ[f"nnUNet_{kind}"])
-
-
-def find_dataset(number: int) -> str:
-    """Return the full name of a dataset."""
-    return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
 
 
 def call(*words: object) -> None:
     """Run a command of this environment, with the trainers of this file available; its output goes to stderr."""
-    script = Path(sys.executable).with_name(str(words[0]))
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "learning_trainers.py").write_text(TRAINERS)
-        environment = {**os.environ, "nnUNet_extTrainer": folder}
-        subprocess.run([script, *map(str, words[1:])], check=True, stdout=sys.stderr, env=environment)
+    running.call(*words, trainers=TRAINERS)
 
 
 def prepare(name: str) -> None:
@@ -252,7 +242,7 @@ def find_fold(name: str, variant: str, seed: int) -> Path:
     return find_folder("results") / find_dataset(DATA[name].number) / model / "fold_0"
 
 
-def train(name: str, variant: str, seed: int, iterations: int | None) -> None:
+def train(name: str, variant: str, seed: int, iterations: int | None, device: str) -> None:
     """Train and validate one variant with one seed, unless that is done."""
     if (find_fold(name, variant, seed) / "validation" / "scores.json").exists():
         return
@@ -267,25 +257,74 @@ def train(name: str, variant: str, seed: int, iterations: int | None) -> None:
     settings |= {**COMMON, "iterations_per_epoch": data.iterations, **length, "seed": seed, **own}
     plans["plans_name"] = name_plans(name, variant, seed)
     (folder / f"{plans['plans_name']}.json").write_text(json.dumps(plans))
-    words = (data.number, "3d_fullres", 0, "-tr", choice.trainer, "-p", plans["plans_name"], "-device", "cpu", "--c")
+    words = (data.number, "3d_fullres", 0, "-tr", choice.trainer, "-p", plans["plans_name"], "-device", device, "--c")
     call("nnUNetv2_train", *words)
 
 
-def read_starts(fold: Path, length: int, threshold: float) -> int:
-    """Return the number of iterations after which the online Dice of all targets is above a threshold; -1: never."""
-    log = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
-    rows = [re.findall(r"\((\d\.[\d.e-]+|nan)\)", row) for row in re.findall(r"Pseudo dice \[(.*)\]", log)]
-    passed = [number for number, row in enumerate(rows, 1) if all(float(value) > threshold for value in row)]
-    return passed[0] * length if passed else -1
+def read_scores(name: str, variant: str, seed: int) -> list[Score]:
+    """Read the Dice of each held-out case and target; an absent target that was not predicted has none."""
+    content = json.loads((find_fold(name, variant, seed) / "validation" / "scores.json").read_text())
+    return [
+        Score(str(seed), case["patient"], target, row["dice"], case["source"])
+        for case in content["cases"].values()
+        for target, row in case["targets"].items()
+        if row["dice"] is not None
+    ]
 
 
-def read_scores(fold: Path) -> dict[str, dict[str, float]]:
-    """Return the Dice of each annotated target that is present, by case."""
-    content = json.loads((fold / "validation" / "scores.json").read_text())
+def list_trained(name: str) -> list[str]:
+    """List the variants of which a training is finished."""
+    folder = find_folder("results") / find_dataset(DATA[name].number)
+    return [
+        variant
+        for variant, choice in VARIANTS.items()
+        if any(folder.glob(f"{choice.trainer}__{name_plans(name, variant, 0)[:-1]}*/fold_0/validation/scores.json"))
+    ]
+
+
+def report_variant(name: str, variant: str, seeds: Sequence[int], scores: Sequence[Score]) -> dict[str, Any]:
+    """Report the trainings of one variant: Dice, iterations until all targets were found, and the worst training."""
+    each = {seed: estimate([score for score in scores if score.training == str(seed)])["mean"] for seed in seeds}
+    logs = [read_fold(find_fold(name, variant, seed)) for seed in seeds]
+    worst = min(each, key=lambda seed: each[seed])
     return {
-        case["case"]: {name: score["dice"] for name, score in case["targets"].items() if score["dice"] is not None}
-        for case in content["cases"]
+        "seeds": each,
+        "dice": estimate(scores),
+        "worst": {"seed": worst, "dice": each[worst]},
+        "targets": estimate_each(scores),
+        "starts": {
+            str(threshold): summarise([log.find_start(threshold, DATA[name].iterations) for log in logs])
+            for threshold in THRESHOLDS
+        },
     }
+
+
+def report_difference(scores: Sequence[Score], reference: Sequence[Score]) -> dict[str, Any]:
+    """Report the difference to the reference with the same seeds, over targets and for each target."""
+    others = group_by_target(reference)
+    targets = {name: compare_pairs(own, others.get(name, [])) for name, own in group_by_target(scores).items()}
+    return {**compare_pairs(scores, reference), "targets": targets}
+
+
+def report(name: str, variants: Sequence[str], seeds: Sequence[int], reference: str) -> dict[str, Any]:
+    """Report all finished trainings, and the difference of each variant to the reference."""
+    order = dict.fromkeys([reference, *variants])
+    done = {
+        variant: [seed for seed in seeds if (find_fold(name, variant, seed) / "validation" / "scores.json").is_file()]
+        for variant in order
+    }
+    missing = [f"{variant}, seed {seed}" for variant, own in done.items() for seed in seeds if seed not in own]
+    scores = {
+        variant: [score for seed in own for score in read_scores(name, variant, seed)]
+        for variant, own in done.items()
+        if own
+    }
+    rows = {variant: report_variant(name, variant, done[variant], own) for variant, own in scores.items()}
+    for variant, row in rows.items():
+        if variant != reference and reference in scores:
+            row["difference"] = report_difference(scores[variant], scores[reference])
+    about = "iterations until the online Dice of all targets is above a threshold; -1: never"
+    return {"data": name, "reference": reference, "starts": about, "missing": missing, "variants": rows}
 
 
 def main() -> int:
@@ -295,17 +334,23 @@ def main() -> int:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--iterations", type=int, help="default: bodies 400, bodies_short 200, contrasts 600")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--iterations", type=int, help="default: bodies 400, bodies_short 200, contrasts 600, hippocampus 300"
+        "--reference", choices=tuple(VARIANTS), default="adamw", help="report: what others are compared to"
     )
-    parser.add_argument("--reference", default="adamw")
     args = parser.parse_args()
+    if unknown := [name for name in args.variants if name not in VARIANTS]:
+        parser.error(f"unknown variants {unknown}; there are {', '.join(VARIANTS)}")
     if args.stage == "prepare":
         prepare(args.data)
     elif args.stage == "train":
         for seed in args.seeds:
             for variant in args.variants:
-                train(args.data, variant, seed, args.iterations)
+                train(args.data, variant, seed, args.iterations, args.device)
+    else:
+        variants = args.variants or list_trained(args.data)
+        print(json.dumps(report(args.data, variants, args.seeds, args.reference), indent=1))
     return 0
 
 

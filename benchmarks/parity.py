@@ -1,131 +1,194 @@
 """Compares the accuracy of DuPLUSTrainer and stock nnUNetTrainer with the same data, folds, patch size and length.
 
-Both are planned, trained and validated by nnU-Net's own commands, alternately, fold by fold; the cases of all
-validation folds are compared in pairs, with a bootstrap over cases. nnU-Net's three folders must be set.
+Both are planned, trained and validated by nnU-Net's own commands, each with nnU-Net's SGD and with AdamW. All have the
+same network, patch size, batch size and precision (bfloat16, on a CPU too). The held-out cases of each fold are scored
+with the same number of mirror images, none unless asked for. Intervals are over trainings (seeds and folds) and cases.
+Stock trainings are seeded too, but nnU-Net's augmentation workers are not: they differ a little when repeated.
 
-Example: python benchmarks/parity.py --dataset 4 --folds 0 1 --epochs 10 --iterations 50 --json
+Stages can be run separately; an interrupted training is continued, a finished one is skipped. nnU-Net's three folders
+must be set.
+
+Examples:
+  python benchmarks/parity.py prepare
+  python benchmarks/parity.py train ours stock --folds 0 1 --seeds 1 2 3     # also: ours_sgd, stock_adamw
+  python benchmarks/parity.py report --reference stock                       # JSON
 """
 
 import argparse
 import json
-import os
-import subprocess
+import math
 import sys
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import running
+from intervals import Score, compare, estimate, estimate_each
+from training_logs import read_fold, summarise
 
-SHORT_TRAINER = """
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-
-class nnUNetTrainerShort(nnUNetTrainer):
-    def __init__(self, plans, configuration, fold, dataset_json, device):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = {epochs}
-        self.num_iterations_per_epoch = {iterations}
-        self.num_val_iterations_per_epoch = {validation}
-        self.save_every = 1
-"""
-RUNS = {
-    "stock": ("ExperimentPlanner", "nnUNetPlans", "nnUNetTrainerShort"),
-    "duplus": ("DuPLUSPlanner", "DuPLUSPlans", "DuPLUSTrainer"),
-}
+OURS, STOCK = ("DuPLUSPlanner", "DuPLUSPlans"), ("ExperimentPlanner", "nnUNetPlans")
+# Each training: whether it is ours, and its optimizer.
+RUNS = {"ours": (True, "adamw"), "ours_sgd": (True, "sgd"), "stock": (False, "sgd"), "stock_adamw": (False, "adamw")}
+START = 0.5
 
 
-def find_dataset(number: int) -> str:
-    """Return the dataset's full name."""
-    return next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{number:03d}_*")).name
+@dataclass(frozen=True)
+class Size:
+    """What all trainings have in common: dataset, length and batch size."""
+
+    dataset: int
+    epochs: int
+    iterations: int
+    validation_iterations: int
+    batch: int
 
 
-def call(*words: str, **variables: str) -> None:
-    """Run a command of nnU-Net in this environment."""
-    script = Path(sys.executable).with_name(words[0])
-    subprocess.run([script, *words[1:]], check=True, stdout=sys.stderr, env={**os.environ, **variables})
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    kind: str
+    fold: int
+    seed: int
+    size: Size
+
+    @property
+    def plans(self) -> str:
+        """Name of its plans."""
+        return f"parity-{self.kind}-{self.size.epochs}x{self.size.iterations}-b{self.size.batch}-{self.seed}"
+
+    @property
+    def trainer(self) -> str:
+        """Name of its trainer."""
+        return "DuPLUSTrainerValidated" if RUNS[self.kind][0] else "StockTrainer"
+
+    @property
+    def folder(self) -> Path:
+        """Folder that nnU-Net writes it to."""
+        return running.find_model(self.size.dataset, self.trainer, self.plans) / f"fold_{self.fold}"
+
+    def find_summary(self, mirrored: bool) -> Path:
+        """Return the file with the scores of the held-out cases."""
+        return self.folder / ("mirrored" if mirrored else "") / "validation" / "summary.json"
 
 
-def plan(args: argparse.Namespace, name: str) -> None:
-    """Plan and preprocess for both trainers, and set the same batch size and length in both plans."""
-    for planner, plans_name, _ in RUNS.values():
-        call("nnUNetv2_plan_and_preprocess", "-d", str(args.dataset), "-pl", planner, "-c", "3d_fullres")
-        file = Path(os.environ["nnUNet_preprocessed"]) / name / f"{plans_name}.json"
-        plans = json.loads(file.read_text())
-        plans["configurations"]["3d_fullres"]["batch_size"] = args.batch
-        if "duplus" in plans:
-            plans["duplus"]["settings"] |= {
-                "epochs": args.epochs,
-                "iterations_per_epoch": args.iterations,
-                "validation_iterations": args.validation_iterations,
-            }
-        file.write_text(json.dumps(plans, indent=2))
+def make_plans(run: Run) -> running.Plans:
+    """Give the plans of a training the network, patch size and batch size that nnU-Net planned, and the length."""
+    ours, optimizer = RUNS[run.kind]
+    size, stock = run.size, running.read_plans(run.size.dataset, STOCK[1])
+    planned = stock["configurations"][running.CONFIGURATION]
+    length = {"epochs": size.epochs, "validation_iterations": size.validation_iterations}
+    choice = {"seed": run.seed, "optimizer": optimizer, **length}
+    if not ours:
+        planned["batch_size"] = size.batch
+        return {**stock, "benchmark": {**choice, "iterations": size.iterations}}
+    plans = running.read_plans(size.dataset, OURS[1])
+    configuration = plans["configurations"][running.CONFIGURATION]
+    for key in ("patch_size", "architecture"):
+        configuration[key] = planned[key]
+    configuration["batch_size"] = size.batch
+    settings = plans["duplus"]["settings"]
+    settings |= {**choice, "iterations_per_epoch": size.iterations, "initial_learning_rate": None, "cpu_bfloat16": True}
+    return plans
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train and validate both alternately, fold by fold."""
-    with tempfile.TemporaryDirectory() as folder:
-        code = SHORT_TRAINER.format(
-            epochs=args.epochs, iterations=args.iterations, validation=args.validation_iterations
-        )
-        (Path(folder) / "nnUNetTrainerShort.py").write_text(code)
-        for fold in args.folds:
-            for _, plans_name, trainer in RUNS.values():
-                words = (str(args.dataset), "3d_fullres", str(fold), "-tr", trainer, "-p", plans_name)
-                call("nnUNetv2_train", *words, "-device", args.device, nnUNet_extTrainer=folder)
+def prepare(dataset: int) -> None:
+    """Plan and preprocess for both; refuse a dataset for which they differ in spacing or order of axes."""
+    for planner, name in (STOCK, OURS):
+        running.prepare_dataset(dataset, planner, name)
+    plans = [running.read_plans(dataset, name) for _, name in (STOCK, OURS)]
+    grids = [(p["configurations"][running.CONFIGURATION]["spacing"], p["transpose_forward"]) for p in plans]
+    if grids[0] != grids[1]:
+        sys.exit(f"Spacing (mm) and order of axes must be equal; nnU-Net plans {grids[0]} and DuPLUS {grids[1]}.")
 
 
-def read_scores(name: str, kind: str, folds: list[int]) -> dict[str, float]:
-    """Return the mean Dice over targets of each validation case, 0 to 1."""
-    _, plans_name, trainer = RUNS[kind]
-    model = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__{plans_name}__3d_fullres"
-    scores = {}
-    for fold in folds:
-        summary = json.loads((model / f"fold_{fold}" / "validation" / "summary.json").read_text())
-        for case in summary["metric_per_case"]:
-            dice = [target["Dice"] for target in case["metrics"].values()]
-            scores[Path(case["prediction_file"]).name] = float(np.nanmean(dice))
+def train(run: Run, device: str, mirrored: bool) -> None:
+    """Train and validate, unless that is done."""
+    if run.find_summary(mirrored).is_file():
+        return
+    running.write_plans(run.size.dataset, run.plans, make_plans(run))
+    variables = {"BENCHMARK_MIRRORED": "1" if mirrored else "0"}
+    running.train(run.size.dataset, run.trainer, run.plans, device, run.fold, **variables)
+
+
+def read_scores(run: Run, mirrored: bool) -> list[Score]:
+    """Read the Dice of each held-out case and target; a case with neither prediction nor reference has none."""
+    summary = json.loads(run.find_summary(mirrored).read_text())
+    raw = running.find_folder("raw") / running.find_dataset(run.size.dataset) / "dataset.json"
+    names = {str(value): name for name, value in json.loads(raw.read_text())["labels"].items()}
+    scores = []
+    for case in summary["metric_per_case"]:
+        for value, metrics in case["metrics"].items():
+            if not math.isnan(metrics["Dice"]):
+                name = Path(case["reference_file"]).name.split(".")[0]
+                training = f"{run.fold}-{run.seed}"
+                scores.append(Score(training, name, names[value], metrics["Dice"], stratum=str(run.fold)))
     return scores
 
 
-def compare(ours: dict[str, float], stock: dict[str, float], draws: int = 10000) -> dict[str, Any]:
-    """Compare paired scores; the interval is the 2.5th to 97.5th percentile of bootstrapped mean differences."""
-    cases = sorted(ours)
-    difference = np.array([ours[case] - stock[case] for case in cases])
-    picks = np.random.default_rng(0).integers(0, len(cases), (draws, len(cases)))
-    low, high = np.percentile(difference[picks].mean(1), [2.5, 97.5])
-    return {
-        "cases": len(cases),
-        "duplus_dice": round(float(np.mean(list(ours.values()))), 4),
-        "stock_dice": round(float(np.mean(list(stock.values()))), 4),
-        "difference": round(float(difference.mean()), 4),
-        "interval_95": [round(float(low), 4), round(float(high), 4)],
-    }
+def report_kind(runs: list[Run], mirrored: bool) -> tuple[dict[str, Any], list[Score]]:
+    """Report the trainings of one kind, and return their scores."""
+    rows, together = {}, []
+    for run in runs:
+        scores = read_scores(run, mirrored)
+        start = read_fold(run.folder).find_start(START, run.size.iterations)
+        rows[f"fold {run.fold}, seed {run.seed}"] = {"dice": estimate(scores)["mean"], "start": start}
+        together += scores
+    worst = min(rows, key=lambda name: rows[name]["dice"])
+    result = {"dice": estimate(together), "worst_run": {"run": worst, **rows[worst]}}
+    result |= {"starts": summarise([row["start"] for row in rows.values()]), "targets": estimate_each(together)}
+    return {**result, "runs": rows}, together
+
+
+def report(runs: list[Run], reference: str, mirrored: bool) -> dict[str, Any]:
+    """Report all finished trainings, and the difference of each kind to the reference in the runs that both have."""
+    done = [run for run in runs if run.find_summary(mirrored).is_file()]
+    missing = [f"{run.kind}, fold {run.fold}, seed {run.seed}" for run in runs if run not in done]
+    kinds = list(dict.fromkeys(run.kind for run in done))
+    reported = {kind: report_kind([run for run in done if run.kind == kind], mirrored) for kind in kinds}
+    result: dict[str, Any] = {kind: row for kind, (row, _) in reported.items()}
+    if reference in reported:
+        for kind in kinds:
+            if kind != reference:
+                result[kind]["difference"] = compare(reported[kind][1], reported[reference][1])
+    conditions = {"start": f"iterations until the online Dice of all targets is above {START}", "mirrored": mirrored}
+    return {**conditions, "reference": reference, "missing": missing, "trainings": result}
+
+
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("prepare", "train", "report"))
+    parser.add_argument("kinds", nargs="*", metavar="RUN", help=f"{', '.join(RUNS)} (default: all)")
+    parser.add_argument("--dataset", type=int, default=4)
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=50, help="training iterations in an epoch (nnU-Net: 250)")
+    parser.add_argument("--validation-iterations", type=int, default=5, help="nnU-Net: 50")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--mirrored", action="store_true", help="predict held-out cases with mirror images")
+    parser.add_argument("--reference", choices=tuple(RUNS), default="stock", help="report: what others are compared to")
+    args = parser.parse_args()
+    args.kinds = args.kinds or list(RUNS)
+    if unknown := set(args.kinds) - set(RUNS):
+        parser.error(f"unknown training {sorted(unknown)}; there are {', '.join(RUNS)}")
+    return args
 
 
 def main() -> int:
-    """Train both or read their results, and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=int, default=4)
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--iterations", type=int, default=50, help="training iterations in an epoch")
-    parser.add_argument("--validation-iterations", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--read-only", action="store_true", help="only compare existing results")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args()
-    name = find_dataset(args.dataset)
-    if not args.read_only:
-        plan(args, name)
-        train(args)
-    result = compare(*(read_scores(name, kind, args.folds) for kind in ("duplus", "stock")))
-    low, high = result["interval_95"]
-    text = (
-        f"DuPLUS {result['duplus_dice']}, stock {result['stock_dice']}: {result['difference']:+} ({low:+} to {high:+})"
-    )
-    print(json.dumps(result, indent=1) if args.json else text)
+    """Run one stage; "report" prints JSON."""
+    args = read_arguments()
+    size = Size(args.dataset, args.epochs, args.iterations, args.validation_iterations, args.batch)
+    runs = [Run(kind, fold, seed, size) for seed in args.seeds for fold in args.folds for kind in args.kinds]
+    if args.stage == "prepare":
+        prepare(args.dataset)
+    elif args.stage == "train":
+        for run in runs:
+            train(run, args.device, args.mirrored)
+    else:
+        print(json.dumps(report(runs, args.reference, args.mirrored), indent=1))
     return 0
 
 

@@ -31,12 +31,13 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import universal
-from universal import NETWORK, PATCH, find_dataset, find_folder
+import running
+from running import find_dataset, find_folder
+from universal import NETWORK, OURS, PATCH
 
 SCRIPTS = Path(sys.executable).parent
 # The segmentation is not validated on whole images: its use is shown by the survival model.
-SEGMENTATION, PROGNOSIS = universal.OURS, "DuPLUSSurvivalTrainer"
+SEGMENTATION, PROGNOSIS = OURS, "DuPLUSSurvivalTrainer"
 SIDE, SPACING, PATIENTS = 24, 4.0, 150
 EFFECT = 0.9
 
@@ -214,7 +215,7 @@ def train(study: Study, trainer: str, plans: str, fold: int, device: str) -> flo
         without_base = trainer == SEGMENTATION or plans == "DuPLUSScratch"
         options = ["--c"] if started else [] if without_base else ["-pretrained_weights", base]
         words = (study.number, "3d_fullres", fold, "-tr", trainer, "-p", plans, "-device", device)
-        universal.call("nnUNetv2_train", *words, *options)
+        running.call("nnUNetv2_train", *words, *options)
     return time.perf_counter() - start
 
 

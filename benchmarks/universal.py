@@ -1,28 +1,35 @@
 """Compares one model for five datasets with five specialists and with ablations, and tests the context prompt.
 
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
-models have the same patch size, features, batch size and precision; imagesTs is used for testing only. Stages can be
-run separately, and an interrupted training is continued. nnU-Net's three folders must be set.
+models have the same patch size, features, batch size and precision, or with --planned those that nnU-Net plans for
+each; imagesTs is used for testing only. Our models are trained by AdamW; specialists by nnU-Net's SGD (stock) or the
+same AdamW (stock_adamw). Stages can be run separately; an interrupted training is continued, a finished one skipped.
+nnU-Net's three folders must be set.
 
 Examples:
   python benchmarks/universal.py prepare
-  python benchmarks/universal.py train universal            # or stock, full, no_t1, one_hot, no_film, no_paraphrases
-  python benchmarks/universal.py score universal stock      # predicts imagesTs and compares, as JSON
-  python benchmarks/universal.py t1 full no_film            # correct and wrong context prompts, same images
+  python benchmarks/universal.py train universal stock --seeds 1 2 3
+  python benchmarks/universal.py score universal stock --seeds 1 2 3    # predicts and scores imagesTs
+  python benchmarks/universal.py report universal stock --seeds 1 2 3   # compares the first with the others, as JSON
+  python benchmarks/universal.py t1 full no_film --seeds 1              # correct and wrong context prompts, same images
+  python benchmarks/universal.py train universal stock --planned --iterations 20000 --stock-iterations 4000
 """
 
 import argparse
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import running
+from intervals import Score, compare, estimate, estimate_each
+from running import call, find_dataset, find_folder
+from training_logs import read_fold
 
 NUMBER, NAME = 501, "Universal"
 SOURCES = (4, 50, 60, 61, 62)
@@ -37,85 +44,67 @@ NETWORK = {
     "n_conv_per_stage_decoder": [2] * 4,
 }
 SARCOMA = {"sarcoma_ct": "SarcomaCT", "sarcoma_mr": "SarcomaMR", "sarcoma_pet": "SarcomaPET"}
-STOCK_ITERATIONS, STOCK_EPOCH = 1000, 50
-OURS, STOCK = "DuPLUSTrainerShort", "nnUNetTrainerShort"
-# No validation of whole images, since only imagesTs is scored and validation would take longer than training. Both are
-# trained in bfloat16, ours by a setting in the plans.
-TRAINERS = f"""
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-from duplus_nnunet.trainers import DuPLUSTrainer
-
-
-class {OURS}(DuPLUSTrainer):
-    def perform_actual_validation(self, save_probabilities=False):
-        pass
-
-
-class {STOCK}(nnUNetTrainer):
-    def __init__(self, plans, configuration, fold, dataset_json, device):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch = {STOCK_ITERATIONS // STOCK_EPOCH}, {STOCK_EPOCH}
-        self.num_val_iterations_per_epoch, self.save_every = 5, 1
-
-    def initialize(self):
-        super().initialize()
-        forward = self.network.forward
-
-        def mixed(x):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.device.type == "cpu"):
-                out = forward(x)
-            return [level.float() for level in out] if isinstance(out, list) else out.float()
-
-        self.network.forward = mixed
-
-    def perform_actual_validation(self, save_probabilities=False):
-        pass
-"""
+OURS, STOCK = "DuPLUSTrainerShort", "StockTrainerUnvalidated"
+# Iterations and validation iterations in an epoch, and iterations of a specialist.
+EPOCH, STOCK_EPOCH, STOCK_ITERATIONS = (100, 10), (50, 5), 1000
+SPECIALISTS = {"stock": "sgd", "stock_adamw": "adamw"}
+HEAD_AND_NECK = 50
 
 
 @dataclass(frozen=True)
 class Model:
-    """One of our models: name of its plans, number of iterations, and changed settings."""
+    """One of our models: number of iterations, and changed settings."""
 
-    plans: str
     iterations: int
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 MODELS = {
-    "universal": Model("DuPLUSPlans", 5000),
-    "full": Model("DuPLUSFull", 1500),
-    "no_t1": Model("DuPLUSNoT1", 1500, {"context_prompt": "none"}),
-    "one_hot": Model("DuPLUSOneHot", 1500, {"target_prompt": "one-hot"}),
-    "no_film": Model("DuPLUSNoFiLM", 1500, {"network": {"film": False}}),
-    "no_paraphrases": Model("DuPLUSNoParaphrases", 1500, {"paraphrase_probability": 0}),
+    "universal": Model(5000),
+    "full": Model(1500),
+    "sgd": Model(1500, {"optimizer": "sgd"}),
+    "no_t1": Model(1500, {"context_prompt": "none"}),
+    "one_hot": Model(1500, {"target_prompt": "one-hot"}),
+    "no_film": Model(1500, {"network": {"film": False}}),
+    "no_paraphrases": Model(1500, {"paraphrase_probability": 0}),
+    "negatives": Model(1500, {"negative_prompts": 2}),
 }
 
 
-def find_folder(kind: str) -> Path:
-    """Return one of nnU-Net's three folders."""
-    return Path(os.environ[f"nnUNet_{kind}"])
+@dataclass(frozen=True)
+class Run:
+    """One training of a model, or one training of each specialist."""
 
+    name: str
+    seed: int
+    iterations: int
+    planned: bool
 
-def find_dataset(number: int) -> str:
-    """Return the full name of a dataset."""
-    return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
+    @property
+    def plans(self) -> str:
+        """Name of its plans, of its predictions, and in reports."""
+        return f"{self.name}-{self.iterations}{'-planned' if self.planned else ''}-{self.seed}"
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one model for all datasets."""
+        return self.name in MODELS
 
-def call(*words: object, trainers: str = TRAINERS) -> None:
-    """Run a command of this environment with the given trainers available; its output goes to stderr."""
-    script = Path(sys.executable).with_name(str(words[0]))
-    command = [str(script), *map(str, words[1:])]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "short_trainers.py").write_text(trainers)
-        environment = {**os.environ, "nnUNet_extTrainer": folder}
-        subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
+    @property
+    def models(self) -> dict[int, Path]:
+        """Folder of each model, by the number of the dataset it is trained on."""
+        numbers, trainer = ((NUMBER,), OURS) if self.is_ours else (SOURCES, STOCK)
+        return {number: running.find_model(number, trainer, self.plans) for number in numbers}
+
+    @property
+    def epoch(self) -> tuple[int, int]:
+        """Iterations and validation iterations in an epoch."""
+        iterations, validation = EPOCH if self.is_ours else STOCK_EPOCH
+        return min(iterations, self.iterations), validation
 
 
 def shrink(plans: dict[str, Any]) -> None:
-    """Set the network, patch size and batch size of all models here in the plans."""
+    """Set the network, patch size and batch size that all models have without --planned."""
     configuration = plans["configurations"]["3d_fullres"]
     configuration["patch_size"], configuration["batch_size"] = PATCH, 2
     configuration["architecture"]["arch_kwargs"] |= NETWORK
@@ -132,50 +121,34 @@ def compose() -> None:
 def prepare() -> None:
     """Compose, plan and preprocess, for the universal model and for the specialists."""
     compose()
-    prepare_dataset(NUMBER, "DuPLUSPlanner", "DuPLUSPlans")
+    running.prepare_dataset(NUMBER, "DuPLUSPlanner", "DuPLUSPlans")
     for source in SOURCES:
-        prepare_dataset(source, "ExperimentPlanner", "nnUNetPlans")
-    write_models()
+        running.prepare_dataset(source, "ExperimentPlanner", "nnUNetPlans")
 
 
-def prepare_dataset(number: int, planner: str, name: str) -> None:
-    """Plan one dataset, set the common network, and preprocess it."""
-    call("nnUNetv2_plan_and_preprocess", "-d", number, "-pl", planner, "-c", "3d_fullres", "--no_pp")
-    file = find_folder("preprocessed") / find_dataset(number) / f"{name}.json"
-    plans = json.loads(file.read_text())
-    shrink(plans)
-    file.write_text(json.dumps(plans, indent=1))
-    processes = os.environ.get("nnUNet_def_n_proc", "2")
-    call("nnUNetv2_preprocess", "-d", number, "-plans_name", name, "-c", "3d_fullres", "-np", processes)
+def make_plans(run: Run, number: int) -> running.Plans:
+    """Make the plans of a training on one dataset."""
+    plans = running.read_plans(number, "DuPLUSPlans" if run.is_ours else "nnUNetPlans")
+    if not run.planned:
+        shrink(plans)
+    iterations, validation = run.epoch
+    length = {"seed": run.seed, "epochs": run.iterations // iterations, "validation_iterations": validation}
+    if not run.is_ours:
+        return {**plans, "benchmark": {**length, "iterations": iterations, "optimizer": SPECIALISTS[run.name]}}
+    settings = plans["duplus"]["settings"]
+    settings |= {**length, "iterations_per_epoch": iterations, "cpu_bfloat16": True}
+    settings |= {"optimizer": "adamw", "initial_learning_rate": None}
+    for name, value in MODELS[run.name].settings.items():
+        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+    return plans
 
 
-def write_models() -> None:
-    """Write the plans of each of our models beside those of the composed dataset."""
-    file = find_folder("preprocessed") / find_dataset(NUMBER) / "DuPLUSPlans.json"
-    for model in MODELS.values():
-        plans = json.loads(file.read_text())
-        settings = plans["duplus"]["settings"]
-        changed = {**model.settings, "network": {**settings["network"], **model.settings.get("network", {})}}
-        settings |= {"epochs": model.iterations // 100, "iterations_per_epoch": 100, "validation_iterations": 10}
-        settings["cpu_bfloat16"] = True
-        plans["duplus"]["settings"], plans["plans_name"] = {**settings, **changed}, model.plans
-        file.with_name(f"{model.plans}.json").write_text(json.dumps(plans, indent=1))
-
-
-def train(name: str, device: str) -> None:
+def train(run: Run, device: str) -> None:
     """Train one of our models, or all specialists; an interrupted training is continued."""
-    if name != "stock":
-        words = (NUMBER, "3d_fullres", 0, "-tr", OURS, "-p", MODELS[name].plans, "-device", device)
-        call("nnUNetv2_train", *words, "--c")
-        return
-    for source in SOURCES:
-        call("nnUNetv2_train", source, "3d_fullres", 0, "-tr", STOCK, "-device", device, "--c")
-
-
-def find_model(name: str) -> Path:
-    """Return the folder of one of our models."""
-    dataset = find_folder("results") / find_dataset(NUMBER)
-    return dataset / f"{OURS}__{MODELS[name].plans}__3d_fullres"
+    for number, model in run.models.items():
+        if not running.is_trained(model):
+            running.write_plans(number, run.plans, make_plans(run, number))
+            running.train(number, OURS if run.is_ours else STOCK, run.plans, device)
 
 
 def read_tests(number: int = NUMBER) -> dict[str, tuple[str, str]]:
@@ -198,7 +171,7 @@ def predict(model: Path, out: Path, cases: list[str], device: str) -> None:
         call("nnUNetv2_predict_from_modelfolder", *words)
 
 
-def predict_stock(out: Path, device: str) -> None:
+def predict_stock(run: Run, out: Path, device: str) -> None:
     """Predict the test cases with the specialist of each source, and convert label values to the composed dataset."""
     import nibabel
     import numpy as np
@@ -207,7 +180,7 @@ def predict_stock(out: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for number, (name, values) in zip(SOURCES, list_sources(composed), strict=True):
         dataset, part = find_dataset(number), out / "specialists" / name
-        model = find_folder("results") / dataset / f"{STOCK}__nnUNetPlans__3d_fullres"
+        model = run.models[number]
         images = find_folder("raw") / dataset / "imagesTs"
         options = ("-f", 0, "-device", device, "--disable_tta", "-npp", 1, "-nps", 1, "--continue_prediction")
         call("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", part, "-m", model, *options)
@@ -245,18 +218,77 @@ def evaluate_folder(folder: Path, raw: Path, *options: object, home: Path | None
     return scores
 
 
-def score(names: list[str], out: Path, device: str) -> dict[str, Any]:
-    """Predict and score models on imagesTs; the first model is compared with each of the others."""
-    tests, results = sorted(read_tests()), {}
-    for name in names:
-        if name == "stock":
-            predict_stock(out / name, device)
-        else:
-            predict(find_model(name), out / name, tests, device)
-        evaluate(out / name)
-    for other in names[1:]:
-        results[f"{names[0]} - {other}"] = evaluate(out / names[0], "--compare", out / other / "scores.json")
-    return results or {names[0]: evaluate(out / names[0])}
+def score(run: Run, out: Path, device: str) -> None:
+    """Predict and score imagesTs, unless that is done."""
+    if (out / run.plans / "scores.json").is_file():
+        return
+    if run.is_ours:
+        predict(run.models[NUMBER], out / run.plans, sorted(read_tests()), device)
+    else:
+        predict_stock(run, out / run.plans, device)
+    evaluate(out / run.plans)
+
+
+def read_scores(run: Run, out: Path) -> list[Score]:
+    """Read the Dice of each test case and target; an absent target that was not predicted has none."""
+    content = json.loads((out / run.plans / "scores.json").read_text())
+    scores = []
+    for case in content["cases"].values():
+        source = case["source"]
+        training, stratum = (run.plans, "") if run.is_ours else (f"{run.plans} {source}", source)
+        for target, row in case["targets"].items():
+            if row["dice"] is not None:
+                scores.append(Score(training, case["patient"], target, row["dice"], source, stratum))
+    return scores
+
+
+def report_starts(run: Run) -> dict[str, dict[str, int]]:
+    """Return after how many iterations each target's online Dice was above a half; NEVER if it was not."""
+    starts = {}
+    for number, model in run.models.items():
+        found = read_fold(model / "fold_0").list_starts(0.5, run.epoch[0])
+        if not run.is_ours:
+            labels = json.loads((find_folder("raw") / find_dataset(number) / "dataset.json").read_text())["labels"]
+            found = dict(zip([name for name in labels if name != "background"], found.values(), strict=True))
+        starts[find_dataset(number)] = found
+    return starts
+
+
+def report_model(scores: Sequence[Score], runs: Sequence[Run]) -> dict[str, Any]:
+    """Report the trainings of one model: mean over sources, each source and target, and each training."""
+    sources = sorted({score.source for score in scores})
+    return {
+        "dice": estimate(scores),
+        "sources": {source: estimate([score for score in scores if score.source == source]) for source in sources},
+        "targets": estimate_each(scores),
+        "starts": {run.plans: report_starts(run) for run in runs},
+    }
+
+
+def report_difference(first: Sequence[Score], second: Sequence[Score]) -> dict[str, Any]:
+    """Report the differences of two models: mean over sources, with and without head and neck, and each source."""
+    table = json.loads((find_folder("raw") / find_dataset(NUMBER) / "duplus_cases.json").read_text())["sources"]
+    late = {name for name, source in table.items() if source["dataset"] == find_dataset(HEAD_AND_NECK)}
+    sources = sorted({score.source for score in first})
+    groups = {"all": set(sources), "without head and neck": set(sources) - late, **{name: {name} for name in sources}}
+    return {
+        name: compare(*([score for score in scores if score.source in group] for scores in (first, second)))
+        for name, group in groups.items()
+    }
+
+
+def report(runs: Sequence[Run], out: Path) -> dict[str, Any]:
+    """Report all scored trainings, and the difference of the first model to each of the others."""
+    done = [run for run in runs if (out / run.plans / "scores.json").is_file()]
+    names = list(dict.fromkeys(run.name for run in done))
+    scores = {name: [score for run in done if run.name == name for score in read_scores(run, out)] for name in names}
+    return {
+        "missing": [run.plans for run in runs if run not in done],
+        "models": {name: report_model(scores[name], [run for run in done if run.name == name]) for name in names},
+        "differences": {
+            f"{names[0]} - {other}": report_difference(scores[names[0]], scores[other]) for other in names[1:]
+        },
+    }
 
 
 def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
@@ -277,12 +309,12 @@ def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
     (copy / "plans.json").write_text(json.dumps(plans))
 
 
-def compare_contexts(names: list[str], out: Path, device: str, exchange_t2: bool = False) -> dict[str, Any]:
+def compare_contexts(runs: Sequence[Run], out: Path, device: str, exchange_t2: bool = False) -> dict[str, Any]:
     """Measure the Dice of the sarcoma with the correct prompts, and with prompts of other modalities."""
     cases = [case for case, (source, _) in read_tests().items() if source in SARCOMA.values()]
     table: dict[str, Any] = {}
-    for name in names:
-        model = find_model(name)
+    for run in runs:
+        name, model = run.plans, run.models[NUMBER]
         both = ((1, True), (2, True)) if exchange_t2 else ()
         for shift, with_t2 in ((0, False), (1, False), (2, False), *both):
             what = f"T1{' and T2' if with_t2 else ''} of modality +{shift}" if shift else "right texts"
@@ -294,51 +326,55 @@ def compare_contexts(names: list[str], out: Path, device: str, exchange_t2: bool
     return table
 
 
-def list_starts(log: str, threshold: float = 0.5) -> dict[str, int]:
-    """Return the number of iterations after which each online Dice of a training log first exceeded a threshold."""
-    names = re.search(r"Pseudo dice is of: (.*)", log)
-    rows = [re.findall(r"\((\d\.[\d.e-]+|nan)\)", row) for row in re.findall(r"Pseudo dice \[(.*)\]", log)]
-    length = 100 if names else STOCK_EPOCH
-    known = names[1].split("; ") if names else [str(number) for number in range(len(rows[0]) if rows else 0)]
-    starts = {}
-    for column, name in enumerate(known):
-        passed = [number for number, row in enumerate(rows, 1) if float(row[column]) > threshold]
-        starts[name] = passed[0] * length if passed else -1
-    return starts
-
-
-def report_starts() -> dict[str, Any]:
-    """Read from all training logs after how many iterations each target exceeded a Dice of 0.5; -1 if never."""
-    starts = {}
-    for fold in sorted(find_folder("results").glob("*/*__3d_fullres/fold_0")):
-        logs = sorted(fold.glob("training_log_*.txt"))
-        text = "\n".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
-        starts[f"{fold.parts[-3]} {fold.parts[-2]}"] = list_starts(text)
-    return starts
-
-
-def main() -> int:
-    """Run one stage and print its result as JSON."""
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("prepare", "train", "score", "t1", "starts"))
-    parser.add_argument("models", nargs="*", help=f"stock, {', '.join(MODELS)}")
+    parser.add_argument("stage", choices=("prepare", "train", "score", "report", "t1"))
+    parser.add_argument("models", nargs="*", help=", ".join([*SPECIALISTS, *MODELS]))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--iterations", type=int, help="of our models (default: universal 5000, others 1500)")
+    parser.add_argument("--stock-iterations", type=int, default=STOCK_ITERATIONS, help="of each specialist")
+    parser.add_argument("--planned", action="store_true", help="networks, patch and batch sizes that nnU-Net plans")
     parser.add_argument("--out", type=Path, default=Path("universal_predictions"), help="folder for predictions")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--exchange-t2", action="store_true", help="t1: also exchange both prompts")
     args = parser.parse_args()
-    result: dict[str, Any] = {}
+    if unknown := [name for name in args.models if name not in {**SPECIALISTS, **MODELS}]:
+        parser.error(f"unknown models {unknown}; there are {', '.join([*SPECIALISTS, *MODELS])}")
+    if args.stage == "t1" and any(name in SPECIALISTS for name in args.models):
+        parser.error("t1 is for our models; specialists have no prompts")
+    return args
+
+
+def list_runs(args: argparse.Namespace) -> list[Run]:
+    """List the trainings that the command line names."""
+    runs = []
+    for seed in args.seeds:
+        for name in args.models:
+            own = args.iterations or MODELS[name].iterations if name in MODELS else args.stock_iterations
+            run = Run(name, seed, own, args.planned)
+            if own < 1 or own % run.epoch[0]:
+                sys.exit(f"{name} cannot be trained for {own} iterations; expected a multiple of {run.epoch[0]}.")
+            runs.append(run)
+    return runs
+
+
+def main() -> int:
+    """Run one stage; "report" and "t1" print JSON."""
+    args = read_arguments()
+    runs, out = list_runs(args), args.out.resolve()
     if args.stage == "prepare":
         prepare()
     elif args.stage == "train":
-        for name in args.models:
-            train(name, args.device)
+        for run in runs:
+            train(run, args.device)
     elif args.stage == "score":
-        result = score(args.models, args.out.resolve(), args.device)
-    elif args.stage == "t1":
-        result = compare_contexts(args.models, args.out.resolve(), args.device, args.exchange_t2)
+        for run in runs:
+            score(run, out, args.device)
+    elif args.stage == "report":
+        print(json.dumps(report(runs, out), indent=1))
     else:
-        result = report_starts()
-    print(json.dumps(result, indent=1))
+        print(json.dumps(compare_contexts(runs, out, args.device, args.exchange_t2), indent=1))
     return 0
 
 

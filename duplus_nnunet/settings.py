@@ -26,7 +26,6 @@ Count = Annotated[int, Field(strict=True, ge=0, description="a whole number of 0
 PositiveCount = Annotated[int, Field(strict=True, ge=1, description="a whole number of 1 or more")]
 Bins = Annotated[int, Field(strict=True, ge=2, description="a whole number of 2 or more")]
 Factor = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a number above 0")]
-Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False, description="a share from 0 to below 1")]
 Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number of 0 or more")]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")]

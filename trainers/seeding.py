@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from threadpoolctl import threadpool_limits
 
 # What is drawn; numbers of the same thing never depend on how many of another were drawn.
 WEIGHTS, TRAINING, VALIDATION, PROMPTS, DROPOUT = range(5)
@@ -89,7 +88,6 @@ class SeededBatches:
         It uses one thread, as nnU-Net's workers do; in a forked process, more would wait for each other forever.
         """
         torch.set_num_threads(1)
-        threadpool_limits(1)
         self.number += thread_id
         self.loader.set_thread_id(thread_id)
 
