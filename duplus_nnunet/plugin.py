@@ -105,7 +105,7 @@ def wrap_pretrained(original: Entry) -> Entry:
         if getattr(inner, "check_pretrained", None) is not None:
             inner.check_pretrained(checkpoint, fname)
         fresh = inner.load_pretrained(checkpoint["network_weights"])
-        loaded = (inner.state_dict().keys() & checkpoint["network_weights"].keys()) - set(fresh or ())
+        loaded = [name for name in inner.state_dict().keys() - set(fresh or ()) if not name.startswith("adapters.")]
         report = getattr(inner, "report_pretrained", None) or (lambda text: sys.stdout.write(f"{text}\n"))
         report(f"Pretrained weights loaded from {fname}: {name_parts(loaded)}; newly initialised: {name_parts(fresh)}")
         return fresh

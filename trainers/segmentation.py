@@ -39,7 +39,7 @@ from duplus_nnunet.trainers.progress import EpochProgress
 from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
-from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
+from duplus_nnunet.trainers.starting import log_missing_start, log_start
 from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
@@ -178,14 +178,12 @@ class DuPLUSTrainer(nnUNetTrainer):
             DataError: The list of its training cases cannot be read.
         """
         self.base_cases = find_training_cases(checkpoint, Path(str(file)).parent)
-        for note in describe_start(checkpoint, self.plans_manager.plans, self.configuration_name, self.base_cases):
-            self.print_to_log_file(f"note: {note}")
+        log_start(self, checkpoint)
 
     def on_train_start(self) -> None:
         """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
         super().on_train_start()
-        if self.base_cases is None and self.current_epoch == 0 and self.bank.form.start is not None:
-            self.print_to_log_file(f"warning: {describe_missing_start(self.bank.form.start.model)}")
+        log_missing_start(self)
         note_training(self)
 
     def _build_loss(self) -> nn.Module:

@@ -15,12 +15,21 @@ from duplus_nnunet.trainers.training_cases import UNKNOWN, Base
 _TOLERANCE = 0.05
 
 
-def describe_missing_start(model: str) -> str:
-    """Describe that a training starts from scratch although its plans were made for the weights of a model."""
-    return (
-        f"the plans were made for the weights of {model}, but the training starts from scratch. To start from them, "
-        "add -pretrained_weights with a checkpoint of it, such as fold_0/checkpoint_final.pth"
-    )
+def log_missing_start(trainer: Any) -> None:
+    """Warn if a DuPLUSTrainer starts from scratch although its plans were made for the weights of a model."""
+    start = trainer.bank.form.start
+    if start is not None and trainer.base_cases is None and not trainer.current_epoch:
+        trainer.print_to_log_file(
+            f"warning: the plans were made for the weights of {start.model}, but the training starts from scratch. To "
+            "start from them, add -pretrained_weights with a checkpoint of it, such as fold_0/checkpoint_final.pth"
+        )
+
+
+def log_start(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Log what should be known about the weights that a training of a DuPLUSTrainer starts from."""
+    plans, configuration = trainer.plans_manager.plans, trainer.configuration_name
+    for note in describe_start(checkpoint, plans, configuration, trainer.base_cases):
+        trainer.print_to_log_file(f"note: {note}")
 
 
 def describe_start(

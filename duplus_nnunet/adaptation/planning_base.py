@@ -135,7 +135,7 @@ def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> None:
     described = section.get(BASE_KEY, section.get(START_KEY)) if isinstance(section, Mapping) else None
     model = described.get("model") if isinstance(described, Mapping) else None
     if model != base.name:
-        made = f"for the base {model}" if model else "for no base"
+        made = f"for {model}" if model else "for no model"
         raise PlansError(
             f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
             "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "

@@ -17,7 +17,7 @@ PLANS = "DuPLUSPretrainedPlans"
 PLANNERS = {"ExperimentPlanner": "nnUNetPlans", "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans"}
 # A trainer that is not installed where the model is used, as that of many published models.
 STOCK = """
-import json, shutil, sys, torch
+import json, sys, torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 class nnUNetTrainer_4000epochs_NoMirroring(nnUNetTrainer):
     pass
@@ -29,7 +29,6 @@ trainer.initialize()
 trainer.on_train_start()
 trainer.train_step(next(trainer.dataloader_train))
 trainer.save_checkpoint(trainer.output_folder + "/checkpoint_final.pth")
-trainer.dataloader_train._finish(), trainer.dataloader_val._finish()
 """
 
 

@@ -1,12 +1,14 @@
 """A training that starts from other weights names what should be known about them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from duplus_nnunet.errors import PlansError
+from duplus_nnunet.plans_form import PlannedStart
 from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
-from duplus_nnunet.trainers.starting import describe_missing_start, describe_start
+from duplus_nnunet.trainers.starting import describe_start, log_missing_start
 from duplus_nnunet.trainers.training_cases import UNKNOWN
 
 from ..partial_plans import make_plans
@@ -75,6 +77,18 @@ def test_an_adapter_is_refused_beside_a_stock_model() -> None:
         DuPLUSLoRATrainer.choose_plans(plans)
 
 
-def test_a_start_that_was_forgotten_names_the_model_and_the_option() -> None:
-    assert "Dataset291/model" in describe_missing_start("Dataset291/model")
-    assert "-pretrained_weights" in describe_missing_start("Dataset291/model")
+@pytest.mark.parametrize(
+    ("start", "cases", "epoch", "warned"),
+    [
+        ("Dataset291/model", None, 0, 1),
+        ("Dataset291/model", UNKNOWN, 0, 0),
+        ("Dataset291/model", None, 3, 0),
+        (None, None, 0, 0),
+    ],
+)
+def test_a_start_that_was_forgotten_is_a_warning(start: str | None, cases: Any, epoch: int, warned: int) -> None:
+    said: list[str] = []
+    model = None if start is None else PlannedStart(model=start)
+    bank = SimpleNamespace(form=SimpleNamespace(start=model))
+    log_missing_start(SimpleNamespace(bank=bank, base_cases=cases, current_epoch=epoch, print_to_log_file=said.append))
+    assert ["Dataset291/model" in text and "-pretrained_weights" in text for text in said] == [True] * warned
