@@ -8,8 +8,8 @@ nnU-Net's three folders must be set.
 
 Examples:
   python benchmarks/transfer.py prepare                   # or: prepare --data sarcoma
-  python benchmarks/transfer.py train plain one_hot remap --seeds 1 2
-  python benchmarks/transfer.py score plain one_hot remap --seeds 1 2 --prompts plain bare
+  python benchmarks/transfer.py train plain one_hot regions_names --seeds 1 2
+  python benchmarks/transfer.py score plain one_hot regions_names --seeds 1 2 --prompts plain
 """
 
 import argparse
@@ -89,7 +89,7 @@ class Variant:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-_ONE_HOT = {"target_prompt": "one-hot"}
+_ONE_HOT, _NAME = {"target_prompt": "one-hot"}, {"target_prompt": "name"}
 _REMAP = {"contrast_augmentation": 0.5}
 VARIANTS = {
     "plain": Variant(),
@@ -97,14 +97,14 @@ VARIANTS = {
     "no_t1": Variant({}, {"context_prompt": "none"}),
     "no_film": Variant({}, {"network": {"film": False}}),
     "names": Variant({"modality_dropout": 0.5}),
-    "all_names": Variant({"modality_dropout": 1.0}),
+    "all_names": Variant({}, _NAME),
     "dropout": Variant({"modality_dropout": 0.5, "context_dropout": 0.5}),
     "remap": Variant(_REMAP),
     "remap_none": Variant({**_REMAP, "remapped_prompts": "none"}),
     "remap_dropout": Variant({**_REMAP, "modality_dropout": 0.5, "context_dropout": 0.5}),
     "regions": Variant({**_REMAP, "region_contrast": 1.0}),
     "regions_dropout": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 0.5, "context_dropout": 0.5}),
-    "regions_names": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 1.0}),
+    "regions_names": Variant({**_REMAP, "region_contrast": 1.0}, _NAME),
     "regions_one_hot": Variant({**_REMAP, "region_contrast": 1.0}, _ONE_HOT),
     "remap_one_hot": Variant(_REMAP, _ONE_HOT),
 }
@@ -297,7 +297,7 @@ def measure_sarcoma(output: Path) -> dict[str, Any]:
     raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
     dice: dict[str, list[float]] = {}
     for case, entry in json.loads((raw / "duplus_cases.json").read_text())["tests"].items():
-        truth, predicted = (_read(folder / f"{case}.nii.gz") == 1 for folder in (raw / "labelsTs", output))
+        truth, predicted = (_read(folder / f"{case}.nii.gz") > 0 for folder in (raw / "labelsTs", output))
         score = 2 * np.sum(truth & predicted) / max(1, truth.sum() + predicted.sum())
         dice.setdefault(entry["source"], []).append(float(score))
     asked = np.array(dice[SARCOMA_ASKED])
