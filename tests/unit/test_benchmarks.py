@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -391,3 +392,30 @@ def test_choices_of_learning_are_compared_by_seed(load: Callable[[str], Any], ra
     assert (sgd["dice"]["mean"], sgd["worst"]["seed"], sgd["difference"]["trainings"]) == (0.55, 1, [2])
     assert {name: row["median"] for name, row in sgd["starts"].items()} == {"0.5": 50, "0.7": 100}
     assert result["missing"] == ["adamw, seed 3", "sgd, seed 3"]
+
+
+@pytest.fixture
+def trainers(load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give the trainers of the benchmarks."""
+    monkeypatch.syspath_prepend(str(FOLDER / "trainers"))
+    return load("short_trainers")
+
+
+def test_stock_trainer_reads_what_the_plans_say(load: Callable[[str], Any], dataset: Path, trainers: Any) -> None:
+    parity, universal = load("parity"), load("universal")
+    first = parity.make_plans(parity.Run("stock", 0, 7, parity.Size(4, 10, 50, 5, 3)))["benchmark"]
+    second = universal.make_plans(universal.Run("stock_adamw", 8, 1000, True), 4)["benchmark"]
+    assert trainers.Choice(**first) == trainers.Choice(7, "sgd", 10, 50, 5)
+    assert trainers.Choice(**second) == trainers.Choice(8, "adamw", 20, 50, 5)
+
+
+@pytest.mark.parametrize(("mirrored", "axes", "folder"), [("0", None, ""), ("1", (0, 1), "mirrored")])
+def test_held_out_cases_are_mirrored_on_request(
+    trainers: Any, tmp_path: Path, monkeypatch: Any, mirrored: str, axes: Any, folder: str
+) -> None:
+    trainer = SimpleNamespace(output_folder=str(tmp_path), inference_allowed_mirroring_axes=(0, 1))
+    seen: list[Any] = []
+    monkeypatch.setenv(trainers.MIRRORED, mirrored)
+    trainers.validate(trainer, lambda: seen.append((trainer.output_folder, trainer.inference_allowed_mirroring_axes)))
+    assert seen == [(str(tmp_path / folder), axes)]
+    assert trainer.output_folder == str(tmp_path)
