@@ -241,7 +241,7 @@ def set_up(plan: Plan, data: Path, processes: int) -> None:
 
 
 def report(plan: Plan, parts: list[str]) -> list[str]:
-    """Write the reports of the parts whose trainings are there, and say where they are."""
+    """Write the reports of the parts of which trainings are there, and say where they are."""
     lines = []
     for job in list_reports(plan):
         if not any(job.name.startswith(f"report-{part}") for part in parts):
@@ -252,18 +252,20 @@ def report(plan: Plan, parts: list[str]) -> list[str]:
         if done.returncode:
             lines.append(f"{job.name}: nothing to report ({(done.stderr.strip().splitlines() or ['?'])[-1]})")
             continue
-        file.write_text(json.dumps(json.loads(done.stdout), indent=1))
-        lines.append(f"{job.name}: {file}")
+        content = json.loads(done.stdout)
+        if any(content.get(key) for key in ("models", "variants", "trainings")):
+            file.write_text(json.dumps(content, indent=1))
+            lines.append(f"{job.name}: {file}")
     return lines
 
 
-def list_jobs(plan: Plan, parts: list[str], data: Path) -> tuple[list[Job], list[str]]:
-    """List the jobs of some parts, each once, and the parts that are left out with the reason."""
+def list_jobs(plan: Plan, parts: list[str], data: Path) -> tuple[list[Job], dict[str, str]]:
+    """List the jobs of some parts, each once, and for each part that is left out the reason."""
     jobs: dict[str, Job] = {}
-    left_out = []
+    left_out = {}
     for name in parts:
         if lacks := list_lacks(PARTS[name], data):
-            left_out.append(f"{name} is left out: there is no {', no '.join(lacks)}")
+            left_out[name] = f"{name} is left out: there is no {', no '.join(lacks)}"
         else:
             jobs |= {job.name: job for job in PARTS[name].list_jobs(plan)}
     return list(jobs.values()), left_out
@@ -301,17 +303,17 @@ def main() -> int:
         for job in jobs:
             if not (plan.folder / "results" / f"{job.name}.json").is_file():
                 print(f"python benchmarks/{' '.join(job.words)}  # {job.minutes:.0f} min")
-        print("\n".join(left_out))
+        print("\n".join(left_out.values()))
         return 0
     set_up(plan, args.data, args.processes)
     try:
         with hold(plan.folder, "running benchmarks in", "Wait for it, or choose another folder."):
             queue = JobQueue(plan.folder, jobs, args.processes, args.minutes, args.in_parts)
             queue.run()
-            reports = report(plan, args.only)
+            reports = report(plan, [name for name in args.only if name not in left_out])
     except DuplusError as error:
         sys.exit(str(error))
-    print("\n".join([*queue.summarise(), *left_out, *reports]))
+    print("\n".join([*queue.summarise(), *left_out.values(), *reports]))
     return int(bool(queue.failed or left_out))
 
 
