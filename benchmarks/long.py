@@ -161,7 +161,7 @@ def list_transfer(plan: Plan) -> list[Job]:
     jobs = [Job("transfer-prepare", ("transfer.py", "prepare"), 10, "transfer-prepare")]
     for seed in plan.seeds:
         for variant in TRANSFER:
-            words, name = (variant, "--seeds", str(seed)), f"transfer-{variant}-{seed}"
+            words, name = (variant, "--seeds", str(seed), "--device", plan.device), f"transfer-{variant}-{seed}"
             train = ("transfer.py", "train", *words)
             jobs.append(Job(name, train, 15, "transfer", ("transfer-prepare",), resumable=True))
             jobs.append(Job(f"{name}-score", ("transfer.py", "score", *words), 5, "transfer-score", (name,)))

@@ -52,29 +52,17 @@ PATCH = {"phantoms": [24, 32, 32], "sarcoma": [48, 64, 64]}
 DIVISOR = 4
 
 TRAINER = """
-import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-
 from duplus_nnunet.trainers import DuPLUSTrainer
 
 
 class TransferTrainer(DuPLUSTrainer):
-    def initialize(self):
-        torch.manual_seed({seed})
-        super().initialize()
-
-    def _make_optimizer(self):
-        self.initial_lr = 1e-3
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-2)
-        return optimizer, PolyLRScheduler(optimizer, 1e-3, self.num_epochs)
-
     def perform_actual_validation(self, save_probabilities=False):
         pass
 """
 COMMON = {
     "iterations_per_epoch": 50,
     "validation_iterations": 1,
-    "save_every": 100,
+    "save_every": 1,
     "paraphrase_probability": 0.0,
     "mirror_left_right": False,
     "cpu_bfloat16": True,
@@ -120,11 +108,11 @@ def find_dataset(number: int) -> str:
     return next(find_folder("raw").glob(f"Dataset{number:03d}_*")).name
 
 
-def call(*words: object, seed: int = 0) -> None:
+def call(*words: object) -> None:
     """Run a command of this environment with the trainer available; its output goes to stderr."""
     script = Path(sys.executable).with_name(str(words[0]))
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "transfer_trainer.py").write_text(TRAINER.format(seed=seed))
+        (Path(folder) / "transfer_trainer.py").write_text(TRAINER)
         environment = {**os.environ, "nnUNet_extTrainer": folder}
         subprocess.run([str(script), *map(str, words[1:])], check=True, stdout=sys.stderr, env=environment)
 
@@ -174,20 +162,19 @@ def find_model(data: str, variant: str, seed: int) -> Path:
     return find_folder("results") / find_dataset(NUMBERS[data]) / f"TransferTrainer__{variant}-{seed}__3d_fullres"
 
 
-def train(data: str, variant: str, seed: int, iterations: int) -> None:
-    """Train one variant with one seed on all training cases, unless that is done."""
+def train(data: str, variant: str, seed: int, iterations: int, device: str) -> None:
+    """Train one variant with one seed on all training cases, or go on with it, unless that is done."""
     if (find_model(data, variant, seed) / f"fold_{FOLD[data]}" / "checkpoint_final.pth").exists():
         return
     plans, choice = json.loads(find_plans(data, "DuPLUSPlans").read_text()), VARIANTS[variant]
     settings = plans["duplus"]["settings"]
-    settings |= {**COMMON, "epochs": max(1, iterations // COMMON["iterations_per_epoch"])}
-    settings |= {"seed": seed} if "seed" in settings else {}
+    settings |= {**COMMON, "epochs": max(1, iterations // COMMON["iterations_per_epoch"]), "seed": seed}
     for name, value in {**choice.settings, "transfer": choice.transfer}.items():
         settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
     plans["plans_name"] = f"{variant}-{seed}"
     find_plans(data, plans["plans_name"]).write_text(json.dumps(plans))
     words = (NUMBERS[data], "3d_fullres", FOLD[data], "-tr", "TransferTrainer", "-p", plans["plans_name"])
-    call("nnUNetv2_train", *words, "-device", "cpu", seed=seed)
+    call("nnUNetv2_train", *words, "-device", device, "--c")
 
 
 def hide_sentences(plans: dict[str, Any], context_too: bool) -> dict[str, Any]:
@@ -216,7 +203,7 @@ def list_images(data: str) -> dict[Path, str]:
     return {next((raw / "imagesTs").glob(f"{case}_0000.*")): context for case, context in contexts.items()}
 
 
-def predict(data: str, variant: str, seed: int, prompts: str) -> Path:
+def predict(data: str, variant: str, seed: int, prompts: str, device: str) -> Path:
     """Predict all targets on the held-out images with a model, unless that is done.
 
     Args:
@@ -224,6 +211,7 @@ def predict(data: str, variant: str, seed: int, prompts: str) -> Path:
         variant: The model's variant.
         seed: The model's seed.
         prompts: "plain" as trained; "names" without the sentences of T2; "bare" also without T1.
+        device: "cpu" or "cuda".
     """
     model = find_model(data, variant, seed)
     output = model / f"prediction_{prompts}"
@@ -243,7 +231,7 @@ def predict(data: str, variant: str, seed: int, prompts: str) -> Path:
             copy_model(model, used, lambda plans: hide_sentences(dict(plans), prompts == "bare"))
         call(
             "nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", used, "-f", FOLD[data], "--context",
-            table, *targets, "--disable_tta", "-npp", 1, "-nps", 1, "-device", "cpu",
+            table, *targets, "--disable_tta", "-npp", 1, "-nps", 1, "-device", device,
         )  # fmt: skip
     return output
 
@@ -309,9 +297,9 @@ def measure_sarcoma(output: Path) -> dict[str, Any]:
     }
 
 
-def score(data: str, variant: str, seed: int, prompts: str) -> dict[str, Any]:
+def score(data: str, variant: str, seed: int, prompts: str, device: str = "cpu") -> dict[str, Any]:
     """Predict and score a model; scores of phantoms are also written as a table beside the prediction."""
-    output = predict(data, variant, seed, prompts)
+    output = predict(data, variant, seed, prompts, device)
     result = {"variant": variant, "seed": seed, "prompts": prompts}
     if data == "sarcoma":
         return {**result, **measure_sarcoma(output)}
@@ -332,15 +320,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--prompts", nargs="+", choices=("plain", "names", "bare"), default=["plain"])
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     if args.stage == "prepare":
         prepare(args.data)
     for variant in args.variants:
         for seed in args.seeds:
             if args.stage == "train":
-                train(args.data, variant, seed, args.iterations)
+                train(args.data, variant, seed, args.iterations, args.device)
             for prompts in args.prompts if args.stage == "score" else ():
-                print(json.dumps(score(args.data, variant, seed, prompts)))
+                print(json.dumps(score(args.data, variant, seed, prompts, args.device)))
     return 0
 
 
