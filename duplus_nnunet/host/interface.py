@@ -247,6 +247,15 @@ NEEDS = (
     *_list_attributes("nnunetv2.training.lr_scheduler.polylr", "PolyLRScheduler", "initial_lr max_steps ctr"),
     *_list_needs(Use.CALLED, "nnunetv2.utilities.ddp_allgather", {"AllGatherGrad.apply": None}),
     *_list_needs(Use.CALLED, "nnunetv2.utilities.helpers", {"dummy_context": ""}),
+    *_list_needs(
+        Use.CALLED,
+        "nnunetv2.utilities.get_network_from_plans",
+        {
+            "get_network_from_plans": (
+                "arch_class_name arch_kwargs arch_kwargs_req_import input_channels output_channels deep_supervision ..."
+            )
+        },
+    ),
     # planning
     *_list_needs(
         Use.OVERRIDDEN,

@@ -86,7 +86,7 @@ def test_the_manifest_lists_files_that_are_there(images: Path, everything: Path)
     for case in manifest["cases"].values():
         assert case["status"] == "complete"
         assert all((everything / file["path"]).stat().st_size == file["size"] for file in case["outputs"])
-        assert set(case["seconds"]) == {"read", "network", "resample", "write"}
+        assert set(case["seconds"]) - {"rivals"} == {"read", "network", "resample", "write"}
     assert next(iter(manifest["run"]["targets"].values()))["liver"].endswith("liver")
     assert all((everything / f"{case}_preview.png").is_file() for case in manifest["cases"])
 

@@ -107,7 +107,7 @@ def test_sensitivity_scores_a_targets_own_mask_by_every_wording(project: Any, tm
     report = json.loads((tmp_path / "r.json").read_text())
     spleen, aorta = report["targets"]
     assert {score["kind"] for score in aorta["wordings"]} == {"T2", "paraphrase"}
-    assert project.predict(tmp_path / "out", "--targets", "spleen").returncode == 0
+    assert project.predict(tmp_path / "out", "--targets", "spleen", "--rivals", "asked").returncode == 0
     mask, truth = read_mask(tmp_path / "out") == 2, np.asarray(nibabel.load(label).dataobj) == 2
     dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
     assert spleen["wordings"][0]["dice"] == pytest.approx(dice, abs=1e-4)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import duplus_nnunet.planners
 import duplus_nnunet.trainers
@@ -240,6 +241,7 @@ def test_checkpoint_is_loaded_by_either_name_of_the_argument(monkeypatch, keywor
     given, content = [], {"network_weights": {}}
     monkeypatch.setattr(segmentation.nnUNetTrainer, "load_checkpoint", lambda self, source: given.append(source))
     monkeypatch.setattr(survival, "take_checkpoint", lambda self, source: given.append(source))
+    monkeypatch.setattr(segmentation.DuPLUSTrainer, "optimizer", torch.optim.SGD([torch.zeros(1)], 1.0), raising=False)
     for kind in (segmentation.DuPLUSTrainer, survival.DuPLUSSurvivalTrainer):
         trainer = object.__new__(kind)
         trainer.load_checkpoint(content) if keyword is None else trainer.load_checkpoint(**{keyword: content})
