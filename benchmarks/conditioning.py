@@ -1,8 +1,9 @@
 """Measures the cost of conditioning relative to a stock nnU-Net network with the same number of classes.
 
 Both networks are built from the same plans (a plain U-Net as planned by nnU-Net) and measured alternately in one run;
-medians are compared. Peak memory is that of a training step; on a CPU it is measured in a separate process for each
-network. On a GPU both run in mixed precision, as in nnU-Net, and compiled on request.
+medians are compared. A training step includes the optimizer: ours AdamW, stock nnU-Net's SGD. Peak memory is that of a
+training step; on a CPU it is measured in a separate process for each network. On a GPU both run in mixed precision, as
+in nnU-Net, and compiled on request.
 
 Examples:
   python benchmarks/conditioning.py --json
@@ -31,6 +32,7 @@ from torch import nn
 
 from duplus_nnunet.networks import Prompts, condition
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.optimization import make_adamw
 
 FEATURES = (32, 64, 128, 256, 320)
 E = 384
@@ -87,7 +89,11 @@ class Case:
         network, self.loss = build(kind, targets)
         self.network, self.loss = network.to(setting.device), self.loss.to(setting.device)
         self.called = torch.compile(self.network) if setting.compiled else self.network
-        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.01, momentum=0.99, nesterov=True)
+        self.optimizer = (
+            torch.optim.SGD(self.network.parameters(), 0.01, momentum=0.99, nesterov=True)
+            if kind == "stock"
+            else make_adamw(self.network.parameters(), 1e-3, torch.device(setting.device))
+        )
         self.scaler = torch.amp.GradScaler("cuda", enabled=setting.device == "cuda")
         patch, batch = setting.patch, setting.batch
         self.image = torch.randn(batch, 1, patch, patch, patch, device=setting.device)
