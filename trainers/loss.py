@@ -120,7 +120,8 @@ def separate_targets(
         counted: Which target is annotated in which image, (B, K), 1 or 0.
 
     Returns:
-        Scalar, 0 or more, lower is better; 0 with a gradient of 0 if an image has fewer than two annotated targets.
+        Scalar, 0 or more, lower is better. An image with fewer than two annotated targets, or without a voxel of
+        exactly one, is left out; without any other image, a 0 with a gradient of 0.
     """
     terms = []
     for image, own in enumerate(counted > 0):

@@ -19,8 +19,6 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 WEIGHTS, TRAINING, VALIDATION, PROMPTS, DROPOUT = range(5)
 # nnU-Net's folds are numbered from 0, or named "all".
 _ALL = 1 << 16
-# Batches that each worker prepares ahead.
-_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,15 @@ class SeededLoaders:
         return SingleThreadedAugmenter(SeededBatches(loader, self._seeds, *self._next.pop(0)), transform)
 
     def make_parallel(
-        self, data_loader: Any, transform: Any, num_processes: int, pin_memory: bool = False, **options: Any
+        self, data_loader: Any, transform: Any, num_processes: int, num_cached: int = 1, **options: Any
     ) -> MultiThreadedAugmenter:
-        """Make an iterator over what several workers prepare, in order."""
+        """Make an iterator over what several workers prepare, in order.
+
+        nnU-Net's workers share one queue of `num_cached` batches; here each has a queue of its own, of its share.
+        """
         batches = SeededBatches(data_loader, self._seeds, *self._next.pop(0), num_processes)
-        wait = options.get("wait_time", 0.002)
-        return MultiThreadedAugmenter(batches, transform, num_processes, _AHEAD, pin_memory=pin_memory, wait_time=wait)
+        own = {name: options[name] for name in ("pin_memory", "wait_time") if name in options}
+        return MultiThreadedAugmenter(batches, transform, num_processes, -(-num_cached // num_processes), **own)
 
     @property
     def names(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         plans = self.choose_plans(plans)
         self.bank = read_prompts(plans, configuration, dataset_json)
         self.settings = self.bank.settings
-        self.texts = open_texts(self.bank)
+        self.texts = open_texts(self.bank, Seeds(self.settings.seed, fold))
         try:
             super().__init__(plans, configuration, fold, dataset_json, device)
         except OSError as error:

@@ -15,11 +15,14 @@ from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.adapter import AdaptedEncoder
 from duplus_nnunet.settings import TextAdapterSettings
 from duplus_nnunet.trainers.schedule import Factor, always
+from duplus_nnunet.trainers.seeding import WEIGHTS, Seeds, keep_generators
 
 Images = Sequence[tuple[str, Sequence[str]]]
 # For each image of a batch, whether it is given no context prompt, and whether its target prompts are names alone.
 Hidden = Sequence[tuple[bool, bool]]
 
+# Number of the adapter's initial weights among all that are drawn; those of the network have 0.
+_ADAPTER = 1
 # Number of texts that are embedded at a time for the table.
 _PORTION = 128
 
@@ -69,10 +72,10 @@ class StoredTexts:
 class AdaptedTexts(StoredTexts):
     """Embeddings by a text encoder whose adapter is trained with the network.
 
-    The adapter's weights are a second group of nnU-Net's optimizer, with its momentum, weight decay (towards an adapter
-    without effect) and schedule, at `learning_rate_factor` times the rate. With a factor of 1, in the first 40 steps on
-    phantoms, its gradient was 2 to 5 % of the network's, so that the common clipping hardly depends on it, and its
-    weights changed by up to 1.4e-4 in a step, about as with Adam at the 1e-4 that is usual for LoRA.
+    The adapter's weights are a second group of the training's optimizer, with its weight decay (towards an adapter
+    without effect) and schedule, at `learning_rate_factor` times the rate; with the defaults, AdamW at the 1e-4 that is
+    usual for LoRA. In the first 40 steps on phantoms, with SGD, its gradient was 2 to 5 % of the network's, so that the
+    common clipping hardly depends on it.
 
     Args:
         bank: The model's prompts.
@@ -133,8 +136,12 @@ class AdaptedTexts(StoredTexts):
         return torch.cat(parts)[order.argsort()]
 
 
-def open_texts(bank: PromptBank) -> StoredTexts:
+def open_texts(bank: PromptBank, seeds: Seeds) -> StoredTexts:
     """Choose how prompts are embedded in training, as the settings require.
+
+    Args:
+        bank: The model's prompts.
+        seeds: Random numbers of the training, for the initial weights of an adapter.
 
     Raises:
         EncoderError: The text encoder is to be adapted, and is missing or another one than that of the plans.
@@ -148,7 +155,10 @@ def open_texts(bank: PromptBank) -> StoredTexts:
             f"The section 'duplus' of the plans {bank.form.plans_name!r} lacks 'encoder', which settings.text_adapter "
             "needs; plan the dataset again."
         )
-    return AdaptedTexts(bank, AdaptedEncoder(EncoderIdentity.from_dict(identity), settings), settings)
+    with keep_generators():
+        seeds.seed_all(WEIGHTS, _ADAPTER)
+        encoder = AdaptedEncoder(EncoderIdentity.from_dict(identity), settings)
+    return AdaptedTexts(bank, encoder, settings)
 
 
 def keep_buffers_apart(network: nn.Module) -> None:

@@ -220,7 +220,7 @@ NEEDS = (
         _TRAINING,
         {
             "SingleThreadedAugmenter": "data_loader transform",
-            "NonDetMultiThreadedAugmenter": "data_loader transform num_processes pin_memory wait_time ...",
+            "NonDetMultiThreadedAugmenter": "data_loader transform num_processes num_cached pin_memory wait_time ...",
         },
     ),
     *_list_needs(

@@ -28,7 +28,7 @@ class Recorder:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    options = DemoOptions(5, 2, seed=0, epochs=3, iterations=4, targets=("liver",), device="cpu")
+    options = DemoOptions(5, 2, seed=7, epochs=3, iterations=4, targets=("liver",), device="cpu")
     return Experiment(options, Workspace(tmp_path), Recorder())
 
 
@@ -78,6 +78,7 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     changed = json.loads(experiment.workspace.plans.read_text())
     assert changed["duplus"]["settings"]["epochs"] == 3
     assert changed["duplus"]["settings"]["iterations_per_epoch"] == 4
+    assert changed["duplus"]["settings"]["seed"] == experiment.options.seed
     assert changed["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32]
     assert {name: source["weight"] for name, source in changed["duplus"]["sources"].items()} == {
         "PhantomCT": 2.0, "PhantomMR": 2.5, "PhantomPET": 2.0,

@@ -100,6 +100,12 @@ def test_nnunets_names_make_training_batches_first() -> None:
     assert take(held_out, 1) == take(SeededBatches(Loader(), SEEDS, VALIDATION, 2), 1)
 
 
+@pytest.mark.parametrize(("workers", "share"), [(1, 6), (2, 3), (4, 2), (12, 1)])
+def test_workers_share_the_number_of_batches_that_nnunet_prepares_ahead(workers: int, share: int) -> None:
+    made = SeededLoaders(SEEDS, (0, 0)).make_parallel(Loader(), None, num_processes=workers, num_cached=6)
+    assert made.num_cached_per_queue == share
+
+
 def test_nnunet_ends_the_workers_of_this_kind_itself() -> None:
     loaders = SeededLoaders(SEEDS, (0, 0))
     made = loaders.make_parallel(data_loader=Loader(), transform=None, num_processes=1)

@@ -21,6 +21,7 @@ from duplus_nnunet.prompt_registry import embed
 from duplus_nnunet.prompt_registry.encoder import TextEncoder
 from duplus_nnunet.settings import read_settings
 from duplus_nnunet.trainers.schedule import GroupSchedule, always
+from duplus_nnunet.trainers.seeding import Seeds
 from duplus_nnunet.trainers.text_adaptation import open_texts
 
 SENTENCES = {
@@ -80,7 +81,7 @@ class Training:
 
     def __init__(self, plans: Mapping[str, Any]) -> None:
         self.bank = PromptBank(plans)
-        self.texts = open_texts(self.bank)
+        self.texts = open_texts(self.bank, Seeds(0, 0))
         self.network = make_network(plans)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
@@ -285,13 +286,13 @@ def test_pretrained_weights_bring_their_adapter_but_not_their_table(plans: dict[
 def test_an_encoder_that_is_gone_stops_before_training(plans: dict[str, Any], tmp_path: Path) -> None:
     plans["duplus"]["encoder"]["name"] = str(tmp_path / "gone")
     with pytest.raises(EncoderError, match="gone"):
-        open_texts(PromptBank(plans))
+        open_texts(PromptBank(plans), Seeds(0, 0))
 
 
 def test_plans_that_do_not_name_their_encoder_are_refused(plans: dict[str, Any]) -> None:
     del plans["duplus"]["encoder"]
     with pytest.raises(PlansError, match=r"'Test'.*'encoder'"):
-        open_texts(PromptBank(plans))
+        open_texts(PromptBank(plans), Seeds(0, 0))
 
 
 def test_ranks_learn_alike_and_one_may_have_nothing_to_validate(tmp_path: Path) -> None:
@@ -301,3 +302,17 @@ def test_ranks_learn_alike_and_one_may_have_nothing_to_validate(tmp_path: Path) 
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
     assert not torch.equal(first["start"], first["weights"]["texts.adapter.layer/lora_B"])
+
+
+def draw_adapter(plans: Mapping[str, Any], seeds: Seeds) -> torch.Tensor:
+    """Return the initial weights of a training's adapter in one vector."""
+    texts = open_texts(PromptBank(plans), seeds)
+    return torch.cat([weight.detach().flatten() for weight in texts.encoder.weights.values()])  # type: ignore[attr-defined]
+
+
+def test_initial_weights_of_the_adapter_depend_on_seed_and_fold_alone(plans: dict[str, Any]) -> None:
+    first = draw_adapter(plans, Seeds(1, 0))
+    torch.rand(3)
+    assert torch.equal(draw_adapter(plans, Seeds(1, 0)), first)
+    assert not torch.equal(draw_adapter(plans, Seeds(2, 0)), first)
+    assert not torch.equal(draw_adapter(plans, Seeds(1, 1)), first)
