@@ -59,8 +59,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "CT (default: liver, left kidney, right kidney)")  # fmt: skip
     add("--training-cases", type=int, default=12, help="training cases in each contrast (default: %(default)s)")
     add("--test-cases", type=int, default=5, help="unseen bodies, each in every contrast (default: %(default)s)")
-    add("--epochs", type=int, default=10, help="training epochs (default: %(default)s)")
-    add("--iterations", type=int, default=50, help="training iterations in an epoch (default: %(default)s)")
+    add("--epochs", type=int, default=5, help="training epochs (default: %(default)s)")
+    add("--iterations", type=int, default=100, help="training iterations in an epoch (default: %(default)s)")
     add(
         "--device",
         choices=("cpu", "cuda", "mps"),
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     options = _read_options(args)
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
-    console = Console(sys.stdout, steps=8)
+    console = Console(sys.stdout, steps=6)
     commands = HostCommands(workspace.environment(os.environ), workspace.log, console.update, min(count_cores(), 4))
     started = time.monotonic()
     criteria = _run_experiment(Experiment(options, workspace, commands), console)
@@ -201,16 +201,13 @@ def _train(experiment: "Experiment", console: Console) -> None:
 
 
 def _predict(experiment: "Experiment", console: Console) -> None:
-    console.start_step("predicting the unseen bodies in every contrast (nnUNetv2_predict --context contexts.csv)")
-    experiment.predict_all()
     targets = " or ".join(f'"{target}"' for target in experiment.options.targets)
-    console.start_step(f"predicting one target on one body (nnUNetv2_predict --targets {targets}), in parallel")
-    experiment.predict_one_body()
     console.start_step(
-        "predicting targets that are annotated in other contrasts only; and, as controls with the same weights, "
-        "predicting with exchanged context prompts (T1) or target prompts (T2), in parallel"
+        "predicting the unseen bodies in every contrast (nnUNetv2_predict --context contexts.csv); one target of one "
+        f"body (nnUNetv2_predict --targets {targets}); targets that are annotated in other contrasts only; and, as "
+        "controls with the same weights, with exchanged context prompts or target prompts"
     )
-    experiment.predict_transfer_and_controls()
+    experiment.predict()
 
 
 def _conclude(passed: bool) -> str:

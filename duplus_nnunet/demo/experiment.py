@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from duplus_nnunet.data.anatomy import LABELS
-from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_SOURCES, write_phantom_sources
+from duplus_nnunet.data.phantom_sources import PHANTOM_MR, PHANTOM_SOURCES, PhantomSource, write_phantom_sources
 from duplus_nnunet.demo.cases import UnseenCase, list_cases, list_unannotated, name_separately
 from duplus_nnunet.demo.control import Exchange, copy_model, exchange_contexts, exchange_targets
 from duplus_nnunet.demo.host_commands import HostCommands
@@ -112,35 +112,37 @@ class Experiment:
             "-device", self.options.device,
         )  # fmt: skip
 
-    def predict_all(self) -> None:
-        """Predict on all unseen images the targets of their context, given by a table of contexts."""
-        self.commands.run(*self._build_call("nnUNetv2_predict", self.workspace.images, ALL, *_MODEL))
+    def predict(self) -> None:
+        """Predict the unseen images as a user would, target by target for the picture, and with the controls.
 
-    def predict_one_body(self) -> None:
-        """Predict the targets one by one in every contrast of the body in the picture; only the prompts differ."""
+        All of these commands are independent, and run in parallel.
+        """
+        everything = self._build_call("nnUNetv2_predict", self.workspace.images, ALL, *_MODEL)
+        controls = [self._exchange_targets(source) for source in PHANTOM_SOURCES]
+        others = [self._predict_transfer(), self._exchange_contexts(), *controls]
+        self.commands.run_in_few_processes([everything, *others, *self._predict_picture()])
+
+    def _predict_picture(self) -> list[tuple[str, ...]]:
+        """Predict targets one by one in every contrast of the body in the picture; only the prompts differ."""
         body = self.workspace.one_body
-        self.commands.run_in_parallel([
+        return [
             self._build_call("nnUNetv2_predict", body, target, *_MODEL, "--targets", target)
             for target in self.options.targets
-        ])  # fmt: skip
-
-    def predict_transfer_and_controls(self) -> None:
-        """Predict transfer and controls on all unseen images.
-
-        Transfer: every target in every contrast, including those annotated in other contrasts only. Controls: as
-        `predict_all`, with copies of the model, one with exchanged context prompts (T1) and one for each contrast with
-        exchanged target prompts (T2).
-        """
-        images = self.workspace.images
-        calls = [
-            self._build_call("nnUNetv2_predict", images, TRANSFER, *_MODEL, "--targets", *LABELS),
-            self._build_control_call(T1_EXCHANGED, images, exchange_contexts),
         ]
-        for source in PHANTOM_SOURCES:
-            folder = self.workspace.raw / source.dataset / "imagesTs"
-            exchange = partial(exchange_targets, context=source.context)
-            calls.append(self._build_control_call(name_separately(T2_EXCHANGED, source), folder, exchange))
-        self.commands.run_in_parallel(calls)
+
+    def _predict_transfer(self) -> tuple[str, ...]:
+        """Predict every target in every contrast, including those annotated in other contrasts only."""
+        return self._build_call("nnUNetv2_predict", self.workspace.images, TRANSFER, *_MODEL, "--targets", *LABELS)
+
+    def _exchange_contexts(self) -> tuple[str, ...]:
+        """Predict everything once more with exchanged context prompts, as a control."""
+        return self._build_control_call(T1_EXCHANGED, self.workspace.images, exchange_contexts)
+
+    def _exchange_targets(self, source: PhantomSource) -> tuple[str, ...]:
+        """Predict one contrast once more with exchanged target prompts, as a control."""
+        folder = self.workspace.raw / source.dataset / "imagesTs"
+        exchange = partial(exchange_targets, context=source.context)
+        return self._build_control_call(name_separately(T2_EXCHANGED, source), folder, exchange)
 
     def measure(self) -> Results:
         """Score all predictions of unseen images."""

@@ -1,5 +1,6 @@
 """Runs nnU-Net's commands in separate processes, writes their output to a log file, and reports their progress."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from duplus_nnunet.demo import one_process
 from duplus_nnunet.errors import HostError
 
 _TAIL = 15
@@ -72,6 +74,18 @@ class HostCommands:
             pool.shutdown(wait=False, cancel_futures=True)
         for future in ended:
             future.result()
+
+    def run_in_few_processes(self, calls: Sequence[Sequence[str]]) -> None:
+        """Run independent console scripts in `at_once` parallel processes, each of which imports nnU-Net only once.
+
+        Args:
+            calls: The words of each command, as for `run`.
+
+        Raises:
+            HostError: As for `run`; the commands of other processes continue to their end.
+        """
+        groups = [list(map(list, calls[first :: self.at_once])) for first in range(min(self.at_once, len(calls)))]
+        self.run_in_parallel([("python", "-m", one_process.__name__, json.dumps(group)) for group in groups])
 
     def _end(self, waiting: Sequence["Future[None]"]) -> None:
         while not all(future.done() for future in waiting):  # a thread may be about to start its process

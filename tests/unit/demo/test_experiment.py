@@ -22,7 +22,7 @@ class Recorder:
         self.calls.append(list(words))
         return 0.0
 
-    def run_in_parallel(self, calls: list[list[str]]) -> None:
+    def run_in_few_processes(self, calls: list[list[str]]) -> None:
         self.calls.extend(list(words) for words in calls)
 
 
@@ -85,37 +85,48 @@ def test_plans_are_changed_for_a_short_run(experiment: Experiment) -> None:
     }  # fmt: skip
 
 
-def test_one_call_predicts_all_contrasts_by_the_table(experiment: Experiment) -> None:
-    experiment.predict_all()
-    (words,) = read_calls(experiment)
+@pytest.fixture
+def predictions(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The words of each prediction, by the name of its output folder."""
+    monkeypatch.setattr(steps, "copy_model", lambda *_: None)
+    experiment.predict()
+    return {Path(after(words, "-o")).name: words for words in read_calls(experiment)}
+
+
+def find(predictions: dict[str, list[str]], experiment: Experiment, selection: str) -> list[str]:
+    return predictions[experiment.workspace.predictions(selection).name]
+
+
+def test_one_call_predicts_all_contrasts_by_the_table(
+    experiment: Experiment, predictions: dict[str, list[str]]
+) -> None:
+    words = find(predictions, experiment, steps.ALL)
     assert after(words, "--context") == str(experiment.workspace.contexts)
     assert "--targets" not in words
 
 
-def test_targets_of_the_picture_are_asked_for_one_by_one(experiment: Experiment) -> None:
-    experiment.predict_one_body()
-    (words,) = read_calls(experiment)
+def test_targets_of_the_picture_are_asked_for_one_by_one(
+    experiment: Experiment, predictions: dict[str, list[str]]
+) -> None:
+    words = find(predictions, experiment, "liver")
     assert words[words.index("--targets") + 1 :] == ["liver"]
     assert after(words, "-i") == str(experiment.workspace.one_body)
 
 
-def test_comparisons_are_transfer_and_copies_of_the_model(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(steps, "copy_model", lambda model, copy, _: copied.append((model, copy)))
-    experiment.predict_transfer_and_controls()
+def test_transfer_asks_for_every_target(experiment: Experiment, predictions: dict[str, list[str]]) -> None:
+    words = find(predictions, experiment, steps.TRANSFER)
+    assert words[words.index("--targets") + 1 :] == list(LABELS)
+
+
+def test_each_control_uses_its_own_copy_of_the_model(experiment: Experiment, predictions: dict[str, list[str]]) -> None:
     work = experiment.workspace
     names = ["T1 exchanged", "T2 exchanged CT", "T2 exchanged MR", "T2 exchanged PET"]
-    transfer, *controls = read_calls(experiment)
-    assert transfer[transfer.index("--targets") + 1 :] == list(LABELS)
-    assert copied == [(work.model, work.control_model(name)) for name in names]
+    controls = [find(predictions, experiment, name) for name in names]
     assert [after(words, "-m") for words in controls] == [str(work.control_model(name)) for name in names]
-    assert [after(words, "-o") for words in controls] == [str(work.predictions(name)) for name in names]
     assert [Path(after(words, "-i")).parent.name for words in controls[1:]] == [
         source.dataset for source in steps.PHANTOM_SOURCES
     ]
-    assert all(after(words, "--context") == str(work.contexts) for words in (transfer, *controls))
+    assert all(after(words, "--context") == str(work.contexts) for words in predictions.values())
 
 
 def test_a_failed_command_ends_the_demonstration(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """nnU-Net's commands are run and logged, and their failure is reported with the end of the log."""
 
 import io
+import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from duplus_nnunet.commands.demo import Console
 from duplus_nnunet.demo.host_commands import HostCommands, find_command, read_progress
+from duplus_nnunet.demo.one_process import run_script
 from duplus_nnunet.errors import HostError
 
 
@@ -66,6 +69,32 @@ def test_after_a_failure_no_further_command_is_begun(runner: tuple[HostCommands,
         replace(runner[0], at_once=2).run_in_parallel([wait, fail, *[wait] * 4, late])
     assert "out of memory" in runner[0].log.read_text()
     assert not (tmp_path / "late").exists()
+
+
+def test_commands_are_shared_out_among_few_processes(
+    runner: tuple[HostCommands, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[list[list[str]]] = []
+    monkeypatch.setattr(
+        HostCommands, "run_in_parallel", lambda _, calls: shared.extend(json.loads(call[-1]) for call in calls)
+    )
+    replace(runner[0], at_once=2).run_in_few_processes([["a", "1"], ["b"], ["c"]])
+    assert shared == [[["a", "1"], ["c"]], [["b"]]]
+
+
+def test_scripts_of_one_process_run_in_turn_until_one_fails(runner: tuple[HostCommands, list[str]]) -> None:
+    calls = [["duplus", "--version"], ["duplus", "no-such-command"], ["duplus", "--help"]]
+    commands = replace(runner[0], environment=dict(os.environ))
+    with pytest.raises(HostError, match="exit code 2"):
+        commands.run_in_few_processes(calls)
+    log = commands.log.read_text()
+    assert "$ duplus --version\n" in log
+    assert "$ duplus --help\n" not in log
+
+
+def test_an_unknown_script_is_named() -> None:
+    with pytest.raises(HostError, match="no_such_script"):
+        run_script(["no_such_script"])
 
 
 def test_an_interrupt_ends_the_commands_side_by_side(
