@@ -20,6 +20,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import LARGEST_MEAN_SUV, SUVNormalization
 from duplus_nnunet.planners.survey import CaseSurvey, summarise_foreground
 from duplus_nnunet.prompt_registry import Entry
+from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts, name_channels
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.prompt_registry.names import strip_dataset_number
 
@@ -33,7 +34,7 @@ def make_table(
     training: Mapping[str, Collection[int]],
     tests: Mapping[str, Collection[int]] | None = None,
 ) -> CaseTable:
-    """Make the table of a dataset that was not composed: one source, one context, and one patient for each case.
+    """Make the table of a dataset that was not composed: one source for each context, one patient for each case.
 
     Args:
         entry: The dataset's registry entry.
@@ -41,21 +42,52 @@ def make_table(
         training: The label values in each training case.
         tests: The label values in each test case that has a label map.
     """
-    name = strip_dataset_number(entry.dataset)
+    channels = channel_names(dataset_json)
+    assigned = find_case_contexts(entry, [*training, *(tests or {})], channels)
+    names = name_sources(entry, assigned)
     values = {target.name: list_values(dataset_json["labels"][target.label]) for target in entry.targets}
     optional = {target.name for target in entry.targets if target.missing == "not annotated"}
 
     def describe(identifier: str, labels: Collection[int]) -> Case:
+        context = entry.contexts[assigned[identifier]]
         present = tuple(target for target in values if values[target] & set(labels))
-        annotated = tuple(target for target in values if target in present or target not in optional)
-        return Case(name, identifier, annotated, present)
+        unknown = optional | set(context.not_annotated)
+        annotated = tuple(target for target in values if target in present or target not in unknown)
+        return Case(names[context.name], identifier, annotated, present)
 
     cases = {identifier: describe(identifier, labels) for identifier, labels in training.items()}
-    known = {target for case in cases.values() for target in case.annotated}
-    targets = tuple(target for target in values if target in known)
-    source = Source(entry.dataset, entry.default_context, targets, channel_names(dataset_json))
+    sources = {
+        names[context]: Source(
+            entry.dataset,
+            context,
+            tuple(target for target in values if any(target in case.annotated for case in of_source)),
+            name_channels(entry.contexts[context], channels),
+        )
+        for context in names
+        if (of_source := [case for case in cases.values() if case.source == names[context]])
+    }
     described = {identifier: describe(identifier, labels) for identifier, labels in (tests or {}).items()}
-    return CaseTable({name: source}, cases, described)
+    untrained = sorted({case.source for case in described.values()} - sources.keys())
+    if untrained:
+        raise DataError(
+            f"{entry.dataset}: labelled test cases are of {untrained[0]!r}, but no training case is. Move them out of "
+            "imagesTs and labelsTs, or add training cases of that context."
+        )
+    return CaseTable(sources, cases, described)
+
+
+def name_sources(entry: Entry, assigned: Mapping[str, str]) -> dict[str, str]:
+    """Name the source of each context that some case has: the dataset's own name, and the context's if there are more.
+
+    Args:
+        entry: The dataset's registry entry.
+        assigned: The context of each case.
+
+    Returns:
+        The name of each context's source, in the order of the entry's contexts.
+    """
+    name, used = strip_dataset_number(entry.dataset), [key for key in entry.contexts if key in assigned.values()]
+    return {context: f"{name}-{context}" if len(used) > 1 else name for context in used}
 
 
 def list_values(label: Any) -> set[int]:

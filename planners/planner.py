@@ -6,7 +6,7 @@ configurations that a 3D network with prompts cannot have.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.files import require_writable
+from duplus_nnunet.planners.context_checks import check_contexts
 from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, list_values, make_table, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import read_training_orientation
@@ -44,8 +45,10 @@ from duplus_nnunet.planners.survey import (
 from duplus_nnunet.plans_form import parse_section
 from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
-from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, list_declared_values
+from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values, list_declared_values
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+from duplus_nnunet.prompt_registry.reviewing import list_numbered
 from duplus_nnunet.settings import NetworkSettings
 from duplus_nnunet.text_files import load_json
 
@@ -58,23 +61,29 @@ def read_entry(dataset_name: str, dataset_json: Mapping[str, Any], folder: str |
     """
     entry = find_entry(dataset_name, dataset_json, folder)
     check_label_values(dataset_json["labels"], dataset_json.get("regions_class_order"), Path(folder) / "dataset.json")
+    numbered = list_numbered(entry)
+    if numbered:
+        raise DataError("\n".join(numbered))
     return entry
 
 
-def read_section(entry: Entry, labels: Mapping[str, Any], table: CaseTable | None) -> dict[str, Any]:
+def read_section(
+    entry: Entry, labels: Mapping[str, Any], table: CaseTable | None, contexts: Collection[str] = ()
+) -> dict[str, Any]:
     """Build the section `duplus` of a dataset's plans; see build_section.
 
     Args:
         entry: The dataset's registry entry.
         labels: Labels of dataset.json.
-        table: All cases; None: all belong to the default context.
+        table: All cases; None: every target counts as annotated in every context.
+        contexts: Without a table, the contexts of the cases.
 
     Raises:
         DuplusError: Labels, prompts or embeddings are invalid or missing.
     """
     trained: dict[str, set[str]] = {}
     if table is None:
-        trained[entry.default_context] = {target.name for target in entry.targets}
+        trained = {context: {target.name for target in entry.targets} for context in contexts}
     else:
         for source in table.sources.values():
             trained.setdefault(source.context, set()).update(source.targets)
@@ -101,7 +110,13 @@ def check_dataset(dataset_name_or_id: str | int, strict: bool = False) -> None:
     processes = count_survey_processes()
     checked = check_raw_files(folder, dataset_json, processes, strict)
     checked.require(folder)
-    read_section(read_entry(name, dataset_json, folder), dataset_json["labels"], read_case_table(folder))
+    entry, table = read_entry(name, dataset_json, folder), read_case_table(folder)
+    contexts = (
+        ()
+        if table is not None
+        else set(find_case_contexts(entry, checked.files.cases, channel_names(dataset_json)).values())
+    )
+    read_section(entry, dataset_json["labels"], table, contexts)
     base = get_base()
     if base is not None:
         base.check_dataset(dataset_json)
@@ -203,15 +218,16 @@ class _Prompted:
         entry = read_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
         composed = read_case_table(self.raw_dataset_folder)
         labels = self.dataset_json["labels"]
-        section = read_section(entry, labels, composed)
         folder = Path(nnUNet_preprocessed, self.dataset_name)
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
         reader = self.determine_reader_writer()
         base = get_base()
         surveys = self._survey(reader, None if base is None else base.orientation)
         table = composed or self._make_table(entry, surveys, reader)
+        section = read_section(entry, labels, table)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         form = parse_section(section, self.plans_identifier)
+        check_contexts(table, surveys, {name: context.modality for name, context in form.contexts.items()})
         planner = ContextPlanner(
             self, table, surveys, {name: context.modality for name, context in form.contexts.items()}
         )

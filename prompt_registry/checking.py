@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DuplusError
-from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, foreground_labels
+from duplus_nnunet.prompt_registry.case_contexts import count_contexts, find_case_contexts
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values, foreground_labels
 from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.finding import FILE_NAME, fit_entry, search_entry
 from duplus_nnunet.prompt_registry.implausible import find_implausible
-from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, read_dataset_json
+from duplus_nnunet.prompt_registry.raw_dataset import CASE_TABLE, RawDataset, list_case_names, read_dataset_json
 from duplus_nnunet.prompt_registry.registry_file import check_registry_file, file_entry, load_registry_file
-from duplus_nnunet.prompt_registry.reviewing import find_doubts
+from duplus_nnunet.prompt_registry.reviewing import find_doubts, list_numbered
 from duplus_nnunet.prompt_registry.sentences import entry_texts
 
 
@@ -52,12 +53,28 @@ def check_raw_dataset(dataset: RawDataset) -> CheckResult:
     try:
         search = search_entry(dataset.name, dataset.dataset_json, dataset.folder)
         _check_values(dataset.dataset_json, dataset.folder / "dataset.json")
+        counts = _describe_cases(search.entry, dataset)
     except DuplusError as error:
         return CheckResult((str(dataset.folder / "dataset.json"),), tuple(str(error).splitlines()))
-    entry = search.entry
+    entry, numbered = search.entry, list_numbered(search.entry)
+    if numbered:
+        return CheckResult((entry.origin,), tuple(numbered), search.explanations)
     used = load_registry_file(entry.origin) if Path(entry.origin).is_file() else None
-    notes = (*search.explanations, describe_coverage(entry), *describe_implausible(entry))
+    notes = (*search.explanations, *counts, describe_coverage(entry), *describe_implausible(entry))
     return CheckResult((entry.origin,), (), notes, tuple(find_doubts(entry, used)))
+
+
+def _describe_cases(entry: Entry, dataset: RawDataset) -> tuple[str, ...]:
+    """Count the training cases of each context; nothing if there are no images yet, or a table of cases says it.
+
+    Raises:
+        RegistryError: The context of a case is not known.
+    """
+    cases = [] if (dataset.folder / CASE_TABLE).exists() else list_case_names(dataset)
+    if not cases:
+        return ()
+    counts = count_contexts(find_case_contexts(entry, cases, channel_names(dataset.dataset_json)))
+    return (f"{len(cases)} training cases by context: {counts}.",)
 
 
 def describe_coverage(entry: Entry) -> str:

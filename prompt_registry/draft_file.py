@@ -26,11 +26,18 @@ _TARGETS_HEAD = """\
 #   regions:     parts of the body that it may lie in, such as [neck, thorax] or [anywhere]; images of parts far from
 #                them cannot show it
 #   missing:     "absent" or "not annotated", if it differs from the key `missing` above
+# Several contexts need rules that say which cases have them, below each context:
+#   cases:       case names, or regular expressions that match whole names
+#   ids:         ranges of the last number in a name, such as [1-500]
+#   not_annotated: targets that nobody looked for in these cases
 """
 
 
 def write_draft(entry: Entry) -> str:
-    """Write an entry as the text of a registry file with comments; `duplus prompts check` accepts it as it is."""
+    """Write an entry as the text of a registry file with comments; `duplus prompts check` accepts it as it is.
+
+    Names that are mere numbers are marked, and have to be changed first.
+    """
     lines = [
         _HEAD.format(dataset=entry.dataset, origin=entry.origin.replace("\n", " ")),
         f"dataset: {_quote(entry.dataset)}",
@@ -57,6 +64,12 @@ def _write_context(context: Context) -> Iterator[str]:
         yield f"    prompt: {_quote(context.prompt)}"
     if context.channel is not None:
         yield f"    channel: {_quote(context.channel)}"
+    if context.cases:
+        yield f"    cases: {_list(context.cases)}"
+    if context.ids:
+        yield f"    ids: {_list(f'{low}-{high}' for low, high in context.ids)}"
+    if context.not_annotated:
+        yield f"    not_annotated: {_list(context.not_annotated)}"
     if context.regions:
         yield f"    regions: {_list(context.regions)}"
     if context.paraphrases:
@@ -66,9 +79,10 @@ def _write_context(context: Context) -> Iterator[str]:
 def _write_target(target: Target, entry: Entry) -> Iterator[str]:
     one_sided = target.partner is None and needs_partner(target.name)
     drafted = target.name != " ".join(target.label.split()).casefold()
-    yield f"  {_quote(target.name)}:" + (
-        "  # review: spelled out from the label" if drafted and not entry.source else ""
-    )
+    note = "  # review: spelled out from the label" if drafted and not entry.source else ""
+    if normalise(target.name).isdigit():
+        note = f"  # review: a number names no structure; write its name, with `labels: [{json.dumps(target.label)}]`"
+    yield f"  {_quote(target.name)}:{note}"
     if normalise(target.label) != normalise(target.name):
         yield f"    labels: {_list([target.label])}"
     yield f"    synonyms: {_list(target.synonyms)}"

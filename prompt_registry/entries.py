@@ -22,6 +22,9 @@ class Context:
         paraphrases: Other wordings of the context prompt, written by hand.
         channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
         regions: Parts of the body that its images may show, such as `thigh`; if empty, `region` names them.
+        cases: Names of its cases, or regular expressions that match whole names; without them, all names fit.
+        ids: First and last of each range of numbers, one of which holds the last number in the name of a case.
+        not_annotated: Names of targets that were not looked for in its cases where their label is missing.
     """
 
     name: str
@@ -31,6 +34,9 @@ class Context:
     paraphrases: tuple[str, ...] = ()
     channel: str | None = None
     regions: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    ids: tuple[tuple[int, int], ...] = ()
+    not_annotated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,10 @@ def _describe_other_modality(file: RegistryFile, dataset_json: Mapping[str, Any]
 
 
 def _choose_contexts(file: RegistryFile, dataset_json: Mapping[str, Any]) -> Mapping[str, Context]:
-    """Keep only the context of a dataset's single channel, if exactly one context matches it; otherwise all."""
+    """Keep only the context of a dataset's single channel, if exactly one context matches it; otherwise all.
+
+    The channel then stands in for the context's case names, which distinguish it from the other contexts.
+    """
     channels = channel_names(dataset_json)
     if len(channels) != 1:
         return file.contexts
@@ -232,5 +235,5 @@ def _choose_contexts(file: RegistryFile, dataset_json: Mapping[str, Any]) -> Map
     of_modality = [context for context in contexts if context.channel and modality in context.modality]
     for candidates in (of_channel, of_modality):
         if len(candidates) == 1:
-            return {candidates[0].name: candidates[0]}
+            return {candidates[0].name: replace(candidates[0], cases=())}
     return file.contexts

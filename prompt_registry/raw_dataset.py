@@ -12,6 +12,8 @@ from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.text_files import load_json
 
 RAW_VARIABLE = "nnUNet_raw"
+# The table of a composed dataset, which says the context of each case.
+CASE_TABLE = "duplus_cases.json"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,14 @@ def list_images(folder: Path, ending: str, skip_unnumbered: bool = False) -> dic
                 f"CASE_0001{ending} and so on."
             )
     return cases
+
+
+def list_case_names(dataset: RawDataset) -> list[str]:
+    """List the identifiers of the training cases: those that dataset.json lists, else those of imagesTr."""
+    listed, ending = dataset.dataset_json.get("dataset"), dataset.dataset_json.get("file_ending")
+    if isinstance(listed, dict):
+        return list(listed)
+    return list(list_images(dataset.folder / "imagesTr", ending, True)) if isinstance(ending, str) and ending else []
 
 
 def _find_by_name(text: str) -> Path:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from duplus_nnunet.errors import RegistryError, list_nearest_first
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 from duplus_nnunet.prompt_registry.names import find_partner, needs_partner, normalise, strip_dataset_number, swap_side
-from duplus_nnunet.prompt_registry.schema import LONGEST_TEXT, FileForm, TargetForm
+from duplus_nnunet.prompt_registry.schema import LONGEST_TEXT, FileForm, TargetForm, read_ids
 from duplus_nnunet.prompt_registry.sentences import compose_prompt, fill_paraphrase
 from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
@@ -78,6 +78,7 @@ def check_registry_file(path: str | Path) -> tuple[RegistryFile | None, tuple[Pr
         problems += _check_context_names(form, marks)
         problems += _check_paraphrases(form, marks)
         problems += _check_partners(form, marks)
+        problems += _check_unannotated(form, marks)
         problems += _check_default(form, marks)
     if form is None or problems:
         return None, tuple(sorted(problems, key=lambda problem: problem.line))
@@ -220,6 +221,25 @@ def _check_partners(form: FileForm, marks: MarkedYaml) -> list[Problem]:
     return problems
 
 
+def _check_unannotated(form: FileForm, marks: MarkedYaml) -> list[Problem]:
+    """Find names under `not_annotated` that are no targets."""
+    problems = []
+    for name, context in form.contexts.items():
+        for index, target in enumerate(context.not_annotated):
+            if _find(target, form) is None:
+                listed = ", ".join(repr(other) for other in list_nearest_first(target, form.targets)[:5])
+                message = f"{target!r} under not_annotated of {name!r} is not a target. Targets: {listed}."
+                line = marks.line_of(("contexts", name, "not_annotated", index))
+                problems.append(Problem(marks.file, line, message))
+    return problems
+
+
+def _match_all(names: list[str], form: FileForm) -> Iterator[str]:
+    """Yield the targets of some names as the file spells them."""
+    for name in names:
+        yield _find(name, form) or name
+
+
 def _check_default(form: FileForm, marks: MarkedYaml) -> list[Problem]:
     if form.default_context is None or form.default_context in form.contexts:
         return []
@@ -256,6 +276,9 @@ def _build(path: Path, form: FileForm, marks: MarkedYaml) -> RegistryFile:
             prompt=context.prompt or compose_prompt(context.modality, context.region),
             paraphrases=tuple(context.paraphrases),
             channel=context.channel,
+            cases=tuple(context.cases),
+            ids=tuple(map(read_ids, context.ids)),
+            not_annotated=tuple(_match_all(context.not_annotated, form)),
             regions=tuple(context.regions),
         )
         for name, context in form.contexts.items()

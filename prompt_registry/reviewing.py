@@ -1,5 +1,6 @@
 """Finds what a person still has to look at in a registry file: texts that say nothing, and review marks left over."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from duplus_nnunet.prompt_registry.drafting import UNKNOWN_MODALITY, UNKNOWN_REGION
 from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.implausible import locate_context, locate_target
+from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.regions import can_meet
 from duplus_nnunet.prompt_registry.registry_file import RegistryFile
 
@@ -57,6 +59,17 @@ def is_empty_name(name: str) -> bool:
     return _EMPTY_NAME.fullmatch(" ".join(name.split())) is not None
 
 
+def list_numbered(entry: Entry) -> list[str]:
+    """List the targets whose name is a mere number, which no text encoder can read, a sentence each."""
+    return [
+        f"{entry.origin}: the target {target.name!r} is a mere number, of the label {target.label!r}. Name the "
+        f"structure in the prompts.yaml beside dataset.json (`duplus prompts draft {entry.dataset}` writes one), with "
+        f"`labels: [{json.dumps(target.label)}]` below it."
+        for target in entry.targets
+        if normalise(target.name).isdigit()
+    ]
+
+
 def _find_empty_contexts(entry: Entry, file: RegistryFile | None) -> Iterator[str]:
     for name, context in entry.contexts.items():
         where = _locate(entry, file, "contexts", name)
@@ -68,7 +81,7 @@ def _find_empty_contexts(entry: Entry, file: RegistryFile | None) -> Iterator[st
 
 def _find_empty_targets(entry: Entry, file: RegistryFile | None) -> Iterator[str]:
     for target in entry.targets:
-        if is_empty_name(target.name):
+        if is_empty_name(target.name) and not normalise(target.name).isdigit():
             where = _locate(entry, file, "targets", target.name)
             yield f"{where}: the target {target.name!r} says nothing. Give the structure its name in plain English."
 

@@ -1,5 +1,6 @@
 """Defines the form of a registry file and checks each value; registry_file.py compares values with each other."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -58,8 +59,33 @@ def _check_modality(modality: str) -> str:
     raise ValueError(message)
 
 
+def _check_cases(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"{pattern!r} is neither a case name nor a valid regular expression ({error})"
+        raise ValueError(message) from error
+    return pattern
+
+
+def read_ids(text: str | int) -> tuple[int, int]:
+    """Return the first and the last number of a range of ids, such as `1-500` or `507`."""
+    numbers = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(text).strip())
+    return (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
+
+
+def _check_ids(text: str | int) -> str | int:
+    low, high = read_ids(text)
+    if low > high:
+        message = f"{text!r} is not a range of numbers; write the first and the last one, such as 1-500, or a number"
+        raise ValueError(message)
+    return text
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=LONGEST_TEXT), AfterValidator(_check_text)]
 Modality = Annotated[Text, AfterValidator(_check_modality)]
+CasePattern = Annotated[Text, AfterValidator(_check_cases)]
+Ids = Annotated[str | int, AfterValidator(_check_ids)]
 Region = Annotated[Text, AfterValidator(check_region)]
 Missing = Literal["absent", "not annotated"]
 
@@ -69,13 +95,20 @@ class _Strict(BaseModel):
 
 
 class ContextForm(_Strict):
-    """One item under `contexts:`."""
+    """One item under `contexts:`.
+
+    `cases` (names, or regular expressions that match whole names) and `ids` (ranges of the last number in a name) say
+    which cases of a dataset have the context; `not_annotated` names targets that nobody looked for in them.
+    """
 
     modality: Modality
     region: Text
     prompt: Text | None = None
     paraphrases: list[Text] = []
     channel: Text | None = None
+    cases: list[CasePattern] = []
+    ids: list[Ids] = []
+    not_annotated: list[Text] = []
     regions: list[Region] = []
 
 

@@ -231,6 +231,7 @@ def _summarise(files: Sequence["RegistryFile"]) -> dict[str, Any]:
 def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
     """Yield lines that show the prompts of a dataset."""
     from duplus_nnunet.prompt_registry import context_sentences
+    from duplus_nnunet.prompt_registry.case_contexts import describe_rule
     from duplus_nnunet.prompt_registry.checking import describe_implausible
 
     yield f"{entry.dataset}   ({entry.origin})"
@@ -238,7 +239,8 @@ def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
         yield f"source: {entry.source}"
     for context in entry.contexts.values():
         default = " (default)" if context.name == entry.default_context else ""
-        yield f"context {context.name}{default}: context prompt {context_sentences(context)[0]!r}"
+        cases = f"; {rule}" if (rule := describe_rule(context)) else ""
+        yield f"context {context.name}{default}: context prompt {context_sentences(context)[0]!r}{cases}"
         if with_paraphrases:
             yield from (f"    {text}" for text in context_sentences(context)[1:])
     default_context = entry.contexts[entry.default_context]

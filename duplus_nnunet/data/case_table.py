@@ -15,9 +15,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.files import write_text
+from duplus_nnunet.prompt_registry.raw_dataset import CASE_TABLE
 from duplus_nnunet.text_files import load_json
 
-FILE_NAME = "duplus_cases.json"
+FILE_NAME = CASE_TABLE
 VERSION = 1
 
 _STRICT = ConfigDict(extra="forbid")

@@ -85,7 +85,13 @@ def find_implausible(
         A warning with the intensities, the expected ones and the contexts that fit, if any; None if the intensities are
         plausible.
     """
-    values = describe_intensities(array)
+    return judge_intensities(describe_intensities(array), context, others)
+
+
+def judge_intensities(
+    values: Intensities, context: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """Check as `find_implausible` does, by the statistics of `describe_intensities`."""
     fault = _find_fault(values, context)
     if fault is None:
         return None
@@ -96,6 +102,16 @@ def find_implausible(
         f"The image has values from {_format(values['min'])} to {_format(values['max'])}, but {chosen} was given: "
         f"{fault}{_suggest(fitting, others)}"
     )
+
+
+def find_fitting(values: Intensities, contexts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """List the contexts on whose scale the intensities of an image are plausible.
+
+    Args:
+        values: Statistics of `describe_intensities`.
+        contexts: Contexts by name, as described above; those of several modalities, or of one without rules, never fit.
+    """
+    return [name for name, context in contexts.items() if _fits(values, context)]
 
 
 def _find_fault(values: Intensities, context: Mapping[str, Any]) -> str | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from duplus_nnunet.data.composing.source_datasets import CaseFiles, SourceDataset, find_dataset
 from duplus_nnunet.data.composing.spec import Spec
-from duplus_nnunet.errors import DataError, PromptError, list_nearest_first
+from duplus_nnunet.errors import DataError, PromptError, RegistryError, list_nearest_first
 from duplus_nnunet.prompt_registry import Context, match_context
+from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts, name_channels
 from duplus_nnunet.prompt_registry.drafting import guess_modality
 from duplus_nnunet.prompt_registry.names import normalise
 
@@ -52,9 +53,11 @@ def find_parts(sources: Sequence[SourceDataset], spec: Spec) -> list[ContextCase
             parts += _split_channels(source, choice)
         elif isinstance(choice, Mapping):
             parts += _split_cases(source, {str(pattern): name for pattern, name in choice.items()})
-        else:
-            context = _find_only(source) if choice is None else _match(source, choice)
+        elif choice is not None:
+            context = _match(source, choice)
             parts.append(ContextCases(source.name, source, context, source.channels, source.training, source.tests))
+        else:
+            parts += _split_by_rules(source)
     _check_channels(parts)
     return parts
 
@@ -100,6 +103,15 @@ def _find_of_channel(source: SourceDataset, index: int) -> Context:
     )
 
 
+def _split_by_rules(source: SourceDataset) -> list[ContextCases]:
+    """Divide a source by the rules of its registry entry, which most sources of one context do not have."""
+    try:
+        chosen = find_case_contexts(source.entry, [*source.training, *source.tests], source.channels)
+    except RegistryError as error:
+        raise DataError(f"{error} {_describe_choice(source)}") from error
+    return _make_parts(source, chosen)
+
+
 def _split_cases(source: SourceDataset, patterns: Mapping[str, str]) -> list[ContextCases]:
     contexts = {pattern: _match(source, name) for pattern, name in patterns.items()}
     chosen: dict[str, str] = {}
@@ -112,9 +124,19 @@ def _split_cases(source: SourceDataset, patterns: Mapping[str, str]) -> list[Con
                 f"patterns {', '.join(map(repr, patterns))}; expected one context. Change the patterns."
             )
         chosen[identifier] = fitting.pop()
-    used = {context.name: context for context in contexts.values() if context.name in chosen.values()}
+    return _make_parts(source, chosen)
+
+
+def _make_parts(source: SourceDataset, chosen: Mapping[str, str]) -> list[ContextCases]:
+    """Make a part of the cases of each context.
+
+    Args:
+        source: The source.
+        chosen: The name of each case's context.
+    """
+    used = [context for context in source.entry.contexts.values() if context.name in chosen.values()]
     parts = []
-    for context in used.values():
+    for context in used:
         name = f"{source.name}-{_make_safe(context.name)}" if len(used) > 1 else source.name
         training, tests = (
             {identifier: files for identifier, files in cases.items() if chosen[identifier] == context.name}
@@ -122,25 +144,19 @@ def _split_cases(source: SourceDataset, patterns: Mapping[str, str]) -> list[Con
         )
         if not training:
             raise DataError(
-                f"`contexts` of the specification, {source.dataset}: no training case has the context "
-                f"{context.name!r}, but {len(tests)} of the test cases have it. Change the "
-                "patterns, or move cases to imagesTr."
+                f"{source.dataset}: no training case has the context {context.name!r}, but {len(tests)} of the test "
+                "cases have it. Change the patterns under `contexts` of the specification (or the rules in "
+                f"{source.entry.origin}), or move cases to imagesTr."
             )
-        parts.append(ContextCases(name, source, context, source.channels, training, tests))
+        parts.append(ContextCases(name, source, context, name_channels(context, source.channels), training, tests))
     return parts
 
 
-def _find_only(source: SourceDataset) -> Context:
-    """Return the context of a source for which the user names none; with several channels, the one of all together."""
-    contexts = list(source.entry.contexts.values())
-    if len(source.channels) > 1 and len(contexts) > 1:
-        contexts = [context for context in contexts if context.channel is None]
-    if len(contexts) == 1:
-        return contexts[0]
-    raise DataError(
-        f"{source.dataset} has several contexts: {_list_contexts(source)}. Name one in the specification "
-        f"(--spec), `contexts: {{{source.dataset}: CONTEXT}}`, or one for each pattern of case identifiers, "
-        f"`contexts: {{{source.dataset}: {{PATTERN: CONTEXT, PATTERN: CONTEXT}}}}`."
+def _describe_choice(source: SourceDataset) -> str:
+    return (
+        "Or name a context in the specification (--spec), one of "
+        f"{_list_contexts(source)}: `contexts: {{{source.dataset}: CONTEXT}}`, or one for each pattern of case "
+        f"identifiers, `contexts: {{{source.dataset}: {{PATTERN: CONTEXT, PATTERN: CONTEXT}}}}`."
     )
 
 

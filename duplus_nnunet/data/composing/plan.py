@@ -15,6 +15,7 @@ from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
 from duplus_nnunet.data.composing.targets import merge_targets
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Context
+from duplus_nnunet.prompt_registry.case_contexts import strip_rules
 
 _COMMON_CHANNEL = "image"
 
@@ -161,10 +162,10 @@ def _name_contexts(parts: Sequence[ContextCases]) -> tuple[dict[str, Context], d
     contexts: dict[str, Context] = {}
     keys: dict[str, str] = {}
     for part in parts:
-        key = part.context.name
-        if contexts.get(key, part.context) != part.context:
+        key, context = part.context.name, strip_rules(part.context)
+        if contexts.get(key, context) != context:
             key = f"{key}_{part.source.name}"
-        contexts[key] = part.context
+        contexts[key] = context
         keys[part.name] = key
     return contexts, keys
 

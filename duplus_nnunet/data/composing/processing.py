@@ -85,7 +85,10 @@ def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case
     annotated = []
     for merged in plan.values.targets if case.files.label is not None else ():
         member = merged.members.get(dataset)
-        if member is not None and (member.missing == "absent" or merged.target.name in labelled):
+        if member is None:
+            continue
+        unknown = member.missing != "absent" or member.name in case.part.context.not_annotated
+        if merged.target.name in labelled or not unknown:
             annotated.append(merged.target.name)
     present = tuple(name for name in annotated if name in labelled)
     return Case(case.part.name, case.patient, tuple(annotated), present)

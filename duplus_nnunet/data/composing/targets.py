@@ -79,6 +79,8 @@ def _add(merged_targets: list[MergedTarget], source: SourceDataset, target: Targ
     name = new_name or target.name
     if normalise(name) in ("background", IGNORE):
         raise DataError(f"{source.dataset}: a target cannot be called {name!r}, which nnU-Net reserves.")
+    if normalise(name).isdigit():
+        raise DataError(f"{source.dataset}: the target {name!r} is a mere number. {_describe_remedy(source, target)}")
     words = frozenset(map(normalise, (name,) if new_name else (name, *target.synonyms)))
     matches = _find(merged_targets, words, normalise(name))
     if len(matches) > 1:

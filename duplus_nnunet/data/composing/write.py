@@ -20,6 +20,7 @@ from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.label_maps import describe_rounding
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_registry import Entry, find_entry
+from duplus_nnunet.prompt_registry.case_contexts import strip_rules
 from duplus_nnunet.prompt_registry.draft_file import write_draft
 from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
 
@@ -70,8 +71,8 @@ def examine_cases(plan: Plan, folder: Path | None, update: Callable[[], object])
 
 def build_entry(plan: Plan) -> Entry:
     """Collect the prompts of all sources."""
-    # The channel distinguishes the contexts of one source; in a composed dataset the table of cases does that.
-    contexts = {key: replace(context, name=key, channel=None) for key, context in plan.contexts.items()}
+    # Channel and case names distinguish the contexts of one source; in a composed dataset the table of cases does.
+    contexts = {key: replace(strip_rules(context), name=key) for key, context in plan.contexts.items()}
     entries = [source.entry for source in plan.sources]
     return Entry(
         dataset=plan.dataset,

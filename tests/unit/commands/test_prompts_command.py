@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.cli import main
+from duplus_nnunet.prompt_registry.checking import check_raw_dataset
 from duplus_nnunet.prompt_registry.finding import shipped_files
 from duplus_nnunet.prompt_registry.identity import EncoderIdentity
+from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
 LABELS = {"background": 0, "kidney_left": 1, "kidney_right": 2, "liver": 3}
 
@@ -312,3 +314,49 @@ def test_every_sub_command_has_help_with_an_example(command: str, capsys: pytest
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert re.search(rf"examples?:\n  duplus prompts {command}", out)
+
+
+TWO_CONTEXTS = """\
+dataset: Demo
+contexts:
+  demo_ct: {modality: computed tomography, region: abdomen, channel: CT scan, ids: [1-5]}
+  demo_mr: {modality: magnetic resonance imaging, region: abdomen, channel: MR scan, ids: [6-9]}
+targets:
+  left kidney: {labels: [kidney_left]}
+  right kidney: {labels: [kidney_right]}
+  liver:
+"""
+
+
+def write_cases(folder: Path, *names: str) -> None:
+    (folder / "imagesTr").mkdir()
+    for name in names:
+        (folder / "imagesTr" / f"{name}_0000.nii.gz").touch()
+    write_json(folder, {"channel_names": {"0": "image"}, "labels": LABELS, "file_ending": ".nii.gz"})
+    (folder / "prompts.yaml").write_text(TWO_CONTEXTS)
+
+
+def test_check_counts_the_cases_of_each_context(raw: Path) -> None:
+    write_cases(raw, "a_1", "a_7", "a_8")
+    assert any("demo_ct 1, demo_mr 2" in note for note in check_raw_dataset(open_raw_dataset("501")).notes)
+
+
+def test_check_refuses_a_case_of_no_context(raw: Path) -> None:
+    write_cases(raw, "a_1", "a_17")
+    (problem,) = check_raw_dataset(open_raw_dataset("501")).problems
+    assert "'a_17'" in problem
+
+
+def test_labels_that_are_numbers_are_refused_and_marked_in_a_draft(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(raw, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "1": 1, "2": 2}})
+    assert duplus("check", "501") == 1
+    output = capsys.readouterr()
+    assert "'2'" in output.out + output.err
+    assert duplus("draft", "501") == 0
+    text = (raw / "prompts.yaml").read_text()
+    assert duplus("check", "501") == 1
+    named = text.replace('"1":', 'liver: {labels: ["1"]}').replace('"2":', 'spleen: {labels: ["2"]}')
+    (raw / "prompts.yaml").write_text(named.replace("    synonyms: []\n", ""))
+    assert duplus("check", "501") == 0

@@ -187,11 +187,23 @@ def test_a_source_of_several_contexts_asks_which(
 ) -> None:
     cases = {f"{kind}{i}": 1 for i in range(5) for kind in ("ct", "mr")}
     write_raw("Dataset001_A", cases, channel_names={"0": "image"}, prompts=TWO_CONTEXTS)
-    assert re.search(r"Dataset001_A .*'belly_ct', 'belly_mr'", fail(capsys, raw, "1"))
+    assert re.search(r"Dataset001_A.*'belly_ct'.*'belly_mr'", fail(capsys, raw, "1"))
     assert compose("1", *specify("contexts: {1: {^ct: belly_ct, ^mr: belly_mr}}")) == 0
     table = read_case_table(raw / "Dataset501_All")
     assert table is not None
     assert sorted(table.of_source("A-belly_mr")) == [f"A-belly_mr_mr{i}" for i in range(5)]
+
+
+def test_a_source_of_several_contexts_is_divided_by_the_rules_of_its_entry(write_raw: WriteRaw, raw: Path) -> None:
+    rules = TWO_CONTEXTS.replace("region: abdomen", "region: abdomen, cases: [ct.*], channel: CT", 1)
+    rules = rules.replace("region: abdomen}", "region: abdomen, cases: [mr.*]}", 1)
+    cases = {f"{kind}{i}": 1 for i in range(5) for kind in ("ct", "mr")}
+    write_raw("Dataset001_A", cases, channel_names={"0": "image"}, prompts=rules)
+    assert compose("1") == 0
+    table = read_case_table(raw / "Dataset501_All")
+    assert table is not None
+    assert sorted(table.of_source("A-belly_mr")) == [f"A-belly_mr_mr{i}" for i in range(5)]
+    assert table.sources["A-belly_ct"].channels == ("CT",)
 
 
 def test_two_cases_of_one_name_are_refused(write_raw: WriteRaw, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
