@@ -17,6 +17,7 @@ from duplus_nnunet.errors import DuplusError
 COMMANDS = {
     "adapt": "adapt a trained model to a new dataset; list, show, export and merge adapters",
     "compose": "combine several raw datasets into one",
+    "convert": "make a raw dataset of nnU-Net from the download of a public dataset",
     "demo": "train and test a model on generated phantoms within minutes, and show that the prompts steer it",
     "doctor": "check the installation and show how to correct it",
     "evaluate": "score predictions against references on annotated targets, with confidence intervals",

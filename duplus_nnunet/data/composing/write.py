@@ -43,7 +43,7 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
         DataError: A case cannot be used, or the disk cannot be written to; nothing is left behind.
     """
     record = describe_plan(plan)
-    with _new_folder(folder) as new:
+    with open_new_folder(folder) as new:
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             if name.endswith("Tr") or any(case.is_test for case in plan.cases.values()):
                 (new / name).mkdir()
@@ -145,14 +145,14 @@ def _write_json(file: Path, content: Any) -> None:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def open_new_folder(folder: Path) -> Iterator[Path]:
     """Create a temporary folder beside the given one and rename it at the end; remove it if anything fails."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("writing", "old"))
     try:
         new.mkdir()
     except FileExistsError as error:
         raise DataError(
-            f"{new} exists: another process is composing {folder.name}, or was killed while composing it. Wait for "
+            f"{new} exists: another process is writing {folder.name}, or was killed while writing it. Wait for "
             "it to end, or remove that folder."
         ) from error
     except OSError as error:

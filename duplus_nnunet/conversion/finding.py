@@ -1,0 +1,181 @@
+"""Finds the cases of a download by a recipe, and lists what is missing."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from duplus_nnunet.conversion.recipe import Frames, Group, Layout, Recipe
+from duplus_nnunet.conversion.templates import fill, find_paths
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.table_files import read_csv
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FoundCase:
+    """One case of a download.
+
+    Attributes:
+        name: Its name in the dataset.
+        patient: The patient.
+        group: The recipe's description of its files.
+        fields: The fields of their names.
+        images: One file (or folder of a DICOM series) a channel.
+        label: Its label map.
+        masks: One mask a target.
+        ground: Folder of its PNG masks.
+        frame: Number of its frame in a 4D image, from 0.
+    """
+
+    name: str
+    patient: str
+    group: Group
+    fields: Mapping[str, str]
+    images: tuple[Path, ...]
+    label: Path | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    ground: Path | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What was found of a download.
+
+    Attributes:
+        root: The folder in which the recipe's paths begin.
+        layout: The form that it has.
+        cases: The complete cases, those for training first.
+        problems: What is missing or doubtful, a sentence each.
+    """
+
+    root: Path
+    layout: Layout
+    cases: tuple[FoundCase, ...]
+    problems: tuple[str, ...]
+
+
+def find_download(recipe: Recipe, source: Path) -> Download:
+    """Find the cases of a download.
+
+    Args:
+        recipe: The recipe.
+        source: The download's folder, or the one around it, as archives are unpacked in different ways.
+
+    Raises:
+        DataError: There is no such folder, or it has none of the recipe's forms.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder. Unpack the download, and name the folder.")
+    for root in _list_roots(source):
+        for layout in recipe.layouts:
+            found = [_find_group(root, group, recipe.labels) for group in layout.groups]
+            cases = [case for group in found for case in group[0]]
+            problems = [problem for group in found for problem in group[1]]
+            if problems or any(not case.group.test for case in cases):
+                return Download(root, layout, tuple(_order(cases)), (*problems, *_find_double(cases)))
+    raise DataError(_describe_none(recipe, source))
+
+
+def _list_roots(source: Path) -> Iterator[Path]:
+    """Yield the folder, and those in it."""
+    yield source
+    yield from sorted(entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _find_group(root: Path, group: Group, labels: Iterable[str]) -> tuple[list[FoundCase], list[str]]:
+    """Find the complete cases of a group, and describe what others lack."""
+    cases: list[FoundCase] = []
+    missing: dict[str, list[str]] = {}
+    templates = {*group.images, *group.list_masks(labels).values(), *filter(None, (group.label, group.ground))}
+    for fields, image in find_paths(root, group.images[0]):
+        files = {
+            template: next((path for _, path in find_paths(root, template, fields)), None) for template in templates
+        }
+        present = {template: path for template, path in files.items() if path is not None} | {group.images[0]: image}
+        for template in templates - present.keys():
+            missing.setdefault(template, []).append(image.relative_to(root).as_posix())
+        if templates <= present.keys():
+            cases += _expand(root, group, fields, present, labels)
+    return cases, [
+        f"{len(images)} image(s) have no {template}: {_list_some(images)}. Download them again, or remove the images."
+        for template, images in missing.items()
+    ]
+
+
+def _expand(
+    root: Path, group: Group, fields: Mapping[str, str], files: Mapping[str, Path], labels: Iterable[str]
+) -> Iterator[FoundCase]:
+    """Yield a case, or with `frames` one for each of its frames."""
+    frames: dict[str, int | None] = {"": None}
+    if group.frames is not None:
+        frames = dict(_read_frames(root, group.frames, fields))
+    for frame, number in frames.items():
+        known = {**fields, "frame": frame}
+        name = fill(group.case, known)
+        yield FoundCase(
+            name=name,
+            patient=fill(group.patient, known) if group.patient is not None else name,
+            group=group,
+            fields=fields,
+            images=tuple(files[template] for template in group.images),
+            label=files.get(group.label or ""),
+            masks={label: files[template] for label, template in group.list_masks(labels).items()},
+            ground=files.get(group.ground or ""),
+            frame=number,
+        )
+
+
+def _read_frames(root: Path, frames: Frames, fields: Mapping[str, str]) -> dict[str, int]:
+    """Read the numbers of a case's frames from their table.
+
+    Raises:
+        DataError: There is no table, or no row of this case, or a number is missing.
+    """
+    file = next((path for _, path in find_paths(root, frames.table, fields)), None)
+    if file is None:
+        raise DataError(f"There is no {root / frames.table}, which says the frames of each case. Add it.")
+    table = read_csv(file, "Download it again.")
+    lacking = [name for name in (frames.key, *frames.columns.values()) if name not in table.columns]
+    if lacking:
+        raise DataError(f"{file} has no column {lacking[0]!r}; it has {', '.join(map(repr, table.columns))}.")
+    for row in table.rows:
+        cells = dict(zip(table.columns, row.cells, strict=False))
+        if cells[frames.key] == fields[frames.field]:
+            numbers = {name: cells.get(column, "") for name, column in frames.columns.items()}
+            wrong = [name for name, text in numbers.items() if not text.isdigit()]
+            if wrong:
+                column = frames.columns[wrong[0]]
+                raise DataError(f"{file}:{row.line}: expected a number in {column!r}, found {numbers[wrong[0]]!r}.")
+            return {name: int(text) for name, text in numbers.items()}
+    raise DataError(f"{file} has no row whose {frames.key!r} is {fields[frames.field]!r}. Add it, or remove the case.")
+
+
+def _order(cases: list[FoundCase]) -> list[FoundCase]:
+    return sorted(cases, key=lambda case: (case.group.test, case.name))
+
+
+def _find_double(cases: list[FoundCase]) -> Iterator[str]:
+    files: dict[str, list[str]] = {}
+    for case in cases:
+        files.setdefault(case.name, []).append(str(case.images[0]))
+    for name, paths in files.items():
+        if len(paths) > 1:
+            yield f"{len(paths)} cases would be called {name!r}: {', '.join(paths)}. Remove the copies."
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _describe_none(recipe: Recipe, source: Path) -> str:
+    entries = sorted(entry.name for entry in source.iterdir())
+    expected = "; ".join(
+        f"{layout.name}: {', '.join(group.images[0] for group in layout.groups)}" for layout in recipe.layouts
+    )
+    return (
+        f"{source} has none of the known forms of {recipe.title} ({expected}). It holds "
+        f"{_list_some(entries) or 'nothing'}. Name the folder in which these paths begin; the data come from "
+        f"{recipe.source}."
+    )

@@ -1,0 +1,237 @@
+"""Changes that a recipe makes to the images and label maps of a case, where a dataset is not as it should be.
+
+Each step takes a `Loaded` case and the recipe's options, and returns the changed case. What it cannot decide, it
+refuses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from duplus_nnunet.conversion.volumes import Array, Volume, find_grid_difference
+from duplus_nnunet.errors import DataError, describe_unknown
+
+# Least distance, in mm, of the centres of two structures of which one is on the left.
+_LEAST_SIDES = 10.0
+# Mean intensity, in HU, below which a structure is filled with air.
+_AIR = -400.0
+_COSINES = 1e-3
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A case while it is converted.
+
+    Attributes:
+        name: The case.
+        fields: The fields of its files' names.
+        images: One image a channel.
+        label: The label map, with the values of the dataset that is written; None if nothing was annotated.
+        values: Value of each label in it, by name.
+        notes: What was changed or is doubtful, a sentence each.
+    """
+
+    name: str
+    fields: Mapping[str, str]
+    images: tuple[Volume, ...]
+    label: Volume | None
+    values: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def note(self, text: str) -> "Loaded":
+        """Return the case with one more note."""
+        return replace(self, notes=(*self.notes, text))
+
+
+Step = Callable[[Loaded, Mapping[str, Any]], Loaded]
+
+
+def run_steps(case: Loaded, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> Loaded:
+    """Apply steps in turn.
+
+    Raises:
+        DataError: A step cannot decide, or an option is missing.
+    """
+    for name, options in steps:
+        try:
+            case = STEPS[name](case, options)
+        except KeyError as error:
+            raise DataError(f"{case.name}: the step {name!r} lacks the option {error.args[0]!r}.") from error
+    return case
+
+
+def set_lost_spacing(case: Loaded, options: Mapping[str, Any]) -> Loaded:
+    """Set the known distance of slices where an image lost its geometry (1 mm in all directions, no position).
+
+    Options: `field` that names the image, `spacing`: mm by its value. Spacing within the slices is lost for good.
+    """
+    image = case.images[0]
+    if not np.allclose(np.abs(image.affine), np.eye(4), atol=1e-6):
+        return case
+    known = {str(key): float(mm) for key, mm in options["spacing"].items()}
+    mm = known.get(case.fields[options["field"]])
+    case = case.note(
+        "the image has lost its geometry: its spacing is 1 mm in all directions, which is wrong within the slices and "
+        + (f"was set to {mm:g} mm between them" if mm else "between them")
+        + "; volumes and distances in this case are wrong"
+    )
+    if mm is None:
+        return case
+    scale = np.diag([1.0, 1.0, mm, 1.0])
+    images = tuple(replace(image, affine=image.affine @ scale) for image in case.images)
+    label = None if case.label is None else replace(case.label, affine=case.label.affine @ scale)
+    return replace(case, images=images, label=label)
+
+
+def straighten(case: Loaded, _: Mapping[str, Any]) -> Loaded:
+    """Replace axes that are not at right angles by the nearest that are; spacing and centre stay."""
+    volumes = [_straighten(image) for image in case.images]
+    label = None if case.label is None else _straighten(case.label)
+    bent = [volume for volume, image in zip(volumes, case.images, strict=True) if volume is not image]
+    case = replace(case, images=tuple(volumes), label=label)
+    return case.note("its axes were not at right angles and were replaced by the nearest that are") if bent else case
+
+
+def _straighten(volume: Volume) -> Volume:
+    spacing = volume.spacing
+    axes = volume.affine[:3, :3] / spacing
+    if np.allclose(axes.T @ axes, np.eye(3), atol=_COSINES / 10):
+        return volume
+    left, _, right = np.linalg.svd(axes)
+    nearest = left @ right
+    if np.abs(axes - nearest).max() > 0.1:
+        raise DataError(f"{volume.file}: its axes are far from right angles. Resample the image.")
+    affine = np.eye(4)
+    affine[:3, :3] = nearest * spacing
+    centre = (np.array(volume.array.shape[:3]) - 1) / 2
+    affine[:3, 3] = (volume.affine[:3, :3] - affine[:3, :3]) @ centre + volume.affine[:3, 3]
+    return replace(volume, affine=affine)
+
+
+def check_sides(case: Loaded, options: Mapping[str, Any]) -> Loaded:
+    """Exchange two targets whose sides are stored the other way round than the recipe says; geometry decides.
+
+    Options: `left`, `right`: the targets' names.
+
+    Raises:
+        DataError: Their centres are too close to each other to decide.
+    """
+    left, right = options["left"], options["right"]
+    centres = [_find_centre(case, name) for name in (left, right)]
+    if centres[0] is None or centres[1] is None:
+        return case
+    distance = float(centres[1][0] - centres[0][0])  # towards the right
+    if abs(distance) < _LEAST_SIDES:
+        raise DataError(
+            f"{case.name}: the centres of {left!r} and {right!r} are {abs(distance):.0f} mm apart from left to "
+            "right, too close to decide which is which. Check the label map, or leave the case out."
+        )
+    return case if distance > 0 else _exchange(case, left, right, "by their sides")
+
+
+def check_air(case: Loaded, options: Mapping[str, Any]) -> Loaded:
+    """Exchange two targets of which one is filled with air, where the label map has them the other way round.
+
+    Options: `air`, `tissue`: the targets' names.
+
+    Raises:
+        DataError: Both or neither look filled with air.
+    """
+    air, tissue = options["air"], options["tissue"]
+    means = [_measure(case, name) for name in (air, tissue)]
+    if means[0] is None or means[1] is None:
+        return case
+    filled = [mean < _AIR for mean in means if mean is not None]
+    if filled[0] == filled[1]:
+        raise DataError(
+            f"{case.name}: the mean intensity of {air!r} is {means[0]:.0f}, that of {tissue!r} {means[1]:.0f}; one of "
+            f"them should be below {_AIR:.0f}, which is air. Check the label map, or leave the case out."
+        )
+    return case if filled[0] else _exchange(case, air, tissue, "by their intensities")
+
+
+def resample(case: Loaded, options: Mapping[str, Any]) -> Loaded:
+    """Resample the images to one grid: that of the label map if there is one, else that of the first channel.
+
+    Images are interpolated linearly; outside of an image its lowest value is taken. A label map on another grid is
+    resampled by nearest voxels. Options: `channel`, whose grid is taken instead.
+    """
+    channel = options.get("channel")
+    grid = case.label or case.images[0] if channel is None else case.images[int(channel)]
+    images = tuple(_resample(image, grid, 1) for image in case.images)
+    label = None if case.label is None else _resample(case.label, grid, 0)
+    changed = sum(new is not old for new, old in zip(images, case.images, strict=True))
+    case = replace(case, images=images, label=label)
+    return (
+        case.note(f"{changed} of {len(images)} images were resampled to the grid of {grid.file.name}")
+        if changed
+        else case
+    )
+
+
+def _resample(volume: Volume, grid: Volume, order: int) -> Volume:
+    if not find_grid_difference(grid, volume):
+        return replace(volume, affine=grid.affine)
+    across = np.linalg.inv(volume.affine) @ grid.affine
+    voxels, outside = (volume.array.astype(np.float32), float(volume.array.min())) if order else (volume.array, 0.0)
+    shape = grid.array.shape[:3]
+    array: Array = affine_transform(voxels, across[:3, :3], across[:3, 3], shape, order=order, cval=outside)
+    return Volume(array, grid.affine, volume.file)
+
+
+def require_suv(case: Loaded, options: Mapping[str, Any]) -> Loaded:
+    """Refuse a PET that is in Bq/ml and not in SUV.
+
+    Options: `channel`, and `most`: the highest mean of the brightest thousandth that can be SUV.
+    """
+    image = case.images[int(options["channel"])]
+    brightest = float(np.quantile(image.array, 0.999))
+    if brightest > float(options["most"]):
+        raise DataError(
+            f"{case.name}: the brightest voxels of {image.file} are {brightest:.0f}, too much for SUV; it is probably "
+            "in Bq/ml. Convert it to SUV by the dataset's own script first."
+        )
+    return case
+
+
+def _find_centre(case: Loaded, name: str) -> Array | None:
+    """Return the centre of a target in mm (RAS+); None if the case does not have it."""
+    mask = _find_mask(case, name)
+    if mask is None or case.label is None or not mask.any():
+        return None
+    centre: Array = case.label.affine[:3, :3] @ np.argwhere(mask).mean(0) + case.label.affine[:3, 3]
+    return centre
+
+
+def _measure(case: Loaded, name: str) -> float | None:
+    mask = _find_mask(case, name)
+    return None if mask is None or not mask.any() else float(case.images[0].array[mask].mean())
+
+
+def _find_mask(case: Loaded, name: str) -> Array | None:
+    if name not in case.values:
+        raise DataError(f"{case.name}: {describe_unknown('label', name, case.values)}")
+    return None if case.label is None else case.label.array == case.values[name]
+
+
+def _exchange(case: Loaded, first: str, second: str, reason: str) -> Loaded:
+    if case.label is None:
+        return case
+    masks = [case.label.array == case.values[name] for name in (first, second)]
+    array = case.label.array.copy()
+    array[masks[0]], array[masks[1]] = case.values[second], case.values[first]
+    case = replace(case, label=case.label.with_array(array))
+    return case.note(f"the values of {first!r} and {second!r} were exchanged, {reason}")
+
+
+STEPS: dict[str, Step] = {
+    "set_lost_spacing": set_lost_spacing,
+    "straighten": straighten,
+    "check_sides": check_sides,
+    "check_air": check_air,
+    "resample": resample,
+    "require_suv": require_suv,
+}

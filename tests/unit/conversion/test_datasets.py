@@ -1,0 +1,314 @@
+"""Each dataset is converted from a small tree of its real names: label values, grids, contexts and patients."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from duplus_nnunet.cli import main
+from duplus_nnunet.conversion.recipe import list_recipes, read_recipe
+from duplus_nnunet.prompt_registry.checking import check_raw_dataset
+from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
+
+from .trees import AFFINE, make_image, make_labels, save, save_masks, save_pair, save_series, write_csv
+
+Convert = Callable[..., Path]
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    folder = tmp_path / "download"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def convert(tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch) -> Convert:
+    """Convert the download by a recipe, and return the dataset's folder."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+
+    def run(recipe: str, *options: str, expected: int = 0) -> Path:
+        assert main(["convert", recipe, str(download), "-d", "300", *options]) == expected
+        return next(iter(raw.glob("Dataset300_*")), raw)
+
+    return run
+
+
+def read(folder: Path, name: str) -> Any:
+    return nibabel.load(folder / name)
+
+
+def values(folder: Path, name: str) -> list[int]:
+    return np.unique(np.asarray(read(folder, name).dataobj)).tolist()
+
+
+def content(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def check(folder: Path) -> str:
+    """Check the prompts of a dataset, and return the notes."""
+    result = check_raw_dataset(open_raw_dataset(str(folder)))
+    assert not result.problems
+    assert "drafted" not in result.files[0]
+    return " ".join(result.notes)
+
+
+@pytest.mark.parametrize("file", list_recipes().values(), ids=str)
+def test_a_recipe_is_complete(file: Path) -> None:
+    recipe = read_recipe(file)
+    assert recipe.values[0] == 0
+    assert set(recipe.values.values()) == set(range(len(recipe.labels) + 1))
+    assert any(not group.test for layout in recipe.layouts for group in layout.groups)
+
+
+def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Convert) -> None:
+    for number in ("0001", "0021"):
+        training = download / "RawData/Training"
+        save_pair(training, f"img/img{number}.nii.gz", f"label/label{number}.nii.gz", range(14))
+    save(download, "RawData/Test/img/img0061.nii.gz", make_image())
+    folder = convert("btcv")
+    assert folder.name == "Dataset300_BTCV"
+    assert sorted(file.name.removesuffix(".nii.gz") for file in folder.glob("*/*")) == [
+        "BTCV_0001", "BTCV_0001_0000", "BTCV_0021", "BTCV_0021_0000", "BTCV_0061_0000",
+    ]  # fmt: skip
+    assert (folder / "imagesTr/BTCV_0001_0000.nii.gz").resolve().is_relative_to(download)
+    assert content(folder, "dataset.json")["labels"]["left adrenal gland"] == 13
+    check(folder)
+
+
+def test_lits_keeps_plain_files_and_corrects_a_lost_geometry(download: Path, convert: Convert) -> None:
+    save_pair(download, "Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii", (0, 1, 2))
+    save_pair(download, "Training Batch 2/volume-31.nii", "Training Batch 2/segmentation-31.nii", (0, 1), np.eye(4))
+    save_pair(download, "Training Batch 2/volume-39.nii", "Training Batch 2/segmentation-39.nii", (0, 1), np.eye(4))
+    folder = convert("lits")
+    assert read(folder, "imagesTr/LiTS_0_0000.nii.gz").header.get_zooms() == (2, 2, 2)
+    assert read(folder, "imagesTr/LiTS_31_0000.nii.gz").header.get_zooms() == (1, 1, 2.5)
+    assert read(folder, "labelsTr/LiTS_31.nii.gz").header.get_zooms() == (1, 1, 2.5)
+    assert set(content(folder, "conversion.json")["notes"]) == {"LiTS_31", "LiTS_39"}
+    check(folder)
+
+
+def test_lits_of_the_decathlon_is_the_same_dataset(download: Path, convert: Convert) -> None:
+    save_pair(download, "Task03_Liver/imagesTr/liver_7.nii.gz", "Task03_Liver/labelsTr/liver_7.nii.gz", (0, 1, 2))
+    assert (convert("lits") / "imagesTr/LiTS_7_0000.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "image", "label", "labels"),
+    [
+        ("kits19", "data/case_00015/imaging.nii.gz", "data/case_00015/segmentation.nii.gz", 2),
+        ("kits21", "kits21/data/case_00015/imaging.nii.gz", "kits21/data/case_00015/aggregated_MAJ_seg.nii.gz", 3),
+        ("kits23", "dataset/case_00015/imaging.nii.gz", "dataset/case_00015/segmentation.nii.gz", 3),
+    ],
+)
+def test_kits_is_read_with_its_axes_in_order(
+    download: Path, convert: Convert, recipe: str, image: str, label: str, labels: int
+) -> None:
+    save_pair(download, image, label, range(labels + 1))
+    folder = convert(recipe)
+    assert content(folder, "dataset.json")["overwrite_image_reader_writer"] == "NibabelIOWithReorient"
+    assert values(folder, "labelsTr/case_00015.nii.gz") == list(range(labels + 1))
+    check(folder)
+
+
+def test_kits23_declares_regions(download: Path, convert: Convert) -> None:
+    save_pair(download, "case_00015/imaging.nii.gz", "case_00015/segmentation.nii.gz", (0, 1, 2))
+    folder = convert("kits23")
+    assert content(folder, "dataset.json")["labels"] == {
+        "background": 0,
+        "kidney": [1, 2, 3],
+        "masses": [2, 3],
+        "tumor": [2],
+    }
+    assert content(folder, "dataset.json")["regions_class_order"] == [1, 3, 2]
+
+
+def test_amos_has_a_context_by_number(download: Path, convert: Convert) -> None:
+    save_pair(download, "amos22/imagesTr/amos_0001.nii.gz", "amos22/labelsTr/amos_0001.nii.gz", range(16))
+    save_pair(download, "amos22/imagesVa/amos_0507.nii.gz", "amos22/labelsVa/amos_0507.nii.gz", range(14))
+    folder = convert("amos22")
+    assert "amos_ct 1, amos_mr 1" in check(folder)
+
+
+def test_chaos_reads_series_and_masks_in_the_order_of_their_position(download: Path, convert: Convert) -> None:
+    masks = [make_labels((63, 126, 189, 252), (6, 8)) if index == 0 else np.zeros((6, 8)) for index in range(3)]
+    for phase, reverse in (("InPhase", True), ("OutPhase", False)):
+        save_series(download / "Train_Sets/MR/1/T1DUAL/DICOM_anon" / phase, 3, reverse=reverse)
+    save_series(download / "Train_Sets/MR/1/T2SPIR/DICOM_anon", 3)
+    save_masks(download / "Train_Sets/MR/1/T1DUAL/Ground", masks)
+    save_masks(download / "Train_Sets/MR/1/T2SPIR/Ground", masks)
+    save_series(download / "Train_Sets/MR/2/T2SPIR/DICOM_anon", 3)
+    save_masks(download / "Train_Sets/MR/2/T2SPIR/Ground", masks)
+    folder = convert("chaos", "--available")
+    image = read(folder, "imagesTr/T1_in_1_0000.nii.gz")
+    assert [int(np.median(image.dataobj[..., z])) for z in range(3)] == [100, 200, 300]
+    assert image.dataobj[5, 1, 0] == 7
+    assert np.allclose(image.affine, [[-1.5, 0, 0, 20], [0, -1.5, 0, 30], [0, 0, 4, 10], [0, 0, 0, 1]])
+    # The first file is the slice at the head in one series, and at the feet in the other.
+    for case, height in (("T1_in_1", 2), ("T1_out_1", 0), ("T2_1", 0)):
+        labels = np.asarray(read(folder, f"labelsTr/{case}.nii.gz").dataobj)
+        assert sorted(set(np.argwhere(labels)[:, 2].tolist())) == [height]
+        assert set(np.unique(labels).tolist()) == {0, 1, 2, 3, 4}
+    assert "chaos_t1_in 1, chaos_t1_out 1, chaos_t2 2" in check(folder)
+    for fold in content(folder, "splits_final.json"):
+        assert {name[-1] for name in fold["train"]}.isdisjoint(name[-1] for name in fold["val"])
+
+
+def test_the_frames_of_mnms_become_cases(download: Path, convert: Convert) -> None:
+    skewed = AFFINE.copy()
+    skewed[0, 1] = 0.02
+    frames = np.stack([make_image(seed) for seed in range(4)], axis=-1)
+    labels = np.stack([make_labels(range(4)) * (index in (1, 3)) for index in range(4)], axis=-1)
+    for patient in ("A0S9V9", "B1"):
+        save(download, f"OpenDataset/Training/Labeled/{patient}/{patient}_sa.nii.gz", frames, skewed)
+        save(download, f"OpenDataset/Training/Labeled/{patient}/{patient}_sa_gt.nii.gz", labels, skewed)
+    rows = [{"External code": patient, "Vendor": "A", "ED": 1, "ES": 3} for patient in ("A0S9V9", "B1")]
+    write_csv(download / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv", rows)
+    folder = convert("mnms")
+    assert np.array_equal(read(folder, "imagesTr/A0S9V9_ES_0000.nii.gz").dataobj, frames[..., 3])
+    axes = read(folder, "imagesTr/A0S9V9_ED_0000.nii.gz").affine[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+    assert values(folder, "labelsTr/B1_ED.nii.gz") == [0, 1, 2, 3]
+    for fold in content(folder, "splits_final.json"):
+        assert {name[:2] for name in fold["train"]}.isdisjoint(name[:2] for name in fold["val"])
+    check(folder)
+
+
+def make_thorax(first: int, second: int, air: int, tissue: int) -> tuple[Any, Any]:
+    """A thorax whose left half is `first`, with a trachea of air."""
+    image, labels = np.zeros((20, 20, 4), np.int16), np.zeros((20, 20, 4), np.uint8)
+    labels[12:18, 4:8], labels[2:8, 4:8] = first, second  # AFFINE runs to the left: high indices are left
+    labels[9:11, 4:6], labels[9:11, 8:10] = air, tissue
+    image[9:11, 4:6] = -1000
+    labels[9:11, 12:14], labels[9:11, 16:18] = 3, 6
+    return image, labels
+
+
+@pytest.mark.parametrize(("first", "second", "air", "tissue"), [(1, 2, 5, 4), (2, 1, 4, 5)])
+def test_geometry_decides_on_the_values_of_structseg(
+    download: Path, convert: Convert, first: int, second: int, air: int, tissue: int
+) -> None:
+    image, labels = make_thorax(first, second, air, tissue)
+    affine = np.diag([-5.0, -5.0, 5.0, 1.0])
+    save(download, "Thoracic_OAR/1/data.nii.gz", image, affine)
+    save(download, "Thoracic_OAR/1/label.nii.gz", labels, affine)
+    folder = convert("structseg_thorax")
+    found = np.asarray(read(folder, "labelsTr/thorax_1.nii.gz").dataobj)
+    names = content(folder, "dataset.json")["labels"]
+    assert (found[15, 5, 0], found[4, 5, 0]) == (names["left lung"], names["right lung"])
+    assert (found[10, 5, 0], found[10, 9, 0]) == (names["trachea"], names["esophagus"])
+    assert ("thorax_1" in content(folder, "conversion.json")["notes"]) == (first == 2)
+    check(folder)
+
+
+def test_lungs_whose_sides_cannot_be_decided_are_refused(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_pair(download, "Thoracic_OAR/1/data.nii.gz", "Thoracic_OAR/1/label.nii.gz", range(7))
+    convert("structseg_thorax", expected=1)
+    assert "thorax_1" in capsys.readouterr().err
+
+
+def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert: Convert) -> None:
+    labels = np.zeros((40, 4, 4), np.uint8)
+    labels[30:34], labels[4:8] = 12, 13
+    save(download, "HaN_OAR/7/data.nii.gz", make_image(0, labels.shape))
+    save(download, "HaN_OAR/7/label.nii.gz", labels)
+    check(convert("structseg_head"))
+
+
+def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert) -> None:
+    soft = np.zeros((3, *(4, 4, 4)), np.float32)
+    soft[0, 0], soft[1, 1], soft[2, 2] = 0.4, 0.9, 0.2
+    soft[1, 2] = 0.1
+    save(download, "train/image/dlbs_0028401_img.nii", make_image(0, (4, 4, 4)))
+    for mask, name in zip(soft, ("graymatter", "whitematter", "csf"), strict=True):
+        save(download, f"train/mask/dlbs_0028401_probmask_{name}.nii", mask)
+    folder = convert("brain_structure")
+    labels = np.asarray(read(folder, "labelsTr/dlbs_0028401.nii.gz").dataobj)
+    assert [int(labels[index, 0, 0]) for index in range(4)] == [1, 2, 3, 0]
+    check(folder)
+
+
+def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: Convert) -> None:
+    for patient in ("PETCT_a", "PETCT_b"):
+        for study in ("s1", "s2"):
+            for name in ("CTres", "SUV", "CT", "PET"):
+                save(
+                    download,
+                    f"{patient}/{study}/{name}.nii.gz",
+                    make_image() if "CT" in name else np.ones((10, 10, 10)),
+                )
+            save(download, f"{patient}/{study}/SEG.nii.gz", make_labels((0, 1)))
+    folder = convert("autopet")
+    assert (folder / "imagesTr/PETCT_a_s1_0001.nii.gz").resolve().name == "SUV.nii.gz"
+    assert content(folder, "dataset.json")["channel_names"] == {"0": "CT", "1": "PET"}
+    for fold in content(folder, "splits_final.json"):
+        assert {name[:7] for name in fold["train"]}.isdisjoint(name[:7] for name in fold["val"])
+    assert "autopet_pet_ct 4" in check(folder)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "image", "label"),
+    [
+        ("hecktor2022", "imagesTr/CHUM-001__{}.nii.gz", "labelsTr/CHUM-001.nii.gz"),
+        ("hecktor2025", "Task 1/CHUM-001/CHUM-001__{}.nii.gz", "Task 1/CHUM-001/CHUM-001.nii.gz"),
+        ("hecktor2026", "CHUM-001/CHUM-001__{}.nii.gz", "CHUM-001/CHUM-001.nii.gz"),
+    ],
+)
+def test_pet_and_ct_of_hecktor_are_put_on_one_grid(
+    download: Path, convert: Convert, recipe: str, image: str, label: str
+) -> None:
+    coarse = np.diag([-4.0, -4.0, 4.0, 1.0])
+    coarse[:3, 3] = (-1, -1, 1)
+    pet = np.broadcast_to(np.arange(5, dtype=np.float32)[:, None, None], (5, 5, 5))
+    training = download / f"{recipe}_training"
+    save(training, image.format("CT"), make_image())
+    save(training, image.format("PT"), pet.copy(), coarse)
+    save(training, label, make_labels((0, 1, 2)))
+    folder = convert(recipe)
+    resampled = read(folder, "imagesTr/CHUM-001_0001.nii.gz")
+    assert np.allclose(resampled.affine, AFFINE)
+    assert np.allclose(np.asarray(resampled.dataobj)[1:9, 5, 5], np.arange(1, 9) / 2 - 0.25)
+    assert values(folder, "labelsTr/CHUM-001.nii.gz") == [0, 1, 2]
+    assert "hecktor_pet_ct 1" in check(folder)
+
+
+def test_a_pet_that_is_not_suv_is_refused(download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]) -> None:
+    save(download, "CHUM-001/CHUM-001__CT.nii.gz", make_image())
+    save(download, "CHUM-001/CHUM-001__PT.nii.gz", np.full((10, 10, 10), 20000, np.float32))
+    save(download, "CHUM-001/CHUM-001.nii.gz", make_labels((0, 1, 2)))
+    convert("hecktor2026", expected=1)
+    assert "SUV" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recipe", "image"), [("totalsegmentator_ct", "ct"), ("totalsegmentator_mr", "mri")])
+def test_the_masks_of_totalsegmentator_are_joined(download: Path, convert: Convert, recipe: str, image: str) -> None:
+    root = download / "Totalsegmentator_dataset_v201"
+    save(root, f"s0007/{image}.nii.gz", make_image())
+    names = list(read_recipe(list_recipes()[recipe]).labels)
+    for number, name in enumerate(names):
+        mask = np.zeros(1000, np.uint8)
+        mask[number] = 1
+        save(root, f"s0007/segmentations/{name}.nii.gz", mask.reshape(10, 10, 10))
+    folder = convert(recipe)
+    labels = np.asarray(read(folder, "labelsTr/s0007.nii.gz").dataobj).ravel()
+    assert labels[: len(names) + 1].tolist() == [*range(1, len(names) + 1), 0]
+    check(folder)
+
+
+def test_a_faulty_case_of_kits19_is_noted(download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]) -> None:
+    save_pair(download, "case_00015/imaging.nii.gz", "case_00015/segmentation.nii.gz", (0, 1, 2))
+    folder = convert("kits19")
+    assert "case_00015" in capsys.readouterr().out
+    assert "case_00015" in content(folder, "conversion.json")["notes"]
