@@ -110,16 +110,13 @@ class Clinical(_Strict):
     """A clinical table, made of one or several tables of the download.
 
     Attributes:
-        tables: Templates of CSV files, which are joined by patient.
-        patient: Column with the patient.
-        schema_: Content of clinical.yaml (`schema`), as `duplus survival draft` writes it.
+        tables: Templates of CSV files, which are joined by the patient column.
+        meaning: Content of clinical.yaml, as `duplus survival draft` writes it. Covariates that a release does not have
+            are left out.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
     tables: list[Template] = Field(min_length=1)
-    patient: Text
-    schema_: dict[str, Any] = Field(alias="schema")
+    meaning: dict[str, Any]
 
 
 class Recipe(_Strict):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet import __version__
+from duplus_nnunet.conversion.clinical import write_clinical
 from duplus_nnunet.conversion.finding import Download, FoundCase
 from duplus_nnunet.conversion.loading import ENDING, ConversionJob, ConvertedCase, convert_case, list_jobs
 from duplus_nnunet.conversion.recipe import Recipe
@@ -33,11 +34,13 @@ class Conversion:
         folder: The raw dataset.
         cases: What came of each case.
         targets: By label, in how many training cases it is.
+        clinical: What was done to the clinical table, a sentence each.
     """
 
     folder: Path
     cases: tuple[ConvertedCase, ...]
     targets: Mapping[str, int]
+    clinical: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[ConvertedCase]:
@@ -77,15 +80,16 @@ def convert(
         if not training:
             raise DataError(f"No training case could be converted. {done[0].problem if done else ''}".strip())
         _write_json(new / "dataset.json", _describe_dataset(recipe, len(training)))
+        clinical = [] if recipe.clinical is None else write_clinical(recipe.clinical, download.root, new)
         splits = _make_splits(recipe, download, training)
         if splits is not None:
             _write_json(new / SPLITS, splits)
-        _write_json(new / RECORD, _describe_conversion(name, recipe, download, done))
+        _write_json(new / RECORD, _describe_conversion(name, recipe, download, done) | {"clinical": clinical})
         if not any((new / "labelsTs").glob("*")) and (new / "labelsTs").is_dir():
             (new / "labelsTs").rmdir()
     trained = {case.name for case in training}
     counts = Counter(label for case in done if case.name in trained for label in case.present)
-    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels})
+    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels}, tuple(clinical))
 
 
 def _run(jobs: Sequence[ConversionJob], processes: int, update: Callable[[], object]) -> Iterator[ConvertedCase]:

@@ -312,3 +312,79 @@ def test_a_faulty_case_of_kits19_is_noted(download: Path, convert: Convert, caps
     folder = convert("kits19")
     assert "case_00015" in capsys.readouterr().out
     assert "case_00015" in content(folder, "conversion.json")["notes"]
+
+
+HECKTOR_2022 = (
+    "PatientID", "Task 1", "Task 2", "CenterID", "Gender", "Age", "Weight", "Tobacco", "Alcohol", "Performance status",
+    '"HPV status (0=-, 1=+)"', "Surgery", "Chemotherapy",
+)  # fmt: skip
+HECKTOR_2025 = (
+    "PatientID", "CenterID", "Age", "Gender", "Tobacco Consumption", "Alcohol Consumption", "Performance Status",
+    "Treatment", "M-stage", "Relapse", "RFS",
+)  # fmt: skip
+HECKTOR_2026 = (
+    "PatientID", "CenterID", "Age", "Gender", "Tobacco Consumption", "Alcohol Consumption", "Performance Status",
+    "Treatment", "HPV Status", "Relapse", "RFS", "T-stage", "N-stage",
+)  # fmt: skip
+OUTCOME = ("PatientID", "Relapse", "RFS")
+
+
+def write_hecktor(file: Path, columns: tuple[str, ...], patients: int = 40) -> None:
+    """Write a table of patients of which the first has no outcome, and every third no performance status."""
+    values = {"PatientID": lambda n: f"CHUM-{n:03}", "CenterID": lambda n: 1 + n % 4, "Age": lambda n: 50 + n % 25}
+    values |= {"RFS": lambda n: 100 + 37 * n if n else "", "Relapse": lambda n: n % 3 % 2 if n else ""}
+    values |= {"Performance status": lambda n: "" if n % 3 == 0 else n % 2, "T-stage": lambda n: f"T{1 + n % 4}"}
+    rows = [{column: values.get(column, lambda n: n % 2)(n) for column in columns} for n in range(patients)]
+    write_csv(file, rows)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "case", "tables"),
+    [
+        (
+            "hecktor2022",
+            ("imagesTr/CHUM-001__{}.nii.gz", "labelsTr/CHUM-001.nii.gz"),
+            {"hecktor2022_clinical_info_training.csv": HECKTOR_2022, "hecktor2022_endpoint_training.csv": OUTCOME},
+        ),
+        (
+            "hecktor2025",
+            ("Task 1/CHUM-001/CHUM-001__{}.nii.gz", "Task 1/CHUM-001/CHUM-001.nii.gz"),
+            {"HECKTOR_2025_Training_Task_2.csv": HECKTOR_2025},
+        ),
+        (
+            "hecktor2026",
+            ("CHUM-001/CHUM-001__{}.nii.gz", "CHUM-001/CHUM-001.nii.gz"),
+            {"HECKTOR_2026_training_data.csv": HECKTOR_2026},
+        ),
+    ],
+)
+def test_the_tables_of_hecktor_can_be_used_as_they_are(
+    download: Path,
+    convert: Convert,
+    capsys: pytest.CaptureFixture[str],
+    recipe: str,
+    case: tuple[str, str],
+    tables: dict[str, tuple[str, ...]],
+) -> None:
+    save(download, case[0].format("CT"), make_image())
+    save(download, case[0].format("PT"), np.ones((10, 10, 10), np.float32))
+    save(download, case[1], make_labels((0, 1, 2)))
+    for name, columns in tables.items():
+        write_hecktor(download / name, columns)
+    folder = convert(recipe)
+    capsys.readouterr()
+    assert main(["survival", "check", str(folder)]) == 0
+    assert "39 usable patients" in capsys.readouterr().out
+    assert "39 patients" in " ".join(content(folder, "conversion.json")["clinical"])
+
+
+def test_tables_that_contradict_each_other_are_refused(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(download, "imagesTr/CHUM-001__CT.nii.gz", make_image())
+    save(download, "imagesTr/CHUM-001__PT.nii.gz", np.ones((10, 10, 10), np.float32))
+    save(download, "labelsTr/CHUM-001.nii.gz", make_labels((0, 1, 2)))
+    write_csv(download / "hecktor2022_clinical_info_training.csv", [{"PatientID": "CHUM-001", "RFS": 5}])
+    write_csv(download / "hecktor2022_endpoint_training.csv", [{"PatientID": "CHUM-001", "RFS": 6, "Relapse": 1}])
+    assert list(convert("hecktor2022", expected=1).glob("Dataset*")) == []
+    assert "'RFS' of 'CHUM-001'" in capsys.readouterr().err
