@@ -1,6 +1,6 @@
 """Fills the generated parts of the pages in docs/ from the code of the installed package.
 
-A part stands between a line `<!-- generated: NAME -->` or `<!-- generated: NAME ARGUMENT -->` and the line `<!-- end -->`.
+A part stands between `<!-- generated: NAME -->`, or `<!-- generated: NAME ARGUMENT -->`, and `<!-- end -->`.
 
     python docs/make_reference.py            writes the pages that differ, and names them
     python docs/make_reference.py --check    writes nothing; exit code 1 if a page differs
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generate.commands import write_commands, write_help
-from generate.forms import write_form, write_settings
+from generate.forms import write_columns, write_form, write_settings
 from generate.index import write_index
 from generate.interface import write_errors, write_interface
 
@@ -43,6 +43,14 @@ def _form(name: str) -> str:
     return write_form(pkgutil.resolve_name(f"duplus_nnunet.{name}"))
 
 
+def _columns(name: str) -> str:
+    return write_columns(pkgutil.resolve_name(f"duplus_nnunet.{name}"))
+
+
+def _names(name: str) -> str:
+    return ", ".join(f"`{each}`" for each in pkgutil.resolve_name(f"duplus_nnunet.{name}"))
+
+
 def _interface(_: str) -> str:
     from duplus_nnunet import api
 
@@ -56,11 +64,13 @@ def _errors(_: str) -> str:
 
 
 WRITERS: dict[str, Callable[[str], str]] = {
+    "columns": _columns,
     "commands": _commands,
     "errors": _errors,
     "form": _form,
     "index": lambda _: write_index(DOCS),
     "interface": _interface,
+    "names": _names,
     "planning": _planning,
     "settings": _settings,
 }

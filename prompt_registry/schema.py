@@ -97,8 +97,8 @@ class TargetForm(_Strict):
         paraphrases: Other wordings of the target prompt, drawn in training; `{modality}` and `{region}` are filled in.
         partner: The target that it becomes in a mirror image, or `none`; left and right are paired by their names.
         missing: Meaning of a case without the label, if it differs from that of the file.
-        regions: Parts of the body that it may lie in, such as `[neck, thorax]` or `[anywhere]`; by default, those of the
-            contexts in which it is annotated, here or in a shipped file.
+        regions: Parts of the body that it may lie in, such as `[neck, thorax]` or `[anywhere]`; by default, those of
+            the contexts in which it is annotated, here or in a shipped file.
     """
 
     labels: list[Text] = []

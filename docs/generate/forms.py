@@ -7,12 +7,20 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from generate.docstrings import read_docstring
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from generate.docstrings import read_docstring
+
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any"}
+_PLURAL = {
+    "text": "texts",
+    "whole number": "whole numbers",
+    "number": "numbers",
+    "source": "sources",
+    "cell value": "cell values",
+}
 _REQUIRED = "required"
 MISSING = object()
 
@@ -78,7 +86,8 @@ def describe_type(annotation: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"mapping of {describe_type(parts[0])} to {describe_type(parts[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return f"list of {describe_type(parts[0])}"
+        part = describe_type(parts[0])
+        return f"list of {_PLURAL.get(part, part.replace('list of', 'lists of'))}"
     if is_form(annotation):
         return f"mapping, see [below](#{_slug(annotation)})"
     return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
@@ -124,6 +133,11 @@ def write_form(form: type) -> str:
     """Write the keys of a form as a table: name, values, default and meaning."""
     head = ("key", "values", "default", "meaning")
     return write_table(head, ([f"`{k.name}`", k.allowed, _show(k), k.meaning] for k in list_keys(form)))
+
+
+def write_columns(form: type) -> str:
+    """Write what a file holds as a table: name and meaning."""
+    return write_table(("name", "meaning"), ([f"`{key.name}`", key.meaning] for key in list_keys(form)))
 
 
 def _show(key: Key) -> str:

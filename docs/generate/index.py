@@ -59,7 +59,9 @@ _LAST = "What was measured"
 
 def list_pages(docs: Path) -> dict[str, dict[str, str]]:
     """List the pages that exist, by part: relative path without ending, and what it answers."""
-    existing = sorted(str(file.relative_to(docs).with_suffix("")) for file in docs.rglob("*.md") if file.name != "index.md")
+    existing = sorted(
+        str(file.relative_to(docs).with_suffix("")) for file in docs.rglob("*.md") if file.name != "index.md"
+    )
     parts = {title: {page: text for page, text in pages.items() if page in existing} for title, pages in PARTS.items()}
     listed = {page for pages in parts.values() for page in pages}
     for page in existing:
@@ -73,7 +75,10 @@ def write_index(docs: Path) -> str:
     blocks = []
     for title, pages in list_pages(docs).items():
         if pages:
-            lines = (f"- [{_read_title(docs / f'{page}.md')}]({page}.md){': ' * bool(text)}{text}" for page, text in pages.items())
+            lines = (
+                f"- [{_read_title(docs / f'{page}.md')}]({page}.md){': ' * bool(text)}{text}"
+                for page, text in pages.items()
+            )
             blocks += [f"## {title}", "\n".join(lines)]
     return "\n\n".join(blocks)
 

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 
-from generate.docstrings import write_docstring, write_text
+from generate.docstrings import read_docstring, write_docstring, write_text
 
+_WIDTH = 88
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -33,6 +34,10 @@ def _write_class(documented: type) -> Iterator[str]:
     if fields:
         code = "\n".join(f"    {ast.unparse(node)}" for node in fields)
         yield f"```python\nclass {documented.__name__}:\n{code}\n```"
+    elif "Args" in read_docstring(documented).named:
+        arguments = next(node.args for node in tree.body if isinstance(node, _Definition) and node.name == "__init__")
+        shown = [argument for argument in _list_arguments(arguments) if argument != "self"]
+        yield f"```python\n{documented.__name__}({', '.join(shown)})\n```"
     yield write_docstring(documented)
     for node in tree.body:
         if isinstance(node, _Definition) and not node.name.startswith("_"):
@@ -59,12 +64,15 @@ def _describe_signature(node: ast.AST) -> str:
     if not isinstance(node, _Definition):
         raise TypeError(f"expected a function, found {type(node).__name__}")
     kinds = [ast.unparse(decorator) for decorator in node.decorator_list]
-    shown = [f"@{kind.removeprefix('cached_')}" for kind in kinds if kind in ("property", "cached_property", "classmethod")]
+    shown = [
+        f"@{kind.removeprefix('cached_')}" for kind in kinds if kind in ("property", "cached_property", "classmethod")
+    ]
     returned = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    line = f"def {node.name}({ast.unparse(node.args)}){returned.replace(chr(39), '')}"
-    if len(line) > 88:
-        split = ",\n    ".join(_list_arguments(node.args))
-        line = f"def {node.name}(\n    {split},\n){returned.replace(chr(39), '')}"
+    arguments, returned = list(_list_arguments(node.args)), returned.replace("'", "")
+    line = f"def {node.name}({', '.join(arguments)}){returned}"
+    if len(line) > _WIDTH:
+        split = ",\n    ".join(arguments)
+        line = f"def {node.name}(\n    {split},\n){returned}"
     return "\n".join((*shown, line))
 
 

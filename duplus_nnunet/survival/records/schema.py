@@ -27,7 +27,7 @@ MISSING = ("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", ".
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 # The content of a cell; YAML reads some as numbers or booleans.
-Code = Text | bool | int | float
+Code = Annotated[Text | bool | int | float, Field(description="cell value")]
 
 
 class _Strict(BaseModel):
