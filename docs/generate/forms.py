@@ -151,11 +151,11 @@ def _show(key: Key) -> str:
 
 def write_settings(settings: type) -> str:
     """Write all settings, those of nested sections below a heading of their own."""
-    head = ("setting", "default", "values", "meaning")
+    head = ("setting", "values", "default", "meaning")
 
     def write_rows(form: type) -> str:
         rows = (
-            [f"`{k.name}`", f"`{json.dumps(k.default)}`", _mark_up(k), k.meaning]
+            [f"`{k.name}`", _mark_up(k), f"`{json.dumps(k.default)}`", k.meaning]
             for k in list_keys(form)
             if not is_form(k.annotation)
         )

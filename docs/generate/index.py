@@ -46,7 +46,7 @@ PARTS = {
         "reference/registry": "the form of prompt registry files and of other files that you write",
         "reference/outputs": "every file that is written, and the columns of tables",
         "reference/errors": "messages, their reasons, and what to do",
-        "reference/api": "the Python interface",
+        "reference/api": "classes and functions for your own programs",
     },
     "What was measured": {
         "measured": "all benchmarks, with the scripts that made them",
