@@ -277,6 +277,13 @@ def parse_settings(content: object) -> Settings:
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
+
+    Example:
+        >>> parse_settings({"epochs": 250, "survival": {"bins": 20}}).survival.bins
+        20
+        >>> parse_settings({"epochs": 0})
+        Traceback (most recent call last):
+        duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
     if isinstance(content, Mapping) and "initial_learning_rate" in content and "optimizer" not in content:
         content = {**content, "optimizer": "sgd"}

@@ -185,7 +185,12 @@ def list_spellings(code: object) -> frozenset[str]:
 
 
 def normalise_cell(value: object) -> str:
-    """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true"."""
+    """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true".
+
+    Example:
+        >>> [normalise_cell(value) for value in (1, "1.0", " Yes ", 0.5)]
+        ['1', '1', 'yes', '0.5']
+    """
     text = str(value).strip().casefold()
     try:
         number = float(text)
