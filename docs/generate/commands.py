@@ -37,11 +37,18 @@ def _write_command(parser: argparse.ArgumentParser, level: int) -> Iterator[str]
 
 def write_help(text: str) -> str:
     """Write a description or an epilog: indented lines, and the line that announces them, are kept as they are."""
-    blocks = []
-    for block in re.split(r"\n\s*\n", text.strip("\n")):
-        kept = any(line.startswith("  ") for line in block.splitlines())
-        blocks.append(f"```text\n{block}\n```" if kept else block.replace("<", "&lt;"))
-    return "\n\n".join(blocks)
+    blocks: list[str] = []
+    code: list[str] = []
+    for block in [*re.split(r"\n\s*\n", text.strip("\n")), ""]:
+        if any(line.startswith("  ") for line in block.splitlines()):
+            code.append(block)
+            continue
+        if code:
+            kept = "\n\n".join(code)
+            blocks.append(f"```text\n{kept}\n```")
+            code = []
+        blocks.append(block.replace("<", "&lt;"))
+    return "\n\n".join(blocks).rstrip()
 
 
 def write_groups(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -68,7 +75,7 @@ def _find_subparsers(parser: argparse.ArgumentParser) -> "argparse._SubParsersAc
 def _describe_usage(parser: argparse.ArgumentParser) -> str:
     """Write the usage: what is required, in full, and that there are options."""
     if parser.usage:
-        return parser.usage
+        return "\n".join(line.strip() for line in parser.usage.splitlines())
     listed = [action for action in parser._actions if _is_listed(action)]
     required = [_name_with_value(action) for action in listed if action.option_strings and action.required]
     optional = ["[options]"] if any(action.option_strings and not action.required for action in listed) else []

@@ -81,6 +81,14 @@ def test_an_option_has_its_value_default_and_meaning(script):
     ]
 
 
+def test_indented_lines_of_a_help_stay_as_they_are(script):
+    from generate.commands import write_help
+
+    text = "A sentence <here>.\n\nexamples:\n  one\n\nmore:\n  two\n\nThe end."
+    block = "```text\nexamples:\n  one\n\nmore:\n  two\n```"
+    assert write_help(text) == f"A sentence &lt;here>.\n\n{block}\n\nThe end."
+
+
 def test_each_setting_is_on_the_page(script):
     page = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
     for name, value in Settings().to_dict().items():
