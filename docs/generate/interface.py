@@ -32,7 +32,7 @@ def _write_class(documented: type) -> Iterator[str]:
     tree = _parse(documented)
     fields = [node for node in tree.body if isinstance(node, ast.AnnAssign)]
     if fields:
-        code = "\n".join(f"    {ast.unparse(node)}" for node in fields)
+        code = "\n".join(f"    {_unparse(node)}" for node in fields)
         yield f"```python\nclass {documented.__name__}:\n{code}\n```"
     elif "Args" in read_docstring(documented).named:
         arguments = next(node.args for node in tree.body if isinstance(node, _Definition) and node.name == "__init__")
@@ -63,17 +63,23 @@ def _describe_signature(node: ast.AST) -> str:
     """Write a signature as in the source, one argument a line if it is long."""
     if not isinstance(node, _Definition):
         raise TypeError(f"expected a function, found {type(node).__name__}")
-    kinds = [ast.unparse(decorator) for decorator in node.decorator_list]
+    kinds = [_unparse(decorator) for decorator in node.decorator_list]
     shown = [
         f"@{kind.removeprefix('cached_')}" for kind in kinds if kind in ("property", "cached_property", "classmethod")
     ]
-    returned = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    arguments, returned = list(_list_arguments(node.args)), returned.replace("'", "")
+    returned = f" -> {_unparse(node.returns)}" if node.returns else ""
+    arguments, returned = list(_list_arguments(node.args)), returned.replace('"', "")
     line = f"def {node.name}({', '.join(arguments)}){returned}"
     if len(line) > _WIDTH:
         split = ",\n    ".join(arguments)
         line = f"def {node.name}(\n    {split},\n){returned}"
     return "\n".join((*shown, line))
+
+
+def _unparse(node: ast.AST) -> str:
+    """Write code as the formatter of the repository does, which also looks into the pages."""
+    text = ast.unparse(node)
+    return text if '"' in text else text.replace("'", '"')
 
 
 def _list_arguments(arguments: ast.arguments) -> Iterator[str]:
@@ -86,7 +92,7 @@ def _list_arguments(arguments: ast.arguments) -> Iterator[str]:
 
 
 def _show(argument: ast.arg, default: ast.expr | None) -> str:
-    return ast.unparse(argument) if default is None else f"{ast.unparse(argument)} = {ast.unparse(default)}"
+    return _unparse(argument) if default is None else f"{_unparse(argument)} = {_unparse(default)}"
 
 
 def _parse(documented: object) -> ast.ClassDef | ast.FunctionDef:
