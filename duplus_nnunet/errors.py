@@ -46,7 +46,12 @@ def list_nearest_first(name: str, known: Iterable[str]) -> list[str]:
 
 
 def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Build the error message for an unknown name; lists all known names, the most similar first."""
+    """Build the error message for an unknown name; lists all known names, the most similar first.
+
+    Example:
+        >>> describe_unknown("target", "splean", ["liver", "spleen"])
+        "Unknown target 'splean'. Did you mean 'spleen'? Valid, nearest first: 'spleen', 'liver'."
+    """
     candidates = list_nearest_first(name, known)
     if not candidates:
         return f"Unknown {kind} {name!r}: there is none to choose from."

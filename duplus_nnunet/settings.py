@@ -60,7 +60,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, config=_FORM)
 class TransferSettings:
-    """What training does so that a target is found in contexts in which it was never annotated; see docs/transfer.md.
+    """What training does so that a target is found in contexts in which it was never annotated.
 
     Attributes:
         modality_dropout: Probability, 0 to 1, that the target prompts of an image are their names alone, without the
@@ -130,18 +130,18 @@ class AdaptationSettings:
 
 @dataclass(frozen=True, config=_FORM)
 class SurvivalSettings:
-    """The prognosis: how image features and health records are turned into a risk.
+    """The prognosis: how image features and clinical records are turned into a risk.
 
     Attributes:
-        loss: One of SURVIVAL_LOSSES; "cox" needs torchsurv.
+        loss: Loss function; "cox" needs torchsurv.
         bins: Number of time bins, 2 or more; fewer are used where there are fewer training events.
         networks: Number of networks whose predictions are averaged; each is stopped early on another inner fold of the
             training patients.
         hidden: Width of MLP_Prog's hidden layer.
         image_features: Number of features that the image features are projected to.
         dropout: Share, 0 to below 1, of the inputs of MLP_Prog that are dropped in training.
-        column_dropout: Probability, 0 to below 1, that a column of the EHR table is hidden in a training step.
-        table_dropout: Probability, 0 to below 1, that all of a patient's EHR are hidden in a training step.
+        column_dropout: Probability, 0 to below 1, that a column of the clinical table is hidden in a training step.
+        table_dropout: Probability, 0 to below 1, that all of a patient's record is hidden in a training step.
         modality_dropout: Probability, 0 to below 1, that a modality is hidden in a training step.
         lesion_targets: Names of the targets that are the lesion; if empty, they are chosen by name.
         encoder: "pretrained": image features are those of a segmentation model; "scratch": the encoder is trained on
@@ -192,8 +192,8 @@ class Settings:
     """What a user changes in the plans to change a run.
 
     Attributes:
-        seed: Seeds initial weights, batches, augmentation and prompts; see trainers.seeding. On a CPU, two trainings
-            with equal seeds are equal to the bit.
+        seed: Seeds initial weights, batches, augmentation and prompts. On a CPU, two trainings with equal seeds are
+            equal to the bit.
         epochs: Number of epochs.
         iterations_per_epoch: Training iterations in an epoch.
         validation_iterations: Validation iterations in an epoch.
@@ -277,6 +277,13 @@ def parse_settings(content: object) -> Settings:
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
+
+    Example:
+        >>> parse_settings({"epochs": 250, "survival": {"bins": 20}}).survival.bins
+        20
+        >>> parse_settings({"epochs": 0})
+        Traceback (most recent call last):
+        duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
     if isinstance(content, Mapping) and "initial_learning_rate" in content and "optimizer" not in content:
         content = {**content, "optimizer": "sgd"}

@@ -119,7 +119,14 @@ def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def format_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Format a table as CSV, heading first; texts are escaped by `escape_cell`, None is an empty cell."""
+    """Format a table as CSV, heading first; texts are escaped by `escape_cell`, None is an empty cell.
+
+    Example:
+        >>> print(format_csv([("case", "note"), ("patient_1", "=1+2"), ("patient_2", None)]), end="")
+        case,note
+        patient_1,'=1+2
+        patient_2,
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)

@@ -4,13 +4,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def format_table(rows: Iterable[Sequence[str]], align: str = "", gap: str = "  ", indent: str = "") -> Iterator[str]:
-    """Yield one line for each row, with columns as wide as their widest cells.
+    r"""Yield one line for each row, with columns as wide as their widest cells.
 
     Args:
         rows: Rows of cells. The last cell of a row with fewer cells than others may reach into the columns behind it.
         align: One of `<` (left) and `>` (right) for each column from the first; those not named are left-aligned.
         gap: What stands between two columns.
         indent: What stands before each line.
+
+    Example:
+        >>> print("\n".join(format_table([("target", "Dice"), ("left kidney", "0.9")], align="<>")))
+        target       Dice
+        left kidney   0.9
     """
     table = [tuple(row) for row in rows]
     count = max(map(len, table), default=0)

@@ -16,7 +16,7 @@ from duplus_nnunet.plans_section import NOT_PLANNED, refuse_unplanned
 
 BASE_OPTION = "--from-model"
 _PREPROCESSED = "nnUNet_preprocessed"
-_HELP = f"""
+HELP = f"""
 DuPLUS option (for the DuPLUS planners):
   {BASE_OPTION} FOLDER   Plan for the weights of this trained model: with its spacing, patch, network and normalisation.
                         A model of DuPLUS: for an adapter, trained with -tr DuPLUSLoRATrainer. A model of stock nnU-Net:
@@ -46,7 +46,7 @@ def plan(original: Callable[[], Any], ours: bool) -> Any:
         try:
             return original()
         finally:
-            sys.stdout.write(_HELP)
+            sys.stdout.write(HELP)
     if not ours:
         raise PlansError(f"{BASE_OPTION} is an option of the DuPLUS planners: add -pl DuPLUSPlanner.")
     before = sys.argv

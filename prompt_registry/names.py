@@ -65,7 +65,12 @@ def normalise(name: str) -> str:
 
 
 def strip_dataset_number(name: str) -> str:
-    """Remove the number of nnU-Net or the Decathlon from a name: `Dataset004_Hippocampus` -> `Hippocampus`."""
+    """Remove the number of nnU-Net or the Decathlon from a name: `Dataset004_Hippocampus` -> `Hippocampus`.
+
+    Example:
+        >>> strip_dataset_number("Dataset004_Hippocampus")
+        'Hippocampus'
+    """
     return re.sub(r"^(Dataset|Task)\d+_(?=.)", "", name, flags=re.IGNORECASE)
 
 
@@ -79,6 +84,10 @@ def spell_out(label: str, labels: Iterable[str] = ()) -> str:
     """Spell out a label in plain English.
 
     A single `l` or `r` at either end means a side only if `labels` contains its counterpart.
+
+    Example:
+        >>> spell_out("kidney_left"), spell_out("GTVp"), spell_out("Parotid_L", ["Parotid_R"])
+        ('left kidney', 'primary gross tumor volume', 'left parotid gland')
     """
     words = split_words(label)
     side, words = _take_side(words, {tuple(split_words(other)) for other in labels})
@@ -93,7 +102,12 @@ def spell_out(label: str, labels: Iterable[str] = ()) -> str:
 
 
 def find_partner(name: str, names: Iterable[str]) -> str | None:
-    """Find the name of the same structure on the other side among `names`; None if a mirror image keeps the name."""
+    """Find the name of the same structure on the other side among `names`; None if a mirror image keeps the name.
+
+    Example:
+        >>> find_partner("left kidney", ["liver", "left kidney", "right kidney"])
+        'right kidney'
+    """
     partner = swap_side(name)
     if partner is None or _NOT_MIRRORED.search(name):
         return None

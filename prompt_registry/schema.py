@@ -97,8 +97,16 @@ class _Strict(BaseModel):
 class ContextForm(_Strict):
     """One item under `contexts:`.
 
-    `cases` (names, or regular expressions that match whole names) and `ids` (ranges of the last number in a name) say
-    which cases of a dataset have the context; `not_annotated` names targets that nobody looked for in them.
+    Attributes:
+        modality: Modality, spelled out, such as `computed tomography`; words before or after it are allowed.
+        region: Body region, such as `abdomen`.
+        prompt: The context prompt; by default it is composed of modality and region.
+        paraphrases: Other wordings of the context prompt, drawn in training.
+        channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
+        cases: Names of its cases, or regular expressions that match whole names, where a dataset has several contexts.
+        ids: Ranges of the last number in a case name, such as `[1-500]`, for the same purpose.
+        not_annotated: Targets that nobody looked for in its cases, if their label is missing there.
+        regions: Parts of the body that its images may show, such as `[thigh]` or `[anywhere]`; by default, `region`.
     """
 
     modality: Modality
@@ -113,7 +121,17 @@ class ContextForm(_Strict):
 
 
 class TargetForm(_Strict):
-    """One item under `targets:`."""
+    """One item under `targets:`.
+
+    Attributes:
+        labels: Its keys in the "labels" of dataset.json, if they differ from the name.
+        synonyms: Other names by which users may select it.
+        paraphrases: Other wordings of the target prompt, drawn in training; `{modality}` and `{region}` are filled in.
+        partner: The target that it becomes in a mirror image, or `none`; left and right are paired by their names.
+        missing: Meaning of a case without the label, if it differs from that of the file.
+        regions: Parts of the body that it may lie in, such as `[neck, thorax]` or `[anywhere]`; by default, those of
+            the contexts in which it is annotated, here or in a shipped file.
+    """
 
     labels: list[Text] = []
     synonyms: list[Text] = []
@@ -126,7 +144,15 @@ class TargetForm(_Strict):
 class FileForm(_Strict):
     """A registry file.
 
-    `datasets` are further dataset names that it is for; with `partial`, a dataset may have only some of its targets.
+    Attributes:
+        dataset: Name of the dataset.
+        datasets: Further names of datasets that the file is for, with or without nnU-Net's number.
+        source: Paper or web page that describes the labels.
+        contexts: Contexts by name.
+        default_context: Name of the context that is used if none is given; by default, the first one.
+        missing: What it means if a case lacks a label: the structure is absent, or it was not annotated.
+        partial: Whether a dataset may have only some of the targets.
+        targets: Targets by name, in plain English; a target may have no further keys.
     """
 
     dataset: Text

@@ -28,7 +28,14 @@ _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
 def compose_prompt(modality: str, subject: str) -> str:
-    """Compose a prompt as in the paper: "A computed tomography of abdomen"."""
+    """Compose a prompt as in the paper: "A computed tomography of abdomen".
+
+    Example:
+        >>> compose_prompt("computed tomography", "abdomen")
+        'A computed tomography of abdomen'
+        >>> compose_prompt("ultrasound", "left kidney")
+        'An ultrasound of left kidney'
+    """
     article = "An" if modality[:1].casefold() in "aeiou" else "A"
     return f"{article} {modality} of {subject}"
 

@@ -25,6 +25,12 @@ def measure_shares(cases: Mapping[str, Case], weights: Mapping[str, float]) -> d
     Args:
         cases: Cases by identifier.
         weights: Weights by source, 0 or more; sources without a case are ignored.
+
+    Example:
+        >>> liver = Case("CT", "a", annotated=("liver",), present=("liver",))
+        >>> cases = {"a": liver, "b": liver, "c": Case("MR", "c", annotated=("liver",), present=("liver",))}
+        >>> measure_shares(cases, {"CT": 1, "MR": 1})
+        {'a': 0.25, 'b': 0.25, 'c': 0.5}
     """
     bonuses = _measure_bonuses(cases)
     totals: dict[str, float] = {}
@@ -56,6 +62,10 @@ def repeat_cases(shares: Mapping[str, float]) -> list[str]:
     """Repeat each case in proportion to its share, so that uniform draws from the list have these shares.
 
     If all shares are equal, each case occurs once. Cases with a share of 0 are left out.
+
+    Example:
+        >>> repeat_cases({"a": 0.4, "b": 0.6})
+        ['a', 'a', 'a', 'a', 'b', 'b', 'b', 'b', 'b', 'b']
     """
     drawn = {identifier: share for identifier, share in shares.items() if share > 0}
     least = min(drawn.values())

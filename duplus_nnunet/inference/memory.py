@@ -23,6 +23,10 @@ def read_memory(text: str | None) -> int:
 
     Raises:
         DataError: The text is not an amount of memory.
+
+    Example:
+        >>> read_memory("500MB"), read_memory("8")
+        (524288000, 8589934592)
     """
     if text is None:
         return int(psutil.virtual_memory().available) // 2

@@ -55,6 +55,13 @@ class Options:
         verify: Whether files of any size are hashed when a prediction is continued.
         rivals: Which targets exclusive ones are settled against, one of RIVALS.
         prompt_priority: Who owns a voxel that a trained target and an unseen text claim, one of PRIORITIES.
+
+    Example:
+        >>> Options(memory="8GB", rivals="asked").precision
+        'auto'
+        >>> Options(memory="much")
+        Traceback (most recent call last):
+        duplus_nnunet.errors.DataError: --memory is 'much'; expected an amount above 0 such as 8, 8GB or 500MB.
     """
 
     split: bool = False

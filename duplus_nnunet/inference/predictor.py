@@ -136,6 +136,18 @@ class DuPLUSPredictor:
     It may be used by several threads: calls wait for one another, since they share one network, and each gets its own
     answer. Threads that are to predict at the same time need a predictor each. A prediction does not change any more,
     and may be read by all.
+
+    Example:
+        >>> predictor = DuPLUSPredictor.from_folder(model_folder, folds=(0,), device="cpu")
+        >>> predictor.contexts
+        {'tinyct_ct': ['tumour', 'left kidney', 'right kidney']}
+        >>> prediction = predictor.predict(image_file, targets=["left kidney"])
+        >>> prediction.labels.shape, prediction.spacing  # in the order (z, y, x), in mm
+        ((24, 24, 24), (4.0, 4.0, 4.0))
+        >>> prediction.masks["left kidney"].dtype, list(prediction.volumes)
+        (dtype('bool'), ['left kidney'])
+        >>> prediction.to_nibabel("left kidney").shape
+        (24, 24, 24)
     """
 
     def __init__(self, model: LoadedModel, options: Options) -> None:

@@ -13,6 +13,13 @@ class FiLMInstanceNorm(nn.InstanceNorm3d):
 
     gamma * (weight * x + bias) + beta is a single affine map, so that FiLM adds no pass over the feature map.
     Parameters have the names and shapes of nn.InstanceNorm3d; without modulation, the output is the same.
+
+    Example:
+        >>> norm = FiLMInstanceNorm(4, affine=True)
+        >>> x = torch.randn(2, 4, 3, 3, 3)
+        >>> norm.modulate(gamma=2 * torch.ones(1, 4), beta=torch.ones(1, 4))
+        >>> torch.allclose(norm(x), 2 * torch.nn.functional.instance_norm(x) + 1, atol=1e-5)
+        True
     """
 
     gamma: torch.Tensor | None = None
@@ -66,6 +73,11 @@ class FiLMGenerator(nn.Module):
         embedding: E, length of a context embedding.
         channels: Number of channels C of each conditioned stage.
         hidden: Width of the hidden layer.
+
+    Example:
+        >>> generator = FiLMGenerator(embedding=384, channels=[32, 64], hidden=128)
+        >>> [(tuple(gamma.shape), tuple(beta.shape)) for gamma, beta in generator(torch.randn(2, 384))]
+        [((2, 32), (2, 32)), ((2, 64), (2, 64))]
     """
 
     def __init__(self, embedding: int, channels: list[int], hidden: int) -> None:

@@ -176,6 +176,11 @@ def apply_heads(maps: torch.Tensor, weights: torch.Tensor, half: bool = False) -
 
     Returns:
         Logits, shape (B, K, D, H, W), of the dtype of `maps` or float16; computed in float32 also under autocast.
+
+    Example:
+        >>> maps, weights = torch.randn(2, 8, 5, 6, 7), torch.randn(2, 3, count_weights(8))  # two images, three targets
+        >>> apply_heads(maps, weights).shape
+        torch.Size([2, 3, 5, 6, 7])
     """
     flat, weights = maps.flatten(2).contiguous(), weights.contiguous().float()
     if half:

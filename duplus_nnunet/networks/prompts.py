@@ -23,6 +23,11 @@ class Prompts:
         mirrored: The same prompts for images mirrored left to right: "left kidney" takes the place of "right kidney".
             None if unknown; images must not be mirrored then.
         adapters: Name of the adapter for each target, "" for the base. None for the default of the network.
+
+    Example:
+        >>> prompts = Prompts(context=torch.randn(1, 384), targets=torch.randn(3, 768))
+        >>> prompts.count, prompts.take([2, 0]).targets.shape
+        (3, torch.Size([2, 768]))
     """
 
     context: torch.Tensor

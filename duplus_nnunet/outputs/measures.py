@@ -36,9 +36,15 @@ class TargetStatistics:
         intensity_median: Median, in the same unit.
         intensity_p05: 5th percentile, in the same unit.
         intensity_p95: 95th percentile, in the same unit.
-        z_start: First index of the bounding box along the array's axis z, counted from 0; likewise y and x.
-        z_stop: Last index plus 1.
-        extent_z_mm: Size of the bounding box in mm, from outer edge to outer edge.
+        z_start: First index of the bounding box along the array's axis z, counted from 0.
+        z_stop: Its last index plus 1.
+        y_start: First index along y.
+        y_stop: Last index along y, plus 1.
+        x_start: First index along x.
+        x_stop: Last index along x, plus 1.
+        extent_z_mm: Size of the bounding box along z in mm, from outer edge to outer edge.
+        extent_y_mm: Size along y.
+        extent_x_mm: Size along x.
         centroid_right_mm: Centroid in world coordinates in mm, to the patient's right (NIfTI's x; the negative of
             DICOM's and ITK's).
         centroid_anterior_mm: Likewise, to the patient's front (NIfTI's y; the negative of DICOM's).

@@ -42,6 +42,10 @@ def name_files(names: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         names: Names of targets, or the user's own texts.
+
+    Example:
+        >>> name_files(["left kidney", "left/kidney", "Leber (links)"])
+        ('left_kidney', 'left_kidney_2', 'Leber_links')
     """
     chosen: list[str] = []
     for name in names:

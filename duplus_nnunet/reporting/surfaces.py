@@ -33,6 +33,12 @@ def compute_nsd(prediction: Mask, reference: Mask, spacing: Sequence[float], tol
         0 to 1, higher is better; 0 if one mask is empty, NaN if both are.
 
     Source: Nikolov et al. 2021 (doi 10.2196/26151).
+
+    Example:
+        >>> reference = np.zeros((6, 6, 6), bool)
+        >>> reference[1:4, 1:4, 1:4] = True
+        >>> compute_nsd(np.roll(reference, 1, axis=0), reference, spacing=(1, 1, 1), tolerance=1)
+        1.0
     """
     box = find_box(prediction | reference)
     if box is None:

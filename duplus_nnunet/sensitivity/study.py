@@ -123,7 +123,12 @@ def measure_sensitivity(question: SensitivityRequest, means: MeasurementSettings
 
 
 def compute_dice(mask: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    """Compute the Dice of a mask, 0 to 1, higher is better; NaN if the reference is empty."""
+    """Compute the Dice of a mask, 0 to 1, higher is better; NaN if the reference is empty.
+
+    Example:
+        >>> compute_dice(np.array([True, True, False]), np.array([True, False, False]))
+        0.6666666666666666
+    """
     if not truth.any():
         return math.nan
     return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))

@@ -30,7 +30,7 @@ def _check_patient_pattern(text: str) -> str:
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 # A dataset's number, name, or name without number.
-SourceName = int | Text
+SourceName = Annotated[int | Text, Field(description="source")]
 Pattern = Annotated[Text, AfterValidator(_check_pattern)]
 PatientPattern = Annotated[Text, AfterValidator(_check_patient_pattern)]
 FileName = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]

@@ -49,6 +49,14 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
         outcome: Outcomes of N patients.
         risk: Higher is worse, (N).
         weights: Weight of each patient with the event, (N). None: Harrell's concordance; squared IPCW weights: Uno's.
+
+    Example:
+        >>> outcome = Outcome(np.array([True, True, False]), np.array([100.0, 200.0, 300.0]))
+        >>> # The patient with the first event has the highest risk.
+        >>> pool([concordance(outcome, np.array([3.0, 2.0, 1.0]))])
+        array([1.])
+        >>> pool([concordance(outcome, np.array([0.0, 0.0, 0.0]))])
+        array([0.5])
     """
     later = outcome.time[None, :] > outcome.time[:, None]
     at_once = (outcome.time[None, :] == outcome.time[:, None]) & ~outcome.event[None, :]

@@ -27,7 +27,7 @@ MISSING = ("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", ".
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 # The content of a cell; YAML reads some as numbers or booleans.
-Code = Text | bool | int | float
+Code = Annotated[Text | bool | int | float, Field(description="cell value")]
 
 
 class _Strict(BaseModel):
@@ -185,7 +185,12 @@ def list_spellings(code: object) -> frozenset[str]:
 
 
 def normalise_cell(value: object) -> str:
-    """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true"."""
+    """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true".
+
+    Example:
+        >>> [normalise_cell(value) for value in (1, "1.0", " Yes ", 0.5)]
+        ['1', '1', 'yes', '0.5']
+    """
     text = str(value).strip().casefold()
     try:
         number = float(text)

@@ -24,8 +24,8 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
     """
     with open_new_file(folder / METRICS_NAME) as metrics:
         temporary = metrics.parent
-        write_csv(temporary / PREDICTIONS_NAME, _list_predictions(study))
-        write_csv(temporary / CURVES_NAME, _list_curves(study))
+        write_csv(temporary / PREDICTIONS_NAME, list_predictions(study))
+        write_csv(temporary / CURVES_NAME, list_curves(study))
         figures = draw_study(study, temporary)
         card = "\n".join(write_card(study, design, cohort)) + "\n"
         (temporary / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
@@ -35,7 +35,8 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
     return [folder / name for name in names]
 
 
-def _list_predictions(study: Study) -> Iterator[list[object]]:
+def list_predictions(study: Study) -> Iterator[list[object]]:
+    """List the predictions of every method for every held-out patient, heading first."""
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
     head = ["method", "seed", "fold", "patient", "risk", *horizons, "median survival (days)", "risk group"]
     yield [*head, "EHR values missing", "warnings"]
@@ -48,8 +49,8 @@ def _list_predictions(study: Study) -> Iterator[list[object]]:
         ]
 
 
-def _list_curves(study: Study) -> Iterator[list[object]]:
-    """List the survival curves of the first method: one row for each patient and seed, one column for each time."""
+def list_curves(study: Study) -> Iterator[list[object]]:
+    """List the survival curves of the first method, heading first: a row for each patient and seed."""
     yield ["seed", "fold", "patient", *(f"{day:g} days" for day in study.curve_days)]
     for held in study.predictions:
         if held.method == study.methods[0]:

@@ -1,0 +1,72 @@
+"""Columns on the page of output files are those that the code writes, in the same order."""
+
+import csv
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.outputs.measures import TargetStatistics
+from duplus_nnunet.outputs.statistics import StatisticsTable
+from duplus_nnunet.reporting.aggregate import Aggregate
+from duplus_nnunet.reporting.score_files import to_csv
+from duplus_nnunet.survival.evaluation.attribution import Effect
+from duplus_nnunet.survival.evaluation.importance import tabulate_importance
+from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.models.forecasts import Forecast
+from duplus_nnunet.survival.prediction.files import write_prediction
+from duplus_nnunet.survival.prediction.rows import CohortPrediction
+from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.report.files import list_curves, list_predictions
+from duplus_nnunet.survival.training.report import FoldReport, write_report
+
+from .pages import read_columns
+
+STUDY = Study({}, {}, (), (365.0,), (), methods=("cox",), curve_days=(10.0,))
+
+
+def read_head(file):
+    with file.open(encoding="utf-8", newline="") as stream:
+        return generalise(next(csv.reader(stream)))
+
+
+def generalise(head):
+    """Write D for the number of days in the name of a column."""
+    return [re.sub(r"\b\d+ days", "D days", str(name)) for name in head]
+
+
+def test_statistics(tmp_path):
+    assert read_head(StatisticsTable().write(tmp_path)[1]) == read_columns("`statistics.csv`")
+    assert read_columns("`statistics.csv`") == [field.name for field in fields(TargetStatistics)]
+
+
+def test_scores():
+    head = next(csv.reader(to_csv(Aggregate(2.0, {}, (), {}, {}, {})).splitlines()))
+    assert head == read_columns("`scores.csv`")
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "survival_curves.csv", "explanation.csv"])
+def test_predictions_of_new_patients(tmp_path, name):
+    effects: tuple[Effect, ...] = ()
+    write_prediction(CohortPrediction((), (365.0,), (10.0,), effects=effects), {}, tmp_path)
+    page = f"`{name}`" if name == "explanation.csv" else f"`{name}` of new patients"
+    assert read_head(tmp_path / name) == read_columns(page)
+
+
+def test_predictions_of_an_evaluation():
+    assert generalise(next(list_predictions(STUDY))) == read_columns("`predictions.csv` of an evaluation")
+
+
+def test_curves_of_an_evaluation():
+    assert generalise(next(list_curves(STUDY))) == read_columns("`survival_curves.csv` of an evaluation")
+
+
+def test_importance():
+    assert tabulate_importance([])[0] == read_columns("`importance.csv`")
+
+
+def test_predictions_of_a_fold(tmp_path):
+    forecast = Forecast(np.zeros(0), np.zeros((0, 1)))
+    report = FoldReport("Dataset001_A", "all", (), False, (365.0,), forecast, FeatureTable((), (), (), {}), {})
+    assert read_head(write_report(report, tmp_path)[0]) == read_columns("`validation/predictions.csv` of a prognosis")
