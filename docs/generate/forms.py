@@ -21,7 +21,7 @@ _PLURAL = {
     "source": "sources",
     "cell value": "cell values",
 }
-_REQUIRED = "required"
+_REQUIRED = "*required*"
 MISSING = object()
 
 

@@ -1,6 +1,7 @@
-"""Columns on the page of output files are those that the code writes, in the same order."""
+"""Files and columns on the page of output files are those that the code writes."""
 
 import csv
+import pkgutil
 import re
 from dataclasses import fields
 
@@ -21,9 +22,36 @@ from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.report.files import list_curves, list_predictions
 from duplus_nnunet.survival.training.report import FoldReport, write_report
 
-from .pages import read_columns
+from .pages import DOCS, read_columns
 
 STUDY = Study({}, {}, (), (365.0,), (), methods=("cox",), curve_days=(10.0,))
+
+
+# Constants that hold names of files.
+NAMES = [
+    "adaptation.files.CARD", "adaptation.files.WEIGHTS", "data.case_table.FILE_NAME", "data.composing.record.FILE_NAME",
+    "data.composing.splits.FILE_NAME", "outputs.legend.JSON_NAME", "outputs.legend.SLICER_NAME",
+    "outputs.legend.SNAP_NAME", "outputs.manifest.NAME", "outputs.predicted_labels.RECORD_NAME",
+    "outputs.statistics.CSV_NAME", "outputs.statistics.JSON_NAME", "prompt_registry.finding.FILE_NAME",
+    "reporting.presence_files.PEAK_LOGITS_NAME", "reporting.score_files.CSV_NAME", "reporting.score_files.JSON_NAME",
+    "reporting.validation.SUMMARY_NAME", "survival.command.trained_models.IMPORTANCE_NAME",
+    "survival.imaging.feature_store.FEATURES_NAME", "survival.prediction.files.ABOUT_NAME",
+    "survival.prediction.files.CURVES_NAME", "survival.prediction.files.EXPLANATION_NAME",
+    "survival.prediction.files.PREDICTIONS_NAME", "survival.prediction.maps.FOLDER_NAME",
+    "survival.report.figures.CALIBRATION_NAME", "survival.report.figures.KAPLAN_MEIER_NAME",
+    "survival.report.files.CARD_NAME", "survival.report.files.CURVES_NAME", "survival.report.files.METRICS_NAME",
+    "survival.report.files.PREDICTIONS_NAME", "survival.training.checkpoint.LORA_TABLE_NAME",
+    "survival.training.checkpoint.TABLE_NAME", "survival.training.progress.FIGURE_NAME",
+    "survival.training.report.PREDICTIONS_NAME", "survival.training.report.REPORT_NAME",
+    "trainers.training_cases.FILE_NAME",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_on_the_page(name):
+    page = (DOCS / "reference" / "outputs.md").read_text(encoding="utf-8")
+    file = re.escape(pkgutil.resolve_name(f"duplus_nnunet.{name}"))
+    assert re.search(rf"`(?:\w+/)*{file}(?:/[\w.]+)?`", page)
 
 
 def read_head(file):
