@@ -13,6 +13,7 @@ PARTS = {
     },
     "How to": {
         "how-to/own-dataset": "bring your own data, plan and train",
+        "how-to/convert": "make a raw dataset from the download of a public one",
         "how-to/prompts": "write, check and compare the prompts of a dataset",
         "how-to/several-datasets": "compose several datasets into one, and train one model on it",
         "how-to/choose-targets": "predict selected structures, or one that is described in words",
