@@ -39,7 +39,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-command to the parser of `duplus`."""
     parser = subparsers.add_parser(
         "compose",
-        help="combine several raw datasets into one",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

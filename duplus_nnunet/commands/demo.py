@@ -40,7 +40,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-command to the parser of `duplus`."""
     parser = subparsers.add_parser(
         "demo",
-        help="train and test a model on generated phantoms within minutes, and show that the prompts steer it",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
