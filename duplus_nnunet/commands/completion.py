@@ -39,10 +39,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Print the lines for a shell."""
     try:
-        import argcomplete
+        from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise HostError("Completion needs argcomplete, which is not installed: pip install argcomplete") from error
-    print(argcomplete.shellcode(["duplus"], shell=args.shell).strip())
+    print(shellcode(["duplus"], shell=args.shell).strip())
     return 0
 
 

@@ -174,9 +174,8 @@ def run_similar(args: argparse.Namespace) -> int:
 
 def run_embed(args: argparse.Namespace) -> int:
     """Embed texts and store the embeddings, so that planning needs no encoder for them."""
-    from tqdm import tqdm
-
     from duplus_nnunet.errors import EncoderError
+    from duplus_nnunet.progress import follow
     from duplus_nnunet.prompt_registry import entry_texts
     from duplus_nnunet.prompt_registry.embedding import fill_store
     from duplus_nnunet.prompt_registry.encoder import TextEncoder
@@ -193,8 +192,8 @@ def run_embed(args: argparse.Namespace) -> int:
         raise EncoderError(f"{message} Give the same name to both options.")
     model = TextEncoder(args.encoder, args.pooling, trusted=args.trust_remote_code is not None)
     folder = Path(args.output) if args.output else user_folder()
-    with tqdm(total=len(set(texts)), desc="embedding", unit="text", disable=None) as bar:
-        stored = fill_store(texts, model, folder, args.overwrite, bar.update)
+    with follow(len(set(texts)), "embedding", "text") as count:
+        stored = fill_store(texts, model, folder, args.overwrite, count)
     identity = stored.identity
     print(f"{stored.path}: {stored.added} texts added to {stored.known} stored before.")
     print(f"encoder {identity.name}, pooling {identity.pooling}, dimension {identity.dimension}")

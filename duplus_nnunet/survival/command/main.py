@@ -205,7 +205,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         arranged = arrange(args.model, records, design)
         records, design, features = arranged.records, arranged.design, arranged.features
         warnings += arranged.notes
-    study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
+    study = run_study(records, schema, design, features)
     study = replace(study, notes=(*warnings, *study.notes))
     _report(study, design, Cohort(datasets[0].folder.name, records, schema), args)
     if args.importance:

@@ -89,7 +89,9 @@ def test_parsers_and_completions_import_nothing_heavy():
 
 
 def test_a_command_does_not_import_what_completes_it():
-    program = "import sys; from duplus_nnunet import cli; cli.build_parser('predict'); print('argcomplete' in sys.modules)"
+    program = (
+        "import sys; from duplus_nnunet import cli; cli.build_parser('predict'); print('argcomplete' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 
@@ -101,6 +103,6 @@ def test_lines_for_a_shell_name_the_command(shell, capsys):
 
 
 def test_without_argcomplete_the_message_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setitem(sys.modules, "argcomplete.shell_integration", None)
     assert cli.main(["completion", "bash"]) == 1
     assert "pip install argcomplete" in capsys.readouterr().err
