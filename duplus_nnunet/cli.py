@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command `duplus`, whose sub-commands cover what nnU-Net has no command for.
 
 Exit codes: 0 only on success; 1 after an error that the user can correct, with a message on stderr; 2 after arguments
@@ -11,26 +12,56 @@ import sys
 from collections.abc import Sequence
 
 from duplus_nnunet import __version__
+from duplus_nnunet.command_map import CommandMap, Group, list_commands
 from duplus_nnunet.errors import DuplusError
 
-# Summary of each sub-command. Its module is imported only when it is run.
-COMMANDS = {
-    "adapt": "adapt a trained model to a new dataset; list, show, export and merge adapters",
-    "compose": "combine several raw datasets into one",
-    "convert": "make a raw dataset of nnU-Net from the download of a public dataset",
-    "demo": "train and test a model on generated phantoms within minutes, and show that the prompts steer it",
-    "doctor": "check the installation and show how to correct it",
-    "evaluate": "score predictions against references on annotated targets, with confidence intervals",
-    "plan-report": "show what was planned for each source, and why",
-    "predict": "predict with a trained model: nnUNetv2_predict with selected targets",
-    "prompts": "draft, check, list, compare and embed the prompts of datasets",
-    "survival": "draft and check a clinical table, evaluate survival models by cross-validation, and predict",
-}
+# Every sub-command stands in one group. Its module is imported only when it is run.
+GROUPS = (
+    Group(
+        "Start",
+        {
+            "doctor": "check the installation, and show how to correct it",
+            "demo": "train and test a model on generated phantoms within minutes",
+            "completion": "let the shell complete commands, options and names",
+        },
+    ),
+    Group(
+        "Prepare data and prompts",
+        {
+            "prompts": "draft, check, show, compare and embed the prompts of datasets",
+            "convert": "make a raw dataset from the download of a public one",
+            "compose": "combine several raw datasets into one",
+            "plan-report": "show what was planned for each source, and why",
+        },
+    ),
+    Group(
+        "Plan and train: nnU-Net's own commands, with the names of our planner and trainer",
+        host={
+            "nnUNetv2_plan_and_preprocess -d 4 -pl DuPLUSPlanner -c 3d_fullres": "plan and preprocess dataset 4",
+            "nnUNetv2_train 4 3d_fullres 0 -tr DuPLUSTrainer -p DuPLUSPlans": "train fold 0",
+        },
+    ),
+    Group(
+        "Predict and score",
+        {
+            "predict": "predict chosen targets, named or described in words",
+            "evaluate": "score predictions on annotated targets, with confidence intervals",
+        },
+        host={
+            "nnUNetv2_predict, nnUNetv2_predict_from_modelfolder": "nnU-Net's own commands, with the options of predict"
+        },
+    ),
+    Group("Adapt", {"adapt": "adapt a trained model to a new dataset; list, show, export and merge adapters"}),
+    Group("Prognosis", {"survival": "clinical tables, survival models, their evaluation, and predicted risks"}),
+)
+COMMANDS = list_commands(GROUPS)
 
 # Module of each sub-command that is not in duplus_nnunet.commands.<sub-command>.
 _MODULES = {"survival": "duplus_nnunet.survival.command.main"}
+# Set by the shell when it asks for completions.
+_COMPLETION = "_ARGCOMPLETE"
 
-_DESCRIPTION = "Text-steered segmentation for nnU-Net v2. Planning and training are nnU-Net's own commands."
+_DESCRIPTION = "Text-steered segmentation for nnU-Net v2."
 _EXAMPLE = """\
 examples:
   duplus doctor                 is everything installed?
@@ -47,9 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if _COMPLETION in os.environ:
+        return int(importlib.import_module("duplus_nnunet.commands.completion").complete(build_parser))
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser(arguments[0] if arguments else "")
-    args = parser.parse_args(arguments)
+    args = read_arguments(parser, arguments)
     try:
         code = int(args.run(args))
         sys.stdout.flush()
@@ -68,18 +101,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser(chosen: str) -> argparse.ArgumentParser:
     """Build the parser: complete for the chosen sub-command, with only a summary for all others."""
-    parser = argparse.ArgumentParser(
-        prog="duplus",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="duplus", description=_DESCRIPTION, epilog=_EXAMPLE)
     parser.add_argument("--version", action="version", version=f"duplus {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = CommandMap(parser, GROUPS, "[-h] [--version]")
     for name, summary in COMMANDS.items():
         if name == chosen:
             module = _MODULES.get(name, f"duplus_nnunet.commands.{name.replace('-', '_')}")
-            importlib.import_module(module).add_parser(subparsers)
+            importlib.import_module(module).add_parser(commands.subparsers)
         else:
-            subparsers.add_parser(name, help=summary, add_help=False)
+            commands.subparsers.add_parser(name, help=summary, add_help=False)
     return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse arguments; a sub-command that hands its words on to nnU-Net gets them as `words`, unknown ones too."""
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown and not getattr(args, "hands_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.words = list(arguments[1:])
+    return args

@@ -16,12 +16,12 @@ import numpy as np
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
-from tqdm import tqdm
 
 from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
 from duplus_nnunet.data.plausibility import describe_intensities
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import compress
+from duplus_nnunet.progress import track
 
 # Foreground voxels of all cases, per channel; nnU-Net samples ten times as many, which hardly changes percentiles.
 _FOREGROUND_VOXELS = 10_000_000
@@ -133,7 +133,8 @@ def survey_dataset(
             name: pool.apply_async(survey_case, (case["images"], case["label"], reader, samples, known))
             for name, case in dataset.items()
         }
-        surveys = {name: results[name].get() for name in tqdm(results, desc="Surveying cases by context")}
+        names = track(results, len(results), "surveying cases by context", "case")
+        surveys = {name: results[name].get() for name in names}
     note = describe_rounding({name: survey.rounded for name, survey in surveys.items()})
     if note:
         sys.stderr.write(f"note: {note}\n")
@@ -150,7 +151,7 @@ def survey_labels(
     """
     files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
     labels = {}
-    for file in tqdm(files, desc="Reading labels of test cases", disable=not files):
+    for file in track(files, len(files), "reading labels of test cases", "case"):
         label_map, _ = read_label_map(file, reader, known)
         labels[file.name.removesuffix(ending)] = tuple(label_map.counts)
     return labels

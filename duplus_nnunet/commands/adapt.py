@@ -7,46 +7,92 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.command_map import CommandMap, Group
+
 if TYPE_CHECKING:
     from duplus_nnunet.adaptation.export import AdaptedModel
     from duplus_nnunet.adaptation.files import Card
     from duplus_nnunet.adaptation.planning_base import PlanningBase
 
+GROUPS = (
+    Group("Plan", {"plan": "plan and preprocess a dataset for the weights of a trained model"}),
+    Group(
+        "Train: nnU-Net's own command; `duplus adapt plan` ends with the line to type",
+        host={"nnUNetv2_train ... -tr DuPLUSLoRATrainer -pretrained_weights ...": "train an adapter of a DuPLUS model"},
+    ),
+    Group(
+        "Adapters",
+        {
+            "list": "list the adapters in a folder",
+            "show": "show the base, size, targets and scores of an adapter",
+            "export": "write the adapter of a trained model to a folder",
+            "merge": "merge an adapter into its base, and write a plain model",
+        },
+    ),
+)
 _EPILOG = """\
-example: adapt a trained model to a new dataset; its predictions of its own targets stay identical
-  duplus adapt plan 62 --from-model BASE
+example: adapt a model to dataset 62; its predictions of its own targets stay identical
+  BASE=nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres
+  duplus adapt plan 62 --from-model $BASE
   nnUNetv2_train 62 3d_fullres 0 -tr DuPLUSLoRATrainer -p DuPLUSPlans \\
-      -pretrained_weights BASE/fold_0/checkpoint_final.pth
+      -pretrained_weights $BASE/fold_0/checkpoint_final.pth
   duplus adapt list
-  nnUNetv2_predict -i IN -o OUT -d 62 -c 3d_fullres -f 0 -tr DuPLUSLoRATrainer -p DuPLUSPlans --context sarcoma_pet
-  duplus adapt export MODEL -f 0 -o ADAPTER
-  nnUNetv2_predict_from_modelfolder -i IN -o OUT -m BASE -f 0 --adapters ADAPTER OTHER_ADAPTER --context sarcoma_pet
-  duplus adapt merge MODEL -f 0 -o MERGED
+  duplus predict -d 62 -c 3d_fullres -f 0 -tr DuPLUSLoRATrainer -p DuPLUSPlans \\
+      -i nnUNet_raw/Dataset062_Sarcoma/imagesTs -o predicted --context sarcoma_pet
+  duplus adapt export nnUNet_results/Dataset062_Sarcoma/DuPLUSLoRATrainer__DuPLUSPlans__3d_fullres \\
+      -f 0 -o adapters/sarcoma
+  duplus predict -m $BASE -f 0 --adapters adapters/sarcoma adapters/thymus \\
+      -i nnUNet_raw/Dataset062_Sarcoma/imagesTs -o predicted --context sarcoma_pet
 
-example: start from the weights of a published model of stock nnU-Net; all weights are trained
-  duplus adapt plan 62 --from-model Dataset291_.../nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres
-  nnUNetv2_train 62 3d_fullres 0 -tr DuPLUSTrainer -p DuPLUSPretrainedPlans \\
-      -pretrained_weights .../fold_0/checkpoint_final.pth
+A training that starts from a model of stock nnU-Net trains all weights: `duplus adapt plan --help`.
 """
+_PLAN_EXAMPLE = """\
+  duplus adapt plan 62 --from-model nnUNet_results/Dataset501_Universal/DuPLUSTrainer__DuPLUSPlans__3d_fullres
+
+example with a model of stock nnU-Net: its training is that of DuPLUSTrainer with the plans DuPLUSPretrainedPlans
+  duplus adapt plan 62 --from-model nnUNet_results/Dataset017_BTCV/nnUNetTrainer__nnUNetPlans__3d_fullres
+"""
+_LIST_EXAMPLE = """\
+  duplus adapt list
+  duplus adapt list adapters --json
+"""
+_TRAINED = "nnUNet_results/Dataset062_Sarcoma/DuPLUSLoRATrainer__DuPLUSPlans__3d_fullres"
 _VARIABLE = "nnUNet_results"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
-    raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser(
         "adapt",
-        help="adapt a trained model to a new dataset; list, show, export and merge adapters",
         description="Adapt a trained model, the base, to a new dataset by LoRA. The base's predictions of its own "
-        "targets do not change; the adapter is a small separate file. `plan` also takes a model of stock nnU-Net, from "
-        "whose weights a training of DuPLUSTrainer then starts.",
+        "targets do not\nchange; the adapter is a small separate file. `plan` also takes a model of stock nnU-Net: "
+        "a training of DuPLUSTrainer\nthen starts from its weights.",
         epilog=_EPILOG,
-        formatter_class=raw,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    plan = actions.add_parser(
-        "plan", help="plan and preprocess a dataset for a base, or for a stock model's weights", formatter_class=raw
-    )
+    commands = CommandMap(parser, GROUPS)
+    _add_plan(commands)
+    listed = commands.add("list", _LIST_EXAMPLE)
+    listed.add_argument("folder", nargs="?", metavar="FOLDER", help="default: nnUNet_results")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    show = commands.add("show", "  duplus adapt show adapters/sarcoma")
+    show.add_argument("adapter", metavar="ADAPTER", help="folder with adapter.safetensors")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    for name, example in (
+        ("export", f"  duplus adapt export {_TRAINED} \\\n      -f 0 -o adapters/sarcoma"),
+        ("merge", f"  duplus adapt merge {_TRAINED} \\\n      -f 0 -o merged/sarcoma"),
+    ):
+        added = commands.add(name, example)
+        added.add_argument("model", metavar="MODEL", help="model folder of DuPLUSLoRATrainer, or a fold in it")
+        added.add_argument("-f", metavar="FOLD", default=None, help="default: the only trained fold")
+        added.add_argument("-chk", metavar="NAME", default="checkpoint_final.pth", help="default: %(default)s")
+        added.add_argument("-o", metavar="FOLDER", required=True, help="folder to write to")
+    actions = {"plan": _plan, "list": _list, "show": _show, "export": _export, "merge": _merge}
+    for name, run in actions.items():
+        commands.subparsers.choices[name].set_defaults(run=run)
+
+
+def _add_plan(commands: CommandMap) -> None:
+    plan = commands.add("plan", _PLAN_EXAMPLE)
     plan.add_argument("dataset", metavar="DATASET", help="number of the dataset")
     plan.add_argument(
         "--from-model", metavar="FOLDER", required=True, help="folder of a DuPLUS or a stock nnU-Net model"
@@ -60,28 +106,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "DuPLUSPretrainedPlans. Plans of that name that were not made for this model are never overwritten",
     )
     plan.add_argument("-np", metavar="N", default=None, help="number of preprocessing processes; default: nnU-Net's")
-    list_parser = actions.add_parser("list", help="list the adapters in a folder", formatter_class=raw)
-    list_parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: nnUNet_results")
-    list_parser.add_argument("--json", action="store_true", help="print JSON")
-    show = actions.add_parser("show", help="show the base, size, targets and scores of an adapter", formatter_class=raw)
-    show.add_argument("adapter", metavar="ADAPTER", help="folder with adapter.safetensors")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    export = actions.add_parser("export", help="write the adapter of a trained model to a folder", formatter_class=raw)
-    merge = actions.add_parser(
-        "merge", help="merge an adapter into its base and write a plain model", formatter_class=raw
-    )
-    for subparser in (export, merge):
-        subparser.add_argument("model", metavar="MODEL", help="model folder of DuPLUSLoRATrainer, or a fold in it")
-        subparser.add_argument("-f", metavar="FOLD", default=None, help="default: the only trained fold")
-        subparser.add_argument("-chk", metavar="NAME", default="checkpoint_final.pth", help="default: %(default)s")
-        subparser.add_argument("-o", metavar="FOLDER", required=True, help="folder to write to")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run an action."""
-    actions = {"plan": _plan, "list": _list, "show": _show, "export": _export, "merge": _merge}
-    return actions[args.action](args)
 
 
 def _plan(args: argparse.Namespace) -> int:

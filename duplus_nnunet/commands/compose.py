@@ -39,7 +39,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-command to the parser of `duplus`."""
     parser = subparsers.add_parser(
         "compose",
-        help="combine several raw datasets into one",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,13 +56,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 @end_like_interrupt()
 def run(args: argparse.Namespace) -> int:
     """Compose a dataset, or show the dataset that would be written."""
-    from tqdm import tqdm
-
     from duplus_nnunet.data.composing.plan import make_plan
     from duplus_nnunet.data.composing.processing import build_case_table
     from duplus_nnunet.data.composing.record import find_output_folder, is_up_to_date
     from duplus_nnunet.data.composing.spec import read_spec
     from duplus_nnunet.data.composing.write import EDITED_PROMPTS, build_dataset_json, examine_cases, write_dataset
+    from duplus_nnunet.progress import follow
     from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 
     folder = find_output_folder(args.output, args.name)
@@ -72,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
     if is_up_to_date(plan, folder, args.overwrite):
         print(f"{folder} is up to date: neither the sources nor the specification have changed. Nothing was written.")
         return 0
-    with tqdm(total=len(plan.cases), desc="reading" if args.dry_run else "composing", unit="case", disable=None) as bar:
+    with follow(len(plan.cases), "reading" if args.dry_run else "composing", "case") as count:
         if args.dry_run:
-            summaries = examine_cases(plan, None, bar.update)
+            summaries = examine_cases(plan, None, count)
             table, dataset_json = build_case_table(plan, summaries), build_dataset_json(plan, summaries)
         else:
-            table = write_dataset(plan, folder, bar.update)
+            table = write_dataset(plan, folder, count)
             dataset_json = read_dataset_json(folder / "dataset.json")
     lines = list(_describe_dataset(plan, table, dataset_json))
     lines += ["", f"{'Would write' if args.dry_run else 'Wrote'} {folder}:"]

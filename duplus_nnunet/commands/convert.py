@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.commands.interrupts import end_like_interrupt
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.progress import follow
 from duplus_nnunet.text_table import format_table
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace, recipe: "Recipe", download: "Download") -> int:
-    from tqdm import tqdm
-
     from duplus_nnunet.conversion.writing import convert
     from duplus_nnunet.data.composing.processing import count_processes
     from duplus_nnunet.data.composing.record import find_output_folder
@@ -90,8 +89,9 @@ def _convert(args: argparse.Namespace, recipe: "Recipe", download: "Download") -
     if args.dataset is None:
         raise DataError("Give the dataset a number with -d, such as -d 17.")
     folder = find_output_folder(args.dataset, args.dataset_name or recipe.dataset)
-    with tqdm(total=len(download.cases), desc="converting", unit="case", disable=None) as bar:
-        done = convert(args.name, recipe, download, folder, min(count_processes(), len(download.cases)), bar.update)
+    processes = min(count_processes(), len(download.cases))
+    with follow(len(download.cases), "Converting", "case") as update:
+        done = convert(args.name, recipe, download, folder, processes, update)
     print("\n".join(_describe_conversion(done, recipe, args.dataset)))
     return int(bool(done.failed))
 

@@ -40,7 +40,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-command to the parser of `duplus`."""
     parser = subparsers.add_parser(
         "demo",
-        help="train and test a model on generated phantoms within minutes, and show that the prompts steer it",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,7 +83,9 @@ def run(args: argparse.Namespace) -> int:
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
     console = Console(sys.stdout, steps=6)
-    commands = HostCommands(workspace.environment(os.environ), workspace.log, console.update, min(count_cores(), 4))
+    processes = min(count_cores(), 4)
+    environment = workspace.environment(os.environ)
+    commands = HostCommands(environment, workspace.log, console.update, processes, options.epochs)
     started = time.monotonic()
     criteria = _run_experiment(Experiment(options, workspace, commands), console)
     passed = all(criterion.is_met for criterion in criteria)

@@ -25,7 +25,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check the installation",
         description="Check whether the start-up hook is live, which nnU-Net is installed and whether it offers every "
         "name that DuPLUS uses, where each class comes from, and whether nnU-Net's folders, the text embeddings and a "
         "device are available.",

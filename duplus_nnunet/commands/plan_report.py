@@ -19,7 +19,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "plan-report",
-        help="show what was planned for each source",
         description="Show the patch size and batch size of each configuration, and for each source its context, target "
         "spacing, median shape after resampling and the share of it that a patch covers, its normalisation, the share "
         "of drawn cases, and the number of annotated cases of each target.",

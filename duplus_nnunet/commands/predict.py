@@ -4,53 +4,65 @@ import argparse
 import sys
 from typing import Any
 
+from duplus_nnunet.inference.command_options import add_host_options, add_our_options
+
+_USAGE = """\
+duplus predict -i FOLDER -o FOLDER -m MODEL_FOLDER [-f FOLD ...] [options]
+       duplus predict -i FOLDER -o FOLDER -d DATASET -c CONFIGURATION -tr TRAINER -p PLANS [-f FOLD ...] [options]
+       duplus predict -m MODEL_FOLDER --list-targets"""
 _EPILOG = """\
-example:
-  duplus predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
-  duplus predict -i IN -o OUT -m MODEL_FOLDER -f 0 --targets spleen --context amos_ct
-  duplus predict -i IN -o OUT -m MODEL_FOLDER -f 0 --prompt "A computed tomography of the renal pelvis"
-  duplus predict -m MODEL_FOLDER --list-targets
+examples, with the model and the images of `duplus demo --keep`:
+  duplus predict -m demo/nnUNet_results/Dataset999_Phantom/DuPLUSTrainer__DuPLUSPlans__3d_fullres --list-targets
+  duplus predict -m demo/nnUNet_results/Dataset999_Phantom/DuPLUSTrainer__DuPLUSPlans__3d_fullres -f 0 \\
+      -i demo/images -o predicted --context demo/contexts.csv --targets liver "left kidney" --preview
 
-All options of nnUNetv2_predict are taken (with -m, those of nnUNetv2_predict_from_modelfolder):
-`duplus predict --help-all` shows them.
+example, with dataset 4 of nnU-Net's documentation:
+  duplus predict -i nnUNet_raw/Dataset004_Hippocampus/imagesTs -o predicted -d 4 -c 3d_fullres -f 0 \\
+      -tr DuPLUSTrainer -p DuPLUSPlans --prompt "A magnetic resonance imaging of the amygdala"
 
-A model that is not a DuPLUS model is refused, unless --allow-stock is given. nnU-Net loads the checkpoint of such a
-model without restrictions: the file can run any code with your rights. Give the option only if you trust where the
-model comes from.
+nnUNetv2_predict takes the same options (with -m: nnUNetv2_predict_from_modelfolder). What nnU-Net says of its own:
+`duplus predict --help-all`.
 """
-_ALLOW, _REFUSE = "--allow-stock", "--refuse-stock"
+_ALLOW, _REFUSE, _HELP_ALL = "--allow-stock", "--refuse-stock", "--help-all"
 
 
 def add_parser(subparsers: Any) -> None:
     """Register the sub-command."""
     parser = subparsers.add_parser(
         "predict",
-        help="predict with a trained model, all targets or a few",
-        description="Predict with nnU-Net's own predictor. Options are handed on to it unchanged.",
+        usage=_USAGE,
+        description="Predict with a trained model, by nnU-Net's own predictor. nnU-Net's options are handed on to it "
+        "unchanged.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        prefix_chars="+",
-        add_help=False,
+        allow_abbrev=False,
     )
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of nnUNetv2_predict, and ours")
-    parser.set_defaults(run=run, parser=parser)
+    add_our_options(parser)
+    parser.add_argument_group("models of stock nnU-Net").add_argument(
+        _ALLOW, action="store_true",
+        help="predict with a model that is not a DuPLUS model, too. nnU-Net loads its checkpoint without restrictions: "
+        "the file can run any code with your rights. Give the option only if you trust where the model comes from",
+    )  # fmt: skip
+    add_host_options(parser)
+    parser.add_argument(_HELP_ALL, action="store_true", help="show nnU-Net's own help too, and exit")
+    parser.set_defaults(run=run, parser=parser, hands_on=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand the options on to nnU-Net's command."""
-    options = list(args.options)
-    if not options or options[0] in ("-h", "--help"):
+    """Hand the words on to nnU-Net's command."""
+    words = list(args.words)
+    if not words:
         sys.stdout.write(args.parser.format_help())
         return 0
     from nnunetv2.inference import predict_from_raw_data
 
     from duplus_nnunet.errors import HostError
 
-    name = "predict_entry_point_modelfolder" if "-m" in options else "predict_entry_point"
+    name = "predict_entry_point_modelfolder" if args.m is not None else "predict_entry_point"
     if not hasattr(getattr(predict_from_raw_data, name), "__wrapped__"):
         raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
     before = sys.argv
-    sys.argv = ["duplus predict", *(["--help"] if options == ["--help-all"] else _choose_models(options))]
+    sys.argv = ["duplus predict", *(["--help"] if args.help_all else _choose_models(words))]
     try:
         getattr(predict_from_raw_data, name)()
     finally:
@@ -58,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _choose_models(options: list[str]) -> list[str]:
-    """Refuse models that are not of this package, unless the options allow them."""
-    if _ALLOW in options:
-        return [option for option in options if option != _ALLOW]
-    return [_REFUSE, *options]
+def _choose_models(words: list[str]) -> list[str]:
+    """Refuse models that are not of this package, unless the words allow them."""
+    if _ALLOW in words:
+        return [word for word in words if word != _ALLOW]
+    return [_REFUSE, *words]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.command_map import CommandMap, Group
+
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
     from duplus_nnunet.prompt_registry.registry_file import RegistryFile
@@ -17,18 +19,43 @@ exit code: 1 with problems; 0 without, even if there are warnings (texts that sa
 _DATASET = "raw dataset: its folder, or its name or number in nnUNet_raw"
 
 
+GROUPS = (
+    Group(
+        "Write and check",
+        {
+            "draft": "write a commented prompts.yaml from a dataset's dataset.json",
+            "check": "check the prompts of a dataset, one file or the whole registry, and report all problems at once",
+            "where": "show which file the prompts of a dataset come from, or where files are looked for",
+        },
+    ),
+    Group(
+        "Look up",
+        {
+            "list": "list the datasets, contexts and targets of the registry",
+            "show": "show the prompts of a dataset, or the datasets in which a target occurs",
+        },
+    ),
+    Group(
+        "Compare and embed",
+        {
+            "similar": "compare the target prompts of a dataset, and list pairs that are too similar",
+            "sensitivity": "score every wording of a trained model's prompts on labelled cases",
+            "embed": "embed texts and store the embeddings, so that planning needs no encoder for them",
+        },
+    ),
+)
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "prompts",
-        help="draft, check, list, compare and embed the prompts of datasets",
-        description="The prompt registry: the texts of the contexts and targets of datasets.",
+        description="The prompt registry: the context prompts and target prompts of datasets.",
         epilog="example:\n  duplus prompts draft 501        write a prompts.yaml for Dataset501, to be reviewed",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     from duplus_nnunet.commands.prompts_sensitivity import add_sensitivity
 
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = CommandMap(parser, GROUPS)
     adders = (_add_draft, _add_check, _add_list, _add_show, _add_similar, _add_embed, _add_where, add_sensitivity)
     for add in adders:
         add(commands)
@@ -122,7 +149,12 @@ def run_show(args: argparse.Namespace) -> int:
 
 def run_similar(args: argparse.Namespace) -> int:
     """Compare the target prompts of a dataset: print a table, draw a PNG, and list pairs that are too similar."""
-    from duplus_nnunet.prompt_registry.similarity import compare_targets, describe_similarity, draw_similarity
+    from duplus_nnunet.prompt_registry.similarity import (
+        TOO_SIMILAR,
+        compare_targets,
+        describe_similarity,
+        draw_similarity,
+    )
 
     entry = _require_entry(args.name)
     similarity = compare_targets(entry, args.encoder, args.pooling)
@@ -133,17 +165,17 @@ def run_similar(args: argparse.Namespace) -> int:
     path = Path(args.png or f"similar_{entry.dataset.replace(' ', '_')}.png")
     draw_similarity(similarity, path)
     print(f"Wrote {path}.")
-    pairs = similarity.too_similar(args.threshold)
+    threshold = TOO_SIMILAR if args.threshold is None else args.threshold
+    pairs = similarity.too_similar(threshold)
     _print_lines(f"too similar: {first!r} and {second!r} ({cosine:.3f})" for cosine, first, second in pairs)
-    print(f"{len(pairs) or 'No'} pair{'' if len(pairs) == 1 else 's'} at or above {args.threshold}.")
+    print(f"{len(pairs) or 'No'} pair{'' if len(pairs) == 1 else 's'} at or above {threshold}.")
     return 0
 
 
 def run_embed(args: argparse.Namespace) -> int:
     """Embed texts and store the embeddings, so that planning needs no encoder for them."""
-    from tqdm import tqdm
-
     from duplus_nnunet.errors import EncoderError
+    from duplus_nnunet.progress import follow
     from duplus_nnunet.prompt_registry import entry_texts
     from duplus_nnunet.prompt_registry.embedding import fill_store
     from duplus_nnunet.prompt_registry.encoder import TextEncoder
@@ -160,8 +192,8 @@ def run_embed(args: argparse.Namespace) -> int:
         raise EncoderError(f"{message} Give the same name to both options.")
     model = TextEncoder(args.encoder, args.pooling, trusted=args.trust_remote_code is not None)
     folder = Path(args.output) if args.output else user_folder()
-    with tqdm(total=len(set(texts)), desc="embedding", unit="text", disable=None) as bar:
-        stored = fill_store(texts, model, folder, args.overwrite, bar.update)
+    with follow(len(set(texts)), "embedding", "text") as count:
+        stored = fill_store(texts, model, folder, args.overwrite, count)
     identity = stored.identity
     print(f"{stored.path}: {stored.added} texts added to {stored.known} stored before.")
     print(f"encoder {identity.name}, pooling {identity.pooling}, dimension {identity.dimension}")
@@ -309,24 +341,17 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: CommandMap,
     name: str,
     run: Callable[[argparse.Namespace], int],
     example: str,
 ) -> argparse.ArgumentParser:
-    summary = (run.__doc__ or "").splitlines()[0]
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"example:\n  duplus prompts {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add(name, f"  duplus prompts {example}")
     parser.set_defaults(run=run)
     return parser
 
 
-def _add_draft(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_draft(commands: CommandMap) -> None:
     parser = _add(commands, "draft", run_draft, "draft 501")
     parser.add_argument("dataset", metavar="DATASET", help=_DATASET)
     parser.add_argument(
@@ -336,19 +361,19 @@ def _add_draft(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
-def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_check(commands: CommandMap) -> None:
     parser = _add(commands, "check", run_check, f"check 501\n\n{_CHECK_RULE}")
     parser.add_argument(
         "what", nargs="?", metavar="DATASET|FILE", help=f"a YAML file, or a {_DATASET} (default: the whole registry)"
     )
 
 
-def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_list(commands: CommandMap) -> None:
     parser = _add(commands, "list", run_list, "list --json")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
-def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_show(commands: CommandMap) -> None:
     parser = _add(commands, "show", run_show, "show BTCV --paraphrases")
     parser.add_argument(
         "name", metavar="NAME", help="a dataset of the registry, a raw dataset, a YAML file or a target"
@@ -356,17 +381,17 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--paraphrases", action="store_true", help="show every wording")
 
 
-def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from duplus_nnunet.prompt_registry.similarity import TOO_SIMILAR
-
+def _add_similar(commands: CommandMap) -> None:
     parser = _add(commands, "similar", run_similar, "similar BTCV --png btcv.png")
     parser.add_argument("name", metavar="NAME", help="a dataset of the registry, a raw dataset or a YAML file")
     parser.add_argument("--png", metavar="FILE", help="picture to write (default: similar_NAME.png)")
-    parser.add_argument("--threshold", type=float, default=TOO_SIMILAR, help="cosine, -1 to 1 (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, help="cosine, -1 to 1, from which on a pair is listed (default: 0.97)"
+    )
     _add_encoder(parser)
 
 
-def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_embed(commands: CommandMap) -> None:
     parser = _add(commands, "embed", run_embed, "embed --encoder ./my_encoder --pooling cls 501")
     parser.add_argument("names", nargs="*", metavar="NAME", help="datasets or YAML files (default: the whole registry)")
     parser.add_argument(
@@ -386,7 +411,7 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_encoder(parser)
 
 
-def _add_where(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_where(commands: CommandMap) -> None:
     parser = _add(commands, "where", run_where, "where 501")
     parser.add_argument(
         "dataset", nargs="?", metavar="DATASET", help=f"{_DATASET} (default: where files are looked for)"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.command_map import CommandMap
 from duplus_nnunet.text_table import format_table
 
 if TYPE_CHECKING:
@@ -24,23 +25,15 @@ case does not contain the target. The spread of a target is the Dice of its best
 the sentence varies; the bare name that is encoded with it is unchanged. All wordings share one pass of the network, so
 that each image is preprocessed, and its features are computed, only once.
 """
-_EPILOG = """\
-examples:
-  duplus prompts sensitivity -m MODEL -i case_0000.nii.gz -l case.nii.gz --json report.json
-  duplus prompts sensitivity -m MODEL -i imagesTs -l labelsTs -f 0 --targets "left kidney" --contexts-too
+_EXAMPLE = """\
+  duplus prompts sensitivity -m MODEL_FOLDER -i case_0000.nii.gz -l case.nii.gz --json report.json
+  duplus prompts sensitivity -m MODEL_FOLDER -i imagesTs -l labelsTs -f 0 --targets "left kidney" --contexts-too
 """
 
 
-def add_sensitivity(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_sensitivity(commands: CommandMap) -> None:
     """Declare the sub-command."""
-    parser = commands.add_parser(
-        "sensitivity",
-        help="Score every wording of a model's prompts on labelled cases.",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.add("sensitivity", _EXAMPLE, _DESCRIPTION, allow_abbrev=False)
     parser.add_argument("-m", "--model", metavar="FOLDER", required=True, help="model folder, with fold_0 and so on")
     parser.add_argument(
         "-i", "--images", metavar="FILE", nargs="+", required=True,

@@ -1,7 +1,7 @@
 """Checks a raw dataset before anything long begins: dataset.json, files, grids and label values."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from duplus_nnunet.data.image_headers import ImageHeader, inspect_image
 from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.data.raw_dataset_files import RawCase, RawFiles, choose_reader, list_some, list_training_files
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.progress import track
 from duplus_nnunet.prompt_registry.dataset_labels import (
     BACKGROUND,
     IGNORE,
@@ -101,7 +102,7 @@ def check_raw_files(folder: Path, dataset_json: Mapping[str, Any], processes: in
     except DataError:
         return RawCheck(files, "", tuple(problems), files.notes)
     reader = _find_reader(reader, dataset_json, files)
-    checked = run_parallel(lambda item: _check_grids(*item, reader), files.cases.items(), processes)
+    checked = run_parallel(lambda item: _check_grids(*item, reader), files.cases.items(), processes, "headers")
     problems += [problem for found, _ in checked for problem in found]
     notes = [*files.notes, *([] if strict else counted), *(note for _, doubts in checked for note in doubts)]
     return RawCheck(files, reader, tuple(problems), tuple(notes))
@@ -125,7 +126,7 @@ def check_label_maps(checked: RawCheck, dataset_json: Mapping[str, Any], reader:
             return frozenset(), str(error)
         return label_map.values, ""
 
-    results = run_parallel(examine, checked.files.cases.items(), processes)
+    results = run_parallel(examine, checked.files.cases.items(), processes, "labels")
     problems = [problem for _, problem in results if problem]
     occurring = frozenset(value for values, _ in results for value in values)
     notes: list[str] = []
@@ -135,10 +136,17 @@ def check_label_maps(checked: RawCheck, dataset_json: Mapping[str, Any], reader:
     return RawCheck(checked.files, checked.reader, tuple(problems), tuple(notes))
 
 
-def run_parallel(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> list[Result]:
-    """Do some work on each item, several at a time in threads, since reading files leaves the interpreter free."""
+def run_parallel(work: Callable[[Item], Result], items: Collection[Item], processes: int, what: str) -> list[Result]:
+    """Do some work on each case, several at a time in threads, since reading files leaves the interpreter free.
+
+    Args:
+        work: What is done.
+        items: One for each case.
+        processes: Number of threads.
+        what: What is read, for the progress that a terminal shows.
+    """
     with ThreadPoolExecutor(max(1, processes)) as pool:
-        return list(pool.map(work, items))
+        return list(track(pool.map(work, items), len(items), f"reading {what}", "case"))
 
 
 def find_json_problems(dataset_json: Mapping[str, Any], strict: bool = False) -> list[str]:

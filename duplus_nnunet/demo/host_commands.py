@@ -14,9 +14,12 @@ from pathlib import Path
 
 from duplus_nnunet.demo import one_process
 from duplus_nnunet.errors import HostError
+from duplus_nnunet.progress import describe_duration
 
 _TAIL = 15
 _PAUSE = 0.1  # s
+# What a prediction reports of each case: `case 3 of 10: liver, 1.2 s, about 8 s left`.
+_CASE = re.compile(r"^(case \d+ of \d+):.*?(, about [^,]+ left)$")
 _BAR = re.compile(r"(?P<share>\d+)%\|")
 
 
@@ -29,12 +32,14 @@ class HostCommands:
         log: File to which their output is appended.
         show: Called with a short text on the progress of the running command.
         at_once: Largest number of processes of `run_in_parallel` at a time.
+        epochs: Number of epochs of a training, for the time left; 0 if it is not known.
     """
 
     environment: Mapping[str, str]
     log: Path
     show: Callable[[str], None]
     at_once: int = 1
+    epochs: int = 0
     _running: set["subprocess.Popen[str]"] = field(default_factory=set, init=False)
 
     def run(self, *words: str) -> float:
@@ -105,7 +110,7 @@ class HostCommands:
         started = time.monotonic()
         call = [find_command(words[0]), *words[1:]]
         write(f"$ {' '.join(words)}\n")
-        code, tail = self._follow(call, write)
+        code, tail = self._follow(call, write, started)
         seconds = time.monotonic() - started
         if code != 0:
             raise HostError(
@@ -114,7 +119,7 @@ class HostCommands:
             )
         return seconds
 
-    def _follow(self, call: Sequence[str], write: Callable[[str], object]) -> tuple[int, deque[str]]:
+    def _follow(self, call: Sequence[str], write: Callable[[str], object], started: float) -> tuple[int, deque[str]]:
         tail: deque[str] = deque(maxlen=_TAIL)
         with subprocess.Popen(  # noqa: S603
             call,
@@ -131,7 +136,7 @@ class HostCommands:
                 for line in process.stdout or ():
                     write(line)
                     tail.append(line)
-                    self._report(line)
+                    self._report(line, time.monotonic() - started)
             except BaseException:  # also for Ctrl-C: a training must not continue in the background
                 process.terminate()
                 raise
@@ -139,17 +144,29 @@ class HostCommands:
                 self._running.discard(process)
         return process.returncode, tail
 
-    def _report(self, line: str) -> None:
-        text = read_progress(line)
+    def _report(self, line: str, seconds: float) -> None:
+        text = read_progress(line, self.epochs, seconds)
         if text:
             self.show(text)
 
 
-def read_progress(line: str) -> str:
-    """Extract the progress from a line of nnU-Net's output; empty if the line has none."""
+def read_progress(line: str, epochs: int = 0, seconds: float = 0.0) -> str:
+    """Extract the progress from a line of nnU-Net's output; empty if the line has none.
+
+    Args:
+        line: The line.
+        epochs: Number of epochs of a training; 0 if it is not known.
+        seconds: Time since the command was started, in s.
+    """
     epoch = re.search(r"Epoch (\d+) *$", line)
     if epoch:
-        return f"epoch {int(epoch.group(1)) + 1}"
+        done = int(epoch.group(1))
+        text = f"epoch {done + 1}{f' of {epochs}' if epochs else ''}"
+        left = seconds / done * (epochs - done) if done else 0.0
+        return f"{text}, about {describe_duration(left)} left" if left > 0 else text
+    predicted = _CASE.search(line)
+    if predicted:
+        return predicted.group(1) + predicted.group(2)
     bar = _BAR.search(line)
     if bar:
         return f"{bar.group('share')} %"

@@ -13,58 +13,30 @@ from pathlib import Path
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.files import require_writable
+from duplus_nnunet.inference.command_options import add_our_options, add_refusal, describe_our_options
 from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.inference.model_folder import describe_targets
-from duplus_nnunet.inference.options import HELP, add_options, read_options
+from duplus_nnunet.inference.options import read_options
 from duplus_nnunet.inference.output_lock import hold_output
 from duplus_nnunet.inference.selection import Selection
 
 # nnU-Net's name for the class that its prediction commands make.
 _PREDICTOR = "nnUNetPredictor"
-_HELP = """
-DuPLUS options (for models trained by a DuPLUS trainer):
-  --targets NAME [NAME ...]
-                        Predict these targets only: names, labels or synonyms, in upper or lower case. Label
-                        values stay those of dataset.json. Neither the probability nor the mask of a target depends
-                        on the selection: where targets exclude one another, the heads of the others are computed
-                        too where a selected target is above one half (see --rivals).
-                        Default: the variable DUPLUS_TARGETS (names separated by commas), else all; with --prompt,
-                        only what the prompts describe.
-  --prompt TEXT [TEXT ...]
-                        Also predict what these texts describe. A text that is a name, synonym or wording of a known
-                        target selects that target. Any other text is encoded by the model's own text encoder and
-                        reported as not seen in training, with the nearest known targets; its label value follows the
-                        largest one of dataset.json, in the order typed, and is declared in the dataset.json beside
-                        the predictions. It gets the voxels that the selected trained targets leave (see
-                        --prompt-priority), and is marked in all files. A text without a modality is read as the name
-                        of a structure and put into the model's sentence. Default: the variable DUPLUS_PROMPT (texts
-                        separated by semicolons).
-  --encoder FOLDER      Folder of the model's own text encoder, if it has moved since planning; another encoder is
-                        refused. Only new texts need it. Default: DUPLUS_ENCODER.
-  --context NAME|FILE   Context of the images (modality and region), or a table of contexts by case (.csv with the
-                        columns case and context, or .json). Required if the model has several contexts.
-                        Default: DUPLUS_CONTEXT.
-  --list-targets        List the contexts and targets that the model was trained on, and exit; needs no -i and -o.
-  --refuse-stock        Refuse a model that is not a DuPLUS model: nnU-Net loads its checkpoint without restrictions,
-                        so that the file can run any code. `duplus predict` does so unless --allow-stock is given.
-{options}
-example:
-  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --targets "left kidney"
-  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans \\
-      --prompt "A computed tomography of the renal pelvis"
-  nnUNetv2_predict -i IN -o OUT -d 4 -c 3d_fullres -f 0 -tr DuPLUSTrainer -p DuPLUSPlans --statistics --preview
-""".replace("{options}", HELP)
+_EXAMPLE = """\
+examples, with dataset 4 of nnU-Net's documentation:
+  nnUNetv2_predict -i nnUNet_raw/Dataset004_Hippocampus/imagesTs -o predicted -d 4 -c 3d_fullres -f 0 \\
+      -tr DuPLUSTrainer -p DuPLUSPlans --targets "anterior hippocampus" --statistics --preview
+  nnUNetv2_predict -d 4 -c 3d_fullres -tr DuPLUSTrainer -p DuPLUSPlans --list-targets
+
+nnU-Net's own help:
+"""
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser that takes our options out of a command line of nnU-Net."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--targets", nargs="+")
-    parser.add_argument("--context")
-    parser.add_argument("--prompt", nargs="+")
-    parser.add_argument("--encoder")
-    add_options(parser)
-    parser.add_argument("--list-targets", "--list_targets", action="store_true", dest="list_targets")
-    parser.add_argument("--refuse-stock", action="store_true")
+    add_our_options(parser)
+    add_refusal(parser)
     return parser
 
 
@@ -123,7 +95,7 @@ def _check_output(arguments: Sequence[str]) -> None:
 
 def _take_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take our options out of a command line; the rest is nnU-Net's."""
-    return _make_parser().parse_known_args(list(arguments))
+    return make_parser().parse_known_args(list(arguments))
 
 
 def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
@@ -136,11 +108,8 @@ def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
             sys.stdout.write(describe_targets(_find_model_folder(rest), options.adapters) + "\n")
             return None
         if {"-h", "--help"} & set(rest):
-            try:
-                original()
-            finally:
-                sys.stdout.write(_HELP)
-            return None
+            sys.stdout.write(describe_our_options(_EXAMPLE))
+            return original()
         before = sys.argv
         _check_output(rest)
         if options.jobs is not None and "-i" not in rest:

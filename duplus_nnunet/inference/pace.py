@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from duplus_nnunet.inference.progress import describe_duration
+from duplus_nnunet.progress import describe_duration
 
 _LONG = 300.0  # s
 _STEP_SIZE = 0.75

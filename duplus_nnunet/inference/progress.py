@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+from duplus_nnunet.progress import describe_duration
+
 
 @dataclass
 class Progress:
@@ -44,11 +46,3 @@ class Progress:
         done = self.complete + self.kept
         missing = f", {self.total - self.complete} are missing" if self.total else ""
         return f"{done} case(s) are complete{missing}; predict the rest with --continue_prediction."
-
-
-def describe_duration(seconds: float) -> str:
-    """Round a duration in s to a whole number of seconds, minutes, or hours and minutes."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -3,19 +3,19 @@
 import math
 import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.data.grids import find_difference
 from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.progress import track
 from duplus_nnunet.reporting.surfaces import Mask, compute_nsd, find_box
 
 # In mm rather than voxels, so that sources of different spacing and models of different plans are comparable.
@@ -109,10 +109,10 @@ def score_cases(
     jobs = [(name, predictions, references, settings, case) for name, case in sorted(cases.items())]
     workers = min(processes, len(jobs))
     if workers <= 1:
-        scores = dict(_show_progress(map(_score_job, jobs), len(jobs)))
+        scores = dict(track(map(_score_job, jobs), len(jobs), "scoring", "case"))
     else:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            scores = dict(_show_progress(pool.imap_unordered(_score_job, jobs), len(jobs)))
+            scores = dict(track(pool.imap_unordered(_score_job, jobs), len(jobs), "scoring", "case"))
     note = describe_rounding({name: score.rounded for name, score in sorted(scores.items())})
     if note:
         sys.stderr.write(f"note: {note}\n")
@@ -143,10 +143,6 @@ def score_maps(
         predicted_mask = _extract_mask(prediction, values, valid)
         scores[name] = _score_masks(predicted_mask, true_mask, spacing, settings.tolerance)
     return scores
-
-
-def _show_progress(results: Iterable[tuple[str, CaseScore]], total: int) -> Iterator[tuple[str, CaseScore]]:
-    yield from tqdm(results, total=total, desc="scoring", unit="case", file=sys.stderr, disable=None)
 
 
 def _score_job(job: tuple[str, Path, Path, ScoringSettings, Case]) -> tuple[str, CaseScore]:

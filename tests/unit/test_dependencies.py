@@ -32,6 +32,8 @@ ROWS = (
         "locks",
         "errors",
         "host",
+        "command_map",
+        "progress",
     ),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
@@ -52,6 +54,7 @@ STANDARD_LIBRARY_ONLY = (
     "table_files",
     "text_files",
     "text_table",
+    "command_map",
     "cli",
 )
 # Rooms of the prognosis that know no trainer.

@@ -6,8 +6,9 @@ import sys
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
 from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
 from duplus_nnunet.survival.command.predict import add_action as add_predict
@@ -27,60 +28,88 @@ Predict survival from clinical records and images. A dataset for survival analys
 clinical table, clinical.csv, beside its dataset.json: one row for each patient, with the time to the event or to the
 end of follow-up, the event status, and covariates known before treatment. clinical.yaml describes the columns.
 """
+GROUPS = (
+    Group(
+        "Prepare",
+        {
+            "draft": "draft clinical.yaml from clinical.csv",
+            "check": "check clinical.csv against clinical.yaml",
+            "split": "draw folds by patient, for segmentation and survival models",
+        },
+    ),
+    Group(
+        "Train: nnU-Net's own command, from the weights of a segmentation model of the same dataset",
+        host={
+            "nnUNetv2_train 62 3d_fullres 0 -tr DuPLUSSurvivalTrainer -p DuPLUSPlans "
+            "-pretrained_weights ...": "train a survival model"
+        },
+    ),
+    Group(
+        "Evaluate and predict",
+        {
+            "evaluate": "cross-validate DuPLUS survival models beside Cox models and a random survival forest",
+            "predict": "predict new patients by a trained survival model",
+        },
+    ),
+)
 _EPILOG = """\
 examples:
   duplus survival draft 62             write clinical.yaml beside clinical.csv, to be corrected by hand
-  duplus survival draft 62 --masks-from MODEL_FOLDER   also predict label files for images without one
-  duplus survival check 62 60 61       check the table, with images of the same patients in two more datasets
-  duplus survival check 62 --json
-  duplus survival evaluate 62 -o OUT   cross-validate prognosis from clinical records alone
-  duplus survival split 62             draw folds by patient, for segmentation and survival models
-  duplus survival evaluate 62 -m MODEL_FOLDER -o OUT   evaluate trained survival models beside the other methods
-  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT   predict new patients
-
-draft guesses the meaning of columns from their names and values, never from their association with the outcome. check
-exits with code 1 if there are errors; no row is dropped silently.
+  duplus survival check 62             check the table
+  duplus survival evaluate 62 -o evaluation     cross-validate prognosis from the clinical table alone
 """
+_MODEL = "nnUNet_results/Dataset062_Sarcoma/DuPLUSSurvivalTrainer__DuPLUSPlans__3d_fullres"
+_EXAMPLES = {
+    "draft": """\
+  duplus survival draft 62
+  duplus survival draft 62 --masks-from nnUNet_results/Dataset062_Sarcoma/DuPLUSTrainer__DuPLUSPlans__3d_fullres
+
+The meaning of columns is guessed from their names and values, never from their association with the outcome. With
+--masks-from, label files are predicted for images without one.
+""",
+    "check": """\
+  duplus survival check 62
+  duplus survival check 62 60 61 --json     with images of the same patients in two more datasets
+
+Exit code 1 if there are errors; no row is dropped silently.
+""",
+    "evaluate": f"""\
+  duplus survival evaluate 62 -o evaluation     from the clinical table alone
+  duplus survival evaluate 62 -o evaluation --importance \\
+      -m {_MODEL}
+""",
+}
 _WIDEST = 60
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-commands."""
-    looks: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = subparsers.add_parser(
-        "survival",
-        help="survival prediction: clinical tables, cross-validation, trained models, new patients",
-        description=_DESCRIPTION,
-        **looks,
-    )
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    commands = {
-        "draft": (_draft, "draft clinical.yaml from clinical.csv"),
-        "check": (_check, "check clinical.csv against clinical.yaml"),
-        "evaluate": (_evaluate, "cross-validate DuPLUS survival models beside Cox models and a random survival forest"),
-    }
-    for name, (action, summary) in commands.items():
-        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **looks)
+    parser = subparsers.add_parser("survival", description=_DESCRIPTION, epilog=_EPILOG)
+    commands = CommandMap(parser, GROUPS)
+    for name, action in (("draft", _draft), ("check", _check), ("evaluate", _evaluate)):
+        added = commands.add(name, _EXAMPLES[name])
         added.add_argument(
             "dataset", metavar="DATASET", help="raw dataset with the clinical table: number, name or folder"
         )
         added.add_argument("more", nargs="*", metavar="MORE", help="further datasets with images of the same patients")
         added.set_defaults(run=action)
         if name == "draft":
-            for column in ("patient", "time", "event", "centre"):
-                added.add_argument(
-                    f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it"
-                )
-            for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
-                help_text = f"codes of patients {status}, if the draft cannot guess them"
-                added.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
-            add_mask_options(added)
+            _add_draft_options(added)
             continue
         added.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "evaluate":
             _add_study_options(added)
-    add_split(actions, **looks)
-    add_predict(actions)
+    add_split(commands)
+    add_predict(commands)
+
+
+def _add_draft_options(parser: argparse.ArgumentParser) -> None:
+    for column in ("patient", "time", "event", "centre"):
+        parser.add_argument(f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it")
+    for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
+        help_text = f"codes of patients {status}, if the draft cannot guess them"
+        parser.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
+    add_mask_options(parser)
 
 
 def _add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +205,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         arranged = arrange(args.model, records, design)
         records, design, features = arranged.records, arranged.design, arranged.features
         warnings += arranged.notes
-    study = run_study(records, schema, design, lambda line: print(f"done: {line}", file=sys.stderr), features)
+    study = run_study(records, schema, design, features)
     study = replace(study, notes=(*warnings, *study.notes))
     _report(study, design, Cohort(datasets[0].folder.name, records, schema), args)
     if args.importance:

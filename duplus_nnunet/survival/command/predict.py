@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duplus_nnunet.command_map import CommandMap
+
 if TYPE_CHECKING:
     from duplus_nnunet.survival.prediction.maps import Occlusion
     from duplus_nnunet.survival.prediction.run import Answer
@@ -13,12 +15,12 @@ _DESCRIPTION = """\
 Predict risk and survival of new patients by a trained survival model, from images, a clinical table, or both. Outcomes
 are not needed: columns of time and event are ignored. Predictions are averaged over folds.
 """
-_EPILOG = """\
-examples:
-  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT
-  duplus survival predict -m MODEL_FOLDER -i IMAGES -o OUT --context contexts.csv   CT and PET of each patient
-  duplus survival predict -m MODEL_FOLDER --clinical clinical.csv -o OUT --horizons 365 730
-  duplus survival predict -m MODEL_FOLDER -i IMAGES --clinical clinical.csv -o OUT --explain --box 20
+_EXAMPLE = """\
+  duplus survival predict -i imagesTs --clinical clinical.csv -o predicted \\
+      -m nnUNet_results/Dataset062_Sarcoma/DuPLUSSurvivalTrainer__DuPLUSPlans__3d_fullres
+  duplus survival predict -m MODEL_FOLDER -i imagesTs -o predicted --context contexts.csv     CT and PET of each patient
+  duplus survival predict -m MODEL_FOLDER --clinical clinical.csv -o predicted --horizons 365 730
+  duplus survival predict -m MODEL_FOLDER -i imagesTs --clinical clinical.csv -o predicted --explain --box 20
 
 Patients without a row in the table, or without an image, are predicted from the other source, with a warning. Exit code
 1: an image could not be used; all other patients were predicted.
@@ -31,15 +33,9 @@ limits their number; 0: no maps.
 """
 
 
-def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_action(commands: CommandMap) -> None:
     """Add the sub-command."""
-    parser = actions.add_parser(
-        "predict",
-        help="predict new patients by a trained survival model",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add("predict", _EXAMPLE, _DESCRIPTION)
     add = parser.add_argument
     add("-m", "--model", metavar="FOLDER", type=Path, required=True, help="model folder of DuPLUSSurvivalTrainer")
     add("-i", "--images", metavar="FOLDER", type=Path, help="folder of images named as in imagesTs: CASE_0000.nii.gz")

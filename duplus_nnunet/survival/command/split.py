@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from duplus_nnunet.command_map import CommandMap
+
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
 
@@ -18,9 +20,9 @@ the same patients, so that no survival model is evaluated on patients whose mask
 """
 
 
-def add_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", **looks: Any) -> None:
+def add_action(commands: CommandMap) -> None:
     """Add the sub-command."""
-    parser = actions.add_parser("split", help="write folds by patient for nnU-Net", description=_DESCRIPTION, **looks)
+    parser = commands.add("split", "  duplus survival split 62 --folds 5", _DESCRIPTION)
     parser.add_argument(
         "dataset", metavar="DATASET", help="planned dataset with the clinical table: number, name or folder"
     )

@@ -4,9 +4,10 @@ Centres with too few events are used for training only.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from duplus_nnunet.progress import track
 from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
 from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, summarise_samples
 from duplus_nnunet.survival.models.forecasts import merge_notes
@@ -79,27 +80,23 @@ def choose_centres(records: Sequence[Record], horizon: float) -> tuple[dict[str,
     return folds, tuple(notes)
 
 
-def leave_centres_out(
-    base: CrossValidation, methods: Mapping[str, Method], counts: Numbers, show: Callable[[str], None]
-) -> Centres:
+def leave_centres_out(base: CrossValidation, methods: Mapping[str, Method], counts: Numbers) -> Centres:
     """Predict each centre by models of all other centres.
 
     Args:
         base: Cross-validation with one fold for each centre.
         methods: By name; differences are to the first.
         counts: How often each patient is in each bootstrap sample, (1 + B, N).
-        show: Called with a line for each finished method.
     """
     cv = replace(base, times=choose_times(base.outcome, base.folds, list(base.times.horizons)))
     pooled: dict[str, dict[str, list[Numbers]]] = {}
     of_centres: dict[str, list[dict[str, Numbers]]] = {}
     notes: dict[str, None] = {}
-    for name, method in methods.items():
+    for name, method in track(methods.items(), len(methods), "leaving centres out", "method"):
         result = cross_validate(name, method, cv)
         notes |= dict.fromkeys(result.notes)
         pooled[name] = {score: [values] for score, values in result.pool(cv.folds, counts).items()}
         of_centres[name] = [result.choose(number).pool([fold], counts) for number, fold in enumerate(cv.folds)]
-        show(f"{name}, centres left out")
     scores, differences = conclude(average_seeds(pooled), next(iter(methods)), len(cv.held))
     centres = tuple(_describe_centre(cv, number, of_centres) for number in range(len(cv.folds)))
     return Centres(centres, scores, differences, merge_notes(notes))

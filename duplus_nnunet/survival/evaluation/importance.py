@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.progress import track
 from duplus_nnunet.survival.evaluation.attribution import EHR, IMAGE, list_contexts
 from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.model import SurvivalModel
@@ -80,7 +81,8 @@ def measure_importance(
     inputs = [(name, EHR) for name in folds[0].model.schema.covariates]
     inputs += [(name, IMAGE) for name in list_contexts([fold.images for fold in folds])]
     importances = []
-    for number, (name, kind) in enumerate(inputs):
+    numbered = track(enumerate(inputs), len(inputs), "importance", "input")
+    for number, (name, kind) in numbered:
         rng = np.random.default_rng([seed, number])
         drops = [before - _measure([_shuffle(fold, name, kind, rng) for fold in folds]) for _ in range(repeats)]
         importances.append(Importance(name, kind, float(np.mean(drops)), float(np.std(drops))))

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.progress import track
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.calibration import Group, HeldOutSurvival, SurvivalCalibration, calibrate, group
 from duplus_nnunet.survival.evaluation.centres import Centres, choose_centres, leave_centres_out
@@ -146,7 +147,6 @@ def run_study(
     records: Sequence[Record],
     schema: ClinicalSchema,
     design: Design,
-    show: Callable[[str], None] = lambda _: None,
     features: FindFeatures | None = None,
 ) -> Study:
     """Cross-validate all methods of a design.
@@ -155,7 +155,6 @@ def run_study(
         records: One for each patient.
         schema: Types of covariates.
         design: Folds, seeds, horizons and methods.
-        show: Called with a line for each finished method and seed.
         features: Returns the image features for a fold, from a network that was not trained on its held-out patients.
 
     Raises:
@@ -172,12 +171,11 @@ def run_study(
     repeats = _plan_repeats(ordered, order, schema, design, features)
     counts = draw_counts(len(ordered))
     results: dict[str, list[MethodResult]] = {name: [] for name in methods}
-    for cv in repeats:
-        for name, method in methods.items():
-            results[name].append(cross_validate(name, method, cv))
-            show(f"{name}, seed {cv.seed}")
+    steps = [(cv, name) for cv in repeats for name in methods]
+    for cv, name in track(steps, len(steps), "cross-validation", "method and seed"):
+        results[name].append(cross_validate(name, methods[name], cv))
     study = _conclude(repeats, results, counts)
-    centres, notes = _leave_out(repeats[0], methods, design, (counts, order), show)
+    centres, notes = _leave_out(repeats[0], methods, design, (counts, order))
     return replace(study, centres=centres, notes=(*_list_notes(repeats[0], design), *study.notes, *notes))
 
 
@@ -313,7 +311,6 @@ def _leave_out(
     methods: Mapping[str, Method],
     design: Design,
     sampling: tuple[Numbers, Sequence[int]],
-    show: Callable[[str], None],
 ) -> tuple[Centres | None, tuple[str, ...]]:
     """Leave each eligible centre out, if there are two or more; also returns notes on the other centres."""
     counts, order = sampling
@@ -327,7 +324,7 @@ def _leave_out(
     if len(folds) < _LEAST_CENTRES or not eligible:
         return None, notes
     images = [find_features(name, _reindex(fold, order)) if find_features else None for name, fold in folds.items()]
-    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), eligible, counts, show), notes
+    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), eligible, counts), notes
 
 
 def _list_notes(cv: CrossValidation, design: Design) -> list[str]:

@@ -16,10 +16,10 @@ from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead, report_failure
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.progress import LOG_EVERY, follow
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
-from duplus_nnunet.survival.prediction.progress import follow
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 
@@ -119,7 +119,7 @@ class ImageNetworks:
         for image in images:
             if not image.patient:
                 features.failures[image.source.name] = _explain_pattern(image)
-        with follow(len(known), "reading images", "case") as count:
+        with follow(len(known), "reading images", "case", LOG_EVERY) as count:
             for image, item in zip(known, self.read_items(known), strict=True):
                 reason = self._read_case(features, image, item)
                 if reason:

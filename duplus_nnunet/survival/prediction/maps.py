@@ -19,12 +19,12 @@ from duplus_nnunet.inference.answering import read_geometry
 from duplus_nnunet.inference.reading import PreparedCase
 from duplus_nnunet.outputs.naming import name_case
 from duplus_nnunet.outputs.world import find_affine
+from duplus_nnunet.progress import LOG_EVERY, follow
 from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
 from duplus_nnunet.survival.prediction.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
-from duplus_nnunet.survival.prediction.progress import follow
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.table import Record
 
@@ -95,7 +95,7 @@ class Mapper:
         case = image.source.name
         tables: dict[str, FeatureTable | None] = {}
         changed: dict[str, dict[str, Row]] = {}
-        with follow(len(boxes.boxes) * len(views), f"occluding {case}", "box") as count:
+        with follow(len(boxes.boxes) * len(views), f"occluding {case}", "box", LOG_EVERY) as count:
             for key, view in views.items():
                 tables[key] = self._join(key, image, view.row)
                 changed[key] = {}

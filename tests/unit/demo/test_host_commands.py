@@ -126,6 +126,19 @@ def test_progress_is_read_from_what_nnunet_prints(line: str, text: str) -> None:
     assert read_progress(line) == text
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("2026-11-24 05:50:21.366021: Epoch 0 ", "epoch 1 of 10"),
+        ("2026-11-24 05:50:21.366021: Epoch 4 ", "epoch 5 of 10, about 60 s left"),
+        ("case 3 of 10: liver, spleen, 1.2 s, about 8 s left\n", "case 3 of 10, about 8 s left"),
+        ("case 10 of 10: liver, 1.2 s", ""),
+    ],
+)
+def test_progress_has_the_time_left_where_it_is_known(line: str, text: str) -> None:
+    assert read_progress(line, epochs=10, seconds=40.0) == text
+
+
 def test_nnunets_command_is_found_beside_this_python() -> None:
     assert Path(find_command("nnUNetv2_train")).parent == Path(sys.executable).parent
 

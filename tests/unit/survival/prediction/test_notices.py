@@ -1,9 +1,6 @@
 """What `duplus survival predict` says while it runs: warnings summed up, and progress."""
 
-import pytest
-
 from duplus_nnunet.survival.prediction.notices import list_notices
-from duplus_nnunet.survival.prediction.progress import follow
 from duplus_nnunet.survival.prediction.rows import PatientPrediction
 
 
@@ -25,15 +22,3 @@ def test_warnings_of_patients_who_were_not_asked_for_are_one_line() -> None:
     assert len(lines) == 2
     assert "x: odd" in lines[0]
     assert "a, b, c, d" in lines[1]
-
-
-@pytest.mark.parametrize(("every", "lines"), [(0.0, 3), (1e9, 0)])
-def test_progress_is_plain_lines_without_a_terminal(
-    every: float, lines: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with follow(4, "reading", "case", every) as count:
-        for _ in range(4):
-            count()
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == lines
-    assert err == "" or "3 of 4" in err.splitlines()[-1]
