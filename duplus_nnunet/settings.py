@@ -60,7 +60,9 @@ class NetworkSettings:
 
 @dataclass(frozen=True, config=_FORM)
 class TransferSettings:
-    """What training does so that a target is found in contexts in which it was never annotated; see docs/how-to/unannotated-targets.md.
+    """What training does so that a target is found in contexts in which it was never annotated.
+
+    docs/how-to/unannotated-targets.md describes it.
 
     Attributes:
         modality_dropout: Probability, 0 to 1, that the target prompts of an image are their names alone, without the
