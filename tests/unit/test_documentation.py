@@ -1,4 +1,4 @@
-"""Names and paths that the pages for developers mention exist."""
+"""Names that the pages for developers mention exist, and so do paths that any page mentions."""
 
 import importlib
 import pkgutil
@@ -9,12 +9,15 @@ import pytest
 
 import duplus_nnunet
 
+from ..documentation_blocks import list_pages
+
 REPOSITORY = Path(__file__).parents[2]
 PAGES = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "docs/architecture.md")}
 TEXT = "\n".join(PAGES.values())
 FOLDERS = "duplus_nnunet|planners|trainers|prompt_registry|tests|docs|benchmarks"
 NAMES = sorted(set(re.findall(r"\bduplus_nnunet(?:\.\w+)+", TEXT)))
-PATHS = sorted(set(re.findall(rf"(?<![\w/])(?:(?:{FOLDERS})|\.ci|\.github)/[\w./-]*\w", TEXT)))
+ALL_TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", *list_pages()))
+PATHS = sorted(set(re.findall(rf"(?<![\w/])(?:(?:{FOLDERS})|\.ci|\.github)/[\w./-]*\w", ALL_TEXT)))
 # The file that a recipe tells the reader to write.
 WRITTEN_BY_THE_READER = {"prompt_registry/files/word.yaml"}
 ROOMS = [
