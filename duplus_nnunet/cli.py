@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "train and test a model on generated phantoms within minutes, and show that the prompts steer it",
     "doctor": "check the installation and show how to correct it",
     "evaluate": "score predictions against references on annotated targets, with confidence intervals",
+    "example": "write a small trained model and three images, to predict within seconds",
     "plan-report": "show what was planned for each source, and why",
     "predict": "predict with a trained model: nnUNetv2_predict with selected targets",
     "prompts": "draft, check, list, compare and embed the prompts of datasets",

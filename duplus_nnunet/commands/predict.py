@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 _EPILOG = """\
@@ -50,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     if not hasattr(getattr(predict_from_raw_data, name), "__wrapped__"):
         raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
     before = sys.argv
-    sys.argv = ["duplus predict", *(["--help"] if options == ["--help-all"] else _choose_models(options))]
+    sys.argv = [
+        "duplus predict",
+        *(["--help"] if options == ["--help-all"] else _choose_models(_choose_folds(options))),
+    ]
     try:
         getattr(predict_from_raw_data, name)()
     finally:
@@ -63,3 +67,17 @@ def _choose_models(options: list[str]) -> list[str]:
     if _ALLOW in options:
         return [option for option in options if option != _ALLOW]
     return [_REFUSE, *options]
+
+
+def _choose_folds(options: list[str]) -> list[str]:
+    """Name the folds that a model folder has if the options name none: nnU-Net would ask for all of 0 to 4."""
+    if "-m" not in options[:-1] or "-f" in options:
+        return options
+    folder = Path(options[options.index("-m") + 1])
+    checkpoint = options[options.index("-chk") + 1] if "-chk" in options[:-1] else "checkpoint_final.pth"
+    names = {path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}")}
+    folds = sorted(name for name in names if name.isdecimal()) or sorted(names)
+    if not folds or folds == list("01234"):
+        return options
+    sys.stderr.write(f"note: {folder} has fold {', '.join(folds)}, which is used; -f chooses another.\n")
+    return [*options, "-f", *folds]
