@@ -17,14 +17,16 @@ import nibabel
 import numpy as np
 
 from duplus_nnunet.api import DuPLUSPredictor
+from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.data.anatomy import LABELS
 from duplus_nnunet.demo.host_commands import HostCommands
 from duplus_nnunet.demo.scores import score_cases
 from duplus_nnunet.demo.workspace import DATASET_ID, DATASET_NAME, Workspace
 from duplus_nnunet.example.folder import VERSION
-from duplus_nnunet.example.packing import pack_model, unpack_model
+from duplus_nnunet.example.packing import CHECKPOINT, pack_model, unpack_model
 from duplus_nnunet.example.sources import EXAMPLE_SOURCES, TARGETS, make_unseen_body, write_training_data
 from duplus_nnunet.files import write_text
+from duplus_nnunet.settings import read_settings
 
 PATCH = (24, 32, 32)
 FEATURES_DIVISOR = 4
@@ -90,14 +92,14 @@ class Making:
 
 
 def score_model(model: Path, seed: int, exchanged: bool = False) -> dict[str, dict[str, float]]:
-    """Compute the mean Dice of each target, by context, on unseen bodies.
+    """Compute the mean Dice of each target, by context, on unseen bodies, without mirror images.
 
     Args:
         model: Model folder.
         seed: Seed of the bodies.
         exchanged: Whether each image is predicted in the next context instead of its own.
     """
-    predictor = DuPLUSPredictor.from_folder(model, folds=(0,), device="cpu")
+    predictor = DuPLUSPredictor.from_folder(model, folds=(0,), device="cpu", mirroring=False)
     scores = {}
     for source, next_source in zip(EXAMPLE_SOURCES, [*EXAMPLE_SOURCES[1:], EXAMPLE_SOURCES[0]], strict=True):
         context = next_source.context if exchanged else source.context
@@ -112,25 +114,35 @@ def score_model(model: Path, seed: int, exchanged: bool = False) -> dict[str, di
     return scores
 
 
-def pack(making: Making, output: Path) -> None:
-    """Pack the trained model, score what was packed, and write the record beside it.
+def pack(model: Path, output: Path, cases: int) -> None:
+    """Pack a trained model, score it before and after, and write the record beside it.
 
-    The record is written only if the scores are good enough to be shown.
+    Args:
+        model: The model folder.
+        output: Folder for model.zip and record.json.
+        cases: Number of bodies in each contrast, for the record.
     """
     file = output / "model.zip"
+    checkpoint = read_checkpoint(model / CHECKPOINT)
+    settings = read_settings(checkpoint["init_args"]["plans"])
     print("as trained:")
-    score_model(making.workspace.model, making.seed)
-    pack_model(making.workspace.model, file)
+    score_model(model, settings.seed)
+    pack_model(model, file)
     with tempfile.TemporaryDirectory() as folder:
         unpack_model(file, Path(folder))
         print("as packed:")
-        dice = score_model(Path(folder), making.seed)
-        wrong = score_model(Path(folder), making.seed, exchanged=True)
+        dice = score_model(Path(folder), settings.seed)
+        wrong = score_model(Path(folder), settings.seed, exchanged=True)
     record = {
         "version": VERSION,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "seed": making.seed,
-        "training": {"bodies": making.cases, "epochs": making.epochs, "iterations_per_epoch": making.iterations},
+        "seed": settings.seed,
+        "training": {
+            "bodies": cases,
+            "planned_epochs": settings.epochs,
+            "epochs": checkpoint["current_epoch"],
+            "iterations_per_epoch": settings.iterations_per_epoch,
+        },
         "bodies": SCORED_BODIES,
         "dice": dice,
         "wrong_context": wrong,
@@ -163,7 +175,7 @@ def main() -> None:
         workspace.prepare()
         making.train()
         print(f"trained in {time.monotonic() - started:.0f} s")
-    pack(making, args.output)
+    pack(workspace.model, args.output, args.cases)
 
 
 if __name__ == "__main__":

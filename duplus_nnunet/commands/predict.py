@@ -79,5 +79,5 @@ def _choose_folds(options: list[str]) -> list[str]:
     folds = sorted(name for name in names if name.isdecimal()) or sorted(names)
     if not folds or folds == list("01234"):
         return options
-    sys.stderr.write(f"note: {folder} has fold {', '.join(folds)}, which is used; -f chooses another.\n")
+    sys.stderr.write(f"note: {folder} has fold {', '.join(folds)}; -f chooses among them.\n")
     return [*options, "-f", *folds]
