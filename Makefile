@@ -2,6 +2,7 @@
 #
 #   make demo     see the text steer the network, on generated bodies
 #   make test     run all tests against the installed package
+#   make example-model   train the model of `duplus example` again (EXAMPLE_SEED=0; minutes, on a CPU)
 #   make fuzz     read many damaged files of every kind (INPUTS=1000 SEED=1 FOLDER=)
 #   make lint     check style, types and spelling
 #   make docs     build the documentation into docs/_build/html; broken links are errors
@@ -16,15 +17,21 @@ WORKERS ?= 2
 NNUNET ?=
 INPUTS ?= 1000
 SEED ?= 1
+EXAMPLE_SEED ?= 0
 FOLDER ?=
 
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test fuzz lint style spelling types docs reference format clean
+.PHONY: demo example-model test fuzz lint style spelling types docs reference format clean
 
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
+
+# Writes duplus_nnunet/example/files, in which the checksum of the model and its scores are recorded.
+example-model: $(VENV)/installed
+	nnUNet_compile=f $(BIN)/python benchmarks/example_model.py --folder build/example \
+		--output duplus_nnunet/example/files --seed $(EXAMPLE_SEED)
 
 # Bare `pytest`: `python -m pytest` would put the repository in front of the installed package. A file's tests run in
 # one process, since they share what takes long to prepare, and the slowest files start first. nnU-Net starts one thread

@@ -61,6 +61,7 @@ setup(
     package_dir={LIBRARY: LIBRARY} | {f"{LIBRARY}.{folder}": folder for folder in TOP_LEVEL_FOLDERS},
     package_data={
         LIBRARY: ["py.typed", "conversion/recipes/*.yaml"],
+        f"{LIBRARY}.example": ["files/*.json", "files/*.zip"],
         f"{LIBRARY}.prompt_registry": ["files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"],
     },
     cmdclass={"build_py": BuildWithHook},

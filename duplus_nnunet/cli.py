@@ -21,6 +21,7 @@ GROUPS = (
         "Start",
         {
             "doctor": "check the installation, and show how to correct it",
+            "example": "write a small trained model and three images, to predict within seconds",
             "demo": "train and test a model on generated phantoms within minutes",
             "completion": "let the shell complete commands, options and names",
         },

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.inference.command_options import add_host_options, add_our_options
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if not hasattr(getattr(predict_from_raw_data, name), "__wrapped__"):
         raise HostError("nnU-Net is not changed for DuPLUS models. Run `duplus doctor`, and unset DUPLUS_AUTOLOAD.")
     before = sys.argv
-    sys.argv = ["duplus predict", *(["--help"] if args.help_all else _choose_models(words))]
+    sys.argv = ["duplus predict", *(["--help"] if args.help_all else _choose_models(_choose_folds(words)))]
     try:
         getattr(predict_from_raw_data, name)()
     finally:
@@ -75,3 +76,17 @@ def _choose_models(words: list[str]) -> list[str]:
     if _ALLOW in words:
         return [word for word in words if word != _ALLOW]
     return [_REFUSE, *words]
+
+
+def _choose_folds(options: list[str]) -> list[str]:
+    """Name the folds that a model folder has if the options name none: nnU-Net would ask for all of 0 to 4."""
+    if "-m" not in options[:-1] or "-f" in options:
+        return options
+    folder = Path(options[options.index("-m") + 1])
+    checkpoint = options[options.index("-chk") + 1] if "-chk" in options[:-1] else "checkpoint_final.pth"
+    names = {path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}")}
+    folds = sorted(name for name in names if name.isdecimal()) or sorted(names)
+    if not folds or folds == list("01234"):
+        return options
+    sys.stderr.write(f"note: {folder} has fold {', '.join(folds)}; -f chooses among them.\n")
+    return [*options, "-f", *folds]

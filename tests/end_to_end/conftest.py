@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from duplus_nnunet.example.folder import write_example
+
 from ..phantom_dataset import write_phantom_dataset
 from .preloaded import Server
 
@@ -135,6 +137,14 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
             build(made)
             made.rename(shared)
     return Path(shutil.copytree(shared, factory.mktemp("copies") / name, symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def example_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped example: a model that knows its targets, without a training. Tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("example")
+    write_example(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
