@@ -30,6 +30,7 @@ STORIES = {
         "docs/how-to/own-dataset.md", "docs/how-to/prompts.md", "docs/how-to/choose-targets.md",
         "docs/how-to/many-images.md", "docs/how-to/evaluate.md", "docs/how-to/viewers.md",
         "docs/how-to/several-datasets.md", "docs/how-to/adapt.md", "docs/how-to/published-weights.md",
+        "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
     ),
     "prognosis": (
         "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-images.md", "docs/how-to/prognosis-predict.md",
@@ -40,6 +41,12 @@ PAGES = [page for page in list_pages() if any(map(is_executable, read_blocks(pag
 # Commands that are not run, by their first words, and why. That they exist is tested all the same.
 NOT_RUN = {
     ("pip", "install"): "installs from the network; the continuous integration installs the package itself",
+    ("duplus", "convert", "btcv"): "needs a download; tests/unit/conversion converts every dataset",
+    ("duplus", "convert", "livers.yaml"): "needs a download; tests/unit/conversion converts by a recipe of one's own",
+    ("duplus", "prompts", "check", "17"): "needs the dataset that was converted",
+    ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
+    ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
+    ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
     ("make",): "makes an environment of its own; the continuous integration runs it",
     ("duplus", "adapt", "plan", "62", "--from-model", "Dataset291"): "needs a download; test_published_weights.py runs "
     "the same with a stock model that it trains",
@@ -191,6 +198,10 @@ def check_existence(words: list[str]) -> None:
     elif words[0] == "nnUNetv2_train":
         known = set(re.findall(r"add_argument\('(-+\w+)'", Path(run_training.__file__).read_text(encoding="utf-8")))
         assert {word for word in words if word.startswith("-")} <= known
+    elif words[0] == "sbatch":
+        assert (REPOSITORY / words[1]).is_file()
+    elif words[0] == "jupyter":
+        assert all((REPOSITORY / word).exists() for word in words[2:])
     elif words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in words[1:])

@@ -1,8 +1,12 @@
 """Blocks of documentation are found, and their commands are expanded as a shell does."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+from duplus_nnunet.conversion.recipe import read_recipe
+from duplus_nnunet.prompt_registry.registry_file import check_registry_file
 
 from ..documentation_blocks import Block, expand_commands, list_pages, read_blocks
 
@@ -35,3 +39,12 @@ def test_programs_are_not_run(tmp_path):
 def test_pages_have_commands(page):
     assert page in list_pages()
     assert {"bash", "python"} <= {block.language for block in read_blocks(page)}
+
+
+def test_registry_files_and_recipes_on_pages_are_accepted(tmp_path: Path) -> None:
+    (registry,) = (block for block in read_blocks("docs/how-to/own-dataset.md") if block.language == "yaml")
+    (recipe,) = (block for block in read_blocks("docs/how-to/convert.md") if block.language == "yaml")
+    for block, name in ((registry, "prompts.yaml"), (recipe, "livers.yaml")):
+        (tmp_path / name).write_text(block.text)
+    assert check_registry_file(tmp_path / "prompts.yaml")[1] == ()
+    assert read_recipe(tmp_path / "livers.yaml").dataset == "OurLivers"
