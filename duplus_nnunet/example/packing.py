@@ -1,6 +1,6 @@
 """Packs a trained model folder into one small file of plain types, and unpacks it."""
 
-import io
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +31,13 @@ def pack_model(model: Path, file: Path) -> None:
     contents = {name: (model / name).read_bytes() for name in MEMBERS if name != CHECKPOINT}
     checkpoint = read_checkpoint(model / CHECKPOINT)
     plain = {key: value for key, value in checkpoint.items() if key not in _LEFT_OUT}
-    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        # The name enters the content of a checkpoint.
+        halved = Path(folder, Path(CHECKPOINT).name)
+        save_checkpoint({**plain, "network_weights": _halve(plain["network_weights"])}, halved)
+        contents[CHECKPOINT] = halved.read_bytes()
     with open_new_file(file) as new, zipfile.ZipFile(new, "w") as archive:
-        save_checkpoint({**plain, "network_weights": _halve(plain["network_weights"])}, buffer)
-        for name, content in {**contents, CHECKPOINT: buffer.getvalue()}.items():
+        for name, content in contents.items():
             record = zipfile.ZipInfo(name, _TIME)
             record.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(record, content, compresslevel=9)

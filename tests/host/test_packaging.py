@@ -51,6 +51,12 @@ def test_wheel_holds_each_file_of_the_registry(names):
     assert {f"duplus_nnunet/{path.relative_to(REPOSITORY)}" for path in files} <= set(names)
 
 
+def test_wheel_holds_the_model_of_the_example(names):
+    files = [path for path in (REPOSITORY / "duplus_nnunet" / "example" / "files").iterdir() if path.is_file()]
+    assert {path.name for path in files} == {"model.zip", "record.json"}
+    assert {str(path.relative_to(REPOSITORY)) for path in files} <= set(names)
+
+
 def test_wheel_is_marked_as_typed_and_contains_the_licence(names):
     assert "duplus_nnunet/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
