@@ -94,9 +94,13 @@ def _find_group(root: Path, group: Group, labels: Iterable[str]) -> tuple[list[F
             template: next((path for _, path in find_paths(root, template, fields)), None) for template in templates
         }
         present = {template: path for template, path in files.items() if path is not None} | {group.images[0]: image}
-        for template in templates - present.keys():
+        lacking = templates - present.keys()
+        if lacking == {group.label} and group.unlabelled == "test":
+            cases += _expand(root, group.model_copy(update={"test": True, "label": None}), fields, present, labels)
+            continue
+        for template in lacking:
             missing.setdefault(template, []).append(image.relative_to(root).as_posix())
-        if templates <= present.keys():
+        if not lacking:
             cases += _expand(root, group, fields, present, labels)
     return cases, [
         f"{len(images)} image(s) have no {template}: {_list_some(images)}. Download them again, or remove the images."

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -72,6 +72,7 @@ class Group(_Strict):
         ground: Template of a folder of PNG masks, one for each slice of the DICOM series.
         patient: The patient, from the fields; by default each case is one.
         test: Whether the cases are for testing (imagesTs).
+        unlabelled: What an image without its label map is: "missing", which is reported, or "test", a case for testing.
         frames: Where images have several frames, those that become cases.
     """
 
@@ -83,6 +84,7 @@ class Group(_Strict):
     ground: Template | None = None
     patient: Text | None = None
     test: bool = False
+    unlabelled: Literal["missing", "test"] = "missing"
     frames: Frames | None = None
 
     def list_masks(self, labels: Iterable[str]) -> dict[str, str]:

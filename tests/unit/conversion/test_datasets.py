@@ -307,6 +307,14 @@ def test_the_masks_of_totalsegmentator_are_joined(download: Path, convert: Conve
     check(folder)
 
 
+def test_cases_of_kits19_without_annotation_are_test_cases(download: Path, convert: Convert) -> None:
+    save_pair(download, "data/case_00000/imaging.nii.gz", "data/case_00000/segmentation.nii.gz", (0, 1, 2))
+    save(download, "data/case_00210/imaging.nii.gz", make_image())
+    folder = convert("kits19")
+    assert [file.name for file in (folder / "imagesTs").iterdir()] == ["case_00210_0000.nii.gz"]
+    assert not (folder / "labelsTs").exists()
+
+
 def test_a_faulty_case_of_kits19_is_noted(download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]) -> None:
     save_pair(download, "case_00015/imaging.nii.gz", "case_00015/segmentation.nii.gz", (0, 1, 2))
     folder = convert("kits19")
