@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from nnunetv2.run import run_training
 
-from duplus_nnunet.cli import COMMANDS, build_parser
+from duplus_nnunet.cli import build_parser
 
 from ..documentation_blocks import REPOSITORY, expand_commands, is_executable, list_pages, read_blocks
 from .conftest import Project
@@ -95,7 +95,7 @@ class Story:
             if block.language == "bash":
                 for words in next(expanded):
                     self._run(words)
-            elif has_example() or "example/" not in block.text:
+            else:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.chdir(self.project.folder)
                     exec(compile(block.text, block.page, "exec"), names)  # noqa: S102
@@ -103,8 +103,6 @@ class Story:
     def _run(self, words: list[str]) -> None:
         """Run a command, unless it ran before, is listed as not to be run, or needs what is not there yet."""
         if tuple(words) in self._commands or find_reason(words) is not None:
-            return
-        if "example" in " ".join(words[:4]) and not has_example():
             return
         self._commands.add(tuple(words))
         if words[0] == "mkdir":
@@ -137,11 +135,6 @@ class Story:
             # The layers of the base have no more than four channels.
             content["duplus"]["settings"] |= SHORT | {"adaptation": {"r": 4, "lora_alpha": 8}}
             plans.plans.write_text(json.dumps(content))
-
-
-def has_example() -> bool:
-    """Report whether `duplus example` is there."""
-    return "example" in COMMANDS
 
 
 def find_reason(words: list[str]) -> str | None:
