@@ -2,6 +2,9 @@
 
 `make example-model` runs it: minutes on two quiet cores. With --pack-only, it scores and packs what was trained in the
 folder before.
+
+Example:
+  python benchmarks/example_model.py --folder example_training --output duplus_nnunet/example/files
 """
 
 import argparse
