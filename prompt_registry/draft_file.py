@@ -29,7 +29,7 @@ _TARGETS_HEAD = """\
 # Several contexts need rules that say which cases have them, below each context:
 #   cases:       case names, or regular expressions that match whole names
 #   ids:         ranges of the last number in a name, such as [1-500]
-#   not_annotated: targets that nobody looked for in these cases
+#   not_annotated: targets that were not annotated in these cases
 """
 
 

@@ -105,7 +105,7 @@ class ContextForm(_Strict):
         channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
         cases: Names of its cases, or regular expressions that match whole names, where a dataset has several contexts.
         ids: Ranges of the last number in a case name, such as `[1-500]`, for the same purpose.
-        not_annotated: Targets that nobody looked for in its cases, if their label is missing there.
+        not_annotated: Targets that count as not annotated in its cases where their label is missing.
         regions: Parts of the body that its images may show, such as `[thigh]` or `[anywhere]`; by default, `region`.
     """
 

@@ -10,7 +10,7 @@ from duplus_nnunet.conversion.recipe import Clinical
 from duplus_nnunet.conversion.templates import find_paths
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
-from duplus_nnunet.survival.records.schema import MISSING, SCHEMA_NAME, TABLE_NAME
+from duplus_nnunet.survival.records.schema import MISSING, SCHEMA_NAME, TABLE_NAME, ClinicalSchema
 from duplus_nnunet.table_files import read_csv, write_csv
 
 Rows = dict[str, dict[str, str]]
@@ -42,7 +42,8 @@ def write_clinical(clinical: Clinical, root: Path, folder: Path) -> list[str]:
     patient = str(clinical.meaning["patient"])
     rows = _join([(file, _read(file, patient)) for file in files])
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    outcome = [clinical.meaning["time"]["column"], clinical.meaning["event"]["column"]]
+    schema = ClinicalSchema.model_validate(clinical.meaning)
+    outcome = [*schema.time.columns, schema.event.column]
     lacking = [column for column in outcome if column not in columns]
     if lacking:
         raise DataError(f"{files[-1]} has no column {lacking[0]!r}; there are {', '.join(map(repr, columns))}.")
@@ -93,7 +94,7 @@ def _join(tables: Sequence[tuple[Path, Rows]]) -> Rows:
 
 def _keep_columns(meaning: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     """Leave out covariates that the tables do not have."""
-    covariates = {name: form for name, form in meaning["covariates"].items() if name in columns}
+    covariates = {name: form for name, form in meaning.get("covariates", {}).items() if name in columns}
     centre = {"centre": None} if meaning.get("centre") not in columns else {}
     kept = {**meaning, "covariates": covariates, **centre}
     return {key: value for key, value in kept.items() if value is not None}

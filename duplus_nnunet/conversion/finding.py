@@ -68,14 +68,19 @@ def find_download(recipe: Recipe, source: Path) -> Download:
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder. Unpack the download, and name the folder.")
+    incomplete: list[Download] = []
     for root in _list_roots(source):
         for layout in recipe.layouts:
             found = [_find_group(root, group, recipe.labels) for group in layout.groups]
             cases = [case for group in found for case in group[0]]
-            problems = [problem for group in found for problem in group[1]]
-            if problems or any(not case.group.test for case in cases):
-                return Download(root, layout, tuple(_order(cases)), (*problems, *_find_double(cases)))
-    raise DataError(_describe_none(recipe, source))
+            problems = [*(problem for group in found for problem in group[1]), *_find_double(cases)]
+            download = Download(root, layout, tuple(_order(cases)), tuple(problems))
+            if not problems and any(not case.group.test for case in cases):
+                return download
+            incomplete += [download] if problems else []
+    if not incomplete:
+        raise DataError(_describe_none(recipe, source))
+    return max(incomplete, key=lambda download: len(download.cases))
 
 
 def _list_roots(source: Path) -> Iterator[Path]:
@@ -87,6 +92,7 @@ def _list_roots(source: Path) -> Iterator[Path]:
 def _find_group(root: Path, group: Group, labels: Iterable[str]) -> tuple[list[FoundCase], list[str]]:
     """Find the complete cases of a group, and describe what others lack."""
     cases: list[FoundCase] = []
+    problems: list[str] = []
     missing: dict[str, list[str]] = {}
     templates = {*group.images, *group.list_masks(labels).values(), *filter(None, (group.label, group.ground))}
     for fields, image in find_paths(root, group.images[0]):
@@ -101,11 +107,15 @@ def _find_group(root: Path, group: Group, labels: Iterable[str]) -> tuple[list[F
         for template in lacking:
             missing.setdefault(template, []).append(image.relative_to(root).as_posix())
         if not lacking:
-            cases += _expand(root, group, fields, present, labels)
-    return cases, [
+            try:
+                cases += _expand(root, group, fields, present, labels)
+            except DataError as error:  # no frames of this image
+                problems.append(str(error))
+    problems += [
         f"{len(images)} image(s) have no {template}: {_list_some(images)}. Download them again, or remove the images."
         for template, images in missing.items()
     ]
+    return cases, problems
 
 
 def _expand(

@@ -57,8 +57,8 @@ def convert_case(job: ConversionJob) -> ConvertedCase:
         loaded = run_steps(_load(job), job.steps)
         _check(loaded)
         _write(job, loaded)
-    except DataError as error:
-        return ConvertedCase(job.case.name, problem=str(error))
+    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # DataError is a ValueError
+        return ConvertedCase(job.case.name, problem=str(error) or type(error).__name__)
     found = set() if loaded.label is None else set(np.unique(loaded.label.array).tolist())
     return ConvertedCase(
         job.case.name, tuple(name for name, value in job.names.items() if value in found), loaded.notes
@@ -67,9 +67,11 @@ def convert_case(job: ConversionJob) -> ConvertedCase:
 
 def _load(job: ConversionJob) -> Loaded:
     case = job.case
-    images = tuple(_take_frame(read_volume(file), case.frame) for file in case.images)
+    stored = [read_volume(file) for file in case.images]
+    images = tuple(_take_frame(volume, case.frame) for volume in stored)
     label = _load_label(job, images[0])
-    return Loaded(case.name, case.fields, images, label, job.names)
+    is_frame = any(volume.array.ndim > 3 for volume in stored)
+    return Loaded(case.name, case.fields, images, label, job.names, is_frame)
 
 
 def _load_label(job: ConversionJob, image: Volume) -> Volume | None:
@@ -120,7 +122,7 @@ def _translate(labels: Array, values: Mapping[int, int]) -> Array:
 def _take_frame(volume: Volume, frame: int | None) -> Volume:
     """Take one frame of a 4D image; one of a single frame needs no number."""
     array = volume.array
-    if array.ndim == 4 and array.shape[3] == 1:
+    if array.ndim == 4 and array.shape[3] == 1 and not frame:
         array = array[..., 0]
     elif array.ndim == 4:
         if frame is None or frame >= array.shape[3]:
@@ -143,15 +145,17 @@ def _check(case: Loaded) -> None:
 
 def _write(job: ConversionJob, case: Loaded) -> None:
     """Write images and label map; what is as it was downloaded is linked."""
-    as_stored = not job.steps or not case.notes
+    # A file of four dimensions, of which one frame is taken, is not a file of that frame.
+    whole = job.case.frame is None and not case.is_frame
+    as_stored = whole and (not job.steps or not case.notes)
     for file, image, new in zip(job.case.images, case.images, job.images, strict=True):
-        if as_stored and job.case.frame is None and _keep(file, new):
+        if as_stored and _keep(file, new):
             continue
         write_volume(image, new)
     if case.label is None:
         return
     stored, unchanged = job.case.label, all(old == value for old, value in job.values.items())
-    if stored is not None and as_stored and unchanged and job.case.frame is None and _keep(stored, job.label):
+    if stored is not None and as_stored and unchanged and _keep(stored, job.label):
         return
     write_volume(
         replace(case.label, affine=case.images[0].affine),

@@ -221,6 +221,7 @@ def _find_problems(recipe: Recipe) -> list[str]:
     problems = [describe_unknown("label", name, recipe.labels) for name in united]
     if len(recipe.class_order or ()) != len(recipe.regions):
         problems.append("`class_order` needs one value for each of `regions`.")
+    problems += _find_clinical_problems(recipe.clinical)
     problems += [describe_unknown("step", step.step, STEPS) for step in recipe.steps if step.step not in STEPS]
     for layout in recipe.layouts:
         for group in layout.groups:
@@ -232,3 +233,15 @@ def _find_problems(recipe: Recipe) -> list[str]:
             unknown = [name for name in group.masks if name not in (*recipe.labels, "*")]
             problems += [describe_unknown("label", name, recipe.labels) for name in unknown]
     return problems
+
+
+def _find_clinical_problems(clinical: Clinical | None) -> list[str]:
+    """Find what clinical.yaml could not have."""
+    from duplus_nnunet.survival.records.schema import ClinicalSchema
+
+    try:
+        if clinical is not None:
+            ClinicalSchema.model_validate(clinical.meaning)
+    except ValidationError as error:
+        return [f"clinical.meaning.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    return []

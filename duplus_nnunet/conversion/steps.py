@@ -31,6 +31,7 @@ class Loaded:
         images: One image a channel.
         label: The label map, with the values of the dataset that is written; None if nothing was annotated.
         values: Value of each label in it, by name.
+        is_frame: Whether an image is a frame of a file of four dimensions.
         notes: What was changed or is doubtful, a sentence each.
     """
 
@@ -39,6 +40,7 @@ class Loaded:
     images: tuple[Volume, ...]
     label: Volume | None
     values: Mapping[str, int] = field(default_factory=dict)
+    is_frame: bool = False
     notes: tuple[str, ...] = ()
 
     def note(self, text: str) -> "Loaded":
@@ -114,20 +116,27 @@ def _straighten(volume: Volume) -> Volume:
 def check_sides(case: Loaded, options: Mapping[str, Any]) -> Loaded:
     """Exchange two targets whose sides are stored the other way round than the recipe says; geometry decides.
 
-    Options: `left`, `right`: the targets' names.
+    Options: `left`, `right`: the targets' names; `exchange: false` refuses such a case, where other targets would have
+    to be exchanged too.
 
     Raises:
-        DataError: Their centres are too close to each other to decide.
+        DataError: Their centres are too close to each other to decide, or only one of the two is there.
     """
     left, right = options["left"], options["right"]
     centres = [_find_centre(case, name) for name in (left, right)]
     if centres[0] is None or centres[1] is None:
+        _refuse_single(case, left, right, centres)
         return case
     distance = float(centres[1][0] - centres[0][0])  # towards the right
     if abs(distance) < _LEAST_SIDES:
         raise DataError(
             f"{case.name}: the centres of {left!r} and {right!r} are {abs(distance):.0f} mm apart from left to "
             "right, too close to decide which is which. Check the label map, or leave the case out."
+        )
+    if distance < 0 and options.get("exchange") is False:
+        raise DataError(
+            f"{case.name}: {left!r} lies to the right of {right!r}. The values of left and right may be exchanged in "
+            "all of its targets. Check the label map and the image's direction, or leave the case out."
         )
     return case if distance > 0 else _exchange(case, left, right, "by their sides")
 
@@ -138,11 +147,12 @@ def check_air(case: Loaded, options: Mapping[str, Any]) -> Loaded:
     Options: `air`, `tissue`: the targets' names.
 
     Raises:
-        DataError: Both or neither look filled with air.
+        DataError: Both or neither look filled with air, or only one of the two is there.
     """
     air, tissue = options["air"], options["tissue"]
     means = [_measure(case, name) for name in (air, tissue)]
     if means[0] is None or means[1] is None:
+        _refuse_single(case, air, tissue, means)
         return case
     filled = [mean < _AIR for mean in means if mean is not None]
     if filled[0] == filled[1]:
@@ -195,6 +205,16 @@ def require_suv(case: Loaded, options: Mapping[str, Any]) -> Loaded:
             "in Bq/ml. Convert it to SUV by the dataset's own script first."
         )
     return case
+
+
+def _refuse_single(case: Loaded, first: str, second: str, found: Sequence[object]) -> None:
+    """Refuse a case that has one of two targets whose values may be exchanged, since nothing tells which one it is."""
+    if any(item is not None for item in found):
+        present = first if found[0] is not None else second
+        raise DataError(
+            f"{case.name} has {present!r} alone, of {first!r} and {second!r}, so that nothing tells which of them it "
+            "is. Check the label map, or leave the case out."
+        )
 
 
 def _find_centre(case: Loaded, name: str) -> Array | None:

@@ -16,6 +16,9 @@ Array = NDArray[Any]
 # Largest distance between corresponding corners of equal grids, in voxels.
 FARTHEST = 0.5
 # DICOM's patient coordinates run to the left and to the back; those of an affine to the right and to the front.
+_SERIES = "0020|000e"
+# Slices farther apart than this share of their median distance are not evenly spaced.
+_UNEVEN = 1.2
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -151,7 +154,7 @@ def _locate_slices(folder: Path) -> tuple[list[Path], list[int], NDArray[np.floa
     """Return the slices by name, their order by position, and the affine of the image."""
     import SimpleITK
 
-    files, headers = list_slices(folder), []
+    files, headers, series = list_slices(folder), [], set[str]()
     reader = SimpleITK.ImageFileReader()
     for file in files:
         reader.SetFileName(str(file))
@@ -159,13 +162,18 @@ def _locate_slices(folder: Path) -> tuple[list[Path], list[int], NDArray[np.floa
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise DataError(f"{file} cannot be read as DICOM. Download it again.") from error
+        series.add(reader.GetMetaData(_SERIES) if reader.HasMetaDataKey(_SERIES) else "")
         headers.append((reader.GetOrigin(), reader.GetDirection(), reader.GetSpacing()))
+    if len(series) > 1 or any(not np.allclose(header[1], headers[0][1], atol=1e-3) for header in headers):
+        raise DataError(
+            f"{folder} has slices of {len(series)} series, or of several directions. Keep one series in it."
+        )
     direction = np.array(headers[0][1]).reshape(3, 3)
     origins = np.array([header[0] for header in headers])
     heights = origins @ direction[:, 2]
     order = [int(index) for index in np.argsort(heights, kind="stable")]
     steps = np.diff(np.sort(heights))
-    if len(files) > 1 and (steps.min() <= 0 or steps.max() > 1.5 * np.median(steps)):
+    if len(files) > 1 and (steps.min() <= 0 or steps.max() > _UNEVEN * np.median(steps)):
         raise DataError(
             f"{folder}: its {len(files)} slices are {steps.min():.2f} to {steps.max():.2f} mm apart. A slice is "
             "missing, or there are two series; keep one whole series in a folder."

@@ -89,6 +89,21 @@ def test_a_case_that_cannot_be_used_is_left_out(download: Path, capsys: pytest.C
     assert "BTCV_0002" in capsys.readouterr().err
 
 
+def test_a_complete_form_is_taken_before_an_incomplete_one(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(download, "RawData/Training/img/img0009.nii.gz", make_image())
+    assert convert(download, "--check") == 0
+    assert "2 training" in capsys.readouterr().out
+
+
+def test_one_frame_of_a_file_of_four_dimensions_is_written_as_an_image(download: Path) -> None:
+    import nibabel
+
+    save(download, PAIR[0].format("0002"), make_image()[..., None])
+    assert convert(download, "-d", "300") == 0
+    written = download.parent / "raw" / "Dataset300_BTCV" / "imagesTr" / "BTCV_0002_0000.nii.gz"
+    assert nibabel.load(written).shape == (10, 10, 10)
+
+
 def test_no_usable_case_leaves_nothing_behind(download: Path) -> None:
     for number in ("0001", "0002"):
         save(download, PAIR[1].format(number), make_labels((0, 99)))
@@ -129,6 +144,7 @@ def test_a_recipe_of_ones_own_is_a_file(download: Path, tmp_path: Path) -> None:
         ("channels: [CT]", "channels: [CT, PET]"),
         ("steps: []", "steps: [{step: unknown}]"),
         ("title: T", "name: T"),
+        ("steps: []", "clinical: {tables: [t.csv], meaning: {patient: p}}"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path: Path, old: str, new: str) -> None:

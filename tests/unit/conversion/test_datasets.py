@@ -211,6 +211,27 @@ def test_geometry_decides_on_the_values_of_structseg(
     check(folder)
 
 
+def test_a_single_lung_is_refused_since_it_may_be_either(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, labels = make_thorax(1, 0, 5, 4)
+    save(download, "Thoracic_OAR/1/data.nii.gz", image)
+    save(download, "Thoracic_OAR/1/label.nii.gz", labels)
+    convert("structseg_thorax", expected=1)
+    assert "'left lung' alone" in capsys.readouterr().err
+
+
+def test_sides_of_the_head_are_refused_and_not_exchanged_for_one_pair(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros((40, 4, 4), np.uint8)
+    labels[30:34], labels[4:8] = 13, 12
+    save(download, "HaN_OAR/7/data.nii.gz", make_image(0, labels.shape))
+    save(download, "HaN_OAR/7/label.nii.gz", labels)
+    convert("structseg_head", expected=1)
+    assert "'left parotid gland' lies to the right" in capsys.readouterr().err
+
+
 def test_lungs_whose_sides_cannot_be_decided_are_refused(
     download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
 ) -> None:
