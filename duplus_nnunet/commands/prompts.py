@@ -2,15 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
+from duplus_nnunet.commands.prompt_listing import (
+    describe_entry,
+    describe_occurrence,
+    describe_others,
+    summarise_files,
+)
 
 if TYPE_CHECKING:
-    from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
-    from duplus_nnunet.prompt_registry.registry_file import RegistryFile
+    from duplus_nnunet.prompt_registry.entries import Entry
 
 _WIDEST_TABLE = 30
 _CHECK_RULE = """\
@@ -120,7 +125,7 @@ def run_list(args: argparse.Namespace) -> int:
     """List the datasets, contexts and targets of the registry."""
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
-    summary = _summarise((*users_registry(), *shipped_files()))
+    summary = summarise_files((*users_registry(), *shipped_files()))
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
@@ -139,11 +144,11 @@ def run_show(args: argparse.Namespace) -> int:
 
     entry = _find_entry(args.name)
     if entry is not None:
-        _print_lines(_describe_entry(entry, args.paraphrases))
-        _print_lines(_describe_others(args.name, entry))
+        _print_lines(describe_entry(entry, args.paraphrases))
+        _print_lines(describe_others(args.name, entry))
         return 0
     for file, target in find_targets(args.name):
-        _print_lines(_describe_occurrence(file, target))
+        _print_lines(describe_occurrence(file, target))
     return 0
 
 
@@ -246,93 +251,6 @@ def _require_entry(name: str) -> "Entry":
         known = [file.form.dataset for file in (*users_registry(), *shipped_files())]
         raise PromptError(describe_unknown("dataset", name, known))
     return entry
-
-
-def _summarise(files: Sequence["RegistryFile"]) -> dict[str, Any]:
-    """Summarise registry files as plain data for JSON, with the numbers of datasets, contexts and distinct targets."""
-    contexts = {context.name for file in files for context in file.contexts.values()}
-    modalities = {context.modality for file in files for context in file.contexts.values()}
-    targets = {name for file in files for name in file.targets}
-    return {
-        "counts": {"datasets": len(files), "contexts": len(contexts), "distinct_targets": len(targets)},
-        "modalities": sorted(modalities),
-        "datasets": [_summarise_file(file) for file in files],
-    }
-
-
-def _describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
-    """Yield lines that show the prompts of a dataset."""
-    from duplus_nnunet.prompt_registry import context_sentences
-    from duplus_nnunet.prompt_registry.case_contexts import describe_rule
-    from duplus_nnunet.prompt_registry.checking import describe_implausible
-
-    yield f"{entry.dataset}   ({entry.origin})"
-    if entry.source:
-        yield f"source: {entry.source}"
-    for context in entry.contexts.values():
-        default = " (default)" if context.name == entry.default_context else ""
-        cases = f"; {rule}" if (rule := describe_rule(context)) else ""
-        yield f"context {context.name}{default}: context prompt {context_sentences(context)[0]!r}{cases}"
-        if with_paraphrases:
-            yield from (f"    {text}" for text in context_sentences(context)[1:])
-    default_context = entry.contexts[entry.default_context]
-    for target in entry.targets:
-        yield from _describe_target(target, default_context, with_paraphrases)
-    yield from describe_implausible(entry)
-
-
-def _describe_others(name: str, entry: "Entry") -> Iterator[str]:
-    """Yield a line for each other registry file of that name, which is not in use."""
-    from duplus_nnunet.prompt_registry.finding import list_by_name
-
-    for file in () if name.endswith((".yaml", ".yml")) else list_by_name(name, entry.dataset):
-        if str(file.path) != entry.origin:
-            yield f"not in use: {file.path}"
-
-
-def _describe_occurrence(file: "RegistryFile", target: "Target") -> Iterator[str]:
-    """Yield lines that show a target in one registry file."""
-    yield f"{file.form.dataset}   ({file.at('targets', target.name)})"
-    for context in file.contexts.values():
-        yield f"    context {context.name}"
-        yield from _describe_target(target, context, with_paraphrases=False)
-
-
-def _describe_target(target: "Target", context: "Context", with_paraphrases: bool) -> Iterator[str]:
-    from duplus_nnunet.prompt_registry import target_sentences
-
-    sentence, *paraphrases = target_sentences(context, target)
-    facts = [f"label {target.label!r}" if target.label != target.name else ""]
-    facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
-    facts += [f"mirror image: {target.partner}" if target.partner else ""]
-    facts += [f"regions: {', '.join(target.regions)}" if target.regions else ""]
-    facts += ["" if target.missing == "absent" else "not annotated where the label is missing"]
-    known = "; ".join(fact for fact in facts if fact)
-    yield f"  {target.name}: target prompt {sentence!r}" + (f"; {known}" if known else "")
-    if with_paraphrases:
-        yield from (f"    {text}" for text in paraphrases)
-
-
-def _summarise_file(file: "RegistryFile") -> dict[str, Any]:
-    return {
-        "dataset": file.form.dataset,
-        "file": str(file.path),
-        "source": file.form.source,
-        "contexts": {
-            context.name: {"modality": context.modality, "region": context.region, "prompt": context.prompt}
-            for context in file.contexts.values()
-        },
-        "targets": [
-            {
-                "name": target.name,
-                "synonyms": list(target.synonyms),
-                "partner": target.partner,
-                "missing": target.missing,
-                "regions": list(target.regions),
-            }
-            for target in file.targets.values()
-        ],
-    }
 
 
 def _print_lines(lines: Iterable[str]) -> None:
