@@ -52,6 +52,7 @@ class Target:
         paraphrases: Other wordings of the target prompt (T2), written by hand; may contain `{modality}` and `{region}`.
         regions: Parts of the body that it may lie in, such as `thorax`; if empty, those of the contexts in which it is
             annotated, here or in a shipped file.
+        tolerance_mm: Tolerance in mm of its normalised surface distance; None for the default of evaluations.
     """
 
     label: str
@@ -61,6 +62,7 @@ class Target:
     missing: Missing = "absent"
     paraphrases: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    tolerance_mm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,13 @@ _NOT_MIRRORED = re.compile(
     r"\b(atrium|atrial|heart|cardiac|ventricular)\b|(?<!lateral )\bventricle\b|\bventricle (wall|blood)"
 )
 
+# Tissue around a tumour, such as oedema, is no lesion.
+_LESION = re.compile(
+    r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|glioma|nodule|neoplasm|malignan|lymphoma|melanoma|blastoma|"
+    r"(^|\W)gtv",
+    re.IGNORECASE,
+)
+
 _WHOLE_NAMES = {
     "cc": "corpus callosum",
     "csf": "cerebrospinal fluid",
@@ -121,6 +128,16 @@ def swap_side(name: str) -> str | None:
         return None
     other = "right" if sides[0].casefold() == "left" else "left"
     return re.sub(rf"\b{sides[0]}\b", other, name)
+
+
+def is_lesion(name: str) -> bool:
+    """Report whether the name of a target says that it is a lesion.
+
+    Example:
+        >>> is_lesion("liver tumor"), is_lesion("liver")
+        (True, False)
+    """
+    return _LESION.search(name) is not None
 
 
 def needs_partner(name: str) -> bool:

@@ -299,4 +299,5 @@ def _build_target(name: str, form: FileForm) -> Target:
         missing=target.missing or form.missing,
         paraphrases=tuple(target.paraphrases),
         regions=tuple(target.regions),
+        tolerance_mm=target.tolerance_mm,
     )

@@ -87,6 +87,7 @@ Modality = Annotated[Text, AfterValidator(_check_modality)]
 CasePattern = Annotated[Text, AfterValidator(_check_cases)]
 Ids = Annotated[str | int, AfterValidator(_check_ids)]
 Region = Annotated[Text, AfterValidator(check_region)]
+Length = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Missing = Literal["absent", "not annotated"]
 
 
@@ -131,6 +132,7 @@ class TargetForm(_Strict):
         missing: Meaning of a case without the label, if it differs from that of the file.
         regions: Parts of the body that it may lie in, such as `[neck, thorax]` or `[anywhere]`; by default, those of
             the contexts in which it is annotated, here or in a shipped file.
+        tolerance_mm: Tolerance in mm of its normalised surface distance in evaluations; by default, 2.
     """
 
     labels: list[Text] = []
@@ -139,6 +141,7 @@ class TargetForm(_Strict):
     partner: Text | None = None
     missing: Missing | None = None
     regions: list[Region] = []
+    tolerance_mm: Length | None = None
 
 
 class FileForm(_Strict):

@@ -8,19 +8,30 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Score predicted label maps against reference label maps: Dice and normalised surface distance (NSD) of every annotated
-target, separately for each source. Both range from 0 to 1, higher is better. Intervals are 95 % confidence intervals by
-patient bootstrap.
+Score predicted label maps against reference label maps, separately for each target and source, with 95 % confidence
+intervals by patient bootstrap. Predictions may come from any program that writes label maps on the grid of the images.
+
+Scores: Dice, normalised surface distance (NSD), sensitivity and precision, 0 to 1, higher is better; HD95 and ASSD in
+mm, lower is better; difference of the volumes in ml and percent; and for lesions, counted as connected components
+(26-connectivity), F1 and sensitivity, 0 to 1, higher is better, and false lesions an image. A lesion is found if at
+least one of its voxels is predicted.
 
 A target is scored only in cases in which it was annotated, as recorded in duplus_cases.json. Where it is annotated and
-absent, a prediction of it scores 0 (false positive), and an empty prediction has no score. Means weight all targets of
-a source equally, and all sources equally. If only some targets were predicted, only these are scored.
+absent, a prediction of it scores 0 (false positive), and an empty prediction has no score. Where only one of reference
+and prediction has it, HD95 and ASSD are the diagonal of the image. Means weight all targets of a source equally, and
+all sources equally. If only some targets were predicted, only these are scored.
 """
+# As in reporting/metrics.py, which is not imported to show the help.
+_METRICS = (
+    "dice", "nsd", "hd95_mm", "assd_mm", "sensitivity", "precision", "volume_difference_ml",
+    "volume_difference_percent", "lesion_f1", "lesion_sensitivity", "false_lesions",
+)  # fmt: skip
 _EPILOG = """\
 examples:
   duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER
-  duplus evaluate -p PREDICTIONS -r labelsTs -m DATASET_FOLDER -o SCORES --tolerance 3 --json
+  duplus evaluate -p PREDICTIONS -r Dataset007_Pancreas/labelsTr -o SCORES --tolerance 3 "pancreas tumor=1"
   duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER --compare OTHER/scores.json
+  duplus evaluate -p OTHER_PROGRAM -r labelsTs -m DATASET_FOLDER --labels classes.json
 """
 
 
@@ -36,20 +47,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("-p", "--predictions", metavar="FOLDER", type=Path, required=True, help="predicted label maps")
     parser.add_argument("-r", "--references", metavar="FOLDER", type=Path, required=True, help="reference label maps")
     parser.add_argument(
-        "-m", "--model", metavar="FOLDER", type=Path, required=True,
-        help="folder of the model or dataset, which defines the target of each label and the annotated targets",
+        "-m", "--model", metavar="FOLDER", type=Path,
+        help="folder of the model or dataset, which defines the target of each label and the annotated targets "
+        "(default: the dataset that the references lie in)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path,
         help="folder for scores.json and scores.csv (default: that of the predictions)",
     )  # fmt: skip
     parser.add_argument(
-        "--tolerance", metavar="MM", type=float, default=2.0,
-        help="tolerance of the NSD: largest distance at which surfaces agree (default: %(default)s mm)",
+        "--labels", metavar="FILE", type=Path,
+        help="labels of predictions of another program: a JSON file of names and values, of values and names, or a "
+        "dataset.json (default: the dataset.json beside the predictions)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", metavar="MM", nargs="+", default=[],
+        help="tolerance of the NSD in mm, largest distance at which surfaces agree: one for all targets, or TARGET=MM "
+        "(default: those of the registry, else 2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lesions", metavar="TARGET", nargs="+", default=[],
+        help="targets whose lesions are counted, or none (default: those with names such as tumor or lesion)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metrics", metavar="METRIC", nargs="+",
+        help="columns of the table that is printed: " + ", ".join(_METRICS) + " (default: dice nsd hd95_mm, and those "
+        "of lesions); the files hold all",
     )  # fmt: skip
     parser.add_argument(
         "--compare", metavar="SCORES_JSON", type=Path,
-        help="another scores.json of the same cases: print the differences to it, with paired intervals",
+        help="another scores.json of the same cases: print the differences to it, with paired intervals and p-values "
+        "(Wilcoxon, corrected for the number of targets by Holm's method)",
     )  # fmt: skip
     parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
@@ -63,12 +91,26 @@ def run(args: argparse.Namespace) -> int:
     """Score predictions, write the scores and print them."""
     from duplus_nnunet.files import require_writable
     from duplus_nnunet.reporting import comparison, score_files
-    from duplus_nnunet.reporting.evaluation import prepare_evaluation
+    from duplus_nnunet.reporting.evaluation import Request, prepare_evaluation
+    from duplus_nnunet.reporting.metrics import find_metrics
     from duplus_nnunet.reporting.score_text import format_comparison, format_scores
 
     output = args.output or args.predictions
-    other = _read_other(args.compare, args.tolerance) if args.compare else None
-    evaluation = prepare_evaluation((args.predictions, args.references, args.model), args.tolerance, args.allow_missing)
+    shown = None if args.metrics is None else find_metrics(args.metrics)
+    tolerance, tolerances = _read_tolerances(args.tolerance)
+    evaluation = prepare_evaluation(
+        Request(
+            predictions=args.predictions,
+            references=args.references,
+            home=args.model,
+            labels=args.labels,
+            tolerance=tolerance,
+            tolerances=tolerances,
+            lesions=args.lesions,
+            allow_missing=args.allow_missing,
+        )
+    )
+    other = _read_other(args.compare, evaluation.settings) if args.compare else None
     require_writable(output, "Choose another folder for the scores with -o.")
     scores = evaluation.score(_count_processes(args.num_processes))
     compared = comparison.compare(scores.cases, other) if other is not None else None
@@ -86,24 +128,49 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         return 0
-    for line in format_scores(scores):
+    for line in format_scores(scores, shown):
         print(line)
-    for line in format_comparison(compared, args.compare) if compared else ():
+    for line in format_comparison(compared, args.compare, shown) if compared else ():
         print(line)
     print(f"Wrote {output / score_files.JSON_NAME} and {output / score_files.CSV_NAME}.")
     return 0
 
 
-def _read_other(file: Path, tolerance: float) -> Any:
+def _read_tolerances(words: list[str]) -> tuple[float | None, dict[str, float]]:
+    """Read the tolerance of all targets, None if it is not given, and those of single targets, in mm."""
+    from duplus_nnunet.errors import DataError
+
+    common: list[float] = []
+    single: dict[str, float] = {}
+    for word in words:
+        name, separator, text = word.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            message = f"--tolerance {word!r}: expected a number of mm, such as 3, or TARGET=MM, such as liver=5."
+            raise DataError(message) from None
+        if separator:
+            single[name.strip()] = value
+        else:
+            common.append(value)
+    if len(common) > 1:
+        raise DataError(f"--tolerance has {len(common)} numbers without a target; expected one at most.")
+    return (common[0] if common else None), single
+
+
+def _read_other(file: Path, settings: Any) -> Any:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.reporting.score_files import read_case_scores
 
-    cases, other_tolerance = read_case_scores(file)
-    if not math.isclose(other_tolerance, tolerance):
-        raise DataError(
-            f"{file} contains the NSD at {other_tolerance:g} mm, but --tolerance is {tolerance:g} mm. Give "
-            f"--tolerance {other_tolerance:g}, or score those predictions again."
-        )
+    cases, tolerances = read_case_scores(file)
+    for target in settings.regions:
+        ours = settings.tolerances.get(target, settings.tolerance)
+        theirs = tolerances.by_target.get(target, tolerances.mm)
+        if not math.isclose(ours, theirs):
+            raise DataError(
+                f"{file} has the NSD of {target!r} at {theirs:g} mm, but it is scored at {ours:g} mm here. Give "
+                f'--tolerance "{target}={theirs:g}", or score those predictions again.'
+            )
     return cases
 
 

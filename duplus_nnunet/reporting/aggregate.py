@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from duplus_nnunet.reporting.bootstrap import (
     draw_patients,
     find_interval,
 )
-from duplus_nnunet.reporting.case_scores import CaseScore, TargetScore
-
-METRICS = ("dice", "nsd")
+from duplus_nnunet.reporting.case_scores import CaseScore
+from duplus_nnunet.reporting.metrics import NAMES
+from duplus_nnunet.reporting.target_scores import TargetScore
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Mean:
     """A mean score.
 
     Attributes:
-        value: The mean, 0 to 1, higher is better; NaN if nothing was scored.
+        value: The mean, in the unit of its metric; NaN if nothing was scored.
         interval: 95 % interval by patient bootstrap; None if undefined.
     """
 
@@ -41,22 +41,32 @@ class ScoreRow:
         target: Name of the target.
         annotated: Number of cases in which the target is annotated.
         present: Number of annotated cases that contain the target.
+        missed: Number of cases that contain the target but in which it is not predicted; each scores 0.
         false_positives: Number of annotated cases that do not contain the target but in which it is predicted; each
             scores 0.
         correct_rejections: Number of annotated cases that do not contain the target and in which it is not predicted;
             they have no score.
-        dice: Mean Dice over the cases that have a score.
-        nsd: Mean normalised surface distance over the same cases.
+        means: Mean of each metric over the cases that have it, by name of the metric.
     """
 
     source: str
     target: str
     annotated: int
     present: int
+    missed: int
     false_positives: int
     correct_rejections: int
-    dice: Mean
-    nsd: Mean
+    means: Mapping[str, Mean]
+
+    @property
+    def dice(self) -> Mean:
+        """Mean Dice."""
+        return self.means["dice"]
+
+    @property
+    def nsd(self) -> Mean:
+        """Mean normalised surface distance."""
+        return self.means["nsd"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,10 @@ class Aggregate:
         tolerance: Tolerance of the normalised surface distance, in mm.
         cases: Scores of the cases by identifier.
         rows: One row per source and target.
-        sources: Mean over the targets of each source, by source and metric (`dice`, `nsd`).
+        sources: Mean over the targets of each source, by source and metric.
         mean: Mean over sources, by metric.
         over_targets: Mean over all pairs of a source and a target, by metric.
+        tolerances: That of single targets, in mm, where it differs.
     """
 
     tolerance: float
@@ -78,16 +89,20 @@ class Aggregate:
     sources: Mapping[str, Mapping[str, Mean]]
     mean: Mapping[str, Mean]
     over_targets: Mapping[str, Mean]
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
-def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
+def aggregate(
+    cases: Mapping[str, CaseScore], tolerance: float, tolerances: Mapping[str, float] | None = None
+) -> Aggregate:
     """Average scores of cases; all targets of a source, and all sources, have the same weight.
 
     Args:
         cases: Scores of the cases by identifier.
         tolerance: Tolerance of the normalised surface distance, in mm.
+        tolerances: That of single targets, in mm, where it differs.
     """
-    means = {metric: average_metric(cases, metric) for metric in METRICS}
+    means = average_metrics(cases)
     rows = []
     for source, target in list_source_targets(cases.values()):
         scores = [score for _, score in list_target_scores(cases.values(), source, target)]
@@ -98,18 +113,18 @@ def aggregate(cases: Mapping[str, CaseScore], tolerance: float) -> Aggregate:
                 target=target,
                 annotated=len(scores),
                 present=len(scores) - len(absent),
+                missed=sum(score.present and not score.predicted for score in scores),
                 false_positives=sum(score.predicted for score in absent),
                 correct_rejections=sum(not score.predicted for score in absent),
-                dice=means["dice"].pairs[source, target].mean,
-                nsd=means["nsd"].pairs[source, target].mean,
+                means={metric: means[metric].pairs[source, target].mean for metric in NAMES},
             )
         )
     sources = {
-        source: {metric: means[metric].sources[source].mean for metric in METRICS} for source in means["dice"].sources
+        source: {metric: means[metric].sources[source].mean for metric in NAMES} for source in means["dice"].sources
     }
-    over_sources = {metric: means[metric].all.mean for metric in METRICS}
-    over_targets = {metric: means[metric].over_targets.mean for metric in METRICS}
-    return Aggregate(tolerance, cases, rows, sources, over_sources, over_targets)
+    over_sources = {metric: means[metric].all.mean for metric in NAMES}
+    over_targets = {metric: means[metric].over_targets.mean for metric in NAMES}
+    return Aggregate(tolerance, cases, rows, sources, over_sources, over_targets, dict(tolerances or {}))
 
 
 @dataclass(frozen=True)
@@ -136,21 +151,27 @@ class MetricMeans:
     over_targets: BootstrapMean
 
 
-def average_metric(cases: Mapping[str, CaseScore], metric: str) -> MetricMeans:
-    """Average one metric over all cases and in every bootstrap draw of patients.
+def average_metrics(cases: Mapping[str, CaseScore]) -> dict[str, MetricMeans]:
+    """Average each metric over all cases and in every bootstrap draw of patients; all are averaged over the same draws.
 
     Args:
         cases: Scores of the cases by identifier.
-        metric: `dice` or `nsd`.
     """
     patients: dict[str, set[str]] = {}
     for case in cases.values():
         patients.setdefault(case.source, set()).add(case.patient)
     draws = draw_patients(patients)
-    pairs = {
-        (source, target): _average_pair(draws, list_target_scores(cases.values(), source, target), metric)
-        for source, target in list_source_targets(cases.values())
-    }
+    scores = {pair: list_target_scores(cases.values(), *pair) for pair in list_source_targets(cases.values())}
+    return {metric: _average_metric(draws, patients, scores, metric) for metric in NAMES}
+
+
+def _average_metric(
+    draws: BootstrapDraws,
+    patients: Mapping[str, set[str]],
+    scores: Mapping[tuple[str, str], Sequence[tuple[str, TargetScore]]],
+    metric: str,
+) -> MetricMeans:
+    pairs = {pair: _average_pair(draws, found, metric) for pair, found in scores.items()}
     sources = {
         source: average_means([mean for (name, _), mean in pairs.items() if name == source], len(patients[source]))
         for source in dict.fromkeys(source for source, _ in pairs)

@@ -1,4 +1,4 @@
-"""Computes Dice and normalised surface distance (NSD) of every annotated target of a case."""
+"""Reads pairs of label maps, and scores every annotated target of each case."""
 
 import math
 import multiprocessing
@@ -16,7 +16,8 @@ from duplus_nnunet.data.grids import find_difference
 from duplus_nnunet.data.label_maps import describe_rounding, read_label_map
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.progress import track
-from duplus_nnunet.reporting.surfaces import Mask, compute_nsd, find_box
+from duplus_nnunet.reporting.surfaces import Mask
+from duplus_nnunet.reporting.target_scores import TargetScore, score_masks
 
 # In mm rather than voxels, so that sources of different spacing and models of different plans are comparable.
 TOLERANCE = 2.0
@@ -34,6 +35,8 @@ class ScoringSettings:
         regions: Label values of each target in the references, by name of the target.
         ignore: Label value of voxels that are not scored; None if there is none.
         tolerance: Tolerance of the normalised surface distance, in mm.
+        tolerances: That of single targets, in mm, where it differs.
+        lesions: Targets that are lesions, whose connected components are counted.
         predicted: Label values in the predictions, of the targets whose values differ from those in the references.
         known: All values that a reference may hold; empty: any whole value.
         known_predicted: All values that a prediction may hold; empty: any whole value.
@@ -44,31 +47,16 @@ class ScoringSettings:
     regions: Mapping[str, Region]
     ignore: int | None = None
     tolerance: float = TOLERANCE
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    lesions: frozenset[str] = frozenset()
     predicted: Mapping[str, Region] = field(default_factory=dict)
     known: frozenset[int] = frozenset()
     known_predicted: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < math.inf:
-            raise DataError(f"The tolerance is {self.tolerance} mm, expected a finite number of 0 or more.")
-
-
-@dataclass(frozen=True)
-class TargetScore:
-    """Scores of one target in one case.
-
-    Attributes:
-        dice: Dice, 0 to 1, higher is better; 0 if only one of reference and prediction contains the target, NaN if
-            neither does (a correct rejection, for which overlap is undefined).
-        nsd: Normalised surface distance, 0 to 1, higher is better, with the same special cases.
-        present: Whether the reference contains the target.
-        predicted: Whether the prediction contains the target.
-    """
-
-    dice: float
-    nsd: float
-    present: bool
-    predicted: bool
+        for tolerance in (self.tolerance, *self.tolerances.values()):
+            if not 0 <= tolerance < math.inf:
+                raise DataError(f"The tolerance is {tolerance} mm, expected a finite number of 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -141,7 +129,8 @@ def score_maps(
         true_mask = _extract_mask(reference, settings.regions[name], valid)
         values = settings.predicted.get(name, settings.regions[name])
         predicted_mask = _extract_mask(prediction, values, valid)
-        scores[name] = _score_masks(predicted_mask, true_mask, spacing, settings.tolerance)
+        tolerance = settings.tolerances.get(name, settings.tolerance)
+        scores[name] = score_masks(predicted_mask, true_mask, spacing, tolerance, name in settings.lesions)
     return scores
 
 
@@ -176,14 +165,3 @@ def _read(file: Path, reader: type, known: frozenset[int]) -> tuple[NDArray[Any]
 def _extract_mask(labels: NDArray[Any], region: Region, valid: Mask | None) -> Mask:
     mask: Mask = labels == region[0] if len(region) == 1 else np.isin(labels, region)
     return mask if valid is None else mask & valid
-
-
-def _score_masks(prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance: float) -> TargetScore:
-    box = find_box(prediction | reference)
-    if box is None:
-        return TargetScore(math.nan, math.nan, present=False, predicted=False)
-    predicted, true = prediction[box], reference[box]
-    sizes = int(predicted.sum()), int(true.sum())
-    dice = 2 * int((predicted & true).sum()) / sum(sizes)
-    nsd = compute_nsd(predicted, true, spacing, tolerance) if all(sizes) else 0.0
-    return TargetScore(dice, nsd, present=sizes[1] > 0, predicted=sizes[0] > 0)

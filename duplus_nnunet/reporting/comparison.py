@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.reporting.aggregate import METRICS, BootstrapMean, Mean, MetricMeans, average_means, average_metric
+from duplus_nnunet.reporting.aggregate import BootstrapMean, Mean, MetricMeans, average_means, average_metrics
 from duplus_nnunet.reporting.case_scores import CaseScore
+from duplus_nnunet.reporting.metrics import NAMES
 from duplus_nnunet.reporting.score_files import ALL_SOURCES, OVER_SOURCES, OVER_TARGETS
+from duplus_nnunet.reporting.significance import compute_p_value, correct_holm
 
 Cases = Mapping[str, CaseScore]
+# Metrics that every pair has in the result, also without a value; the others are left out where undefined.
+_ALWAYS = ("dice", "nsd")
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,32 @@ class Difference:
     Attributes:
         source: Name of the source, or the label of a mean over sources.
         target: Name of the target, or the label of a mean over targets.
-        metric: `dice` or `nsd`.
-        mean: Mean difference, -1 to 1, with its paired interval; above 0, the first scores are better.
+        metric: Name of a metric.
+        mean: Mean difference, in the unit of the metric, with its paired interval. Above 0, the first scores are
+            higher, which is better for some metrics and worse for others.
+        test: Test of the difference; None for means over targets or sources.
     """
 
     source: str
     target: str
     metric: str
     mean: Mean
+    test: "PairedTest | None" = None
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Wilcoxon signed-rank test of the differences of patients, each the mean over that patient's cases.
+
+    Attributes:
+        patients: Number of patients with a score in both sets.
+        p: Two-sided p-value, 0 to 1; NaN without a patient.
+        p_holm: The same, corrected by Holm's method for the number of targets tested with this metric.
+    """
+
+    patients: int
+    p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,7 @@ class Comparison:
     """The paired differences of two sets of scores.
 
     Attributes:
-        differences: For both metrics: of each source and target, of the mean of each source, of the mean over sources,
+        differences: For each metric: of each source and target, of the mean of each source, of the mean over sources,
             and of the mean over all pairs of a source and a target.
         pairs: Number of pairs of a case and a target scored in both sets; the differences are based on them.
         left_out: Number of pairs scored in only one set.
@@ -70,9 +92,15 @@ def compare(first: Cases, second: Cases) -> Comparison:
             "Compare scores of the same cases and targets."
         )
     _check_same_references(ours, theirs)
+    means, others = average_metrics(ours), average_metrics(theirs)
     differences: list[Difference] = []
-    for metric in METRICS:
-        differences += _subtract(average_metric(ours, metric), average_metric(theirs, metric), metric)
+    for metric in NAMES:
+        tests = _test_targets(ours, theirs, metric)
+        differences += (
+            replace(each, test=tests.get((each.source, each.target)))
+            for each in _subtract(means[metric], others[metric], metric)
+            if not math.isnan(each.mean.value) or metric in _ALWAYS
+        )
     return Comparison(tuple(differences), pairs, _count(first) + _count(second) - 2 * pairs)
 
 
@@ -136,10 +164,31 @@ def to_plain(comparison: Comparison) -> dict[str, Any]:
         value = None if math.isnan(mean.value) else round(mean.value, 6)
         interval = mean.interval and [round(bound, 6) for bound in mean.interval]
         names = {"source": difference.source, "target": difference.target, "metric": difference.metric}
-        return {**names, "difference": value, "interval": interval}
+        return {**names, "difference": value, "interval": interval, **_plain_test(difference.test)}
 
     differences = [plain(difference) for difference in comparison.differences]
     return {"pairs": comparison.pairs, "left_out": comparison.left_out, "differences": differences}
+
+
+def _plain_test(test: PairedTest | None) -> dict[str, Any]:
+    if test is None or not test.patients:
+        return {}
+    return {"patients": test.patients, "p": test.p, "p_holm": test.p_holm}
+
+
+def _test_targets(ours: Cases, theirs: Cases, metric: str) -> dict[tuple[str, str], PairedTest]:
+    """Test the differences of each source and target over its patients."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for name, case in ours.items():
+        for target, score in case.targets.items():
+            difference = getattr(score, metric) - getattr(theirs[name].targets[target], metric)
+            patients = found.setdefault((case.source, target), {})
+            if not math.isnan(difference):
+                patients.setdefault(case.patient, []).append(difference)
+    means = {pair: [sum(each) / len(each) for each in patients.values()] for pair, patients in found.items()}
+    values = {pair: compute_p_value(differences) for pair, differences in means.items()}
+    corrected = correct_holm(values)
+    return {pair: PairedTest(len(means[pair]), value, corrected[pair]) for pair, value in values.items()}
 
 
 def _subtract(ours: MetricMeans, theirs: MetricMeans, metric: str) -> Iterator[Difference]:

@@ -5,24 +5,52 @@ Names and label values come from the folder of the model or dataset; targets tha
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
-from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.errors import DataError, ModelError, RegistryError, describe_unknown
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import PLANS_KEY
-from duplus_nnunet.prompt_registry.dataset_labels import check_label_values, list_declared_values
-from duplus_nnunet.prompt_registry.names import normalise
+from duplus_nnunet.prompt_registry.dataset_labels import check_label_values
+from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS_NAME
+from duplus_nnunet.prompt_registry.finding import find_entry
+from duplus_nnunet.prompt_registry.names import is_lesion, normalise
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
-from duplus_nnunet.reporting.case_scores import Region, ScoringSettings, score_cases
-from duplus_nnunet.reporting.validation import list_label_maps, make_default_table, read_region, read_scoring_settings
+from duplus_nnunet.reporting.case_scores import TOLERANCE, ScoringSettings, score_cases
+from duplus_nnunet.reporting.predicted_values import NOT_TARGETS, find_predicted_values
+from duplus_nnunet.reporting.validation import list_label_maps, make_default_table, read_scoring_settings
 from duplus_nnunet.text_files import load_json
 
-_NOT_TARGETS = ("background", "ignore")
 _SHOWN = 10
+NO_LESIONS = "none"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be scored.
+
+    Attributes:
+        predictions: Folder of predicted label maps.
+        references: Folder of reference label maps.
+        home: Folder of the model or dataset; None: the dataset that the references lie in.
+        labels: File with the labels of the predictions; None: the dataset.json beside them.
+        tolerance: Tolerance of the normalised surface distance, in mm; None: those of the registry, else 2 mm.
+        tolerances: That of single targets, in mm, by name.
+        lesions: Names of the targets that are lesions; empty: those whose names say so; `none`: no target.
+        allow_missing: Whether to leave out references without a prediction; otherwise they are an error.
+    """
+
+    predictions: Path
+    references: Path
+    home: Path | None = None
+    labels: Path | None = None
+    tolerance: float | None = None
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    lesions: Sequence[str] = ()
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,38 +74,41 @@ class Evaluation:
     def score(self, processes: int) -> Aggregate:
         """Score all cases with a number of worker processes."""
         scores = score_cases(self.predictions, self.references, self.settings, self.cases, processes)
-        return aggregate(scores, self.settings.tolerance)
+        return aggregate(scores, self.settings.tolerance, self.settings.tolerances)
 
 
-def prepare_evaluation(folders: tuple[Path, Path, Path], tolerance: float, allow_missing: bool) -> Evaluation:
+def prepare_evaluation(request: Request) -> Evaluation:
     """Find the cases and targets to score.
 
-    Args:
-        folders: Folders of the predictions, of the references, and of the model or dataset.
-        tolerance: Tolerance of the normalised surface distance, in mm.
-        allow_missing: Whether to leave out references without a prediction; otherwise they are an error.
-
     Raises:
-        DataError: The folders do not match, or predictions are missing.
+        DataError: The folders do not match, predictions are missing, or a name is unknown.
         ModelError: The model's plans.json cannot be read.
     """
-    predictions, references, home = folders
+    predictions, references, home = request.predictions, request.references, request.home or _find_home(request)
     dataset_json, plans = read_dataset_json(home / "dataset.json"), _read_plans(home)
     check_label_values(dataset_json.get("labels"), dataset_json.get("regions_class_order"), home / "dataset.json")
     ending = dataset_json["file_ending"]
     predicted, known = list_label_maps(predictions, ending), list_label_maps(references, ending)
-    names, case_notes = _match_cases(predicted, known, folders, allow_missing)
+    names, case_notes = _match_cases(predicted, known, (predictions, references), request.allow_missing)
     table, table_note = _find_table(home, plans)
     targets = _match_targets(dataset_json, plans, table)
     if table is None:
         table = make_default_table(
             str(plans.get("dataset_name") or home.resolve().name), [name for name, _ in targets], names
         )
-    requested, differing, target_notes = _find_requested(predictions, dataset_json, targets)
-    reader = _find_reader(plans, dataset_json, references / f"{names[0]}{ending}")
-    settings = read_scoring_settings(reader, dataset_json, requested, tolerance)
+    values = find_predicted_values(predictions, request.labels, dataset_json["labels"], targets)
+    tolerances, tolerance_notes = _find_tolerances(request, home, plans, dataset_json, values.targets)
     settings = replace(
-        settings, predicted=differing, known_predicted=_list_predicted_values(predictions, settings.known)
+        read_scoring_settings(
+            _find_reader(plans, dataset_json, references / f"{names[0]}{ending}"),
+            dataset_json,
+            values.targets,
+            TOLERANCE if request.tolerance is None else request.tolerance,
+        ),
+        tolerances=tolerances,
+        lesions=_find_lesions(request.lesions, values.targets),
+        predicted=values.differing,
+        known_predicted=values.known,
     )
     cases, unlisted_notes = _find_cases(names, table)
     if not any(target in settings.regions for case in cases.values() for target in case.annotated):
@@ -85,8 +116,58 @@ def prepare_evaluation(folders: tuple[Path, Path, Path], tolerance: float, allow
             f"None of the predicted targets ({', '.join(settings.regions)}) is annotated in any of the {len(cases)} "
             f"cases, so there is nothing to score. {table_note} Predict targets that are annotated in these cases."
         )
-    notes = (table_note, *unlisted_notes, *case_notes, *target_notes)
+    notes = (table_note, *unlisted_notes, *case_notes, *values.notes, *tolerance_notes)
     return Evaluation(predictions, references, settings, cases, notes)
+
+
+def _find_home(request: Request) -> Path:
+    """Find the dataset that the references lie in."""
+    for folder in (request.references, request.references.resolve().parent):
+        if (folder / "dataset.json").is_file():
+            return folder
+    raise DataError(
+        f"There is no dataset.json in {request.references} or the folder above it, so the meaning of the labels is not "
+        "known. Give the folder of the model or dataset with -m."
+    )
+
+
+def _find_tolerances(
+    request: Request,
+    home: Path,
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    targets: Sequence[tuple[str, str]],
+) -> tuple[dict[str, float], list[str]]:
+    """Find the tolerances of targets that differ from that of all, in mm, with notes on their origin."""
+    names = {normalise(word): name for name, label in targets for word in (label, name)}
+    for name in request.tolerances:
+        if normalise(name) not in names:
+            raise DataError(describe_unknown("target", name, [name for name, _ in targets]))
+    given = {names[normalise(name)]: tolerance for name, tolerance in request.tolerances.items()}
+    if request.tolerance is not None:
+        return given, []
+    dataset_name = str(plans.get("dataset_name") or home.resolve().name)
+    try:
+        entry = find_entry(dataset_name, dataset_json, home if (home / PROMPTS_NAME).is_file() else None)
+    except RegistryError as error:
+        return given, [f"Tolerances of the registry are not used, since its file has errors: {error}"]
+    known = {normalise(target.name): target.tolerance_mm for target in entry.targets if target.tolerance_mm is not None}
+    found = {name: float(known[normalise(name)]) for name, _ in targets if normalise(name) in known}
+    differing = {name: value for name, value in (found | given).items() if value != TOLERANCE}
+    shown = ", ".join(f"{name} {value:g} mm" for name, value in differing.items())
+    return differing, [f"Tolerances of the NSD that are not {TOLERANCE:g} mm: {shown}."] if differing else []
+
+
+def _find_lesions(chosen: Sequence[str], targets: Sequence[tuple[str, str]]) -> frozenset[str]:
+    if not chosen:
+        return frozenset(name for name, label in targets if is_lesion(name) or is_lesion(label))
+    names = {normalise(word): name for name, label in targets for word in (label, name)}
+    if [normalise(name) for name in chosen] == [NO_LESIONS] and NO_LESIONS not in names:
+        return frozenset()
+    for name in chosen:
+        if normalise(name) not in names:
+            raise DataError(describe_unknown("target", name, [name for name, _ in targets]))
+    return frozenset(names[normalise(name)] for name in chosen)
 
 
 def _read_plans(home: Path) -> Mapping[str, Any]:
@@ -102,7 +183,7 @@ def _read_plans(home: Path) -> Mapping[str, Any]:
 
 
 def _match_cases(
-    predicted: Sequence[str], known: Sequence[str], folders: tuple[Path, Path, Path], allow_missing: bool
+    predicted: Sequence[str], known: Sequence[str], folders: tuple[Path, Path], allow_missing: bool
 ) -> tuple[list[str], list[str]]:
     """List the cases that have a prediction and a reference, with notes on the others."""
     both = sorted(set(predicted) & set(known))
@@ -146,7 +227,7 @@ def _match_targets(
     """Pair the target names of the case table with the labels of dataset.json."""
     if PLANS_KEY in plans:
         return [(target.name, target.label) for target in as_form(plans).targets]
-    labels = [name for name in dataset_json["labels"] if name not in _NOT_TARGETS]
+    labels = [name for name in dataset_json["labels"] if name not in NOT_TARGETS]
     if table is None:
         return [(label, label) for label in labels]
     names = {name for case in [*table.cases.values(), *table.tests.values()] for name in case.annotated}
@@ -174,45 +255,6 @@ def _find_cases(names: Sequence[str], table: CaseTable) -> tuple[dict[str, Case]
         f"{len(unlisted)} case(s) are not in the case table ({_list_some(unlisted)}): every target of its source "
         f"{source!r} counts as annotated in them."
     ]
-
-
-def _find_requested(
-    predictions: Path, dataset_json: Mapping[str, Any], targets: Sequence[tuple[str, str]]
-) -> tuple[list[tuple[str, str]], dict[str, Region], list[str]]:
-    """Keep the targets that were requested according to the dataset.json of the predictions.
-
-    Returns:
-        Name and label of each requested target; label values in the predictions where they differ from the references
-        (an adapted model writes those of its base); notes.
-    """
-    file = predictions / "dataset.json"
-    content = read_dataset_json(file) if file.is_file() else {}
-    if "legend" not in content.get(PLANS_KEY, {}):
-        return list(targets), {}, []
-    predicted, reference = content["labels"], dataset_json["labels"]
-    by_name = {normalise(name): predicted[label] for name, label in content[PLANS_KEY].get("targets", {}).items()}
-    values = {name: predicted.get(label, by_name.get(normalise(name))) for name, label in targets}
-    requested = [(name, label) for name, label in targets if values[name] is not None]
-    differing = {
-        name: read_region(values[name])
-        for name, label in requested
-        if read_region(values[name]) != read_region(reference[label])
-    }
-    known = {*reference, *(label for label, value in predicted.items() if value in values.values())}
-    new = [label for label in predicted if label not in known and label not in _NOT_TARGETS]
-    not_requested = [name for name, _ in targets if values[name] is None]
-    notes = [f"Not requested, so not scored: {_list_some(not_requested)}."] if not_requested else []
-    notes += [f"Predicted, without a reference: {_list_some(new)}."] if new else []
-    if differing:
-        notes.append(f"Label values differ between predictions and references, see {file}: {_list_some(differing)}.")
-    return requested, differing, notes
-
-
-def _list_predicted_values(predictions: Path, known: frozenset[int]) -> frozenset[int]:
-    """List the values that predictions may hold: those of the dataset.json beside them, else those of references."""
-    file = predictions / "dataset.json"
-    labels = read_dataset_json(file).get("labels") if file.is_file() else None
-    return known | list_declared_values(labels) if isinstance(labels, Mapping) else known
 
 
 def _find_reader(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], example: Path) -> type:

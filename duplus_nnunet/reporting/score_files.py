@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +15,40 @@ from duplus_nnunet.files import write_text
 from duplus_nnunet.reporting.aggregate import Aggregate, Mean
 from duplus_nnunet.reporting.bootstrap import DRAWS, LEVEL, SEED
 from duplus_nnunet.reporting.case_scores import CaseScore
+from duplus_nnunet.reporting.metrics import METRICS, NAMES
+from duplus_nnunet.reporting.target_scores import TargetScore
 from duplus_nnunet.table_files import format_csv
 from duplus_nnunet.text_files import load_json
 
 JSON_NAME = "scores.json"
 CSV_NAME = "scores.csv"
-VERSION = 1
+VERSION = 2
+# Version 1 had Dice and NSD only.
+_READ = (1, 2)
 
 OVER_TARGETS = "(mean over targets)"
 OVER_SOURCES = "(mean over sources)"
 ALL_SOURCES = "(all sources)"
-_COUNTS = ("annotated", "present", "false_positives", "correct_rejections")
-_COLUMNS = ("source", "target", *_COUNTS, "dice", "dice_low", "dice_high", "nsd", "nsd_low", "nsd_high")
+_COUNTS = ("annotated", "present", "missed", "false_positives", "correct_rejections")
+_COLUMNS = ("source", "target", *_COUNTS, *(f"{name}{end}" for name in NAMES for end in ("", "_low", "_high")))
+_REQUIRED = ("dice", "nsd")
+_OPTIONAL = tuple(each.name for each in fields(TargetScore) if each.type is float and each.name not in _REQUIRED)
+
+
+_Length = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Tolerances of the NSD.
+
+    Attributes:
+        mm: The tolerance, in mm.
+        by_target: That of single targets, in mm, where it differs.
+    """
+
+    mm: _Length
+    by_target: Mapping[str, _Length] = field(default_factory=dict)
 
 
 def write_scores(scores: Aggregate, folder: str | os.PathLike[str]) -> None:
@@ -42,10 +64,12 @@ def to_plain(scores: Aggregate) -> dict[str, Any]:
     for row in scores.rows:
         counts = {name: getattr(row, name) for name in _COUNTS}
         targets = sources[row.source].setdefault("targets", {})
-        targets[row.target] = {**counts, **_plain_means({"dice": row.dice, "nsd": row.nsd})}
+        targets[row.target] = {**counts, **_plain_means(row.means)}
     return {
         "version": VERSION,
         "nsd_tolerance_mm": scores.tolerance,
+        "nsd_tolerance_mm_by_target": dict(scores.tolerances),
+        "better": {metric.name: metric.better for metric in METRICS},
         "interval": {"level": LEVEL, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
         "mean": _plain_means(scores.mean),
         "mean_over_targets": _plain_means(scores.over_targets),
@@ -59,8 +83,8 @@ def to_csv(scores: Aggregate) -> str:
     return format_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in _list_rows(scores))])
 
 
-def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore], float]:
-    """Read the scores of cases, and the tolerance in mm, from a scores.json.
+def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore], Tolerances]:
+    """Read the scores of cases, and the tolerances of the NSD, from a scores.json.
 
     Raises:
         DataError: The file is missing or malformed.
@@ -69,16 +93,17 @@ def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore]
         content = load_json(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}. Give a {JSON_NAME} written by `duplus evaluate`.") from error
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        version = content.get("version") if isinstance(content, dict) else None
-        raise DataError(f"{file} has format version {version!r}, expected {VERSION}. Run `duplus evaluate` again.")
+    version = content.get("version") if isinstance(content, dict) else None
+    if version not in _READ or isinstance(version, bool):
+        expected = " or ".join(map(str, _READ))
+        raise DataError(f"{file} has format version {version!r}, expected {expected}. Run `duplus evaluate` again.")
     try:
         for case in content["cases"].values():
             for score in case["targets"].values():
-                score.update({metric: math.nan for metric in ("dice", "nsd") if score[metric] is None})
+                score.update({metric: math.nan for metric in _REQUIRED if score[metric] is None})
         cases = TypeAdapter(dict[str, CaseScore]).validate_python(content["cases"])
-        tolerance = TypeAdapter(Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)])
-        return cases, tolerance.validate_python(content["nsd_tolerance_mm"])
+        others = content.get("nsd_tolerance_mm_by_target", {})
+        return cases, TypeAdapter(Tolerances).validate_python({"mm": content["nsd_tolerance_mm"], "by_target": others})
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a valid {JSON_NAME}: {error}. Run `duplus evaluate` again.") from error
 
@@ -86,8 +111,7 @@ def read_case_scores(file: str | os.PathLike[str]) -> tuple[dict[str, CaseScore]
 def _list_rows(scores: Aggregate) -> Iterator[dict[str, Any]]:
     for row in scores.rows:
         counts = {name: getattr(row, name) for name in _COUNTS}
-        means = _flatten({"dice": row.dice, "nsd": row.nsd})
-        yield {"source": row.source, "target": row.target, **counts, **means}
+        yield {"source": row.source, "target": row.target, **counts, **_flatten(row.means)}
     for source, means_of_source in scores.sources.items():
         yield {"source": source, "target": OVER_TARGETS, **_flatten(means_of_source)}
     yield {"source": OVER_SOURCES, "target": OVER_TARGETS, **_flatten(scores.mean)}
@@ -107,6 +131,8 @@ def _flatten(means: Mapping[str, Mean]) -> dict[str, float]:
 def _plain_means(means: Mapping[str, Mean]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for metric, mean in means.items():
+        if metric not in _REQUIRED and math.isnan(mean.value):
+            continue
         plain[metric] = _plain(mean.value)
         plain[f"{metric}_interval"] = None if mean.interval is None else [_plain(bound) for bound in mean.interval]
     return plain
@@ -115,7 +141,9 @@ def _plain_means(means: Mapping[str, Mean]) -> dict[str, Any]:
 def _plain_case(case: CaseScore) -> dict[str, Any]:
     plain = asdict(case)
     for score in plain["targets"].values():
-        score.update(dice=_plain(score["dice"]), nsd=_plain(score["nsd"]))
+        values = {name: _plain(score.pop(name)) for name in _OPTIONAL}
+        score.update({name: _plain(score[name]) for name in _REQUIRED})
+        score.update({name: value for name, value in values.items() if value is not None})
     return plain
 
 

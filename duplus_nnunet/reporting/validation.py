@@ -8,8 +8,10 @@ from typing import Any
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
+from duplus_nnunet.prompt_registry.names import is_lesion
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
-from duplus_nnunet.reporting.case_scores import TOLERANCE, Region, ScoringSettings, score_cases
+from duplus_nnunet.reporting.case_scores import TOLERANCE, ScoringSettings, score_cases
+from duplus_nnunet.reporting.predicted_values import read_region
 from duplus_nnunet.reporting.score_files import write_scores
 from duplus_nnunet.reporting.summary import correct_summary
 
@@ -80,14 +82,10 @@ def read_scoring_settings(
         regions,
         None if ignore is None else int(ignore),
         tolerance,
+        lesions=frozenset(name for name, label in targets if is_lesion(name) or is_lesion(label)),
         known=known,
         known_predicted=known,
     )
-
-
-def read_region(value: Any) -> Region:
-    """Convert the value of a label in dataset.json, a number or several, to a tuple."""
-    return tuple(int(part) for part in value) if isinstance(value, (list, tuple)) else (int(value),)
 
 
 def list_label_maps(folder: Path, ending: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes surface_dice.json: surface Dice of generated masks, by DeepMind's program surface-distance.
+"""Writes surface_dice.json: surface Dice, HD95 and ASSD of generated masks, by DeepMind's program surface-distance.
 
 Run it in an environment of its own, since the program has not been released for NumPy 2:
 
@@ -41,6 +41,13 @@ def make_pairs():
     yield "speckled", speckled, rng.random(SHAPE) < 0.5
 
 
+def average_both(distances):
+    """Average the program's two one-sided means, each weighted by the area of its surface."""
+    means = surface_distance.compute_average_surface_distance(distances)
+    areas = distances["surfel_areas_gt"].sum(), distances["surfel_areas_pred"].sum()
+    return float((means[0] * areas[0] + means[1] * areas[1]) / (areas[0] + areas[1]))
+
+
 def pack(mask):
     return base64.b64encode(np.packbits(mask)).decode("ascii")
 
@@ -52,6 +59,8 @@ def main():
             distances = surface_distance.compute_surface_distances(reference, prediction, spacing)
             values = [surface_distance.compute_surface_dice_at_tolerance(distances, mm) for mm in TOLERANCES]
             entries.append({"name": f"{name}, {grid}", "spacing": spacing, "surface_dice": [float(v) for v in values]})
+            entries[-1]["hd95_mm"] = float(surface_distance.compute_robust_hausdorff(distances, 95))
+            entries[-1]["assd_mm"] = average_both(distances)
             entries[-1] |= {"prediction": pack(prediction), "reference": pack(reference)}
     content = {"program": "surface-distance 0.1", "shape": SHAPE, "tolerances": TOLERANCES, "pairs": entries}
     Path(__file__).with_name("surface_dice.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

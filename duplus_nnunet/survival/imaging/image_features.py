@@ -5,7 +5,6 @@ features of an image are reproducible. With an adapter, the bottlenecks are the 
 one segmented by the base model.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,8 @@ from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.pooling import Lesion, Windows, compute_pooling_weights, measure_lesion, pool_windows
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.names import is_lesion
 
-# Words in the names of targets that are lesions; tissue around a tumour, such as oedema, is not one.
-LESION = re.compile(
-    r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|glioma|nodule|neoplasm|malignan|lymphoma|melanoma|blastoma|"
-    r"(^|\W)gtv",
-    re.IGNORECASE,
-)
 STEP = 0.5
 
 Row = NDArray[np.float32]
@@ -38,7 +32,7 @@ def choose_lesions(bank: PromptBank, targets: Sequence[str]) -> dict[str, tuple[
 
     Args:
         bank: Prompts of the model.
-        targets: Names, labels or synonyms of lesions; empty: targets whose names match LESION.
+        targets: Names, labels or synonyms of lesions; empty: targets whose names say so.
 
     Returns:
         Names by context; may be empty.
@@ -46,7 +40,7 @@ def choose_lesions(bank: PromptBank, targets: Sequence[str]) -> dict[str, tuple[
     Raises:
         PromptError: A target is unknown.
     """
-    lesions = set(bank.find_targets(targets)) if targets else {name for name in bank.names if LESION.search(name)}
+    lesions = set(bank.find_targets(targets)) if targets else {name for name in bank.names if is_lesion(name)}
     return {context: tuple(name for name in bank.names_in(context) if name in lesions) for context in bank.contexts}
 
 

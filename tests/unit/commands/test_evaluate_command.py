@@ -275,12 +275,126 @@ def test_comparison_is_printed_with_its_sign(home: Path, capsys: pytest.CaptureF
 def test_comparison_at_another_tolerance_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(home, "-o", str(home / "first")) == 0
     assert evaluate(home, "--tolerance", "3", "--compare", str(home / "first" / "scores.json")) == 1
-    assert "Give --tolerance 2" in capsys.readouterr().err
+    assert '"Liver=2"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"7": "liver", "8": "Spleen", "9": "aorta"},
+        {"liver": 7, "Spleen": 8, "aorta": 9},
+        {"labels": {"background": 0, "liver": 7, "Spleen": 8, "aorta": 9}},
+    ],
+)
+def test_labels_of_another_program_may_be_given(
+    labels: dict[str, Any], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, values in {"a": (7, 7, 0, 0, 8), "b": (7, 0, 8), "c": (7, 8)}.items():
+        save(home / "p", name, *values)
+    write_json(home / "classes.json", labels)
+    assert evaluate(home, "--labels", str(home / "classes.json")) == 0
+    targets = read(home)["sources"]["Dataset009_Test"]["targets"]
+    assert targets.keys() == {"Liver", "spleen"}
+    assert targets["Liver"]["dice"] == pytest.approx((1 + 2 / 3 + 1) / 3, abs=1e-6)
+    err = capsys.readouterr().err
+    assert ": Kidneys." in err
+    assert ": aorta." in err
+
+
+def test_labels_without_a_target_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(home / "classes.json", {"1": "aorta"})
+    assert evaluate(home, "--labels", str(home / "classes.json")) == 1
+    assert "aorta" in (err := capsys.readouterr().err)
+    assert "Liver, spleen, Kidneys" in err
+    write_json(home / "classes.json", {"liver": "one"})
+    assert evaluate(home, "--labels", str(home / "classes.json")) == 1
+    assert "classes.json" in capsys.readouterr().err
+
+
+def test_stock_predictions_with_labels_of_other_names_count_as_the_references(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(home / "p" / "dataset.json", DATASET_JSON | {"labels": {"background": 0, "a": 1, "b": 2, "c": [3, 4]}})
+    assert evaluate(home) == 0
+    assert read(home)["sources"]["Dataset009_Test"]["targets"].keys() == {"Liver", "spleen", "Kidneys"}
+    assert "references' values" in capsys.readouterr().err
+
+
+def test_dataset_of_the_references_is_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "r").rename(home / "Dataset009_Test" / "labelsTs")
+    words = ["evaluate", "-p", str(home / "p"), "-r", str(home / "Dataset009_Test" / "labelsTs"), "-np", "1"]
+    assert cli.main(words) == 0
+    assert read(home)["sources"].keys() == {"Dataset009_Test"}
+    (home / "Dataset009_Test" / "dataset.json").unlink()
+    assert cli.main(words) == 1
+    assert " -m" in capsys.readouterr().err
+
+
+def test_tolerances_by_target(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--tolerance", "0.2", "liver=9") == 0
+    found = read(home)
+    assert (found["nsd_tolerance_mm"], found["nsd_tolerance_mm_by_target"]) == (0.2, {"Liver": 9.0})
+    assert found["cases"]["b"]["targets"]["Liver"]["nsd"] == 1
+    assert "Liver 9 mm" in capsys.readouterr().out
+
+
+def test_tolerances_of_the_registry(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+      dataset: Test
+      contexts: {ct: {modality: computed tomography, region: abdomen}}
+      targets: {liver: {tolerance_mm: 9}, spleen: , Kidneys: }
+    """
+    (home / "Dataset009_Test" / "prompts.yaml").write_text(text)
+    assert evaluate(home) == 0
+    assert read(home)["nsd_tolerance_mm_by_target"] == {"Liver": 9.0}
+    assert read(home)["cases"]["b"]["targets"]["Liver"]["nsd"] == 1
+    assert evaluate(home, "--tolerance", "0.2") == 0
+    assert read(home)["nsd_tolerance_mm_by_target"] == {}
+    (home / "Dataset009_Test" / "prompts.yaml").write_text(text.replace("9", "-9"))
+    capsys.readouterr()
+    assert evaluate(home) == 0
+    assert "tolerance_mm" in capsys.readouterr().err
+
+
+def test_lesions_are_those_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--lesions", "liver") == 0
+    targets = read(home)["sources"]["Dataset009_Test"]["targets"]
+    assert (targets["Liver"]["false_lesions"], targets["Liver"]["lesion_f1"]) == (0, 1)
+    assert "lesion_f1" not in targets["spleen"]
+    assert "lesion F1" in capsys.readouterr().out
+    assert evaluate(home) == 0
+    assert "lesion F1" not in capsys.readouterr().out
+
+
+def test_chosen_metrics_are_printed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "--metrics", "assd_mm", "precision") == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "ASSD mm" in head
+    assert "precision" in head
+    assert "Dice" not in head
+
+
+def test_comparison_has_a_p_value_of_patients(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(home, "-o", str(home / "first")) == 0
+    save(home / "p", "b", 1, 1)
+    capsys.readouterr()
+    assert evaluate(home, "--json", "--compare", str(home / "first" / "scores.json")) == 0
+    found = json.loads(capsys.readouterr().out)["comparison"]["differences"]
+    liver = next(each for each in found if (each["target"], each["metric"]) == ("Liver", "dice"))
+    # One patient of three differs: one of the two signs is as extreme.
+    assert (liver["patients"], liver["p"], liver["p_holm"]) == (3, 1.0, 1.0)
+    assert any(each["metric"] == "hd95_mm" and each["difference"] < 0 for each in found)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--tolerance", "x"], "'x'"),
+        (["--tolerance", "1", "2"], "2 numbers"),
+        (["--tolerance", "heart=2"], "heart"),
+        (["--lesions", "heart"], "heart"),
+        (["--metrics", "iou"], "iou"),
+        (["--labels", "nowhere.json"], "nowhere.json"),
         (["--tolerance", "-1"], "-1.0 mm"),
         (["-np", "0"], "-np is 0; expected 1 or more"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),

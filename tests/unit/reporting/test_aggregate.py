@@ -108,8 +108,8 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
 
 def test_scores_of_cases_can_be_read_again(tmp_path: Path) -> None:
     write_scores(aggregate(make_cases(), 3.0), tmp_path)
-    cases, tolerance = read_case_scores(tmp_path / "scores.json")
-    assert tolerance == 3.0
+    cases, tolerances = read_case_scores(tmp_path / "scores.json")
+    assert (tolerances.mm, tolerances.by_target) == (3.0, {})
     assert repr(cases) == repr(make_cases())
 
 

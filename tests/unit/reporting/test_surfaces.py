@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duplus_nnunet.reporting.surfaces import compute_nsd, find_box
+from duplus_nnunet.reporting.surfaces import compute_nsd, find_box, measure_surfaces
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "surface_dice.json").read_text(encoding="utf-8"))
 EMPTY = np.zeros((8, 8, 8), bool)
@@ -63,3 +63,16 @@ def test_order_of_the_masks_does_not_matter() -> None:
 def test_box_is_the_smallest_one() -> None:
     assert find_box(make_cube()) == (slice(2, 5),) * 3
     assert find_box(EMPTY) is None
+
+
+@pytest.mark.parametrize("pair", GOLDEN["pairs"], ids=lambda pair: pair["name"])
+def test_distances_are_those_of_another_program(pair: dict[str, Any]) -> None:
+    distances = measure_surfaces(unpack(pair["prediction"]), unpack(pair["reference"]), pair["spacing"])
+    assert distances.compute_hd95() == pytest.approx(pair["hd95_mm"], abs=1e-6)
+    assert distances.compute_assd() == pytest.approx(pair["assd_mm"], abs=1e-6)
+
+
+def test_distance_between_parallel_faces() -> None:
+    distances = measure_surfaces(make_cube(2), make_cube(5), (1, 1, 1))
+    assert distances.compute_hd95() == 3
+    assert distances.compute_assd() <= 3
