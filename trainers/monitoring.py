@@ -44,7 +44,7 @@ class TensorBoardLogger:
                 f"{VARIABLE} is set, but the package tensorboard is not installed. Install it: pip install "
                 f"'duplus-nnunet[monitoring]'; or unset {VARIABLE}."
             ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=epoch)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=epoch)
         self._started = math.nan
         self._epoch = epoch
 
@@ -58,18 +58,18 @@ class TensorBoardLogger:
             self._started = float(value)
         elif key == _END:
             self._add("epoch_duration", float(value) - self._started)
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
         else:
             self._add(key, float(value))
 
     def log_summary(self, key: str, value: float) -> None:
         """Write a value of the whole training, such as a Dice of the final validation, at the last epoch."""
         self._add(key, float(value))
-        self._writer.flush()  # type: ignore[no-untyped-call]
+        self._writer.flush()
 
     def _add(self, key: str, value: float) -> None:
         if math.isfinite(value) and not key.startswith(_REPLACED):
-            self._writer.add_scalar(key, value, self._epoch)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(key, value, self._epoch)
 
 
 class DrawnImages:

@@ -5,6 +5,7 @@ the page; what a reader changes by hand (settings in the plans) is changed for s
 that is in no story fails.
 """
 
+import ast
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ from duplus_nnunet.cli import build_parser
 
 from ..documentation_blocks import (
     REPOSITORY,
+    Block,
     expand_commands,
     is_executable,
     list_pages,
@@ -60,6 +62,7 @@ NOT_RUN = {
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
     ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
     ("docker",): "needs a Docker daemon; tests/host/test_docker.py builds the image and runs it where there is one",
+    ("DUPLUS_TENSORBOARD=1", "nnUNetv2_train"): "test_monitoring.py trains with it, and reads what is written",
     ("tensorboard",): "serves pages until it is ended; test_monitoring.py reads what it shows",
     ("wandb", "sync"): "needs an account; test_monitoring.py reads the run that is sent",
     ("make",): "makes an environment of its own; the continuous integration runs it",
@@ -85,6 +88,7 @@ class Story:
         }
         self._done: set[str] = set()
         self._commands: set[tuple[str, ...]] = set()
+        self._names: dict[tuple[str, ...], dict[str, Any]] = {}
         write_sarcomas(folder / "raw")
         shutil.rmtree(write_download(folder).with_suffix(""))
 
@@ -110,12 +114,23 @@ class Story:
             else:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.chdir(self.project.folder)
-                    exec(compile(block.text, block.page, "exec"), names)  # noqa: S102
+                    self._run_python(block, names)
+
+    def _run_python(self, block: Block, names: dict[str, Any]) -> None:
+        """Run an example, but for the statements with which another page began in the same way."""
+        done: tuple[str, ...] = ()
+        for statement in ast.parse(block.text).body:
+            done = (*done, ast.unparse(statement))
+            if done in self._names:
+                names |= self._names[done]
+            else:
+                exec(compile(ast.unparse(statement), block.page, "exec"), names)  # noqa: S102
+                self._names[done] = dict(names)
 
     def _run(self, words: list[str]) -> None:
         """Run a command, unless it ran before, is listed as not to be run, or needs what is not there yet."""
         variables, command = split_variables(words)
-        if tuple(words) in self._commands or find_reason(command) is not None:
+        if tuple(words) in self._commands or find_reason(words) is not None or find_reason(command) is not None:
             return
         self._commands.add(tuple(words))
         words = command
@@ -190,8 +205,8 @@ def list_not_run(tmp_path: Path) -> list[list[str]]:
     for page in PAGES:
         blocks = [block for block in read_blocks(page) if block.language == "bash"]
         for found in expand_commands(blocks, {"HOME": "/home"}, tmp_path / "record"):
-            split = (split_variables(words)[1] for words in found)
-            commands += [words for words in split if find_reason(words) is not None]
+            commands += [words for words in found if find_reason(words) is not None]
+            commands += [words for _, words in map(split_variables, found) if find_reason(words) is not None]
     return commands
 
 
@@ -204,6 +219,7 @@ def test_commands_that_are_not_run_exist(tmp_path: Path) -> None:
 
 def check_existence(words: list[str]) -> None:
     """Check that the program knows the sub-command and the options of a command line."""
+    words = split_variables(words)[1]
     if words[0] == "duplus":
         build_parser(words[1]).parse_args(words[1:])
     elif words[0] == "nnUNetv2_train":
