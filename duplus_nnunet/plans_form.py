@@ -44,8 +44,8 @@ class PlannedContext(_PlannedForm):
     """A context: its prompts, and how its images are preprocessed.
 
     Attributes:
-        sentences: Context prompt (T1), then its paraphrases.
-        target_prompts: For each target, its target prompt (T2) in this context, then the paraphrases.
+        sentences: Context prompt, then its paraphrases.
+        target_prompts: For each target, its target prompt in this context, then the paraphrases.
         targets: Names of the targets that are annotated in the context; `trained` also serves plans without the key.
         implausible: Names of the targets that its images cannot show, by where in the body both lie.
         modality: Spelled out, such as "computed tomography".

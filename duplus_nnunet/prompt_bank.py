@@ -206,7 +206,7 @@ class PromptBank:
         Args:
             context: Key of a context; None: the default context.
             targets: Names of targets; None: all that were trained in the context.
-            rng: Draws paraphrases; None: always the context prompt (T1) and the target prompts (T2) themselves.
+            rng: Draws paraphrases; None: always the context prompt and the target prompts themselves.
             probability: Probability, 0 to 1, that a paraphrase replaces a prompt.
 
         Returns:

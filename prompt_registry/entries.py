@@ -18,7 +18,7 @@ class Context:
         name: Its key, such as `amos_ct`.
         modality: Modality, spelled out, such as `computed tomography`.
         region: Body region, such as `abdomen`.
-        prompt: The context prompt (T1).
+        prompt: The context prompt.
         paraphrases: Other wordings of the context prompt, written by hand.
         channel: Name of its channel in dataset.json, where a dataset has one context for each channel.
         regions: Parts of the body that its images may show, such as `thigh`; if empty, `region` names them.
@@ -49,7 +49,7 @@ class Target:
         synonyms: Other names by which users may select it.
         partner: Name of the target that it becomes in a mirror image (left and right).
         missing: Meaning of a case without the label.
-        paraphrases: Other wordings of the target prompt (T2), written by hand; may contain `{modality}` and `{region}`.
+        paraphrases: Other wordings of the target prompt, written by hand; may contain `{modality}` and `{region}`.
         regions: Parts of the body that it may lie in, such as `thorax`; if empty, those of the contexts in which it is
             annotated, here or in a shipped file.
         tolerance_mm: Tolerance in mm of its normalised surface distance; None for the default of evaluations.

@@ -1,6 +1,7 @@
 """Composes the prompts and paraphrases of contexts and targets, and reads the name of a structure from a user's text.
 
-Context prompts (T1) and target prompts (T2) are worded as in the paper; further paraphrases come from templates.
+Context prompts (T1 in the paper) and target prompts (T2) are worded as in the paper; further paraphrases come from
+templates.
 
 Source: DuPLUS, arXiv 2510.03483, section on dual prompts.
 """

@@ -11,10 +11,16 @@ LANGUAGES = ("bash", "python")
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
 # No program is found, so that the shell hands every command over instead of running it. What the shell does itself
 # (variables, loops, quotes, lines that go on) is done by it.
+# Variables that a page sets for its programs stand before the words of the command.
 _RECORDER = """\
-command_not_found_handle() { printf '%s\\0' "$@" >> "$RECORD"; printf '\\1\\0' >> "$RECORD"; }
+command_not_found_handle() {
+    for name in ${!DUPLUS_*} ${!nnUNet_wandb*}; do printf '%s=%s\\0' "$name" "${!name}" >> "$RECORD"; done
+    printf '%s\\0' "$@" >> "$RECORD"; printf '\\1\\0' >> "$RECORD"
+}
+id() { echo 1000; }
 PATH=/nowhere
 """
+_ASSIGNMENT = re.compile(r"(\w+)=(.*)", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def expand_commands(blocks: list[Block], variables: Mapping[str, str], scratch: 
         scratch: File that is written meanwhile.
 
     Yields:
-        For each block its commands, each as a list of words.
+        For each block its commands, each as a list of words, before which there may be variables as `NAME=value`.
     """
     scratch.unlink(missing_ok=True)
     scratch.touch()
@@ -72,8 +78,19 @@ def expand_commands(blocks: list[Block], variables: Mapping[str, str], scratch: 
     commands: list[list[str]] = []
     for command in scratch.read_text(encoding="utf-8").split("\1\0")[:-1]:
         words = command.split("\0")[:-1]
-        if words == [marker]:
+        if words[-1] == marker:
             yield commands
             commands = []
         else:
             commands.append(words)
+
+
+def split_variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Split the words of a command into the variables before it, by name, and the command."""
+    variables: dict[str, str] = {}
+    for position, word in enumerate(words):
+        found = _ASSIGNMENT.fullmatch(word)
+        if found is None:
+            return variables, words[position:]
+        variables[found[1]] = found[2]
+    return variables, []

@@ -1,7 +1,7 @@
 """Finds context and targets of the cases of a training, and validates each case with the prompts of its context."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from nnunetv2.configuration import default_num_processes
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
-from duplus_nnunet.errors import PlansError
+from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import check_labels, select_labels
@@ -19,6 +19,7 @@ from duplus_nnunet.reporting.presence import compute_peak_logits
 from duplus_nnunet.reporting.presence_files import calibrate_fold, write_peak_logits
 from duplus_nnunet.reporting.score_text import format_scores
 from duplus_nnunet.reporting.validation import score_validation
+from duplus_nnunet.trainers.monitoring import log_final_scores
 
 _TRUTH = "gt_segmentations"
 _VALIDATION = "validation"
@@ -76,6 +77,22 @@ def read_weights(bank: PromptBank, table: CaseTable) -> dict[str, float]:
     }
 
 
+def refuse_shared_patients(trainer: Any, training: Iterable[str], validation: Iterable[str]) -> None:
+    """Check that no patient is on both sides of a split; the fold "all" validates on its training cases.
+
+    Raises:
+        DataError: A patient is, or a case is not in the table.
+    """
+    patients = {trainer.table.find(name).patient: name for name in training}
+    for name in validation if trainer.fold != "all" else ():
+        other = patients.get(patient := trainer.table.find(name).patient)
+        if other is not None:
+            raise DataError(
+                f"Fold {trainer.fold} holds out the validation case {name!r}, but trains on {other!r} of the same "
+                f"patient, {patient!r}. Correct {trainer.preprocessed_dataset_folder_base}/splits_final.json."
+            )
+
+
 def score(trainer: Any) -> str:
     """Score the validation by source and target, correct nnU-Net's summary, and calibrate presence.
 
@@ -94,6 +111,7 @@ def score(trainer: Any) -> str:
         trainer.table,
         default_num_processes,
     )
+    log_final_scores(trainer, aggregate.rows)
     training, validation = trainer.do_split()
     presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
     table = "\n".join(format_scores(aggregate))

@@ -29,11 +29,19 @@ from duplus_nnunet.trainers.batches import (
     flip_images,
     list_pairs,
 )
-from duplus_nnunet.trainers.cases import bind_each_case, open_table, read_prompts, read_weights, score
+from duplus_nnunet.trainers.cases import (
+    bind_each_case,
+    open_table,
+    read_prompts,
+    read_weights,
+    refuse_shared_patients,
+    score,
+)
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
 from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
@@ -98,6 +106,7 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.base_cases: Base = None
         self.training_cases: TrainingCases | None = None
         self.progress = EpochProgress(self.local_rank == 0)
+        self._drawn = DrawnImages(self.table)
 
     @classmethod
     def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
@@ -250,15 +259,7 @@ class DuPLUSTrainer(nnUNetTrainer):
     def do_split(self) -> Any:
         """Differs from nnU-Net: refuses a patient on both sides of the split, or a case that is not in the table."""
         training, validation = super().do_split()
-        patients = {self.table.find(name).patient: name for name in training}
-        for name in validation if self.fold != "all" else ():
-            other = patients.get(self.table.find(name).patient)
-            if other is not None:
-                raise DataError(
-                    f"Fold {self.fold} holds out the validation case {name!r}, but trains on {other!r} of the same "
-                    f"patient, {self.table.find(name).patient!r}. Correct splits_final.json in "
-                    f"{self.preprocessed_dataset_folder_base}."
-                )
+        refuse_shared_patients(self, training, validation)
         return training, validation
 
     def _bind_batch(self, batch: dict[str, Any], training: bool) -> BatchPrompts:
@@ -296,13 +297,15 @@ class DuPLUSTrainer(nnUNetTrainer):
         self.progress.start(self.current_epoch, self.num_iterations_per_epoch + self.num_val_iterations_per_epoch)
 
     def on_epoch_end(self) -> None:
-        """Differs from nnU-Net: removes that bar."""
+        """Differs from nnU-Net: removes that bar, and gives other loggers values by source and target."""
         self.progress.close()
+        log_epoch(self, self._pairs, self._drawn.take())
         super().on_epoch_end()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Differs from nnU-Net: binds the prompts of each image first, mirrors half of the images and remaps some."""
         chosen = self._bind_batch(batch, training=True)
+        self._drawn.count(batch["keys"])
         if self._across is not None:
             data, target = flip_images(batch["data"], batch["target"], chosen.flipped, self._across)
             batch = {**batch, "data": data, "target": target}
@@ -346,8 +349,9 @@ class DuPLUSTrainer(nnUNetTrainer):
         return {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def run_training(self) -> None:
-        """Differs from nnU-Net: one process trains a fold; a full disk ends it with a message, whatever was written."""
+        """Differs from nnU-Net: one process trains a fold, to TensorBoard if asked to; a full disk ends it in order."""
         with end_in_order(self):
+            open_logs(self)
             super().run_training()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:

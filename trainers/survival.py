@@ -60,6 +60,7 @@ from duplus_nnunet.survival.training.scratch import (
 )
 from duplus_nnunet.survival.training.selection import compare_features
 from duplus_nnunet.trainers.checkpoint import write_safely
+from duplus_nnunet.trainers.monitoring import log_concordance
 from duplus_nnunet.trainers.seeding import PROMPTS
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
@@ -295,8 +296,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         """Differs from nnU-Net: logs a concordance index in place of the Dice; higher is better, 0.5 is chance."""
         concordance = measure_patch_concordance(self.cohort.train, val_outputs)
         score = 0.5 if concordance is None else concordance
-        self.logger.log("mean_fg_dice", score, self.current_epoch)
-        self.logger.log("dice_per_class_or_region", [score], self.current_epoch)
+        log_concordance(self, score)
         loss = float(np.mean([output["loss"] for output in val_outputs]))
         self.logger.log("val_losses", loss, self.current_epoch)
         if self.scratch:

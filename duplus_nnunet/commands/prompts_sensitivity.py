@@ -109,7 +109,7 @@ def run_sensitivity(args: argparse.Namespace) -> int:
 def describe_report(report: "SensitivityReport") -> Iterator[str]:
     """Yield the lines of the report: a table for each target, and a summary."""
     several = f", mean over {len(report.cases)} cases" if len(report.cases) > 1 else ""
-    yield f"context {report.context}: context prompt {report.t1!r}"
+    yield f"context {report.context}: context prompt {report.context_prompt!r}"
     yield f"{'case ' if not several else 'cases '}{', '.join(report.cases)}; Dice of each target's own mask{several}"
     for title, targets in (
         ("wordings of target prompts", report.targets),
@@ -127,7 +127,7 @@ def to_json(report: "SensitivityReport") -> dict[str, Any]:
     """Return the report as plain data for JSON, with null in place of NaN."""
     return {
         "context": report.context,
-        "context_prompt": report.t1,
+        "context_prompt": report.context_prompt,
         "cases": list(report.cases),
         "targets": [_target_to_json(target) for target in report.targets],
         "contexts": [_target_to_json(target) for target in report.contexts],

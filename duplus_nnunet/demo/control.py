@@ -14,7 +14,7 @@ Exchange = Callable[[Plans], dict[str, Any]]
 
 
 def exchange_targets(plans: Plans, context: str) -> dict[str, Any]:
-    """Replace the embeddings (sentence and name, T2) of every target of a context by those of the next target.
+    """Replace the embeddings (sentence and name) of every target of a context by those of the next target.
 
     Targets that are not annotated in the context are left unchanged, since the model was not trained on them there.
 
@@ -35,7 +35,7 @@ def exchange_targets(plans: Plans, context: str) -> dict[str, Any]:
 
 
 def exchange_contexts(plans: Plans) -> dict[str, Any]:
-    """Replace the embedding (T1) of every context by that of the next context.
+    """Replace the embedding of every context prompt by that of the next context.
 
     Args:
         plans: DuPLUS plans.

@@ -20,7 +20,7 @@ FOLD = "0"
 # Names of selections of several targets.
 ALL = "all targets"
 TRANSFER = "unannotated targets"
-T2_EXCHANGED, T1_EXCHANGED = "T2 exchanged", "T1 exchanged"
+TARGETS_EXCHANGED, CONTEXTS_EXCHANGED = "target prompts exchanged", "context prompts exchanged"
 
 _MODEL = ("-d", DATASET_ID, "-c", "3d_fullres", "-f", FOLD, "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans")
 # nnU-Net plans for a GPU; on two cores, a network with half the features trains three times as fast.
@@ -136,13 +136,13 @@ class Experiment:
 
     def _exchange_contexts(self) -> tuple[str, ...]:
         """Predict everything once more with exchanged context prompts, as a control."""
-        return self._build_control_call(T1_EXCHANGED, self.workspace.images, exchange_contexts)
+        return self._build_control_call(CONTEXTS_EXCHANGED, self.workspace.images, exchange_contexts)
 
     def _exchange_targets(self, source: PhantomSource) -> tuple[str, ...]:
         """Predict one contrast once more with exchanged target prompts, as a control."""
         folder = self.workspace.raw / source.dataset / "imagesTs"
         exchange = partial(exchange_targets, context=source.context)
-        return self._build_control_call(name_separately(T2_EXCHANGED, source), folder, exchange)
+        return self._build_control_call(name_separately(TARGETS_EXCHANGED, source), folder, exchange)
 
     def measure(self) -> Results:
         """Score all predictions of unseen images."""
@@ -150,8 +150,8 @@ class Experiment:
         return Results(
             dice=measurement.score(ALL),
             transfer=measurement.score(TRANSFER, list_unannotated),
-            targets_exchanged=measurement.score(T2_EXCHANGED, separately=True),
-            contexts_exchanged=measurement.score(T1_EXCHANGED),
+            target_prompts_exchanged=measurement.score(TARGETS_EXCHANGED, separately=True),
+            context_prompts_exchanged=measurement.score(CONTEXTS_EXCHANGED),
             confusion=measurement.measure_sides(ALL),
         )
 

@@ -25,15 +25,16 @@ class Results:
     Attributes:
         dice: By contrast, Dice of the targets that are annotated in its training cases.
         transfer: By contrast, Dice of the targets that are annotated in other contrasts only.
-        targets_exchanged: As `dice`, with the target prompt of each target replaced by that of another annotated one.
-        contexts_exchanged: As `dice`, with the context prompt of each context replaced by that of another one.
+        target_prompts_exchanged: As `dice`, with the target prompt of each target replaced by that of another
+            annotated one.
+        context_prompts_exchanged: As `dice`, with the context prompt of each context replaced by that of another one.
         confusion: By description, share of the prediction of one side that lies in the true structure of the other.
     """
 
     dice: Scores
     transfer: Scores
-    targets_exchanged: Scores
-    contexts_exchanged: Scores
+    target_prompts_exchanged: Scores
+    context_prompts_exchanged: Scores
     confusion: Mapping[str, float]
 
 
@@ -91,9 +92,11 @@ def mean_dice(scores: TargetScores) -> float:
 
 def describe_results(results: Results) -> str:
     """Build the table of Dice by contrast and target: mean, standard deviation, minimum, maximum and controls."""
-    rows: list[tuple[str, ...]] = [("", "mean", "std", "min", "max", "T2 exchanged", "T1 exchanged")]
+    rows: list[tuple[str, ...]] = [
+        ("", "mean", "std", "min", "max", "target prompts exchanged", "context prompts exchanged")
+    ]
     for contrast, scores in results.dice.items():
-        controls = (results.targets_exchanged[contrast], results.contexts_exchanged[contrast])
+        controls = (results.target_prompts_exchanged[contrast], results.context_prompts_exchanged[contrast])
         for name, values in scores.items():
             means = (f"{np.mean(control[name]):.3f}" for control in controls)
             rows.append((f"{contrast} {name}", *_format_spread(values), *means))
@@ -114,8 +117,13 @@ def evaluate_criteria(results: Results) -> list[Criterion]:
         ),
         *(Criterion(name, value, MOST_CONFUSION, at_least=False) for name, value in results.confusion.items()),
         *(
-            Criterion(f"mean Dice with T2 exchanged, {contrast}", mean_dice(scores), MOST_CONTROL_DICE, at_least=False)
-            for contrast, scores in results.targets_exchanged.items()
+            Criterion(
+                f"mean Dice with target prompts exchanged, {contrast}",
+                mean_dice(scores),
+                MOST_CONTROL_DICE,
+                at_least=False,
+            )
+            for contrast, scores in results.target_prompts_exchanged.items()
         ),
     ]
 

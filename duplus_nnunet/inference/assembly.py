@@ -73,7 +73,7 @@ class Assembly:
     Args:
         resampler: Brings logits to the image's grid.
         rule: How targets share one label map.
-        asked: Name and sentence (T2) of each target, in the order of the rule's values.
+        asked: Name and target prompt of each target, in the order of the rule's values.
         floor: Logit, 0 or less, that a voxel must exceed to be kept in a target's box; -4.6 leaves out what has less
             than 1 %, minus infinity nothing.
 

@@ -16,8 +16,8 @@ class Prompts:
     """Embeddings of a context prompt and of target prompts, to which a network is bound before it is called.
 
     Attributes:
-        context: Context embedding (the paper's T1), (1, E) for all images or (B, E), one per image.
-        targets: Target embeddings (the paper's T2), (K, F) for all images or (B, K, F), one set per image.
+        context: Context embedding, (1, E) for all images or (B, E), one per image.
+        targets: Target embeddings, (K, F) for all images or (B, K, F), one set per image.
         rows: Rows in a TextTable: of the context, (1 or B, 1), and of the parts of targets, (K, 2) or (B, K, 2). None
             if the embeddings are in no table.
         mirrored: The same prompts for images mirrored left to right: "left kidney" takes the place of "right kidney".

@@ -81,14 +81,14 @@ class SensitivityReport:
 
     Attributes:
         context: Key of the context.
-        t1: Its default context prompt.
+        context_prompt: Its default context prompt.
         cases: Names of the cases.
         targets: Scores of each target by the wordings of its target prompt.
         contexts: Scores of each target by the wordings of the context prompt; empty if it was not varied.
     """
 
     context: str
-    t1: str
+    context_prompt: str
     cases: tuple[str, ...]
     targets: tuple[TargetScores, ...]
     contexts: tuple[TargetScores, ...] = ()
@@ -200,7 +200,9 @@ def _score_case(
 def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:
     """Predict logits (K wordings, D, H, W) in one pass of nnU-Net's sliding window, averaged over folds."""
     check_finite(data)
-    prompts = model.bank.compose(wordings[0].t1, [(wording.t2, wording.target) for wording in wordings])
+    prompts = model.bank.compose(
+        wordings[0].context_prompt, [(wording.target_prompt, wording.target) for wording in wordings]
+    )
     return model.predictor.predict_logits(data, prompts)
 
 
@@ -236,15 +238,17 @@ def _summarise(
         selection = (score for score in scores if score.wording.target == name and score.wording.kind in kinds)
         return TargetScores(name, values[name], tuple(selection))
 
-    varied = any(score.wording.kind == "T1 paraphrase" for score in scores)
+    varied = any(score.wording.kind == "context paraphrase" for score in scores)
     default = [
-        Score(replace(score.wording, kind="T1"), score.by_case) for score in scores if score.wording.kind == "T2"
+        Score(replace(score.wording, kind="context prompt"), score.by_case)
+        for score in scores
+        if score.wording.kind == "target prompt"
     ]
     scores = [*default, *scores]
     return SensitivityReport(
         context,
         bank.contexts[context].sentences[0],
         tuple(scores[0].by_case),
-        tuple(gather(name, ("T2", "synonym", "paraphrase")) for name in names),
-        tuple(gather(name, ("T1", "T1 paraphrase")) for name in names) if varied else (),
+        tuple(gather(name, ("target prompt", "synonym", "paraphrase")) for name in names),
+        tuple(gather(name, ("context prompt", "context paraphrase")) for name in names) if varied else (),
     )

@@ -9,7 +9,8 @@ from typing import Literal
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.prompt_registry.sentences import compose_prompt
 
-Kind = Literal["T2", "synonym", "paraphrase", "T1", "T1 paraphrase"]
+# What is varied is the target prompt, but for the last two kinds.
+Kind = Literal["target prompt", "synonym", "paraphrase", "context prompt", "context paraphrase"]
 
 
 @dataclass(frozen=True)
@@ -18,22 +19,22 @@ class Wording:
 
     Attributes:
         target: Name of the target.
-        kind: "T2" is the default target prompt with the default context prompt; "synonym" and "paraphrase" are other
-            wordings of the target prompt; "T1 paraphrase" is another wording of the context prompt, with the default
-            target prompt; "T1" is a copy of "T2" for comparison with those.
-        t1: Context prompt.
-        t2: Target prompt.
+        kind: "target prompt" is the default target prompt with the default context prompt; "synonym" and "paraphrase"
+            are other wordings of the target prompt; "context paraphrase" is another wording of the context prompt, with
+            the default target prompt; "context prompt" is a copy of "target prompt" for comparison with those.
+        context_prompt: The context prompt.
+        target_prompt: The target prompt.
     """
 
     target: str
     kind: Kind
-    t1: str
-    t2: str
+    context_prompt: str
+    target_prompt: str
 
     @property
     def text(self) -> str:
         """The prompt that is varied: the context prompt or the target prompt."""
-        return self.t1 if self.kind.startswith("T1") else self.t2
+        return self.context_prompt if self.kind.startswith("context") else self.target_prompt
 
 
 @dataclass(frozen=True)
@@ -94,24 +95,26 @@ def list_wordings(bank: PromptBank, context: str, names: Sequence[str], with_con
         with_contexts: Whether to add the paraphrases of the context prompt, each with every default target prompt.
     """
     content = bank.contexts[context]
-    t1, *paraphrases = content.sentences
+    context_prompt, *paraphrases = content.sentences
     synonyms = {
         target.name: {compose_prompt(content.modality, word) for word in target.synonyms} for target in bank.targets
     }
     prompts: Mapping[str, Sequence[str]] = content.target_prompts
     wordings = [
-        Wording(name, _classify(text, prompts[name][0], synonyms[name]), t1, text)
+        Wording(name, _classify(text, prompts[name][0], synonyms[name]), context_prompt, text)
         for name in names
         for text in prompts[name]
     ]
     if with_contexts:
-        wordings += [Wording(name, "T1 paraphrase", text, prompts[name][0]) for text in paraphrases for name in names]
+        wordings += [
+            Wording(name, "context paraphrase", text, prompts[name][0]) for text in paraphrases for name in names
+        ]
     return wordings
 
 
 def plan_passes(wordings: Sequence[Wording], most: int) -> Iterator[list[Wording]]:
     """Group wordings into passes of the network: a pass has one context prompt and at most `most` wordings."""
-    for _, group in itertools.groupby(wordings, key=lambda wording: wording.t1):
+    for _, group in itertools.groupby(wordings, key=lambda wording: wording.context_prompt):
         yield from _split_batches(list(group), max(1, most))
 
 
@@ -123,5 +126,5 @@ def _split_batches(items: list[Wording], size: int) -> Iterator[list[Wording]]:
 def _classify(text: str, default: str, synonyms: Collection[str]) -> Kind:
     """Classify a target prompt as the default one, the default one with a synonym, or a paraphrase."""
     if text == default:
-        return "T2"
+        return "target prompt"
     return "synonym" if text in synonyms else "paraphrase"

@@ -1,1 +1,1 @@
-"""Prognosis from images and electronic health records (EHR)."""
+"""Prognosis from images and clinical records."""

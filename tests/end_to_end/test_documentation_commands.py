@@ -5,6 +5,8 @@ the page; what a reader changes by hand (settings in the plans) is changed for s
 that is in no story fails.
 """
 
+import ast
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +20,15 @@ from nnunetv2.run import run_training
 
 from duplus_nnunet.cli import build_parser
 
-from ..documentation_blocks import REPOSITORY, expand_commands, is_executable, list_pages, read_blocks
+from ..documentation_blocks import (
+    REPOSITORY,
+    Block,
+    expand_commands,
+    is_executable,
+    list_pages,
+    read_blocks,
+    split_variables,
+)
 from .conftest import Project
 from .documentation_data import write_download, write_sarcomas
 
@@ -31,6 +41,7 @@ STORIES = {
         "docs/how-to/many-images.md", "docs/how-to/evaluate.md", "docs/how-to/viewers.md",
         "docs/how-to/several-datasets.md", "docs/how-to/adapt.md", "docs/how-to/published-weights.md",
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
+        "docs/how-to/monitoring.md", "docs/how-to/docker.md",
     ),
     "prognosis": (
         "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-images.md", "docs/how-to/prognosis-predict.md",
@@ -50,6 +61,10 @@ NOT_RUN = {
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
     ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
+    ("docker",): "needs a Docker daemon; tests/host/test_docker.py builds the image and runs it where there is one",
+    ("DUPLUS_TENSORBOARD=1", "nnUNetv2_train"): "test_monitoring.py trains with it, and reads what is written",
+    ("tensorboard",): "serves pages until it is ended; test_monitoring.py reads what it shows",
+    ("wandb", "sync"): "needs an account; test_monitoring.py reads the run that is sent",
     ("make",): "makes an environment of its own; the continuous integration runs it",
     ("duplus", "adapt", "plan", "62", "--from-model", "Dataset291"): "needs a download; test_published_weights.py runs "
     "the same with a stock model that it trains",
@@ -73,6 +88,7 @@ class Story:
         }
         self._done: set[str] = set()
         self._commands: set[tuple[str, ...]] = set()
+        self._names: dict[tuple[str, ...], dict[str, Any]] = {}
         write_sarcomas(folder / "raw")
         shutil.rmtree(write_download(folder).with_suffix(""))
 
@@ -98,13 +114,26 @@ class Story:
             else:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.chdir(self.project.folder)
-                    exec(compile(block.text, block.page, "exec"), names)  # noqa: S102
+                    self._run_python(block, names)
+
+    def _run_python(self, block: Block, names: dict[str, Any]) -> None:
+        """Run an example, but for the statements with which another page began in the same way."""
+        done: tuple[str, ...] = ()
+        for statement in ast.parse(block.text).body:
+            done = (*done, ast.unparse(statement))
+            if done in self._names:
+                names |= self._names[done]
+            else:
+                exec(compile(ast.unparse(statement), block.page, "exec"), names)  # noqa: S102
+                self._names[done] = dict(names)
 
     def _run(self, words: list[str]) -> None:
         """Run a command, unless it ran before, is listed as not to be run, or needs what is not there yet."""
-        if tuple(words) in self._commands or find_reason(words) is not None:
+        variables, command = split_variables(words)
+        if tuple(words) in self._commands or find_reason(words) is not None or find_reason(command) is not None:
             return
         self._commands.add(tuple(words))
+        words = command
         if words[0] == "mkdir":
             Path(words[-1]).mkdir(parents=True, exist_ok=True)
         elif words[0] == "tar":
@@ -112,7 +141,7 @@ class Story:
                 file.extractall(self.project.folder, filter="data")
         else:
             self._prepare(words)
-            self.project.do(*words)
+            self.project.do(*words, **variables)
             self._shorten(words)
 
     def _prepare(self, words: list[str]) -> None:
@@ -177,6 +206,7 @@ def list_not_run(tmp_path: Path) -> list[list[str]]:
         blocks = [block for block in read_blocks(page) if block.language == "bash"]
         for found in expand_commands(blocks, {"HOME": "/home"}, tmp_path / "record"):
             commands += [words for words in found if find_reason(words) is not None]
+            commands += [words for _, words in map(split_variables, found) if find_reason(words) is not None]
     return commands
 
 
@@ -189,6 +219,7 @@ def test_commands_that_are_not_run_exist(tmp_path: Path) -> None:
 
 def check_existence(words: list[str]) -> None:
     """Check that the program knows the sub-command and the options of a command line."""
+    words = split_variables(words)[1]
     if words[0] == "duplus":
         build_parser(words[1]).parse_args(words[1:])
     elif words[0] == "nnUNetv2_train":
@@ -198,6 +229,11 @@ def check_existence(words: list[str]) -> None:
         assert (REPOSITORY / words[1]).is_file()
     elif words[0] == "jupyter":
         assert all((REPOSITORY / word).exists() for word in words[2:])
+    elif words[0] == "docker":
+        check_container(words)
+    elif words[0] in {"tensorboard", "wandb"}:
+        project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+        assert re.search(rf'^monitoring = .*"{words[0]}>=', project, flags=re.MULTILINE)
     elif words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in words[1:])
@@ -207,6 +243,17 @@ def check_existence(words: list[str]) -> None:
         project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
         assert words[2].startswith(".")
         assert extras is None or re.search(rf"^{extras[1]} = \[", project, flags=re.MULTILINE)
+
+
+def check_container(words: list[str]) -> None:
+    """Check build arguments by the Dockerfile; of a run, the command inside of the container."""
+    if words[1] == "build":
+        dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+        arguments = [word for option, word in itertools.pairwise(words) if option == "--build-arg"]
+        assert all(f"ARG {argument.split('=')[0]}=" in dockerfile for argument in arguments)
+    else:
+        image = next(position for position, word in enumerate(words) if word in {"duplus", "duplus:gpu"})
+        check_existence(words[image + 1 :])
 
 
 @pytest.mark.parametrize("words", [["duplus", "adapt", "no-such-command"], ["duplus", "adapt", "plan", "--no-such"]])

@@ -28,8 +28,8 @@ def test_plans_hold_3d_configurations_prompts_and_settings(project: Any) -> None
     section = plans["duplus"]
     assert [target["name"] for target in section["targets"]][:2] == ["liver", "spleen"]
     assert section["left_right_axis"] is not None
-    t2 = section["contexts"][section["default_context"]]["target_prompts"]["liver"][0]
-    assert t2 == "A computed tomography of liver"
+    prompt = section["contexts"][section["default_context"]]["target_prompts"]["liver"][0]
+    assert prompt == "A computed tomography of liver"
 
 
 def test_asking_for_2d_says_why_not(project: Any) -> None:
@@ -106,7 +106,7 @@ def test_sensitivity_scores_a_targets_own_mask_by_every_wording(project: Any, tm
     assert "spleen (label value 2): spread" in printed
     report = json.loads((tmp_path / "r.json").read_text())
     spleen, aorta = report["targets"]
-    assert {score["kind"] for score in aorta["wordings"]} == {"T2", "paraphrase"}
+    assert {score["kind"] for score in aorta["wordings"]} == {"target prompt", "paraphrase"}
     assert project.predict(tmp_path / "out", "--targets", "spleen", "--rivals", "asked").returncode == 0
     mask, truth = read_mask(tmp_path / "out") == 2, np.asarray(nibabel.load(label).dataobj) == 2
     dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())

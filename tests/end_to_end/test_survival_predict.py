@@ -121,7 +121,7 @@ def test_whatever_is_known_of_a_patient_is_used_and_a_bad_image_ends_nothing(
     assert (rows[NEW]["images used"], rows["P20"]["images used"], rows["P99"]["images used"]) == (
         f"{NEW}_CT", "P20_CT", "",
     )  # fmt: skip
-    assert [rows[name]["EHR values missing"] for name in (NEW, "P20", "P99")] == ["0", "2", "2"]
+    assert [rows[name]["record values missing"] for name in (NEW, "P20", "P99")] == ["0", "2", "2"]
     assert "no record" in rows["P20"]["warnings"]
     assert "no image" in rows["P99"]["warnings"]
     assert "'grade' is 'medium'" in rows["P99"]["warnings"]
@@ -207,7 +207,7 @@ def test_importance_is_measured_on_held_out_patients(project: Prognosis, model: 
     assert "30 times, seed 0" in said
     with (tmp_path / "importance.csv").open() as file:
         rows = {row["input"]: row["kind"] for row in csv.DictReader(file)}
-    assert rows == {"age": "EHR", "grade": "EHR", "lesions_ct": "image"}
+    assert rows == {"age": "record", "grade": "record", "lesions_ct": "image"}
 
 
 def test_masks_are_drafted_where_there_are_none_and_marked(

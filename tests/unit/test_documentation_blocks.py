@@ -8,7 +8,7 @@ import pytest
 from duplus_nnunet.conversion.recipe import read_recipe
 from duplus_nnunet.prompt_registry.registry_file import check_registry_file
 
-from ..documentation_blocks import Block, expand_commands, list_pages, read_blocks
+from ..documentation_blocks import Block, expand_commands, list_pages, read_blocks, split_variables
 
 
 def expand(tmp_path, *texts):
@@ -28,6 +28,13 @@ def test_lines_that_go_on_and_loops(tmp_path):
 
 def test_a_variable_lasts_until_the_end_of_the_page(tmp_path):
     assert expand(tmp_path, "export A=b\n", "echoes $A\n") == [[], [["echoes", "b"]]]
+
+
+def test_variables_for_a_program_come_before_its_words(tmp_path):
+    (first, second) = expand(tmp_path, "DUPLUS_A='b c' train 1\ntrain A=1\n", "export DUPLUS_D=e OTHER=f\ntrain\n")
+    assert [split_variables(words) for words in first + second] == [
+        ({"DUPLUS_A": "b c"}, ["train", "1"]), ({}, ["train", "A=1"]), ({"DUPLUS_D": "e"}, ["train"]),
+    ]  # fmt: skip
 
 
 def test_programs_are_not_run(tmp_path):

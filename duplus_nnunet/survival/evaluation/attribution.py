@@ -16,8 +16,8 @@ from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 
-EHR, IMAGE = "EHR", "image"
-ALL_EHR, ALL_IMAGES = "all EHR columns", "all images"
+RECORD, IMAGE = "record", "image"
+WHOLE_RECORD, ALL_IMAGES = "whole record", "all images"
 
 Tables = Sequence[FeatureTable | None]
 
@@ -29,7 +29,7 @@ class Effect:
     Attributes:
         patient: Patient ID.
         input: A column, an image context, or all of either.
-        kind: EHR or IMAGE.
+        kind: RECORD or IMAGE.
         value: Value of the column; empty for images.
         effect: Risk minus risk without the input, in the unit of the risk; above 0: the input raises the risk.
     """
@@ -91,9 +91,9 @@ def list_contexts(tables: Tables) -> list[str]:
 
 def _list_inputs(schema: ClinicalSchema, tables: Tables) -> Iterator[_Input]:
     columns, contexts = tuple(schema.covariates), tuple(list_contexts(tables))
-    yield from (_Input(name, EHR, columns=(name,)) for name in columns)
+    yield from (_Input(name, RECORD, columns=(name,)) for name in columns)
     if len(columns) > 1:
-        yield _Input(ALL_EHR, EHR, columns=columns)
+        yield _Input(WHOLE_RECORD, RECORD, columns=columns)
     yield from (_Input(name, IMAGE, contexts=(name,)) for name in contexts)
     if len(contexts) > 1:
         yield _Input(ALL_IMAGES, IMAGE, contexts=contexts)
@@ -104,7 +104,7 @@ def _predict_risk(models: Sequence[SurvivalModel], records: Sequence[Record], ta
 
 
 def _is_available(part: _Input, record: Record, tables: Tables) -> bool:
-    if part.kind == EHR:
+    if part.kind == RECORD:
         return any(record.values.get(name) is not None for name in part.columns)
     return any(_has_image(table, record.patient, part.contexts) for table in tables if table is not None)
 

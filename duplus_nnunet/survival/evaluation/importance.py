@@ -11,7 +11,7 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.progress import track
-from duplus_nnunet.survival.evaluation.attribution import EHR, IMAGE, list_contexts
+from duplus_nnunet.survival.evaluation.attribution import IMAGE, RECORD, list_contexts
 from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -42,7 +42,7 @@ class Importance:
 
     Attributes:
         input: A column, or an image context.
-        kind: EHR or IMAGE.
+        kind: RECORD or IMAGE.
         drop: Harrell's concordance minus that with the input shuffled, mean over shuffles; higher: more important;
             below 0: the models predict better without it.
         spread: Standard deviation over shuffles; it does not reflect the sampling of patients.
@@ -78,7 +78,7 @@ def measure_importance(
             "There is no comparable pair of held-out patients, so importance cannot be measured. Use more patients, or "
             "fewer folds."
         )
-    inputs = [(name, EHR) for name in folds[0].model.schema.covariates]
+    inputs = [(name, RECORD) for name in folds[0].model.schema.covariates]
     inputs += [(name, IMAGE) for name in list_contexts([fold.images for fold in folds])]
     importances = []
     numbered = track(enumerate(inputs), len(inputs), "importance", "input")
@@ -99,7 +99,7 @@ def _measure(folds: Sequence[HeldOutFold]) -> float:
 
 def _shuffle(fold: HeldOutFold, name: str, kind: str, rng: np.random.Generator) -> HeldOutFold:
     order = rng.permutation(len(fold.records))
-    if kind == EHR:
+    if kind == RECORD:
         values = [fold.records[row].values.get(name) for row in order]
         pairs = zip(fold.records, values, strict=True)
         return replace(

@@ -28,7 +28,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.models.forecasts import merge_notes
-from duplus_nnunet.survival.models.methods import IMAGE_METHODS, METHODS, forecast
+from duplus_nnunet.survival.models.methods import BOTH, FORMER_NAMES, IMAGE_METHODS, METHODS, forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
@@ -182,7 +182,7 @@ def run_study(
 def list_methods(has_images: bool) -> tuple[str, ...]:
     """List the methods for which there is data, the DuPLUS model first."""
     usable = [name for name in METHODS if has_images or name not in IMAGE_METHODS]
-    return tuple(sorted(usable, key=lambda name: name != "image and EHR"))
+    return tuple(sorted(usable, key=lambda name: name != BOTH))
 
 
 def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
@@ -191,7 +191,8 @@ def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
         raise DataError(f"`forecasts` has a method {taken[0]!r}, the name of a built-in method. Choose another name.")
     known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
     known |= design.forecasts
-    chosen = design.methods or (*list_methods(has_images), *design.forecasts)
+    named = [FORMER_NAMES.get(name, name) for name in design.methods]
+    chosen = named or (*list_methods(has_images), *design.forecasts)
     for name in chosen:
         if name not in known:
             raise DataError(describe_unknown("method", name, known))

@@ -42,7 +42,7 @@ def forecast(method: str, task: Task) -> Forecast:
 
 
 def _predict_logistic_hazard(task: Task) -> Forecast:
-    """Average networks that are trained on the EHR, each with early stopping on another inner fold."""
+    """Average networks that are trained on the records, each with early stopping on another inner fold."""
     import torch
 
     train, test, notes = encode_records(task)
@@ -62,8 +62,8 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
     return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off)
 
 
-def _predict_from_image_and_ehr(task: Task) -> Forecast:
-    """Predict by our model of image features and EHR."""
+def _predict_from_image_and_record(task: Task) -> Forecast:
+    """Predict by our model of image features and records."""
     model = fit_model(task.train, task.schema, task.images, task.settings, task.seed)
     prediction = model.forecast(task.test, task.images, task.times)
     return replace(prediction, notes=(*model.notes, *prediction.notes), cut=choose_cut_off(model.risks))
@@ -71,12 +71,14 @@ def _predict_from_image_and_ehr(task: Task) -> Forecast:
 
 def _predict_from_image(task: Task) -> Forecast:
     """Predict by our model of image features alone."""
-    return _predict_from_image_and_ehr(replace(task, schema=task.schema.model_copy(update={"covariates": {}})))
+    return _predict_from_image_and_record(replace(task, schema=task.schema.model_copy(update={"covariates": {}})))
 
 
+BOTH = "image and record"
+FORMER_NAMES = {"image and EHR": BOTH}
 # Methods that need images.
 _IMAGE: Mapping[str, Callable[[Task], Forecast]] = {
-    "image and EHR": _predict_from_image_and_ehr,
+    BOTH: _predict_from_image_and_record,
     "image only": _predict_from_image,
     "lesion volume Cox": partial(predict_cox, encode=encode_lesion_measures),
     "frozen features Coxnet": partial(predict_coxnet, encode=encode_frozen_features),

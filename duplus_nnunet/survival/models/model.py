@@ -25,7 +25,8 @@ from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import SEEN, Record
 
-INPUT_KINDS = ("ehr", "image")
+INPUT_KINDS = ("record", "image")
+_FORMER_KINDS = {"ehr": "record"}  # its former name
 _VERSION = 1
 _LEAST_EVENTS = 2
 
@@ -69,12 +70,13 @@ class SurvivalModel:
             records: Records of N patients; their outcomes are not used.
             images: Image features by patient; None, or a patient without features: missing.
             times: Times at which survival is predicted, in days, (T).
-            use: "ehr", "image" or both; the other one is treated as missing in all patients.
+            use: "record", "image" or both; the other one is treated as missing in all patients.
 
         Raises:
             ModelError: `use` is empty or has another value.
         """
-        unknown = sorted(set(use) - set(INPUT_KINDS))
+        use = {_FORMER_KINDS.get(kind, kind) for kind in use}
+        unknown = sorted(use - set(INPUT_KINDS))
         if unknown or not use:
             raise ModelError(describe_unknown("input", unknown[0] if unknown else "", INPUT_KINDS))
         inputs, notes = self.encode(records, images, use)
@@ -91,7 +93,7 @@ class SurvivalModel:
     ) -> tuple[Inputs, tuple[str, ...]]:
         """Return the network inputs of N patients, and notes for the reader."""
         count = len(records)
-        ehr, notes = self.encoder.encode(records) if "ehr" in use else (self._encode_empty_records(count), [])
+        ehr, notes = self.encoder.encode(records) if "record" in use else (self._encode_empty_records(count), [])
         if self.code is None:
             numbers = None
             if images is not None and "image" in use:

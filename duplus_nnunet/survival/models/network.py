@@ -1,7 +1,7 @@
-"""Defines MLP_Prog, which maps encoded EHR (N, P) and image inputs (N, M) of C modalities to a loss's outputs (N, T).
+"""Defines MLP_Prog: it maps encoded records (N, P) and image inputs (N, M) of C modalities to a loss's outputs (N, T).
 
 Both are joined and passed through an MLP, as in the paper's figure. Missing values are presented in training as at
-prediction: EHR values as the encoder encodes them, modalities as zeros with a missing indicator.
+prediction: values of records as the encoder encodes them, modalities as zeros with a missing indicator.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class InputDropout(torch.nn.Module):
 
     Args:
         absent: Encoding of a record whose values are all missing, (P).
-        columns: Index of the EHR column of each encoded number, int64 (P).
+        columns: Index of the column of the record of each encoded number, int64 (P).
         modalities: Index of the modality of each image input, int64 (M).
         settings: Dropout probabilities of columns, of whole records and of modalities.
     """
@@ -65,7 +65,7 @@ class InputDropout(torch.nn.Module):
         return self.hide_images(shown, ~inputs.there | (torch.rand(inputs.there.shape) < modality))
 
     def hide_records(self, inputs: Inputs, hidden: torch.Tensor) -> Inputs:
-        """Present EHR columns, marked in bool (N, columns), as missing."""
+        """Present columns of records, marked in bool (N, columns), as missing."""
         ehr = torch.where(hidden[:, self.columns], self.absent, inputs.ehr)
         return Inputs(ehr, inputs.images, inputs.there)
 

@@ -62,7 +62,15 @@ def _describe(prediction: CohortPrediction) -> dict[str, Any]:
 
 def _list_predictions(prediction: CohortPrediction) -> list[list[object]]:
     horizons = [f"survival at {horizon:g} days" for horizon in prediction.horizons]
-    head = ["patient", "risk", *horizons, "median survival (days)", "risk group", "images used", "EHR values missing"]
+    head = [
+        "patient",
+        "risk",
+        *horizons,
+        "median survival (days)",
+        "risk group",
+        "images used",
+        "record values missing",
+    ]
     return [[*head, "warnings"], *(_list_values(row) for row in prediction.patients)]
 
 

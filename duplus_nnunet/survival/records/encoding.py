@@ -113,7 +113,7 @@ class RecordEncoder:
         try:
             return cls(tuple(_read_column(column) for column in plain))
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"A stored EHR encoder cannot be read ({error!r}). Fit the model again.") from error
+            raise ModelError(f"A stored encoder of records cannot be read ({error!r}). Fit the model again.") from error
 
     def _list_notes(self, records: Sequence[Record]) -> list[str]:
         notes = []

@@ -39,7 +39,7 @@ def list_predictions(study: Study) -> Iterator[list[object]]:
     """List the predictions of every method for every held-out patient, heading first."""
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
     head = ["method", "seed", "fold", "patient", "risk", *horizons, "median survival (days)", "risk group"]
-    yield [*head, "EHR values missing", "warnings"]
+    yield [*head, "record values missing", "warnings"]
     for held in study.predictions:
         yield [
             *(held.method, held.seed, held.fold, held.patient, f"{held.risk:.6g}"),

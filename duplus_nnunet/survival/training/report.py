@@ -124,7 +124,7 @@ def _list_predictions(report: FoldReport) -> str:
         "risk",
         *horizons,
         "images",
-        "EHR missing",
+        "missing in record",
         "time (days)",
         "event",
     ]

@@ -120,7 +120,12 @@ def test_transfer_asks_for_every_target(experiment: Experiment, predictions: dic
 
 def test_each_control_uses_its_own_copy_of_the_model(experiment: Experiment, predictions: dict[str, list[str]]) -> None:
     work = experiment.workspace
-    names = ["T1 exchanged", "T2 exchanged CT", "T2 exchanged MR", "T2 exchanged PET"]
+    names = [
+        "context prompts exchanged",
+        "target prompts exchanged CT",
+        "target prompts exchanged MR",
+        "target prompts exchanged PET",
+    ]
     controls = [find(predictions, experiment, name) for name in names]
     assert [after(words, "-m") for words in controls] == [str(work.control_model(name)) for name in names]
     assert [Path(after(words, "-i")).parent.name for words in controls[1:]] == [

@@ -64,9 +64,9 @@ BAD = {"CT": {"a": [0.1]}, "MR": {"b": [0.1]}}
 ONE_BAD = {"CT": {"a": [0.1]}, "MR": {"b": [0.9]}}
 
 
-def make_results(dice: Scores, targets_exchanged: Scores, sides: float = 0.0) -> Results:
+def make_results(dice: Scores, target_prompts_exchanged: Scores, sides: float = 0.0) -> Results:
     transfer = {"CT": {"b": [0.3, 0.5]}, "MR": {}}
-    return Results(dice, transfer, targets_exchanged, contexts_exchanged=GOOD, confusion={"sides": sides})
+    return Results(dice, transfer, target_prompts_exchanged, context_prompts_exchanged=GOOD, confusion={"sides": sides})
 
 
 def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> None:
@@ -85,7 +85,7 @@ def test_table_has_a_row_a_target_their_mean_and_what_was_never_annotated() -> N
         (make_results(GOOD, BAD), []),
         (make_results(ONE_BAD, BAD), ["mean Dice on unseen cases, CT"]),
         (make_results(GOOD, BAD, sides=0.5), ["sides"]),
-        (make_results(GOOD, ONE_BAD), ["mean Dice with T2 exchanged, MR"]),
+        (make_results(GOOD, ONE_BAD), ["mean Dice with target prompts exchanged, MR"]),
     ],
 )
 def test_each_criterion_can_be_missed_alone(results: Results, missed: list[str]) -> None:

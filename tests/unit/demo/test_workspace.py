@@ -35,7 +35,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_earlier_demonstration_is_replaced_and_later_additions_are_kept(tmp_path: Path) -> None:
     work = Workspace(tmp_path / "demo")
     work.prepare()
-    for folder in (work.dataset, work.images, work.one_body, work.control_model("T1 exchanged")):
+    for folder in (work.dataset, work.images, work.one_body, work.control_model("context prompts exchanged")):
         folder.mkdir(parents=True)
     for file in (work.picture, work.contexts):
         file.touch()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, load_summary_json, save_summary_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
@@ -212,6 +213,7 @@ def make_trainer(folder: Path, **changes: Any) -> Any:
         dataset_class=Dataset,
         bind=lambda context: None,
         network=SimpleNamespace(on_image_logits=None),
+        logger=MetaLogger(str(folder), False),
         **changes,
     )
 

@@ -57,24 +57,24 @@ def score(kind: Any, dice: float, target: str = "liver", **by_case: float) -> Sc
 
 def test_every_wording_of_a_target_is_listed_by_kind(bank: PromptBank) -> None:
     wordings = [(wording.kind, wording.text) for wording in list_wordings(bank, "ct", ["liver"], with_contexts=False)]
-    assert wordings == list(zip(("T2", "paraphrase", "synonym"), PROMPTS["liver"], strict=True))
+    assert wordings == list(zip(("target prompt", "paraphrase", "synonym"), PROMPTS["liver"], strict=True))
 
 
-def test_paraphrases_of_t1_come_with_each_targets_own_t2(bank: PromptBank) -> None:
+def test_paraphrases_of_the_context_prompt_come_with_each_default_target_prompt(bank: PromptBank) -> None:
     wordings = list_wordings(bank, "ct", ["liver", "spleen"], with_contexts=True)[4:]
-    assert [(wording.kind, wording.text, wording.t2) for wording in wordings] == [
-        ("T1 paraphrase", T1[1], T2[name]) for name in ("liver", "spleen")
+    assert [(wording.kind, wording.text, wording.target_prompt) for wording in wordings] == [
+        ("context paraphrase", T1[1], T2[name]) for name in ("liver", "spleen")
     ]
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(100, [4, 2]), (3, [3, 1, 2]), (0, [1] * 6)])
-def test_a_pass_holds_one_t1_and_no_more_maps_than_memory_has_room_for(
+def test_a_pass_holds_one_context_prompt_and_no_more_maps_than_memory_has_room_for(
     bank: PromptBank, most: int, sizes: list[int]
 ) -> None:
     wordings = list_wordings(bank, "ct", bank.names, with_contexts=True)
     passes = list(plan_passes(wordings, most))
     assert [len(chosen) for chosen in passes] == sizes
-    assert all(len({wording.t1 for wording in chosen}) == 1 for chosen in passes)
+    assert all(len({wording.context_prompt for wording in chosen}) == 1 for chosen in passes)
     assert [wording for chosen in passes for wording in chosen] == wordings
 
 
@@ -90,15 +90,15 @@ def test_an_absent_target_has_no_dice() -> None:
 
 
 def test_cases_without_the_target_do_not_count() -> None:
-    assert score("T2", 0, a=0.4, b=math.nan, c=0.8).dice == pytest.approx(0.6)
-    assert math.isnan(score("T2", 0, a=math.nan).dice)
+    assert score("target prompt", 0, a=0.4, b=math.nan, c=0.8).dice == pytest.approx(0.6)
+    assert math.isnan(score("target prompt", 0, a=math.nan).dice)
 
 
 def test_spread_and_worst_wording() -> None:
-    scores = TargetScores("liver", 1, (score("T2", 0.9), score("paraphrase", 0.5), score("synonym", 0.95)))
+    scores = TargetScores("liver", 1, (score("target prompt", 0.9), score("paraphrase", 0.5), score("synonym", 0.95)))
     assert scores.spread == pytest.approx(0.45)
     assert scores.worst.wording.kind == "paraphrase"
-    assert math.isnan(TargetScores("liver", 1, (score("T2", math.nan),)).spread)
+    assert math.isnan(TargetScores("liver", 1, (score("target prompt", math.nan),)).spread)
 
 
 def test_available_folds_are_averaged(tmp_path: Path) -> None:
@@ -137,15 +137,15 @@ def report(bank: PromptBank) -> SensitivityReport:
     return _summarise(bank, "ct", bank.names, scores, {"liver": 1, "spleen": 2})
 
 
-def test_t1_is_reported_apart_from_t2(report: SensitivityReport) -> None:
-    assert [score.wording.kind for score in report.targets[0].scores] == ["T2", "paraphrase", "synonym"]
+def test_wordings_of_context_and_target_prompts_are_reported_apart(report: SensitivityReport) -> None:
+    assert [score.wording.kind for score in report.targets[0].scores] == ["target prompt", "paraphrase", "synonym"]
     assert [score.wording.text for score in report.contexts[0].scores] == T1
 
 
 def test_the_text_names_spread_worst_wording_and_what_is_absent(report: SensitivityReport) -> None:
     lines = list(describe_report(report))
     assert f"  liver (label value 1): spread 0.400, worst 0.500 by 'liver in {CT}'" in lines
-    assert ["0.900", "T2", *T2["liver"].split()] in [line.split() for line in lines]
+    assert ["0.900", "target", "prompt", *T2["liver"].split()] in [line.split() for line in lines]
     assert "  spleen (label value 2): not in the label map" in lines
     assert any(re.match(r"wordings of target .*1 of 2 target.*0\.400", line) for line in lines)
     assert any(re.match(r"wordings of the context .*1 of 2 target.*0\.100", line) for line in lines)

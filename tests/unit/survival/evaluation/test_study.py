@@ -287,12 +287,14 @@ def test_methods_that_cannot_be_run_are_named() -> None:
         run_study(make_records(30), SCHEMA, Design(methods=("Coks",)))
     with pytest.raises(DataError, match="'Cox'"):
         run_study(make_records(30), SCHEMA, Design(forecasts={"Cox": methods.METHODS["Cox"]}))
+    with pytest.raises(DataError, match="'image and record'"):
+        run_study(make_records(30), SCHEMA, Design(methods=("image and EHR",)))  # its former name; needs images
 
 
 def test_other_methods_are_compared_with_duplus() -> None:
     assert list_methods(has_images=False)[0] == "logistic hazard"
     assert not set(list_methods(has_images=False)) & set(study_module.IMAGE_METHODS)
-    assert list_methods(has_images=True)[0] == "image and EHR"
+    assert list_methods(has_images=True)[0] == "image and record"
     assert set(list_methods(has_images=True)) == {*methods.METHODS}
 
 

@@ -32,7 +32,7 @@ SCHEMA = ClinicalSchema.model_validate(
         "covariates": {"age": {"type": "numeric"}, "sex": {"type": "categorical"}},
     }
 )
-WITHOUT_EHR = SCHEMA.model_copy(update={"covariates": {}})
+WITHOUT_RECORD = SCHEMA.model_copy(update={"covariates": {}})
 SMALL = SurvivalSettings(networks=2)
 TIMES = np.array([100.0, 300.0])
 CONTEXTS, POOLED = ("ct", "pet"), 10
@@ -96,17 +96,17 @@ def model(planted: Cohort) -> SurvivalModel:
     return fit_model(planted[0][:200], SCHEMA, planted[1], SMALL, 0)
 
 
-def test_image_and_ehr_together_predict_better_than_either_alone(planted: Cohort, model: SurvivalModel) -> None:
+def test_image_and_record_together_predict_better_than_either_alone(planted: Cohort, model: SurvivalModel) -> None:
     records, images = planted
     train, test = records[:200], records[200:]
-    image = fit_model(train, WITHOUT_EHR, images, SMALL, 0).forecast(test, images, TIMES)
+    image = fit_model(train, WITHOUT_RECORD, images, SMALL, 0).forecast(test, images, TIMES)
     ehr = fit_model(train, SCHEMA, None, SMALL, 0).forecast(test, None, TIMES)
     alone = [measure(test, image), measure(test, ehr)]
     assert min(alone) > 0.6
     assert measure(test, model.forecast(test, images, TIMES)) > max(alone) + 0.03
     # The same model without one of them still has the other.
     assert measure(test, model.forecast(test, images, TIMES, use=("image",))) > 0.6
-    assert measure(test, model.forecast(test, images, TIMES, use=("ehr",))) > 0.6
+    assert measure(test, model.forecast(test, images, TIMES, use=("record",))) > 0.6
     assert not any(is_image_note(note) for note in model.notes)
 
 
@@ -160,7 +160,7 @@ def test_a_prediction_does_not_depend_on_the_other_patients(planted: Cohort, mod
 def test_unused_inputs_are_treated_as_missing(planted: Cohort, model: SurvivalModel) -> None:
     records, images = planted
     bare = [replace(record, values={}) for record in records[:9]]
-    blind, sighted = (model.forecast(records[:9], given, TIMES, use=("ehr",)) for given in (None, images))
+    blind, sighted = (model.forecast(records[:9], given, TIMES, use=("record",)) for given in (None, images))
     np.testing.assert_array_equal(blind.risk, sighted.risk)
     np.testing.assert_allclose(
         model.forecast(records[:9], images, TIMES, use=("image",)).risk, model.forecast(bare, images, TIMES).risk
@@ -168,9 +168,14 @@ def test_unused_inputs_are_treated_as_missing(planted: Cohort, model: SurvivalMo
     assert np.ptp(model.forecast(bare, None, TIMES).risk) < 1e-9
 
 
+def test_the_former_name_of_records_is_accepted(planted: Cohort, model: SurvivalModel) -> None:
+    former, now = (model.forecast(planted[0][:9], None, TIMES, use=(name,)).risk for name in ("ehr", "record"))
+    np.testing.assert_array_equal(former, now)
+
+
 @pytest.mark.parametrize("use", [(), ("images",)])
 def test_an_unknown_input_is_refused(use: tuple[str, ...], model: SurvivalModel, planted: Cohort) -> None:
-    with pytest.raises(ModelError, match="'ehr'"):
+    with pytest.raises(ModelError, match="'record'"):
         model.forecast(planted[0][:3], None, TIMES, use=use)
 
 
@@ -296,7 +301,7 @@ def test_all_events_at_one_time_are_fitted() -> None:
 def test_a_model_without_inputs_is_refused() -> None:
     records, _ = make_cohort(20, 0.0, 0.0)
     with pytest.raises(DataError, match="no inputs"):
-        fit_model(records, WITHOUT_EHR, None, SMALL, 0)
+        fit_model(records, WITHOUT_RECORD, None, SMALL, 0)
 
 
 def test_modalities_without_any_lesion_are_noted() -> None:

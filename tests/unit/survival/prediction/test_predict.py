@@ -203,7 +203,7 @@ def test_a_row_reports_missing_inputs_and_training_patients(models: list[Surviva
 def test_an_effect_is_the_risk_less_that_without_the_input(models: list[SurvivalModel]) -> None:
     record = PATIENTS[0]  # without PET
     effects = {one.input: one for one in explain(models, [record], [IMAGES, IMAGES])}
-    assert set(effects) == {"age", "sex", "noise", "all EHR columns", "ct", "all images"}
+    assert set(effects) == {"age", "sex", "noise", "whole record", "ct", "all images"}
     without = replace(record, values={**record.values, "age": None})
     risks = [average(models, [one], [IMAGES, IMAGES], np.zeros(1)).risk[0] for one in (record, without)]
     assert effects["age"].effect == pytest.approx(risks[0] - risks[1])
@@ -215,7 +215,7 @@ def test_an_effect_is_the_risk_less_that_without_the_input(models: list[Survival
 
 def test_missing_inputs_have_no_effect(models: list[SurvivalModel]) -> None:
     record = replace(PATIENTS[1], values={"age": None, "sex": "f", "noise": None})
-    assert [one.input for one in explain(models, [record], [None, None])] == ["sex", "all EHR columns"]
+    assert [one.input for one in explain(models, [record], [None, None])] == ["sex", "whole record"]
 
 
 def test_large_lesions_raise_the_risk_and_small_ones_lower_it(models: list[SurvivalModel]) -> None:

@@ -94,7 +94,7 @@ def test_every_held_out_patient_has_a_row_a_method_and_seed(folder: Path, study:
     first = [row for row in rows if row["method"] == "Cox"]
     assert {row["risk group"] for row in first} == {"high", "low"}
     assert {row["risk group"] for row in rows if row["method"] == "Kaplan-Meier"} == {""}
-    missing = {row["patient"] for row in rows if row["EHR values missing"] != "0"}
+    missing = {row["patient"] for row in rows if row["record values missing"] != "0"}
     assert missing == {"p000"}
     warned = [row["warnings"] for row in first if row["patient"] == "p000"]
     assert len(warned) == 2

@@ -49,7 +49,7 @@ def test_an_encoder_reads_back_from_json() -> None:
 def test_an_invalid_stored_encoder_is_refused(change: dict[str, Any]) -> None:
     plain = fit_encoder(make_records(), SCHEMA).to_plain()
     broken = {key: value for key, value in {**plain[0], **change}.items() if value is not None}
-    with pytest.raises(ModelError, match="EHR encoder"):
+    with pytest.raises(ModelError, match="encoder of records"):
         RecordEncoder.from_plain([broken, *plain[1:]])
 
 
