@@ -9,7 +9,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/duplus
 ENV PATH=/opt/duplus/bin:$PATH
 # PyTorch comes before the package, so that a change of the package does not install it again. What pip chooses by itself
-# has NVIDIA's libraries, which take 3.2 GB; an index of builds for CPUs leaves them out.
+# has NVIDIA's libraries, which take 3.2 GB; an index of builds for CPUs leaves them out. nnU-Net bounds the version.
+# hadolint ignore=DL3013
 RUN case "$DEVICE" in \
         cpu | gpu) pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.6" ;; \
         *) echo "DEVICE is '$DEVICE'; expected cpu or gpu" >&2; exit 1 ;; \
