@@ -179,7 +179,8 @@ def _measure_decay(agent: Any, started: datetime, half_life: float) -> float:
     if not 0 <= seconds <= _MOST_HALF_LIVES * half_life:
         raise DataError(
             f"The injection (0018,1078) is {seconds:.0f} s before the start of the scan; expected 0 to "
-            f"{_MOST_HALF_LIVES * half_life:.0f}. Perhaps a date was changed when the patient's name was removed. {_ADVICE}"
+            f"{_MOST_HALF_LIVES * half_life:.0f}. Perhaps a date was changed when the patient's name was removed. "
+            f"{_ADVICE}"
         )
     return seconds
 
