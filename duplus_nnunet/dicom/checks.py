@@ -18,7 +18,7 @@ _SAME_DIRECTION = 1e-3
 _SAME_POSITION = 5e-3
 # Differences between steps, as parts of a step, below which slices are evenly spaced; and of a slice from its place on
 # an even grid.
-_EVEN_STEP, _EVEN_PLACE, _NOTED_PLACE = 0.05, 0.25, 0.02
+_EVEN_STEP, _EVEN_PLACE, _NOTED_PLACE = 0.05, 0.25, 0.01
 # Sideways shift of a slice that does not matter, as a part of a voxel.
 _SIDEWAYS = 0.1
 _LARGEST_TILT = 35.0  # degrees; gantries of CT tilt up to 30

@@ -22,7 +22,7 @@ _BODY_PARTS = {
 # Words of descriptions and sequences that decide between contexts of one modality, where their sentences name them.
 _SEQUENCES = {
     "t1": r"\bt1", "t2": r"\bt2", "diffusion": r"dwi|diff|\badc\b|\bep2?d|\bep_b", "flair": r"flair|dark.?fluid",
-    "in-phase": r"(?<!out )(?<!opp )\bin.?phase|\bin\b.*\bphase", "out-of-phase": r"out.?(of.?)?phase|opp.?phase|opposed",
+    "in-phase": r"\bin.?phase", "out-of-phase": r"out.?(of.?)?phase|opp.?phase|opposed",
 }  # fmt: skip
 
 

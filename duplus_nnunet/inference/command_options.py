@@ -74,8 +74,8 @@ def _add_dicom(parser: Parser) -> None:
     add = parser.add_argument_group("DICOM, where -i is a folder or a zip file of series").add_argument
     add(
         "--series", metavar="CHOICE",
-        help="predict these series only: a number as `duplus dicom list` shows it, a modality (CT), or a pattern of the "
-        "description ('*venous*'). Default: all series that can be read and are of a modality of the model",
+        help="predict these series only: a number as `duplus dicom list` shows it, a modality (CT), or a pattern of "
+        "the description ('*venous*'). Default: all series that can be read and are of a modality of the model",
     )  # fmt: skip
     add(
         "--keep-ids", action="store_true",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from duplus_nnunet.dicom.choosing import choose_series, describe, list_short, require_one
 from duplus_nnunet.dicom.finding import Study, Workspace, find_series, holds_dicom
+from duplus_nnunet.dicom.naming import name_case
 from duplus_nnunet.dicom.proposals import fits_modality, propose_contexts
 from duplus_nnunet.dicom.reading import write_image
 from duplus_nnunet.dicom.series import Series
@@ -25,7 +26,6 @@ from duplus_nnunet.plans_form import PlannedContext
 _IMAGE_NAME = re.compile(r"_\d{4}\.(nii|nii\.gz|nrrd|mha|mhd|gipl|gipl\.gz|hdr|tif|tiff|png|bmp)$", re.IGNORECASE)
 # nnU-Net's readers of formats that are written here.
 _READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
-_UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def open_dicom(source: str | os.PathLike[str], series: str | None = None, keep_i
     study = find_series(path)
     workspace = Workspace()
     chosen = choose_series(study, series)
-    images = tuple(DicomImage(one, _name(one, keep_ids), workspace, study) for one in chosen)
+    images = tuple(DicomImage(one, name_case(one, keep_ids), workspace, study) for one in chosen)
     return DicomInput(os.fspath(source), study, images, series is not None)
 
 
@@ -224,11 +224,6 @@ def _may_be_dicom(path: Path) -> bool:
     if path.is_dir() and any(_IMAGE_NAME.search(entry.name) for entry in os.scandir(path) if entry.is_file()):
         return False
     return holds_dicom(path)
-
-
-def _name(series: Series, keep_ids: bool) -> str:
-    patient = _UNSAFE.sub("-", series.about.patient).strip("-.") if keep_ids else ""
-    return f"{patient}_{series.hash}" if patient else series.name
 
 
 def _list_contexts(contexts: Mapping[str, PlannedContext]) -> str:

@@ -210,8 +210,8 @@ class DuPLUSPredictor:
 
         Args:
             image: A file, or a list of one per channel; a folder or zip file of a DICOM series; an image of nibabel or
-                SimpleITK; or an array with its spacing, see ArrayWithSpacing, whose last axis is assumed to run to the patient's left, and the one before to the
-                back.
+                SimpleITK; or an array with its spacing, see ArrayWithSpacing, whose last axis is assumed to run to the
+                patient's left, and the one before to the back.
             targets: Names or synonyms; none is all of the context, or with prompts none but those.
             context: Name of the context; not needed if the model has one only, or if the headers of a DICOM series
                 decide it.

@@ -75,11 +75,8 @@ def test_highdicom_reads_the_same_volume(tmp_path):
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=lambda syntax: syntax.name)
 def test_compressed_slices_are_read(tmp_path, syntax):
-    stored = make_stored()
-    try:
-        slices = compress(make_slices(stored), syntax)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        pytest.skip(f"no encoder: {error}")
+    stored = make_stored((3, 64, 64))
+    slices = compress(make_slices(stored), syntax)
     np.testing.assert_array_equal(read_one(save(tmp_path, slices)).values, stored - 1024.0)
 
 
