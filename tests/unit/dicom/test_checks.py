@@ -7,7 +7,7 @@ from duplus_nnunet.dicom.finding import find_series
 from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.errors import DataError
 
-from .written_series import CORONAL, make_slices, make_stored, save
+from ...dicom_series import CORONAL, make_slices, make_stored, save
 
 
 def find(folder, slices):

@@ -13,7 +13,7 @@ from duplus_nnunet.dicom.finding import find_series, holds_dicom
 from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.errors import DataError
 
-from .written_series import CT, MR, PET, make_slices, make_stored, save
+from ...dicom_series import CT, MR, PET, make_slices, make_stored, save
 
 SAMPLES = Path(pydicom.data.__file__).parent / "test_files"
 

@@ -8,7 +8,7 @@ from duplus_nnunet.dicom.finding import find_series
 from duplus_nnunet.dicom.reading import read_volume, write_image
 from duplus_nnunet.errors import DataError
 
-from .written_series import (
+from ...dicom_series import (
     CORONAL,
     FEET_FIRST,
     MR,

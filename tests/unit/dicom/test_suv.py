@@ -11,7 +11,7 @@ from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.dicom.suv import find_suv_factor
 from duplus_nnunet.errors import DataError
 
-from .written_series import (
+from ...dicom_series import (
     ENHANCED_PET,
     PET,
     make_agent,

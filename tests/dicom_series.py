@@ -1,5 +1,6 @@
 """DICOM series of a phantom with oddities of scanners and archives, written by pydicom."""
 
+import nibabel
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -128,3 +129,38 @@ def expect_affine(directions, spacing, origin):
     affine[:3, 1], affine[:3, 2] = directions[3:] * spacing[1], directions[:3] * spacing[2]
     affine[:3, 3] = origin
     return np.diag([-1.0, -1, 1, 1]) @ affine
+
+
+def write_export(images, folder):
+    """Write the images of `duplus example` as an archive exports them: a series each, under names that say nothing.
+
+    CT has whole HU, MR a slope, and PET is in Bq/ml with a slope a slice; the descriptions name the patient.
+
+    Args:
+        images: Folder of the images.
+        folder: Folder to write to.
+
+    Returns:
+        Series instance UID of each image.
+    """
+    uids = {}
+    for number, (case, sop) in enumerate({"ct": CT, "mr": MR, "pet": PET}.items()):
+        image = nibabel.load(images / f"{case}_0000.nii.gz")
+        values, affine = np.asarray(image.dataobj, float).transpose(2, 1, 0), np.diag([-1.0, -1, 1, 1]) @ image.affine
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        columns, rows, _ = (affine[:3, :3] / spacing).T
+        more = {"SeriesDescription": f"{case} Doe^Jane"}
+        if sop == PET:
+            more |= make_pet_values()
+            values = values / (70000 / (370e6 * 0.5 ** (3600 / 6586.2)))
+        slopes = np.ones(len(values)) if sop == CT else np.maximum(values.max(axis=(1, 2)), 1e-6) / 30000
+        more["RescaleIntercept"] = 0
+        slices = make_slices(
+            np.rint(values / slopes[:, None, None]), directions=(*columns, *rows), spacing=spacing[::-1],
+            origin=affine[:3, 3], sop=sop, **more,
+        )  # fmt: skip
+        for one, slope in zip(slices, slopes, strict=True):
+            one.RescaleSlope = f"{slope:.10g}"
+        save(folder / f"DOE_JANE_{number}", slices)
+        uids[case] = slices[0].SeriesInstanceUID
+    return uids
