@@ -37,7 +37,7 @@ def make_stored(shape=(6, 9, 8), seed=0):
 def make_slices(stored, *, directions=SUPINE, spacing=(2.5, 0.9, 0.7), origin=(-30.25, 12.5, 101.0), sop=CT, **values):
     """Make one data set for each slice (slices, rows, columns), along the normal of `directions`."""
     normal = np.cross(directions[:3], directions[3:])
-    modality = {CT: "CT", MR: "MR", PET: "PT"}.get(sop, "OT")
+    modality = {CT: "CT", MR: "MR", PET: "PT"}.get(sop, "NM")
     made = []
     shared = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid(), "Modality": modality,
               "FrameOfReferenceUID": generate_uid(), "RescaleSlope": 1, "RescaleIntercept": -1024,

@@ -16,7 +16,7 @@ _ALL = tuple(name for names in _MODALITIES.values() for name in names)
 # DICOM writes body parts in capitals without blanks.
 _BODY_PARTS = {
     "HEADNECK": "head and neck", "WHOLEBODY": "whole body", "CHESTABDPELVIS": "trunk", "CHESTABDOMEN": "trunk",
-    "ABDOMENPELVIS": "abdomen and pelvis", "ABD": "abdomen", "UP_EXM": "upper extremity", "LOW_EXM": "lower extremity",
+    "ABDOMENPELVIS": "abdomen and pelvis", "UP_EXM": "upper extremity", "LOW_EXM": "lower extremity",
     "EXTREMITY": "extremity", "CSPINE": "cervical spine", "TSPINE": "thoracic spine", "LSPINE": "lumbar spine",
 }  # fmt: skip
 # Words of descriptions and sequences that decide between contexts of one modality, where their sentences name them.

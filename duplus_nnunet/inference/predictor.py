@@ -51,6 +51,11 @@ class Prediction:
     answer: CaseAnswer
 
     @property
+    def context(self) -> str:
+        """Name of the context in which the image was predicted."""
+        return self.answer.context
+
+    @property
     def labels(self) -> Volume:
         """Combined label map, nnU-Net's way."""
         return self.answer.labels

@@ -1,4 +1,4 @@
-"""The shipped example, from DICOM series made of its images: by the commands and in Python, without a patient's name."""
+"""The shipped example from DICOM series made of its images: by commands and in Python, without a patient's name."""
 
 import gzip
 import hashlib
@@ -107,7 +107,7 @@ def test_several_series_and_contexts_that_do_not_fit_are_refused(export, predict
 
 
 def test_a_table_of_jobs_names_folders_of_series(export, example_model, tmp_path):
-    folders = {case: folder for case, folder in zip(CONTEXTS, sorted(export[0].iterdir()), strict=True)}
+    folders = dict(zip(CONTEXTS, sorted(export[0].iterdir()), strict=True))
     lines = ["case,image,targets", f"a,{folders['ct']},liver", f"b,{folders['pet']},spleen"]
     (tmp_path / "jobs.csv").write_text("\n".join(lines))
     words = ("predict", "-m", example_model / "model", "--jobs", tmp_path / "jobs.csv", "-o", tmp_path / "out", *QUICK)
