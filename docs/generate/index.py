@@ -18,6 +18,7 @@ PARTS = {
         "how-to/several-datasets": "compose several datasets into one, and train one model on it",
         "how-to/choose-targets": "predict selected structures, or one that is described in words",
         "how-to/many-images": "predict folders and tables of images, and continue after an interruption",
+        "how-to/dicom": "predict DICOM series, in the right context and unit, without names of patients",
         "how-to/unannotated-targets": "find a structure in a modality in which it was never annotated",
         "how-to/adapt": "add a dataset to a trained model without changing its old predictions",
         "how-to/published-weights": "start from the weights of a published nnU-Net",

@@ -3,11 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.inference.dicom_input import DicomImage, DicomInput
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.reading import InputCase
@@ -26,6 +27,7 @@ class PredictionCall:
         part: Number of this part, from 0, and number of parts.
         unused: Options of nnU-Net's that change nothing here; they are recorded.
         names: Identifiers of the cases; empty: they are read from the names of the files.
+        dicom: DICOM series by the file that is made of each.
     """
 
     source: str | Sequence[Sequence[str]]
@@ -35,6 +37,17 @@ class PredictionCall:
     part: tuple[int, int] = (0, 1)
     unused: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    dicom: Mapping[str, DicomImage] = field(default_factory=dict)
+
+    def take_dicom(self, found: DicomInput) -> "PredictionCall":
+        """Return the call with the series of a folder as its cases."""
+        files = [[image.file] for image in found.images]
+        return replace(self, source=files, names=tuple(image.name for image in found.images), dicom=found.by_file)
+
+    @property
+    def source_label(self) -> str | Sequence[Sequence[str]]:
+        """The source as it is recorded: of DICOM, what stands for each series."""
+        return [[image.label] for image in self.dicom.values()] if self.dicom else self.source
 
     @property
     def folder(self) -> Path | None:
@@ -75,7 +88,9 @@ def list_cases(model: LoadedModel, call: PredictionCall) -> list[InputCase]:
         listed, outputs, None, True, number, parts, call.save_probabilities
     )
     cases = zip(names[number::parts], files, places or [None] * len(files), strict=True)
-    return [InputCase(to_valid_text(name), tuple(own), output) for name, own, output in cases]
+    return [
+        InputCase(to_valid_text(name), tuple(own), output, dicom=call.dicom.get(own[0])) for name, own, output in cases
+    ]
 
 
 def _require_different(names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ def add_our_options(parser: Parser) -> None:
     """Add the options that nnU-Net's prediction commands do not have, in groups."""
     _add_selection(parser)
     _add_contexts(parser)
+    _add_dicom(parser)
     _add_files(parser)
     _add_many(parser)
     _add_costs(parser)
@@ -66,6 +67,20 @@ def _add_contexts(parser: Parser) -> None:
         "--context", metavar="NAME|FILE",
         help="context of the images (modality and region), or a table of contexts by case (.csv with the columns case "
         "and context, or .json). Required if the model has several contexts. Default: the variable DUPLUS_CONTEXT",
+    )  # fmt: skip
+
+
+def _add_dicom(parser: Parser) -> None:
+    add = parser.add_argument_group("DICOM, where -i is a folder or a zip file of series").add_argument
+    add(
+        "--series", metavar="CHOICE",
+        help="predict these series only: a number as `duplus dicom list` shows it, a modality (CT), or a pattern of "
+        "the description ('*venous*'). Default: all series that can be read and are of a modality of the model",
+    )  # fmt: skip
+    add(
+        "--keep-ids", action="store_true",
+        help="name cases by the patient ID and a hash of the series UID. Default: by the hash alone, so that no file "
+        "names a patient",
     )  # fmt: skip
 
 
@@ -125,7 +140,8 @@ def add_refusal(parser: Parser) -> None:
 def add_host_options(parser: Parser) -> None:
     """Add nnU-Net's own options, for help and completion; nnU-Net parses them itself."""
     add = parser.add_argument_group("options of nnU-Net: images and model").add_argument
-    add("-i", metavar="FOLDER", help="images, named as in imagesTs: CASE_0000.nii.gz")
+    add("-i", metavar="FOLDER", help="images, named as in imagesTs: CASE_0000.nii.gz; or a folder or zip file of DICOM "
+        "series")  # fmt: skip
     add("-o", metavar="FOLDER", help="folder to write to")
     add("-m", metavar="FOLDER", help="folder of the trained model, with fold_0 and so on; or -d, -c, -tr and -p")
     add("-d", metavar="DATASET", help="number or name of the dataset that the model was trained on")

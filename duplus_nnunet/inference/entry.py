@@ -9,11 +9,13 @@ import os
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.files import require_writable
 from duplus_nnunet.inference.command_options import add_our_options, add_refusal, describe_our_options
+from duplus_nnunet.inference.dicom_input import open_dicom
 from duplus_nnunet.inference.memory import return_freed_memory
 from duplus_nnunet.inference.model_folder import describe_targets
 from duplus_nnunet.inference.options import read_options
@@ -114,7 +116,7 @@ def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
         _check_output(rest)
         if options.jobs is not None and "-i" not in rest:
             rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net requires one
-        selection = read_selection(options)
+        selection = _open_source(read_selection(options), _find_value(rest, "-i"))
         sys.argv = [before[0], *rest]
         return_freed_memory()
         try:
@@ -123,6 +125,16 @@ def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
             sys.argv = before
 
     return run
+
+
+def _open_source(selection: Selection, images: str | None) -> Selection:
+    """Find the DICOM series among the images of a command, before a model is loaded."""
+    if images is None or selection.options.jobs is not None:
+        return selection
+    dicom = open_dicom(images, selection.options.series, selection.options.keep_ids)
+    if dicom is None and (selection.options.series is not None or selection.options.keep_ids):
+        raise DataError(f"--series and --keep-ids are of DICOM, and {images} holds none. Leave them out.")
+    return replace(selection, dicom=dicom)
 
 
 def _call_with_predictor(command: Callable[[], object], selection: Selection, takes_stock: bool) -> object:

@@ -17,6 +17,7 @@ from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.case_list import PredictionCall, list_cases
 from duplus_nnunet.inference.contexts import ContextChoice
+from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom_image
 from duplus_nnunet.inference.images import check_source
 from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
 from duplus_nnunet.inference.model import LoadedModel
@@ -157,7 +158,11 @@ class FolderPrediction:
         table = read_jobs(str(first.options.jobs), ending)
         groups, cases = group_jobs(table), [job.case for job in table]
         files = dict(zip(cases, name_cases(cases, ending), strict=True))
-        choices = [ContextChoice(None, {job.case: _find_context(model, job) for job in jobs}) for jobs in groups]
+        dicom = {job.case: found for job in table if (found := _open_dicom(job, first.options.series)) is not None}
+        choices = [
+            ContextChoice(None, {job.case: _find_context(model, job, dicom.get(job.case)) for job in jobs})
+            for jobs in groups
+        ]
         labels: dict[str, Any] = {}
         unseen: dict[str, Any] = {}
         declared: dict[str, Any] = {}
@@ -166,9 +171,12 @@ class FolderPrediction:
             declared = bound.declare_all()
             labels |= declared["labels"]
             unseen |= declared[PLANS_KEY]["not_seen_in_training"]
-            images, names = [list(job.images) for job in jobs], tuple(job.case for job in jobs)
+            names = tuple(job.case for job in jobs)
+            series = {job.case: dicom[job.case].images[0] for job in jobs if job.case in dicom}
+            images = [[series[job.case].file] if job.case in series else list(job.images) for job in jobs]
+            by_file = {image.file: image for image in series.values()}
             outputs = [str(folder / files[name]) for name in names]
-            self.predict(bound, replace(self.call, source=images, output=outputs, names=names))
+            self.predict(bound, replace(self.call, source=images, output=outputs, names=names, dicom=by_file))
         if self.call.folder is not None:
             declared["labels"] = labels  # that of the last group was written with it
             declared[PLANS_KEY]["not_seen_in_training"] = unseen
@@ -215,9 +223,12 @@ class FolderPrediction:
     def _finish(self, predicted: PredictedCase) -> Any:
         """Write a case, or return its label map, and its probabilities if nnU-Net is to give them."""
         answer, output = predicted.answer, predicted.item.source.output
-        if output is not None:
-            self._write(predicted, Path(output).parent)
-            return None
+        try:
+            if output is not None:
+                self._write(predicted, Path(output).parent)
+                return None
+        finally:
+            predicted.item.source.forget()
         if not self.call.save_probabilities:
             return answer.labels
         return answer.labels, spread_probabilities(answer.targets, answer.geometry.shape)
@@ -283,6 +294,7 @@ class FolderPrediction:
         Raises:
             DataError: The disk is full.
         """
+        source.forget()
         self.failures.add(source.name, why)
         self._progress.failed += 1
         try:
@@ -330,7 +342,7 @@ def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> N
     """Write the files that nnU-Net writes beside each prediction, and reads again in its post-processing."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {
-        "list_of_lists_or_source_folder": call.source,
+        "list_of_lists_or_source_folder": call.source_label,
         "output_folder_or_list_of_truncated_output_files": call.output,
         "save_probabilities": call.save_probabilities,
         "overwrite": call.overwrite,
@@ -343,8 +355,18 @@ def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> N
     write_text(folder / "plans.json", json.dumps(bound.model.plans.plans, indent=4))
 
 
-def _find_context(model: LoadedModel, job: Job) -> str:
+def _open_dicom(job: Job, series: str | None) -> DicomInput | None:
+    """Find the DICOM series that a job names; None if its image is not DICOM."""
     try:
+        return open_dicom_image(job.images[0], series) if len(job.images) == 1 else None
+    except DuplusError as error:
+        raise type(error)(f"{job.origin}: {error}") from error
+
+
+def _find_context(model: LoadedModel, job: Job, dicom: DicomInput | None) -> str:
+    try:
+        if dicom is not None:
+            return dicom.choose_one_context(model.bank.contexts, job.context)
         return model.bank.find_context(job.context) if job.context else model.bank.require_context(None)
     except DuplusError as error:
         raise type(error)(f"{job.origin}: {error}") from error

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.case_list import PredictionCall
+from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom
 from duplus_nnunet.inference.folder_prediction import predict_files, predict_items
 from duplus_nnunet.inference.free_text import describe_reading
 from duplus_nnunet.inference.images import check_finite
@@ -50,6 +52,7 @@ class HostPredictor(WindowPredictor):
     was_used: ClassVar[bool] = False
     _bound: BoundModel | None = None
     _pace: Pace | None = None  # on a CPU alone
+    _dicom: DicomInput | None = None  # of the selection, without the series that are left out
     _lock: "AbstractContextManager[object]" = nullcontext()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -91,6 +94,11 @@ class HostPredictor(WindowPredictor):
             selection = Selection(
                 selection.targets, model.bank.default_context, selection.prompts, selection.encoder, options
             )
+        if selection.dicom is not None and options.jobs is None:
+            given = selection.context if isinstance(selection.context, str) else None
+            dicom, choice = selection.dicom.choose_contexts(model.bank.contexts, given)
+            selection = replace(selection, context=choice, dicom=dicom)
+        self._dicom = selection.dicom
         self._bound = bind(model, selection)
         self._pace = Pace(self._find_cost(model)) if self.device.type == "cpu" else None
         self._lock = threading.RLock()
@@ -167,11 +175,27 @@ class HostPredictor(WindowPredictor):
 
     def _predict(self, call: PredictionCall) -> list[Any] | None:
         bound = self.bound
+        if isinstance(call.source, str) and bound.options.jobs is None:
+            call = self._take_dicom(bound, call, call.source)
         with self._lock:
             try:
                 return predict_files(bound, call, self.selection.encoder)
             finally:
                 bound.model.network.bind(bound.first.prompts)
+
+    def _take_dicom(self, bound: BoundModel, call: PredictionCall, source: str) -> PredictionCall:
+        """Return a call with the DICOM series of its folder as cases; unchanged if the folder holds other images.
+
+        Raises:
+            DataError: A series cannot be read, or is of another modality than the context of the model.
+        """
+        if self._dicom is not None and self._dicom.source == source:
+            return call.take_dicom(self._dicom)
+        found = open_dicom(source, bound.options.series, bound.options.keep_ids)
+        if found is None:
+            return call
+        found, _ = found.choose_contexts(bound.model.bank.contexts, bound.choice.default)
+        return call.take_dicom(found)
 
     def predict_from_data_iterator(
         self,
@@ -248,7 +272,7 @@ def print_reading(bound: BoundModel) -> None:
 
 def _refuse(selection: Selection) -> None:
     """Raise ModelError if something was asked of a stock model that only a DuPLUS model does."""
-    if selection or selection.options != Options():
+    if selection or selection.options != Options() or selection.dicom is not None:
         asked: Sequence[str] | object = selection.targets or selection.prompts or selection.context
         given = repr(asked) if selection else "options such as --statistics or --adapters"
         raise ModelError(

@@ -27,6 +27,8 @@ class Options:
         verify: Whether files of any size are hashed when a prediction is continued.
         rivals: Which targets exclusive ones are settled against, one of RIVALS.
         prompt_priority: Who owns a voxel that a trained target and an unseen text claim, one of PRIORITIES.
+        series: Which DICOM series are predicted, as typed; None: all that can be.
+        keep_ids: Whether cases from DICOM are named by the patient ID.
 
     Example:
         >>> Options(memory="8GB", rivals="asked").precision
@@ -47,6 +49,8 @@ class Options:
     verify: bool = False
     rivals: str = "all"
     prompt_priority: str = "trained"
+    series: str | None = None
+    keep_ids: bool = False
 
     def __post_init__(self) -> None:
         for kind, word, known in (
@@ -68,6 +72,6 @@ def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
     names = (
         "split", "probabilities", "statistics", "preview", "jobs", "memory", "precision", "rivals", "prompt_priority",
-        "verify",
+        "verify", "series", "keep_ids",
     )  # fmt: skip
     return Options(**{name: getattr(parsed, name) for name in names}, adapters=tuple(parsed.adapters))

@@ -24,10 +24,11 @@ from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 from duplus_nnunet.inference.answering import LEAST_LOGIT, answer_case
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.devices import choose_device
+from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom_image
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, ModelFiles
 from duplus_nnunet.inference.options import Options
-from duplus_nnunet.inference.reading import InputCase, Reader
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
@@ -48,6 +49,11 @@ class Prediction:
     """
 
     answer: CaseAnswer
+
+    @property
+    def context(self) -> str:
+        """Name of the context in which the image was predicted."""
+        return self.answer.context
 
     @property
     def labels(self) -> Volume:
@@ -203,37 +209,56 @@ class DuPLUSPredictor:
         *,
         probabilities: bool = False,
         rivals: str | None = None,
+        series: str | None = None,
     ) -> Prediction:
         """Predict one image.
 
         Args:
-            image: A file, or a list of one per channel; an image of nibabel or SimpleITK; or an array with its spacing,
-                see ArrayWithSpacing, whose last axis is assumed to run to the patient's left, and the one before to the
-                back.
+            image: A file, or a list of one per channel; a folder or zip file of a DICOM series; an image of nibabel or
+                SimpleITK; or an array with its spacing, see ArrayWithSpacing, whose last axis is assumed to run to the
+                patient's left, and the one before to the back.
             targets: Names or synonyms; none is all of the context, or with prompts none but those.
-            context: Name of the context; not needed if the model has one only.
+            context: Name of the context; not needed if the model has one only, or if the headers of a DICOM series
+                decide it.
             prompts: Texts of structures that the model was not trained on. They get the voxels that trained targets
                 leave, unless options.prompt_priority is `probability`.
             probabilities: Whether probabilities down to 1 % are kept, instead of those above one half.
             rivals: `all`: voxels are settled among all targets of the context, so that a mask does not depend on the
                 other targets of this call; `asked`: among those of this call alone. None is what the options say.
+            series: Of several DICOM series, which one: its number, modality, or a pattern of its description; None: the
+                only one that can be read.
 
         Raises:
-            DataError: The image cannot be read, or the memory is too little.
+            DataError: The image cannot be read, or the memory is too little; or there are several DICOM series.
             PromptError: The model does not know a target or context.
         """
         if isinstance(targets, str) or isinstance(prompts, str):
             raise PromptError("targets and prompts are lists of texts, such as targets=['liver'].")
         options = self._options if rivals is None else replace(self._options, rivals=rivals)
         selection = Selection(tuple(targets), context, tuple(prompts), options=options)
+        dicom = open_dicom_image(image, series) if isinstance(image, (str, os.PathLike)) else None
+        if dicom is not None:
+            selection = replace(selection, context=dicom.choose_one_context(self._model.bank.contexts, context))
         with self._lock, torch.inference_mode():
             bound = self._bind(selection)
-            with _list_files(image) as files:
-                source = InputCase("image", files, None, bound.first.context)
-                case = Reader(self._model.plans, self._model.configuration, bound.declare_all()).read(source)
-            if case.error:
-                raise DataError(case.error)
+            case = self._read(bound, image, dicom)
             return Prediction(answer_case(bound, case, LEAST_LOGIT if probabilities else 0.0).answer)
+
+    def _read(self, bound: BoundModel, image: Any, dicom: DicomInput | None) -> PreparedCase:
+        """Read and preprocess an image.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        made = None if dicom is None else dicom.images[0]
+        reader = Reader(self._model.plans, self._model.configuration, bound.declare_all())
+        with _list_files(image if made is None else made.file) as files:
+            source = InputCase("image", files, None, bound.first.context, made)
+            case = reader.read(source)
+        source.forget()
+        if case.error:
+            raise DataError(case.error)
+        return case
 
     def _bind(self, selection: Selection) -> BoundModel:
         """Bind the model, unless the call before asked for the same."""

@@ -16,8 +16,10 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.inference.dicom_input import DicomImage, check_reader
 from duplus_nnunet.inference.images import check_case, check_finite
 from duplus_nnunet.outputs.naming import require_valid_text
+from duplus_nnunet.plans_section import PLANS_KEY
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class InputCase:
         files: One a channel.
         output: Where its label map goes, without file ending; None: it is returned.
         context: The context of its image; empty: the preprocessor looks it up.
+        dicom: The series that its file is made of when it is read; None: the files are there.
     """
 
     name: str
     files: tuple[str, ...]
     output: str | None
     context: str = ""
+    dicom: DicomImage | None = None
+
+    def forget(self) -> None:
+        """Remove what was made for the case alone."""
+        if self.dicom is not None:
+            self.dicom.remove()
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class Reader:
 
         for file in source.files:
             require_valid_text(file)
+        notes = self._make_image(source)
         check_case(source.files, self.dataset_json)
         preprocessor = self.configuration.preprocessor_class(verbose=self.verbose)
         preprocessor.context, preprocessor.case = source.context, source.name
@@ -97,7 +107,20 @@ class Reader:
         )
         tensor = torch.from_numpy(data).to(torch.float32).contiguous()
         check_finite(tensor)
+        if notes and PLANS_KEY in properties:
+            properties[PLANS_KEY]["warnings"] = [*notes, *properties[PLANS_KEY].get("warnings", ())]
         return tensor, properties
+
+    def _make_image(self, source: InputCase) -> tuple[str, ...]:
+        """Make the image file of a DICOM series, and write on stderr and return what was corrected."""
+        if source.dicom is None:
+            return ()
+        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        check_reader(str(self.plans.plans.get("image_reader_writer", "SimpleITKIO")), len(names))
+        notes = source.dicom.write()
+        for note in notes:
+            sys.stderr.write(f"note: {source.name}: {note}\n")
+        return notes
 
 
 def read_ahead(reader: Reader, sources: Sequence[InputCase], depth: int = 1) -> Iterator[PreparedCase]:

@@ -16,7 +16,8 @@ _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets"
 _PROMPTS = ("contexts", "targets", "free_texts")
 _HARMLESS_OPTIONS = ("memory", "jobs")
 # Options that say nothing about the files.
-_UNRECORDED_OPTIONS = ("verify",)
+# A pattern of descriptions may name a patient.
+_UNRECORDED_OPTIONS = ("verify", "series", "keep_ids")
 # What manifests stand for that were written before these options.
 _FORMER_OPTIONS = {"rivals": "asked", "prompt_priority": "probability"}
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from duplus_nnunet.inference.contexts import ContextChoice
+from duplus_nnunet.inference.dicom_input import DicomInput
 from duplus_nnunet.inference.options import Options
 
 
@@ -16,6 +17,7 @@ class Selection:
         prompts: Free texts as typed.
         encoder: Where the model's own text encoder is now; None is where it was at planning.
         options: How to predict, and what to write beside the label map.
+        dicom: The DICOM series that are to be predicted, if the images are DICOM.
     """
 
     targets: tuple[str, ...] = ()
@@ -23,6 +25,7 @@ class Selection:
     prompts: tuple[str, ...] = ()
     encoder: str | None = None
     options: Options = field(default_factory=Options)
+    dicom: DicomInput | None = None
 
     def __bool__(self) -> bool:
         return bool(self.targets or self.prompts) or self.context is not None

@@ -147,7 +147,10 @@ class CaseWriter:
 
 
 def describe_inputs(source: InputCase) -> tuple[FileRecord, ...]:
-    """Describe a case's images as they are now."""
+    """Describe a case's images as they are now; those of a DICOM series without its paths, which may name a patient."""
+    if source.dicom is not None:
+        size, sha256 = source.dicom.measure()
+        return (FileRecord(source.dicom.label, size, sha256=sha256),)
     return tuple(describe_file(Path(file)) for file in source.files)
 
 

@@ -34,7 +34,7 @@ class FileRecord:
     """The state of a file when it was read or written.
 
     Attributes:
-        path: Path as the user gave it, or relative to the folder of predictions.
+        path: Path as the user gave it, or relative to the folder of predictions; of a DICOM series, its hash.
         size: Size in bytes.
         sha256: SHA-256 hash; None for images above 64 MiB.
         modified: Time of the last modification, ISO 8601 in UTC; None for images with a hash.

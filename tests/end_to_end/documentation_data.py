@@ -3,12 +3,16 @@
 import csv
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from duplus_nnunet.data.phantom import make_phantom, save_volume
 from duplus_nnunet.data.scans import MR
+from duplus_nnunet.example.folder import write_example
+
+from ..dicom_series import write_export
 
 _STRUCTURES = {1: 1, 2: 2}  # liver as the anterior, spleen as the posterior part
 SARCOMAS = {"Dataset060_SarcomaCT": "CT", "Dataset061_SarcomaMR": "MRI", "Dataset062_SarcomaPET": "PET"}
@@ -38,6 +42,13 @@ def write_download(folder: Path, cases: int = 5) -> Path:
     with tarfile.open(archive, "w") as file:
         file.add(task, task.name)
     return archive
+
+
+def write_series(folder: Path) -> None:
+    """Write DICOM series of the images of `duplus example`."""
+    with tempfile.TemporaryDirectory() as example:
+        write_example(Path(example))
+        write_export(Path(example) / "images", folder)
 
 
 def write_sarcomas(raw: Path) -> None:

@@ -30,7 +30,7 @@ from ..documentation_blocks import (
     split_variables,
 )
 from .conftest import Project
-from .documentation_data import write_download, write_sarcomas
+from .documentation_data import write_download, write_sarcomas, write_series
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ STORIES = {
     "segmentation": (
         "docs/get-started/install.md", "docs/get-started/first-model.md", "README.md", "docs/get-started/predict.md",
         "docs/how-to/own-dataset.md", "docs/how-to/prompts.md", "docs/how-to/choose-targets.md",
-        "docs/how-to/many-images.md", "docs/how-to/evaluate.md", "docs/how-to/viewers.md",
+        "docs/how-to/many-images.md", "docs/how-to/dicom.md", "docs/how-to/evaluate.md", "docs/how-to/viewers.md",
         "docs/how-to/several-datasets.md", "docs/how-to/adapt.md", "docs/how-to/published-weights.md",
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
         "docs/how-to/monitoring.md", "docs/how-to/docker.md",
@@ -90,6 +90,7 @@ class Story:
         self._commands: set[tuple[str, ...]] = set()
         self._names: dict[tuple[str, ...], dict[str, Any]] = {}
         write_sarcomas(folder / "raw")
+        write_series(folder / "export")
         shutil.rmtree(write_download(folder).with_suffix(""))
 
     def carry_out(self, page: str) -> None:

@@ -38,11 +38,16 @@ def add_action(commands: CommandMap) -> None:
     parser = commands.add("predict", _EXAMPLE, _DESCRIPTION)
     add = parser.add_argument
     add("-m", "--model", metavar="FOLDER", type=Path, required=True, help="model folder of DuPLUSSurvivalTrainer")
-    add("-i", "--images", metavar="FOLDER", type=Path, help="folder of images named as in imagesTs: CASE_0000.nii.gz")
+    add("-i", "--images", metavar="FOLDER", type=Path, help="folder of images named as in imagesTs: CASE_0000.nii.gz; "
+        "or a folder or zip file of DICOM series")  # fmt: skip
     add("--clinical", metavar="FILE", type=Path, help="clinical table with the columns that the model was trained on")
     add("-o", "--output", metavar="FOLDER", type=Path, required=True, help="output folder for tables and maps")
     add("--fold", metavar="FOLD", nargs="+", default=(), help="folds to average over (default: all)")
     add("--context", metavar="CONTEXT|FILE", help="context of the images, or a table `case,context`")
+    add(
+        "--series", metavar="CHOICE", help="of DICOM, these series only: number, modality or pattern of the description"
+    )
+    add("--keep-ids", action="store_true", help="of DICOM, the patient ID of the headers is that of the clinical table")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="days at which survival is reported, "
         "within the follow-up of the training (default: 1, 2, 3 and 5 years, where within it)")  # fmt: skip
     add("--device", help="cpu, cuda or mps (default: cuda if available)")
@@ -56,6 +61,7 @@ def add_action(commands: CommandMap) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict; exit code 1 if an image could not be used."""
     from duplus_nnunet.inference.devices import choose_device
+    from duplus_nnunet.survival.prediction.images import DicomChoice
     from duplus_nnunet.survival.prediction.run import Request, predict_patients
 
     answer = predict_patients(
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             tuple(args.horizons),
             choose_device(args.device),
             _read_occlusion(args),
+            DicomChoice(args.series, args.keep_ids),
         )
     )
     _report(answer)

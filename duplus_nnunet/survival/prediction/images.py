@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
+from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead, report_failure
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -22,6 +23,19 @@ from duplus_nnunet.survival.imaging.feature_store import ImagedCase, join, make_
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, Row
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, open_reader, read_bank
 from duplus_nnunet.survival.records.feature_table import FeatureTable
+
+
+@dataclass(frozen=True)
+class DicomChoice:
+    """What is read where the folder of images holds DICOM.
+
+    Attributes:
+        series: Which series, as in `dicom.choosing.choose_series`; None: all that can be read.
+        keep_ids: Whether the patient ID of the headers is the patient of the clinical table.
+    """
+
+    series: str | None = None
+    keep_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +77,17 @@ class Features:
     keys: list[str] = field(default_factory=list)
 
 
-def list_new_images(model: PrognosisModel, folder: Path, context: str | None) -> list[NewImage]:
-    """List the cases of a folder named in nnU-Net's format (CASE_0000.nii.gz).
+def list_new_images(
+    model: PrognosisModel, folder: Path, context: str | None, dicom: DicomChoice | None = None
+) -> list[NewImage]:
+    """List the cases of a folder named in nnU-Net's format (CASE_0000.nii.gz), or the DICOM series of a folder.
 
     Args:
         model: Model whose schema finds the patient of a case.
         folder: Folder of the images.
-        context: A context, or a table of contexts by case; None: the only context of the model.
+        context: A context, or a table of contexts by case; None: the only context of the model, or that of the headers
+            of DICOM.
+        dicom: Which DICOM series are read, and whether their patient ID is that of the clinical table.
 
     Raises:
         DataError: There is no image, or a table of contexts lacks a case.
@@ -78,6 +96,10 @@ def list_new_images(model: PrognosisModel, folder: Path, context: str | None) ->
     from duplus_nnunet.planners.preprocessor import read_identifier
 
     bank, ending = read_bank(model.folder), str(read_dataset_json(model.folder / "dataset.json")["file_ending"])
+    wanted = dicom or DicomChoice()
+    found = open_dicom(folder, wanted.series, wanted.keep_ids)
+    if found is not None:
+        return _list_series(model, *found.choose_contexts(bank.contexts, context), wanted.keep_ids)
     files = list_folder(folder, ending)
     choice = read_contexts(context, list(bank.contexts)) if context else ContextChoice(bank.require_context(None))
     names = [read_identifier(channels[0], ending) for channels in files]
@@ -88,6 +110,16 @@ def list_new_images(model: PrognosisModel, folder: Path, context: str | None) ->
         NewImage(InputCase(name, tuple(channels), None, choice.of(name)), model.schema.find_patient(name) or "")
         for name, channels in zip(names, files, strict=True)
     ]
+
+
+def _list_series(model: PrognosisModel, found: DicomInput, choice: ContextChoice, keep_ids: bool) -> list[NewImage]:
+    """List DICOM series as cases; their patient is the patient ID, or what the schema finds in the case identifier."""
+    images = []
+    for image in found.images:
+        source = InputCase(image.name, (image.file,), None, choice.of(image.name), image)
+        patient = image.series.about.patient if keep_ids else model.schema.find_patient(image.name)
+        images.append(NewImage(source, patient or ""))
+    return images
 
 
 class ImageNetworks:

@@ -21,7 +21,7 @@ from duplus_nnunet.survival.evaluation.attribution import Effect, explain
 from duplus_nnunet.survival.models.averaging import average, choose_curve, choose_new_horizons, find_follow_up
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.prediction.files import write_prediction
-from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage, list_new_images
+from duplus_nnunet.survival.prediction.images import DicomChoice, Features, ImageNetworks, NewImage, list_new_images
 from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusion
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_trained_model
@@ -43,6 +43,7 @@ class Request:
         horizons: Days at which survival is reported; empty: chosen from the follow-up.
         device: Device of the networks.
         explain: Settings of occlusion maps, if effects of inputs are requested; None: not requested.
+        dicom: What is read where the folder of images holds DICOM.
     """
 
     model: Path
@@ -54,6 +55,7 @@ class Request:
     horizons: tuple[float, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     explain: Occlusion | None = None
+    dicom: DicomChoice = field(default_factory=DicomChoice)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def predict_patients(request: Request) -> Answer:
 def _predict(request: Request) -> Answer:
     model = read_trained_model(request.model, request.folds)
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
-    images = list_new_images(model, request.images, request.context) if request.images else []
+    images = list_new_images(model, request.images, request.context, request.dicom) if request.images else []
     imaged = {image.patient for image in images if image.patient}
     table = read_rows(request.clinical) if request.clinical else None
     patients = read_new_patients(table, model.schema, imaged)  # before reading images, which takes long
