@@ -18,7 +18,7 @@ ROWS = (
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
     ("survival.report", "survival.evaluation", "survival.models"),
-    ("survival.records", "outputs", "reporting", "conversion", "data"),
+    ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
     ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
     ("settings",),
     (
