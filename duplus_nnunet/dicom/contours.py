@@ -104,4 +104,5 @@ def _drop_straight(ring: Contour) -> Contour:
     """Leave out corners at which a line goes straight on; those at which it turns back stay."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-    return ring[(np.abs(turn) > _STRAIGHT) | ((before * after).sum(axis=1) < 0)]
+    kept: Contour = ring[(np.abs(turn) > _STRAIGHT) | ((before * after).sum(axis=1) < 0)]
+    return kept

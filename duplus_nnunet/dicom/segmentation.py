@@ -124,8 +124,8 @@ def _join(
 
 def _order_frames(pixels: NDArray[Any], source: SourceSlices) -> NDArray[Any]:
     """Put the slices into the order in which the source file has its frames, if it is one of several frames."""
-    frames = [one.frame for one in source.slices]
-    if frames[0] is None:
+    frames = [one.frame for one in source.slices if one.frame is not None]
+    if not frames:
         return pixels
     if len(source.headers) > 1:
         raise DataError(

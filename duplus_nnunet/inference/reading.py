@@ -29,12 +29,14 @@ class InputCase:
         files: One a channel.
         output: Where its label map goes, without file ending; None: it is returned.
         context: The context of its image; empty: the preprocessor looks it up.
+        slices: Every file of the DICOM series that its image was read from; empty: it is no series.
     """
 
     name: str
     files: tuple[str, ...]
     output: str | None
     context: str = ""
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

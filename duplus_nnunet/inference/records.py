@@ -16,9 +16,15 @@ _DECISIVE = ("model", "checkpoints", "folds", "precision", "contexts", "targets"
 _PROMPTS = ("contexts", "targets", "free_texts")
 _HARMLESS_OPTIONS = ("memory", "jobs")
 # Options that say nothing about the files.
-_UNRECORDED_OPTIONS = ("verify",)
+_UNRECORDED_OPTIONS = ("verify", "dicom_source")
 # What manifests stand for that were written before these options.
-_FORMER_OPTIONS = {"rivals": "asked", "prompt_priority": "probability"}
+_FORMER_OPTIONS = {
+    "rivals": "asked",
+    "prompt_priority": "probability",
+    "keep_largest": (),
+    "remove_small": (),
+    "output_format": (),
+}
 
 
 def describe_run(bound: BoundModel) -> RunRecord:
