@@ -26,7 +26,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Slice:
+class SourceSlice:
     """A slice of a series.
 
     Attributes:
@@ -56,7 +56,7 @@ class SourceSlices:
         spacing: Distance of neighbouring voxels along a column and along a row, in mm.
     """
 
-    slices: tuple[Slice, ...]
+    slices: tuple[SourceSlice, ...]
     headers: tuple[Any, ...]
     directions: NDArray[np.float64]
     spacing: tuple[float, float]
@@ -222,13 +222,13 @@ def _list_planes(header: Any) -> list[Any]:
     return [group[name].value[0] for group in groups for name in names if name in group]
 
 
-def _list_slices(header: Any, where: Path) -> list[Slice]:
+def _list_slices(header: Any, where: Path) -> list[SourceSlice]:
     try:
         if "PerFrameFunctionalGroupsSequence" in header:
             frames = [group.PlanePositionSequence[0] for group in header.PerFrameFunctionalGroupsSequence]
             places = [np.array(frame.ImagePositionPatient, dtype=float) for frame in frames]
-            return [Slice(header, place, number) for number, place in enumerate(places, 1)]
-        return [Slice(header, np.array(header.ImagePositionPatient, dtype=float))]
+            return [SourceSlice(header, place, number) for number, place in enumerate(places, 1)]
+        return [SourceSlice(header, np.array(header.ImagePositionPatient, dtype=float))]
     except (AttributeError, IndexError, TypeError) as error:
         raise DataError(f"{where}: a slice has no ImagePositionPatient. Name the slices of one series.") from error
 
