@@ -95,11 +95,15 @@ def find_present(source: SourceSlices, masks: Sequence[Mask]) -> list[int]:
 
 
 def copy_header(source: SourceSlices) -> Any:
-    """Copy the header of the first file of a series; attributes of patient and study that it lacks become empty."""
-    header = copy.copy(source.headers[0])
+    """Copy the header of the first file of a series, with all texts in UTF-8, which names of targets may need.
+
+    Attributes of patient and study that it lacks become empty.
+    """
+    header = copy.deepcopy(source.headers[0])
+    header.decode()
     for name in _MAY_BE_EMPTY:
-        if name not in header:
-            setattr(header, name, "")
+        setattr(header, name, str(header.get(name) or ""))
+    header.SpecificCharacterSet = "ISO_IR 192"
     return header
 
 

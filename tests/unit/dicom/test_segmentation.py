@@ -13,6 +13,7 @@ import pytest
 import SimpleITK
 
 from duplus_nnunet.dicom.codes import NamedMask, shorten
+from duplus_nnunet.dicom.rtstruct import write_structure_set
 from duplus_nnunet.dicom.segmentation import write_segmentation
 from duplus_nnunet.dicom.source_slices import read_source_slices
 from duplus_nnunet.errors import DataError
@@ -130,6 +131,22 @@ def test_each_frame_refers_to_its_slice(tmp_path):
 def test_a_series_without_identities_is_written_with_empty_ones(tmp_path):
     write(tmp_path / "seg.dcm", open_series(tmp_path / "series", **dict.fromkeys(PATIENT)), make_masks(SHAPE))
     assert str(pydicom.dcmread(tmp_path / "seg.dcm").PatientName) == ""
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"), [("ISO_IR 100", "Müller^Jörg"), ("ISO_IR 192", "山田^太郎"), (None, "Doe")]
+)
+def test_names_of_patients_and_targets_keep_their_letters(tmp_path, charset, name):
+    series = open_series(tmp_path / "series", SpecificCharacterSet=charset, PatientName=name)
+    masks = {"Läsion – 肝": make_masks(SHAPE)["liver"]}
+    write(tmp_path / "seg.dcm", series, masks)
+    write_structure_set(tmp_path / "rt.dcm", series, [NamedMask(*masks)], [*masks.values()])
+    for file in ("seg.dcm", "rt.dcm"):
+        content = pydicom.dcmread(tmp_path / file)
+        assert str(content.PatientName) == name
+        names = [item.SegmentLabel for item in content.get("SegmentSequence", [])]
+        names += [item.ROIName for item in content.get("StructureSetROISequence", [])]
+        assert names == list(masks)
 
 
 def test_a_target_without_a_known_code_gets_one_of_its_own(tmp_path):
