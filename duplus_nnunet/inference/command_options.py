@@ -89,7 +89,7 @@ def _add_dicom_files(parser: Parser) -> None:
     add(
         "--output-format", choices=OUTPUT_FORMATS, nargs="+", default=(),
         help="CASE_seg.dcm, a DICOM Segmentation with a bit for each target (dicom-seg); CASE_labelmap_seg.dcm, one in "
-        "which a voxel belongs to one target, which few viewers read yet (dicom-labelmap); CASE_rtstruct.dcm, the "
+        "which a voxel belongs to one target, which not many viewers read yet (dicom-labelmap); CASE_rtstruct.dcm, the "
         "contours of each target as an RT Structure Set (rtstruct). They refer to the DICOM series of the image, and "
         "have its patient's name and identifiers. Targets that were not found are left out of them",
     )  # fmt: skip

@@ -32,6 +32,7 @@ STORIES = {
         "docs/how-to/several-datasets.md", "docs/how-to/adapt.md", "docs/how-to/published-weights.md",
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
     ),
+    "dicom": ("docs/how-to/dicom-out.md",),
     "prognosis": (
         "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-images.md", "docs/how-to/prognosis-predict.md",
     ),
