@@ -162,6 +162,7 @@ def _make(source: SourceSlices, targets: Sequence[NamedMask], pixels: NDArray[An
             series_description=f"{MAKER}: predicted masks",
         )
     content.CodingSchemeIdentificationSequence = describe_private_scheme()
+    content.ContentCreatorName = ""  # it has to be there, and highdicom leaves it out
     return content
 
 

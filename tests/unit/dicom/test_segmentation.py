@@ -112,6 +112,7 @@ def test_patient_study_and_frame_are_those_of_the_source_and_uids_are_new(tmp_pa
     write(tmp_path / "b.dcm", source, make_masks(SHAPE))
     one, other = pydicom.dcmread(tmp_path / "a.dcm"), pydicom.dcmread(tmp_path / "b.dcm")
     assert {name: str(one[name].value) for name in PATIENT} == PATIENT
+    assert one.ContentCreatorName == ""
     assert one.StudyInstanceUID == source.headers[0].StudyInstanceUID
     assert one.FrameOfReferenceUID == source.frame_of_reference
     assert one.ReferencedSeriesSequence[0].SeriesInstanceUID == source.series
