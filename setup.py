@@ -62,7 +62,9 @@ setup(
     package_data={
         LIBRARY: ["py.typed", "conversion/recipes/*.yaml"],
         f"{LIBRARY}.example": ["files/*.json", "files/*.zip"],
-        f"{LIBRARY}.prompt_registry": ["files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"],
+        f"{LIBRARY}.prompt_registry": [
+            *("codes.yaml", "files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"),
+        ],
     },
     cmdclass={"build_py": BuildWithHook},
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duplus_nnunet.commands import convert_dicom
 from duplus_nnunet.commands.interrupts import end_like_interrupt
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.progress import follow
@@ -40,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "convert",
         help="make a raw dataset of nnU-Net from the download of a public dataset",
         description=_DESCRIPTION,
-        epilog=_EXAMPLE,
+        epilog=_EXAMPLE + convert_dicom.EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -50,6 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("-n", "--dataset-name", metavar="NAME", help="its name; by default the one that the prompt registry knows")
     add("--check", action="store_true", help="report what is complete and what is missing, and write nothing")
     add("--available", action="store_true", help="convert what is complete, although something is missing")
+    convert_dicom.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name == _LIST and args.source is None:
         print("\n".join(_list_datasets()))
         return 0
+    if args.name == convert_dicom.NAME:
+        return convert_dicom.run(args)
     recipe = load_recipe(args.name)
     if args.source is None:
         raise DataError(f"Name the folder of the download: duplus convert {args.name} FOLDER -d NUMBER.")

@@ -20,6 +20,33 @@ def summarise_files(files: Sequence["RegistryFile"]) -> dict[str, Any]:
     }
 
 
+def summarise_codes(files: Sequence["RegistryFile"]) -> dict[str, dict[str, list[str]] | None]:
+    """List the codes of each target of registry files as plain data: scheme, code and meaning by part of the code."""
+    from dataclasses import asdict
+
+    from duplus_nnunet.prompt_registry.codes import find_code
+
+    names = sorted({name for file in files for name in file.targets})
+    codes = {name: find_code(name) for name in names}
+    return {
+        name: None
+        if code is None
+        else {part: [one["scheme"], one["value"], one["meaning"]] for part, one in asdict(code).items() if one}
+        for name, code in codes.items()
+    }
+
+
+def describe_codes(files: Sequence["RegistryFile"]) -> Iterator[str]:
+    """Yield a line for each target of registry files with its codes, those without one last."""
+    from duplus_nnunet.prompt_registry.codes import find_code
+
+    names = sorted({name for file in files for name in file.targets})
+    codes = {name: find_code(name) for name in names}
+    yield from (f"{name}: {code}" for name, code in codes.items() if code is not None)
+    without = [name for name, code in codes.items() if code is None]
+    yield f"{len(names) - len(without)} of {len(names)} targets have a code; without: {', '.join(without)}"
+
+
 def describe_entry(entry: "Entry", with_paraphrases: bool) -> Iterator[str]:
     """Yield lines that show the prompts of a dataset."""
     from duplus_nnunet.prompt_registry import context_sentences

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.commands.prompt_listing import (
+    describe_codes,
     describe_entry,
     describe_occurrence,
     describe_others,
+    summarise_codes,
     summarise_files,
 )
 
@@ -125,7 +127,11 @@ def run_list(args: argparse.Namespace) -> int:
     """List the datasets, contexts and targets of the registry."""
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
-    summary = summarise_files((*users_registry(), *shipped_files()))
+    files = (*users_registry(), *shipped_files())
+    if args.codes and not args.json:
+        _print_lines(describe_codes(files))
+        return 0
+    summary = summarise_codes(files) if args.codes else summarise_files(files)
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
@@ -289,6 +295,7 @@ def _add_check(commands: CommandMap) -> None:
 def _add_list(commands: CommandMap) -> None:
     parser = _add(commands, "list", run_list, "list --json")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--codes", action="store_true", help="list the targets with their codes of SNOMED CT")
 
 
 def _add_show(commands: CommandMap) -> None:

@@ -15,6 +15,7 @@ from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
 from duplus_nnunet.inference.binding import BoundModel, Question
+from duplus_nnunet.inference.cleaning import clean
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
@@ -90,7 +91,8 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
     """Predict one preprocessed case.
 
     Targets are predicted in groups that fit the memory; the network runs on the image once for each group. Exclusive
-    targets are then settled against the context's other targets, where they were found.
+    targets are then settled against the context's other targets, where they were found. What is to be removed from
+    masks is removed at the end.
 
     Args:
         bound: The model and what is asked of it.
@@ -129,6 +131,7 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
         tuple(_judge(bound, question, targets, peaks)),
         rivals=options.rivals if rule.exclusive else None,
     )
+    answer = clock.time("clean", clean, answer, bound.cleaning) if bound.cleaning else answer
     return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
 
 

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from duplus_nnunet.errors import DataError, PromptError
+from duplus_nnunet.inference.cleaning import Cleaning, read_cleaning, warn_of_unasked
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.free_text import Reading, read_texts
 from duplus_nnunet.inference.model import LoadedModel
@@ -58,12 +59,14 @@ class BoundModel:
         choice: Context of each case.
         questions: What is asked, by context; never empty.
         options: How to predict, and what to write beside the label map.
+        cleaning: What is removed from masks before they are written.
     """
 
     model: LoadedModel
     choice: ContextChoice
     questions: Mapping[str, Question]
     options: Options
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
     @property
     def first(self) -> Question:
@@ -156,7 +159,21 @@ def bind(model: LoadedModel, selection: Selection) -> BoundModel:
     for question in questions.values():
         for warning in list_implausible(model.bank, question.context, question.names):
             sys.stderr.write(f"warning: {warning}\n")
-    return BoundModel(model, choice, questions, selection.options)
+    return BoundModel(model, choice, questions, selection.options, _read_cleaning(model, questions, selection))
+
+
+def _read_cleaning(model: LoadedModel, questions: Mapping[str, Question], selection: Selection) -> Cleaning:
+    """Read which masks are cleaned, and warn of those that are not predicted.
+
+    Raises:
+        PromptError: The model does not have a target.
+    """
+    options, asked = selection.options, questions.values()
+    texts = [target.text for question in asked for target in question.reading.new]
+    cleaning = read_cleaning(options.keep_largest, options.remove_small, model.bank, texts)
+    if options.jobs is None:  # each job asks for targets of its own
+        warn_of_unasked(cleaning, [*texts, *(name for question in asked for name in question.names)])
+    return cleaning
 
 
 def list_implausible(bank: PromptBank, context: str, names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ They are declared once, for parsing, help and completion; nothing heavy is impor
 
 import argparse
 
-from duplus_nnunet.inference.options import PRECISIONS, PRIORITIES, RIVALS
+from duplus_nnunet.inference.options import OUTPUT_FORMATS, PRECISIONS, PRIORITIES, RIVALS
 
 Parser = argparse.ArgumentParser
 DEVICES = ("cuda", "cpu", "mps")
@@ -17,6 +17,8 @@ def add_our_options(parser: Parser) -> None:
     _add_contexts(parser)
     _add_dicom(parser)
     _add_files(parser)
+    _add_dicom_files(parser)
+    _add_cleaning(parser)
     _add_many(parser)
     _add_costs(parser)
     _add_adapters(parser)
@@ -95,6 +97,30 @@ def _add_files(parser: Parser) -> None:
     add("--statistics", action="store_true", help="statistics.csv and statistics.json: volume, intensities, position, "
         "connected components and presence of each target")  # fmt: skip
     add("--preview", action="store_true", help="a picture, CASE_preview.png: three planes through each target")
+
+
+def _add_dicom_files(parser: Parser) -> None:
+    add = parser.add_argument_group("what to write in DICOM beside the label map (extra dicom)").add_argument
+    add(
+        "--output-format", choices=OUTPUT_FORMATS, nargs="+", default=(),
+        help="CASE_seg.dcm, a DICOM Segmentation with a bit for each target (dicom-seg); CASE_labelmap_seg.dcm, one in "
+        "which a voxel belongs to one target, which not many viewers read yet (dicom-labelmap); CASE_rtstruct.dcm, the "
+        "contours of each target as an RT Structure Set (rtstruct). They refer to the DICOM series of the image, and "
+        "have its patient's name and identifiers. Targets that were not found are left out of them",
+    )  # fmt: skip
+    add(
+        "--dicom-source", metavar="FOLDER",
+        help="the DICOM series that the images were made from, if they are files of another format: in FOLDER/CASE, or "
+        "for a single case in FOLDER",
+    )  # fmt: skip
+
+
+def _add_cleaning(parser: Parser) -> None:
+    add = parser.add_argument_group("what to remove from masks before anything is written").add_argument
+    add("--keep-largest", metavar="NAME", nargs="+", default=(), help="keep only the largest connected component of "
+        "these targets. Components are joined by faces, edges and corners of voxels")  # fmt: skip
+    add("--remove-small", metavar="[NAME=]ML", nargs="+", default=(), help="remove connected components below a volume "
+        "in ml, of all targets (0.5) or of one (liver=5). The manifest says what was removed")  # fmt: skip
 
 
 def _add_many(parser: Parser) -> None:

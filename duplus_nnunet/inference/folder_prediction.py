@@ -3,7 +3,7 @@
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,6 +130,7 @@ class FolderPrediction:
             _write_arguments(bound, call, call.folder)
         lists = list_cases(bound.model, call)
         bound.check_cases([case.name for case in lists])
+        _check_dicom(bound.options, lists)
         cases = lists if call.overwrite or call.output is None else self._leave_out_complete(lists)
         self._progress.expect(len(cases), len(lists) - len(cases))
         if not cases:
@@ -280,6 +281,7 @@ class FolderPrediction:
                 for context, targets in ranges.items()
             },
             bank=self.bound.model.bank,
+            model=self.bound.model.record.name,
         )
 
     def _open_statistics(self) -> StatisticsTable:
@@ -336,6 +338,14 @@ class FolderPrediction:
             f"{folder} was predicted with other settings ({', '.join(changes)} differ), so that it cannot be "
             "continued. Predict into a new folder, or leave out --continue_prediction to predict all of it again."
         )
+
+
+def _check_dicom(options: Options, cases: Sequence[InputCase]) -> None:
+    """Raise DataError unless the DICOM series of each case is known, if files are to refer to it."""
+    if options.output_format:
+        from duplus_nnunet.inference.dicom_output import check_slices
+
+        check_slices(options.output_format, [(case.name, case.slices) for case in cases], options.dicom_source)
 
 
 def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> None:

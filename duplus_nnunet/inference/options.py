@@ -9,6 +9,7 @@ from duplus_nnunet.inference.memory import read_memory
 PRECISIONS = ("auto", "float32", "bfloat16")
 RIVALS = ("all", "asked")
 PRIORITIES = ("trained", "probability")
+OUTPUT_FORMATS = ("dicom-seg", "dicom-labelmap", "rtstruct")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Options:
         prompt_priority: Who owns a voxel that a trained target and an unseen text claim, one of PRIORITIES.
         series: Which DICOM series are predicted, as typed; None: all that can be.
         keep_ids: Whether cases from DICOM are named by the patient ID.
+        keep_largest: Targets of which only the largest connected component is kept.
+        remove_small: Volumes in ml below which components are removed: of all targets, or as `NAME=ML` of one.
+        output_format: DICOM files that are written beside the label map, some of OUTPUT_FORMATS.
+        dicom_source: Folder of the series that the images were made from, where they are not series themselves.
 
     Example:
         >>> Options(memory="8GB", rivals="asked").precision
@@ -51,11 +56,16 @@ class Options:
     prompt_priority: str = "trained"
     series: str | None = None
     keep_ids: bool = False
+    keep_largest: tuple[str, ...] = ()
+    remove_small: tuple[str, ...] = ()
+    output_format: tuple[str, ...] = ()
+    dicom_source: str | None = None
 
     def __post_init__(self) -> None:
         for kind, word, known in (
             ("choice of rivals", self.rivals, RIVALS),
             ("prompt priority", self.prompt_priority, PRIORITIES),
+            *(("output format", word, OUTPUT_FORMATS) for word in self.output_format),
         ):
             if word not in known:
                 raise PromptError(describe_unknown(kind, word, known))
@@ -65,13 +75,15 @@ class Options:
     @property
     def asks_for_more(self) -> bool:
         """Whether files are wanted beside the label map."""
-        return self.split or self.probabilities or self.statistics or self.preview
+        return self.split or self.probabilities or self.statistics or self.preview or bool(self.output_format)
 
 
 def read_options(parsed: argparse.Namespace) -> Options:
     """Collect the options from what was parsed."""
     names = (
         "split", "probabilities", "statistics", "preview", "jobs", "memory", "precision", "rivals", "prompt_priority",
-        "verify", "series", "keep_ids",
+        "verify", "series", "keep_ids", "dicom_source",
     )  # fmt: skip
-    return Options(**{name: getattr(parsed, name) for name in names}, adapters=tuple(parsed.adapters))
+    several = ("adapters", "keep_largest", "remove_small", "output_format")
+    values = {name: getattr(parsed, name) for name in names}
+    return Options(**values | {name: tuple(getattr(parsed, name)) for name in several})

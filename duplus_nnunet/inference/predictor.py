@@ -31,7 +31,7 @@ from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
-from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
+from duplus_nnunet.outputs.answer import CaseAnswer, Removal, TargetAnswer
 from duplus_nnunet.outputs.probabilities import to_probabilities
 from duplus_nnunet.outputs.world import find_affine
 
@@ -85,6 +85,32 @@ class Prediction:
     def presence(self) -> dict[str, float | None]:
         """Probability, 0 to 1, that each target is in the image at all; None if the model was not calibrated."""
         return {target.name: target.presence for target in self.answer.targets}
+
+    @property
+    def removed(self) -> Mapping[str, Removal]:
+        """What the options keep_largest and remove_small removed, by target."""
+        return {removal.target: removal for removal in self.answer.removed}
+
+    def write_dicom(
+        self, base: str | os.PathLike[str], slices: Sequence[str | os.PathLike[str]], formats: Sequence[str]
+    ) -> tuple[Path, ...]:
+        """Write DICOM files that refer to the series that the image was made from.
+
+        Args:
+            base: File name to which an ending is added, such as `_seg.dcm`.
+            slices: Every file of the series, in any order.
+            formats: Some of `dicom-seg`, `dicom-labelmap` and `rtstruct`.
+
+        Returns:
+            The files. Targets that are not in the image are left out; if none is there, so is the file.
+
+        Raises:
+            DataError: The slices are not one series, or the image has no world coordinates.
+            HostError: The extra `dicom` is not installed.
+        """
+        from duplus_nnunet.inference.dicom_output import write_dicom
+
+        return write_dicom(self.answer, slices, Path(base), formats).files
 
     def probabilities(self, name: str) -> NDArray[np.float16]:
         """Return a target's probabilities on the whole grid; 0 where they were not kept, see `predict`."""

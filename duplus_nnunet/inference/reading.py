@@ -45,6 +45,11 @@ class InputCase:
         if self.dicom is not None:
             self.dicom.remove()
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Every file of the DICOM series that its image is made of; empty: it is no series."""
+        return () if self.dicom is None else tuple(map(str, self.dicom.series.files))
+
 
 @dataclass(frozen=True)
 class PreparedCase:

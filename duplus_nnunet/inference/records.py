@@ -17,9 +17,15 @@ _PROMPTS = ("contexts", "targets", "free_texts")
 _HARMLESS_OPTIONS = ("memory", "jobs")
 # Options that say nothing about the files.
 # A pattern of descriptions may name a patient.
-_UNRECORDED_OPTIONS = ("verify", "series", "keep_ids")
+_UNRECORDED_OPTIONS = ("verify", "series", "keep_ids", "dicom_source")
 # What manifests stand for that were written before these options.
-_FORMER_OPTIONS = {"rivals": "asked", "prompt_priority": "probability"}
+_FORMER_OPTIONS = {
+    "rivals": "asked",
+    "prompt_priority": "probability",
+    "keep_largest": (),
+    "remove_small": (),
+    "output_format": (),
+}
 
 
 def describe_run(bound: BoundModel) -> RunRecord:

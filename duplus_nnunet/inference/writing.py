@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.answering import Clock, PredictedCase
@@ -13,7 +13,7 @@ from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.binding import list_implausible
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.reading import InputCase
-from duplus_nnunet.outputs.answer import CaseAnswer
+from duplus_nnunet.outputs.answer import CaseAnswer, Removal
 from duplus_nnunet.outputs.legend import embed_label_names
 from duplus_nnunet.outputs.manifest import (
     COMPLETE,
@@ -31,6 +31,11 @@ from duplus_nnunet.outputs.statistics import StatisticsTable
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
 
+if TYPE_CHECKING:
+    from duplus_nnunet.inference.dicom_output import DicomFiles
+
+_DIGITS = 6
+
 
 @dataclass(frozen=True)
 class CaseWriter:
@@ -45,6 +50,7 @@ class CaseWriter:
         table_folder: Folder of the tables.
         volumes: Volumes seen in training, by context and target.
         bank: The model's prompts.
+        model: Name of the model.
     """
 
     io: Any
@@ -55,6 +61,7 @@ class CaseWriter:
     table_folder: Path
     volumes: Mapping[str, Mapping[str, Range]]
     bank: PromptBank
+    model: str = ""
 
     def write(self, predicted: PredictedCase) -> CaseRecord:
         """Write a case.
@@ -67,8 +74,10 @@ class CaseWriter:
             raise TypeError("A case that is returned is not written.")
         label_map = Path(source.output + self.ending)
         answer = replace(predicted.answer, file_name=os.path.basename(source.output))
+        dicom = clock.time("dicom", self._write_dicom, answer, source) if self.options.output_format else None
         files = [
             *clock.time("write", self._write_more, answer, label_map.parent, source),
+            *(dicom.files if dicom else ()),
             *clock.time("write", self._write_host, answer, source.output),
             clock.time("write", self._write_labels, answer, label_map),
         ]
@@ -80,11 +89,12 @@ class CaseWriter:
             describe_inputs(source),
             tuple(describe_output(file, os.path.relpath(file, label_map.parent)) for file in files),
             seconds,
-            warnings=tuple(self._list_warnings(answer)),
+            warnings=(*self._list_warnings(answer), *(dicom.notes if dicom else ())),
             finished=current_time(),
             file_name=None if answer.file_name == answer.case else answer.file_name,
             target_files=self._list_target_files(answer),
             unseen=tuple(target.name for target in answer.targets if not target.seen),
+            removed={item.target: _describe_removal(item) for item in answer.removed},
         )
 
     def _write_more(self, answer: CaseAnswer, folder: Path, source: InputCase) -> list[Path]:
@@ -106,6 +116,14 @@ class CaseWriter:
 
                 files += write_preview(answer, image, folder)
         return files
+
+    def _write_dicom(self, answer: CaseAnswer, source: InputCase) -> "DicomFiles":
+        """Write what refers to the DICOM series of the image."""
+        from duplus_nnunet.inference.dicom_output import find_slices, write_dicom
+
+        options = self.options
+        slices = source.slices or find_slices(options.dicom_source or "", source.name)
+        return write_dicom(answer, slices, Path(str(source.output)), options.output_format, self.model)
 
     def _write_host(self, answer: CaseAnswer, output: str) -> list[Path]:
         """Write what nnU-Net's ensembling reads: probabilities, and the properties in its own form."""
@@ -144,6 +162,14 @@ class CaseWriter:
         return warnings + [
             f"{row.target}: its volume is outside of what training saw" for row in rows if row.volume_unusual
         ]
+
+
+def _describe_removal(removal: Removal) -> dict[str, float]:
+    return {
+        "components": removal.components,
+        "voxels": removal.voxels,
+        "volume_ml": round(removal.volume_ml, _DIGITS),
+    }
 
 
 def describe_inputs(source: InputCase) -> tuple[FileRecord, ...]:

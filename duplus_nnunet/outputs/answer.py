@@ -67,6 +67,23 @@ class TargetAnswer:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What was removed from the mask of a target, because it was asked for.
+
+    Attributes:
+        target: Name of the target.
+        components: Number of connected components.
+        voxels: Number of voxels.
+        volume_ml: Their volume, in ml.
+    """
+
+    target: str
+    components: int
+    voxels: int
+    volume_ml: float
+
+
+@dataclass(frozen=True)
 class CaseAnswer:
     """The prediction of one image.
 
@@ -80,6 +97,7 @@ class CaseAnswer:
         file_name: Name of the case's files, without ending; empty: as outputs.naming.name_case gives it.
         rivals: Which targets each voxel was settled among: `all` of the context, or those `asked` for; None if targets
             do not exclude one another.
+        removed: What was removed from the masks, by the options keep_largest and remove_small.
     """
 
     case: str
@@ -90,3 +108,4 @@ class CaseAnswer:
     targets: tuple[TargetAnswer, ...]
     file_name: str = ""
     rivals: str | None = None
+    removed: tuple[Removal, ...] = ()

@@ -69,6 +69,8 @@ class CaseRecord:
         target_files: Names of the files of targets in the folder of the case, without ending, by target.
         finished: Time of completion, ISO 8601 in UTC.
         unseen: Requested targets that were not seen in training.
+        removed: What was removed from the masks because it was asked for, by target: `components`, `voxels` and
+            `volume_ml`.
     """
 
     status: Status
@@ -83,6 +85,7 @@ class CaseRecord:
     file_name: str | None = None
     target_files: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    removed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

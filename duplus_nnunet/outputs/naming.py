@@ -26,7 +26,7 @@ _OWN_FILES = frozenset(
     }
 )
 # What is added to the name of a case beside its label map and folder.
-_ADDITIONS = (".npz", ".pkl", "_preview.png")
+_ADDITIONS = (".npz", ".pkl", "_preview.png", "_seg.dcm", "_labelmap_seg.dcm", "_rtstruct.dcm")
 # With the name of a temporary folder beside it, a longer file name would exceed the 255 bytes of most file systems.
 _MAX_BYTES = 140
 _CHECKSUM_LENGTH = 8

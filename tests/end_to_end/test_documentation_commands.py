@@ -43,6 +43,7 @@ STORIES = {
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
         "docs/how-to/monitoring.md", "docs/how-to/docker.md",
     ),
+    "dicom": ("docs/how-to/dicom-out.md",),
     "prognosis": (
         "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-images.md", "docs/how-to/prognosis-predict.md",
     ),

@@ -188,6 +188,17 @@ def test_list_counts_datasets_contexts_and_targets(capsys: pytest.CaptureFixture
     assert f"{len(shipped_files())} datasets, " in capsys.readouterr().out
 
 
+def test_list_shows_the_codes_of_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert duplus("list", "--codes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "left kidney: SCT 64033007 (Kidney), left" in lines
+    assert "kidney with masses" in lines[-1]
+    assert duplus("list", "--codes", "--json") == 0
+    codes = json.loads(capsys.readouterr().out)
+    assert codes["left kidney"]["modifier"] == ["SCT", "7771000", "Left"]
+    assert codes["kidney with masses"] is None
+
+
 def test_list_as_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert duplus("list", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
