@@ -12,7 +12,7 @@ from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.text_files import load_json
 
 RAW_VARIABLE = "nnUNet_raw"
-# The table of a composed dataset, which says the context of each case.
+# The table of a composed or converted dataset, which says the context of each case.
 CASE_TABLE = "duplus_cases.json"
 
 
@@ -114,6 +114,23 @@ def list_case_names(dataset: RawDataset) -> list[str]:
     if isinstance(listed, dict):
         return list(listed)
     return list(list_images(dataset.folder / "imagesTr", ending, True)) if isinstance(ending, str) and ending else []
+
+
+def read_table_contexts(folder: Path) -> dict[str, str]:
+    """Read the context of each training case from a dataset's table of cases; empty if there is no table.
+
+    Raises:
+        DataError: The table does not have the expected form.
+    """
+    try:
+        content: Any = load_json(folder / CASE_TABLE)
+        return {name: str(content["sources"][case["source"]]["context"]) for name, case in content["cases"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{folder / CASE_TABLE} cannot be read: {error!r}. Compose or convert the dataset again."
+        ) from error
 
 
 def _find_by_name(text: str) -> Path:

@@ -119,7 +119,7 @@ def _describe_conversion(done: "Conversion", recipe: "Recipe", number: int) -> I
         sys.stderr.write(f"error: {case.name} was left out: {case.problem}\n")
     notes = [f"{case.name}: {note}" for case in done.cases for note in case.notes]
     notes += [f"{case.name}: {recipe.notes[case.name]}" for case in done.cases if case.name in recipe.notes]
-    yield from (f"note: {note}" for note in (*done.clinical, *notes[:_SHOWN]))
+    yield from (f"note: {note}" for note in (*done.tables, *notes[:_SHOWN]))
     if len(notes) > _SHOWN:
         yield f"note: {len(notes) - _SHOWN} more notes are in {done.folder / 'conversion.json'}"
     yield ""

@@ -38,6 +38,11 @@ class FoundCase:
     ground: Path | None = None
     frame: int | None = None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has a label map, masks for one, or PNG masks."""
+        return self.label is not None or bool(self.masks) or self.ground is not None
+
 
 @dataclass(frozen=True)
 class Download:

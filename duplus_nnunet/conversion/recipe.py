@@ -71,6 +71,7 @@ class Group(_Strict):
         soft: Whether these masks are probabilities, of which the largest decides; where all are 0 is background.
         ground: Template of a folder of PNG masks, one for each slice of the DICOM series.
         patient: The patient, from the fields; by default each case is one.
+        context: Their context in the prompt registry, where its rules do not say it.
         test: Whether the cases are for testing (imagesTs).
         unlabelled: What an image without its label map is: "missing", which is reported, or "test", a case for testing.
         frames: Where images have several frames, those that become cases.
@@ -83,6 +84,7 @@ class Group(_Strict):
     soft: bool = False
     ground: Template | None = None
     patient: Text | None = None
+    context: Text | None = None
     test: bool = False
     unlabelled: Literal["missing", "test"] = "missing"
     frames: Frames | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet import __version__
+from duplus_nnunet.conversion.cases import write_cases
 from duplus_nnunet.conversion.clinical import write_clinical
 from duplus_nnunet.conversion.finding import Download, FoundCase
 from duplus_nnunet.conversion.loading import ENDING, ConversionJob, ConvertedCase, convert_case, list_jobs
@@ -19,10 +20,10 @@ from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
 from duplus_nnunet.data.composing.write import open_new_folder
+from duplus_nnunet.data.converted_table import RECORD
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
 
-RECORD = "conversion.json"
 _FOLDS, _SEED = 5, 12345
 
 
@@ -34,13 +35,13 @@ class Conversion:
         folder: The raw dataset.
         cases: What came of each case.
         targets: By label, in how many training cases it is.
-        clinical: What was done to the clinical table, a sentence each.
+        tables: What was written of the tables of cases and patients, a sentence each.
     """
 
     folder: Path
     cases: tuple[ConvertedCase, ...]
     targets: Mapping[str, int]
-    clinical: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[ConvertedCase]:
@@ -79,7 +80,10 @@ def convert(
         training = [case for case in download.cases if not case.group.test and case.name in converted]
         if not training:
             raise DataError(f"No training case could be converted. {done[0].problem if done else ''}".strip())
-        _write_json(new / "dataset.json", _describe_dataset(recipe, len(training)))
+        dataset_json = _describe_dataset(recipe, len(training))
+        _write_json(new / "dataset.json", dataset_json)
+        written = [case for case in download.cases if case.name in converted]
+        table = write_cases(recipe, folder.name, dataset_json, written, done, new)
         clinical = [] if recipe.clinical is None else write_clinical(recipe.clinical, download.root, new)
         splits = _make_splits(recipe, download, training)
         if splits is not None:
@@ -89,7 +93,7 @@ def convert(
             (new / "labelsTs").rmdir()
     trained = {case.name for case in training}
     counts = Counter(label for case in done if case.name in trained for label in case.present)
-    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels}, tuple(clinical))
+    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels}, (table, *clinical))
 
 
 def _run(jobs: Sequence[ConversionJob], processes: int, update: Callable[[], object]) -> Iterator[ConvertedCase]:

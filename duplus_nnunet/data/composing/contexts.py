@@ -104,9 +104,12 @@ def _find_of_channel(source: SourceDataset, index: int) -> Context:
 
 
 def _split_by_rules(source: SourceDataset) -> list[ContextCases]:
-    """Divide a source by the rules of its registry entry, which most sources of one context do not have."""
+    """Divide a source by its table of cases, and else by the rules of its registry entry."""
+    cases = (*source.training, *source.tests)
+    chosen = {identifier: source.contexts[identifier] for identifier in cases if identifier in source.contexts}
+    others = [identifier for identifier in cases if identifier not in chosen]
     try:
-        chosen = find_case_contexts(source.entry, [*source.training, *source.tests], source.channels)
+        chosen |= find_case_contexts(source.entry, others, source.channels) if others else {}
     except RegistryError as error:
         raise DataError(f"{error} {_describe_choice(source)}") from error
     return _make_parts(source, chosen)
