@@ -68,7 +68,10 @@ def convert_case(job: ConversionJob) -> ConvertedCase:
 def _load(job: ConversionJob) -> Loaded:
     case = job.case
     stored = [read_volume(file) for file in case.images]
-    images = tuple(_take_frame(volume, case.frame) for volume in stored)
+    if case.group.stacked:
+        images = _split_channels(stored[0], len(job.images))
+    else:
+        images = tuple(_take_frame(volume, case.frame) for volume in stored)
     label = _load_label(job, images[0])
     is_frame = any(volume.array.ndim > 3 for volume in stored)
     return Loaded(case.name, case.fields, images, label, job.names, is_frame)
@@ -119,6 +122,16 @@ def _translate(labels: Array, values: Mapping[int, int]) -> Array:
     return translated
 
 
+def _split_channels(volume: Volume, channels: int) -> tuple[Volume, ...]:
+    """Split a file of four dimensions into its channels."""
+    if volume.array.ndim != 4 or volume.array.shape[3] != channels:
+        raise DataError(
+            f"{volume.file} has the shape {'x'.join(map(str, volume.array.shape))}; expected four dimensions, the last "
+            f"with {channels} channels. Download it again."
+        )
+    return tuple(volume.with_array(volume.array[..., channel]) for channel in range(channels))
+
+
 def _take_frame(volume: Volume, frame: int | None) -> Volume:
     """Take one frame of a 4D image; one of a single frame needs no number."""
     array = volume.array
@@ -148,8 +161,8 @@ def _write(job: ConversionJob, case: Loaded) -> None:
     # A file of four dimensions, of which one frame is taken, is not a file of that frame.
     whole = job.case.frame is None and not case.is_frame
     as_stored = whole and (not job.steps or not case.notes)
-    for file, image, new in zip(job.case.images, case.images, job.images, strict=True):
-        if as_stored and _keep(file, new):
+    for index, (image, new) in enumerate(zip(case.images, job.images, strict=True)):
+        if as_stored and _keep(job.case.images[index], new):
             continue
         write_volume(image, new)
     if case.label is None:
@@ -182,12 +195,13 @@ def list_jobs(
     labels: Sequence[str],
     steps: tuple[tuple[str, Mapping[str, Any]], ...],
     folder: Path,
+    channels: int,
 ) -> list[ConversionJob]:
     """List what is done with each case, to be written into a folder."""
     names = {label: number for number, label in enumerate(labels, start=1)}
     jobs = []
     for case in cases:
         end = "Ts" if case.group.test else "Tr"
-        images = tuple(folder / f"images{end}" / f"{case.name}_{index:04}{ENDING}" for index in range(len(case.images)))
+        images = tuple(folder / f"images{end}" / f"{case.name}_{index:04}{ENDING}" for index in range(channels))
         jobs.append(ConversionJob(case, values, names, steps, images, folder / f"labels{end}" / f"{case.name}{ENDING}"))
     return jobs

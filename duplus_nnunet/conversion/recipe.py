@@ -66,6 +66,8 @@ class Group(_Strict):
     Attributes:
         case: Name of the case, from the fields and, with `frames`, `{frame}`.
         images: One template a channel: a NIfTI file, or a folder of a DICOM series.
+        stacked: Whether the channels are the frames of one file of four dimensions, in their order; then `images` has
+            that one template.
         label: Template of the label map; none where nothing was annotated.
         masks: Templates of one mask a label instead, by the label; `"*"` stands for all labels, by `{label}`.
         soft: Whether these masks are probabilities, of which the largest decides; where all are 0 is background.
@@ -79,6 +81,7 @@ class Group(_Strict):
 
     case: Text
     images: list[Template] = Field(min_length=1)
+    stacked: bool = False
     label: Template | None = None
     masks: dict[Text, Template] = {}
     soft: bool = False
@@ -227,10 +230,11 @@ def _find_problems(recipe: Recipe) -> list[str]:
     problems += [describe_unknown("step", step.step, STEPS) for step in recipe.steps if step.step not in STEPS]
     for layout in recipe.layouts:
         for group in layout.groups:
-            if len(group.images) != len(recipe.channels):
+            expected = 1 if group.stacked else len(recipe.channels)
+            if len(group.images) != expected or (group.stacked and group.frames is not None):
                 problems.append(
                     f"layout {layout.name!r}, {group.case!r}: {len(group.images)} images, but {len(recipe.channels)} "
-                    "channels. Give a template for each channel."
+                    "channels. Give a template for each channel; with `stacked`, one for all of them and no `frames`."
                 )
             unknown = [name for name in group.masks if name not in (*recipe.labels, "*")]
             problems += [describe_unknown("label", name, recipe.labels) for name in unknown]

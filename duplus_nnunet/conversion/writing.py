@@ -74,7 +74,7 @@ def convert(
             (new / f"images{end}").mkdir()
             (new / f"labels{end}").mkdir()
         steps = tuple((step.step, step.options) for step in recipe.steps)
-        jobs = list_jobs(download.cases, recipe.values, list(recipe.labels), steps, new)
+        jobs = list_jobs(download.cases, recipe.values, list(recipe.labels), steps, new, len(recipe.channels))
         done = list(_run(jobs, processes, update))
         converted = {case.name for case in done if not case.problem}
         training = [case for case in download.cases if not case.group.test and case.name in converted]
@@ -85,15 +85,22 @@ def convert(
         written = [case for case in download.cases if case.name in converted]
         table = write_cases(recipe, folder.name, dataset_json, written, done, new)
         clinical = [] if recipe.clinical is None else write_clinical(recipe.clinical, download.root, new)
-        splits = _make_splits(recipe, download, training)
+        splits, note = _make_splits(recipe, download, training)
         if splits is not None:
             _write_json(new / SPLITS, splits)
-        _write_json(new / RECORD, _describe_conversion(name, recipe, download, done) | {"clinical": clinical})
+        _write_json(
+            new / RECORD, _describe_conversion(name, recipe, download, done) | {"clinical": clinical, "folds": note}
+        )
         if not any((new / "labelsTs").glob("*")) and (new / "labelsTs").is_dir():
             (new / "labelsTs").rmdir()
     trained = {case.name for case in training}
     counts = Counter(label for case in done if case.name in trained for label in case.present)
-    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels}, (table, *clinical))
+    return Conversion(
+        folder,
+        tuple(done),
+        {label: counts[label] for label in recipe.labels},
+        (table, *filter(None, (note,)), *clinical),
+    )
 
 
 def _run(jobs: Sequence[ConversionJob], processes: int, update: Callable[[], object]) -> Iterator[ConvertedCase]:
@@ -126,17 +133,26 @@ def _describe_dataset(recipe: Recipe, training: int) -> dict[str, Any]:
     return content
 
 
-def _make_splits(recipe: Recipe, download: Download, training: Sequence[FoundCase]) -> Splits | None:
-    """Take the published folds, or make folds by patient where some patient has several cases."""
-    cases = {case.name: Case(recipe.dataset, case.patient, (), ()) for case in training}
+def _make_splits(recipe: Recipe, download: Download, training: Sequence[FoundCase]) -> tuple[Splits | None, str]:
+    """Take the published folds, or make folds by patient where some patient has several cases.
+
+    Returns:
+        The folds, None if nnU-Net may make them, and a sentence on them.
+    """
+    cases, note = {case.name: Case(recipe.dataset, case.patient, (), ()) for case in training}, ""
     if recipe.splits is not None:
         file = next((path for _, path in find_paths(download.root, recipe.splits)), None)
+        note = f"Folds: there is no {recipe.splits} in the download. "
         if file is not None:
-            return read_splits(file, cases)
+            try:
+                return read_splits(file, cases), f"Folds: as published, {file.name}."
+            except DataError as error:
+                note = f"Folds: those published were not taken. {error} "
     patients = {case.patient for case in training}
-    if len(patients) == len(training):
-        return None
-    return split_cases(cases, min(_FOLDS, len(patients)), _SEED) if len(patients) > 1 else None
+    if len(patients) == len(training) or len(patients) == 1:
+        return None, f"{note}nnU-Net makes them." if note else ""
+    folds = min(_FOLDS, len(patients))
+    return split_cases(cases, folds, _SEED), f"{note}{folds} folds by patient were made." if note else ""
 
 
 def _describe_conversion(

@@ -1,6 +1,7 @@
 """Each dataset is converted from a small tree of its real names: label values, grids, contexts and patients."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from duplus_nnunet.conversion.recipe import list_recipes, read_recipe
 from duplus_nnunet.prompt_registry.checking import check_raw_dataset
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
+from .planning import check_plans, plan
 from .trees import AFFINE, make_image, make_labels, save, save_masks, save_pair, save_series, write_csv
 
 Convert = Callable[..., Path]
+Check = Callable[[Path], str]
 
 
 @pytest.fixture
@@ -54,12 +57,22 @@ def content(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text())
 
 
-def check(folder: Path) -> str:
-    """Check the prompts of a dataset, and return the notes."""
-    result = check_raw_dataset(open_raw_dataset(str(folder)))
-    assert not result.problems
-    assert "drafted" not in result.files[0]
-    return " ".join(result.notes)
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Check the prompts of a dataset and plan it; return the notes of the check."""
+
+    def run(folder: Path) -> str:
+        result = check_raw_dataset(open_raw_dataset(str(folder)))
+        assert not result.problems
+        assert "drafted" not in result.files[0]
+        table = content(folder, "duplus_cases.json")
+        contexts = check_plans(folder, plan(folder, monkeypatch))
+        assert contexts == Counter(table["sources"][case["source"]]["context"] for case in table["cases"].values())
+        planned = content(folder.parents[1] / "preprocessed" / folder.name, "duplus_cases.json")
+        assert planned["cases"] == table["cases"]
+        return " ".join(result.notes)
+
+    return run
 
 
 @pytest.mark.parametrize("file", list_recipes().values(), ids=str)
@@ -70,7 +83,7 @@ def test_a_recipe_is_complete(file: Path) -> None:
     assert any(not group.test for layout in recipe.layouts for group in layout.groups)
 
 
-def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Convert) -> None:
+def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Convert, check: Check) -> None:
     for number in ("0001", "0021"):
         training = download / "RawData/Training"
         save_pair(training, f"img/img{number}.nii.gz", f"label/label{number}.nii.gz", range(14))
@@ -85,7 +98,7 @@ def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Co
     check(folder)
 
 
-def test_lits_keeps_plain_files_and_corrects_a_lost_geometry(download: Path, convert: Convert) -> None:
+def test_lits_keeps_plain_files_and_corrects_a_lost_geometry(download: Path, convert: Convert, check: Check) -> None:
     save_pair(download, "Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii", (0, 1, 2))
     save_pair(download, "Training Batch 2/volume-31.nii", "Training Batch 2/segmentation-31.nii", (0, 1), np.eye(4))
     save_pair(download, "Training Batch 2/volume-39.nii", "Training Batch 2/segmentation-39.nii", (0, 1), np.eye(4))
@@ -111,7 +124,7 @@ def test_lits_of_the_decathlon_is_the_same_dataset(download: Path, convert: Conv
     ],
 )
 def test_kits_is_read_with_its_axes_in_order(
-    download: Path, convert: Convert, recipe: str, image: str, label: str, labels: int
+    download: Path, convert: Convert, check: Check, recipe: str, image: str, label: str, labels: int
 ) -> None:
     save_pair(download, image, label, range(labels + 1))
     folder = convert(recipe)
@@ -132,14 +145,16 @@ def test_kits23_declares_regions(download: Path, convert: Convert) -> None:
     assert content(folder, "dataset.json")["regions_class_order"] == [1, 3, 2]
 
 
-def test_amos_has_a_context_by_number(download: Path, convert: Convert) -> None:
+def test_amos_has_a_context_by_number(download: Path, convert: Convert, check: Check) -> None:
     save_pair(download, "amos22/imagesTr/amos_0001.nii.gz", "amos22/labelsTr/amos_0001.nii.gz", range(16))
     save_pair(download, "amos22/imagesVa/amos_0507.nii.gz", "amos22/labelsVa/amos_0507.nii.gz", range(14))
     folder = convert("amos22")
     assert "amos_ct 1, amos_mr 1" in check(folder)
 
 
-def test_chaos_reads_series_and_masks_in_the_order_of_their_position(download: Path, convert: Convert) -> None:
+def test_chaos_reads_series_and_masks_in_the_order_of_their_position(
+    download: Path, convert: Convert, check: Check
+) -> None:
     masks = [make_labels((63, 126, 189, 252), (6, 8)) if index == 0 else np.zeros((6, 8)) for index in range(3)]
     for phase, reverse in (("InPhase", True), ("OutPhase", False)):
         save_series(download / "Train_Sets/MR/1/T1DUAL/DICOM_anon" / phase, 3, reverse=reverse)
@@ -163,7 +178,7 @@ def test_chaos_reads_series_and_masks_in_the_order_of_their_position(download: P
         assert {name[-1] for name in fold["train"]}.isdisjoint(name[-1] for name in fold["val"])
 
 
-def test_the_frames_of_mnms_become_cases(download: Path, convert: Convert) -> None:
+def test_the_frames_of_mnms_become_cases(download: Path, convert: Convert, check: Check) -> None:
     skewed = AFFINE.copy()
     skewed[0, 1] = 0.02
     frames = np.stack([make_image(seed) for seed in range(4)], axis=-1)
@@ -196,7 +211,7 @@ def make_thorax(first: int, second: int, air: int, tissue: int) -> tuple[Any, An
 
 @pytest.mark.parametrize(("first", "second", "air", "tissue"), [(1, 2, 5, 4), (2, 1, 4, 5)])
 def test_geometry_decides_on_the_values_of_structseg(
-    download: Path, convert: Convert, first: int, second: int, air: int, tissue: int
+    download: Path, convert: Convert, check: Check, first: int, second: int, air: int, tissue: int
 ) -> None:
     image, labels = make_thorax(first, second, air, tissue)
     affine = np.diag([-5.0, -5.0, 5.0, 1.0])
@@ -240,7 +255,7 @@ def test_lungs_whose_sides_cannot_be_decided_are_refused(
     assert "thorax_1" in capsys.readouterr().err
 
 
-def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert: Convert) -> None:
+def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert: Convert, check: Check) -> None:
     labels = np.zeros((40, 4, 4), np.uint8)
     labels[30:34], labels[4:8] = 12, 13
     save(download, "HaN_OAR/7/data.nii.gz", make_image(0, labels.shape))
@@ -248,7 +263,7 @@ def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert:
     check(convert("structseg_head"))
 
 
-def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert) -> None:
+def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert, check: Check) -> None:
     soft = np.zeros((3, *(4, 4, 4)), np.float32)
     soft[0, 0], soft[1, 1], soft[2, 2] = 0.4, 0.9, 0.2
     soft[1, 2] = 0.1
@@ -261,7 +276,7 @@ def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert)
     check(folder)
 
 
-def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: Convert) -> None:
+def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: Convert, check: Check) -> None:
     for patient in ("PETCT_a", "PETCT_b"):
         for study in ("s1", "s2"):
             for name in ("CTres", "SUV", "CT", "PET"):
@@ -288,7 +303,7 @@ def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: 
     ],
 )
 def test_pet_and_ct_of_hecktor_are_put_on_one_grid(
-    download: Path, convert: Convert, recipe: str, image: str, label: str
+    download: Path, convert: Convert, check: Check, recipe: str, image: str, label: str
 ) -> None:
     coarse = np.diag([-4.0, -4.0, 4.0, 1.0])
     coarse[:3, 3] = (-1, -1, 1)
@@ -314,7 +329,9 @@ def test_a_pet_that_is_not_suv_is_refused(download: Path, convert: Convert, caps
 
 
 @pytest.mark.parametrize(("recipe", "image"), [("totalsegmentator_ct", "ct"), ("totalsegmentator_mr", "mri")])
-def test_the_masks_of_totalsegmentator_are_joined(download: Path, convert: Convert, recipe: str, image: str) -> None:
+def test_the_masks_of_totalsegmentator_are_joined(
+    download: Path, convert: Convert, check: Check, recipe: str, image: str
+) -> None:
     root = download / "Totalsegmentator_dataset_v201"
     save(root, f"s0007/{image}.nii.gz", make_image())
     names = list(read_recipe(list_recipes()[recipe]).labels)
