@@ -138,7 +138,7 @@ def _find_by_name(text: str) -> Path:
     if not root:
         message = f"{text!r} is not a folder with a dataset.json, and {RAW_VARIABLE} is not set."
         raise DataError(f"{message} Give the raw dataset's folder, or set {RAW_VARIABLE} as for nnU-Net.")
-    folders = [path.parent for path in sorted(Path(root).glob("Dataset*/dataset.json"))]
+    folders = _list_raw_datasets(root)
     matches = [folder for folder in folders if _matches(folder.name, text)]
     if len(matches) == 1:
         return matches[0]
@@ -148,6 +148,17 @@ def _find_by_name(text: str) -> Path:
         raise DataError(message)
     message = describe_unknown("dataset", text, (folder.name for folder in folders))
     raise DataError(f"{message} It was looked for as a folder and in {RAW_VARIABLE}={root}.")
+
+
+def is_missing(text: str) -> bool:
+    """Whether no raw dataset has a name or number; one that several have is not missing, though it cannot be opened."""
+    root = os.environ.get(RAW_VARIABLE)
+    named = bool(root) and any(_matches(folder.name, text) for folder in _list_raw_datasets(str(root)))
+    return not named and not (Path(text) / "dataset.json").is_file()
+
+
+def _list_raw_datasets(root: str) -> list[Path]:
+    return [path.parent for path in sorted(Path(root).glob("Dataset*/dataset.json"))]
 
 
 def _matches(name: str, text: str) -> bool:

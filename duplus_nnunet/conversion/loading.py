@@ -2,15 +2,17 @@
 
 import gzip
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.conversion.finding import FoundCase
-from duplus_nnunet.conversion.steps import Loaded, run_steps
+from duplus_nnunet.conversion.finding import Download, FoundCase
+from duplus_nnunet.conversion.loaded import Loaded
+from duplus_nnunet.conversion.recipe import Recipe
+from duplus_nnunet.conversion.steps import run_steps
 from duplus_nnunet.conversion.volumes import Array, Volume, find_grid_difference, read_masks, read_volume, write_volume
 from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.data.label_maps import check_labels
@@ -29,6 +31,7 @@ class ConversionJob:
         values: New value of each label value in them.
         names: New value of each label by its name.
         steps: Name and options of each step.
+        root: The download.
         images: Where its images are written, one a channel.
         label: Where its label map is written.
     """
@@ -37,6 +40,7 @@ class ConversionJob:
     values: Mapping[int, int]
     names: Mapping[str, int]
     steps: tuple[tuple[str, Mapping[str, Any]], ...]
+    root: Path
     images: tuple[Path, ...]
     label: Path
 
@@ -74,7 +78,7 @@ def _load(job: ConversionJob) -> Loaded:
         images = tuple(_take_frame(volume, case.frame) for volume in stored)
     label = _load_label(job, images[0])
     is_frame = any(volume.array.ndim > 3 for volume in stored)
-    return Loaded(case.name, case.fields, images, label, job.names, is_frame)
+    return Loaded(case.name, case.fields, images, label, job.names, is_frame, root=job.root)
 
 
 def _load_label(job: ConversionJob, image: Volume) -> Volume | None:
@@ -189,19 +193,16 @@ def _keep(file: Path, new: Path) -> bool:
     return True
 
 
-def list_jobs(
-    cases: Sequence[FoundCase],
-    values: Mapping[int, int],
-    labels: Sequence[str],
-    steps: tuple[tuple[str, Mapping[str, Any]], ...],
-    folder: Path,
-    channels: int,
-) -> list[ConversionJob]:
-    """List what is done with each case, to be written into a folder."""
-    names = {label: number for number, label in enumerate(labels, start=1)}
+def list_jobs(recipe: Recipe, download: Download, folder: Path) -> list[ConversionJob]:
+    """List what is done with each case of a download, to be written into a folder."""
+    names = {label: number for number, label in enumerate(recipe.labels, start=1)}
+    steps = tuple((step.step, step.options) for step in recipe.steps)
     jobs = []
-    for case in cases:
+    for case in download.cases:
         end = "Ts" if case.group.test else "Tr"
-        images = tuple(folder / f"images{end}" / f"{case.name}_{index:04}{ENDING}" for index in range(channels))
-        jobs.append(ConversionJob(case, values, names, steps, images, folder / f"labels{end}" / f"{case.name}{ENDING}"))
+        images = tuple(
+            folder / f"images{end}" / f"{case.name}_{channel:04}{ENDING}" for channel in range(len(recipe.channels))
+        )
+        label = folder / f"labels{end}" / f"{case.name}{ENDING}"
+        jobs.append(ConversionJob(case, recipe.values, names, steps, download.root, images, label))
     return jobs

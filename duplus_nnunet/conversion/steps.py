@@ -5,12 +5,14 @@ refuses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from duplus_nnunet.conversion.loaded import Loaded
+from duplus_nnunet.conversion.suv import convert_to_suv, require_suv
 from duplus_nnunet.conversion.volumes import Array, Volume, find_grid_difference
 from duplus_nnunet.errors import DataError, describe_unknown
 
@@ -19,33 +21,6 @@ _LEAST_SIDES = 10.0
 # Mean intensity, in HU, below which a structure is filled with air.
 _AIR = -400.0
 _COSINES = 1e-3
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A case while it is converted.
-
-    Attributes:
-        name: The case.
-        fields: The fields of its files' names.
-        images: One image a channel.
-        label: The label map, with the values of the dataset that is written; None if nothing was annotated.
-        values: Value of each label in it, by name.
-        is_frame: Whether an image is a frame of a file of four dimensions.
-        notes: What was changed or is doubtful, a sentence each.
-    """
-
-    name: str
-    fields: Mapping[str, str]
-    images: tuple[Volume, ...]
-    label: Volume | None
-    values: Mapping[str, int] = field(default_factory=dict)
-    is_frame: bool = False
-    notes: tuple[str, ...] = ()
-
-    def note(self, text: str) -> "Loaded":
-        """Return the case with one more note."""
-        return replace(self, notes=(*self.notes, text))
 
 
 Step = Callable[[Loaded, Mapping[str, Any]], Loaded]
@@ -192,21 +167,6 @@ def _resample(volume: Volume, grid: Volume, order: int) -> Volume:
     return Volume(array, grid.affine, volume.file)
 
 
-def require_suv(case: Loaded, options: Mapping[str, Any]) -> Loaded:
-    """Refuse a PET that is in Bq/ml and not in SUV.
-
-    Options: `channel`, and `most`: the highest mean of the brightest thousandth that can be SUV.
-    """
-    image = case.images[int(options["channel"])]
-    brightest = float(np.quantile(image.array, 0.999))
-    if brightest > float(options["most"]):
-        raise DataError(
-            f"{case.name}: the brightest voxels of {image.file} are {brightest:.0f}, too much for SUV; it is probably "
-            "in Bq/ml. Convert it to SUV by the dataset's own script first."
-        )
-    return case
-
-
 def _refuse_single(case: Loaded, first: str, second: str, found: Sequence[object]) -> None:
     """Refuse a case that has one of two targets whose values may be exchanged, since nothing tells which one it is."""
     if any(item is not None for item in found):
@@ -254,4 +214,5 @@ STEPS: dict[str, Step] = {
     "check_air": check_air,
     "resample": resample,
     "require_suv": require_suv,
+    "convert_to_suv": convert_to_suv,
 }

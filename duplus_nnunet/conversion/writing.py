@@ -73,9 +73,7 @@ def convert(
         for end in {"Ts" if case.group.test else "Tr" for case in download.cases}:
             (new / f"images{end}").mkdir()
             (new / f"labels{end}").mkdir()
-        steps = tuple((step.step, step.options) for step in recipe.steps)
-        jobs = list_jobs(download.cases, recipe.values, list(recipe.labels), steps, new, len(recipe.channels))
-        done = list(_run(jobs, processes, update))
+        done = list(_run(list_jobs(recipe, download, new), processes, update))
         converted = {case.name for case in done if not case.problem}
         training = [case for case in download.cases if not case.group.test and case.name in converted]
         if not training:

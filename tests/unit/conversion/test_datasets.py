@@ -148,6 +148,7 @@ def test_kits23_declares_regions(download: Path, convert: Convert) -> None:
 def test_amos_has_a_context_by_number(download: Path, convert: Convert, check: Check) -> None:
     save_pair(download, "amos22/imagesTr/amos_0001.nii.gz", "amos22/labelsTr/amos_0001.nii.gz", range(16))
     save_pair(download, "amos22/imagesVa/amos_0507.nii.gz", "amos22/labelsVa/amos_0507.nii.gz", range(14))
+    save(download, "amos22/imagesVa/amos_0507.nii.gz", make_image() + 1000)
     folder = convert("amos22")
     assert "amos_ct 1, amos_mr 1" in check(folder)
 
