@@ -48,6 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("source", nargs="?", type=Path, metavar="FOLDER", help="the unpacked download")
     add("-d", "--dataset", type=int, metavar="NUMBER", help="number of the dataset that is written, such as 17")
     add("-n", "--dataset-name", metavar="NAME", help="its name; by default the one that the prompt registry knows")
+    add("--grid", metavar="CHANNEL", help="resample images and labels to the grid of this channel, such as PET")
     add("--check", action="store_true", help="report what is complete and what is missing, and write nothing")
     add("--available", action="store_true", help="convert what is complete, although something is missing")
     parser.set_defaults(run=run)
@@ -61,12 +62,14 @@ def run(args: argparse.Namespace) -> int:
         0 if all was converted (or, with `--check`, is complete), else 1.
     """
     from duplus_nnunet.conversion.finding import find_download
-    from duplus_nnunet.conversion.recipe import load_recipe
+    from duplus_nnunet.conversion.recipe import load_recipe, set_grid
 
     if args.name == _LIST and args.source is None:
         print("\n".join(_list_datasets()))
         return 0
     recipe = load_recipe(args.name)
+    if args.grid is not None:
+        recipe = set_grid(recipe, args.grid)
     if args.source is None:
         raise DataError(f"Name the folder of the download: duplus convert {args.name} FOLDER -d NUMBER.")
     download = find_download(recipe, args.source)

@@ -69,10 +69,11 @@ def find_download(recipe: Recipe, source: Path) -> Download:
         source: The download's folder, or the one around it, as archives are unpacked in different ways.
 
     Raises:
-        DataError: There is no such folder, or it has none of the recipe's forms.
+        DataError: There is no such folder, or it has none of the recipe's forms, or two of them with different files.
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder. Unpack the download, and name the folder.")
+    complete: list[Download] = []
     incomplete: list[Download] = []
     for root in _list_roots(source):
         for layout in recipe.layouts:
@@ -81,11 +82,43 @@ def find_download(recipe: Recipe, source: Path) -> Download:
             problems = [*(problem for group in found for problem in group[1]), *_find_double(cases)]
             download = Download(root, layout, tuple(_order(cases)), tuple(problems))
             if not problems and any(not case.group.test for case in cases):
-                return download
+                complete.append(download)
             incomplete += [download] if problems else []
+    if complete:
+        return _prefer_whole(_choose_complete(complete), incomplete)
     if not incomplete:
         raise DataError(_describe_none(recipe, source))
     return max(incomplete, key=lambda download: len(download.cases))
+
+
+def _choose_complete(downloads: Sequence[Download]) -> Download:
+    """Choose the one with most cases, of downloads that are parts of it.
+
+    Raises:
+        DataError: One of them has other files than the largest, so that nothing tells which is meant.
+    """
+    files = [_list_images(download) for download in downloads]
+    largest = max(range(len(downloads)), key=lambda index: len(files[index]))
+    for download, own in zip(downloads, files, strict=True):
+        if not own <= files[largest]:
+            other = downloads[largest]
+            raise DataError(
+                f"There are two downloads: {other.root} ({other.layout.name}, {len(other.cases)} cases) and "
+                f"{download.root} ({download.layout.name}, {len(download.cases)} cases). Name the folder of one, or "
+                "move the other away."
+            )
+    return downloads[largest]
+
+
+def _prefer_whole(complete: Download, incomplete: Iterable[Download]) -> Download:
+    """Return an incomplete download that the complete one is but a part of, such as one of several folders."""
+    own = _list_images(complete)
+    wholes = [download for download in incomplete if own <= _list_images(download)]
+    return max(wholes, key=lambda download: len(download.cases), default=complete)
+
+
+def _list_images(download: Download) -> set[Path]:
+    return {image.resolve() for case in download.cases for image in case.images}
 
 
 def _list_roots(source: Path) -> Iterator[Path]:

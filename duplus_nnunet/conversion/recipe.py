@@ -14,6 +14,7 @@ from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.yaml_files import read_marked_yaml
 
 FOLDER = Path(__file__).parent / "recipes"
+RESAMPLE = "resample"
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Template = Annotated[Text, AfterValidator(check_template)]
@@ -192,6 +193,21 @@ def load_recipe(name: str) -> Recipe:
         text = describe_unknown("dataset", name, list_recipes())
         raise DataError(f"{text} A recipe of your own is named by its file, such as mine.yaml.")
     return read_recipe(shipped[normalise(name)])
+
+
+def set_grid(recipe: Recipe, channel: str) -> Recipe:
+    """Return a recipe that resamples images and label maps to the grid of a channel.
+
+    Raises:
+        DataError: The recipe has no such channel, or only one.
+    """
+    if channel not in recipe.channels:
+        raise DataError(describe_unknown("channel", channel, recipe.channels))
+    if len(recipe.channels) == 1:
+        raise DataError(f"{recipe.title} has one channel, {channel}: there is nothing to resample.")
+    step = Step(step=RESAMPLE, options={"channel": recipe.channels.index(channel)})
+    others = [other for other in recipe.steps if other.step != RESAMPLE]
+    return recipe.model_copy(update={"steps": [*others, step]})
 
 
 @cache

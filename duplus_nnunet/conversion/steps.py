@@ -21,6 +21,8 @@ _LEAST_SIDES = 10.0
 # Mean intensity, in HU, below which a structure is filled with air.
 _AIR = -400.0
 _COSINES = 1e-3
+# Largest difference of equal affines, in mm.
+_SAME_PLACE = 1e-3
 
 
 Step = Callable[[Loaded, Mapping[str, Any]], Loaded]
@@ -148,18 +150,26 @@ def resample(case: Loaded, options: Mapping[str, Any]) -> Loaded:
     grid = case.label or case.images[0] if channel is None else case.images[int(channel)]
     images = tuple(_resample(image, grid, 1) for image in case.images)
     label = None if case.label is None else _resample(case.label, grid, 0)
-    changed = sum(new is not old for new, old in zip(images, case.images, strict=True))
+    pairs = [*zip(images, case.images, strict=True)]
+    changed = sum(new.array is not old.array for new, old in pairs)
+    moved = sum(new is not old and new.array is old.array for new, old in pairs)
+    is_label_changed = label is not None and case.label is not None and label.array is not case.label.array
     case = replace(case, images=images, label=label)
-    return (
-        case.note(f"{changed} of {len(images)} images were resampled to the grid of {grid.file.name}")
-        if changed
-        else case
-    )
+    if changed:
+        case = case.note(f"{changed} of {len(images)} images were resampled to the grid of {grid.file.name}")
+    if moved:
+        case = case.note(
+            f"{moved} of {len(images)} images lie less than a voxel beside {grid.file.name}; set to its place"
+        )
+    if is_label_changed:
+        case = case.note(f"its label map was resampled to the grid of {grid.file.name}, by nearest voxels")
+    return case
 
 
 def _resample(volume: Volume, grid: Volume, order: int) -> Volume:
     if not find_grid_difference(grid, volume):
-        return replace(volume, affine=grid.affine)
+        same = np.allclose(volume.affine, grid.affine, atol=_SAME_PLACE)
+        return volume if same else replace(volume, affine=grid.affine)
     across = np.linalg.inv(volume.affine) @ grid.affine
     voxels, outside = (volume.array.astype(np.float32), float(volume.array.min())) if order else (volume.array, 0.0)
     shape = grid.array.shape[:3]

@@ -12,7 +12,10 @@ import pytest
 
 from duplus_nnunet.cli import main
 from duplus_nnunet.conversion.recipe import list_recipes, read_recipe
+from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
 from duplus_nnunet.prompt_registry.checking import check_raw_dataset
+from duplus_nnunet.prompt_registry.drafting import DRAFTED
+from duplus_nnunet.prompt_registry.finding import search_entry
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
 from .planning import check_plans, plan
@@ -435,3 +438,106 @@ def test_tables_that_contradict_each_other_are_refused(
     write_csv(download / "hecktor2022_endpoint_training.csv", [{"PatientID": "CHUM-001", "RFS": 6, "Relapse": 1}])
     assert list(convert("hecktor2022", expected=1).glob("Dataset*")) == []
     assert "'RFS' of 'CHUM-001'" in capsys.readouterr().err
+
+
+DECATHLON = {
+    "msd_brain_tumour": ("BRATS", 4, 3, "brain_tumor_mr"),
+    "msd_heart": ("la", 1, 1, "heart_mr"),
+    "msd_hippocampus": ("hippocampus", 1, 2, "hippocampus_mr"),
+    "msd_prostate": ("prostate", 2, 2, "prostate_mr"),
+    "msd_lung": ("lung", 1, 1, "lung_ct"),
+    "msd_pancreas": ("pancreas", 1, 2, "pancreas_ct"),
+    "msd_hepatic_vessel": ("hepaticvessel", 1, 2, "hepatic_vessel_ct"),
+    "msd_spleen": ("spleen", 1, 1, "spleen_ct"),
+    "msd_colon": ("colon", 1, 1, "colon_ct"),
+}
+
+
+@pytest.mark.parametrize("recipe", DECATHLON)
+def test_a_task_of_the_decathlon_has_its_channels_and_prompts(
+    download: Path, convert: Convert, check: Check, recipe: str
+) -> None:
+    prefix, channels, labels, context = DECATHLON[recipe]
+    frames = np.stack([make_image(seed) + (0 if channels == 1 else 1500) for seed in range(channels)], axis=-1)
+    image = frames[..., 0] if channels == 1 else frames
+    root = download / "Task"
+    save(root, f"imagesTr/{prefix}_003.nii.gz", image)
+    save(root, f"labelsTr/{prefix}_003.nii.gz", make_labels(range(labels + 1)))
+    save(root, f"imagesTs/{prefix}_007.nii.gz", image)
+    (root / f"imagesTr/._{prefix}_003.nii.gz").write_bytes(b"written by another operating system")
+    folder = convert(recipe)
+    for part, case in (("Tr", "003"), ("Ts", "007")):
+        for channel in range(channels):
+            written = read(folder, f"images{part}/{prefix}_{case}_{channel:04}.nii.gz")
+            assert np.array_equal(written.dataobj, frames[..., channel])
+            assert np.allclose(written.affine, AFFINE)
+    assert values(folder, f"labelsTr/{prefix}_003.nii.gz") == list(range(labels + 1))
+    assert f"{context} 1" in check(folder)
+    # What needs no change is a link.
+    assert (folder / f"imagesTr/{prefix}_003_0000.nii.gz").is_symlink() == (channels == 1)
+
+
+def test_channels_that_are_not_all_there_are_refused(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(download, "imagesTr/BRATS_001.nii.gz", np.stack([make_image()] * 3, axis=-1))
+    save(download, "labelsTr/BRATS_001.nii.gz", make_labels(range(4)))
+    convert("msd_brain_tumour", expected=1)
+    assert "10x10x10x3" in capsys.readouterr().err
+
+
+def build_autopet3(download: Path) -> list[str]:
+    cases = [f"{tracer}_{patient}_{study}" for tracer in ("fdg", "psma") for patient in "ab" for study in ("1", "2 x")]
+    for case in cases:
+        save(download, f"imagesTr/{case}_0000.nii.gz", make_image())
+        save(download, f"imagesTr/{case}_0001.nii.gz", np.ones((10, 10, 10), np.float32))
+        save(download, f"labelsTr/{case}.nii.gz", make_labels((0, 1)))
+    return cases
+
+
+def test_published_folds_are_taken(download: Path, convert: Convert, check: Check) -> None:
+    cases = build_autopet3(download)
+    folds = [
+        {"train": [case for case in cases if patient not in case], "val": [case for case in cases if patient in case]}
+        for patient in ("fdg_a", "fdg_b", "psma_a", "psma_b")
+    ]
+    (download / "splits_final.json").write_text(json.dumps(folds))
+    folder = convert("autopet3")
+    assert content(folder, "splits_final.json") == folds
+    assert "as published" in content(folder, "conversion.json")["folds"]
+    assert "autopet_pet_ct 8" in check(folder)
+
+
+@pytest.mark.parametrize("part", ["a patient on both sides", "a case that is not there", "no file"])
+def test_folds_that_do_not_fit_are_replaced_and_it_is_said(download: Path, convert: Convert, part: str) -> None:
+    cases = build_autopet3(download)
+    if part != "no file":
+        extra = [] if part == "a patient on both sides" else ["fdg_c_1"]
+        (download / "splits_final.json").write_text(json.dumps([{"train": cases[1:] + extra, "val": cases[:1]}]))
+    folder = convert("autopet3")
+    for fold in content(folder, "splits_final.json"):
+        patients = [{name.rpartition("_")[0] for name in fold[side]} for side in ("train", "val")]
+        assert patients[0].isdisjoint(patients[1])
+    assert "4 folds by patient were made" in content(folder, "conversion.json")["folds"]
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_the_registry_has_the_targets_and_contexts_of_each_recipe(name: str) -> None:
+    recipe = read_recipe(list_recipes()[name])
+    labels = {"background": 0, **{label: value for value, label in enumerate(recipe.regions or recipe.labels, start=1)}}
+    channels = {str(number): channel for number, channel in enumerate(recipe.channels)}
+    search = search_entry(f"Dataset300_{recipe.dataset}", {"labels": labels, "channel_names": channels})
+    assert not search.entry.origin.startswith(DRAFTED)
+    assert {target.label for target in search.entry.targets} == set(labels) - {"background"}
+    given = {group.context for layout in recipe.layouts for group in layout.groups} - {None}
+    assert given <= set(search.entry.contexts)
+    for group in (group for layout in recipe.layouts for group in layout.groups if "{" in group.case):
+        numbers = [1, 600] if name == "amos22" else [7]
+        cases = [group.case.replace("{id}", str(number)).replace("{id:d}", str(number)) for number in numbers]
+        assert set(find_case_contexts(search.entry, cases, recipe.channels).values()) <= set(search.entry.contexts)
+
+
+@pytest.mark.parametrize("dataset", ["HECKTOR2026", "AutoPETIII", "AutoPETIV", "AutoPETV"])
+def test_later_challenges_are_in_the_registry(dataset: str) -> None:
+    described = {"labels": {"background": 0, "tumor": 1}, "channel_names": {"0": "CT", "1": "PET"}}
+    assert not search_entry(f"Dataset300_{dataset}", described).entry.origin.startswith(DRAFTED)
