@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if all was converted (or, with `--check`, is complete), else 1.
     """
-    from duplus_nnunet.conversion.finding import find_download
+    from duplus_nnunet.conversion.finding import drop_copies, find_download
     from duplus_nnunet.conversion.recipe import load_recipe, set_grid
 
     if args.name == _LIST and args.source is None:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(download.problems)} problem(s) of the download are listed above. Complete it, or convert what is "
             "there with --available."
         )
-    return _convert(args, recipe, download)
+    return _convert(args, recipe, drop_copies(download))
 
 
 def _convert(args: argparse.Namespace, recipe: "Recipe", download: "Download") -> int:

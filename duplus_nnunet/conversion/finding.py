@@ -1,7 +1,8 @@
 """Finds the cases of a download by a recipe, and lists what is missing."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from duplus_nnunet.conversion.recipe import Frames, Group, Layout, Recipe
@@ -84,8 +85,10 @@ def find_download(recipe: Recipe, source: Path) -> Download:
             if not problems and any(not case.group.test for case in cases):
                 complete.append(download)
             incomplete += [download] if problems else []
-    if complete:
-        return _prefer_whole(_choose_complete(complete), incomplete)
+    # What is complete may be a part of what is not, such as one of several folders.
+    whole = [download for download in complete if not any(_is_part(download, other) for other in incomplete)]
+    if whole:
+        return _choose_complete(whole)
     if not incomplete:
         raise DataError(_describe_none(recipe, source))
     return max(incomplete, key=lambda download: len(download.cases))
@@ -110,11 +113,14 @@ def _choose_complete(downloads: Sequence[Download]) -> Download:
     return downloads[largest]
 
 
-def _prefer_whole(complete: Download, incomplete: Iterable[Download]) -> Download:
-    """Return an incomplete download that the complete one is but a part of, such as one of several folders."""
-    own = _list_images(complete)
-    wholes = [download for download in incomplete if own <= _list_images(download)]
-    return max(wholes, key=lambda download: len(download.cases), default=complete)
+def _is_part(download: Download, other: Download) -> bool:
+    return _list_images(download) <= _list_images(other)
+
+
+def drop_copies(download: Download) -> Download:
+    """Leave out all cases of the same name, since nothing tells which of them is right."""
+    names = Counter(case.name for case in download.cases)
+    return replace(download, cases=tuple(case for case in download.cases if names[case.name] == 1))
 
 
 def _list_images(download: Download) -> set[Path]:
