@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.conversion.finding import FoundCase
+from duplus_nnunet.conversion.found_cases import FoundCase
 from duplus_nnunet.conversion.loading import ConvertedCase
 from duplus_nnunet.conversion.recipe import Recipe
 from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE

@@ -2,47 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from duplus_nnunet.conversion.found_cases import FoundCase
 from duplus_nnunet.conversion.recipe import Frames, Group, Layout, Recipe
+from duplus_nnunet.conversion.splits import mark_tests
 from duplus_nnunet.conversion.templates import fill, find_paths
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.table_files import read_csv
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class FoundCase:
-    """One case of a download.
-
-    Attributes:
-        name: Its name in the dataset.
-        patient: The patient.
-        group: The recipe's description of its files.
-        fields: The fields of their names.
-        images: One file (or folder of a DICOM series) a channel.
-        label: Its label map.
-        masks: One mask a target.
-        ground: Folder of its PNG masks.
-        frame: Number of its frame in a 4D image, from 0.
-    """
-
-    name: str
-    patient: str
-    group: Group
-    fields: Mapping[str, str]
-    images: tuple[Path, ...]
-    label: Path | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)
-    ground: Path | None = None
-    frame: int | None = None
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it has a label map, masks for one, or PNG masks."""
-        return self.label is not None or bool(self.masks) or self.ground is not None
 
 
 @dataclass(frozen=True)
@@ -79,7 +49,7 @@ def find_download(recipe: Recipe, source: Path) -> Download:
     for root in _list_roots(source):
         for layout in recipe.layouts:
             found = [_find_group(root, group, recipe.labels) for group in layout.groups]
-            cases = [case for group in found for case in group[0]]
+            cases = mark_tests(recipe, root, [case for group in found for case in group[0]])
             problems = [*(problem for group in found for problem in group[1]), *_find_double(cases)]
             download = Download(root, layout, tuple(_order(cases)), tuple(problems))
             if not problems and any(not case.group.test for case in cases):

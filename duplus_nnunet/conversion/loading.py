@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.conversion.finding import Download, FoundCase
+from duplus_nnunet.conversion.finding import Download
+from duplus_nnunet.conversion.found_cases import FoundCase
 from duplus_nnunet.conversion.loaded import Loaded
 from duplus_nnunet.conversion.recipe import Recipe
 from duplus_nnunet.conversion.steps import run_steps

@@ -114,6 +114,24 @@ class Step(_Strict):
     options: dict[str, Any] = {}
 
 
+class SplitTable(_Strict):
+    """A published table that says which cases are for training, validation and testing.
+
+    Attributes:
+        table: Template of a CSV file.
+        key: Its column with the names of the cases.
+        column: Its column with the part of each case.
+        validation: What stands there for validation; all other training cases are trained on.
+        test: What stands there for testing; such cases are written to imagesTs.
+    """
+
+    table: Template
+    key: Text
+    column: Text
+    validation: Text
+    test: Text
+
+
 class Clinical(_Strict):
     """A clinical table, made of one or several tables of the download.
 
@@ -144,7 +162,7 @@ class Recipe(_Strict):
         layouts: The forms of the download, the first that fits is taken.
         steps: Changes to each case, in turn.
         notes: What is known to be wrong with single cases, by case.
-        splits: A published splits_final.json, whose case names are those of the dataset.
+        splits: A published splits_final.json, whose case names are those of the dataset, or a table of their parts.
         clinical: The clinical table.
     """
 
@@ -161,7 +179,7 @@ class Recipe(_Strict):
     layouts: list[Layout] = Field(min_length=1)
     steps: list[Step] = []
     notes: dict[Text, Text] = {}
-    splits: Template | None = None
+    splits: Template | SplitTable | None = None
     clinical: Clinical | None = None
 
     @property

@@ -12,19 +12,15 @@ from typing import Any
 from duplus_nnunet import __version__
 from duplus_nnunet.conversion.cases import write_cases
 from duplus_nnunet.conversion.clinical import write_clinical
-from duplus_nnunet.conversion.finding import Download, FoundCase
+from duplus_nnunet.conversion.finding import Download
 from duplus_nnunet.conversion.loading import ENDING, ConversionJob, ConvertedCase, convert_case, list_jobs
 from duplus_nnunet.conversion.recipe import Recipe
-from duplus_nnunet.conversion.templates import find_paths
-from duplus_nnunet.data.case_table import Case
+from duplus_nnunet.conversion.splits import make_splits
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
-from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
 from duplus_nnunet.data.composing.write import open_new_folder
 from duplus_nnunet.data.converted_table import RECORD
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
-
-_FOLDS, _SEED = 5, 12345
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def convert(
         written = [case for case in download.cases if case.name in converted]
         table = write_cases(recipe, folder.name, dataset_json, written, done, new)
         clinical = [] if recipe.clinical is None else write_clinical(recipe.clinical, download.root, new)
-        splits, note = _make_splits(recipe, download, training)
+        splits, note = make_splits(recipe, download.root, training)
         if splits is not None:
             _write_json(new / SPLITS, splits)
         _write_json(
@@ -129,28 +125,6 @@ def _describe_dataset(recipe: Recipe, training: int) -> dict[str, Any]:
     if recipe.reader is not None:
         content["overwrite_image_reader_writer"] = recipe.reader
     return content
-
-
-def _make_splits(recipe: Recipe, download: Download, training: Sequence[FoundCase]) -> tuple[Splits | None, str]:
-    """Take the published folds, or make folds by patient where some patient has several cases.
-
-    Returns:
-        The folds, None if nnU-Net may make them, and a sentence on them.
-    """
-    cases, note = {case.name: Case(recipe.dataset, case.patient, (), ()) for case in training}, ""
-    if recipe.splits is not None:
-        file = next((path for _, path in find_paths(download.root, recipe.splits)), None)
-        note = f"Folds: there is no {recipe.splits} in the download. "
-        if file is not None:
-            try:
-                return read_splits(file, cases), f"Folds: as published, {file.name}."
-            except DataError as error:
-                note = f"Folds: those published were not taken. {error} "
-    patients = {case.patient for case in training}
-    if len(patients) == len(training) or len(patients) == 1:
-        return None, f"{note}nnU-Net makes them." if note else ""
-    folds = min(_FOLDS, len(patients))
-    return split_cases(cases, folds, _SEED), f"{note}{folds} folds by patient were made." if note else ""
 
 
 def _describe_conversion(

@@ -349,6 +349,27 @@ def test_the_masks_of_totalsegmentator_are_joined(
     check(folder)
 
 
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_the_published_parts_of_totalsegmentator_are_taken(
+    download: Path, convert: Convert, check: Check, delimiter: str
+) -> None:
+    names = list(read_recipe(list_recipes()["totalsegmentator_ct"]).labels)
+    parts = {"s0001": "train", "s0002": "val", "s0003": "test", "s0004": "train"}
+    for subject in parts:
+        save(download, f"{subject}/ct.nii.gz", make_image())
+        for number, name in enumerate(names):
+            mask = np.zeros(1000, np.uint8)
+            mask[number] = 1
+            save(download, f"{subject}/segmentations/{name}.nii.gz", mask.reshape(10, 10, 10))
+    rows = [("image_id", "age", "split"), *((subject, "50", part) for subject, part in parts.items())]
+    (download / "meta.csv").write_text("\n".join(map(delimiter.join, rows)))
+    folder = convert("totalsegmentator_ct")
+    assert content(folder, "splits_final.json") == [{"train": ["s0001", "s0004"], "val": ["s0002"]}]
+    assert [file.name for file in (folder / "labelsTs").iterdir()] == ["s0003.nii.gz"]
+    assert content(folder, "duplus_cases.json")["tests"]["s0003"]["present"]
+    check(folder)
+
+
 def test_cases_of_kits19_without_annotation_are_test_cases(download: Path, convert: Convert) -> None:
     save_pair(download, "data/case_00000/imaging.nii.gz", "data/case_00000/segmentation.nii.gz", (0, 1, 2))
     save(download, "data/case_00210/imaging.nii.gz", make_image())
