@@ -60,7 +60,7 @@ setup(
     packages=list(PACKAGES),
     package_dir={LIBRARY: LIBRARY} | {f"{LIBRARY}.{folder}": folder for folder in TOP_LEVEL_FOLDERS},
     package_data={
-        LIBRARY: ["py.typed", "conversion/recipes/*.yaml"],
+        LIBRARY: ["py.typed", "conversion/recipes/*.yaml", "data/composing/specs/*.yaml"],
         f"{LIBRARY}.example": ["files/*.json", "files/*.zip"],
         f"{LIBRARY}.prompt_registry": [
             *("codes.yaml", "files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"),

@@ -13,86 +13,16 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
-from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.case_table import CaseTable
 from duplus_nnunet.data.plausibility import join_ranges
 from duplus_nnunet.data.sampling import default_weight, measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.normalization import LARGEST_MEAN_SUV, SUVNormalization
 from duplus_nnunet.planners.survey import CaseSurvey, summarise_foreground
 from duplus_nnunet.prompt_registry import Entry
-from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts, name_channels
-from duplus_nnunet.prompt_registry.dataset_labels import channel_names
-from duplus_nnunet.prompt_registry.names import strip_dataset_number
 
 Surveys = Mapping[str, CaseSurvey]
 _INTENSITIES = "foreground_intensity_properties_per_channel"
-
-
-def make_table(
-    entry: Entry,
-    dataset_json: Mapping[str, Any],
-    training: Mapping[str, Collection[int]],
-    tests: Mapping[str, Collection[int]] | None = None,
-) -> CaseTable:
-    """Make the table of a dataset that was not composed: one source for each context, one patient for each case.
-
-    Args:
-        entry: The dataset's registry entry.
-        dataset_json: Its dataset.json.
-        training: The label values in each training case.
-        tests: The label values in each test case that has a label map.
-    """
-    channels = channel_names(dataset_json)
-    assigned = find_case_contexts(entry, [*training, *(tests or {})], channels)
-    names = name_sources(entry, assigned)
-    values = {target.name: list_values(dataset_json["labels"][target.label]) for target in entry.targets}
-    optional = {target.name for target in entry.targets if target.missing == "not annotated"}
-
-    def describe(identifier: str, labels: Collection[int]) -> Case:
-        context = entry.contexts[assigned[identifier]]
-        present = tuple(target for target in values if values[target] & set(labels))
-        unknown = optional | set(context.not_annotated)
-        annotated = tuple(target for target in values if target in present or target not in unknown)
-        return Case(names[context.name], identifier, annotated, present)
-
-    cases = {identifier: describe(identifier, labels) for identifier, labels in training.items()}
-    sources = {
-        names[context]: Source(
-            entry.dataset,
-            context,
-            tuple(target for target in values if any(target in case.annotated for case in of_source)),
-            name_channels(entry.contexts[context], channels),
-        )
-        for context in names
-        if (of_source := [case for case in cases.values() if case.source == names[context]])
-    }
-    described = {identifier: describe(identifier, labels) for identifier, labels in (tests or {}).items()}
-    untrained = sorted({case.source for case in described.values()} - sources.keys())
-    if untrained:
-        raise DataError(
-            f"{entry.dataset}: labelled test cases are of {untrained[0]!r}, but no training case is. Move them out of "
-            "imagesTs and labelsTs, or add training cases of that context."
-        )
-    return CaseTable(sources, cases, described)
-
-
-def name_sources(entry: Entry, assigned: Mapping[str, str]) -> dict[str, str]:
-    """Name the source of each context that some case has: the dataset's own name, and the context's if there are more.
-
-    Args:
-        entry: The dataset's registry entry.
-        assigned: The context of each case.
-
-    Returns:
-        The name of each context's source, in the order of the entry's contexts.
-    """
-    name, used = strip_dataset_number(entry.dataset), [key for key in entry.contexts if key in assigned.values()]
-    return {context: f"{name}-{context}" if len(used) > 1 else name for context in used}
-
-
-def list_values(label: Any) -> set[int]:
-    """Return the label values of a label in dataset.json, one or several."""
-    return {int(value) for value in np.atleast_1d(label)}
 
 
 def require_cases(table: CaseTable, targets: list[str], dataset: Mapping[str, Any]) -> None:

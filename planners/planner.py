@@ -22,14 +22,16 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from duplus_nnunet.adaptation.planning_base import PlanningBase, get_base
-from duplus_nnunet.data.case_table import CaseTable, read_case_table, write_case_table
+from duplus_nnunet.data.case_table import CaseTable, write_case_table
+from duplus_nnunet.data.converted_table import is_composed, read_raw_table, update_present
+from duplus_nnunet.data.default_table import list_values, make_table
 from duplus_nnunet.data.raw_checks import check_label_maps, check_raw_files
 from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.files import require_writable
 from duplus_nnunet.planners.context_checks import check_contexts
-from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, list_values, make_table, require_cases
+from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import read_training_orientation
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
@@ -110,7 +112,8 @@ def check_dataset(dataset_name_or_id: str | int, strict: bool = False) -> None:
     processes = count_survey_processes()
     checked = check_raw_files(folder, dataset_json, processes, strict)
     checked.require(folder)
-    entry, table = read_entry(name, dataset_json, folder), read_case_table(folder)
+    entry = read_entry(name, dataset_json, folder)
+    table = read_raw_table(folder, entry, dataset_json, checked.files.cases.keys())
     contexts = (
         ()
         if table is not None
@@ -216,14 +219,13 @@ class _Prompted:
     def plan_experiment(self: Any) -> dict[str, Any]:
         """Differs from nnU-Net: checks prompts, then plans each context, then one network for all of them."""
         entry = read_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
-        composed = read_case_table(self.raw_dataset_folder)
         labels = self.dataset_json["labels"]
         folder = Path(nnUNet_preprocessed, self.dataset_name)
         _refuse_other_plans(folder / f"{self.plans_identifier}.json")
         reader = self.determine_reader_writer()
         base = get_base()
         surveys = self._survey(reader, None if base is None else base.orientation)
-        table = composed or self._make_table(entry, surveys, reader)
+        table = self._find_table(entry, surveys, reader)
         section = read_section(entry, labels, table)
         require_cases(table, [target["name"] for target in section["targets"]], self.dataset)
         form = parse_section(section, self.plans_identifier)
@@ -269,11 +271,15 @@ class _Prompted:
             key = "foreground_intensity_properties_per_channel"
             self.dataset_fingerprint = {**self.dataset_fingerprint, key: summarise_foreground(list(surveys.values()))}
 
-    def _make_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
-        """Make the table of cases of a dataset that was not composed."""
+    def _find_table(self: Any, entry: Entry, surveys: Mapping[str, CaseSurvey], reader: type) -> CaseTable:
+        """Read the table of cases that composing or converting wrote, or make one."""
+        folder, values = Path(self.raw_dataset_folder), {name: survey.labels for name, survey in surveys.items()}
+        table = read_raw_table(folder, entry, self.dataset_json, surveys.keys())
+        if table is not None:
+            return table if is_composed(folder) else update_present(table, entry, self.dataset_json, values)
         known, ending = list_declared_values(self.dataset_json["labels"]), self.dataset_json["file_ending"]
-        tests = survey_labels(Path(self.raw_dataset_folder, "labelsTs"), ending, reader, known)
-        return make_table(entry, self.dataset_json, {name: survey.labels for name, survey in surveys.items()}, tests)
+        tests = survey_labels(folder / "labelsTs", ending, reader, known)
+        return make_table(entry, self.dataset_json, values, tests)
 
     def generate_data_identifier(self: Any, configuration_name: str) -> str:
         """Differs from nnU-Net: residual-encoder plans get their own folder, not that of nnU-Net's default plans."""

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from duplus_nnunet.data.default_table import list_values
 from duplus_nnunet.errors import DataError, EncoderError
-from duplus_nnunet.planners.contexts import list_values
 from duplus_nnunet.planners.label_manager import list_targets
 from duplus_nnunet.plans_section import PLANS_VERSION
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre

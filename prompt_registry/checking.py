@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.errors import DuplusError, RegistryError
 from duplus_nnunet.prompt_registry.case_contexts import count_contexts, find_case_contexts
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values, foreground_labels
 from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.entries import Entry
 from duplus_nnunet.prompt_registry.finding import FILE_NAME, fit_entry, search_entry
 from duplus_nnunet.prompt_registry.implausible import find_implausible
-from duplus_nnunet.prompt_registry.raw_dataset import CASE_TABLE, RawDataset, list_case_names, read_dataset_json
+from duplus_nnunet.prompt_registry.raw_dataset import (
+    CASE_TABLE,
+    RawDataset,
+    list_case_names,
+    read_dataset_json,
+    read_table_contexts,
+)
 from duplus_nnunet.prompt_registry.registry_file import check_registry_file, file_entry, load_registry_file
 from duplus_nnunet.prompt_registry.reviewing import find_doubts, list_numbered
 from duplus_nnunet.prompt_registry.sentences import entry_texts
@@ -65,15 +71,23 @@ def check_raw_dataset(dataset: RawDataset) -> CheckResult:
 
 
 def _describe_cases(entry: Entry, dataset: RawDataset) -> tuple[str, ...]:
-    """Count the training cases of each context; nothing if there are no images yet, or a table of cases says it.
+    """Count the training cases of each context; nothing if there are no images yet.
 
     Raises:
-        RegistryError: The context of a case is not known.
+        DuplusError: The context of a case is not known, or that of a table of cases is not in the entry.
     """
-    cases = [] if (dataset.folder / CASE_TABLE).exists() else list_case_names(dataset)
+    cases = list_case_names(dataset)
     if not cases:
         return ()
-    counts = count_contexts(find_case_contexts(entry, cases, channel_names(dataset.dataset_json)))
+    known = read_table_contexts(dataset.folder)
+    lost = [f"{name!r}" for name in set(known.values()) if name not in entry.contexts and len(entry.contexts) > 1]
+    if lost:
+        raise RegistryError(
+            f"{dataset.folder / CASE_TABLE} names the context {lost[0]}, which {entry.origin} does not have; it has "
+            f"{', '.join(entry.contexts)}. Name it as there, or remove that file if `duplus convert` wrote it."
+        )
+    assigned = known or find_case_contexts(entry, cases, channel_names(dataset.dataset_json))
+    counts = count_contexts({name: assigned[name] for name in cases if name in assigned})
     return (f"{len(cases)} training cases by context: {counts}.",)
 
 

@@ -12,7 +12,7 @@ from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.text_files import load_json
 
 RAW_VARIABLE = "nnUNet_raw"
-# The table of a composed dataset, which says the context of each case.
+# The table of a composed or converted dataset, which says the context of each case.
 CASE_TABLE = "duplus_cases.json"
 
 
@@ -116,12 +116,29 @@ def list_case_names(dataset: RawDataset) -> list[str]:
     return list(list_images(dataset.folder / "imagesTr", ending, True)) if isinstance(ending, str) and ending else []
 
 
+def read_table_contexts(folder: Path) -> dict[str, str]:
+    """Read the context of each training case from a dataset's table of cases; empty if there is no table.
+
+    Raises:
+        DataError: The table does not have the expected form.
+    """
+    try:
+        content: Any = load_json(folder / CASE_TABLE)
+        return {name: str(content["sources"][case["source"]]["context"]) for name, case in content["cases"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{folder / CASE_TABLE} cannot be read: {error!r}. Compose or convert the dataset again."
+        ) from error
+
+
 def _find_by_name(text: str) -> Path:
     root = os.environ.get(RAW_VARIABLE)
     if not root:
         message = f"{text!r} is not a folder with a dataset.json, and {RAW_VARIABLE} is not set."
         raise DataError(f"{message} Give the raw dataset's folder, or set {RAW_VARIABLE} as for nnU-Net.")
-    folders = [path.parent for path in sorted(Path(root).glob("Dataset*/dataset.json"))]
+    folders = _list_raw_datasets(root)
     matches = [folder for folder in folders if _matches(folder.name, text)]
     if len(matches) == 1:
         return matches[0]
@@ -131,6 +148,17 @@ def _find_by_name(text: str) -> Path:
         raise DataError(message)
     message = describe_unknown("dataset", text, (folder.name for folder in folders))
     raise DataError(f"{message} It was looked for as a folder and in {RAW_VARIABLE}={root}.")
+
+
+def is_missing(text: str) -> bool:
+    """Whether no raw dataset has a name or number; one that several have is not missing, though it cannot be opened."""
+    root = os.environ.get(RAW_VARIABLE)
+    named = bool(root) and any(_matches(folder.name, text) for folder in _list_raw_datasets(str(root)))
+    return not named and not (Path(text) / "dataset.json").is_file()
+
+
+def _list_raw_datasets(root: str) -> list[Path]:
+    return [path.parent for path in sorted(Path(root).glob("Dataset*/dataset.json"))]
 
 
 def _matches(name: str, text: str) -> bool:

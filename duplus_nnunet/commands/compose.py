@@ -21,6 +21,8 @@ _EXAMPLE = """\
 examples:
   duplus compose -o 501 -n Universal 4 50 --dry-run      show what would be written
   duplus compose -o 501 -n Universal 4 50 60 61 62 --spec compose.yaml
+  duplus compose -o 600 -n Paper --spec paper            the datasets of the paper, found by name
+  duplus compose -o 600 -n Paper --spec paper --available    those of them that are there
 
 optional keys of a specification (sources are named by number or name):
   patients: {shared: [[60, 61, 62]]}             equal case names in these sources mean the same patient; false: never
@@ -29,6 +31,8 @@ optional keys of a specification (sources are named by number or name):
   skip: {50: [Larynx]}                           labels to leave out
   contexts: {219: {'_ct_': amos_ct, '_mr_': amos_mr}}    one context for each pattern of case names, or one for all
   split_channels: true                           each channel becomes a source of its own; or [HECKTOR]
+  channels: {HECKTOR: [PET]}                     which channels of such a source are used
+  sources: [BTCV, LiTS]                          the sources, where none is named on the command line
   names: {60: Sarcoma}                           name of a source in the case names
   spacing: shared                                one target spacing for all contexts instead of one for each
   folds: 5, seed: 12345, splits: my_splits.json  the folds, or a file with your own
@@ -45,12 +49,27 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add = parser.add_argument
     add("sources", nargs="*", metavar="SOURCE", help="raw dataset: its number or name in nnUNet_raw, or its folder")
+    add("--list-specs", action=_ListSpecs, nargs=0, help="show the specifications that come with the package, and exit")
     add("-o", "--output", type=int, required=True, metavar="NUMBER", help="number of the composed dataset, such as 501")
     add("-n", "--name", required=True, help="name of the composed dataset, such as Universal")
-    add("--spec", type=Path, metavar="FILE", help="YAML file that changes the defaults, see below")
+    add("--spec", metavar="FILE", help="YAML file that changes the defaults, see below; or a name, such as paper")
+    add("--available", action="store_true", help="go on without the sources of the specification that are not there")
     add("--dry-run", action="store_true", help="read and check everything and show the tables, but write nothing")
     add("--overwrite", action="store_true", help="replace an earlier composed dataset of this number and name")
     parser.set_defaults(run=run)
+
+
+class _ListSpecs(argparse.Action):
+    """Shows the shipped specifications, and ends like --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from duplus_nnunet.data.composing.shipped_specs import list_specs
+        from duplus_nnunet.data.composing.spec import read_spec
+
+        for name, file in list_specs().items():
+            print(f"{name}: {', '.join(read_spec(file).sources)}")
+            print(f"    {file}")
+        parser.exit()
 
 
 @end_like_interrupt()
@@ -59,14 +78,16 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.data.composing.plan import make_plan
     from duplus_nnunet.data.composing.processing import build_case_table
     from duplus_nnunet.data.composing.record import find_output_folder, is_up_to_date
+    from duplus_nnunet.data.composing.shipped_specs import choose_sources, find_spec
     from duplus_nnunet.data.composing.spec import read_spec
     from duplus_nnunet.data.composing.write import EDITED_PROMPTS, build_dataset_json, examine_cases, write_dataset
     from duplus_nnunet.progress import follow
     from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 
     folder = find_output_folder(args.output, args.name)
-    spec_folder = args.spec.parent if args.spec else Path()
-    plan = make_plan(folder.name, args.sources, read_spec(args.spec), spec_folder)
+    file = find_spec(args.spec) if args.spec else None
+    chosen = choose_sources(read_spec(file), args.sources, args.available)
+    plan = make_plan(folder.name, chosen.sources, chosen.spec, file.parent if file else Path())
     if is_up_to_date(plan, folder, args.overwrite):
         print(f"{folder} is up to date: neither the sources nor the specification have changed. Nothing was written.")
         return 0
@@ -77,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             table = write_dataset(plan, folder, count)
             dataset_json = read_dataset_json(folder / "dataset.json")
-    lines = list(_describe_dataset(plan, table, dataset_json))
+    lines = [f"note: without {name}, which is not in nnUNet_raw" for name in chosen.missing]
+    lines += _describe_dataset(plan, table, dataset_json)
     lines += ["", f"{'Would write' if args.dry_run else 'Wrote'} {folder}:"]
     lines += [f"  {line}" for line in _describe_files(plan, table)]
     if args.dry_run:

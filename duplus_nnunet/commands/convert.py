@@ -49,6 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("source", nargs="?", type=Path, metavar="FOLDER", help="the unpacked download")
     add("-d", "--dataset", type=int, metavar="NUMBER", help="number of the dataset that is written, such as 17")
     add("-n", "--dataset-name", metavar="NAME", help="its name; by default the one that the prompt registry knows")
+    add("--grid", metavar="CHANNEL", help="resample images and labels to the grid of this channel, such as PET")
     add("--check", action="store_true", help="report what is complete and what is missing, and write nothing")
     add("--available", action="store_true", help="convert what is complete, although something is missing")
     convert_dicom.add_options(parser)
@@ -62,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if all was converted (or, with `--check`, is complete), else 1.
     """
-    from duplus_nnunet.conversion.finding import find_download
-    from duplus_nnunet.conversion.recipe import load_recipe
+    from duplus_nnunet.conversion.finding import drop_copies, find_download
+    from duplus_nnunet.conversion.recipe import load_recipe, set_grid
 
     if args.name == _LIST and args.source is None:
         print("\n".join(_list_datasets()))
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name == convert_dicom.NAME:
         return convert_dicom.run(args)
     recipe = load_recipe(args.name)
+    if args.grid is not None:
+        recipe = set_grid(recipe, args.grid)
     if args.source is None:
         raise DataError(f"Name the folder of the download: duplus convert {args.name} FOLDER -d NUMBER.")
     download = find_download(recipe, args.source)
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(download.problems)} problem(s) of the download are listed above. Complete it, or convert what is "
             "there with --available."
         )
-    return _convert(args, recipe, download)
+    return _convert(args, recipe, drop_copies(download))
 
 
 def _convert(args: argparse.Namespace, recipe: "Recipe", download: "Download") -> int:
@@ -123,7 +126,7 @@ def _describe_conversion(done: "Conversion", recipe: "Recipe", number: int) -> I
         sys.stderr.write(f"error: {case.name} was left out: {case.problem}\n")
     notes = [f"{case.name}: {note}" for case in done.cases for note in case.notes]
     notes += [f"{case.name}: {recipe.notes[case.name]}" for case in done.cases if case.name in recipe.notes]
-    yield from (f"note: {note}" for note in (*done.clinical, *notes[:_SHOWN]))
+    yield from (f"note: {note}" for note in (*done.tables, *notes[:_SHOWN]))
     if len(notes) > _SHOWN:
         yield f"note: {len(notes) - _SHOWN} more notes are in {done.folder / 'conversion.json'}"
     yield ""

@@ -1,42 +1,18 @@
 """Finds the cases of a download by a recipe, and lists what is missing."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from duplus_nnunet.conversion.found_cases import FoundCase
 from duplus_nnunet.conversion.recipe import Frames, Group, Layout, Recipe
+from duplus_nnunet.conversion.splits import mark_tests
 from duplus_nnunet.conversion.templates import fill, find_paths
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.table_files import read_csv
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class FoundCase:
-    """One case of a download.
-
-    Attributes:
-        name: Its name in the dataset.
-        patient: The patient.
-        group: The recipe's description of its files.
-        fields: The fields of their names.
-        images: One file (or folder of a DICOM series) a channel.
-        label: Its label map.
-        masks: One mask a target.
-        ground: Folder of its PNG masks.
-        frame: Number of its frame in a 4D image, from 0.
-    """
-
-    name: str
-    patient: str
-    group: Group
-    fields: Mapping[str, str]
-    images: tuple[Path, ...]
-    label: Path | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)
-    ground: Path | None = None
-    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,23 +40,61 @@ def find_download(recipe: Recipe, source: Path) -> Download:
         source: The download's folder, or the one around it, as archives are unpacked in different ways.
 
     Raises:
-        DataError: There is no such folder, or it has none of the recipe's forms.
+        DataError: There is no such folder, or it has none of the recipe's forms, or two of them with different files.
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder. Unpack the download, and name the folder.")
+    complete: list[Download] = []
     incomplete: list[Download] = []
     for root in _list_roots(source):
         for layout in recipe.layouts:
             found = [_find_group(root, group, recipe.labels) for group in layout.groups]
-            cases = [case for group in found for case in group[0]]
+            cases = mark_tests(recipe, root, [case for group in found for case in group[0]])
             problems = [*(problem for group in found for problem in group[1]), *_find_double(cases)]
             download = Download(root, layout, tuple(_order(cases)), tuple(problems))
             if not problems and any(not case.group.test for case in cases):
-                return download
+                complete.append(download)
             incomplete += [download] if problems else []
+    # What is complete may be a part of what is not, such as one of several folders.
+    whole = [download for download in complete if not any(_is_part(download, other) for other in incomplete)]
+    if whole:
+        return _choose_complete(whole)
     if not incomplete:
         raise DataError(_describe_none(recipe, source))
     return max(incomplete, key=lambda download: len(download.cases))
+
+
+def _choose_complete(downloads: Sequence[Download]) -> Download:
+    """Choose the one with most cases, of downloads that are parts of it.
+
+    Raises:
+        DataError: One of them has other files than the largest, so that nothing tells which is meant.
+    """
+    files = [_list_images(download) for download in downloads]
+    largest = max(range(len(downloads)), key=lambda index: len(files[index]))
+    for download, own in zip(downloads, files, strict=True):
+        if not own <= files[largest]:
+            other = downloads[largest]
+            raise DataError(
+                f"There are two downloads: {other.root} ({other.layout.name}, {len(other.cases)} cases) and "
+                f"{download.root} ({download.layout.name}, {len(download.cases)} cases). Name the folder of one, or "
+                "move the other away."
+            )
+    return downloads[largest]
+
+
+def _is_part(download: Download, other: Download) -> bool:
+    return _list_images(download) <= _list_images(other)
+
+
+def drop_copies(download: Download) -> Download:
+    """Leave out all cases of the same name, since nothing tells which of them is right."""
+    names = Counter(case.name for case in download.cases)
+    return replace(download, cases=tuple(case for case in download.cases if names[case.name] == 1))
+
+
+def _list_images(download: Download) -> set[Path]:
+    return {image.resolve() for case in download.cases for image in case.images}
 
 
 def _list_roots(source: Path) -> Iterator[Path]:

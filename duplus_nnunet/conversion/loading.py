@@ -2,15 +2,18 @@
 
 import gzip
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from duplus_nnunet.conversion.finding import FoundCase
-from duplus_nnunet.conversion.steps import Loaded, run_steps
+from duplus_nnunet.conversion.finding import Download
+from duplus_nnunet.conversion.found_cases import FoundCase
+from duplus_nnunet.conversion.loaded import Loaded
+from duplus_nnunet.conversion.recipe import Recipe
+from duplus_nnunet.conversion.steps import run_steps
 from duplus_nnunet.conversion.volumes import Array, Volume, find_grid_difference, read_masks, read_volume, write_volume
 from duplus_nnunet.data.composing.labels import link_file
 from duplus_nnunet.data.label_maps import check_labels
@@ -29,6 +32,7 @@ class ConversionJob:
         values: New value of each label value in them.
         names: New value of each label by its name.
         steps: Name and options of each step.
+        root: The download.
         images: Where its images are written, one a channel.
         label: Where its label map is written.
     """
@@ -37,6 +41,7 @@ class ConversionJob:
     values: Mapping[int, int]
     names: Mapping[str, int]
     steps: tuple[tuple[str, Mapping[str, Any]], ...]
+    root: Path
     images: tuple[Path, ...]
     label: Path
 
@@ -68,10 +73,13 @@ def convert_case(job: ConversionJob) -> ConvertedCase:
 def _load(job: ConversionJob) -> Loaded:
     case = job.case
     stored = [read_volume(file) for file in case.images]
-    images = tuple(_take_frame(volume, case.frame) for volume in stored)
+    if case.group.stacked:
+        images = _split_channels(stored[0], len(job.images))
+    else:
+        images = tuple(_take_frame(volume, case.frame) for volume in stored)
     label = _load_label(job, images[0])
     is_frame = any(volume.array.ndim > 3 for volume in stored)
-    return Loaded(case.name, case.fields, images, label, job.names, is_frame)
+    return Loaded(case.name, case.fields, images, label, job.names, is_frame, root=job.root)
 
 
 def _load_label(job: ConversionJob, image: Volume) -> Volume | None:
@@ -119,6 +127,16 @@ def _translate(labels: Array, values: Mapping[int, int]) -> Array:
     return translated
 
 
+def _split_channels(volume: Volume, channels: int) -> tuple[Volume, ...]:
+    """Split a file of four dimensions into its channels."""
+    if volume.array.ndim != 4 or volume.array.shape[3] != channels:
+        raise DataError(
+            f"{volume.file} has the shape {'x'.join(map(str, volume.array.shape))}; expected four dimensions, the last "
+            f"with {channels} channels. Download it again."
+        )
+    return tuple(volume.with_array(volume.array[..., channel]) for channel in range(channels))
+
+
 def _take_frame(volume: Volume, frame: int | None) -> Volume:
     """Take one frame of a 4D image; one of a single frame needs no number."""
     array = volume.array
@@ -148,8 +166,8 @@ def _write(job: ConversionJob, case: Loaded) -> None:
     # A file of four dimensions, of which one frame is taken, is not a file of that frame.
     whole = job.case.frame is None and not case.is_frame
     as_stored = whole and (not job.steps or not case.notes)
-    for file, image, new in zip(job.case.images, case.images, job.images, strict=True):
-        if as_stored and _keep(file, new):
+    for index, (image, new) in enumerate(zip(case.images, job.images, strict=True)):
+        if as_stored and _keep(job.case.images[index], new):
             continue
         write_volume(image, new)
     if case.label is None:
@@ -176,18 +194,16 @@ def _keep(file: Path, new: Path) -> bool:
     return True
 
 
-def list_jobs(
-    cases: Sequence[FoundCase],
-    values: Mapping[int, int],
-    labels: Sequence[str],
-    steps: tuple[tuple[str, Mapping[str, Any]], ...],
-    folder: Path,
-) -> list[ConversionJob]:
-    """List what is done with each case, to be written into a folder."""
-    names = {label: number for number, label in enumerate(labels, start=1)}
+def list_jobs(recipe: Recipe, download: Download, folder: Path) -> list[ConversionJob]:
+    """List what is done with each case of a download, to be written into a folder."""
+    names = {label: number for number, label in enumerate(recipe.labels, start=1)}
+    steps = tuple((step.step, step.options) for step in recipe.steps)
     jobs = []
-    for case in cases:
+    for case in download.cases:
         end = "Ts" if case.group.test else "Tr"
-        images = tuple(folder / f"images{end}" / f"{case.name}_{index:04}{ENDING}" for index in range(len(case.images)))
-        jobs.append(ConversionJob(case, values, names, steps, images, folder / f"labels{end}" / f"{case.name}{ENDING}"))
+        images = tuple(
+            folder / f"images{end}" / f"{case.name}_{channel:04}{ENDING}" for channel in range(len(recipe.channels))
+        )
+        label = folder / f"labels{end}" / f"{case.name}{ENDING}"
+        jobs.append(ConversionJob(case, recipe.values, names, steps, download.root, images, label))
     return jobs

@@ -14,6 +14,7 @@ from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.yaml_files import read_marked_yaml
 
 FOLDER = Path(__file__).parent / "recipes"
+RESAMPLE = "resample"
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Template = Annotated[Text, AfterValidator(check_template)]
@@ -66,11 +67,14 @@ class Group(_Strict):
     Attributes:
         case: Name of the case, from the fields and, with `frames`, `{frame}`.
         images: One template a channel: a NIfTI file, or a folder of a DICOM series.
+        stacked: Whether the channels are the frames of one file of four dimensions, in their order; then `images` has
+            that one template.
         label: Template of the label map; none where nothing was annotated.
         masks: Templates of one mask a label instead, by the label; `"*"` stands for all labels, by `{label}`.
         soft: Whether these masks are probabilities, of which the largest decides; where all are 0 is background.
         ground: Template of a folder of PNG masks, one for each slice of the DICOM series.
         patient: The patient, from the fields; by default each case is one.
+        context: Their context in the prompt registry, where its rules do not say it.
         test: Whether the cases are for testing (imagesTs).
         unlabelled: What an image without its label map is: "missing", which is reported, or "test", a case for testing.
         frames: Where images have several frames, those that become cases.
@@ -78,11 +82,13 @@ class Group(_Strict):
 
     case: Text
     images: list[Template] = Field(min_length=1)
+    stacked: bool = False
     label: Template | None = None
     masks: dict[Text, Template] = {}
     soft: bool = False
     ground: Template | None = None
     patient: Text | None = None
+    context: Text | None = None
     test: bool = False
     unlabelled: Literal["missing", "test"] = "missing"
     frames: Frames | None = None
@@ -106,6 +112,24 @@ class Step(_Strict):
 
     step: Text
     options: dict[str, Any] = {}
+
+
+class SplitTable(_Strict):
+    """A published table that says which cases are for training, validation and testing.
+
+    Attributes:
+        table: Template of a CSV file.
+        key: Its column with the names of the cases.
+        column: Its column with the part of each case.
+        validation: What stands there for validation; all other training cases are trained on.
+        test: What stands there for testing; such cases are written to imagesTs.
+    """
+
+    table: Template
+    key: Text
+    column: Text
+    validation: Text
+    test: Text
 
 
 class Clinical(_Strict):
@@ -138,7 +162,7 @@ class Recipe(_Strict):
         layouts: The forms of the download, the first that fits is taken.
         steps: Changes to each case, in turn.
         notes: What is known to be wrong with single cases, by case.
-        splits: A published splits_final.json, whose case names are those of the dataset.
+        splits: A published splits_final.json, whose case names are those of the dataset, or a table of their parts.
         clinical: The clinical table.
     """
 
@@ -155,7 +179,7 @@ class Recipe(_Strict):
     layouts: list[Layout] = Field(min_length=1)
     steps: list[Step] = []
     notes: dict[Text, Text] = {}
-    splits: Template | None = None
+    splits: Template | SplitTable | None = None
     clinical: Clinical | None = None
 
     @property
@@ -187,6 +211,21 @@ def load_recipe(name: str) -> Recipe:
         text = describe_unknown("dataset", name, list_recipes())
         raise DataError(f"{text} A recipe of your own is named by its file, such as mine.yaml.")
     return read_recipe(shipped[normalise(name)])
+
+
+def set_grid(recipe: Recipe, channel: str) -> Recipe:
+    """Return a recipe that resamples images and label maps to the grid of a channel.
+
+    Raises:
+        DataError: The recipe has no such channel, or only one.
+    """
+    if channel not in recipe.channels:
+        raise DataError(describe_unknown("channel", channel, recipe.channels))
+    if len(recipe.channels) == 1:
+        raise DataError(f"{recipe.title} has one channel, {channel}: there is nothing to resample.")
+    step = Step(step=RESAMPLE, options={"channel": recipe.channels.index(channel)})
+    others = [other for other in recipe.steps if other.step != RESAMPLE]
+    return recipe.model_copy(update={"steps": [*others, step]})
 
 
 @cache
@@ -225,10 +264,11 @@ def _find_problems(recipe: Recipe) -> list[str]:
     problems += [describe_unknown("step", step.step, STEPS) for step in recipe.steps if step.step not in STEPS]
     for layout in recipe.layouts:
         for group in layout.groups:
-            if len(group.images) != len(recipe.channels):
+            expected = 1 if group.stacked else len(recipe.channels)
+            if len(group.images) != expected or (group.stacked and group.frames is not None):
                 problems.append(
                     f"layout {layout.name!r}, {group.case!r}: {len(group.images)} images, but {len(recipe.channels)} "
-                    "channels. Give a template for each channel."
+                    "channels. Give a template for each channel; with `stacked`, one for all of them and no `frames`."
                 )
             unknown = [name for name in group.masks if name not in (*recipe.labels, "*")]
             problems += [describe_unknown("label", name, recipe.labels) for name in unknown]

@@ -5,12 +5,14 @@ refuses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from duplus_nnunet.conversion.loaded import Loaded
+from duplus_nnunet.conversion.suv import convert_to_suv, require_suv
 from duplus_nnunet.conversion.volumes import Array, Volume, find_grid_difference
 from duplus_nnunet.errors import DataError, describe_unknown
 
@@ -19,33 +21,8 @@ _LEAST_SIDES = 10.0
 # Mean intensity, in HU, below which a structure is filled with air.
 _AIR = -400.0
 _COSINES = 1e-3
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A case while it is converted.
-
-    Attributes:
-        name: The case.
-        fields: The fields of its files' names.
-        images: One image a channel.
-        label: The label map, with the values of the dataset that is written; None if nothing was annotated.
-        values: Value of each label in it, by name.
-        is_frame: Whether an image is a frame of a file of four dimensions.
-        notes: What was changed or is doubtful, a sentence each.
-    """
-
-    name: str
-    fields: Mapping[str, str]
-    images: tuple[Volume, ...]
-    label: Volume | None
-    values: Mapping[str, int] = field(default_factory=dict)
-    is_frame: bool = False
-    notes: tuple[str, ...] = ()
-
-    def note(self, text: str) -> "Loaded":
-        """Return the case with one more note."""
-        return replace(self, notes=(*self.notes, text))
+# Largest difference of equal affines, in mm.
+_SAME_PLACE = 1e-3
 
 
 Step = Callable[[Loaded, Mapping[str, Any]], Loaded]
@@ -173,38 +150,31 @@ def resample(case: Loaded, options: Mapping[str, Any]) -> Loaded:
     grid = case.label or case.images[0] if channel is None else case.images[int(channel)]
     images = tuple(_resample(image, grid, 1) for image in case.images)
     label = None if case.label is None else _resample(case.label, grid, 0)
-    changed = sum(new is not old for new, old in zip(images, case.images, strict=True))
+    pairs = [*zip(images, case.images, strict=True)]
+    changed = sum(new.array is not old.array for new, old in pairs)
+    moved = sum(new is not old and new.array is old.array for new, old in pairs)
+    is_label_changed = label is not None and case.label is not None and label.array is not case.label.array
     case = replace(case, images=images, label=label)
-    return (
-        case.note(f"{changed} of {len(images)} images were resampled to the grid of {grid.file.name}")
-        if changed
-        else case
-    )
+    if changed:
+        case = case.note(f"{changed} of {len(images)} images were resampled to the grid of {grid.file.name}")
+    if moved:
+        case = case.note(
+            f"{moved} of {len(images)} images lie less than a voxel beside {grid.file.name}; set to its place"
+        )
+    if is_label_changed:
+        case = case.note(f"its label map was resampled to the grid of {grid.file.name}, by nearest voxels")
+    return case
 
 
 def _resample(volume: Volume, grid: Volume, order: int) -> Volume:
     if not find_grid_difference(grid, volume):
-        return replace(volume, affine=grid.affine)
+        same = np.allclose(volume.affine, grid.affine, atol=_SAME_PLACE)
+        return volume if same else replace(volume, affine=grid.affine)
     across = np.linalg.inv(volume.affine) @ grid.affine
     voxels, outside = (volume.array.astype(np.float32), float(volume.array.min())) if order else (volume.array, 0.0)
     shape = grid.array.shape[:3]
     array: Array = affine_transform(voxels, across[:3, :3], across[:3, 3], shape, order=order, cval=outside)
     return Volume(array, grid.affine, volume.file)
-
-
-def require_suv(case: Loaded, options: Mapping[str, Any]) -> Loaded:
-    """Refuse a PET that is in Bq/ml and not in SUV.
-
-    Options: `channel`, and `most`: the highest mean of the brightest thousandth that can be SUV.
-    """
-    image = case.images[int(options["channel"])]
-    brightest = float(np.quantile(image.array, 0.999))
-    if brightest > float(options["most"]):
-        raise DataError(
-            f"{case.name}: the brightest voxels of {image.file} are {brightest:.0f}, too much for SUV; it is probably "
-            "in Bq/ml. Convert it to SUV by the dataset's own script first."
-        )
-    return case
 
 
 def _refuse_single(case: Loaded, first: str, second: str, found: Sequence[object]) -> None:
@@ -254,4 +224,5 @@ STEPS: dict[str, Step] = {
     "check_air": check_air,
     "resample": resample,
     "require_suv": require_suv,
+    "convert_to_suv": convert_to_suv,
 }

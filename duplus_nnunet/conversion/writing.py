@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet import __version__
+from duplus_nnunet.conversion.cases import write_cases
 from duplus_nnunet.conversion.clinical import write_clinical
-from duplus_nnunet.conversion.finding import Download, FoundCase
+from duplus_nnunet.conversion.finding import Download
 from duplus_nnunet.conversion.loading import ENDING, ConversionJob, ConvertedCase, convert_case, list_jobs
 from duplus_nnunet.conversion.recipe import Recipe
-from duplus_nnunet.conversion.templates import find_paths
-from duplus_nnunet.data.case_table import Case
+from duplus_nnunet.conversion.splits import make_splits
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
-from duplus_nnunet.data.composing.splits import Splits, read_splits, split_cases
 from duplus_nnunet.data.composing.write import open_new_folder
+from duplus_nnunet.data.converted_table import RECORD
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
-
-RECORD = "conversion.json"
-_FOLDS, _SEED = 5, 12345
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,13 @@ class Conversion:
         folder: The raw dataset.
         cases: What came of each case.
         targets: By label, in how many training cases it is.
-        clinical: What was done to the clinical table, a sentence each.
+        tables: What was written of the tables of cases and patients, a sentence each.
     """
 
     folder: Path
     cases: tuple[ConvertedCase, ...]
     targets: Mapping[str, int]
-    clinical: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[ConvertedCase]:
@@ -72,24 +69,32 @@ def convert(
         for end in {"Ts" if case.group.test else "Tr" for case in download.cases}:
             (new / f"images{end}").mkdir()
             (new / f"labels{end}").mkdir()
-        steps = tuple((step.step, step.options) for step in recipe.steps)
-        jobs = list_jobs(download.cases, recipe.values, list(recipe.labels), steps, new)
-        done = list(_run(jobs, processes, update))
+        done = list(_run(list_jobs(recipe, download, new), processes, update))
         converted = {case.name for case in done if not case.problem}
         training = [case for case in download.cases if not case.group.test and case.name in converted]
         if not training:
             raise DataError(f"No training case could be converted. {done[0].problem if done else ''}".strip())
-        _write_json(new / "dataset.json", _describe_dataset(recipe, len(training)))
+        dataset_json = _describe_dataset(recipe, len(training))
+        _write_json(new / "dataset.json", dataset_json)
+        written = [case for case in download.cases if case.name in converted]
+        table = write_cases(recipe, folder.name, dataset_json, written, done, new)
         clinical = [] if recipe.clinical is None else write_clinical(recipe.clinical, download.root, new)
-        splits = _make_splits(recipe, download, training)
+        splits, note = make_splits(recipe, download.root, training)
         if splits is not None:
             _write_json(new / SPLITS, splits)
-        _write_json(new / RECORD, _describe_conversion(name, recipe, download, done) | {"clinical": clinical})
+        _write_json(
+            new / RECORD, _describe_conversion(name, recipe, download, done) | {"clinical": clinical, "folds": note}
+        )
         if not any((new / "labelsTs").glob("*")) and (new / "labelsTs").is_dir():
             (new / "labelsTs").rmdir()
     trained = {case.name for case in training}
     counts = Counter(label for case in done if case.name in trained for label in case.present)
-    return Conversion(folder, tuple(done), {label: counts[label] for label in recipe.labels}, tuple(clinical))
+    return Conversion(
+        folder,
+        tuple(done),
+        {label: counts[label] for label in recipe.labels},
+        (table, *filter(None, (note,)), *clinical),
+    )
 
 
 def _run(jobs: Sequence[ConversionJob], processes: int, update: Callable[[], object]) -> Iterator[ConvertedCase]:
@@ -120,19 +125,6 @@ def _describe_dataset(recipe: Recipe, training: int) -> dict[str, Any]:
     if recipe.reader is not None:
         content["overwrite_image_reader_writer"] = recipe.reader
     return content
-
-
-def _make_splits(recipe: Recipe, download: Download, training: Sequence[FoundCase]) -> Splits | None:
-    """Take the published folds, or make folds by patient where some patient has several cases."""
-    cases = {case.name: Case(recipe.dataset, case.patient, (), ()) for case in training}
-    if recipe.splits is not None:
-        file = next((path for _, path in find_paths(download.root, recipe.splits)), None)
-        if file is not None:
-            return read_splits(file, cases)
-    patients = {case.patient for case in training}
-    if len(patients) == len(training):
-        return None
-    return split_cases(cases, min(_FOLDS, len(patients)), _SEED) if len(patients) > 1 else None
 
 
 def _describe_conversion(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
+from duplus_nnunet.data.converted_table import RECORD
 from duplus_nnunet.errors import DataError, ModelError, RegistryError, describe_unknown
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -214,7 +215,8 @@ def _find_table(home: Path, plans: Mapping[str, Any]) -> tuple[CaseTable | None,
         roots = [os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")]
         folders += [Path(root) / plans["dataset_name"] for root in roots if root]
     for folder in folders:
-        table = read_case_table(folder)
+        # That of a converted dataset is in the names of the registry; planning writes it in those of the plans.
+        table = None if (folder / RECORD).exists() else read_case_table(folder)
         if table is not None:
             return table, f"Annotated targets are taken from the case table in {folder}."
     folder_names = _list_some(map(str, folders))

@@ -58,6 +58,7 @@ NOT_RUN = {
     ("pip", "install"): "installs from the network; the continuous integration installs the package itself",
     ("duplus", "convert", "btcv"): "needs a download; tests/unit/conversion converts every dataset",
     ("duplus", "convert", "livers.yaml"): "needs a download; tests/unit/conversion converts by a recipe of one's own",
+    ("duplus", "compose", "-o", "600"): "needs downloads; tests/unit/conversion/test_paper.py composes small ones",
     ("duplus", "prompts", "check", "17"): "needs the dataset that was converted",
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",

@@ -1,12 +1,12 @@
 """Divides each source into parts whose cases have the same context."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from duplus_nnunet.data.composing.source_datasets import CaseFiles, SourceDataset, find_dataset
 from duplus_nnunet.data.composing.spec import Spec
-from duplus_nnunet.errors import DataError, PromptError, RegistryError, list_nearest_first
+from duplus_nnunet.errors import DataError, PromptError, RegistryError, describe_unknown, list_nearest_first
 from duplus_nnunet.prompt_registry import Context, match_context
 from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts, name_channels
 from duplus_nnunet.prompt_registry.drafting import guess_modality
@@ -46,11 +46,13 @@ def find_parts(sources: Sequence[SourceDataset], spec: Spec) -> list[ContextCase
     split = set(datasets) if spec.split_channels is True else set()
     if isinstance(spec.split_channels, list):
         split = {find_dataset(key, datasets, "split_channels") for key in spec.split_channels}
+    used = {find_dataset(key, datasets, "channels"): names for key, names in spec.channels.items()}
+    _require_split(used, split)
     parts: list[ContextCases] = []
     for source in sources:
         choice = given.get(source.dataset)
         if source.dataset in split and len(source.channels) > 1:
-            parts += _split_channels(source, choice)
+            parts += _split_channels(source, choice, used.get(source.dataset, source.channels))
         elif isinstance(choice, Mapping):
             parts += _split_cases(source, {str(pattern): name for pattern, name in choice.items()})
         elif choice is not None:
@@ -62,7 +64,21 @@ def find_parts(sources: Sequence[SourceDataset], spec: Spec) -> list[ContextCase
     return parts
 
 
-def _split_channels(source: SourceDataset, choice: object) -> list[ContextCases]:
+def _require_split(used: Mapping[str, Sequence[str]], split: Collection[str]) -> None:
+    """Refuse a choice of channels for a source whose channels stay together."""
+    for dataset in used:
+        if dataset not in split:
+            raise DataError(
+                f"`channels` of the specification chooses channels of {dataset}, which are not split. Add it to "
+                f"`split_channels: [{dataset}]`."
+            )
+
+
+def _split_channels(source: SourceDataset, choice: object, used: Sequence[str]) -> list[ContextCases]:
+    unknown = [name for name in used if name not in source.channels]
+    if unknown:
+        text = describe_unknown("channel", unknown[0], source.channels)
+        raise DataError(f"`channels` of the specification, {source.dataset}: {text}")
     if isinstance(choice, str) or (isinstance(choice, Mapping) and not all(str(key).isdigit() for key in choice)):
         raise DataError(
             f"`contexts` of the specification gives {choice!r} for {source.dataset}, whose channels are split. Give "
@@ -71,6 +87,8 @@ def _split_channels(source: SourceDataset, choice: object) -> list[ContextCases]
     chosen = {int(key): str(name) for key, name in choice.items()} if isinstance(choice, Mapping) else {}
     parts: list[ContextCases] = []
     for index, channel in enumerate(source.channels):
+        if channel not in used:
+            continue
         context = _match(source, chosen[index]) if index in chosen else _find_of_channel(source, index)
         same = [part for part in parts if part.context == context]
         if same:
@@ -104,9 +122,12 @@ def _find_of_channel(source: SourceDataset, index: int) -> Context:
 
 
 def _split_by_rules(source: SourceDataset) -> list[ContextCases]:
-    """Divide a source by the rules of its registry entry, which most sources of one context do not have."""
+    """Divide a source by its table of cases, and else by the rules of its registry entry."""
+    cases = (*source.training, *source.tests)
+    chosen = {identifier: source.contexts[identifier] for identifier in cases if identifier in source.contexts}
+    others = [identifier for identifier in cases if identifier not in chosen]
     try:
-        chosen = find_case_contexts(source.entry, [*source.training, *source.tests], source.channels)
+        chosen |= find_case_contexts(source.entry, others, source.channels) if others else {}
     except RegistryError as error:
         raise DataError(f"{error} {_describe_choice(source)}") from error
     return _make_parts(source, chosen)

@@ -1,4 +1,4 @@
-"""Assigns a patient to every case, by its identifier and the patterns of the specification."""
+"""Assigns a patient to every case, by the patterns of the specification, its table of cases, or its name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def find_patients(sources: Sequence[SourceDataset], spec: Spec) -> dict[tuple[st
     patterns = {find_dataset(key, datasets, "patients"): text for key, text in spec.patients.patterns.items()}
     identified = {
         source.dataset: {
-            identifier: _apply(patterns.get(source.dataset), identifier, source.dataset)
+            identifier: _apply(patterns.get(source.dataset), identifier, source)
             for identifier in (*source.training, *source.tests)
         }
         for source in sources
@@ -34,15 +34,15 @@ def find_patients(sources: Sequence[SourceDataset], spec: Spec) -> dict[tuple[st
     return patients
 
 
-def _apply(pattern: str | None, identifier: str, dataset: str) -> str:
+def _apply(pattern: str | None, identifier: str, source: SourceDataset) -> str:
     if pattern is None:
-        return identifier
+        return source.known[identifier].patient if identifier in source.known else identifier
     match = re.search(pattern, identifier)
     patient = match and (match["patient"] if "patient" in match.re.groupindex else match[1])
     if not patient:
         raise DataError(
-            f"The pattern {pattern!r} under `patients` does not match case {identifier!r} of {dataset}. Change it "
-            "so that it fits every case of that source."
+            f"The pattern {pattern!r} under `patients` does not match case {identifier!r} of {source.dataset}. Change "
+            "it so that it fits every case of that source."
         )
     return patient
 

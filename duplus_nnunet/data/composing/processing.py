@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source
 from duplus_nnunet.data.composing.labels import LabelJob, LabelSummary, process_case
 from duplus_nnunet.data.composing.plan import Plan, PlannedCase
 from duplus_nnunet.errors import DataError
@@ -81,6 +81,7 @@ def build_case_table(plan: Plan, summaries: Mapping[str, LabelSummary]) -> CaseT
 def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case:
     dataset = case.part.source.dataset
     meanings = plan.values.meanings[dataset]
+    known = case.part.source.known.get(case.identifier)
     labelled = {name for value in summary.values for name in meanings.get(value, ())}
     annotated = []
     for merged in plan.values.targets if case.files.label is not None else ():
@@ -88,10 +89,22 @@ def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case
         if member is None:
             continue
         unknown = member.missing != "absent" or member.name in case.part.context.not_annotated
+        if known is not None and member.name not in known.annotated:
+            _refuse_labelled(case, member.name, merged.target.name in labelled)
+            continue
         if merged.target.name in labelled or not unknown:
             annotated.append(merged.target.name)
     present = tuple(name for name in annotated if name in labelled)
     return Case(case.part.name, case.patient, tuple(annotated), present)
+
+
+def _refuse_labelled(case: PlannedCase, target: str, is_labelled: bool) -> None:
+    """Refuse a label map with a target that is not annotated by the table of a converted dataset."""
+    if is_labelled:
+        raise DataError(
+            f"{case.files.label} contains {target!r}, which is not annotated in {case.identifier!r} by "
+            f"{case.part.source.folder / FILE_NAME}. Correct the one or the other."
+        )
 
 
 def _run_parallel(jobs: Sequence[LabelJob], processes: int) -> Iterator[LabelSummary]:

@@ -162,12 +162,13 @@ def _list_source_changes(dataset: str, before: Mapping[str, Any], after: Mapping
 
 def _describe_source(source: SourceDataset) -> dict[str, Any]:
     cases = (*source.training.values(), *source.tests.values())
-    files = [source.folder / "dataset.json", source.folder / PROMPTS]
+    optional = (source.folder / PROMPTS, source.folder / CASE_TABLE)
+    files = [source.folder / "dataset.json", *optional]
     files += [file for case in cases for file in (*case.images, *([case.label] if case.label else []))]
     return {
         "folder": str(source.folder.resolve()),
         "prompts": _hash(repr((source.entry.contexts, source.entry.targets))),
-        "files": {_name(file, source.folder): _stamp(file) for file in files if file.exists() or file.name != PROMPTS},
+        "files": {_name(file, source.folder): _stamp(file) for file in files if file.exists() or file not in optional},
     }
 
 

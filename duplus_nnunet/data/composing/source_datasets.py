@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
+from duplus_nnunet.data.case_table import Case, CaseTable
 from duplus_nnunet.data.composing.spec import Spec
+from duplus_nnunet.data.converted_table import is_composed, read_raw_table
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values
@@ -41,6 +42,8 @@ class SourceDataset:
         labels: Values of each label, the ignore label included.
         training: Cases of imagesTr by identifier.
         tests: Cases of imagesTs by identifier.
+        known: What the table of a converted dataset says of each case, by identifier.
+        contexts: Context of each of these cases.
     """
 
     name: str
@@ -53,6 +56,8 @@ class SourceDataset:
     labels: Mapping[str, tuple[int, ...]]
     training: Mapping[str, CaseFiles]
     tests: Mapping[str, CaseFiles]
+    known: Mapping[str, Case] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_source_datasets(names: Sequence[str], spec: Spec) -> list[SourceDataset]:
@@ -111,7 +116,7 @@ def _set_regions(source: SourceDataset, regions: Mapping[str, tuple[str, ...]]) 
 
 
 def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str | None) -> SourceDataset:
-    if (folder / CASE_TABLE).exists():
+    if is_composed(folder):
         raise DataError(f"{dataset} is itself a composed dataset. Name the datasets that it was composed of.")
     where = folder / "dataset.json"
     entry = find_entry(dataset, dataset_json, folder)
@@ -133,6 +138,8 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
                 f"Case {identifier!r} of {dataset} has an image, but there is no {folder / 'labelsTr' / identifier}"
                 f"{ending}. Add the label map, or take the image out of imagesTr."
             )
+    table = read_raw_table(folder, entry, dataset_json, training.keys()) or CaseTable({}, {})
+    known = {**table.tests, **table.cases}
     return SourceDataset(
         name=name or strip_dataset_number(dataset),
         dataset=dataset,
@@ -144,6 +151,8 @@ def _open(folder: Path, dataset_json: Mapping[str, Any], dataset: str, name: str
         labels=_read_labels(dataset_json, where),
         training=training,
         tests=_list_folder(folder, "Ts", ending, len(channels)),
+        known=known,
+        contexts={identifier: table.sources[case.source].context for identifier, case in known.items()},
     )
 
 

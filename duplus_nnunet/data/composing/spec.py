@@ -57,12 +57,14 @@ class Spec(_Strict):
     """A specification; every key may be left out.
 
     Attributes:
+        sources: The sources, by name, for a specification of datasets that have other numbers with each user.
         names: Name of a source in case identifiers; by default the dataset's name without its number.
         targets: By source, new names of targets by their labels; targets with equal names are merged.
         skip: By source, labels or names of targets that are left out.
         contexts: By source, the context of its cases, or of those whose identifier matches a pattern. For a source
             whose channels are split, the context of each channel by its number.
         split_channels: Whether each channel becomes a source of its own, for all sources or for those listed.
+        channels: By source, the names of the channels that are used, where they are split; by default all.
         regions: By source, the parts of the body that its images may show, such as [thigh], or [anywhere]; by default,
             the regions of its contexts.
         patients: Which cases belong to the same patient.
@@ -72,11 +74,13 @@ class Spec(_Strict):
         splits: File with the user's own folds, relative to the specification.
     """
 
+    sources: list[Text] = []
     names: dict[SourceName, FileName] = {}
     targets: dict[SourceName, dict[Text, Text]] = {}
     skip: dict[SourceName, list[Text]] = {}
     contexts: dict[SourceName, Text | dict[int | Pattern, Text]] = {}
     split_channels: bool | list[SourceName] = False
+    channels: dict[SourceName, list[Text]] = {}
     regions: dict[SourceName, list[Region]] = {}
     patients: PatientsForm = PatientsForm()
     spacing: Literal["context", "shared"] = "context"

@@ -181,3 +181,62 @@ def test_fields_are_found_and_filled(tmp_path: Path) -> None:
 def test_templates_that_lead_elsewhere_are_refused(template: str) -> None:
     with pytest.raises(ValueError, match=r"below the download|brace"):
         check_template(template)
+
+
+def test_two_whole_downloads_in_one_folder_are_not_chosen_from(
+    download: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_pair(download, "RawData/Training/img/img0009.nii.gz", "RawData/Training/label/label0009.nii.gz", range(14))
+    assert convert(download, "-d", "300") == 1
+    assert "two downloads" in capsys.readouterr().err
+    assert list_written(download) == []
+    # A part of the same download is no second one.
+    assert convert(download.parent, "--check") == 1
+    assert convert(download / "RawData", "--check") == 0
+
+
+def test_half_of_one_folder_is_not_hidden_by_another_that_is_complete(
+    tmp_path: Path, download: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for batch, number in ((1, 3), (2, 30), (2, 31)):
+        folder = f"Training Batch {batch}"
+        save_pair(tmp_path / "lits", f"{folder}/volume-{number}.nii", f"{folder}/segmentation-{number}.nii", (0, 1, 2))
+    (tmp_path / "lits/Training Batch 2/segmentation-31.nii").unlink()
+    assert convert(tmp_path / "lits", "--check", recipe="lits") == 1
+    shown = capsys.readouterr().out
+    assert "2 training" in shown
+    assert "volume-31.nii" in shown
+
+
+def test_copies_of_a_case_are_named(tmp_path: Path, download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch in ("1", "2"):
+        folder = f"Training Batch {batch}"
+        save_pair(tmp_path / "lits", f"{folder}/volume-3.nii", f"{folder}/segmentation-3.nii", (0, 1, 2))
+    assert convert(tmp_path / "lits", "-d", "300", recipe="lits") == 1
+    assert "2 cases would be called 'LiTS_3'" in capsys.readouterr().out
+    assert list_written(download) == []
+    assert convert(tmp_path / "lits", "-d", "300", "--available", recipe="lits") == 1
+
+
+def test_a_download_of_another_dataset_is_refused_with_what_was_expected(
+    download: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(download, "-d", "300", recipe="kits23") == 1
+    shown = capsys.readouterr().err
+    assert "case_{id:d}/imaging.nii.gz" in shown
+    assert "Training" in shown
+
+
+def test_an_unreadable_label_map_leaves_its_case_out(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (download / PAIR[1].format("0002")).write_bytes(b"")
+    assert convert(download, "-d", "300") == 1
+    assert "label0002.nii.gz cannot be read" in capsys.readouterr().err
+    table = (download.parent / "raw" / "Dataset300_BTCV" / "duplus_cases.json").read_text()
+    assert "BTCV_0001" in table
+    assert "BTCV_0002" not in table
+
+
+def test_a_plain_file_in_place_of_the_folder_is_refused(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (download.parent / "archive.zip").write_bytes(b"PK")
+    assert convert(download.parent / "archive.zip", "-d", "300") == 1
+    assert "Unpack the download" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Each dataset is converted from a small tree of its real names: label values, grids, contexts and patients."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,17 @@ import pytest
 
 from duplus_nnunet.cli import main
 from duplus_nnunet.conversion.recipe import list_recipes, read_recipe
+from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
 from duplus_nnunet.prompt_registry.checking import check_raw_dataset
+from duplus_nnunet.prompt_registry.drafting import DRAFTED
+from duplus_nnunet.prompt_registry.finding import search_entry
 from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
+from .planning import check_plans, plan
 from .trees import AFFINE, make_image, make_labels, save, save_masks, save_pair, save_series, write_csv
 
 Convert = Callable[..., Path]
+Check = Callable[[Path], str]
 
 
 @pytest.fixture
@@ -54,12 +60,22 @@ def content(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text())
 
 
-def check(folder: Path) -> str:
-    """Check the prompts of a dataset, and return the notes."""
-    result = check_raw_dataset(open_raw_dataset(str(folder)))
-    assert not result.problems
-    assert "drafted" not in result.files[0]
-    return " ".join(result.notes)
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Check the prompts of a dataset and plan it; return the notes of the check."""
+
+    def run(folder: Path) -> str:
+        result = check_raw_dataset(open_raw_dataset(str(folder)))
+        assert not result.problems
+        assert "drafted" not in result.files[0]
+        table = content(folder, "duplus_cases.json")
+        contexts = check_plans(folder, plan(folder, monkeypatch))
+        assert contexts == Counter(table["sources"][case["source"]]["context"] for case in table["cases"].values())
+        planned = content(folder.parents[1] / "preprocessed" / folder.name, "duplus_cases.json")
+        assert planned["cases"] == table["cases"]
+        return " ".join(result.notes)
+
+    return run
 
 
 @pytest.mark.parametrize("file", list_recipes().values(), ids=str)
@@ -70,7 +86,7 @@ def test_a_recipe_is_complete(file: Path) -> None:
     assert any(not group.test for layout in recipe.layouts for group in layout.groups)
 
 
-def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Convert) -> None:
+def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Convert, check: Check) -> None:
     for number in ("0001", "0021"):
         training = download / "RawData/Training"
         save_pair(training, f"img/img{number}.nii.gz", f"label/label{number}.nii.gz", range(14))
@@ -85,7 +101,7 @@ def test_btcv_pairs_images_and_labels_of_other_names(download: Path, convert: Co
     check(folder)
 
 
-def test_lits_keeps_plain_files_and_corrects_a_lost_geometry(download: Path, convert: Convert) -> None:
+def test_lits_keeps_plain_files_and_corrects_a_lost_geometry(download: Path, convert: Convert, check: Check) -> None:
     save_pair(download, "Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii", (0, 1, 2))
     save_pair(download, "Training Batch 2/volume-31.nii", "Training Batch 2/segmentation-31.nii", (0, 1), np.eye(4))
     save_pair(download, "Training Batch 2/volume-39.nii", "Training Batch 2/segmentation-39.nii", (0, 1), np.eye(4))
@@ -111,7 +127,7 @@ def test_lits_of_the_decathlon_is_the_same_dataset(download: Path, convert: Conv
     ],
 )
 def test_kits_is_read_with_its_axes_in_order(
-    download: Path, convert: Convert, recipe: str, image: str, label: str, labels: int
+    download: Path, convert: Convert, check: Check, recipe: str, image: str, label: str, labels: int
 ) -> None:
     save_pair(download, image, label, range(labels + 1))
     folder = convert(recipe)
@@ -132,14 +148,17 @@ def test_kits23_declares_regions(download: Path, convert: Convert) -> None:
     assert content(folder, "dataset.json")["regions_class_order"] == [1, 3, 2]
 
 
-def test_amos_has_a_context_by_number(download: Path, convert: Convert) -> None:
+def test_amos_has_a_context_by_number(download: Path, convert: Convert, check: Check) -> None:
     save_pair(download, "amos22/imagesTr/amos_0001.nii.gz", "amos22/labelsTr/amos_0001.nii.gz", range(16))
     save_pair(download, "amos22/imagesVa/amos_0507.nii.gz", "amos22/labelsVa/amos_0507.nii.gz", range(14))
+    save(download, "amos22/imagesVa/amos_0507.nii.gz", make_image() + 1000)
     folder = convert("amos22")
     assert "amos_ct 1, amos_mr 1" in check(folder)
 
 
-def test_chaos_reads_series_and_masks_in_the_order_of_their_position(download: Path, convert: Convert) -> None:
+def test_chaos_reads_series_and_masks_in_the_order_of_their_position(
+    download: Path, convert: Convert, check: Check
+) -> None:
     masks = [make_labels((63, 126, 189, 252), (6, 8)) if index == 0 else np.zeros((6, 8)) for index in range(3)]
     for phase, reverse in (("InPhase", True), ("OutPhase", False)):
         save_series(download / "Train_Sets/MR/1/T1DUAL/DICOM_anon" / phase, 3, reverse=reverse)
@@ -163,7 +182,7 @@ def test_chaos_reads_series_and_masks_in_the_order_of_their_position(download: P
         assert {name[-1] for name in fold["train"]}.isdisjoint(name[-1] for name in fold["val"])
 
 
-def test_the_frames_of_mnms_become_cases(download: Path, convert: Convert) -> None:
+def test_the_frames_of_mnms_become_cases(download: Path, convert: Convert, check: Check) -> None:
     skewed = AFFINE.copy()
     skewed[0, 1] = 0.02
     frames = np.stack([make_image(seed) for seed in range(4)], axis=-1)
@@ -196,7 +215,7 @@ def make_thorax(first: int, second: int, air: int, tissue: int) -> tuple[Any, An
 
 @pytest.mark.parametrize(("first", "second", "air", "tissue"), [(1, 2, 5, 4), (2, 1, 4, 5)])
 def test_geometry_decides_on_the_values_of_structseg(
-    download: Path, convert: Convert, first: int, second: int, air: int, tissue: int
+    download: Path, convert: Convert, check: Check, first: int, second: int, air: int, tissue: int
 ) -> None:
     image, labels = make_thorax(first, second, air, tissue)
     affine = np.diag([-5.0, -5.0, 5.0, 1.0])
@@ -240,7 +259,7 @@ def test_lungs_whose_sides_cannot_be_decided_are_refused(
     assert "thorax_1" in capsys.readouterr().err
 
 
-def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert: Convert) -> None:
+def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert: Convert, check: Check) -> None:
     labels = np.zeros((40, 4, 4), np.uint8)
     labels[30:34], labels[4:8] = 12, 13
     save(download, "HaN_OAR/7/data.nii.gz", make_image(0, labels.shape))
@@ -248,7 +267,7 @@ def test_structseg_of_the_head_is_known_to_the_registry(download: Path, convert:
     check(convert("structseg_head"))
 
 
-def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert) -> None:
+def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert, check: Check) -> None:
     soft = np.zeros((3, *(4, 4, 4)), np.float32)
     soft[0, 0], soft[1, 1], soft[2, 2] = 0.4, 0.9, 0.2
     soft[1, 2] = 0.1
@@ -261,7 +280,7 @@ def test_soft_masks_of_brain_tissue_are_joined(download: Path, convert: Convert)
     check(folder)
 
 
-def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: Convert) -> None:
+def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: Convert, check: Check) -> None:
     for patient in ("PETCT_a", "PETCT_b"):
         for study in ("s1", "s2"):
             for name in ("CTres", "SUV", "CT", "PET"):
@@ -288,7 +307,7 @@ def test_autopet_has_two_channels_and_folds_by_patient(download: Path, convert: 
     ],
 )
 def test_pet_and_ct_of_hecktor_are_put_on_one_grid(
-    download: Path, convert: Convert, recipe: str, image: str, label: str
+    download: Path, convert: Convert, check: Check, recipe: str, image: str, label: str
 ) -> None:
     coarse = np.diag([-4.0, -4.0, 4.0, 1.0])
     coarse[:3, 3] = (-1, -1, 1)
@@ -314,7 +333,9 @@ def test_a_pet_that_is_not_suv_is_refused(download: Path, convert: Convert, caps
 
 
 @pytest.mark.parametrize(("recipe", "image"), [("totalsegmentator_ct", "ct"), ("totalsegmentator_mr", "mri")])
-def test_the_masks_of_totalsegmentator_are_joined(download: Path, convert: Convert, recipe: str, image: str) -> None:
+def test_the_masks_of_totalsegmentator_are_joined(
+    download: Path, convert: Convert, check: Check, recipe: str, image: str
+) -> None:
     root = download / "Totalsegmentator_dataset_v201"
     save(root, f"s0007/{image}.nii.gz", make_image())
     names = list(read_recipe(list_recipes()[recipe]).labels)
@@ -325,6 +346,27 @@ def test_the_masks_of_totalsegmentator_are_joined(download: Path, convert: Conve
     folder = convert(recipe)
     labels = np.asarray(read(folder, "labelsTr/s0007.nii.gz").dataobj).ravel()
     assert labels[: len(names) + 1].tolist() == [*range(1, len(names) + 1), 0]
+    check(folder)
+
+
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_the_published_parts_of_totalsegmentator_are_taken(
+    download: Path, convert: Convert, check: Check, delimiter: str
+) -> None:
+    names = list(read_recipe(list_recipes()["totalsegmentator_ct"]).labels)
+    parts = {"s0001": "train", "s0002": "val", "s0003": "test", "s0004": "train"}
+    for subject in parts:
+        save(download, f"{subject}/ct.nii.gz", make_image())
+        for number, name in enumerate(names):
+            mask = np.zeros(1000, np.uint8)
+            mask[number] = 1
+            save(download, f"{subject}/segmentations/{name}.nii.gz", mask.reshape(10, 10, 10))
+    rows = [("image_id", "age", "split"), *((subject, "50", part) for subject, part in parts.items())]
+    (download / "meta.csv").write_text("\n".join(map(delimiter.join, rows)))
+    folder = convert("totalsegmentator_ct")
+    assert content(folder, "splits_final.json") == [{"train": ["s0001", "s0004"], "val": ["s0002"]}]
+    assert [file.name for file in (folder / "labelsTs").iterdir()] == ["s0003.nii.gz"]
+    assert content(folder, "duplus_cases.json")["tests"]["s0003"]["present"]
     check(folder)
 
 
@@ -417,3 +459,106 @@ def test_tables_that_contradict_each_other_are_refused(
     write_csv(download / "hecktor2022_endpoint_training.csv", [{"PatientID": "CHUM-001", "RFS": 6, "Relapse": 1}])
     assert list(convert("hecktor2022", expected=1).glob("Dataset*")) == []
     assert "'RFS' of 'CHUM-001'" in capsys.readouterr().err
+
+
+DECATHLON = {
+    "msd_brain_tumour": ("BRATS", 4, 3, "brain_tumor_mr"),
+    "msd_heart": ("la", 1, 1, "heart_mr"),
+    "msd_hippocampus": ("hippocampus", 1, 2, "hippocampus_mr"),
+    "msd_prostate": ("prostate", 2, 2, "prostate_mr"),
+    "msd_lung": ("lung", 1, 1, "lung_ct"),
+    "msd_pancreas": ("pancreas", 1, 2, "pancreas_ct"),
+    "msd_hepatic_vessel": ("hepaticvessel", 1, 2, "hepatic_vessel_ct"),
+    "msd_spleen": ("spleen", 1, 1, "spleen_ct"),
+    "msd_colon": ("colon", 1, 1, "colon_ct"),
+}
+
+
+@pytest.mark.parametrize("recipe", DECATHLON)
+def test_a_task_of_the_decathlon_has_its_channels_and_prompts(
+    download: Path, convert: Convert, check: Check, recipe: str
+) -> None:
+    prefix, channels, labels, context = DECATHLON[recipe]
+    frames = np.stack([make_image(seed) + (0 if channels == 1 else 1500) for seed in range(channels)], axis=-1)
+    image = frames[..., 0] if channels == 1 else frames
+    root = download / "Task"
+    save(root, f"imagesTr/{prefix}_003.nii.gz", image)
+    save(root, f"labelsTr/{prefix}_003.nii.gz", make_labels(range(labels + 1)))
+    save(root, f"imagesTs/{prefix}_007.nii.gz", image)
+    (root / f"imagesTr/._{prefix}_003.nii.gz").write_bytes(b"written by another operating system")
+    folder = convert(recipe)
+    for part, case in (("Tr", "003"), ("Ts", "007")):
+        for channel in range(channels):
+            written = read(folder, f"images{part}/{prefix}_{case}_{channel:04}.nii.gz")
+            assert np.array_equal(written.dataobj, frames[..., channel])
+            assert np.allclose(written.affine, AFFINE)
+    assert values(folder, f"labelsTr/{prefix}_003.nii.gz") == list(range(labels + 1))
+    assert f"{context} 1" in check(folder)
+    # What needs no change is a link.
+    assert (folder / f"imagesTr/{prefix}_003_0000.nii.gz").is_symlink() == (channels == 1)
+
+
+def test_channels_that_are_not_all_there_are_refused(
+    download: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(download, "imagesTr/BRATS_001.nii.gz", np.stack([make_image()] * 3, axis=-1))
+    save(download, "labelsTr/BRATS_001.nii.gz", make_labels(range(4)))
+    convert("msd_brain_tumour", expected=1)
+    assert "10x10x10x3" in capsys.readouterr().err
+
+
+def build_autopet3(download: Path) -> list[str]:
+    cases = [f"{tracer}_{patient}_{study}" for tracer in ("fdg", "psma") for patient in "ab" for study in ("1", "2 x")]
+    for case in cases:
+        save(download, f"imagesTr/{case}_0000.nii.gz", make_image())
+        save(download, f"imagesTr/{case}_0001.nii.gz", np.ones((10, 10, 10), np.float32))
+        save(download, f"labelsTr/{case}.nii.gz", make_labels((0, 1)))
+    return cases
+
+
+def test_published_folds_are_taken(download: Path, convert: Convert, check: Check) -> None:
+    cases = build_autopet3(download)
+    folds = [
+        {"train": [case for case in cases if patient not in case], "val": [case for case in cases if patient in case]}
+        for patient in ("fdg_a", "fdg_b", "psma_a", "psma_b")
+    ]
+    (download / "splits_final.json").write_text(json.dumps(folds))
+    folder = convert("autopet3")
+    assert content(folder, "splits_final.json") == folds
+    assert "as published" in content(folder, "conversion.json")["folds"]
+    assert "autopet_pet_ct 8" in check(folder)
+
+
+@pytest.mark.parametrize("part", ["a patient on both sides", "a case that is not there", "no file"])
+def test_folds_that_do_not_fit_are_replaced_and_it_is_said(download: Path, convert: Convert, part: str) -> None:
+    cases = build_autopet3(download)
+    if part != "no file":
+        extra = [] if part == "a patient on both sides" else ["fdg_c_1"]
+        (download / "splits_final.json").write_text(json.dumps([{"train": cases[1:] + extra, "val": cases[:1]}]))
+    folder = convert("autopet3")
+    for fold in content(folder, "splits_final.json"):
+        patients = [{name.rpartition("_")[0] for name in fold[side]} for side in ("train", "val")]
+        assert patients[0].isdisjoint(patients[1])
+    assert "4 folds by patient were made" in content(folder, "conversion.json")["folds"]
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_the_registry_has_the_targets_and_contexts_of_each_recipe(name: str) -> None:
+    recipe = read_recipe(list_recipes()[name])
+    labels = {"background": 0, **{label: value for value, label in enumerate(recipe.regions or recipe.labels, start=1)}}
+    channels = {str(number): channel for number, channel in enumerate(recipe.channels)}
+    search = search_entry(f"Dataset300_{recipe.dataset}", {"labels": labels, "channel_names": channels})
+    assert not search.entry.origin.startswith(DRAFTED)
+    assert {target.label for target in search.entry.targets} == set(labels) - {"background"}
+    given = {group.context for layout in recipe.layouts for group in layout.groups} - {None}
+    assert given <= set(search.entry.contexts)
+    for group in (group for layout in recipe.layouts for group in layout.groups if "{" in group.case):
+        numbers = [1, 600] if name == "amos22" else [7]
+        cases = [group.case.replace("{id}", str(number)).replace("{id:d}", str(number)) for number in numbers]
+        assert set(find_case_contexts(search.entry, cases, recipe.channels).values()) <= set(search.entry.contexts)
+
+
+@pytest.mark.parametrize("dataset", ["HECKTOR2026", "AutoPETIII", "AutoPETIV", "AutoPETV"])
+def test_later_challenges_are_in_the_registry(dataset: str) -> None:
+    described = {"labels": {"background": 0, "tumor": 1}, "channel_names": {"0": "CT", "1": "PET"}}
+    assert not search_entry(f"Dataset300_{dataset}", described).entry.origin.startswith(DRAFTED)

@@ -3,9 +3,9 @@
 import pytest
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.default_table import make_table
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.context_checks import check_contexts
-from duplus_nnunet.planners.contexts import make_table
 from duplus_nnunet.planners.survey import CaseSurvey
 from duplus_nnunet.prompt_registry.entries import Context, Entry, Target
 

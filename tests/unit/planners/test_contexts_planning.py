@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
+from duplus_nnunet.data.default_table import make_table
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners.context_plans import configure, with_context_intensities
-from duplus_nnunet.planners.contexts import ContextPlanner, make_table, require_cases
+from duplus_nnunet.planners.contexts import ContextPlanner, require_cases
 from duplus_nnunet.planners.normalization import SUVNormalization
 from duplus_nnunet.planners.planner import DuPLUSPlanner
 from duplus_nnunet.planners.survey import CaseSurvey, summarise_foreground
