@@ -221,7 +221,7 @@ def check_reader(reader: str, channels: int) -> None:
 def _may_be_dicom(path: Path) -> bool:
     if not path.exists() or (path.is_file() and path.suffix.lower() != ".zip"):
         return False
-    if path.is_dir() and any(_IMAGE_NAME.search(entry.name) for entry in os.scandir(path) if entry.is_file()):
+    if path.is_dir() and any(map(_IMAGE_NAME.search, os.listdir(path))):
         return False
     return holds_dicom(path)
 

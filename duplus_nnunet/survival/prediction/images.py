@@ -154,6 +154,7 @@ class ImageNetworks:
         with follow(len(known), "reading images", "case", LOG_EVERY) as count:
             for image, item in zip(known, self.read_items(known), strict=True):
                 reason = self._read_case(features, image, item)
+                image.source.forget()
                 if reason:
                     features.failures[image.source.name] = reason
                 else:
