@@ -131,7 +131,7 @@ def run_list(args: argparse.Namespace) -> int:
     if args.codes and not args.json:
         _print_lines(describe_codes(files))
         return 0
-    summary = summarise_codes(files) if args.codes else summarise_files(files)
+    summary: dict[str, Any] = summarise_codes(files) if args.codes else summarise_files(files)
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
