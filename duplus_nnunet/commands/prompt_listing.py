@@ -93,6 +93,7 @@ def _describe_target(target: "Target", context: "Context", with_paraphrases: boo
     facts += [f"also {', '.join(target.synonyms)}" if target.synonyms else ""]
     facts += [f"mirror image: {target.partner}" if target.partner else ""]
     facts += [f"regions: {', '.join(target.regions)}" if target.regions else ""]
+    facts += ["" if target.tolerance_mm is None else f"tolerance of the NSD: {target.tolerance_mm:g} mm"]
     facts += ["" if target.missing == "absent" else "not annotated where the label is missing"]
     known = "; ".join(fact for fact in facts if fact)
     yield f"  {target.name}: target prompt {sentence!r}" + (f"; {known}" if known else "")
@@ -116,6 +117,7 @@ def _summarise_file(file: "RegistryFile") -> dict[str, Any]:
                 "partner": target.partner,
                 "missing": target.missing,
                 "regions": list(target.regions),
+                "tolerance_mm": target.tolerance_mm,
             }
             for target in file.targets.values()
         ],

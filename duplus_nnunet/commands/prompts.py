@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.commands.prompt_listing import (
