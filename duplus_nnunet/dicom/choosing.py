@@ -26,7 +26,7 @@ def choose_series(study: Study, wanted: str | None = None) -> list[Series]:
         return _find(study, wanted.strip())
     usable = [one for one in study.series if one.is_usable]
     if not usable:
-        reasons = "; ".join(f"{describe(study, one)}: {' '.join(one.refusals)}" for one in study.series[:_SHOWN])
+        reasons = "; ".join(f"series {describe(study, one)}: {' '.join(one.refusals)}" for one in study.series[:_SHOWN])
         raise DataError(f"None of the {len(study.series)} series can be read. {reasons}")
     original = [one for one in usable if not one.doubts]
     return original or usable
@@ -68,7 +68,7 @@ def _find(study: Study, wanted: str) -> list[Series]:
         )
     usable = [one for one in found if one.is_usable]
     if not usable:
-        reasons = "; ".join(f"{describe(study, one)}: {' '.join(one.refusals)}" for one in found[:_SHOWN])
+        reasons = "; ".join(f"series {describe(study, one)}: {' '.join(one.refusals)}" for one in found[:_SHOWN])
         raise DataError(f"What was chosen by {wanted!r} cannot be read. {reasons}")
     return usable
 

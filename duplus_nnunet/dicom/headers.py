@@ -34,14 +34,26 @@ DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
 
 def read_header(file: Path) -> Any | None:
     """Read what a file's header says about its place in a series; None if it is not DICOM."""
-    pydicom = require("pydicom")
+    pydicom = load_pydicom()
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
+        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY or not header.get("SeriesInstanceUID"):
             return None
-        return header if header.get("SeriesInstanceUID") else None
-    except (OSError, EOFError, pydicom.errors.InvalidDicomError, ValueError, KeyError, AttributeError, TypeError):
+        describe(header)  # values are decoded when they are asked for
+        return header
+    except Exception:  # a damaged file may fail in any way; if it was a slice, the slice is missed
         return None
+
+
+def load_pydicom() -> Any:
+    """Import pydicom, without its warnings of values that break a rule: they quote the value, which may name a patient.
+
+    Raises:
+        HostError: It is not installed.
+    """
+    pydicom = require("pydicom")
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    return pydicom
 
 
 def describe(header: Any) -> Description:
@@ -70,7 +82,7 @@ def list_slices(file: Path, header: Any) -> tuple[list[Slice], str]:
         return [], "it holds no images"
     try:
         return list(_list_frames(file, header)), ""
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError):
         return [], (
             "its images have no usable ImagePositionPatient, ImageOrientationPatient or PixelSpacing, so that their "
             "place in the patient is not known"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.dicom.extra import require
+from duplus_nnunet.dicom.headers import load_pydicom
 from duplus_nnunet.dicom.series import Series, Slice
 from duplus_nnunet.dicom.suv import find_suv_factor
 from duplus_nnunet.dicom.tilt import straighten
@@ -111,7 +111,7 @@ def _read_values(series: Series) -> tuple[Values, list[str]]:
 
 def _read_planes(slices: tuple[Slice, ...]) -> Iterator[tuple[Slice, Any, NDArray[Any]]]:
     """Yield each slice with the header of its file and its stored values."""
-    pydicom = require("pydicom")
+    pydicom = load_pydicom()
     file, header, pixels = None, None, None
     for one in slices:
         if one.file != file:

@@ -120,8 +120,8 @@ class DicomInput:
         left = [one for one in self.images if one not in kept]
         if left and (self.chosen or not kept):
             raise DataError(
-                f"{describe(self.study, left[0].series)} is of the modality {left[0].series.modality}, which fits "
-                f"{_list_contexts(allowed)} not. Choose another series (--series) or context (--context)."
+                f"The modality of series {describe(self.study, left[0].series)} is {left[0].series.modality}; expected "
+                f"one of the contexts {_list_contexts(allowed)}. Choose another series (--series) or context (--context)."
             )
         if left:
             listed = list_short(self.study, [image.series for image in left])
@@ -152,7 +152,7 @@ class DicomInput:
                     f"its body part fits none of {_list_contexts(contexts)}"
                 )  # fmt: skip
                 raise PromptError(
-                    f"The context of {describe(self.study, image.series)} cannot be told from its headers: {found}. "
+                    f"The context of series {describe(self.study, image.series)} cannot be determined from its headers: {found}. "
                     "Name it with --context, or give a table of cases."
                 )
             if len(contexts) > 1:
@@ -164,8 +164,8 @@ class DicomInput:
             context = choice.of(image.name)
             if not fits_modality(image.series.modality, contexts[context]):
                 raise DataError(
-                    f"{describe(self.study, image.series)} is of the modality {image.series.modality}; the context "
-                    f"{context!r} is of {contexts[context].modality}. Correct the context, or choose another series."
+                    f"The modality of series {describe(self.study, image.series)} is {image.series.modality}; that of "
+                    f"the context {context!r} is {contexts[context].modality}. Correct the context, or choose another series."
                 )
 
 

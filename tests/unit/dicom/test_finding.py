@@ -129,6 +129,25 @@ def test_derived_series_are_chosen_only_where_nothing_else_is(tmp_path):
     assert series.shape == (4, 5, 5)
 
 
+def test_damaged_files_end_nothing(tmp_path):
+    """Each byte range of a header is overwritten in turn: a file is left out, or read with what is left."""
+    save(tmp_path, make_slices(make_stored((2, 4, 4))))
+    content = next(tmp_path.iterdir()).read_bytes()
+    for start in range(132, len(content) - 8, 23):
+        (tmp_path / f"damaged{start}").write_bytes(content[:start] + b"\xff" * 8 + content[start + 8 :])
+        (tmp_path / f"cut{start}").write_bytes(content[:start])
+    assert find_series(tmp_path).series
+
+
+def test_values_that_break_a_rule_are_not_quoted(tmp_path, recwarn, capsys):
+    slices = make_slices(make_stored())
+    for one in slices:
+        one["Modality"]._value = "doe^jane who was born in march"
+    find_series(save(tmp_path, slices))
+    assert not [warning for warning in recwarn if "jane" in str(warning.message)]
+    assert "jane" not in capsys.readouterr().err
+
+
 def test_folder_without_a_usable_series_says_why(tmp_path):
     save(tmp_path, make_slices(make_stored((1, 5, 4))))
     with pytest.raises(DataError, match="single slice"):
