@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.commands.prompt_listing import (
@@ -128,10 +128,13 @@ def run_list(args: argparse.Namespace) -> int:
     from duplus_nnunet.prompt_registry.finding import shipped_files, users_registry
 
     files = (*users_registry(), *shipped_files())
-    if args.codes and not args.json:
-        _print_lines(describe_codes(files))
+    if args.codes:
+        codes = (
+            [json.dumps(summarise_codes(files), indent=2, ensure_ascii=False)] if args.json else describe_codes(files)
+        )
+        _print_lines(codes)
         return 0
-    summary: dict[str, Any] = summarise_codes(files) if args.codes else summarise_files(files)
+    summary = summarise_files(files)
     if args.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0

@@ -11,6 +11,7 @@ from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.inference.cleaning import Cleaning, read_cleaning, warn_of_unasked
 from duplus_nnunet.inference.contexts import ContextChoice, read_contexts
 from duplus_nnunet.inference.free_text import Reading, read_texts
+from duplus_nnunet.inference.jobs import read_jobs
 from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.selection import Selection
@@ -170,6 +171,9 @@ def _read_cleaning(model: LoadedModel, questions: Mapping[str, Question], select
     """
     options, asked = selection.options, questions.values()
     texts = [target.text for question in asked for target in question.reading.new]
+    if options.jobs is not None and (options.keep_largest or options.remove_small):
+        # A text of another group of jobs may be named, too.
+        texts += [text for job in read_jobs(options.jobs, model.dataset_json["file_ending"]) for text in job.prompts]
     cleaning = read_cleaning(options.keep_largest, options.remove_small, model.bank, texts)
     if options.jobs is None:  # each job asks for targets of its own
         warn_of_unasked(cleaning, [*texts, *(name for question in asked for name in question.names)])

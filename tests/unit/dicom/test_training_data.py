@@ -166,7 +166,7 @@ def test_a_case_that_cannot_be_converted_is_left_out(tmp_path):
     done = convert(tmp_path)
     assert len(done.cases) == 1
     (why,) = done.left_out.values()
-    assert "lies on none" in why
+    assert "mm apart" in why
     assert str(tmp_path) not in why
 
 

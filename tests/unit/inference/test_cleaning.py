@@ -1,12 +1,16 @@
 """Small components are removed from masks and label maps where that is asked for, and nowhere else."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from duplus_nnunet.errors import PromptError
+from duplus_nnunet.inference.binding import _read_cleaning
 from duplus_nnunet.inference.cleaning import Cleaning, clean, read_cleaning, warn_of_unasked
+from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.prompt_bank import PromptBank
 
 from ..outputs.outputs_answers import SHAPE, SPACING, make_answer, make_cube
@@ -122,6 +126,15 @@ def test_a_volume_that_is_none_is_refused(small):
 def test_a_target_that_the_model_does_not_have_is_refused(words):
     with pytest.raises(PromptError, match=r"'livr'.*'liver'"):
         read(**words)
+
+
+def test_texts_of_all_jobs_of_a_table_may_be_named(tmp_path):
+    (tmp_path / "jobs.csv").write_text("image,prompts\na.nii.gz,a cyst\nb.nii.gz,a shunt\n")
+    model = SimpleNamespace(bank=PromptBank(make_plans()), dataset_json={"file_ending": ".nii.gz"})
+    options = Options(jobs=str(tmp_path / "jobs.csv"), keep_largest=("a shunt",))
+    assert _read_cleaning(model, {}, Selection(options=options)).largest == {"a shunt"}
+    with pytest.raises(PromptError, match="'a stent'"):
+        _read_cleaning(model, {}, Selection(options=replace(options, keep_largest=("a stent",))))
 
 
 def test_a_target_that_is_not_predicted_is_warned_of(capsys):
