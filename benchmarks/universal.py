@@ -34,7 +34,7 @@ from training_logs import read_fold
 NUMBER, NAME = 501, "Universal"
 SOURCES = (4, 50, 60, 61, 62)
 SPEC = "patients: {shared: [[60, 61, 62]]}\n"
-PATCH = [48, 64, 64]
+PATCH = [48, 48, 48]
 NETWORK = {
     "n_stages": 5,
     "features_per_stage": [16, 32, 64, 128, 128],

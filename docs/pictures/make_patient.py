@@ -48,9 +48,8 @@ def draw(axes: Any, raw: Path, predictions: Path, source: str, patient: str, dic
     index = int((truth == value).sum((0, 1)).argmax())
     low, high = WINDOWS[source] or np.percentile(volume[..., index], (1, 99.5))
     picture = volume[..., index].T
-    axes.imshow(
-        picture, cmap="gray_r" if source == "SarcomaPET" else "gray", vmin=low, vmax=high, aspect=spacing[1] / spacing[0]
-    )
+    colours = "gray_r" if source == "SarcomaPET" else "gray"
+    axes.imshow(picture, cmap=colours, vmin=low, vmax=high, aspect=spacing[1] / spacing[0])
     for labels, colour, style in ((truth, TRUE, "dashed"), (mask, PREDICTED, "solid")):
         plane = (labels[..., index] == value).T
         if plane.any():
@@ -84,8 +83,7 @@ def main() -> None:
         fontsize=9,
     )
     figure.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.09, wspace=0.03)
-    figure.savefig(FILE, dpi=110)
-    print(patient)
+    figure.savefig(FILE, dpi=110, metadata={"Title": f"patient {patient}"})
 
 
 if __name__ == "__main__":
