@@ -95,21 +95,28 @@ def _has_same_grid(first: Slice, second: Slice) -> bool:
 
 
 def _split_times(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Split slices at the same positions by what tells them apart; unchanged if nothing does."""
-    if not _has_duplicates(slices):
+    """Split slices at the same positions by what tells them apart; unchanged if nothing does.
+
+    There must be as many volumes as slices at one position: a value that each slice has for itself, such as its time,
+    tells no volumes apart.
+    """
+    most = _count_at_one_place(slices)
+    if most == 1:
         return [list(slices)]
     for mark in MARKS:
         groups: dict[str, list[Slice]] = {}
         for one in slices:
             groups.setdefault(one.marks.get(mark, ""), []).append(one)
-        if len(groups) > 1 and not any(_has_duplicates(group) for group in groups.values()):
+        if len(groups) == most and all(_count_at_one_place(group) == 1 for group in groups.values()):
             return list(groups.values())
     return [list(slices)]
 
 
-def _has_duplicates(slices: Sequence[Slice]) -> bool:
+def _count_at_one_place(slices: Sequence[Slice]) -> int:
+    """Count the slices at the position that has most of them."""
     heights = np.sort([one.height for one in slices])
-    return len(heights) > 1 and bool(np.diff(heights).min() < _SAME_POSITION)
+    places = np.concatenate([[0], np.cumsum(np.diff(heights) >= _SAME_POSITION)])
+    return int(np.bincount(places).max())
 
 
 def _make_volume(about: Description, slices: Sequence[Slice], volumes: int) -> Series:

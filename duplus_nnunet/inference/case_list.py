@@ -88,9 +88,11 @@ def list_cases(model: LoadedModel, call: PredictionCall) -> list[InputCase]:
         listed, outputs, None, True, number, parts, call.save_probabilities
     )
     cases = zip(names[number::parts], files, places or [None] * len(files), strict=True)
-    return [
-        InputCase(to_valid_text(name), tuple(own), output, dicom=call.dicom.get(own[0])) for name, own, output in cases
-    ]
+    return [_make_case(to_valid_text(name), own, output, call.dicom.get(own[0])) for name, own, output in cases]
+
+
+def _make_case(name: str, files: Sequence[str], output: str | None, dicom: DicomImage | None) -> InputCase:
+    return InputCase(name, tuple(files), output, slices=() if dicom is None else dicom.slices, dicom=dicom)
 
 
 def _require_different(names: Sequence[str]) -> None:

@@ -50,6 +50,11 @@ class DicomImage:
         return str(self.workspace.folder / f"{self.series.name}_0000.nii")
 
     @property
+    def slices(self) -> tuple[str, ...]:
+        """Files of the series, in the order of the slices."""
+        return tuple(map(str, self.series.files))
+
+    @property
     def label(self) -> str:
         """What stands for the series in records: neither a path nor anything of its headers."""
         return f"DICOM series {self.series.hash}"
@@ -121,7 +126,8 @@ class DicomInput:
         if left and (self.chosen or not kept):
             raise DataError(
                 f"The modality of series {describe(self.study, left[0].series)} is {left[0].series.modality}; expected "
-                f"one of the contexts {_list_contexts(allowed)}. Choose another series (--series) or context (--context)."
+                f"one of the contexts {_list_contexts(allowed)}. Choose another series (--series) or another context "
+                "(--context)."
             )
         if left:
             listed = list_short(self.study, [image.series for image in left])
@@ -152,8 +158,8 @@ class DicomInput:
                     f"its body part fits none of {_list_contexts(contexts)}"
                 )  # fmt: skip
                 raise PromptError(
-                    f"The context of series {describe(self.study, image.series)} cannot be determined from its headers: {found}. "
-                    "Name it with --context, or give a table of cases."
+                    f"The context of series {describe(self.study, image.series)} cannot be determined from its "
+                    f"headers: {found}. Name it with --context, or give a table of cases."
                 )
             if len(contexts) > 1:
                 sys.stderr.write(f"note: {image.name}: context {possible[0]}, from the DICOM headers.\n")
@@ -165,7 +171,8 @@ class DicomInput:
             if not fits_modality(image.series.modality, contexts[context]):
                 raise DataError(
                     f"The modality of series {describe(self.study, image.series)} is {image.series.modality}; that of "
-                    f"the context {context!r} is {contexts[context].modality}. Correct the context, or choose another series."
+                    f"the context {context!r} is {contexts[context].modality}. Correct the context, or choose another "
+                    "series."
                 )
 
 

@@ -279,7 +279,7 @@ class DuPLUSPredictor:
         made = None if dicom is None else dicom.images[0]
         reader = Reader(self._model.plans, self._model.configuration, bound.declare_all())
         with _list_files(image if made is None else made.file) as files:
-            source = InputCase("image", files, None, bound.first.context, made)
+            source = InputCase("image", files, None, bound.first.context, dicom=made)
             case = reader.read(source)
         source.forget()
         if case.error:

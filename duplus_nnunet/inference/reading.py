@@ -31,6 +31,7 @@ class InputCase:
         files: One a channel.
         output: Where its label map goes, without file ending; None: it is returned.
         context: The context of its image; empty: the preprocessor looks it up.
+        slices: Every file of the DICOM series that its image was read from; empty: it is no series.
         dicom: The series that its file is made of when it is read; None: the files are there.
     """
 
@@ -38,17 +39,13 @@ class InputCase:
     files: tuple[str, ...]
     output: str | None
     context: str = ""
+    slices: tuple[str, ...] = ()
     dicom: DicomImage | None = None
 
     def forget(self) -> None:
         """Remove what was made for the case alone."""
         if self.dicom is not None:
             self.dicom.remove()
-
-    @property
-    def slices(self) -> tuple[str, ...]:
-        """Every file of the DICOM series that its image is made of; empty: it is no series."""
-        return () if self.dicom is None else tuple(map(str, self.dicom.series.files))
 
 
 @dataclass(frozen=True)

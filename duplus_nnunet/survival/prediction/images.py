@@ -116,7 +116,7 @@ def _list_series(model: PrognosisModel, found: DicomInput, choice: ContextChoice
     """List DICOM series as cases; their patient is the patient ID, or what the schema finds in the case identifier."""
     images = []
     for image in found.images:
-        source = InputCase(image.name, (image.file,), None, choice.of(image.name), image)
+        source = InputCase(image.name, (image.file,), None, choice.of(image.name), dicom=image)
         patient = image.series.about.patient if keep_ids else model.schema.find_patient(image.name)
         images.append(NewImage(source, patient or ""))
     return images

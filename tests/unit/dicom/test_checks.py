@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from duplus_nnunet.dicom.finding import find_series
 from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.errors import DataError
 
-from ...dicom_series import CORONAL, make_slices, make_stored, save
+from ...dicom_series import CORONAL, make_enhanced, make_slices, make_stored, save
 
 
 def find(folder, slices):
@@ -90,6 +91,28 @@ def test_volumes_at_one_place_are_listed_apart(tmp_path, mark):
     assert all(one.is_usable and one.doubts for one in series)
     volumes = [read_volume(one).values.sum() for one in series]
     assert sorted(volumes) == sorted(float((make_stored(seed=seed) - 1024.0).sum()) for seed in (0, 1))
+
+
+def test_a_time_of_each_slice_tells_no_volumes_apart(tmp_path):
+    first = make_slices(make_stored())
+    second = make_slices(make_stored(seed=1), SeriesInstanceUID=first[0].SeriesInstanceUID)
+    for index, one in enumerate((*first, *second)):
+        one.TriggerTime, one.AcquisitionTime = 10 * index, f"1000{index:02d}"
+    assert "6 of its 12 slices" in refuse(tmp_path, [*first, *second])
+
+
+def test_times_of_a_multi_frame_file_are_listed_apart(tmp_path):
+    slices = [*make_slices(make_stored()), *make_slices(make_stored(seed=1))]
+    whole = make_enhanced(slices)
+    order = np.random.default_rng(1).permutation(12)
+    for frame, index in zip(whole.PerFrameFunctionalGroupsSequence, order, strict=True):
+        content = Dataset()
+        content.TemporalPositionIndex = 1 + int(index // 6)
+        frame.FrameContentSequence = [content]
+    series = find(tmp_path, [whole])
+    assert len(series) == 2
+    sums = sorted(read_volume(one).values.sum() for one in series)
+    assert sums == sorted(float((make_stored(seed=seed) - 1024.0).sum()) for seed in (0, 1))
 
 
 def test_directions_and_sizes_of_one_series_are_listed_apart(tmp_path):

@@ -106,6 +106,7 @@ def test_cases_are_named_by_a_hash_or_by_the_patient_id_where_asked_for(tmp_path
 def test_image_file_is_written_and_removed(export):
     image = open_dicom_image(export, "CT").images[0]
     assert not Path(image.file).exists()
+    assert len(image.slices) == 6
     image.write()
     assert Path(image.file).exists()
     assert not any(value in image.file + image.label for value in NAMES.values())
