@@ -77,7 +77,7 @@ def read_weights(bank: PromptBank, table: CaseTable) -> dict[str, float]:
     }
 
 
-def refuse_shared_patients(trainer: Any, training: Iterable[str], validation: Iterable[str]) -> None:
+def check_split(trainer: Any, training: Iterable[str], validation: Iterable[str]) -> None:
     """Check that no patient is on both sides of a split; the fold "all" validates on its training cases.
 
     Raises:

@@ -29,14 +29,7 @@ from duplus_nnunet.trainers.batches import (
     flip_images,
     list_pairs,
 )
-from duplus_nnunet.trainers.cases import (
-    bind_each_case,
-    open_table,
-    read_prompts,
-    read_weights,
-    refuse_shared_patients,
-    score,
-)
+from duplus_nnunet.trainers.cases import bind_each_case, check_split, open_table, read_prompts, read_weights, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
@@ -259,7 +252,7 @@ class DuPLUSTrainer(nnUNetTrainer):
     def do_split(self) -> Any:
         """Differs from nnU-Net: refuses a patient on both sides of the split, or a case that is not in the table."""
         training, validation = super().do_split()
-        refuse_shared_patients(self, training, validation)
+        check_split(self, training, validation)
         return training, validation
 
     def _bind_batch(self, batch: dict[str, Any], training: bool) -> BatchPrompts:
