@@ -15,6 +15,7 @@ from duplus_nnunet.errors import DataError, RegistryError, describe_unknown
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.case_contexts import count_contexts, find_case_contexts
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
+from duplus_nnunet.prompt_registry.drafting import DRAFTED
 
 
 def write_cases(
@@ -49,7 +50,9 @@ def write_cases(
     table = _make_table(entry, recipe, dataset_json, cases, done, contexts)
     write_case_table(table, folder)
     counts = count_contexts({case.name: contexts[case.name] for case in cases})
-    return f"{CASE_TABLE}: {len(cases)} cases by context: {counts}; prompts: {entry.origin}."
+    is_drafted = entry.origin.startswith(DRAFTED)
+    prompts = "drafted, since the registry does not know this dataset" if is_drafted else Path(entry.origin).name
+    return f"{CASE_TABLE}: {len(cases)} cases by context: {counts}; prompts: {prompts}."
 
 
 def _find_contexts(entry: Entry, cases: Sequence[FoundCase], channels: Sequence[str]) -> dict[str, str]:

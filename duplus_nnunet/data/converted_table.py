@@ -14,9 +14,10 @@ from typing import Any
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, read_case_table
 from duplus_nnunet.data.default_table import describe_sources, list_values, name_sources
 from duplus_nnunet.errors import DataError, PromptError, RegistryError
-from duplus_nnunet.prompt_registry import Entry, match_target
+from duplus_nnunet.prompt_registry import Entry, find_entry, match_target
 from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
+from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 
 # What `duplus convert` did; it distinguishes a converted dataset from a composed one.
 RECORD = "conversion.json"
@@ -59,6 +60,31 @@ def read_raw_table(
             "and the label maps, with each case a patient."
         )
     return fitting.fit()
+
+
+def read_table_by_label(folder: Path) -> CaseTable | None:
+    """Read the table of a converted dataset with the labels of dataset.json as names of the targets.
+
+    Raises:
+        DuplusError: The table does not fit the dataset.
+    """
+    table = read_case_table(folder)
+    if table is None:
+        return None
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    entry = find_entry(folder.resolve().name, dataset_json, folder)
+    table = read_raw_table(folder, entry, dataset_json, table.cases.keys()) or table
+    labels = {target.name: target.label for target in entry.targets}
+
+    def name(targets: Collection[str]) -> tuple[str, ...]:
+        return tuple(labels[target] for target in targets)
+
+    cases, tests = (
+        {key: replace(case, annotated=name(case.annotated), present=name(case.present)) for key, case in part.items()}
+        for part in (table.cases, table.tests)
+    )
+    sources = {key: replace(source, targets=name(source.targets)) for key, source in table.sources.items()}
+    return replace(table, sources=sources, cases=cases, tests=tests)
 
 
 def update_present(

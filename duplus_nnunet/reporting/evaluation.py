@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
-from duplus_nnunet.data.converted_table import RECORD
+from duplus_nnunet.data.converted_table import RECORD, read_table_by_label
 from duplus_nnunet.errors import DataError, ModelError, RegistryError, describe_unknown
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -215,12 +215,21 @@ def _find_table(home: Path, plans: Mapping[str, Any]) -> tuple[CaseTable | None,
         roots = [os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")]
         folders += [Path(root) / plans["dataset_name"] for root in roots if root]
     for folder in folders:
-        # That of a converted dataset is in the names of the registry; planning writes it in those of the plans.
-        table = None if (folder / RECORD).exists() else read_case_table(folder)
+        table = _read_table(folder, plans)
         if table is not None:
             return table, f"Annotated targets are taken from the case table in {folder}."
     folder_names = _list_some(map(str, folders))
     return None, f"No case table in {folder_names}: every target counts as annotated in every case."
+
+
+def _read_table(folder: Path, plans: Mapping[str, Any]) -> CaseTable | None:
+    """Read the table of a folder in the names of the plans, or else of the labels.
+
+    That of a converted dataset is in the names of the registry. Planning writes it in those of the plans.
+    """
+    if not (folder / RECORD).exists():
+        return read_case_table(folder)
+    return None if PLANS_KEY in plans else read_table_by_label(folder)
 
 
 def _match_targets(

@@ -146,6 +146,30 @@ def test_contexts_that_contradict_the_rules_are_refused(folder: Path) -> None:
         load(folder)
 
 
+def test_prompts_check_says_what_planning_would_refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts", "check", "300"]) == 0
+    assert "3 training cases by context: " in capsys.readouterr().out
+    write_two_contexts(folder, "b_.*", "a_.*")
+    assert main(["prompts", "check", "300"]) == 1
+    shown = capsys.readouterr()
+    assert "'a_1' has the context 'early' in it" in shown.out + shown.err
+    change(folder, lambda content: content["sources"]["E"].update(context="pelvis"))
+    assert main(["prompts", "check", "300"]) == 1
+    shown = capsys.readouterr()
+    assert "'pelvis'" in shown.out + shown.err
+
+
+def test_scores_of_a_converted_dataset_count_what_is_annotated_in_each_case(tmp_path: Path, folder: Path) -> None:
+    write_two_contexts(folder, "a_.*", "b_.*")
+    words = ["-p", str(folder / "labelsTr"), "-r", str(folder / "labelsTr"), "-m", str(folder)]
+    assert main(["evaluate", *words, "-o", str(tmp_path / "scores")]) == 0
+    lines = (tmp_path / "scores" / "scores.csv").read_text().splitlines()
+    # The table names the target by the registry, dataset.json by its label; it is not annotated in b_1, of `late`.
+    assert len([line for line in lines if "Mine-early" in line and "tumor" in line]) == 1
+    assert [line for line in lines if "Mine-late" in line and "tumor" in line] == []
+    assert len([line for line in lines if "Mine-late" in line and "liver" in line]) == 1
+
+
 def test_a_target_that_the_context_does_not_annotate_is_refused(folder: Path) -> None:
     write_two_contexts(folder, "a_.*", "b_.*")
     change(folder, lambda content: content["cases"]["b_1"].update(annotated=["liver", "tumor"]))
