@@ -109,6 +109,7 @@ def _read_prompts(args: argparse.Namespace) -> dict[str, Any]:
 
 _COMPLETERS: dict[str, Callable[..., Iterable[str]]] = {
     "targets": list_targets,
+    "keep_largest": list_targets,
     "context": list_contexts,
     "DATASET": list_datasets,
     "SOURCE": list_datasets,
