@@ -11,34 +11,13 @@ import numpy as np
 from duplus_nnunet.conversion.loaded import Loaded
 from duplus_nnunet.conversion.templates import find_paths
 from duplus_nnunet.conversion.volumes import Volume
+from duplus_nnunet.dicom.suv import compute_suv_factor
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.table_files import read_csv
 
 # Largest difference, as a share, of a factor from what weight and dose make of it.
 _AGREEMENT = 0.01
 _COLUMNS = ("factor", "units", "weight_kg", "dose_bq", "half_life_s", "decay_s")
-
-
-def find_suv_factor(weight_kg: float, dose_bq: float, half_life_s: float = math.inf, decay_s: float = 0.0) -> float:
-    """Return the factor from Bq/ml to SUV by body weight, in g/ml, where 1 ml of tissue weighs 1 g.
-
-    Args:
-        weight_kg: The patient's weight.
-        dose_bq: The activity that was injected.
-        half_life_s: Half-life of the nuclide.
-        decay_s: Time from the injection to the moment that the image's decay correction refers to; 0 if it refers to
-            the injection, or if the dose was corrected for decay.
-
-    Raises:
-        DataError: Weight, dose or half-life is not a positive number, or the time is negative.
-    """
-    given = {"weight in kg": weight_kg, "dose in Bq": dose_bq, "half-life in s": half_life_s}
-    for name, value in given.items():
-        if not value > 0 or (math.isinf(value) and value is not half_life_s):
-            raise DataError(f"The {name} is {value:g}; expected a number above 0.")
-    if not 0 <= decay_s < math.inf:
-        raise DataError(f"The time from injection to scan is {decay_s:g} s; expected 0 or more.")
-    return weight_kg * 1000 / (dose_bq * 2 ** (-decay_s / half_life_s))
 
 
 def require_suv(case: Loaded, options: Mapping[str, Any]) -> Loaded:
@@ -129,7 +108,7 @@ def _compute_factor(cells: Mapping[str, str]) -> float:
     if factor is not None and not 0 < factor < math.inf:
         raise DataError(f"the factor is {factor:g}; expected a number above 0.")
     if {"weight_kg", "dose_bq"} <= numbers.keys():
-        computed = find_suv_factor(**numbers)
+        computed = compute_suv_factor(**numbers)
         if factor is not None and not math.isclose(factor, computed, rel_tol=_AGREEMENT):
             raise DataError(f"the factor is {factor:g}, and {computed:g} by weight and dose. Correct one of them.")
         return computed

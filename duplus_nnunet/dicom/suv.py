@@ -4,6 +4,7 @@ Source: Quantitative Imaging Biomarkers Alliance (QIBA), "SUV calculation", vend
 DICOM PS3.3 C.8.9 (PET), C.8.22 (enhanced PET).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +34,28 @@ class SuvFactor:
 
     factor: float
     note: str
+
+
+def compute_suv_factor(weight_kg: float, dose_bq: float, half_life_s: float = math.inf, decay_s: float = 0.0) -> float:
+    """Return the factor from Bq/ml to SUV by body weight, in g/ml, where 1 ml of tissue weighs 1 g.
+
+    Args:
+        weight_kg: The patient's weight.
+        dose_bq: The activity that was injected.
+        half_life_s: Half-life of the nuclide.
+        decay_s: Time from the injection to the moment that the image's decay correction refers to; 0 if it refers to
+            the injection, or if the dose was corrected for decay.
+
+    Raises:
+        DataError: Weight, dose or half-life is not a positive number, or the time is negative.
+    """
+    given = {"weight in kg": weight_kg, "dose in Bq": dose_bq, "half-life in s": half_life_s}
+    for name, value in given.items():
+        if not value > 0 or (math.isinf(value) and value is not half_life_s):
+            raise DataError(f"The {name} is {value:g}; expected a number above 0.")
+    if not 0 <= decay_s < math.inf:
+        raise DataError(f"The time from injection to scan is {decay_s:g} s; expected 0 or more.")
+    return weight_kg * 1000 / (dose_bq * 2 ** (-decay_s / half_life_s))
 
 
 def find_suv_factor(header: Any, acquired: datetime | None = None) -> SuvFactor:
@@ -82,15 +105,16 @@ def _find_by_dose(header: Any, acquired: datetime | None) -> SuvFactor:
     agent = _read_agent(header)
     dose, weight = _read_dose(agent), _read_weight(header)
     if correction == "ADMIN":
-        return SuvFactor(weight * 1000 / dose, "Decay was corrected to the injection (ADMIN).")
+        return SuvFactor(compute_suv_factor(weight, dose), "Decay was corrected to the injection (ADMIN).")
     if correction != "START":
         raise DataError(f"DecayCorrection (0054,1102) is {correction or 'missing'}; expected START or ADMIN. {_ADVICE}")
     started, origin = _find_scan_start(header, acquired)
     half_life = _read_number(agent, "RadionuclideHalfLife", "(0018,1075)")
     decay = _measure_decay(agent, started, half_life)
-    left = dose * 2 ** (-decay / half_life)
-    return SuvFactor(weight * 1000 / left, f"Decay was corrected to the start of the scan, {origin}: {decay:.0f} s "
-                     "after the injection.")  # fmt: skip
+    return SuvFactor(
+        compute_suv_factor(weight, dose, half_life, decay),
+        f"Decay was corrected to the start of the scan, {origin}: {decay:.0f} s after the injection.",
+    )
 
 
 def _require_corrections(header: Any) -> None:
@@ -234,8 +258,10 @@ def _find_enhanced(header: Any) -> SuvFactor:
         raise DataError(f"DecayCorrectionDateTime (0018,9701) is missing or not valid. {_ADVICE}")
     half_life = _read_number(agent, "RadionuclideHalfLife", "(0018,1075)")
     decay = _measure_decay(agent, corrected, half_life)
-    left = dose * 2 ** (-decay / half_life)
-    return SuvFactor(weight * 1000 / left, f"Decay was corrected to {decay:.0f} s after the injection (0018,9701).")
+    return SuvFactor(
+        compute_suv_factor(weight, dose, half_life, decay),
+        f"Decay was corrected to {decay:.0f} s after the injection (0018,9701).",
+    )
 
 
 def _list_units(header: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.cli import main
-from duplus_nnunet.conversion.suv import find_suv_factor
+from duplus_nnunet.dicom.suv import compute_suv_factor
 from duplus_nnunet.errors import DataError
 
 from .trees import make_image, make_labels, save, write_csv
@@ -50,9 +50,9 @@ def read_pet(tmp_path: Path) -> Any:
 
 def test_the_factor_is_weight_by_the_dose_that_is_left() -> None:
     # 70 kg, 350 MBq: 1 MBq/ml of 5 Bq/g each. After one half-life half of the dose is left.
-    assert find_suv_factor(70, 3.5e8) == pytest.approx(0.0002)
-    assert find_suv_factor(70, 3.5e8, half_life_s=6586.2, decay_s=6586.2) == pytest.approx(0.0004)
-    assert find_suv_factor(70, 3.5e8, 6586.2, 3600) == pytest.approx(0.0002 * 2 ** (3600 / 6586.2))
+    assert compute_suv_factor(70, 3.5e8) == pytest.approx(0.0002)
+    assert compute_suv_factor(70, 3.5e8, half_life_s=6586.2, decay_s=6586.2) == pytest.approx(0.0004)
+    assert compute_suv_factor(70, 3.5e8, 6586.2, 3600) == pytest.approx(0.0002 * 2 ** (3600 / 6586.2))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_factor_is_weight_by_the_dose_that_is_left() -> None:
 )
 def test_what_is_not_positive_is_refused(given: tuple[float, ...]) -> None:
     with pytest.raises(DataError, match="expected"):
-        find_suv_factor(*given)
+        compute_suv_factor(*given)
 
 
 def test_bq_per_ml_become_suv(convert: Callable[..., int], tmp_path: Path) -> None:
