@@ -11,7 +11,8 @@ from duplus_nnunet.data.orientations import NO_REORIENTATION, find_turn
 from duplus_nnunet.planners.orientation import TrainingOrientation, find_image_turn, read_training_orientation
 from duplus_nnunet.planners.survey import CaseSurvey
 from duplus_nnunet.plans_form import PlansForm, as_form
-from tests.unit.partial_plans import make_plans
+
+from ..partial_plans import make_plans
 
 IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 # x to the patient's right.
