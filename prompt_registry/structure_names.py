@@ -32,7 +32,7 @@ def match_structures(names: Sequence[str], by_hand: Iterable[tuple[str, str]] = 
     several targets have as a synonym is left open, and so are the volumes of radiotherapy (GTV, CTV, PTV, ITV).
 
     Args:
-        names: Names of the structures of one file.
+        names: Names of the structures of all files; the other side of a pair may be in any of them.
         by_hand: Name and target, as the user decided; case and separators of the name do not matter.
     """
     decided = {normalise(name): target for name, target in by_hand}

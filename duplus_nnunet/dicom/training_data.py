@@ -134,12 +134,12 @@ def _match_all(found: Sequence[DrawnCase], choices: Choices, collected: _Collect
         if name.casefold() not in {other.casefold() for other in names}:
             near = ", ".join(map(repr, list_nearest_first(name, names)[:3]))
             raise DataError(f"--structure names {name!r}, which is in no file. Nearest: {near}.")
-    for case in found:
-        for name, match in match_structures(case.names, choices.by_hand).items():
-            if match.target:
-                collected.matched[name] = match.target
-            else:
-                collected.unmatched[name] = match.reason
+    # All names together: `Kidney_L` means a side because `Kidney_R` is there, if only in another patient.
+    for name, match in match_structures(sorted(names), choices.by_hand).items():
+        if match.target:
+            collected.matched[name] = match.target
+        else:
+            collected.unmatched[name] = match.reason
     targets = sorted(set(collected.matched.values()))
     if not targets:
         listed = "\n".join(f"  {name}: {why}" for name, why in sorted(collected.unmatched.items()))

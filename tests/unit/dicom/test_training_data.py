@@ -46,6 +46,15 @@ def convert(tmp_path, files=(), **choices):
     return convert_drawn(tmp_path / "in", list(files), tmp_path / "Dataset001_Clinical", Choices(**choices))
 
 
+def test_a_side_is_known_by_the_other_side_in_another_patient(tmp_path):
+    write_patient(tmp_path / "in" / "one", KIDNEYS, PatientID="one")
+    write_patient(tmp_path / "in" / "two", {"Kidney_L": LEFT}, PatientID="two")
+    done = convert(tmp_path)
+    assert done.targets == {"left kidney": 2, "right kidney": 1}
+    assert done.matched == {"Kidney_L": "left kidney", "Kidney_R": "right kidney"}
+    assert not done.unmatched
+
+
 @pytest.mark.parametrize("form", ["rtstruct", "seg"])
 def test_image_and_labels_are_those_of_the_series(tmp_path, form):
     source = write_patient(tmp_path / "in", KIDNEYS, form, direction=CORONAL)
