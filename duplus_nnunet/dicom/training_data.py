@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet import __version__
-from duplus_nnunet.data.case_table import Case
+from duplus_nnunet.data.case_table import Case, write_case_table
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.composing.splits import split_cases
 from duplus_nnunet.data.composing.write import open_new_folder
+from duplus_nnunet.data.default_table import make_table
 from duplus_nnunet.dicom.drawn_cases import DrawnCase, find_drawn_cases
 from duplus_nnunet.dicom.source_slices import SourceSlices, read_source_slices
 from duplus_nnunet.dicom.structures import Structure, read_structures
@@ -74,6 +75,7 @@ class _Collected:
     """What is learned case by case."""
 
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    present: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     matched: dict[str, str] = field(default_factory=dict)
     unmatched: dict[str, str] = field(default_factory=dict)
@@ -168,6 +170,7 @@ def _write_case(
     empty = [f"{structure.name}: empty" for _, structure in wanted if not structure.mask.any()]
     _write_nifti(new / "imagesTr" / f"{name}_0000{_ENDING}", image, source)
     _write_nifti(new / "labelsTr" / f"{name}{_ENDING}", labels, source)
+    collected.present[name] = tuple(present)
     collected.notes[name] = (*empty, *(note for _, structure in wanted for note in structure.notes))
     return present
 
@@ -247,7 +250,7 @@ def _write_descriptions(
     collected: _Collected,
     cases: Mapping[str, DrawnCase],
 ) -> None:
-    """Write dataset.json, prompts.yaml, the record, and folds by patient where a patient has several cases."""
+    """Write dataset.json, prompts.yaml, the table of cases, the record, and folds by patient if some have several."""
     content = {
         "channel_names": {"0": channel},
         "labels": {"background": 0, **numbers},
@@ -256,8 +259,8 @@ def _write_descriptions(
     }
     _write_json(new / "dataset.json", content)
     entry = draft_entry(name, content, None)
-    targets = tuple(replace(target, missing="not annotated") for target in entry.targets)
-    write_text(new / PROMPTS, write_draft(replace(entry, targets=targets)))
+    entry = replace(entry, targets=tuple(replace(target, missing="not annotated") for target in entry.targets))
+    write_text(new / PROMPTS, write_draft(entry))
     record = {
         "recipe": "dicom",
         "version": __version__,
@@ -268,6 +271,8 @@ def _write_descriptions(
     }
     _write_json(new / RECORD, record)
     patients = _number_patients({case: cases[case] for case in collected.notes})
+    values = {case: {numbers[target] for target in present} for case, present in collected.present.items()}
+    write_case_table(make_table(entry, content, values, patients=patients), new)
     if 1 < len(set(patients.values())) < len(patients):
         table = {case: Case(name, patient, (), ()) for case, patient in patients.items()}
         _write_json(new / SPLITS, split_cases(table, min(_FOLDS, len(set(patients.values()))), _SEED))

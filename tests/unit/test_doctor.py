@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 
 import pytest
@@ -274,3 +275,17 @@ def test_our_error_goes_to_stderr_with_exit_code_one(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", fail)
     assert cli.main(["doctor"]) == 1
     assert capsys.readouterr().err == "error: no nnU-Net\n"
+
+
+def test_dicom_is_not_needed_and_its_versions_are_named(monkeypatch):
+    found = by_name(doctor.check_dicom())["readers and writers"]
+    assert found.ok
+    assert re.fullmatch(r"pydicom [\d.]+, highdicom [\d.]+", found.found)
+
+    def fail(name):
+        raise HostError(f"{name} is not there")
+
+    monkeypatch.setattr("duplus_nnunet.dicom.extra.require", fail)
+    missing = by_name(doctor.check_dicom())["readers and writers"]
+    assert (missing.ok, missing.needed) == (False, False)
+    assert "duplus-nnunet[dicom]" in missing.remedy

@@ -1,18 +1,22 @@
 """Series with structures become a raw dataset of nnU-Net."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from duplus_nnunet.data.case_table import read_case_table
+from duplus_nnunet.data.converted_table import read_raw_table
 from duplus_nnunet.dicom.codes import NamedMask
 from duplus_nnunet.dicom.rtstruct import write_structure_set
 from duplus_nnunet.dicom.segmentation import write_segmentation
 from duplus_nnunet.dicom.source_slices import read_source_slices
 from duplus_nnunet.dicom.training_data import Choices, convert_drawn
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry import find_entry
 
 from .series_phantom import CORONAL, PATIENT, make_masks, write_series
 
@@ -53,6 +57,24 @@ def test_a_side_is_known_by_the_other_side_in_another_patient(tmp_path):
     assert done.targets == {"left kidney": 2, "right kidney": 1}
     assert done.matched == {"Kidney_L": "left kidney", "Kidney_R": "right kidney"}
     assert not done.unmatched
+
+
+def test_table_of_cases_has_patients_and_annotated_targets(tmp_path):
+    write_patient(tmp_path / "in" / "one", KIDNEYS)
+    write_patient(tmp_path / "in" / "again", {"Kidney_L": LEFT})
+    write_patient(tmp_path / "in" / "two", {"Kidney_L": LEFT}, PatientID="two")
+    done = convert(tmp_path)
+    raw = read_case_table(done.folder)
+    entry = find_entry("Dataset001_Clinical", json.loads((done.folder / "dataset.json").read_text()), done.folder)
+    table = read_raw_table(done.folder, entry, json.loads((done.folder / "dataset.json").read_text()), raw.cases)
+    assert sorted(case.annotated for case in table.cases.values()) == [
+        ("left kidney",),
+        ("left kidney",),
+        ("left kidney", "right kidney"),
+    ]
+    assert sorted(Counter(case.patient for case in table.cases.values()).values()) == [1, 2]
+    text = (done.folder / "duplus_cases.json").read_text()
+    assert not [word for word in (*PATIENT.values(), "two") if word in text]
 
 
 @pytest.mark.parametrize("form", ["rtstruct", "seg"])
