@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.errors import DuplusError
-from duplus_nnunet.files import require_writable
 from duplus_nnunet.text_table import format_table
 
 if TYPE_CHECKING:
@@ -133,6 +132,7 @@ def _write(args: argparse.Namespace) -> int:
     from duplus_nnunet.dicom.finding import find_series
     from duplus_nnunet.dicom.naming import name_case
     from duplus_nnunet.dicom.reading import write_image
+    from duplus_nnunet.files import require_writable
 
     require_writable(args.o, "Choose another folder with -o.")
     study = find_series(args.source)

@@ -16,8 +16,8 @@ def choose_series(study: Study, wanted: str | None = None) -> list[Series]:
     Args:
         study: What was found.
         wanted: Number as `duplus dicom list` shows it, modality (`CT`), hash, or a pattern of the description
-            (`*venous*`), in upper or lower case; None: all that can be read, of those the original ones if there are
-            any.
+            (`*venous*`), in upper or lower case; None: all that can be read, of each patient the original ones if
+            there are any.
 
     Raises:
         DataError: There is none, or the one that was named cannot be read.
@@ -28,8 +28,18 @@ def choose_series(study: Study, wanted: str | None = None) -> list[Series]:
     if not usable:
         reasons = "; ".join(f"series {describe(study, one)}: {' '.join(one.refusals)}" for one in study.series[:_SHOWN])
         raise DataError(f"None of the {len(study.series)} series can be read. {reasons}")
-    original = [one for one in usable if not one.doubts]
-    return original or usable
+    # Of each patient apart: a clean series of one patient does not stand for a doubtful one of another.
+    certain = {one.about.patient for one in usable if not one.doubts}
+    return [one for one in usable if not one.doubts or one.about.patient not in certain]
+
+
+def list_left_out(study: Study, chosen: Sequence[Series]) -> list[str]:
+    """List the series that were not chosen, each with the reason, without any text of its headers."""
+    return [
+        f"series {describe(study, one)} is left out: {' '.join((*one.refusals, *one.doubts)) or 'not chosen.'}"
+        for one in study.series
+        if one not in chosen
+    ]
 
 
 def require_one(study: Study, chosen: Sequence[Series]) -> Series:

@@ -5,22 +5,22 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from duplus_nnunet.dicom.checks import make_series
-from duplus_nnunet.dicom.headers import describe, list_slices, read_header
+from duplus_nnunet.dicom.headers import DIRECTORY_NAME, describe, is_marked, list_slices, read_header
 from duplus_nnunet.dicom.series import Description, Series, Slice
 from duplus_nnunet.errors import DataError
 
 # A zip file that unpacks to more is refused: 64 GiB, a million files, or what the disk has free.
 _MOST_BYTES, _MOST_FILES = 64 << 30, 1_000_000
 _BLOCK = 1 << 20
-# The bytes DICM after a preamble of 128 bytes.
-_PREAMBLE, _MAGIC = 128, b"DICM"
+# What all files of a series have in common.
+_OWNERS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
 class Workspace:
@@ -69,12 +69,19 @@ def find_series(source: Path) -> Study:
     else:
         raise DataError(f"{source} is missing, or is neither a folder nor a zip file. Check the path.")
     found: dict[str, tuple[Description, list[Slice], Counter[str]]] = {}
+    owners: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    damaged: Counter[Path] = Counter()
     others = 0
     for file in _walk(folder):
-        header = read_header(file)
+        try:
+            header = read_header(file)
+        except DataError:
+            damaged[file.parent] += 1
+            continue
         if header is None:
             others += 1
             continue
+        owners[str(header.SeriesInstanceUID)].add(tuple(str(header.get(name) or "") for name in _OWNERS))
         _, slices, reasons = found.setdefault(str(header.SeriesInstanceUID), (describe(header), [], Counter()))
         own, reason = list_slices(file, header)
         slices += own
@@ -85,22 +92,31 @@ def find_series(source: Path) -> Study:
     series = [
         one for about, slices, reasons in found.values() for one in make_series(about, slices, _join_reasons(reasons))
     ]
+    series = [_refuse_mixture(one, owners[one.uid], damaged) for one in series]
     return Study(tuple(sorted(series, key=_sort_key)), others, workspace)
+
+
+def _refuse_mixture(series: Series, owners: set[tuple[str, ...]], damaged: Counter[Path]) -> Series:
+    """Refuse a series of several patients, studies or frames of reference, or with a damaged file beside its slices."""
+    refusals = [
+        f"Its files have {len(values)} different values of {name}."
+        for name, values in zip(_OWNERS, map(set, zip(*owners, strict=True)), strict=True)
+        if len(values) > 1
+    ]
+    count = sum(damaged[folder] for folder in {file.parent for file in series.files})
+    if count:
+        refusals.append(
+            f"{count} DICOM file(s) beside its slices are damaged, so that a slice may be missing. Copy the series "
+            "again, or remove these files if they are not of it."
+        )
+    return replace(series, refusals=(*series.refusals, *refusals)) if refusals else series
 
 
 def holds_dicom(source: Path) -> bool:
     """Report whether a path is a zip file, or a folder with a DICOM file in it or in its sub-folders."""
     if source.is_dir():
-        return any(map(_is_dicom, _walk(source)))
+        return any(map(is_marked, _walk(source)))
     return source.is_file() and zipfile.is_zipfile(source)
-
-
-def _is_dicom(file: Path) -> bool:
-    try:
-        with file.open("rb") as content:
-            return content.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
-    except OSError:
-        return False
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -118,7 +134,7 @@ def _sort_key(series: Series) -> tuple[str, str, str, int, int]:
 
 
 def _unpack(file: Path, folder: Path) -> None:
-    """Unpack a zip file under names of its own.
+    """Unpack a zip file under numbers, in a numbered folder for each of its folders; a DICOMDIR is left out.
 
     Raises:
         DataError: It is damaged, encrypted or too large, or an entry has a path outside of the folder.
@@ -126,10 +142,18 @@ def _unpack(file: Path, folder: Path) -> None:
     limit = min(_MOST_BYTES, shutil.disk_usage(folder).free)
     try:
         with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [
+                entry
+                for entry in archive.infolist()
+                if not entry.is_dir() and PurePosixPath(entry.filename).name.upper() != DIRECTORY_NAME
+            ]
             _check_entries(file, entries, limit)
+            parents: dict[str, Path] = {}
             for number, entry in enumerate(entries):
-                with archive.open(entry) as packed, (folder / f"{number:06d}").open("wb") as unpacked:
+                parent = str(PurePosixPath(entry.filename.replace("\\", "/")).parent)
+                place = parents.setdefault(parent, folder / f"{len(parents):06d}")
+                place.mkdir(exist_ok=True)
+                with archive.open(entry) as packed, (place / f"{number:06d}").open("wb") as unpacked:
                     limit -= _copy(packed, unpacked, limit, file)
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(

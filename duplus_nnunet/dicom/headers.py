@@ -7,6 +7,7 @@ from typing import Any
 
 from duplus_nnunet.dicom.extra import require
 from duplus_nnunet.dicom.series import Description, Slice
+from duplus_nnunet.errors import DataError
 
 # Where volumes at one place are told apart, the first of these that does; of MR and PET, time comes first.
 MARKS = (
@@ -26,23 +27,48 @@ _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "ImageType",
     "SeriesDescription", "BodyPartExamined", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "AcquisitionDate",
-    "AcquisitionDateTime", "SeriesDate", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "AcquisitionDateTime", "SeriesDate", "FrameOfReferenceUID", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
     "SamplesPerPixel", "AnatomicRegionSequence", *_WORDS, *MARKS,
 )  # fmt: skip
-DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
+# The bytes DICM after a preamble of 128 bytes.
+_PREAMBLE, _MAGIC = 128, b"DICM"
+# A directory of the files on a medium: its SOP class, and the name that the standard gives it.
+DIRECTORY, DIRECTORY_NAME = "1.2.840.10008.1.3.10", "DICOMDIR"
 
 
 def read_header(file: Path) -> Any | None:
-    """Read what a file's header says about its place in a series; None if it is not DICOM."""
+    """Read what a file's header says about its place in a series; None if it is not DICOM, or a directory of files.
+
+    Raises:
+        DataError: It is marked as DICOM, and damaged: it may have been a slice.
+    """
     pydicom = load_pydicom()
+    if file.name.upper() == DIRECTORY_NAME:
+        return None
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY or not header.get("SeriesInstanceUID"):
+        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
             return None
-        describe(header)  # values are decoded when they are asked for
-        return header
-    except Exception:  # a damaged file may fail in any way; if it was a slice, the slice is missed
+        if header.get("SeriesInstanceUID"):
+            describe(header)  # values are decoded when they are asked for
+            return header
+    except Exception as error:  # a damaged file may fail in any way
+        if is_marked(file):
+            raise DataError(f"It is damaged: {type(error).__name__}.") from error
         return None
+    if is_marked(file):
+        raise DataError("It has no SeriesInstanceUID (0020,000E).")
+    return None
+
+
+def is_marked(file: Path) -> bool:
+    """Report whether a file has DICOM's mark after its preamble."""
+    try:
+        with file.open("rb") as content:
+            return content.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    except OSError:
+        return False
 
 
 def load_pydicom() -> Any:

@@ -177,6 +177,25 @@ def lay_on_slices(mask: NDArray[Any], affine: Affine, source: SourceSlices) -> t
     return laid, same
 
 
+def lies_within(shape: Sequence[int], affine: Affine, source: SourceSlices) -> bool:
+    """Report whether a grid lies within the box of a series, give or take two voxels of the larger size.
+
+    Args:
+        shape: Shape (z, y, x) of the grid.
+        affine: From its indices (z, y, x) to mm (RAS), shape (4, 4).
+        source: The series.
+    """
+    last = np.array(source.shape[1:]) - 1
+    edges = np.array([(row, column, 1) for row in (0, last[0]) for column in (0, last[1])]).T
+    places = np.hstack([(source.locate(index) @ edges)[:3] for index in range(source.shape[0])])
+    ends = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]).T
+    ends[:3] *= np.array(shape)[:, None] - 1
+    corners = (_LPS_TO_RAS @ affine @ ends)[:3]
+    margin = 2 * max(*np.linalg.norm(affine[:3, :3], axis=0), *np.linalg.norm(source.affine[:3, :3], axis=0))
+    below, above = places.min(axis=1) - corners.min(axis=1), corners.max(axis=1) - places.max(axis=1)
+    return bool(max(below.max(), above.max()) <= margin)
+
+
 def _is_same_grid(shape: Sequence[int], affine: Affine, source: SourceSlices) -> bool:
     """Report whether each voxel of a series is one voxel of a grid, and the other way round."""
     if int(np.prod(shape)) != int(np.prod(source.shape)):

@@ -85,7 +85,12 @@ def read_structures(found: StructureFile, source: SourceSlices) -> list[Structur
     if found.series and found.series != source.series:
         raise DataError(f"{found.file} refers to another series than the images. Name the series that it was made on.")
     read = _read_contours if found.kind == STRUCTURES else _read_segments
-    structures = list(read(found, source))
+    try:
+        structures = list(read(found, source))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{found.file} is incomplete or damaged ({type(error).__name__}: {error}). Export it again."
+        ) from error
     names = [structure.name for structure in structures]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
@@ -129,17 +134,22 @@ def _read_contours(found: StructureFile, source: SourceSlices) -> Iterator[Struc
         _check_frame(found, str(roi.get("ReferencedFrameOfReferenceUID", "")), repr(name), source)
         drawn = contours.get(int(roi.ROINumber))
         closed: dict[int, list[NDArray[np.float64]]] = {}
-        others = 0
+        others = copies = 0
         for contour in [] if drawn is None else drawn.get("ContourSequence", []):
             if str(contour.get("ContourGeometricType", "")) in _CLOSED:
                 index, corners = _place(contour, f"{found.file}, {name!r}", source)
+                if any(np.array_equal(corners, other) for other in closed.get(index, ())):
+                    copies += 1
+                    continue
                 closed.setdefault(index, []).append(corners)
             else:
                 others += 1
         mask = np.zeros(source.shape, bool)
         for index, shapes in closed.items():
             mask[index] = fill_contours(shapes, source.shape[1:])
-        yield Structure(name, mask, (f"{name}: {others} points or open contours were left out",) if others else ())
+        notes = [f"{name}: {others} points or open contours were left out"] if others else []
+        notes += [f"{name}: {copies} contours are copies of another one and were left out"] if copies else []
+        yield Structure(name, mask, tuple(notes))
 
 
 def _place(contour: Any, where: str, source: SourceSlices) -> tuple[int, NDArray[np.float64]]:
@@ -207,13 +217,22 @@ def _locate_frame(found: StructureFile, content: Any, number: int, source: Sourc
         # From (row, column) of the slice to (row, column) of the frame.
         start = (source.slices[index].position - position) @ directions[::-1].T / spacing
         steps = (source.directions[::-1] * np.array(source.spacing)[:, None]) @ directions[::-1].T / spacing
-        far = start + np.array(source.shape[1:]) @ steps
-        if max(np.abs(start - np.rint(start)).max(), np.abs(far - np.rint(far)).max()) < _SAME_VOXEL:
+        if _has_same_voxels(start, steps, source.shape[1:]):
             return _Frame(index, segment, _make_layer(np.rint(start), np.rint(steps), source.shape[1:]))
     raise DataError(
         f"{found.file}: frame {number + 1} of the segmentation does not lie on the voxels of the series. It was made "
         "on another series, or resampled; name that series, or resample the segmentation to this one first."
     )
+
+
+def _has_same_voxels(start: NDArray[np.float64], steps: NDArray[np.float64], shape: tuple[int, int]) -> bool:
+    """Report whether each voxel of a slice is one voxel of the frame, or lies outside of it; axes may be exchanged."""
+    whole = np.abs(np.rint(steps))
+    if (whole.sum(axis=0) != 1).any() or (whole.sum(axis=1) != 1).any():
+        return False
+    corners = np.array([(row, column) for row in (0, shape[0] - 1) for column in (0, shape[1] - 1)])
+    apart = (start + corners @ steps) - (np.rint(start) + corners @ np.rint(steps))
+    return bool(np.abs(apart).max() < _SAME_VOXEL)
 
 
 def _make_layer(

@@ -5,6 +5,7 @@ DICOM PS3.3 C.8.9 (PET), C.8.22 (enhanced PET).
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,8 +19,9 @@ _GE, _GE_SCAN = "GEMS_PETD_01", 0x0D
 _ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 _NO_LATER_THAN = timedelta(hours=12)  # from an injection of the evening before to the scan
 _MOST_HALF_LIVES = 10.0
-_LEAST_DOSE = 1e5  # Bq; a dose below was written in MBq
+_LEAST_DOSE = 1e6  # Bq; a dose below was written in kBq or MBq
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.3, 500.0  # kg
+_ZONE = re.compile(r"([+-])(\d{2})(\d{2})$")
 _ADVICE = "Give the corrected headers, or convert the series to SUV with the scanner's software."
 
 
@@ -110,7 +112,7 @@ def _find_by_dose(header: Any, acquired: datetime | None) -> SuvFactor:
         raise DataError(f"DecayCorrection (0054,1102) is {correction or 'missing'}; expected START or ADMIN. {_ADVICE}")
     started, origin = _find_scan_start(header, acquired)
     half_life = _read_number(agent, "RadionuclideHalfLife", "(0018,1075)")
-    decay = _measure_decay(agent, started, half_life)
+    decay = _measure_decay(header, started, half_life)
     return SuvFactor(
         compute_suv_factor(weight, dose, half_life, decay),
         f"Decay was corrected to the start of the scan, {origin}: {decay:.0f} s after the injection.",
@@ -150,7 +152,7 @@ def _read_number(header: Any, name: str, tag: str) -> float:
 def _read_dose(agent: Any) -> float:
     dose = _read_number(agent, "RadionuclideTotalDose", "(0018,1074)")
     if dose < _LEAST_DOSE:
-        raise DataError(f"RadionuclideTotalDose (0018,1074) is {dose:g} Bq: perhaps MBq were written. {_ADVICE}")
+        raise DataError(f"RadionuclideTotalDose (0018,1074) is {dose:g} Bq: perhaps kBq or MBq were written. {_ADVICE}")
     return dose
 
 
@@ -181,9 +183,14 @@ def _find_scan_start(header: Any, acquired: datetime | None) -> tuple[datetime, 
     return first, "the first acquisition time, since the series time is after it or missing"
 
 
-def _measure_decay(agent: Any, started: datetime, half_life: float) -> float:
+def _measure_decay(header: Any, started: datetime, half_life: float) -> float:
     """Measure the seconds from the injection to the start of the scan."""
+    agent = _read_agent(header)
     injected = read_moment(agent, "RadiopharmaceuticalStartDateTime", "", "")
+    if injected is not None:
+        injected += _find_shift(
+            str(agent.RadiopharmaceuticalStartDateTime), str(header.get("TimezoneOffsetFromUTC") or "")
+        )
     if injected is None:
         clock = str(agent.get("RadiopharmaceuticalStartTime") or "").replace(":", "")
         injected = parse_on(started, clock)
@@ -207,6 +214,17 @@ def _measure_decay(agent: Any, started: datetime, half_life: float) -> float:
             f"{_ADVICE}"
         )
     return seconds
+
+
+def _find_shift(moment: str, zone: str) -> timedelta:
+    """Return what a date and time with an offset of its own is shifted by to the time zone of the other times."""
+    own, others = _ZONE.search(moment), _ZONE.search(zone)
+    if own is None or others is None:
+        return timedelta(0)
+    first, second = (
+        timedelta(hours=int(found[1] + found[2]), minutes=int(found[1] + found[3])) for found in (own, others)
+    )
+    return second - first
 
 
 def parse_on(day: datetime, clock: str) -> datetime | None:
@@ -257,7 +275,7 @@ def _find_enhanced(header: Any) -> SuvFactor:
     if corrected is None:
         raise DataError(f"DecayCorrectionDateTime (0018,9701) is missing or not valid. {_ADVICE}")
     half_life = _read_number(agent, "RadionuclideHalfLife", "(0018,1075)")
-    decay = _measure_decay(agent, corrected, half_life)
+    decay = _measure_decay(header, corrected, half_life)
     return SuvFactor(
         compute_suv_factor(weight, dose, half_life, decay),
         f"Decay was corrected to {decay:.0f} s after the injection (0018,9701).",

@@ -11,6 +11,8 @@ from duplus_nnunet.errors import DataError
 
 # Slices may lie beside an even grid by this share of their distance.
 _UNEVEN = 0.05
+# Sideways shift of the last slice that does not matter, as a part of a voxel; as where series are predicted.
+_SIDEWAYS = 0.1
 
 
 def read_voxels(source: SourceSlices) -> NDArray[Any]:
@@ -25,6 +27,7 @@ def read_voxels(source: SourceSlices) -> NDArray[Any]:
     """
     _check_grid(source)
     _check_units(source.headers[0])
+    _check_kind(source.headers[0])
     planes = [_read_file(header) for header in source.headers]
     volume = np.concatenate(planes)
     if source.slices[0].frame is not None:
@@ -51,7 +54,7 @@ def _check_grid(source: SourceSlices) -> None:
             "mm apart. A slice is missing, or there are two volumes; export the whole series again."
         )
     aside = (places[-1] - places[0]) - source.normal * (source.heights[-1] - source.heights[0])
-    if np.linalg.norm(aside) > min(source.spacing):
+    if np.linalg.norm(aside) > _SIDEWAYS * min(source.spacing):
         raise DataError("The slices are shifted against one another (gantry tilt). Resample the series first.")
 
 
@@ -62,6 +65,17 @@ def _check_units(header: Any) -> None:
             f"The PET series is in the units {units!r}, not in SUV. Convert it to SUV first; intensities of patients "
             "cannot be compared otherwise."
         )
+
+
+def _check_kind(header: Any) -> None:
+    """Refuse what is refused where series are predicted, so that a model is not trained on it either."""
+    kinds = {str(value).upper() for value in header.get("ImageType") or ()}
+    if "LOCALIZER" in kinds:
+        raise DataError("The series is a localiser.")
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        raise DataError("The images are in colour: pictures without values of a scanner.")
+    if header.get("ModalityLUTSequence"):
+        raise DataError("The values are given by a look-up table (0028,3000), which is not read.")
 
 
 def _read_file(header: Any) -> NDArray[np.float64]:
@@ -89,4 +103,6 @@ def _find_rescale(content: Any, number: int) -> tuple[float, float]:
         item = place.get("PixelValueTransformationSequence", [place])[0]
         if "RescaleSlope" in item:
             return float(item.RescaleSlope), float(item.get("RescaleIntercept", 0))
+    if str(content.get("Modality", "")) == "CT":
+        raise DataError("A slice has no RescaleSlope (0028,1053), so that its HU are not known.")
     return 1.0, 0.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from duplus_nnunet.dicom.choosing import choose_series, describe, list_short, require_one
+from duplus_nnunet.dicom.choosing import choose_series, describe, list_left_out, list_short, require_one
 from duplus_nnunet.dicom.finding import Study, Workspace, find_series, holds_dicom
 from duplus_nnunet.dicom.naming import name_case
 from duplus_nnunet.dicom.proposals import fits_modality, propose_contexts
@@ -194,6 +194,9 @@ def open_dicom(source: str | os.PathLike[str], series: str | None = None, keep_i
     study = find_series(path)
     workspace = Workspace()
     chosen = choose_series(study, series)
+    if series is None:
+        for text in list_left_out(study, chosen):
+            sys.stderr.write(f"warning: {text}\n")
     images = tuple(DicomImage(one, name_case(one, keep_ids), workspace, study) for one in chosen)
     return DicomInput(os.fspath(source), study, images, series is not None)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from duplus_nnunet.dicom.codes import NamedMask
 from duplus_nnunet.dicom.rtstruct import write_structure_set
 from duplus_nnunet.dicom.segmentation import BINARY, LABELMAP, write_segmentation
-from duplus_nnunet.dicom.source_slices import Affine, Mask, SourceSlices, lay_on_slices, read_source_slices
+from duplus_nnunet.dicom.source_slices import Affine, Mask, SourceSlices, lay_on_slices, lies_within, read_source_slices
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.naming import name_case, show_name
@@ -58,6 +58,7 @@ class LaidMasks(Sequence[Mask]):
         self._answer, self._source, self._affine = answer, source, affine
         # Masks of targets that exclude one another are those of the label map: that is laid on the slices once.
         laid, self.same = lay_on_slices(answer.labels, affine, source)
+        self.covers = self.same or lies_within(answer.labels.shape, affine, source)
         self._labels: NDArray[np.integer] | None = laid if answer.rivals is not None else None
 
     def __len__(self) -> int:
@@ -99,6 +100,11 @@ def write_dicom(
             raise DataError(describe_unknown("output format", name, ENDINGS))
     source = read_source_slices([Path(file) for file in slices])
     masks, targets = LaidMasks(answer, source), [_name(target) for target in answer.targets]
+    if not masks.covers:
+        raise DataError(
+            f"The image of {show_name(answer.case)} does not lie within its series: an edge is more than two voxels "
+            "outside. It is probably of another series or patient. Name the series that it was made from."
+        )
     files, notes = [], [] if masks.same else [_describe_other_grid()]
     for name in formats:
         file = base.with_name(base.name + ENDINGS[name])
@@ -147,7 +153,13 @@ def check_slices(formats: Sequence[str], cases: Iterable[tuple[str, Sequence[str
     """
     if not formats:
         return
-    for name, slices in cases:
+    listed = list(cases)
+    for name, slices in listed:
+        if not slices and folder is not None and len(listed) > 1 and not (Path(folder) / name_case(name)).is_dir():
+            raise DataError(
+                f"There are {len(listed)} cases, and {show_name(folder)} has no sub-folder {name_case(name)!r} with "
+                "the series of that case. Name a folder with one sub-folder a case."
+            )
         if not slices and folder is None:
             raise DataError(
                 f"The image of {show_name(name)} is not a DICOM series, which {' and '.join(formats)} refer to. "

@@ -19,7 +19,11 @@ INSTALLS = ("plain_install", "editable_install")
 GENERIC_NAMES = ("planners", "trainers", "prompt_registry", "tests", "benchmarks")
 LOCATE = """
 import importlib.util, sys
-print([name for name in sys.argv[1:] or {names} if importlib.util.find_spec(name)])
+from importlib.metadata import packages_distributions
+owners = packages_distributions()
+# Other distributions may have such a module, as rt-utils has one named tests.
+others = [name for name, those in owners.items() if "duplus-nnunet" not in those]
+print([name for name in sys.argv[1:] or {names} if name not in others and importlib.util.find_spec(name)])
 """
 
 

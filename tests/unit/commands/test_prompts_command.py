@@ -206,7 +206,9 @@ def test_list_as_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> No
     assert summary["counts"]["distinct_targets"] >= 100
     btcv = next(dataset for dataset in summary["datasets"] if dataset["dataset"] == "BTCV")
     assert btcv["contexts"]["btcv_ct"]["prompt"] == "A computed tomography of abdomen"
-    spleen = {"name": "spleen", "synonyms": ["lien"], "partner": None, "missing": "absent", "regions": []}
+    spleen = {"name": "spleen", "synonyms": ["lien"], "partner": None, "missing": "absent", "regions": []} | {
+        "tolerance_mm": None
+    }
     assert spleen in btcv["targets"]
 
 

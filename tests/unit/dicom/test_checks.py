@@ -81,7 +81,8 @@ def test_copies_of_a_file_are_left_out(tmp_path):
 @pytest.mark.parametrize("mark", ["TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime", "AcquisitionTime"])
 def test_volumes_at_one_place_are_listed_apart(tmp_path, mark):
     first = make_slices(make_stored())
-    second = make_slices(make_stored(seed=1), SeriesInstanceUID=first[0].SeriesInstanceUID)
+    names = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+    second = make_slices(make_stored(seed=1), **{name: first[0].get(name) for name in names})
     for value, slices in ((101112, first), (101500, second)):
         for one in slices:
             setattr(one, mark, str(value))

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from duplus_nnunet.dicom.choosing import choose_series, require_one
+from duplus_nnunet.dicom.choosing import choose_series, list_left_out, require_one
 from duplus_nnunet.dicom.finding import find_series, holds_dicom
 from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.errors import DataError
@@ -179,3 +179,35 @@ def test_samples_of_pydicom_in_each_encoding_have_the_same_values(tmp_path, name
     (series,) = find_series(tmp_path).series
     expected = pydicom.dcmread(SAMPLES / "MR_small.dcm").pixel_array
     np.testing.assert_array_equal(read_volume(series).values, np.stack([expected, expected]))
+
+
+@pytest.mark.parametrize(("name", "value"), [("PatientID", "2"), ("FrameOfReferenceUID", "1.2.3")])
+def test_series_of_two_patients_or_places_is_refused(tmp_path, name, value):
+    slices = make_slices(make_stored((6, 5, 4)), sop=CT)
+    for one in slices[3:]:
+        setattr(one, name, value)
+    save(tmp_path, slices)
+    (series,) = find_series(tmp_path).series
+    assert any(name in reason for reason in series.refusals)
+
+
+@pytest.mark.parametrize("length", [140, 500])
+def test_series_beside_a_damaged_file_is_refused(tmp_path, length):
+    save(tmp_path / "a", make_slices(make_stored((6, 5, 4)), sop=CT))
+    save(tmp_path / "b", make_slices(make_stored((6, 5, 4)), sop=MR))
+    last = next(file for file in (tmp_path / "a").rglob("*") if file.is_file())
+    last.write_bytes(last.read_bytes()[:length])
+    usable = {one.modality: one.is_usable for one in find_series(tmp_path).series}
+    assert usable == {"CT": False, "MR": True}
+
+
+def test_a_doubtful_series_is_taken_where_its_patient_has_no_other(tmp_path):
+    save(tmp_path / "a", make_slices(make_stored((6, 5, 4)), sop=CT, PatientID="1"))
+    derived = ["DERIVED", "PRIMARY", "AXIAL"]
+    save(tmp_path / "b", make_slices(make_stored((6, 5, 4)), sop=CT, PatientID="2", ImageType=derived))
+    save(tmp_path / "c", make_slices(make_stored((6, 5, 4)), sop=CT, PatientID="1", ImageType=derived))
+    study = find_series(tmp_path)
+    chosen = choose_series(study)
+    assert sorted((one.about.patient, bool(one.doubts)) for one in chosen) == [("1", False), ("2", True)]
+    (left_out,) = list_left_out(study, chosen)
+    assert "derived" in left_out

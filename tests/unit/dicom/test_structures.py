@@ -117,7 +117,16 @@ def test_contours_slightly_off_the_slices_are_placed(tmp_path):
     np.testing.assert_array_equal(back[0].mask, masks["liver"])
 
 
-@pytest.mark.parametrize("moved", [{"origin": (-9.7, -20, 30)}, {"spacing": (1.5, 0.9, 0.8)}, {"direction": OBLIQUE}])
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"origin": (-9.7, -20, 30)},
+        {"spacing": (1.5, 0.9, 0.8)},
+        {"spacing": (1.5, 0.4, 0.4)},
+        {"spacing": (1.5, 1.6, 1.6)},
+        {"direction": OBLIQUE},
+    ],
+)
 def test_a_segmentation_on_another_grid_is_refused(tmp_path, moved):
     source, other = open_series(tmp_path / "a", **UIDS), open_series(tmp_path / "b", **UIDS, **moved)
     assert "does not lie on the voxels" in refuse(draw(tmp_path / "f.dcm", source, make_masks(SHAPE), "binary"), other)
@@ -129,6 +138,26 @@ def test_a_segmentation_shifted_by_whole_voxels_is_laid_where_it_lies(tmp_path):
     mask[1:3, 2:5, 3:6] = True
     (back,) = read_structures(open_structure_file(draw(tmp_path / "f.dcm", source, {"liver": mask}, "binary")), other)
     np.testing.assert_array_equal(back.mask, np.roll(mask, (-1, 0, -1), (0, 1, 2)))
+
+
+def test_a_contour_that_is_stored_twice_counts_once(tmp_path):
+    source, masks = open_series(tmp_path / "s"), {"liver": make_masks(SHAPE)["liver"]}
+    file = draw(tmp_path / "f.dcm", source, masks, "rtstruct")
+
+    def repeat(content):
+        contours = content.ROIContourSequence[0].ContourSequence
+        contours.append(contours[0])
+
+    (back,) = read_structures(open_structure_file(change(file, repeat)), source)
+    np.testing.assert_array_equal(back.mask, masks["liver"])
+    assert any("cop" in note for note in back.notes)
+
+
+@pytest.mark.parametrize("name", ["SharedFunctionalGroupsSequence", "PixelData"])
+def test_an_incomplete_segmentation_is_refused(tmp_path, name):
+    source = open_series(tmp_path / "s")
+    file = draw(tmp_path / "f.dcm", source, make_masks(SHAPE), "binary")
+    assert "f.dcm" in refuse(change(file, lambda content: delattr(content, name)), source)
 
 
 def test_two_structures_of_one_name_are_refused(tmp_path):

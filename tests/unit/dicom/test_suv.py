@@ -163,3 +163,15 @@ def test_enhanced_pet_names_its_unit_in_the_mapping_to_real_world_values(tmp_pat
             find_suv_factor(make_enhanced_pet("Bq/ml", **values))
     with pytest.raises(DataError, match="0040,08EA"):
         find_suv_factor(make_enhanced_pet("1"))
+
+
+def test_offset_of_the_injection_is_brought_to_the_zone_of_the_scan():
+    plain = find_suv_factor(make_header(agent=make_agent(RadiopharmaceuticalStartDateTime="20200304090000"))).factor
+    header = make_header(agent=make_agent(RadiopharmaceuticalStartDateTime="20200304080000+0000"))
+    header.TimezoneOffsetFromUTC = "+0100"
+    assert find_suv_factor(header).factor == pytest.approx(plain)
+
+
+def test_dose_in_kbq_is_refused():
+    with pytest.raises(DataError, match="0018,1074"):
+        find_suv_factor(make_header(agent=make_agent(RadionuclideTotalDose=370000)))

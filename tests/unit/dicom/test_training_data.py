@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from duplus_nnunet.data.case_table import read_case_table
@@ -248,3 +249,20 @@ def test_empty_structures_are_noted(tmp_path):
     content.save_as(tmp_path / "in" / "structures.dcm")
     (notes,) = convert(tmp_path).cases.values()
     assert notes == ("liver: empty",)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"RescaleSlope": None}, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}],
+)
+def test_what_is_not_predicted_is_not_trained_on(tmp_path, values):
+    write_patient(tmp_path / "in" / "one", KIDNEYS)
+    source = write_patient(tmp_path / "in" / "two", KIDNEYS, PatientID="two")
+    for file in (tmp_path / "in" / "two" / "images").rglob("*.dcm"):
+        header = pydicom.dcmread(file)
+        for name, value in values.items():
+            setattr(header, name, value) if value is not None else delattr(header, name)
+        header.save_as(file)
+    done = convert(tmp_path)
+    assert (len(done.cases), len(done.left_out)) == (1, 1)
+    assert source.series not in str(done.left_out)

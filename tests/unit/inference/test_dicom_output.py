@@ -129,3 +129,21 @@ def test_two_series_in_a_folder_are_refused(tmp_path):
         check_slices(["rtstruct"], [("case", ())], str(tmp_path))
     shutil.rmtree(tmp_path / "case" / "b")
     check_slices(["rtstruct"], [("case", ())], str(tmp_path))
+
+
+def test_the_series_of_one_case_is_not_taken_for_another(tmp_path):
+    write_series(tmp_path / "case_1", np.zeros(SHAPE))
+    with pytest.raises(DataError, match="case_2"):
+        check_slices(["rtstruct"], [("case_1", ()), ("case_2", ())], str(tmp_path))
+    write_series(tmp_path / "case_2", np.zeros(SHAPE))
+    check_slices(["rtstruct"], [("case_1", ()), ("case_2", ())], str(tmp_path))
+
+
+def test_an_image_elsewhere_is_not_of_the_series(tmp_path):
+    files, _, answer = make(tmp_path, {"liver": make_masks(SHAPE)["liver"]})
+    affine = answer.geometry.properties["nibabel_stuff"]["original_affine"].copy()
+    affine[:3, 3] += 30
+    properties = {**answer.geometry.properties, "nibabel_stuff": {"original_affine": affine}}
+    moved = replace(answer, geometry=replace(answer.geometry, properties=properties))
+    with pytest.raises(DataError, match="another series"):
+        write_dicom(moved, files, tmp_path / "case", ["rtstruct"])

@@ -115,7 +115,9 @@ def test_final_scores_are_those_of_annotated_targets(tmp_path: Path) -> None:
     log_epochs(trainer, 1.0, 1.0)
     trainer.logger.log_summary("final_val/class_1_dice", 0.1)
     means = {"liver": Mean(0.5, None), "spleen": Mean(math.nan, None)}
-    log_final_scores(trainer, [ScoreRow("CT", name, 2, 2, 0, 0, mean, mean) for name, mean in means.items()])
+    log_final_scores(
+        trainer, [ScoreRow("CT", name, 2, 2, 0, 0, 0, {"dice": mean, "nsd": mean}) for name, mean in means.items()]
+    )
     curves = read(tmp_path / FOLDER)
     assert {tag: curve for tag, curve in curves.items() if "final" in tag} == {"final_dice/CT/liver": [(1, 0.5)]}
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry.names import is_lesion
 from duplus_nnunet.survival.imaging.feature_store import FeatureStore, ImagedCase, collect
-from duplus_nnunet.survival.imaging.image_features import LESION, name_features
+from duplus_nnunet.survival.imaging.image_features import name_features
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 
 
@@ -153,9 +154,9 @@ def test_measures_have_their_agreed_names() -> None:
     "name", ["kidney tumour", "Tumor", "soft tissue sarcoma", "liver metastases", "GTVp", "glioma"]
 )
 def test_lesions_are_known_by_name(name: str) -> None:
-    assert LESION.search(name)
+    assert is_lesion(name)
 
 
 @pytest.mark.parametrize("name", ["liver", "oedema", "left kidney", "aorta"])
 def test_organs_are_not_lesions(name: str) -> None:
-    assert not LESION.search(name)
+    assert not is_lesion(name)
