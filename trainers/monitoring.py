@@ -92,7 +92,7 @@ class DrawnImages:
         self._images += len(keys)
 
     def take(self) -> dict[tuple[str, ...], float]:
-        """Return the shares, and begin to count anew.
+        """Return the shares, and set the counts to zero.
 
         Returns:
             For each source, and for each target of a source, the share of images that came from this source and in

@@ -21,11 +21,6 @@ absent, a prediction of it scores 0 (false positive), and an empty prediction ha
 and prediction has it, HD95 and ASSD are the diagonal of the image. Means weight all targets of a source equally, and
 all sources equally. If only some targets were predicted, only these are scored.
 """
-# As in reporting/metrics.py, which is not imported to show the help.
-_METRICS = (
-    "dice", "nsd", "hd95_mm", "assd_mm", "sensitivity", "precision", "volume_difference_ml",
-    "volume_difference_percent", "lesion_f1", "lesion_sensitivity", "false_lesions",
-)  # fmt: skip
 _EPILOG = """\
 examples:
   duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER
@@ -37,6 +32,8 @@ examples:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
+    from duplus_nnunet.reporting.metrics import NAMES
+
     parser = subparsers.add_parser(
         "evaluate",
         description=_DESCRIPTION,
@@ -71,7 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )  # fmt: skip
     parser.add_argument(
         "--metrics", metavar="METRIC", nargs="+",
-        help="columns of the table that is printed: " + ", ".join(_METRICS) + " (default: dice nsd hd95_mm, and those "
+        help="columns of the table that is printed: " + ", ".join(NAMES) + " (default: dice nsd hd95_mm, and those "
         "of lesions); the files hold all",
     )  # fmt: skip
     parser.add_argument(

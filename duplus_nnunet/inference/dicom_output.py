@@ -139,13 +139,16 @@ def find_slices(folder: str | os.PathLike[str], case: str) -> tuple[str, ...]:
     return tuple(files)
 
 
-def check_slices(formats: Sequence[str], cases: Iterable[tuple[str, Sequence[str]]], folder: str | None) -> None:
+def check_slices(
+    formats: Sequence[str], cases: Iterable[tuple[str, Sequence[str]]], folder: str | None, one_of_several: bool = False
+) -> None:
     """Check, before a prediction starts, that the series of every case is known and can be referred to.
 
     Args:
         formats: The formats that are asked for; with none, nothing is checked.
         cases: Name of each case, and the slices that its image was read from, if it was a DICOM series.
         folder: Folder of the series, if one was given.
+        one_of_several: Whether there are other cases than these, as in a table of jobs.
 
     Raises:
         DataError: The series of a case is not known, or is not one series.
@@ -154,11 +157,12 @@ def check_slices(formats: Sequence[str], cases: Iterable[tuple[str, Sequence[str
     if not formats:
         return
     listed = list(cases)
+    needs_own = one_of_several or len(listed) > 1
     for name, slices in listed:
-        if not slices and folder is not None and len(listed) > 1 and not (Path(folder) / name_case(name)).is_dir():
+        if not slices and folder is not None and needs_own and not (Path(folder) / name_case(name)).is_dir():
             raise DataError(
-                f"There are {len(listed)} cases, and {show_name(folder)} has no sub-folder {name_case(name)!r} with "
-                "the series of that case. Name a folder with one sub-folder a case."
+                f"There are several cases, and {show_name(folder)} has no sub-folder {name_case(name)!r} with the "
+                "series of that case. Name a folder with one sub-folder a case."
             )
         if not slices and folder is None:
             raise DataError(

@@ -345,7 +345,8 @@ def _check_dicom(options: Options, cases: Sequence[InputCase]) -> None:
     if options.output_format:
         from duplus_nnunet.inference.dicom_output import check_slices
 
-        check_slices(options.output_format, [(case.name, case.slices) for case in cases], options.dicom_source)
+        listed = [(case.name, case.slices) for case in cases]
+        check_slices(options.output_format, listed, options.dicom_source, options.jobs is not None)
 
 
 def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> None:

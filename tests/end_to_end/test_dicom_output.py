@@ -1,4 +1,4 @@
-"""The shipped example is predicted into DICOM by the command, and read back by programs that nobody here wrote."""
+"""The shipped example is predicted into DICOM by the command, and read back by independent programs."""
 
 import json
 import shutil

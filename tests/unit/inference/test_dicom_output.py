@@ -139,6 +139,13 @@ def test_the_series_of_one_case_is_not_taken_for_another(tmp_path):
     check_slices(["rtstruct"], [("case_1", ()), ("case_2", ())], str(tmp_path))
 
 
+def test_a_job_does_not_take_the_series_of_the_whole_folder(tmp_path):
+    write_series(tmp_path, np.zeros(SHAPE))
+    check_slices(["rtstruct"], [("case_1", ())], str(tmp_path))
+    with pytest.raises(DataError, match="case_1"):
+        check_slices(["rtstruct"], [("case_1", ())], str(tmp_path), one_of_several=True)
+
+
 def test_an_image_elsewhere_is_not_of_the_series(tmp_path):
     files, _, answer = make(tmp_path, {"liver": make_masks(SHAPE)["liver"]})
     affine = answer.geometry.properties["nibabel_stuff"]["original_affine"].copy()
