@@ -239,7 +239,7 @@ def _measure_shear(
     rise = heights - heights[0]
     aside = places - places[0] - rise[:, None] * normal
     width = min(slices[0].spacing)
-    if np.abs(aside).max() <= _SIDEWAYS * width:
+    if np.linalg.norm(aside, axis=1).max() <= _SIDEWAYS * width:
         return none, "", ""
     shear: Vector = rise @ aside / (rise @ rise)
     left = float(np.linalg.norm(aside - rise[:, None] * shear, axis=1).max())
