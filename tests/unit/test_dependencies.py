@@ -15,7 +15,7 @@ IMPORT_NODES = (ast.Import, ast.ImportFrom)
 # A room may import rooms of its own row or of a row below it, without a circle. `trainers` itself is a facade.
 ROWS = (
     ("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
-    ("trainers.survival", "survival.training", "survival.prediction", "sensitivity"),
+    ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
     ("survival.report", "survival.evaluation", "survival.models"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
