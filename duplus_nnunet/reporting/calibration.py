@@ -304,7 +304,7 @@ def _find_quantiles(data: _Weighted) -> Values:
     """Find the quantiles of all probabilities that bound bins of equal mass, (BINS + 1), interpolated linearly."""
     order = np.argsort(data.probabilities, kind="stable")
     values, ranks = data.probabilities[order], np.cumsum(data.counts[order])
-    wanted = np.linspace(0, 1, BINS + 1) * (ranks[-1] - 1)
+    wanted: Values = np.linspace(0, 1, BINS + 1) * (ranks[-1] - 1)
     lower, upper = (values[np.searchsorted(ranks, rank, side="right")] for rank in (np.floor(wanted), np.ceil(wanted)))
     quantiles: Values = lower + (upper - lower) * (wanted - np.floor(wanted))
     return quantiles
