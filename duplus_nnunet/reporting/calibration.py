@@ -21,6 +21,9 @@ from duplus_nnunet.reporting.bootstrap import BootstrapDraws, Interval, Values, 
 BINS = 10
 # An image is predicted to contain a target if the probability of that is above this.
 PRESENCE_THRESHOLD = 0.5
+# Distance in mm, along each axis, up to which a voxel is near a target.
+NEIGHBOURHOOD_MM = 10.0
+ALL_TARGETS = "(all targets pooled)"
 # Bit patterns of float16 from 0 to 1; as integers, they are in the order of the numbers.
 _CODES = 0x3C00 + 1
 
@@ -77,7 +80,7 @@ class Reliability:
     """Calibration of the probabilities of voxels.
 
     Attributes:
-        cases: Number of images that have such voxels.
+        cases: Number of images that have such voxels; of pooled targets, of pairs of an image and a target.
         patients: Number of their patients.
         voxels: Number of voxels.
         observed_share: Share of the voxels that belongs to the target.
@@ -100,7 +103,8 @@ class PresenceScore:
     """Quality of the predicted probability that an image contains a target.
 
     Attributes:
-        cases: Number of images with a prediction of presence and a reference.
+        cases: Number of images with a prediction of presence and a reference; of pooled targets, of pairs of an image
+            and a target.
         present: Number of those that contain the target.
         brier: Brier score, 0 to 1, lower is better.
         sensitivity: Share of the images with the target whose probability is above 0.5; higher is better.
@@ -125,8 +129,9 @@ class TargetCalibration:
 
     Attributes:
         source: Name of the source.
-        target: Name of the target.
-        near: Of voxels near the reference or the prediction (`NEIGHBOURHOOD_MM`); None if there are none.
+        target: Name of the target; `(all targets pooled)` for all of the source.
+        near: Of voxels near the target: at most 10 mm along each axis from the reference or from where the
+            probability is above 0.5; None if there are none.
         all: Of all voxels of the images; background, which is easy, makes these numbers small.
         presence: Of the presence of the target in an image; None if it was not predicted.
     """
@@ -162,6 +167,19 @@ class PresenceSample:
     present: bool
 
 
+@dataclass(frozen=True)
+class CalibrationReport:
+    """Calibration of a folder of predictions.
+
+    Attributes:
+        rows: One for each target of each source, and one for all targets of a source.
+        notes: Remarks for the reader, one sentence each.
+    """
+
+    rows: tuple[TargetCalibration, ...]
+    notes: tuple[str, ...] = ()
+
+
 class VoxelCounter:
     """Counts voxels by probability and truth, part by part, so that little memory is needed."""
 
@@ -184,6 +202,22 @@ class VoxelCounter:
         occurring = np.flatnonzero(self._counts.sum(0))
         absent, present = self._counts[:, occurring]
         return VoxelCounts(occurring.astype(np.uint16).view(np.float16), absent, present)
+
+
+def find_neighbourhood(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.bool_]:
+    """Find the voxels at most 10 mm from a mask along each axis, and at least its direct neighbours.
+
+    Args:
+        mask: Boolean mask, (D, H, W).
+        spacing: Voxel size along these axes, in mm.
+    """
+    from scipy.ndimage import maximum_filter1d
+
+    near = mask.astype(np.uint8)
+    for axis, width in enumerate(spacing):
+        reach = max(1, int(NEIGHBOURHOOD_MM / width + 1e-6))
+        near = maximum_filter1d(near, 2 * reach + 1, axis=axis, mode="constant")
+    return near.astype(np.bool_)
 
 
 def measure_reliability(counts: Sequence[tuple[str, VoxelCounts]], draws: BootstrapDraws) -> Reliability | None:
@@ -261,8 +295,7 @@ class _Weighted:
 
     def sum_patients(self, values: Values) -> Values:
         """Sum values over each patient, (P)."""
-        sums: Values = np.bincount(self.owners, weights=values, minlength=len(self.draws.index))
-        return sums
+        return np.bincount(self.owners, weights=values, minlength=len(self.draws.index)).astype(np.float64)
 
     def divide(self, values: Values, by: Values) -> Estimate:
         """Divide the sum of values by another sum, overall and in every draw."""
