@@ -89,7 +89,7 @@ def format_calibration(report: CalibrationReport) -> Iterator[str]:
     for row in report.rows:
         for name, found in ((_NEAR, row.near), (_ALL, row.all)):
             if found is not None:
-                cells = _format(found.equal_width.ece), f"{found.equal_width.mce:.3f}", _format(found.brier, 4)
+                cells = _format(found.equal_width.ece, 4), f"{found.equal_width.mce:.3f}", _format(found.brier, 4)
                 rows.append((f"{row.source}, {row.target}", name, str(found.cases), *cells))
     yield from format_table(rows, align="<<>")
     presences = [(row, row.presence) for row in report.rows if row.presence is not None]

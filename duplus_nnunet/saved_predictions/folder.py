@@ -214,9 +214,10 @@ def _add_patients(cases: Sequence[SavedCase], folder: Path, home: Path | None) -
     if home is None:
         return list(cases), []
     table, note = find_table(home, read_plans(home))
-    if table is None:
-        return list(cases), []
     annotations = folder.name in _ANNOTATIONS and folder.resolve().parent == home.resolve()
+    if table is None:
+        unknown = f"{note} A missing label may mean that the target is absent, or that it was not annotated."
+        return list(cases), [unknown] if annotations else []
     added = [_add_patient(case, table, annotations) for case in cases]
     unlisted = [case.name for case in cases if case.name not in table.cases and case.name not in table.tests]
     notes = [f"{len(unlisted)} case(s) are not in the case table: {_list_some(unlisted)}."] if unlisted else []
