@@ -77,7 +77,8 @@ def measure_calibration(evaluation: Evaluation) -> CalibrationReport:
     if not any(found.all or found.presence for found in collected.values()):
         raise DataError(
             f"{evaluation.predictions} has no probabilities of the annotated targets: expected files "
-            f"CASE/TARGET{ENDING}. Predict again with --probabilities, and with --statistics for their presence."
+            f"CASE/TARGET{ENDING}; nnU-Net's CASE.npz (--save_probabilities) is not read. Predict again with "
+            "--probabilities, and with --statistics for their presence."
         )
     patients: dict[str, set[str]] = {}
     for case in cases.values():

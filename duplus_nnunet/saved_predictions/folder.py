@@ -4,7 +4,7 @@ The folder may be one of predictions of this package, of any other program in nn
 a raw dataset.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,14 @@ def open_label_folder(
     ]
     if not cases:
         raise DataError(f"The folder {folder} has no label map ending in {ending!r}. Give a folder of label maps.")
+    unpredicted = _list_unpredicted(manifest, {case.name for case in cases})
     cases, notes = _add_images(cases, images, ending)
     cases, more = _add_patients(cases, folder, home or _find_home(folder, images))
     reader = find_reader(read_plans(folder), {**content, "file_ending": ending}, cases[0].file)
     known = list_declared_values(content["labels"])
-    return LabelFolder(folder, reader, regions, known, channel_names(content), tuple(cases), (*notes, *more))
+    return LabelFolder(
+        folder, reader, regions, known, channel_names(content), tuple(cases), (*unpredicted, *notes, *more)
+    )
 
 
 def _find_labels(folder: Path) -> Path:
@@ -179,6 +182,13 @@ def _find_record(name: str, cases: Mapping[str, CaseRecord]) -> tuple[str, CaseR
         if record.file_name == name:
             return case, record
     return name, cases.get(name)
+
+
+def _list_unpredicted(manifest: Manifest | None, cases: Collection[str]) -> list[str]:
+    """Name the cases of the manifest that have no label map, such as those that failed."""
+    listed = manifest.cases if manifest is not None else {}
+    missing = [f"{name} ({record.status})" for name, record in listed.items() if name not in cases]
+    return [f"{len(missing)} case(s) of the manifest have no label map: {_list_some(missing)}."] if missing else []
 
 
 def _add_images(cases: Sequence[SavedCase], folder: Path | None, ending: str) -> tuple[list[SavedCase], list[str]]:

@@ -181,6 +181,7 @@ def test_manifest_gives_contexts_requested_targets_and_warnings(folder: Path) ->
     run = RunRecord("model", {}, ("0",), {"abdomen_ct": "A computed tomography of abdomen"}, {})
     manifest = Manifest(run)
     manifest.record("patient/1", CaseRecord("complete", "abdomen_ct", {"Liver": "x"}, warnings=("odd",), file_name="a"))
+    manifest.record("broken", CaseRecord("failed", "abdomen_ct"))
     manifest.write(folder / "p")
     content = DATASET_JSON | {"channel_names": {"0": "image"}, "duplus": {"targets": {"Liver": "liver"}}}
     (folder / "p" / "dataset.json").write_text(json.dumps(content))
@@ -191,6 +192,7 @@ def test_manifest_gives_contexts_requested_targets_and_warnings(folder: Path) ->
     assert list(case["targets"]) == ["Liver"]
     assert [flag["text"] for flag in case["flags"]] == ["odd"]
     assert rows["patient/1"]["left kidney.present"] == ""
+    assert found["notes"] == ["1 case(s) of the manifest have no label map: broken (failed)."]
 
 
 def test_annotations_count_where_they_were_made(folder: Path) -> None:
