@@ -34,8 +34,6 @@ examples:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
-    from duplus_nnunet.reporting.metrics import NAMES
-
     parser = subparsers.add_parser(
         "evaluate",
         description=_DESCRIPTION,
@@ -68,6 +66,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--lesions", metavar="TARGET", nargs="+", default=[],
         help="targets whose lesions are counted, or none (default: those with names such as tumor or lesion)",
     )  # fmt: skip
+    _add_report_options(parser)
+    parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
+    parser.add_argument(
+        "-np", "--num-processes", metavar="N", type=int, help="number of parallel processes (default: nnU-Net's)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what is printed, and what else is measured."""
+    from duplus_nnunet.reporting.metrics import NAMES
+
     parser.add_argument(
         "--metrics", metavar="METRIC", nargs="+",
         help="columns of the table that is printed: " + ", ".join(NAMES) + " (default: dice nsd hd95_mm, and those "
@@ -88,12 +99,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "the predicted presence of targets; needs predictions made with --probabilities, --statistics or both; writes "
         "calibration.json and calibration.csv",
     )  # fmt: skip
-    parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
-    parser.add_argument(
-        "-np", "--num-processes", metavar="N", type=int, help="number of parallel processes (default: nnU-Net's)"
-    )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
