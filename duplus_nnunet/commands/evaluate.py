@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,13 @@ examples:
   duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER
   duplus evaluate -p PREDICTIONS -r Dataset007_Pancreas/labelsTr -o SCORES --tolerance 3 "pancreas tumor=1"
   duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER --compare OTHER/scores.json
+  duplus evaluate -p PREDICTIONS -r labelsTs -m MODEL_FOLDER --worst 5 --calibration
   duplus evaluate -p OTHER_PROGRAM -r labelsTs -m DATASET_FOLDER --labels classes.json
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command."""
-    from duplus_nnunet.reporting.metrics import NAMES
-
     parser = subparsers.add_parser(
         "evaluate",
         description=_DESCRIPTION,
@@ -66,6 +66,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--lesions", metavar="TARGET", nargs="+", default=[],
         help="targets whose lesions are counted, or none (default: those with names such as tumor or lesion)",
     )  # fmt: skip
+    _add_report_options(parser)
+    parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
+    parser.add_argument(
+        "-np", "--num-processes", metavar="N", type=int, help="number of parallel processes (default: nnU-Net's)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what is printed, and what else is measured."""
+    from duplus_nnunet.reporting.metrics import NAMES
+
     parser.add_argument(
         "--metrics", metavar="METRIC", nargs="+",
         help="columns of the table that is printed: " + ", ".join(NAMES) + " (default: dice nsd hd95_mm, and those "
@@ -76,26 +89,58 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="another scores.json of the same cases: print the differences to it, with paired intervals and p-values "
         "(Wilcoxon, corrected for the number of targets by Holm's method)",
     )  # fmt: skip
-    parser.add_argument("--allow-missing", action="store_true", help="ignore references without a prediction")
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of a table")
     parser.add_argument(
-        "-np", "--num-processes", metavar="N", type=int, help="number of parallel processes (default: nnU-Net's)"
-    )
-    parser.set_defaults(run=run)
+        "--worst", metavar="N", type=int,
+        help="also print the N worst cases of each target, by the first of --metrics (default: by Dice)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", action="store_true",
+        help="also compare predicted probabilities with the references (expected calibration error, Brier score), and "
+        "the predicted presence of targets; needs predictions made with --probabilities, --statistics or both; writes "
+        "calibration.json and calibration.csv",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Score predictions, write the scores and print them."""
     from duplus_nnunet.files import require_writable
-    from duplus_nnunet.reporting import comparison, score_files
-    from duplus_nnunet.reporting.evaluation import Request, prepare_evaluation
+    from duplus_nnunet.reporting import calibration_files, comparison, score_files
     from duplus_nnunet.reporting.metrics import find_metrics
-    from duplus_nnunet.reporting.score_text import format_comparison, format_scores
+    from duplus_nnunet.saved_predictions.calibration import measure_calibration
 
     output = args.output or args.predictions
     shown = None if args.metrics is None else find_metrics(args.metrics)
+    _check_worst(args.worst)
+    evaluation = _prepare(args)
+    other = _read_other(args.compare, evaluation.settings) if args.compare else None
+    require_writable(output, "Choose another folder for the scores with -o.")
+    calibration = measure_calibration(evaluation) if args.calibration else None
+    scores = evaluation.score(_count_processes(args.num_processes))
+    compared = comparison.compare(scores.cases, other) if other is not None else None
+    output.mkdir(parents=True, exist_ok=True)
+    score_files.write_scores(scores, output)
+    written = [output / score_files.JSON_NAME, output / score_files.CSV_NAME]
+    written += calibration_files.write_calibration(calibration, output) if calibration else []
+    notes = comparison.compare_questions(args.predictions, args.compare.parent) if args.compare else []
+    for note in [*evaluation.notes, *(calibration.notes if calibration else ()), *notes]:
+        print(note, file=sys.stderr)
+    if args.json:
+        plain = score_files.to_plain(scores)
+        plain |= {"comparison": {**comparison.to_plain(compared), "notes": notes}} if compared else {}
+        plain |= {"calibration": calibration_files.to_plain(calibration)} if calibration else {}
+        print(json.dumps(plain, indent=1))
+        return 0
+    for line in _format(args, scores, shown, compared, calibration):
+        print(line)
+    print(f"Wrote {', '.join(map(str, written[:-1]))} and {written[-1]}.")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> Any:
+    from duplus_nnunet.reporting.evaluation import Request, prepare_evaluation
+
     tolerance, tolerances = _read_tolerances(args.tolerance)
-    evaluation = prepare_evaluation(
+    return prepare_evaluation(
         Request(
             predictions=args.predictions,
             references=args.references,
@@ -107,30 +152,29 @@ def run(args: argparse.Namespace) -> int:
             allow_missing=args.allow_missing,
         )
     )
-    other = _read_other(args.compare, evaluation.settings) if args.compare else None
-    require_writable(output, "Choose another folder for the scores with -o.")
-    scores = evaluation.score(_count_processes(args.num_processes))
-    compared = comparison.compare(scores.cases, other) if other is not None else None
-    output.mkdir(parents=True, exist_ok=True)
-    score_files.write_scores(scores, output)
-    notes = comparison.compare_questions(args.predictions, args.compare.parent) if args.compare else []
-    for note in [*evaluation.notes, *notes]:
-        print(note, file=sys.stderr)
-    if args.json:
-        plain = score_files.to_plain(scores)
-        print(
-            json.dumps(
-                plain | ({"comparison": {**comparison.to_plain(compared), "notes": notes}} if compared else {}),
-                indent=1,
-            )
-        )
-        return 0
-    for line in format_scores(scores, shown):
-        print(line)
-    for line in format_comparison(compared, args.compare, shown) if compared else ():
-        print(line)
-    print(f"Wrote {output / score_files.JSON_NAME} and {output / score_files.CSV_NAME}.")
-    return 0
+
+
+def _format(args: argparse.Namespace, scores: Any, shown: Any, compared: Any, calibration: Any) -> Iterator[str]:
+    """Yield what is printed: scores, worst cases, differences and calibration."""
+    from duplus_nnunet.reporting.calibration_files import format_calibration
+    from duplus_nnunet.reporting.metrics import METRICS
+    from duplus_nnunet.reporting.score_text import format_comparison, format_scores
+    from duplus_nnunet.reporting.worst_cases import format_worst
+
+    yield from format_scores(scores, shown)
+    if args.worst is not None:
+        yield from format_worst(scores.cases, (shown or METRICS)[0], args.worst)
+    if compared:
+        yield from format_comparison(compared, args.compare, shown)
+    if calibration:
+        yield from format_calibration(calibration)
+
+
+def _check_worst(number: int | None) -> None:
+    from duplus_nnunet.errors import DataError
+
+    if number is not None and number < 1:
+        raise DataError(f"--worst is {number}; expected 1 or more.")
 
 
 def _read_tolerances(words: list[str]) -> tuple[float | None, dict[str, float]]:

@@ -154,6 +154,18 @@ def _find_fault_in_pet(values: Intensities, ranges: Ranges, whose: str) -> str |
     return None
 
 
+def find_unit(modality: str) -> str | None:
+    """Return the unit of the intensities of a modality.
+
+    Args:
+        modality: The modality, spelled out, or a context prompt that names it.
+
+    Returns:
+        `HU` for computed tomography, `SUV` for positron emission tomography; None for an arbitrary or unknown scale.
+    """
+    return {_CT: "HU", _PET: "SUV"}.get(_find_kind(modality) or "")
+
+
 def _find_kind(modality: str) -> str | None:
     """Return the modality whose rules apply; None for several modalities, or for one without an absolute scale."""
     words = modality.casefold()

@@ -117,10 +117,10 @@ def measure_target(
         values |= {"voxels": voxels, "volume_ml": volume}
         values |= {} if volumes is None else {"volume_unusual": not volumes[0] <= volume <= volumes[1]}
         values |= _measure_position(target, answer.geometry)
-        values |= _measure_components(target.mask, voxels)
-        values |= _measure_intensities(channel[target.box][target.mask])
+        values |= measure_components(target.mask, voxels)
+        values |= measure_intensities(channel[target.box][target.mask])
         values |= {"probability_mean": _measure_probability(target.logits[target.mask])}
-    plain = {name: _to_plain(value) for name, value in values.items()}
+    plain = {name: to_plain(value) for name, value in values.items()}
     return TargetStatistics(answer.case, answer.context, target.name, target.value, voxels > 0, **plain)
 
 
@@ -157,14 +157,25 @@ def _measure_position(target: TargetAnswer, geometry: Geometry) -> dict[str, Any
     return position
 
 
-def _measure_components(mask: Mask, voxels: int) -> dict[str, Any]:
+def measure_components(mask: Mask, voxels: int) -> dict[str, Any]:
+    """Count the connected components (26-connectivity) of a mask, and the share of its voxels in the largest one.
+
+    Args:
+        mask: Mask with at least one voxel, (D, H, W).
+        voxels: Number of its voxels.
+    """
     from scipy.ndimage import label
 
     components, number = label(mask, _ANY_NEIGHBOUR)
     return {"components": number, "largest_share": np.bincount(components[mask]).max() / voxels}
 
 
-def _measure_intensities(values: NDArray[Any]) -> dict[str, float]:
+def measure_intensities(values: NDArray[Any]) -> dict[str, float]:
+    """Measure mean, population standard deviation, median, and 5th and 95th percentile of the intensities in a mask.
+
+    Args:
+        values: At least one intensity, (V).
+    """
     low, median, high = np.percentile(values, (5, 50, 95))
     return {
         "intensity_mean": values.mean(dtype=np.float64),
@@ -181,7 +192,7 @@ def _measure_probability(logits: NDArray[np.float16]) -> float:
     return float(expit(logits.astype(np.float32)).mean(dtype=np.float64))
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Convert a NumPy scalar to a Python number; non-finite values become None."""
     plain = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -86,12 +86,12 @@ def prepare_evaluation(request: Request) -> Evaluation:
         ModelError: The model's plans.json cannot be read.
     """
     predictions, references, home = request.predictions, request.references, request.home or _find_home(request)
-    dataset_json, plans = read_dataset_json(home / "dataset.json"), _read_plans(home)
+    dataset_json, plans = read_dataset_json(home / "dataset.json"), read_plans(home)
     check_label_values(dataset_json.get("labels"), dataset_json.get("regions_class_order"), home / "dataset.json")
     ending = dataset_json["file_ending"]
     predicted, known = list_label_maps(predictions, ending), list_label_maps(references, ending)
     names, case_notes = _match_cases(predicted, known, (predictions, references), request.allow_missing)
-    table, table_note = _find_table(home, plans)
+    table, table_note = find_table(home, plans)
     targets = _match_targets(dataset_json, plans, table)
     if table is None:
         table = make_default_table(
@@ -101,7 +101,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
     tolerances, tolerance_notes = _find_tolerances(request, home, plans, dataset_json, values.targets)
     settings = replace(
         read_scoring_settings(
-            _find_reader(plans, dataset_json, references / f"{names[0]}{ending}"),
+            find_reader(plans, dataset_json, references / f"{names[0]}{ending}"),
             dataset_json,
             values.targets,
             TOLERANCE if request.tolerance is None else request.tolerance,
@@ -171,8 +171,12 @@ def _find_lesions(chosen: Sequence[str], targets: Sequence[tuple[str, str]]) -> 
     return frozenset(names[normalise(name)] for name in chosen)
 
 
-def _read_plans(home: Path) -> Mapping[str, Any]:
-    """Read the plans.json of a model folder; empty for a dataset folder."""
+def read_plans(home: Path) -> Mapping[str, Any]:
+    """Read the plans.json of a model folder; empty for a dataset folder.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     file = home / "plans.json"
     try:
         plans: dict[str, Any] = load_json(file)
@@ -208,8 +212,12 @@ def _match_cases(
     return both, notes
 
 
-def _find_table(home: Path, plans: Mapping[str, Any]) -> tuple[CaseTable | None, str]:
-    """Find the case table in the folder or, for a model, in the folders of its dataset, with a note on its origin."""
+def find_table(home: Path, plans: Mapping[str, Any]) -> tuple[CaseTable | None, str]:
+    """Find the case table in the folder or, for a model, in the folders of its dataset, with a note on its origin.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     folders = [home]
     if plans.get("dataset_name"):
         roots = [os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")]
@@ -268,7 +276,7 @@ def _find_cases(names: Sequence[str], table: CaseTable) -> tuple[dict[str, Case]
     ]
 
 
-def _find_reader(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], example: Path) -> type:
+def find_reader(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], example: Path) -> type:
     """Find nnU-Net's image reader: that of the plans, else the one that nnU-Net chooses for the dataset."""
     from nnunetv2.imageio import reader_writer_registry
 

@@ -55,7 +55,7 @@ def find_predicted_values(
     given = file or predictions / "dataset.json"
     if not given.is_file() and file is None:
         return PredictedValues(targets, known=declared)
-    content = _read_labels(given)
+    content = read_labels(given)
     if file is not None:
         check_label_values(content["labels"], None, file, ordered=False)
     known = declared | list_declared_values(content["labels"])
@@ -82,7 +82,12 @@ def read_region(value: Any) -> Region:
     return tuple(int(part) for part in value) if isinstance(value, (list, tuple)) else (int(value),)
 
 
-def _read_labels(file: Path) -> dict[str, Any]:
+def read_labels(file: Path) -> dict[str, Any]:
+    """Read a file of labels: a dataset.json, or names and values, or values and names, which become `labels` of one.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     content = read_dataset_json(file)
     return content if "labels" in content else {"labels": _turn(content)}
 

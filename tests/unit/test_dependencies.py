@@ -17,7 +17,7 @@ ROWS = (
     ("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
-    ("survival.report", "survival.evaluation", "survival.models"),
+    ("survival.report", "survival.evaluation", "survival.models", "saved_predictions"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
     ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
     ("settings",),
