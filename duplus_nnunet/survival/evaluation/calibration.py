@@ -158,7 +158,9 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     return slope, influence
 
 
-def calibrate(held_out: Sequence[HeldOutSurvival], horizons: Numbers, ratio: float) -> tuple[SurvivalCalibration, ...]:
+def calibrate(
+    held_out: Sequence[HeldOutSurvival], horizons: Sequence[float], ratio: float
+) -> tuple[SurvivalCalibration, ...]:
     """Measure the calibration of one method, averaged over seeds.
 
     Args:
@@ -167,7 +169,7 @@ def calibrate(held_out: Sequence[HeldOutSurvival], horizons: Numbers, ratio: flo
         ratio: Number of held-out patients of a fold for each of its training patients.
     """
     measured = []
-    for index, horizon in enumerate(map(float, horizons)):
+    for index, horizon in enumerate(horizons):
         excess, slope = (
             [_estimate(seed, *measure(seed, index, horizon), ratio) for seed in held_out]
             for measure in (measure_excess, measure_slope)

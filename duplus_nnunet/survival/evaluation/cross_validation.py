@@ -173,7 +173,7 @@ def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[flo
     if horizons[-1] >= last:
         raise DataError(
             f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of the training patients of a fold "
-            f"({last:g} days). Choose an earlier horizon (--horizons)."
+            f"({last:g} days). Choose an earlier horizon (`horizons` in clinical.yaml, or --horizons)."
         )
     return Times(np.linspace(first, horizons[-1], _GRID), np.array(horizons, float), np.linspace(0, last, _CURVE))
 
@@ -198,16 +198,17 @@ def cross_validate(name: str, method: Method, cv: CrossValidation) -> MethodResu
     held: list[HeldOut] = []
     notes: dict[str, None] = {}
     for number, fold in enumerate(cv.folds):
-        task = _make_task(cv, number)
+        task = make_task(cv, number)
         forecast = _check(method(task), task)
         notes |= dict.fromkeys(forecast.notes)
         held += _list_held_out((name, cv.seed, number), cv, forecast)
-        for score, fold_sums in _sum_up(cv, fold, forecast).items():
+        for score, fold_sums in sum_up(cv, fold, forecast).items():
             sums.setdefault(score, []).append(fold_sums)
     return MethodResult(sums, tuple(held), tuple(notes))
 
 
-def _make_task(cv: CrossValidation, number: int) -> Task:
+def make_task(cv: CrossValidation, number: int) -> Task:
+    """Return what a method receives in a fold."""
     fold = cv.folds[number]
     train, test = ([cv.records[row] for row in rows] for rows in (fold.train, fold.test))
     return Task(train, test, cv.schema, cv.times.join(), cv.seed, cv.images[number], cv.settings)
@@ -226,13 +227,14 @@ def _check(forecast: Forecast, task: Task) -> Forecast:
     return forecast
 
 
-def _sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Sums]:
+def sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Sums]:
+    """Return the sums of each score in a fold."""
     train, test = cv.outcome.take(fold.train), cv.outcome.take(fold.test)
     grid, horizons = cv.times.grid, cv.times.horizons
     weights = ipcw_weights(train, test, float(np.nextafter(horizons[-1], np.inf)))
     aucs = [cumulative_dynamic_auc(test, forecast.risk, weights, horizon) for horizon in horizons]
     on_grid, at_horizons, _ = cv.times.part(forecast.survival)
-    by_horizon = {}
+    by_horizon: dict[str, Sums] = {}
     for index, (horizon, auc) in enumerate(zip(map(float, horizons), aucs, strict=True)):
         brier = brier_score(train, test, at_horizons[:, [index]], horizons[[index]])
         by_horizon |= {name_at(AUC, horizon): auc, name_at(BRIER, horizon): brier}

@@ -57,11 +57,11 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
     """
     weights = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
     # At equal times, events come before censorings.
-    order = 2.0 * np.unique(outcome.time, return_inverse=True)[1] + ~outcome.event
+    order = (2 * np.unique(outcome.time, return_inverse=True)[1] + ~outcome.event).astype(np.float64)
     pairs = compare_pairs(risk, weights, order, order)
     if outcome.entry is not None:
         # Who came under observation at that time or later, and so was followed for longer, was not at risk.
-        pairs = pairs.subtract(compare_pairs(risk, weights, np.nextafter(outcome.time, -np.inf), outcome.entry))
+        pairs = pairs.subtract(compare_pairs(risk, weights, np.nextafter(outcome.time, 0.0), outcome.entry))
     return Sums(pairs.better, pairs.all, of_pairs=True)
 
 

@@ -212,8 +212,8 @@ def coarsen_times(y: Any, most: int = FOREST_TIMES) -> Any:
     """Return outcomes with few distinct event times, as the memory of a forest grows with their number.
 
     Events move to the next of `most` quantiles of the event times, and censored patients to the last one that they
-    were followed to; those before the first one are censored halfway to it. Nothing changes if there are `most` distinct
-    event times or fewer.
+    were followed to; those before the first one are censored halfway to it. Nothing changes if there are `most`
+    distinct event times or fewer.
 
     Args:
         y: Outcomes, scikit-survival's structured array (N).

@@ -1,8 +1,8 @@
 """Encodes clinical records as numbers, float32 (N, P); the encoder is fitted on training patients only.
 
 Where two or more categories of a covariate are rare in training, they share one parameter. Unknown categories are
-encoded as these, or else as the most common one, and missing values as the mean, with a missing indicator where training
-values were missing; notes report both.
+encoded as these, or else as the most common one, and missing values as the mean, with a missing indicator where
+training values were missing; notes report both.
 """
 
 import math
