@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
-from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
-from duplus_nnunet.survival.command.predict import add_action as add_predict
-from duplus_nnunet.survival.command.split import add_action as add_split
 from duplus_nnunet.survival.command.left_out import (
     OPTION,
     find_test_patients,
     leave_out_test_patients,
     mention_test_patients,
 )
+from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
+from duplus_nnunet.survival.command.predict import add_action as add_predict
+from duplus_nnunet.survival.command.split import add_action as add_split
 from duplus_nnunet.survival.command.trained_models import arrange, check_options, write_importance
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=3, help="number of repetitions of the cross-validation, each with its own folds "
         "(default: %(default)s)")  # fmt: skip
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of pooled AUC, calibration and "
-        "predicted survival (default: `horizons` of clinical.yaml, or else 1, 2, 3 and 5 years, where enough patients are "
-        "followed, or else quartiles of the event times)")  # fmt: skip
+        "predicted survival (default: `horizons` of clinical.yaml, or else 1, 2, 3 and 5 years, where enough patients "
+        "are followed, or else quartiles of the event times)")  # fmt: skip
     add(OPTION, action="store_true", help="also evaluate patients whose images are all in imagesTs (default: they are "
         "test patients and left out)")  # fmt: skip
 

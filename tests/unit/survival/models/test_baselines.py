@@ -1,13 +1,13 @@
 """Baselines: bounded event times of the forest, and fits that fail."""
 
 import warnings
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.baselines import _report_convergence, coarsen_times, predict_cox, predict_forest
+from duplus_nnunet.survival.models.baselines import _fit, _report_convergence, coarsen_times, predict_forest
 from duplus_nnunet.survival.models.forecasts import Task
 from duplus_nnunet.survival.records.outcome import Outcome
 
@@ -59,8 +59,10 @@ def test_a_fit_that_does_not_converge_is_said() -> None:
     assert _report_convergence(caught[1:]) == ()
 
 
-def test_covariates_that_cannot_be_fitted_are_an_error_of_the_data() -> None:
-    pytest.importorskip("sksurv")
-    records = [replace(r, values={**r.values, "age": 1e200 * n**9}) for n, r in enumerate(make_records(20))]
-    with pytest.raises(DataError, match="20 training patients"):
-        predict_cox(Task(records, records[:3], SCHEMA, np.array([100.0]), 0))
+def test_a_fit_that_fails_is_an_error_of_the_data_with_its_size() -> None:
+    def fail(x: Any, y: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    outcome = Outcome(np.array([True, False, True]), np.array([3.0, 4.0, 5.0]))
+    with pytest.raises(DataError, match=r"3 training patients with 2 events and 7 .*Singular matrix"):
+        _fit(fail, np.zeros((3, 7)), outcome)
