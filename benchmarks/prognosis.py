@@ -95,7 +95,7 @@ def run_records(seeds: int) -> dict[str, Any]:
     for name in DATASETS:
         records, schema = load(name)
         design = Design(seeds=tuple(range(seeds)), methods=(OURS, COX, NULL))
-        study = run_study(records, schema, design, lambda line, name=name: print(f"{name}: {line}", file=sys.stderr))
+        study = run_study(records, schema, design)
         results[name] = {
             "patients": len(records),
             "events": sum(record.event == SEEN for record in records),

@@ -17,11 +17,11 @@ from duplus_nnunet.checkpoint_files import save_checkpoint
 from duplus_nnunet.errors import HostError, ModelError
 from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.settings import SCRATCH
-from duplus_nnunet.survival.evaluation.study import choose_horizons
 from duplus_nnunet.survival.imaging.feature_store import FEATURES_NAME, FeatureStore, collect, make_key
 from duplus_nnunet.survival.imaging.image_features import FeatureReader, HostModel, choose_lesions, note_lesions
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.horizons import choose_horizons
 from duplus_nnunet.survival.records.outcome import read_outcome
 from duplus_nnunet.survival.training.base import VALIDATION, check_base, copy_summary, judge_overlap, require_base
 from duplus_nnunet.survival.training.checkpoint import LORA_TABLE_NAME, TABLE_NAME, make_checkpoint, take_checkpoint

@@ -34,15 +34,22 @@ def group_cases(datasets: "Sequence[RawDataset]") -> dict[str, list[str]]:
 
 def _list_identifiers(raw: "RawDataset") -> list[str]:
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.prompt_registry.raw_dataset import require_file_ending
+
+    identifiers = {case for part in ("imagesTr", "imagesTs") for case in list_images_of(raw, part)}
+    if not identifiers:
+        ending = require_file_ending(raw.dataset_json, raw.folder / "dataset.json")
+        raise DataError(f"{raw.folder} has no image *_0000{ending} in imagesTr or imagesTs. Add the images.")
+    return sorted(identifiers)
+
+
+def list_images_of(raw: "RawDataset", part: str) -> list[str]:
+    """List the cases with an image in one folder of a dataset: imagesTr or imagesTs."""
     from duplus_nnunet.prompt_registry.raw_dataset import list_images, require_file_ending
 
     ending = require_file_ending(raw.dataset_json, raw.folder / "dataset.json")
-    folders = [raw.folder / part for part in ("imagesTr", "imagesTs")]
-    images = [list_images(folder, ending, skip_unnumbered=True) for folder in folders]
-    identifiers = {case for listed in images for case, channels in listed.items() if 0 in channels}
-    if not identifiers:
-        raise DataError(f"{raw.folder} has no image *_0000{ending} in imagesTr or imagesTs. Add the images.")
-    return sorted(identifiers)
+    images = list_images(raw.folder / part, ending, skip_unnumbered=True)
+    return [case for case, channels in images.items() if 0 in channels]
 
 
 def _group(raw: "RawDataset", identifiers: Sequence[str]) -> dict[str, list[str]]:

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
+from duplus_nnunet.survival.command.left_out import (
+    OPTION,
+    find_test_patients,
+    leave_out_test_patients,
+    mention_test_patients,
+)
 from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, draft_masks
 from duplus_nnunet.survival.command.predict import add_action as add_predict
 from duplus_nnunet.survival.command.split import add_action as add_split
@@ -129,7 +135,10 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=3, help="number of repetitions of the cross-validation, each with its own folds "
         "(default: %(default)s)")  # fmt: skip
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="times of pooled AUC, calibration and "
-        "predicted survival (default: quartiles of the event times)")  # fmt: skip
+        "predicted survival (default: `horizons` of clinical.yaml, or else 1, 2, 3 and 5 years, where enough patients "
+        "are followed, or else quartiles of the event times)")  # fmt: skip
+    add(OPTION, action="store_true", help="also evaluate patients whose images are all in imagesTs (default: they are "
+        "test patients and left out)")  # fmt: skip
 
 
 def _draft(args: argparse.Namespace) -> int:
@@ -157,7 +166,9 @@ def _draft(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    rows, _, report = _examine(_open(args))
+    datasets = _open(args)
+    rows, schema, report = _examine(datasets)
+    report = mention_test_patients(report, find_test_patients(report, schema, datasets))
     if args.json:
         plain = {key: value for key, value in asdict(report).items() if key != "records"}
         counts = {"rows": len(rows.rows), "patients": len(report.records), "events": report.events}
@@ -197,6 +208,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not report.is_usable:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
+    test_patients = find_test_patients(report, schema, datasets)
+    report = leave_out_test_patients(report, test_patients, args.with_test_patients)
     if not schema.covariates and args.model is None:
         raise DataError(f"{SCHEMA_NAME} has no covariates: there is nothing to predict from. Add `covariates` to it.")
     warnings = tuple(finding.text for finding in report.findings if finding.severity == "warning")

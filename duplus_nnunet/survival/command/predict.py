@@ -49,7 +49,7 @@ def add_action(commands: CommandMap) -> None:
     )
     add("--keep-ids", action="store_true", help="of DICOM, the patient ID of the headers is that of the clinical table")
     add("--horizons", metavar="DAYS", type=float, nargs="+", default=(), help="days at which survival is reported, "
-        "within the follow-up of the training (default: 1, 2, 3 and 5 years, where within it)")  # fmt: skip
+        "within the follow-up of the training (default: the `horizons` of clinical.yaml in training)")  # fmt: skip
     add("--device", help="cpu, cuda or mps (default: cuda if available)")
     add("--explain", action="store_true", help="attribute each risk to its inputs: a table, and a map of each image")
     add("--box", metavar="MM", type=float, help="side of the boxes of a map (default: an eighth of the region's side)")

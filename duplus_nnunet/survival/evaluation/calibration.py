@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from duplus_nnunet.survival.evaluation.intervals import Value, summarise_samples
+from duplus_nnunet.survival.evaluation.intervals import Estimate, Value, average_estimates
+from duplus_nnunet.survival.evaluation.partial_likelihood import PartialLikelihood
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 
 _GROUPS, _PATIENTS_A_GROUP = 5, 15
 # Probabilities are clipped to this distance from 0 and 1; one certain prediction would dominate the slope otherwise.
 _NEAREST = 0.001
-_STEPS, _LONGEST_STEP = 25, 2.0
+_FLAT, _PRECISION = 1e-9, 1e-10
 # Bound of the slope, at which the estimate of one that diverges stays.
 STEEPEST = 20.0
 _TAIL = 0.025
@@ -32,7 +34,7 @@ class SurvivalCalibration:
         horizon: In days.
         excess: Observed minus mean predicted survival; above 0: patients do better than predicted.
         slope: Ideal: 1; below 1: predictions are too extreme, above 1: not extreme enough. NaN if all are the same. A
-            value, or an end of the interval, of 20 or -20 is a bound, not an estimate: it diverges in one seed or more.
+            value of 20 or -20 is a bound, not an estimate, and has no interval: it diverges in one seed or more.
     """
 
     horizon: float
@@ -65,115 +67,134 @@ class HeldOutSurvival:
         outcome: Observed outcomes.
         survival: Predicted event-free probability at each horizon, (N, H).
         fold: Number of the fold in which each patient was held out, (N).
+        order: Order of each patient among all of the study's held-out patients, from 0, (N); the same for all seeds.
     """
 
     outcome: Outcome
     survival: Numbers
     fold: Numbers
+    order: NDArray[np.int64]
 
 
-def measure_excess(held_out: HeldOutSurvival, index: int, horizon: float, counts: Numbers) -> Numbers:
-    """Return observed minus mean predicted survival in each bootstrap sample.
+def measure_excess(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[float, Numbers]:
+    """Return observed minus mean predicted survival; above 0: patients do better than predicted.
 
     Args:
         held_out: N held-out patients.
         index: Index of the horizon in the predicted survival.
         horizon: In days.
-        counts: How often each patient is in each sample, (B, N).
 
     Returns:
-        The differences, (B); above 0: patients do better than predicted.
+        The difference, and the influence of each patient on it, (N).
     """
-    drawn = counts.sum(1)
-    predicted = np.divide(
-        counts @ held_out.survival[:, index], drawn, out=np.full(len(counts), np.nan), where=drawn > 0
-    )
-    excess: Numbers = observed_survival(held_out.outcome, horizon, counts) - predicted
-    return excess
+    predicted = held_out.survival[:, index]
+    observed, influence = observe_survival(held_out.outcome, horizon)
+    return observed - float(predicted.mean()), influence - (predicted - predicted.mean()) / len(predicted)
 
 
-def observed_survival(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
-    """Return Kaplan-Meier survival at a horizon (days) in each bootstrap sample, of counts (B, N)."""
-    times = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)])
-    at_risk = counts @ outcome.find_at_risk(times).astype(np.float64)
-    had = counts @ (outcome.event[:, None] & (outcome.time[:, None] == times[None, :])).astype(np.float64)
-    share = np.divide(had, at_risk, out=np.zeros_like(had), where=at_risk > 0)
-    survival: Numbers = np.prod(1 - share, axis=1)
-    return survival
+def observe_survival(outcome: Outcome, horizon: float) -> tuple[float, Numbers]:
+    """Return Kaplan-Meier survival at a horizon (days), and the influence of each of N patients on it, (N)."""
+    times, had = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)], return_counts=True)
+    at_risk = _count_at_risk(outcome, times)
+    survival = float(np.prod(1 - had / at_risk))
+    if survival == 0:
+        return survival, np.zeros(len(outcome))
+    own = np.zeros(len(outcome))
+    rows = np.flatnonzero(outcome.event & (outcome.time <= horizon))
+    place = np.searchsorted(times, outcome.time[rows])
+    own[rows] = 1 / (at_risk - had)[place]
+    hazards = np.concatenate([[0.0], np.cumsum(had / (at_risk * (at_risk - had)))])
+    passed = hazards[np.searchsorted(times, outcome.time, side="right")]
+    if outcome.entry is not None:
+        passed = passed - hazards[np.searchsorted(times, outcome.entry, side="right")]
+    return survival, survival * (passed - own)
 
 
-def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts: Numbers) -> Numbers:
-    """Return the calibration slope in each bootstrap sample, (B); NaN where predictions do not differ.
+def _count_at_risk(outcome: Outcome, times: Numbers) -> Numbers:
+    """Return the size of the risk set just before each time (days), as floats."""
+    followed = len(outcome) - np.searchsorted(np.sort(outcome.time), times, side="left")
+    if outcome.entry is None:
+        return followed.astype(np.float64)
+    late = len(outcome) - np.searchsorted(np.sort(outcome.entry), times, side="left")
+    return (followed - late).astype(np.float64)
+
+
+def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[float, Numbers]:
+    """Return the calibration slope, and the influence of each patient on it, (N).
 
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
-    that predictions of different models are not compared. A slope that diverges stays at its bound, 20 or -20.
+    that predictions of different models are not compared; ties by Breslow's method. It is the root of the score, which
+    never increases, between -20 and 20. A slope outside of these bounds is at the bound: it diverges where predictions
+    order the patients perfectly. It is NaN where predictions do not differ between patients at risk.
 
     Args:
         held_out: N held-out patients.
         index: Index of the horizon in the predicted survival.
         horizon: In days.
-        counts: How often each patient is in each sample, (B, N).
+
+    Source of the influence: Lin and Wei 1989 (doi 10.1080/01621459.1989.10478874), score residuals.
     """
+    from scipy.optimize import brentq
+
     event = held_out.outcome.event & (held_out.outcome.time <= horizon)
     outcome = Outcome(event, np.minimum(held_out.outcome.time, horizon), held_out.outcome.entry)
     x = np.log(-np.log(np.clip(held_out.survival[:, index], _NEAREST, 1 - _NEAREST)))
-    strata = [np.flatnonzero(held_out.fold == number) for number in np.unique(held_out.fold)]
-    parts = [(x[rows] - x[rows].mean(), outcome.take(rows), counts[:, rows]) for rows in strata]
-    slope = np.ones(len(counts))
-    settled = np.zeros(len(counts), bool)
-    for _ in range(_STEPS):
-        sums = [_differentiate(slope, *part) for part in parts]
-        gradient, information = (np.sum([pair[order] for pair in sums], axis=0) for order in (0, 1))
-        settled = information > 1e-9
-        step = np.divide(gradient, information, out=np.zeros_like(gradient), where=settled)
-        slope = np.clip(slope + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), -STEEPEST, STEEPEST)
-        if np.abs(step).max() < 1e-6:
-            break
-    # Information that vanishes during the iterations: the slope diverges. No information at slope 1: it is not defined.
-    flat = np.sum([_differentiate(np.ones(len(counts)), *part)[1] for part in parts], axis=0) <= 1e-9
-    return np.where(flat, np.nan, np.where(settled, slope, np.sign(slope) * STEEPEST))
+    rows = [np.flatnonzero(held_out.fold == number) for number in np.unique(held_out.fold)]
+    strata = [PartialLikelihood(x[own], outcome.take(own)) for own in rows]
+    influence = np.zeros(len(x))
+    if sum(stratum.differentiate(0.0)[1] for stratum in strata) <= _FLAT:
+        return math.nan, influence
 
+    def score(slope: float) -> float:
+        return sum(stratum.differentiate(slope)[0] for stratum in strata)
 
-def _differentiate(slope: Numbers, x: Numbers, outcome: Outcome, counts: Numbers) -> tuple[Numbers, Numbers]:
-    """Return gradient and information (B) of Breslow's partial log-likelihood of one fold in each bootstrap sample."""
-    rows = np.flatnonzero(outcome.event)
-    at_risk = outcome.find_at_risk(outcome.time[rows]).astype(np.float64)
-    weights = counts * np.exp(slope[:, None] * x[None, :])
-    total, first, second = (weights * factor @ at_risk for factor in (1.0, x, x**2))
-    known = total > 0
-    mean = np.divide(first, total, out=np.zeros_like(first), where=known)
-    square = np.divide(second, total, out=np.zeros_like(second), where=known)
-    events = counts[:, rows]
-    return (events * (x[rows] - mean)).sum(1), (events * (square - mean**2)).sum(1)
+    for bound in (STEEPEST, -STEEPEST):
+        if score(bound) * bound >= 0:
+            return bound, influence
+    slope = float(brentq(score, -STEEPEST, STEEPEST, xtol=_PRECISION))
+    information = sum(stratum.differentiate(slope)[1] for stratum in strata)
+    for own, stratum in zip(rows, strata, strict=True):
+        influence[own] = stratum.find_residuals(slope) / information
+    return slope, influence
 
 
 def calibrate(
-    held_out: Sequence[HeldOutSurvival], horizons: Numbers, counts: Sequence[Numbers]
+    held_out: Sequence[HeldOutSurvival], horizons: Sequence[float], ratio: float
 ) -> tuple[SurvivalCalibration, ...]:
     """Measure the calibration of one method, averaged over seeds.
 
     Args:
         held_out: Held-out patients of each seed.
         horizons: In days.
-        counts: How often each patient is in each bootstrap sample, (1 + B, N) for each seed; the first row is all ones.
+        ratio: Number of held-out patients of a fold for each of its training patients.
     """
     measured = []
-    for index, horizon in enumerate(map(float, horizons)):
-        values = []
-        for measure, average in ((measure_excess, np.mean), (measure_slope, _average_slopes)):
-            seeds = [measure(seed, index, horizon, drawn) for seed, drawn in zip(held_out, counts, strict=True)]
-            values.append(summarise_samples(average(seeds, 0), len(held_out[0].outcome)))
-        measured.append(SurvivalCalibration(horizon, *values))
+    for index, horizon in enumerate(horizons):
+        excess, slope = (
+            [_estimate(seed, *measure(seed, index, horizon), ratio) for seed in held_out]
+            for measure in (measure_excess, measure_slope)
+        )
+        value = average_slopes([seed.value for seed in slope])
+        interval = None if abs(value) >= STEEPEST else average_estimates(slope).summarise().interval
+        measured.append(SurvivalCalibration(horizon, average_estimates(excess).summarise(), Value(value, interval)))
     return tuple(measured)
 
 
-def _average_slopes(slopes: Sequence[Numbers], axis: int) -> Numbers:
+def _estimate(held_out: HeldOutSurvival, value: float, influence: Numbers, ratio: float) -> Estimate:
+    """Return an estimate of one seed; the influence of a fold is that of its patients, times the number of folds."""
+    numbers = np.unique(held_out.fold)
+    folds = np.array([influence[held_out.fold == number].sum() * len(numbers) for number in numbers])
+    own = np.zeros(len(influence))
+    own[held_out.order] = influence
+    return Estimate(value, own, (folds,), ratio)
+
+
+def average_slopes(slopes: Sequence[float]) -> float:
     """Average slopes over seeds; one that is at its bound keeps the mean there, and bounds of both signs give NaN."""
-    stacked = np.stack(slopes)
-    bounds = np.where(np.abs(stacked) >= STEEPEST, np.sign(stacked), 0.0)
-    low, high = (bounds < 0).any(axis), (bounds > 0).any(axis)
-    mean = np.where(high, STEEPEST, np.where(low, -STEEPEST, stacked.mean(axis)))
-    return np.where(low & high, np.nan, mean)
+    low, high = (any(sign * slope >= STEEPEST for slope in slopes) for sign in (-1, 1))
+    if low and high:
+        return math.nan
+    return STEEPEST if high else -STEEPEST if low else float(np.mean(slopes))
 
 
 def group(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[Group, ...]:

@@ -9,10 +9,17 @@ from dataclasses import dataclass, replace
 
 from duplus_nnunet.progress import track
 from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, Method, choose_times, cross_validate
-from duplus_nnunet.survival.evaluation.intervals import Value, Values, average_seeds, conclude, summarise_samples
+from duplus_nnunet.survival.evaluation.horizon_scores import keep_overall_scores
+from duplus_nnunet.survival.evaluation.intervals import (
+    Estimate,
+    Value,
+    Values,
+    average_seeds,
+    conclude,
+    summarise_scores,
+)
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.records.folds import Fold
-from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.table import SEEN, Record
 
 LEAST_EVENTS = 5
@@ -80,38 +87,39 @@ def choose_centres(records: Sequence[Record], horizon: float) -> tuple[dict[str,
     return folds, tuple(notes)
 
 
-def leave_centres_out(base: CrossValidation, methods: Mapping[str, Method], counts: Numbers) -> Centres:
+def leave_centres_out(base: CrossValidation, methods: Mapping[str, Method]) -> Centres:
     """Predict each centre by models of all other centres.
 
     Args:
         base: Cross-validation with one fold for each centre.
         methods: By name; differences are to the first.
-        counts: How often each patient is in each bootstrap sample, (1 + B, N).
+
+    Intervals take the models as they are: they reflect the sampling of the patients of these centres alone.
     """
     cv = replace(base, times=choose_times(base.outcome, base.folds, list(base.times.horizons)))
-    pooled: dict[str, dict[str, list[Numbers]]] = {}
-    of_centres: dict[str, list[dict[str, Numbers]]] = {}
+    pooled: dict[str, dict[str, list[Estimate]]] = {}
+    of_centres: dict[str, list[dict[str, Estimate]]] = {}
     notes: dict[str, None] = {}
+    patients = len(cv.records)
     for name, method in track(methods.items(), len(methods), "leaving centres out", "method"):
         result = cross_validate(name, method, cv)
         notes |= dict.fromkeys(result.notes)
-        pooled[name] = {score: [values] for score, values in result.pool(cv.folds, counts).items()}
-        of_centres[name] = [result.choose(number).pool([fold], counts) for number, fold in enumerate(cv.folds)]
-    scores, differences = conclude(average_seeds(pooled), next(iter(methods)), len(cv.held))
+        pooled[name] = {score: [values] for score, values in result.estimate(cv.folds, patients, 0.0).items()}
+        of_centres[name] = [
+            result.choose(number).estimate([fold], patients, 0.0) for number, fold in enumerate(cv.folds)
+        ]
+    scores, differences = conclude(keep_overall_scores(average_seeds(pooled)), next(iter(methods)))
     centres = tuple(_describe_centre(cv, number, of_centres) for number in range(len(cv.folds)))
     return Centres(centres, scores, differences, merge_notes(notes))
 
 
 def _describe_centre(
-    cv: CrossValidation, number: int, of_centres: Mapping[str, Sequence[Mapping[str, Numbers]]]
+    cv: CrossValidation, number: int, of_centres: Mapping[str, Sequence[Mapping[str, Estimate]]]
 ) -> Centre:
     test = cv.folds[number].test
     means = average_seeds(
         {name: {score: [values] for score, values in drawn[number].items()} for name, drawn in of_centres.items()}
     )
-    scores = {
-        name: {score: summarise_samples(values, len(test)) for score, values in drawn.items()}
-        for name, drawn in means.items()
-    }
+    scores = {name: summarise_scores(estimates) for name, estimates in keep_overall_scores(means).items()}
     events = sum(cv.records[row].event == SEEN for row in test)
     return Centre(cv.records[test[0]].centre, len(test), events, scores)

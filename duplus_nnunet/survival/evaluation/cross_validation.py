@@ -3,6 +3,7 @@
 A method is fitted on the training patients of each fold only; the risk cut-off comes from their risks too.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,13 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.settings import SurvivalSettings
+from duplus_nnunet.survival.evaluation.intervals import Estimate, estimate_score
 from duplus_nnunet.survival.evaluation.metrics import (
     Sums,
     brier_score,
     concordance,
     cumulative_dynamic_auc,
     ipcw_weights,
-    pool,
 )
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -24,9 +25,10 @@ from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import Record
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 HIGH, LOW = "high", "low"
+AUC, BRIER = "AUC", "Brier"  # at one horizon
 _GRID, _CURVE = 20, 101
 _HALF = 0.5
 
@@ -86,6 +88,11 @@ class CrossValidation:
         """Indices of all held-out patients, fold by fold."""
         return [row for fold in self.folds for row in fold.test]
 
+    @property
+    def ratio(self) -> float:
+        """Mean number of held-out patients of a fold for each of its training patients."""
+        return float(np.mean([len(fold.test) / len(fold.train) for fold in self.folds]))
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -98,11 +105,13 @@ class HeldOut:
         patient: Patient ID.
         risk: Higher is worse; comparable within a fold only.
         survival: Probability of being event-free at each horizon.
-        curve: Probability of being event-free at each time of the curve.
+        curve: Probability of being event-free at each time of the curve; empty where it is not kept.
         median: Median survival in days; None if it is not reached by the end of follow-up.
         group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
         missing: Number of missing covariates.
         warnings: Values outside the range seen in training, and missing inputs.
+        time: Observed time to the event or to the end of follow-up, in days.
+        event: Whether the event was observed.
     """
 
     method: str
@@ -116,6 +125,8 @@ class HeldOut:
     group: str = ""
     missing: int = 0
     warnings: tuple[str, ...] = ()
+    time: float = math.nan
+    event: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,14 @@ class MethodResult:
     held: tuple[HeldOut, ...]
     notes: tuple[str, ...]
 
-    def pool(self, folds: Sequence[Fold], counts: Numbers) -> dict[str, Numbers]:
-        """Return each score over all folds together, in each bootstrap sample of counts (1 + B, N)."""
-        drawn = [counts[:, list(fold.test)] for fold in folds]
-        return {score: pool(parts, drawn) for score, parts in self.sums.items()}
+    def estimate(self, folds: Sequence[Fold], patients: int, ratio: float) -> dict[str, Estimate]:
+        """Return each score over all folds together; see `estimate_score` for the arguments."""
+        rows = [fold.test for fold in folds]
+        return {score: estimate_score(parts, rows, patients, ratio) for score, parts in self.sums.items()}
+
+    def drop_curves(self) -> "MethodResult":
+        """Return the result without survival curves; median survival is kept."""
+        return replace(self, held=tuple(replace(held, curve=()) for held in self.held))
 
     def choose(self, number: int) -> "MethodResult":
         """Return the result with the sums of one fold only."""
@@ -158,7 +173,7 @@ def choose_times(outcome: Outcome, folds: Sequence[Fold], horizons: Sequence[flo
     if horizons[-1] >= last:
         raise DataError(
             f"The horizon of {horizons[-1]:g} days lies beyond the follow-up of the training patients of a fold "
-            f"({last:g} days). Choose an earlier horizon (--horizons)."
+            f"({last:g} days). Choose an earlier horizon (`horizons` in clinical.yaml, or --horizons)."
         )
     return Times(np.linspace(first, horizons[-1], _GRID), np.array(horizons, float), np.linspace(0, last, _CURVE))
 
@@ -183,16 +198,17 @@ def cross_validate(name: str, method: Method, cv: CrossValidation) -> MethodResu
     held: list[HeldOut] = []
     notes: dict[str, None] = {}
     for number, fold in enumerate(cv.folds):
-        task = _make_task(cv, number)
+        task = make_task(cv, number)
         forecast = _check(method(task), task)
         notes |= dict.fromkeys(forecast.notes)
         held += _list_held_out((name, cv.seed, number), cv, forecast)
-        for score, fold_sums in _sum_up(cv, fold, forecast).items():
+        for score, fold_sums in sum_up(cv, fold, forecast).items():
             sums.setdefault(score, []).append(fold_sums)
     return MethodResult(sums, tuple(held), tuple(notes))
 
 
-def _make_task(cv: CrossValidation, number: int) -> Task:
+def make_task(cv: CrossValidation, number: int) -> Task:
+    """Return what a method receives in a fold."""
     fold = cv.folds[number]
     train, test = ([cv.records[row] for row in rows] for rows in (fold.train, fold.test))
     return Task(train, test, cv.schema, cv.times.join(), cv.seed, cv.images[number], cv.settings)
@@ -211,17 +227,31 @@ def _check(forecast: Forecast, task: Task) -> Forecast:
     return forecast
 
 
-def _sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Sums]:
+def sum_up(cv: CrossValidation, fold: Fold, forecast: Forecast) -> dict[str, Sums]:
+    """Return the sums of each score in a fold."""
     train, test = cv.outcome.take(fold.train), cv.outcome.take(fold.test)
     grid, horizons = cv.times.grid, cv.times.horizons
     weights = ipcw_weights(train, test, float(np.nextafter(horizons[-1], np.inf)))
     aucs = [cumulative_dynamic_auc(test, forecast.risk, weights, horizon) for horizon in horizons]
+    on_grid, at_horizons, _ = cv.times.part(forecast.survival)
+    by_horizon: dict[str, Sums] = {}
+    for index, (horizon, auc) in enumerate(zip(map(float, horizons), aucs, strict=True)):
+        brier = brier_score(train, test, at_horizons[:, [index]], horizons[[index]])
+        by_horizon |= {name_at(AUC, horizon): auc, name_at(BRIER, horizon): brier}
     return {
         "Harrell's C": concordance(test, forecast.risk),
         "Uno's C": concordance(test, forecast.risk, weights**2),
-        "pooled AUC": Sums(np.sum([auc.top for auc in aucs], 0), np.sum([auc.bottom for auc in aucs], 0)),
-        "integrated Brier": brier_score(train, test, cv.times.part(forecast.survival)[0], grid),
+        "pooled AUC": Sums(
+            np.sum([auc.top for auc in aucs], 0), np.sum([auc.bottom for auc in aucs], 0), of_pairs=True
+        ),
+        "integrated Brier": brier_score(train, test, on_grid, grid),
+        **by_horizon,
     }
+
+
+def name_at(score: str, horizon: float) -> str:
+    """Return the name of AUC or Brier score at one horizon (days)."""
+    return f"{score} at {horizon!r} days"
 
 
 def _list_held_out(key: tuple[str, int, int], cv: CrossValidation, forecast: Forecast) -> list[HeldOut]:
@@ -242,6 +272,8 @@ def _list_held_out(key: tuple[str, int, int], cv: CrossValidation, forecast: For
                 "" if forecast.cut is None else HIGH if risk > forecast.cut else LOW,
                 count_missing(record, cv.schema),
                 find_warnings(record, known, cv.schema, images),
+                record.time,
+                record.event == SEEN,
             )
         )
     return listed

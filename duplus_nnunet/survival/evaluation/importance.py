@@ -94,7 +94,7 @@ def _measure(folds: Sequence[HeldOutFold]) -> float:
     for fold in folds:
         risk = fold.model.forecast(fold.records, fold.images, np.zeros(1)).risk
         sums.append(concordance(read_outcome(fold.records), risk))
-    return float(pool(sums)[0])
+    return pool(sums)
 
 
 def _shuffle(fold: HeldOutFold, name: str, kind: str, rng: np.random.Generator) -> HeldOutFold:

@@ -1,7 +1,7 @@
 """Computes concordance, cumulative/dynamic AUC and Brier score of predictions for held-out patients.
 
 Patients are compared within their fold only, as risks of different models may differ in scale. Every score is a ratio
-of sums over patients or pairs of patients, so that a bootstrap only re-weights sums that were computed once.
+of sums over patients or pairs of patients; the share of each patient in both sums is kept for the standard error.
 Concordance and AUC: higher is better, 0.5 is chance. Brier score: lower is better.
 
 Source: Harrell et al. 1982; Uno et al. 2011 (concordance) and 2007 (AUC); Graf et al. 1999 (Brier score). The weight of
@@ -11,6 +11,7 @@ and no censoring share a time, and differ where they do. The pooled AUC of a stu
 scikit-survival's mean AUC weights horizons by the drop of survival instead.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,28 +19,24 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.censoring import estimate_censoring
+from duplus_nnunet.survival.evaluation.pairs import compare_pairs
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
-
-_TIED = 1e-8
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Numerator and denominator of a score in one fold.
+    """Numerator and denominator of a score in one fold, as sums over its patients.
 
     Attributes:
-        top: Terms of the numerator, (N) for patients or (N, N) for pairs.
-        bottom: Terms of the denominator, of the same shape.
+        top: Share of each patient in the numerator, (N).
+        bottom: Share of each patient in the denominator, (N).
+        of_pairs: Whether the sums are over pairs of patients, each half to each of its two patients. Such a sum changes
+            by twice the share of a patient who is added or left out.
     """
 
     top: Numbers
     bottom: Numbers
-
-    def add_up(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Return numerator (B) and denominator (B) in each bootstrap sample of counts (B, N)."""
-        if self.top.ndim == 1:
-            return counts @ self.top, counts @ self.bottom
-        return ((counts @ self.top) * counts).sum(1), ((counts @ self.bottom) * counts).sum(1)
+    of_pairs: bool = False
 
 
 def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
@@ -54,18 +51,18 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
         >>> outcome = Outcome(np.array([True, True, False]), np.array([100.0, 200.0, 300.0]))
         >>> # The patient with the first event has the highest risk.
         >>> pool([concordance(outcome, np.array([3.0, 2.0, 1.0]))])
-        array([1.])
+        1.0
         >>> pool([concordance(outcome, np.array([0.0, 0.0, 0.0]))])
-        array([0.5])
+        0.5
     """
-    later = outcome.time[None, :] > outcome.time[:, None]
-    at_once = (outcome.time[None, :] == outcome.time[:, None]) & ~outcome.event[None, :]
-    comparable = (outcome.event[:, None] & (later | at_once)).astype(np.float64)
+    weights = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
+    # At equal times, events come before censorings.
+    order = (2 * np.unique(outcome.time, return_inverse=True)[1] + ~outcome.event).astype(np.float64)
+    pairs = compare_pairs(risk, weights, order, order)
     if outcome.entry is not None:
-        comparable *= outcome.entry[None, :] < outcome.time[:, None]
-    if weights is not None:
-        comparable *= weights[:, None]
-    return Sums(comparable * _rank(risk), comparable)
+        # Who came under observation at that time or later, and so was followed for longer, was not at risk.
+        pairs = pairs.subtract(compare_pairs(risk, weights, np.nextafter(outcome.time, 0.0), outcome.entry))
+    return Sums(pairs.better, pairs.all, of_pairs=True)
 
 
 def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
@@ -103,8 +100,8 @@ def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horiz
         horizon: In days.
     """
     cases = weights * (test.event & (test.time <= horizon))
-    pairs = cases[:, None] * (test.time > horizon)[None, :]
-    return Sums(pairs * _rank(risk), pairs)
+    pairs = compare_pairs(risk, cases, np.full(len(risk), 0.5), (test.time > horizon).astype(np.float64))
+    return Sums(pairs.better, pairs.all, of_pairs=True)
 
 
 def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers) -> Sums:
@@ -134,23 +131,11 @@ def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers
     return Sums(mean, np.ones(len(test)))
 
 
-def pool(folds: Sequence[Sums], counts: Sequence[Numbers] | None = None) -> Numbers:
-    """Return the score over all folds in each bootstrap sample, (B); NaN where there is nothing to compare.
-
-    Args:
-        folds: Sums of each fold.
-        counts: How often each patient is in each sample, (B, N) for each fold; None: each patient once, B = 1.
-    """
-    if counts is None:
-        counts = [np.ones((1, len(fold.top))) for fold in folds]
-    sums = [fold.add_up(count) for fold, count in zip(folds, counts, strict=True)]
-    top, bottom = (np.sum([pair[part] for pair in sums], axis=0) for part in (0, 1))
-    score: Numbers = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
-    return score
+def pool(folds: Sequence[Sums]) -> float:
+    """Return the score over all folds; NaN if there is nothing to compare."""
+    top, bottom = (float(sum(part.sum() for part in parts)) for parts in _list_parts(folds))
+    return top / bottom if bottom > 0 else math.nan
 
 
-def _rank(risk: Numbers) -> Numbers:
-    """Return for each pair (i, j) whether i has the higher risk: 1, 0, or 0.5 for ties, (N, N)."""
-    difference = risk[:, None] - risk[None, :]
-    ranks: Numbers = np.where(np.abs(difference) <= _TIED, 0.5, (difference > 0).astype(np.float64))
-    return ranks
+def _list_parts(folds: Sequence[Sums]) -> tuple[list[Numbers], list[Numbers]]:
+    return [fold.top for fold in folds], [fold.bottom for fold in folds]

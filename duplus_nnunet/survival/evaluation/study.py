@@ -1,6 +1,6 @@
 """Runs a study: repeated cross-validation of several survival methods on the same folds.
 
-Folds are drawn once for each seed, or predefined. Confidence intervals and paired differences are by patient bootstrap.
+Folds are drawn once for each seed, or predefined. For confidence intervals and paired differences see `intervals`.
 """
 
 import math
@@ -16,6 +16,7 @@ from duplus_nnunet.progress import track
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.calibration import Group, HeldOutSurvival, SurvivalCalibration, calibrate, group
 from duplus_nnunet.survival.evaluation.centres import Centres, choose_centres, leave_centres_out
+from duplus_nnunet.survival.evaluation.claims import Claims, describe_claims, find_claims
 from duplus_nnunet.survival.evaluation.cross_validation import (
     CrossValidation,
     HeldOut,
@@ -25,18 +26,19 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
     cross_validate,
     find_last,
 )
-from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
+from duplus_nnunet.survival.evaluation.horizon_scores import HorizonScores, keep_overall_scores, list_horizon_scores
+from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.models.methods import BOTH, FORMER_NAMES, IMAGE_METHODS, METHODS, forecast
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
-from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
+from duplus_nnunet.survival.records.horizons import RULE, choose_horizons
+from duplus_nnunet.survival.records.outcome import Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
-_QUARTILES = (0.25, 0.5, 0.75)
 
 # Returns image features from seed, number of the fold and fold, whose indices are those of the records of the study.
 FindFeatures = Callable[[int, int, Fold], FeatureTable | None]
@@ -49,7 +51,8 @@ class Design:
     Attributes:
         folds: Number of folds to draw.
         seeds: Seeds of the folds; each is one cross-validation.
-        horizons: Days at which survival is reported, ascending; empty: chosen by `choose_horizons`.
+        horizons: Days at which survival is reported, ascending; empty: those of the schema, or else chosen by
+            `choose_horizons`.
         methods: Names from METHODS and `forecasts`; differences are to the first. Empty: all methods for which there is
             data, first the DuPLUS model that uses all of it.
         given: Predefined folds for each seed, as indices of the records of the study; empty: folds are drawn.
@@ -101,6 +104,9 @@ class Study:
         curve_days: Times of the survival curves, in days.
         patients: Number of held-out patients, on whom all scores are computed.
         events: Number of those with the event.
+        at_horizons: AUC and Brier score at each horizon, by method.
+        brier_days: First and last day over which Brier scores are integrated.
+        claims: What the data are enough to claim.
     """
 
     scores: Values
@@ -116,31 +122,9 @@ class Study:
     curve_days: tuple[float, ...] = ()
     patients: int = 0
     events: int = 0
-
-
-def choose_horizons(outcome: Outcome, followed: float = math.inf) -> tuple[float, ...]:
-    """Choose the quartiles of the event times as horizons.
-
-    Args:
-        outcome: Outcomes with one event or more.
-        followed: Days to which the training patients of every fold were followed. Only quartiles before it are kept; if
-            none of them is after the first event, the quartiles of the events before it are taken.
-
-    Raises:
-        DataError: No horizon lies between the first event and the end of follow-up.
-    """
-    times = outcome.time[outcome.event]
-    first = float(times.min())
-    for events in (times, times[times < followed]):
-        quartiles = np.unique(np.quantile(events, _QUARTILES)) if len(events) else events
-        kept = tuple(float(time) for time in quartiles[quartiles < followed])
-        if kept and (kept[-1] > first or followed == math.inf):
-            return kept
-    raise DataError(
-        f"No horizon separates the events: the first is at {first:g} days, and the training patients of every fold "
-        f"were followed for {followed:g} days only. Use patients with longer follow-up, other folds, or a finer unit "
-        "of time."
-    )
+    at_horizons: Mapping[str, tuple[HorizonScores, ...]] = field(default_factory=dict)
+    brier_days: tuple[float, float] = (math.nan, math.nan)
+    claims: Claims = field(default_factory=Claims)
 
 
 def run_study(
@@ -169,14 +153,17 @@ def run_study(
     outcome = read_outcome(ordered)
     _check_events(outcome)
     repeats = _plan_repeats(ordered, order, schema, design, features)
-    counts = draw_counts(len(ordered))
     results: dict[str, list[MethodResult]] = {name: [] for name in methods}
     steps = [(cv, name) for cv in repeats for name in methods]
     for cv, name in track(steps, len(steps), "cross-validation", "method and seed"):
-        results[name].append(cross_validate(name, methods[name], cv))
-    study = _conclude(repeats, results, counts)
-    centres, notes = _leave_out(repeats[0], methods, design, (counts, order))
-    return replace(study, centres=centres, notes=(*_list_notes(repeats[0], design), *study.notes, *notes))
+        result = cross_validate(name, methods[name], cv)
+        # Curves of the first method alone are reported; all of them would take most of the memory.
+        results[name].append(result if name == next(iter(methods)) else result.drop_curves())
+    study = _conclude(repeats, results)
+    centres, notes = _leave_out(repeats[0], methods, design, order)
+    claims = find_claims(ordered, schema, study.methods, study.events)
+    first = (*describe_claims(claims), *_list_notes(repeats[0], design))
+    return replace(study, centres=centres, claims=claims, notes=(*first, *study.notes, *notes))
 
 
 def list_methods(has_images: bool) -> tuple[str, ...]:
@@ -229,7 +216,7 @@ def _plan_repeats(
     outcome = read_outcome(records)
     splits = [_split(records, order, design, number) for number in range(len(design.seeds))]
     folds = [fold for split in splits for fold in split]
-    horizons = design.horizons or choose_horizons(outcome, find_last(outcome, folds))
+    horizons = design.horizons or schema.horizons_in_days or choose_horizons(outcome, find_last(outcome, folds))
     times = choose_times(outcome, folds, horizons)
     repeats = []
     for seed, split in zip(design.seeds, splits, strict=True):
@@ -264,17 +251,16 @@ def _check_training(records: Sequence[Record], folds: Sequence[Fold]) -> None:
         )
 
 
-def _conclude(
-    repeats: Sequence[CrossValidation], results: Mapping[str, Sequence[MethodResult]], counts: Numbers
-) -> Study:
+def _conclude(repeats: Sequence[CrossValidation], results: Mapping[str, Sequence[MethodResult]]) -> Study:
+    ratio = float(np.mean([cv.ratio for cv in repeats]))
+    patients = len(repeats[0].records)
     pooled = {
-        name: [result.pool(cv.folds, counts) for cv, result in zip(repeats, of_seeds, strict=True)]
+        name: [result.estimate(cv.folds, patients, ratio) for cv, result in zip(repeats, of_seeds, strict=True)]
         for name, of_seeds in results.items()
     }
     means = average_seeds({name: {s: [seed[s] for seed in seeds] for s in seeds[0]} for name, seeds in pooled.items()})
-    methods, horizons = tuple(results), repeats[0].times.horizons
-    scores, differences = conclude(means, methods[0], len(repeats[0].held))
-    drawn = [counts[:, cv.held] for cv in repeats]
+    methods, horizons = tuple(results), tuple(map(float, repeats[0].times.horizons))
+    scores, differences = conclude(keep_overall_scores(means), methods[0])
     held_out = {
         name: [_gather(cv, result) for cv, result in zip(repeats, of_seeds, strict=True)]
         for name, of_seeds in results.items()
@@ -284,18 +270,20 @@ def _conclude(
         scores,
         differences,
         tuple(held for number in range(len(repeats)) for name in methods for held in results[name][number].held),
-        tuple(map(float, horizons)),
+        horizons,
         merge_notes(note for of_seeds in results.values() for result in of_seeds for note in result.notes),
         methods,
-        {name: calibrate(of_seeds, horizons, drawn) for name, of_seeds in held_out.items()},
-        {float(horizon): group(first, index, horizon) for index, horizon in enumerate(horizons)},
+        {name: calibrate(of_seeds, horizons, ratio) for name, of_seeds in held_out.items()},
+        {horizon: group(first, index, horizon) for index, horizon in enumerate(horizons)},
         tuple(
-            split_by_risk(cv.seed, result.held, cv.outcome.take(cv.held), tuple(map(float, horizons)))
+            split_by_risk(cv.seed, result.held, cv.outcome.take(cv.held), horizons)
             for cv, result in zip(repeats, results[methods[0]], strict=True)
         ),
         curve_days=tuple(map(float, repeats[0].times.curve)),
         patients=len(repeats[0].held),
         events=int(repeats[0].outcome.take(repeats[0].held).event.sum()),
+        at_horizons={name: list_horizon_scores(estimates, horizons) for name, estimates in means.items()},
+        brier_days=(float(repeats[0].times.grid[0]), float(repeats[0].times.grid[-1])),
     )
 
 
@@ -304,6 +292,7 @@ def _gather(cv: CrossValidation, result: MethodResult) -> HeldOutSurvival:
         cv.outcome.take(cv.held),
         np.array([held.survival for held in result.held]),
         np.array([held.fold for held in result.held]),
+        np.argsort(np.argsort(cv.held)),
     )
 
 
@@ -311,10 +300,9 @@ def _leave_out(
     base: CrossValidation,
     methods: Mapping[str, Method],
     design: Design,
-    sampling: tuple[Numbers, Sequence[int]],
+    order: Sequence[int],
 ) -> tuple[Centres | None, tuple[str, ...]]:
     """Leave each eligible centre out, if there are two or more; also returns notes on the other centres."""
-    counts, order = sampling
     folds, notes = choose_centres(base.records, float(base.times.horizons[-1]))
     find_features = design.find_centre_features
     eligible = {
@@ -325,7 +313,7 @@ def _leave_out(
     if len(folds) < _LEAST_CENTRES or not eligible:
         return None, notes
     images = [find_features(name, _reindex(fold, order)) if find_features else None for name, fold in folds.items()]
-    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), eligible, counts), notes
+    return leave_centres_out(replace(base, folds=list(folds.values()), images=images), eligible), notes
 
 
 def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
@@ -334,10 +322,15 @@ def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
     not_held_out = len(cv.records) - len(cv.held)
     if not_held_out:
         notes.append(f"{not_held_out} patient(s) are not held out in any fold and have no prediction.")
-    horizons = tuple(map(float, cv.times.horizons))
-    if not design.horizons and horizons != choose_horizons(cv.outcome):
+    listed = ", ".join(f"{horizon:g}" for horizon in cv.times.horizons)
+    if design.horizons and design.horizons != cv.schema.horizons_in_days:
         notes.append(
-            "Not all quartiles of the event times lie within the follow-up of every fold; the horizons are "
-            f"{', '.join(f'{horizon:g}' for horizon in horizons)} days instead."
+            f"The horizons are {listed} days (--horizons). Write them into clinical.yaml (`horizons:`, in the unit of "
+            "`time`), so that survival is predicted at the horizons that were evaluated."
+        )
+    elif not cv.schema.horizons_in_days and tuple(cv.times.horizons) != choose_horizons(cv.outcome):
+        notes.append(
+            f"Not all horizons by the rule ({RULE}) lie within the follow-up of every fold; the horizons are {listed} "
+            "days instead."
         )
     return notes

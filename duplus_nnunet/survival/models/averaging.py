@@ -89,14 +89,18 @@ def choose_new_horizons(models: Sequence[SurvivalModel], requested: Sequence[flo
 
     Args:
         models: One model per fold.
-        requested: Requested horizons; if empty, those of 1, 2, 3 and 5 years that lie within the follow-up, or else the
-            quarters of the follow-up.
+        requested: Requested horizons; if empty, those of the schema, or those that all folds chose from their training
+            patients by the same rule as an evaluation. Models of earlier versions have none: 1, 2, 3 and 5 years within
+            the follow-up, or else the quarters of the follow-up.
 
     Raises:
         DataError: A horizon is not above 0, or lies beyond the follow-up of a fold.
     """
     last = find_follow_up(models)
     if not requested:
+        stored = _find_common_horizons(models, last)
+        if stored:
+            return stored
         years = tuple(year * DAYS["years"] for year in _YEARS if year * DAYS["years"] <= last)
         return years or tuple(last * share for share in (0.25, 0.5, 0.75))
     low, high = min(requested), max(requested)
@@ -108,6 +112,14 @@ def choose_new_horizons(models: Sequence[SurvivalModel], requested: Sequence[flo
             "earlier horizons (--horizons)."
         )
     return tuple(sorted(set(requested)))
+
+
+def _find_common_horizons(models: Sequence[SurvivalModel], last: float) -> tuple[float, ...]:
+    """Return the horizons of the schema, or those of all folds; if they have none in common, those of the first."""
+    schema = models[0].schema.horizons_in_days
+    sets = [set(schema)] if schema else [set(model.horizons) for model in models]
+    common = set.intersection(*sets) or sets[0]
+    return tuple(sorted(horizon for horizon in common if horizon <= last))
 
 
 def choose_curve(models: Sequence[SurvivalModel]) -> Numbers:

@@ -3,25 +3,27 @@
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import make_folds
-from duplus_nnunet.survival.records.outcome import Numbers, read_outcome, require_sksurv
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome, require_sksurv
 from duplus_nnunet.survival.records.table import SEEN
 
 _RIDGE = 0.1
 _INNER_FOLDS = 5
 _LEAST_PATIENTS = 2  # to which Coxnet can be fitted
 _PENALTIES = 30
+FOREST_TIMES = 100  # distinct event times of a forest
 # Largest ratio of the weakest to the strongest penalty of a path.
 _LARGEST_RATIO = 0.9
 _SMALL = 1e-300
@@ -92,9 +94,9 @@ def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
     train, test, notes = encode(task)
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence; a poor fit shows in the scores
-        model = fit(train.astype(np.float64), read_outcome(task.train).to_sksurv())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = _fit(fit, train.astype(np.float64), read_outcome(task.train))
         risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
         curves = model.predict_survival_function(test.astype(np.float64))
         cut = choose_cut_off(np.asarray(model.predict(train.astype(np.float64)), np.float64))
@@ -102,7 +104,27 @@ def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
     survival = np.stack(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
-    return Forecast(risk, survival, notes, cut)
+    return Forecast(risk, survival, (*notes, *_report_convergence(caught)), cut)
+
+
+def _fit(fit: Callable[[Any, Any], Any], x: Numbers, outcome: Outcome) -> Any:
+    try:
+        return fit(x, outcome.to_sksurv())
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+        raise DataError(
+            f"A baseline model cannot be fitted to {len(outcome)} training patients with {int(outcome.event.sum())} "
+            f"events and {x.shape[1]} encoded covariates ({error}). Use fewer covariates, or more patients a fold."
+        ) from error
+
+
+def _report_convergence(caught: Iterable[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Say that a fit did not converge; other warnings of scikit-survival concern programmers only."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    texts = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    if not texts:
+        return ()
+    return (f"A fit of scikit-survival did not converge in a fold, and its scores may be too low: {texts[0]}",)
 
 
 def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
@@ -183,4 +205,27 @@ def predict_forest(task: Task) -> Forecast:
     from sksurv.ensemble import RandomSurvivalForest
 
     options: dict[str, Any] = {"n_estimators": 200, "min_samples_leaf": 5, "random_state": task.seed, "n_jobs": 1}
-    return _fit_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, y))
+    return _fit_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, coarsen_times(y)))
+
+
+def coarsen_times(y: Any, most: int = FOREST_TIMES) -> Any:
+    """Return outcomes with few distinct event times, as the memory of a forest grows with their number.
+
+    Events move to the next of `most` quantiles of the event times, and censored patients to the last one that they
+    were followed to; those before the first one are censored halfway to it. Nothing changes if there are `most`
+    distinct event times or fewer.
+
+    Args:
+        y: Outcomes, scikit-survival's structured array (N).
+        most: Largest number of distinct event times.
+    """
+    times = np.unique(y["time"][y["event"]])
+    if len(times) <= most:
+        return y
+    edges = np.unique(np.quantile(times, np.linspace(0, 1, most + 1)[1:], method="higher"))
+    after = np.searchsorted(edges, y["time"], side="left")
+    before = np.searchsorted(edges, y["time"], side="right")
+    coarse = y.copy()
+    reached = np.concatenate([[edges[0] / 2], edges])
+    coarse["time"] = np.where(y["event"], edges[np.minimum(after, len(edges) - 1)], reached[before])
+    return coarse

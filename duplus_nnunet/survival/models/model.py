@@ -21,6 +21,7 @@ from duplus_nnunet.survival.models.losses import fit_loss, read_loss
 from duplus_nnunet.survival.models.network import Inputs
 from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.horizons import choose_horizons
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import SEEN, Record
@@ -45,6 +46,7 @@ class SurvivalModel:
         risks: Predicted risks of the training patients, ascending, (N); their median is the cut-off of risk groups.
         follow_up: Longest time of a training patient, in days; survival beyond it is unknown.
         notes: Notes on the fit for the reader.
+        horizons: Days at which survival is reported by default; empty in models of earlier versions.
     """
 
     schema: ClinicalSchema
@@ -56,6 +58,7 @@ class SurvivalModel:
     risks: Numbers
     follow_up: float
     notes: tuple[str, ...]
+    horizons: tuple[float, ...] = ()
 
     def forecast(
         self,
@@ -131,6 +134,7 @@ class SurvivalModel:
             "patients": list(self.patients),
             "risks": self.risks.tolist(),
             "follow_up": self.follow_up,
+            "horizons": list(self.horizons),
             "notes": list(self.notes),
         }
 
@@ -160,13 +164,14 @@ class SurvivalModel:
             schema = ClinicalSchema.model_validate(plain["schema"])
             risks, follow_up = np.array(plain["risks"], np.float64), float(plain["follow_up"])
             patients, notes = tuple(plain["patients"]), tuple(plain["notes"])
+            horizons = tuple(map(float, plain.get("horizons", ())))  # absent in models of earlier versions
             if risks.shape != (len(patients),):
                 raise ValueError(f"risks of shape {risks.shape}; expected ({len(patients)},)")
         except ModelError:
             raise
         except (AttributeError, KeyError, TypeError, RuntimeError, ValidationError, PlansError, ValueError) as error:
             raise ModelError(f"A stored prognosis model cannot be read ({error!r}). Fit it again.") from error
-        return cls(schema, settings, encoder, code, tuple(members), patients, risks, follow_up, notes)
+        return cls(schema, settings, encoder, code, tuple(members), patients, risks, follow_up, notes, horizons)
 
     def _encode_empty_records(self, count: int) -> NDArray[np.float32]:
         return np.tile(self.encoder.encode_empty_record(), (count, 1))
@@ -217,7 +222,8 @@ def fit_model(
         )
     loss, loss_notes = fit_loss(settings.loss, outcome, settings.bins)
     follow_up = float(outcome.time.max())
-    model = SurvivalModel(schema, settings, encoder, code, (), tuple(patients), np.zeros(0), follow_up, ())
+    horizons = schema.horizons_in_days or choose_horizons(outcome)
+    model = SurvivalModel(schema, settings, encoder, code, (), tuple(patients), np.zeros(0), follow_up, (), horizons)
     inputs, _ = model.encode(records, images)
     members, image_notes = train_members(
         records, inputs, loss, lambda base: make_network(encoder, code, base, settings), seed

@@ -44,15 +44,18 @@ class Cohort:
     def median_follow_up(self) -> float | None:
         """Return the median follow-up in days, by the reverse Kaplan-Meier estimator; None if it is not reached.
 
+        The event and competing events end the observation of a patient; only censoring is the end of follow-up.
+
         Source: Schemper and Smith 1996 (doi 10.1016/0197-2456(96)00075-X).
         """
         require_sksurv()
         from sksurv.nonparametric import kaplan_meier_estimator
 
         outcome = read_outcome(self.records)
-        if outcome.event.all():
+        censored = np.array([record.event == CENSORED for record in self.records], bool)
+        if not censored.any():
             return None
-        times, share = kaplan_meier_estimator(~outcome.event, outcome.time, outcome.entry)
+        times, share = kaplan_meier_estimator(censored, outcome.time, outcome.entry)
         below = np.flatnonzero(share <= 0.5)
         return float(times[below[0]]) if len(below) else None
 

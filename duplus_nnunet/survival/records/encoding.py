@@ -1,6 +1,7 @@
 """Encodes clinical records as numbers, float32 (N, P); the encoder is fitted on training patients only.
 
-Unknown categories are encoded as the most common one and missing values as the mean, with a missing indicator where
+Where two or more categories of a covariate are rare in training, they share one parameter. Unknown categories are
+encoded as these, or else as the most common one, and missing values as the mean, with a missing indicator where
 training values were missing; notes report both.
 """
 
@@ -18,6 +19,9 @@ from duplus_nnunet.survival.records.schema import ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Record
 
 Table = NDArray[np.float32]
+# Categories of fewer training patients are rare.
+LEAST_PATIENTS = 5
+POOLED = "rare categories"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class ColumnCode:
         scale: Standard deviation of the same; 0 if they are constant, and any value is then encoded as the mean.
         categories: Categories of a categorical covariate, the most common first; that one is encoded as all zeros.
         marks_missing: Whether a missing indicator is added.
+        pooled: Rare categories, which share the last parameter of the categories; empty or two and more.
     """
 
     name: str
@@ -39,25 +44,35 @@ class ColumnCode:
     scale: float = 1.0
     categories: tuple[str, ...] = ()
     marks_missing: bool = False
+    pooled: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the encoded numbers."""
-        own = tuple(f"{self.name}={value}" for value in self.categories[1:]) if self.categories else (self.name,)
+        own: tuple[str, ...] = (self.name,)
+        if self.categories:
+            own = tuple(f"{self.name}={value}" for value in (*self.categories[1:], *([POOLED] if self.pooled else [])))
         return (*own, f"{self.name} is missing") if self.marks_missing else own
 
     def find_category(self, value: float | str | None) -> int | None:
-        """Return the index of a value's category, whatever its spelling (1 or 1.0, F or f); None if it is unknown."""
+        """Return the index of a value's category, whatever its spelling (1 or 1.0, F or f); None if it is unknown.
+
+        Rare categories have the index after the last category.
+        """
         if value is None:
             return None
         text = normalise_cell(value)
+        if any(normalise_cell(category) == text for category in self.pooled):
+            return len(self.categories)
         return next((index for index, category in enumerate(self.categories) if normalise_cell(category) == text), None)
 
     def encode(self, value: float | str | None) -> list[float]:
         """Encode one value; None is a missing value."""
         if self.categories:
             index = self.find_category(value)
-            numbers = [float(index == other) for other in range(1, len(self.categories))]
+            if index is None and value is not None and self.pooled:
+                index = len(self.categories)  # an unknown category is a rare one
+            numbers = [float(index == other) for other in range(1, len(self.categories) + bool(self.pooled))]
         else:
             known = value is not None and self.scale > 0
             numbers = [(float(value or 0.0) - self.mean) / self.scale if known else 0.0]
@@ -101,7 +116,10 @@ class RecordEncoder:
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return plain data that can be stored as JSON."""
-        return [{**asdict(column), "categories": list(column.categories)} for column in self.columns]
+        return [
+            {**asdict(column), "categories": list(column.categories), "pooled": list(column.pooled)}
+            for column in self.columns
+        ]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Mapping[str, Any]]) -> "RecordEncoder":
@@ -138,8 +156,9 @@ def _read_column(plain: Mapping[str, Any]) -> ColumnCode:
     if not (math.isfinite(mean) and math.isfinite(scale)):
         raise ValueError(f"the mean {mean} or the scale {scale} of {plain['name']!r} is not finite")
     categories = tuple(str(value) for value in plain["categories"])
+    pooled = tuple(str(value) for value in plain.get("pooled", ()))  # absent in models of earlier versions
     return ColumnCode(
-        str(plain["name"]), str(plain["type"]), mean, scale, categories, marks_missing=bool(plain["marks_missing"])
+        str(plain["name"]), str(plain["type"]), mean, scale, categories, bool(plain["marks_missing"]), pooled
     )
 
 
@@ -157,9 +176,9 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEnco
         marks = 0 < len(known) < len(values)
         if form.type == "categorical":
             counts = Counter(map(str, known))
-            common = tuple(sorted(counts, key=lambda value: (-counts[value], value)))
+            common, rare = _pool_categories(counts)
             # Without any known value, only the missing indicator is left.
-            columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks))
+            columns.append(ColumnCode(name, form.type, categories=common or ("",), marks_missing=marks, pooled=rare))
             continue
         numbers = np.array(known, np.float64)
         # By rounding, the standard deviation of equal numbers can be about 1e-16 instead of 0.
@@ -167,3 +186,15 @@ def fit_encoder(records: Sequence[Record], schema: ClinicalSchema) -> RecordEnco
         mean, scale = float(numbers.mean()) if len(numbers) else 0.0, float(numbers.std()) if differ else 0.0
         columns.append(ColumnCode(name, form.type, mean, scale, marks_missing=marks))
     return RecordEncoder(tuple(columns))
+
+
+def _pool_categories(counts: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split categories into common ones, the most common first, and rare ones that share a parameter.
+
+    A single rare category keeps its own parameter, and so does the most common one.
+    """
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    rare = tuple(value for value in ordered[1:] if counts[value] < LEAST_PATIENTS)
+    if len(rare) < 2:
+        return tuple(ordered), ()
+    return tuple(value for value in ordered if value not in rare), rare

@@ -1,6 +1,8 @@
 """Warns of values and images of a patient that lie outside the range of the training patients."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,14 +20,34 @@ def count_missing(record: Record, schema: ClinicalSchema) -> int:
     return sum(record.values.get(name) is None for name in schema.covariates)
 
 
-def list_training_values(train: Sequence[Record], schema: ClinicalSchema) -> dict[str, set[float | str | None]]:
-    """List the values of each covariate in training; None stands for a missing value."""
-    return {name: {record.values.get(name) for record in train} for name in schema.covariates}
+@dataclass(frozen=True)
+class TrainingValues:
+    """Values of one covariate in training.
+
+    Attributes:
+        values: Distinct values; None stands for a missing value.
+        low: Least number; NaN without numbers.
+        high: Largest number; NaN without numbers.
+    """
+
+    values: frozenset[float | str | None]
+    low: float
+    high: float
+
+
+def list_training_values(train: Sequence[Record], schema: ClinicalSchema) -> dict[str, TrainingValues]:
+    """List the values of each covariate in training."""
+    listed = {}
+    for name in schema.covariates:
+        values = frozenset(record.values.get(name) for record in train)
+        numbers = [value for value in values if isinstance(value, (int, float))] or [math.nan]
+        listed[name] = TrainingValues(values, min(numbers), max(numbers))
+    return listed
 
 
 def find_warnings(
     record: Record,
-    known: Mapping[str, set[float | str | None]],
+    known: Mapping[str, TrainingValues],
     schema: ClinicalSchema,
     images: FeatureTable | None = None,
 ) -> tuple[str, ...]:
@@ -42,17 +64,15 @@ def find_warnings(
     """
     warnings = []
     for name, form in schema.covariates.items():
-        value, values = record.values.get(name), known[name]
-        if value is None and None not in values:
+        value, training = record.values.get(name), known[name]
+        if value is None and None not in training.values:
             warnings.append(f"{name!r} is missing, but in no training patient")
-        elif value is not None and form.type == "categorical" and value not in values:
+        elif value is not None and form.type == "categorical" and value not in training.values:
             warnings.append(f"{name!r} is {value!r}, which does not occur in training")
-        elif isinstance(value, (int, float)):
-            numbers = [number for number in values if isinstance(number, (int, float))]
-            if numbers and not min(numbers) <= value <= max(numbers):
-                warnings.append(
-                    f"{name!r} is {value:g}, outside the training range of {min(numbers):g} to {max(numbers):g}"
-                )
+        elif isinstance(value, (int, float)) and (value < training.low or value > training.high):
+            warnings.append(
+                f"{name!r} is {value:g}, outside the training range of {training.low:g} to {training.high:g}"
+            )
     return (*warnings, *_find_absent_images(record, images))
 
 
@@ -92,7 +112,8 @@ def _compare(column: ColumnCode, value: float | str | None) -> str:
     if column.categories:
         if column.find_category(value) is not None:
             return ""
-        return f"{column.name!r} is {value!r}, which does not occur in training; it is treated as the most common value"
+        treated = "a rare value" if column.pooled else "the most common value"
+        return f"{column.name!r} is {value!r}, which does not occur in training; it is treated as {treated}"
     if column.scale > 0 and abs(float(value) - column.mean) > _FAR * column.scale:
         return f"{column.name!r} is {value:g}, more than {_FAR:g} standard deviations from the training mean"
     return ""

@@ -9,9 +9,11 @@ Example:
       grade: {type: ordinal, order: [Low, Intermediate, High]}
 """
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -139,6 +141,8 @@ class ClinicalSchema(_Strict):
             is ignored. A value in an `order` is never missing.
         covariates: Covariates, by column.
         ignored: Columns that are not used, each with the reason.
+        horizons: Times at which survival is evaluated, calibrated and predicted, in the unit of `time` (dates: days);
+            empty: chosen by the rule of `records.horizons`.
     """
 
     patient: Text
@@ -150,6 +154,23 @@ class ClinicalSchema(_Strict):
     missing: list[Code] = list(MISSING)
     covariates: dict[Text, CovariateForm] = {}
     ignored: dict[Text, Text] = {}
+    horizons: list[float | int] = []
+
+    @property
+    def horizons_in_days(self) -> tuple[float, ...]:
+        """Horizons in days, ascending."""
+        unit = 1.0 if self.time.column is None else DAYS[self.time.unit]
+        return tuple(float(time) * unit for time in self.horizons)
+
+    @model_validator(mode="after")
+    def _horizons_ascend(self) -> Self:
+        steps = (0.0, *map(float, self.horizons), math.inf)
+        if not all(earlier < later for earlier, later in pairwise(steps)):
+            raise ValueError(
+                f"`horizons` is {self.horizons}; expected distinct times above 0 in ascending order, in the unit of "
+                "`time`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _columns_have_one_use(self) -> Self:

@@ -38,11 +38,22 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
 def list_predictions(study: Study) -> Iterator[list[object]]:
     """List the predictions of every method for every held-out patient, heading first."""
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
-    head = ["method", "seed", "fold", "patient", "risk", *horizons, "median survival (days)", "risk group"]
+    head = [
+        "method",
+        "seed",
+        "fold",
+        "patient",
+        "time (days)",
+        "event",
+        "risk",
+        *horizons,
+        "median survival (days)",
+        "risk group",
+    ]
     yield [*head, "record values missing", "warnings"]
     for held in study.predictions:
         yield [
-            *(held.method, held.seed, held.fold, held.patient, f"{held.risk:.6g}"),
+            *(held.method, held.seed, held.fold, held.patient, f"{held.time:g}", int(held.event), f"{held.risk:.6g}"),
             *(f"{value:.6f}" for value in held.survival),
             *("" if held.median is None else f"{held.median:.1f}", held.group, held.missing),
             "; ".join(held.warnings),

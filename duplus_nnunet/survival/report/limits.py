@@ -26,8 +26,9 @@ def list_limits(study: Study, cohort: Cohort) -> Iterator[str]:
             f"{study.events} of the {study.patients} scored patients have the event; {_ENOUGH_EVENTS} or more are "
             "recommended to validate a model (Collins et al. 2016), and more to develop one."
         )
-    yield from _compare_with_chance(first, study.scores[first][_CONCORDANCE])
-    yield from _compare_with_others(study)
+    if study.claims.compares and first not in study.claims.unsupported:
+        yield from _compare_with_chance(first, study.scores[first][_CONCORDANCE])
+        yield from _compare_with_others(study)
     yield from _list_calibration_limits(study, cohort)
     if len(cohort.count_centres()) < 2:
         yield "One centre, or unknown centres: performance in patients of other centres was not assessed."
@@ -55,7 +56,11 @@ def _compare_with_others(study: Study) -> Iterator[str]:
     first = study.methods[0]
     for score, higher_is_better in SCORES.items():
         sign = 1 if higher_is_better else -1
-        intervals = {name: scores[score].interval for name, scores in study.differences.items() if score in scores}
+        intervals = {
+            name: scores[score].interval
+            for name, scores in study.differences.items()
+            if score in scores and name not in study.claims.unsupported
+        }
         worse_than = [
             name
             for name, interval in intervals.items()

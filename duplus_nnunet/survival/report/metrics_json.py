@@ -4,14 +4,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from duplus_nnunet.reporting.bootstrap import DRAWS, SEED
+from duplus_nnunet.reporting.bootstrap import LEVEL
 from duplus_nnunet.survival.evaluation.calibration import STEEPEST, Group, SurvivalCalibration
 from duplus_nnunet.survival.evaluation.centres import Centres
-from duplus_nnunet.survival.evaluation.intervals import SCORES, Value
+from duplus_nnunet.survival.evaluation.claims import Claims
+from duplus_nnunet.survival.evaluation.horizon_scores import HorizonScores
+from duplus_nnunet.survival.evaluation.intervals import METHOD, METHOD_OF_CENTRES, SCORES, Value
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups
 from duplus_nnunet.survival.evaluation.study import Design, Study
 
-VERSION = 3
+# 4: intervals by the corrected resampled t test; `at_horizons`, `integrated_brier_days`, `uno_tau_days`, `claims`.
+VERSION = 4
 
 
 def to_plain(study: Study, design: Design) -> dict[str, Any]:
@@ -22,11 +25,15 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "folds_were": "given" if design.given else "drawn",
         "seeds": list(design.seeds),
         "scored": {"patients": study.patients, "events": study.events},
-        "interval": {"level": 0.95, "by": "patient bootstrap", "draws": DRAWS, "seed": SEED},
+        "interval": {"level": LEVEL, "by": METHOD, "of_centres": METHOD_OF_CENTRES},
+        "claims": _convert_claims(study.claims),
         "censoring_weights": "1 / G(t-): just before the event; events come before censorings of the same time",
         "horizons_days": list(study.horizons),
+        "integrated_brier_days": [None if math.isnan(day) else day for day in study.brier_days],
+        "uno_tau_days": study.horizons[-1] if study.horizons else None,
         "higher_is_better": SCORES,
         "scores": _convert_scores(study.scores),
+        "at_horizons": {name: [_convert_horizon(row) for row in rows] for name, rows in study.at_horizons.items()},
         "first_method": next(iter(study.methods), None),
         "first_less_others": _convert_scores(study.differences),
         "calibration": {name: [_convert_calibration(row) for row in rows] for name, rows in study.calibration.items()},
@@ -49,6 +56,24 @@ def _convert_value(value: Value) -> dict[str, Any]:
     return {"value": None if math.isnan(value.value) else value.value, "interval": value.interval}
 
 
+def _convert_claims(claims: Claims) -> dict[str, Any]:
+    return {
+        "events": claims.events,
+        "encoded_parameters": claims.parameters,
+        "events_per_parameter": claims.events_per_parameter,
+        "methods_that_support_no_claim": list(claims.unsupported),
+        "comparisons_are_supported": claims.compares,
+    }
+
+
+def _convert_horizon(scores: HorizonScores) -> dict[str, Any]:
+    return {
+        "horizon_days": scores.horizon,
+        "AUC": _convert_value(scores.auc),
+        "Brier": _convert_value(scores.brier),
+    }
+
+
 def _convert_calibration(calibration: SurvivalCalibration) -> dict[str, Any]:
     return {
         "horizon_days": calibration.horizon,
@@ -58,12 +83,10 @@ def _convert_calibration(calibration: SurvivalCalibration) -> dict[str, Any]:
 
 
 def _convert_slope(slope: Value) -> dict[str, Any]:
-    """Return a slope; None where it diverges, so that its estimate, or an end of its interval, is at its bound."""
-    plain, interval = _convert_value(slope), slope.interval
-    if plain["value"] is not None and abs(slope.value) >= STEEPEST:
+    """Return a slope; None where it diverges, so that its estimate is at its bound."""
+    if abs(slope.value) >= STEEPEST:
         return {"value": None, "interval": None, "at_bound": slope.value}
-    ends = None if interval is None else [end if abs(end) < STEEPEST else None for end in interval]
-    return {"value": plain["value"], "interval": ends, "at_bound": None}
+    return {**_convert_value(slope), "at_bound": None}
 
 
 def _convert_group(group: Group) -> dict[str, Any]:

@@ -7,17 +7,17 @@ Source: Collins et al. 2024, BMJ 385:e078378.
 import math
 from collections.abc import Iterator
 
-from duplus_nnunet.reporting.bootstrap import DRAWS
+from duplus_nnunet.survival.evaluation.intervals import METHOD, METHOD_OF_CENTRES
 from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS
 from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
     DIRECTIONS,
     escape,
     format_days,
-    format_slope,
-    format_value,
+    list_horizon_rows,
     start_table,
     tabulate,
 )
@@ -51,7 +51,7 @@ def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
     yield from _write_purpose(study, inputs)
     yield from _write_participants(study, cohort)
     yield from _write_outcome(cohort)
-    yield from _write_predictors(inputs, cohort)
+    yield from _write_predictors(inputs, cohort, study)
     yield from _write_methods(study, design)
     yield from _write_performance(study)
     yield from _write_calibration(study)
@@ -126,7 +126,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
         yield f"Delayed entry (left truncation): patients come under observation at `{cohort.schema.entry}`."
 
 
-def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
+def _write_predictors(inputs: str, cohort: Cohort, study: Study) -> Iterator[str]:
     yield from _head("Predictors, sample size and missing data (9a, 10, 11)")
     covariates = cohort.schema.covariates
     if covariates:
@@ -135,7 +135,13 @@ def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
             values, missing = cohort.describe_covariate(name)
             yield f"| {escape(name)} | {form.type} | {escape(values)} | {missing} |"
         yield ""
-        yield f"Events per variable: {cohort.events / len(covariates):.1f}."
+        ratio = study.claims.events_per_parameter
+        if ratio is not None:
+            yield (
+                f"Events per parameter: {ratio:.3g} ({study.claims.events} patients with the event, "
+                f"{study.claims.parameters} encoded parameters of {len(covariates)} covariates, after rare categories "
+                "were pooled)."
+            )
     if inputs == _BOTH:
         yield "In addition, image features of a network and, if it segments a lesion, measurements of that lesion."
         yield (
@@ -144,7 +150,8 @@ def _write_predictors(inputs: str, cohort: Cohort) -> Iterator[str]:
         )
     yield (
         "Missing numeric values are replaced by the mean of the training patients, missing categories by their most "
-        "frequent category; an indicator of missingness is added where training patients lack the value too. No "
+        "frequent category; an indicator of missingness is added where training patients lack the value too. Where two "
+        f"or more categories have fewer than {LEAST_PATIENTS} training patients each, they share one parameter. No "
         "patient was excluded because of missing covariates."
     )
     for name, why in cohort.schema.ignored.items():
@@ -168,8 +175,10 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
     yield (
         "Output: a risk (higher is worse) and the probability of event-free survival at "
         f"{', '.join(format_days(horizon) for horizon in study.horizons)} days. Patients are compared within folds. "
-        f"The 95 % confidence intervals are by bootstrap of the held-out patients ({DRAWS} draws); they reflect the "
-        "sampling of evaluated patients, not the variability of model development."
+        f"The 95 % confidence intervals are by the {METHOD}: they reflect the sampling of evaluated patients and "
+        f"of training patients. Of left-out centres: {METHOD_OF_CENTRES}. The Brier score is integrated from "
+        f"{' to '.join(format_days(day) for day in study.brier_days)} days; Uno's C counts events up to "
+        f"{format_days(study.horizons[-1])} days."
     )
     yield (
         "Weights by the inverse probability of censoring (Uno's C, AUC, Brier score) take that probability just before "
@@ -188,12 +197,11 @@ def _write_performance(study: Study) -> Iterator[str]:
 
 
 def _write_calibration(study: Study) -> Iterator[str]:
-    yield from _head("Calibration (23a)")
-    yield from start_table("method", "horizon (days)", "observed less predicted survival", "slope (ideal: 1)")
-    for name, calibrations in study.calibration.items():
-        for calibration in calibrations:
-            excess, slope = format_value(calibration.excess, signed=True), format_slope(calibration.slope)
-            yield f"| {escape(name)} | {format_days(calibration.horizon)} | {excess} | {slope} |"
+    yield from _head("Performance and calibration at the horizons (23a)")
+    heading, *rows = list_horizon_rows(study)
+    yield from start_table(*heading)
+    for name, *cells in rows:
+        yield f"| {escape(name)} | {' | '.join(cells)} |"
 
 
 def _write_risk_groups(study: Study) -> Iterator[str]:

@@ -28,7 +28,25 @@ def describe_study(study: Study) -> Iterator[str]:
                 (method, *(format_value(values[score], signed) for score in names)) for method, values in table.items()
             ]
     yield from format_table(rows)
+    yield ""
+    yield from format_table(list(list_horizon_rows(study)))
+    yield ""
     yield f"Scored: {study.patients} held-out patients, {study.events} with the event. {DIRECTIONS}"
+
+
+def list_horizon_rows(study: Study) -> Iterator[tuple[str, ...]]:
+    """List AUC, Brier score and calibration of each method at each horizon, heading first."""
+    yield ("method", "horizon (days)", "AUC", "Brier", "observed less predicted survival", "slope (ideal: 1)")
+    for name, rows in study.at_horizons.items():
+        for scores, calibration in zip(rows, study.calibration[name], strict=True):
+            yield (
+                name,
+                format_days(scores.horizon),
+                format_value(scores.auc),
+                format_value(scores.brier),
+                format_value(calibration.excess, signed=True),
+                format_slope(calibration.slope),
+            )
 
 
 def _list_tables(study: Study) -> Iterator[tuple[str, Mapping[str, Mapping[str, Value]], bool]]:
@@ -78,13 +96,10 @@ def format_value(value: Value, signed: bool = False, digits: int = 3) -> str:
 
 
 def format_slope(slope: Value) -> str:
-    """Format a calibration slope with its interval; bounds, at which a slope that diverges stays, are named as such."""
+    """Format a calibration slope with its interval; the bound, at which a slope that diverges stays, is named."""
     if abs(slope.value) >= STEEPEST:
         return f"undefined (diverges; the estimate is at its bound, {slope.value:.0f})"
-    if slope.interval is None or max(map(abs, slope.interval)) < STEEPEST:
-        return format_value(slope, digits=2)
-    low, high = (f"beyond {end:.0f}" if abs(end) >= STEEPEST else f"{end:.2f}" for end in slope.interval)
-    return f"{slope.value:.2f} ({low} to {high})"
+    return format_value(slope, digits=2)
 
 
 def format_days(days: float) -> str:

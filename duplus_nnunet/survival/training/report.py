@@ -73,8 +73,8 @@ def list_imaged(images: FeatureTable, patient: str) -> list[str]:
 
 def measure_concordance(records: Sequence[Record], forecast: Forecast) -> float | None:
     """Return Harrell's concordance index, higher is better; None if there is no comparable pair."""
-    (index,) = pool([concordance(read_outcome(records), forecast.risk)])
-    return None if np.isnan(index) else float(index)
+    index = pool([concordance(read_outcome(records), forecast.risk)])
+    return None if np.isnan(index) else index
 
 
 def measure_patch_concordance(records: Sequence[Record], outputs: Sequence[Mapping[str, Any]]) -> float | None:

@@ -112,6 +112,30 @@ def test_images_of_more_datasets_count(dataset: Path, capsys: pytest.CaptureFixt
     assert "Dataset007_Sarcoma (CT)" not in out  # all patients have an image there
 
 
+def test_patients_with_images_in_imagests_alone_are_left_out_unless_asked_for(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sksurv")
+    assert cli.main(["survival", "draft", "7"]) == 0
+    (dataset / "imagesTs").mkdir()
+    for number in range(4):
+        name = f"P_{number:02d}_0000.nii.gz"
+        (dataset / "imagesTr" / name).rename(dataset / "imagesTs" / name)
+    assert cli.main(["survival", "check", "7"]) == 0
+    assert "note: 4 patient(s)" in capsys.readouterr().out
+    arguments = ["survival", "evaluate", "7", "--folds", "3", "--seeds", "1", "--json"]
+    assert cli.main(arguments) == 0
+    answer = capsys.readouterr()
+    assert "note: 4 patient(s)" in answer.err
+    assert json.loads(answer.out)["scored"]["patients"] == 20
+    assert cli.main([*arguments, "--with-test-patients"]) == 0
+    assert json.loads(capsys.readouterr().out)["scored"]["patients"] == 24
+    for image in (dataset / "imagesTr").iterdir():
+        image.rename(dataset / "imagesTs" / image.name)
+    assert cli.main(arguments) == 1
+    assert "--with-test-patients" in capsys.readouterr().err
+
+
 def test_a_missing_table_or_missing_images_are_errors(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (dataset / "clinical.csv").unlink()
     assert cli.main(["survival", "draft", "7"]) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet.survival.evaluation.calibration import observe_with_interval, observed_survival
+from duplus_nnunet.survival.evaluation.calibration import observe_survival, observe_with_interval
 from duplus_nnunet.survival.evaluation.cross_validation import HeldOut
 from duplus_nnunet.survival.evaluation.metrics import concordance, pool
 from duplus_nnunet.survival.evaluation.risk_groups import split_by_risk
@@ -139,8 +139,8 @@ def test_entries_at_the_start_change_nothing() -> None:
 def test_patients_who_had_not_entered_are_not_compared() -> None:
     outcome = Outcome(np.array([True, True, False]), np.array([2.0, 5.0, 9.0]), np.array([0.0, 3.0, 1.0]))
     # At time 2 the second patient has not entered; the pairs are (0, 2) and (1, 2).
-    assert concordance(outcome, np.zeros(3)).bottom.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
-    assert pool([concordance(outcome, np.array([1.0, 9.0, 2.0]))])[0] == pytest.approx(0.5)
+    assert concordance(outcome, np.zeros(3)).bottom.tolist() == [0.5, 0.5, 1]
+    assert pool([concordance(outcome, np.array([1.0, 9.0, 2.0]))]) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("horizon", [4.0, 8.0, 16.0])
@@ -149,7 +149,7 @@ def test_observed_survival_is_kaplan_meier_of_scikit_survival(horizon: float) ->
     outcome = read_outcome(draw_late_patients(400, 5))
     times, curve = nonparametric.kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
     expected = curve[np.searchsorted(times, horizon, side="right") - 1]
-    assert observed_survival(outcome, horizon, np.ones((1, len(outcome))))[0] == pytest.approx(expected, abs=1e-12)
+    assert observe_survival(outcome, horizon)[0] == pytest.approx(expected, abs=1e-12)
     assert observe_with_interval(outcome, horizon)[0] == pytest.approx(expected, abs=1e-12)
 
 
@@ -159,7 +159,7 @@ def test_kaplan_meier_is_unbiased_where_ignoring_entries_is_not() -> None:
     found = predict_kaplan_meier(Task(records, records[:1], SCHEMA, TIMES, 0)).survival[0]
     np.testing.assert_allclose(found, [0.75, 0.5, 0.25], atol=0.04)
     outcome = read_outcome(records)
-    naive = observed_survival(Outcome(outcome.event, outcome.time), TIMES[1], np.ones((1, len(outcome))))[0]
+    naive = observe_survival(Outcome(outcome.event, outcome.time), TIMES[1])[0]
     assert naive > 0.6
 
 

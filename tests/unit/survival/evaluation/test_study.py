@@ -9,12 +9,13 @@ import pytest
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation import study as study_module
-from duplus_nnunet.survival.evaluation.study import Design, Study, choose_horizons, list_methods, run_study
+from duplus_nnunet.survival.evaluation.study import Design, Study, list_methods, run_study
 from duplus_nnunet.survival.models import methods
 from duplus_nnunet.survival.models.forecasts import Forecast, choose_cut_off
 from duplus_nnunet.survival.models.methods import Task
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, make_folds
+from duplus_nnunet.survival.records.horizons import choose_horizons
 from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
@@ -133,6 +134,7 @@ def test_chosen_horizons_lie_within_the_follow_up_of_every_fold() -> None:
     assert 50 < result.horizons[-1] < 79
     listed = ", ".join(f"{horizon:g}" for horizon in result.horizons)
     assert any(f"the horizons are {listed} days" in note for note in result.notes)
+    assert result.at_horizons["Cox"][-1].horizon == result.calibration["Cox"][-1].horizon == result.horizons[-1]
     usual = run_study(make_records(30), SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
     assert not any("the horizons are" in note for note in usual.notes)
 
@@ -145,6 +147,26 @@ def test_chosen_horizons_are_quarters_of_the_events_before_the_end() -> None:
     assert choose_horizons(late, 5.0) == (1.25, 1.5, 1.75)
     with pytest.raises(DataError, match=r"first is at 1 days.* 1\.5 days"):
         choose_horizons(late, 1.5)
+
+
+def test_whole_years_with_enough_events_and_follow_up_are_the_horizons() -> None:
+    time = np.concatenate([np.linspace(30, 800, 20), np.full(12, 1000.0)])
+    outcome = Outcome(np.array([True] * 20 + [False] * 12), time)
+    assert choose_horizons(outcome) == (365.25, 730.5)
+    assert choose_horizons(outcome, 700.0) == (365.25,)
+    assert choose_horizons(outcome.take(range(23)))[0] == pytest.approx(
+        np.quantile(time[:20], 0.25)
+    )  # too few followed
+
+
+def test_the_horizons_of_the_schema_are_used(by_age: list[Task]) -> None:
+    schema = SCHEMA.model_copy(update={"horizons": [100, 300.0]})
+    result = run_study(make_records(40), schema, Design(seeds=(0,), folds=3, methods=("age",)))
+    assert result.horizons == (100.0, 300.0)
+    assert not any("clinical.yaml" in note for note in result.notes)
+    other = run_study(make_records(40), schema, Design(seeds=(0,), folds=3, methods=("age",), horizons=(200.0,)))
+    assert other.horizons == (200.0,)
+    assert any("clinical.yaml" in note for note in other.notes)
 
 
 @pytest.mark.parametrize("horizons", [(math.nan,), (math.inf,), (0.0, 5.0), (5.0, 5.0), (9.0, 5.0)])

@@ -167,11 +167,22 @@ def test_a_fold_with_constant_risks_does_not_contribute(models: list[SurvivalMod
     assert average_cut_offs([flat, models[1]]) == pytest.approx(average_cut_offs([models[1]]) / 2)  # type: ignore[operator]
 
 
+def test_new_patients_are_predicted_at_the_horizons_that_were_evaluated(models: list[SurvivalModel]) -> None:
+    for model in models:
+        assert len(model.horizons) > 0
+        assert SurvivalModel.from_plain(model.to_plain()).horizons == model.horizons
+    folds = [replace(models[0], horizons=(50.0, 80.0)), replace(models[0], horizons=(80.0, 90.0))]
+    assert choose_new_horizons(folds, ()) == (80.0,)
+    schema = models[0].schema.model_copy(update={"horizons": [20, 60.0]})
+    assert choose_new_horizons([replace(fold, schema=schema) for fold in folds], ()) == (20.0, 60.0)
+
+
 def test_horizons_beyond_the_follow_up_are_refused(models: list[SurvivalModel]) -> None:
     last = min(model.follow_up for model in models)
     assert choose_new_horizons(models, (last, 10.0)) == (10.0, last)
-    assert choose_new_horizons(models, ()) == tuple(year * 365.25 for year in (1, 2, 3, 5) if year * 365.25 <= last)
-    assert choose_new_horizons([replace(models[0], follow_up=100.0)], ()) == (25.0, 50.0, 75.0)
+    earlier = [replace(model, horizons=()) for model in models]
+    assert choose_new_horizons(earlier, ()) == tuple(year * 365.25 for year in (1, 2, 3, 5) if year * 365.25 <= last)
+    assert choose_new_horizons([replace(earlier[0], follow_up=100.0)], ()) == (25.0, 50.0, 75.0)
     with pytest.raises(DataError, match="follow-up"):
         choose_new_horizons(models, (last + 1,))
     with pytest.raises(DataError, match=r"\b0\b"):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from duplus_nnunet.survival.records.encoding import fit_encoder
+from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
 
 from ..cohorts import SCHEMA, make_records
 
@@ -45,3 +45,30 @@ def test_columns_that_are_constant_in_training_have_no_effect() -> None:
     strange = replace(records[0], values={"age": 1200.0, "sex": records[0].values["sex"], "grade": 2.0})
     one, other = (encoder.encode([record])[0] for record in (records[0], strange))
     np.testing.assert_array_equal(one, other)
+
+
+def test_rare_categories_share_one_parameter_and_unknown_ones_join_them() -> None:
+    sites = ["lung"] * 9 + ["bone"] * 5 + ["skin"] * 4 + ["eye"] * 2
+    records = [replace(r, values={"site": site}) for r, site in zip(make_records(20), sites, strict=True)]
+    schema = SCHEMA.model_copy(update={"covariates": {"site": SCHEMA.covariates["sex"]}})
+    encoder = fit_encoder(records, schema)
+    assert encoder.names == ("site=bone", "site=rare categories")
+    other = replace(records[0], values={"site": "toe"})
+    numbers, notes = encoder.encode([records[0], records[9], records[14], records[18], other])
+    np.testing.assert_array_equal(numbers, [[0, 0], [1, 0], [0, 1], [0, 1], [0, 1]])
+    assert any("'toe'" in note for note in notes)
+    assert not any("'eye'" in note for note in notes)
+    assert RecordEncoder.from_plain(encoder.to_plain()) == encoder
+
+
+def test_a_single_rare_category_and_the_most_common_one_keep_their_own_parameter() -> None:
+    schema = SCHEMA.model_copy(update={"covariates": {"site": SCHEMA.covariates["sex"]}})
+    for sites, names in (("aaaaaab", ("site=b",)), ("aab", ("site=b",)), ("abcd", ("site=rare categories",))):
+        records = [replace(r, values={"site": site}) for r, site in zip(make_records(len(sites)), sites, strict=True)]
+        assert fit_encoder(records, schema).names == names
+
+
+def test_an_encoder_that_was_stored_before_categories_were_pooled_is_read() -> None:
+    encoder = fit_encoder(make_records(20), SCHEMA)
+    plain = [{name: value for name, value in column.items() if name != "pooled"} for column in encoder.to_plain()]
+    assert RecordEncoder.from_plain(plain) == encoder
