@@ -124,7 +124,9 @@ def answer_case(
         peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
     if rivals is not None and maps is not None:
-        _settle_rivals(clock, bound, case, (question, rivals, size), assembly, maps)
+        # Without a pass of the network for each group, only memory limits how many rivals are asked together.
+        together = size if kept is None else choose_group(limit, memory, rivals.count, share)
+        _settle_rivals(clock, bound, case, (question, rivals, together), assembly, maps)
     labels, targets = clock.time("resample", assembly.finish)
     answer = CaseAnswer(
         case.source.name,

@@ -150,13 +150,11 @@ class KeptMaps(CallMaps):
             self._file.seek(stored.start)
             content = self._file.read(stored.size)
         except OSError as error:
-            raise DataError(
-                f"What the network computed cannot be read again ({error}). Open the image again."
-            ) from error
+            raise DataError(f"What was computed of the image cannot be read: {error}. Open it again.") from error
         if len(content) < stored.size:
             raise DataError(
-                f"What the network computed cannot be read again: {len(content)} of {stored.size} bytes are there. Open "
-                "the image again."
+                f"Of what was computed of the image, {len(content)} of {stored.size} bytes are left in the temporary "
+                "file. Open it again."
             )
         return content
 
