@@ -1,7 +1,7 @@
 """Measures what a question about an opened image costs, beside an ordinary prediction of one target.
 
-The image and the model are those of prediction.py: 256x256x200 voxels of 0.8 mm, a model of 60 targets planned at 1.5 mm
-with random weights. Everything is run and timed, then the logits are replaced by those of organ-like balls, so that
+The image and the model are those of prediction.py: 256x256x200 voxels of 0.8 mm, a model of 60 targets planned at 1.5
+mm with random weights. Everything is run and timed, then the logits are replaced by those of organ-like balls, so that
 resampling and the settling of voxels among targets work as with a trained model. All is measured in one process,
 alternately; medians are reported, and each mask is compared with that of the ordinary prediction.
 
