@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import blosc2
+import blosc2  # type: ignore[import-untyped]
 import numpy as np
 import torch
 

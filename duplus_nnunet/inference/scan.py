@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from duplus_nnunet.inference.prediction import Prediction
 _HELD_ANSWERS = 4
 
 Question = tuple[tuple[str, ...], tuple[str, ...]]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Scan(AbstractContextManager["Scan"]):
         return self._opened
 
 
-def _only(values: Mapping[str, Any]) -> Any:
+def _only(values: Mapping[str, Value]) -> Value:
     return next(iter(values.values()))
 
 

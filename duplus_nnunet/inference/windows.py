@@ -30,7 +30,8 @@ class WindowPredictor(nnUNetPredictor):
         use_all_processors: Whether windows are predicted by all processors of this process; nnU-Net uses eight at most.
     """
 
-    label_manager: Any  # nnU-Net's
+    label_manager: Any  # nnU-Net's, as is the network
+    network: Any
     mirroring: Mapping[str, Sequence[int] | None] = MappingProxyType({})
     use_all_processors = False
     # Logits of the window before, which nnU-Net holds although it has added them to its sums; None outside of a case.
