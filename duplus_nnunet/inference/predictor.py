@@ -54,6 +54,9 @@ class DuPLUSPredictor:
         (dtype('bool'), ['left kidney'])
         >>> prediction.to_nibabel("left kidney").shape
         (24, 24, 24)
+        >>> with predictor.open(image_file) as scan:  # the network looks once
+        ...     scan.segment("left kidney").shape, scan.volume("right kidney") >= 0
+        ((24, 24, 24), True)
     """
 
     def __init__(self, model: LoadedModel, options: Options) -> None:
@@ -173,11 +176,6 @@ class DuPLUSPredictor:
         Raises:
             DataError: As for `predict`.
             PromptError: The model does not know the context.
-
-        Example:
-            >>> with predictor.open(image_file) as scan:
-            ...     scan.targets, scan.segment("left kidney").shape, scan.volume("left kidney") >= 0
-            (['tumour', 'left kidney', 'right kidney'], (24, 24, 24), True)
         """
         options = self._options if rivals is None else replace(self._options, rivals=rivals)
         dicom = open_dicom_image(image, series) if isinstance(image, (str, os.PathLike)) else None
