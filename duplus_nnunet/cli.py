@@ -46,6 +46,7 @@ GROUPS = (
         "Predict and score",
         {
             "predict": "predict chosen targets, named or described in words",
+            "ask": "open one image, and ask for one target after another, each within moments",
             "dicom": "list the DICOM series of a folder or zip file, and write them as NIfTI",
             "evaluate": "score predictions on annotated targets, with confidence intervals",
             "cohort": "measure a folder of label maps: volumes, intensities, and what is implausible, a row an image",

@@ -19,7 +19,7 @@ from duplus_nnunet.inference.cleaning import clean
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
-from duplus_nnunet.inference.window_maps import WindowMaps
+from duplus_nnunet.inference.window_maps import CallMaps, WindowMaps
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry, TargetAnswer
 from duplus_nnunet.outputs.naming import show_name
@@ -87,7 +87,9 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> PredictedCase:
+def answer_case(
+    bound: BoundModel, case: PreparedCase, floor: float = 0.0, kept: CallMaps | None = None
+) -> PredictedCase:
     """Predict one preprocessed case.
 
     Targets are predicted in groups that fit the memory; the network runs on the image once for each group. Exclusive
@@ -98,6 +100,7 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
         bound: The model and what is asked of it.
         case: The case.
         floor: Logit that a voxel must exceed to be kept in a target's box, 0 or less.
+        kept: What the network computed of this case before, for any targets of this context; it is used and added to.
 
     Raises:
         DataError: The memory is too little for a single target.
@@ -114,13 +117,16 @@ def answer_case(bound: BoundModel, case: PreparedCase, floor: float = 0.0) -> Pr
     size = choose_group(limit, memory, question.prompts.count, share)
     rivals = bound.find_rivals(question)
     free = limit - memory.measure(size, question.prompts.count, share)
-    maps = WindowMaps(free) if rivals is not None else None
+    maps = kept or (WindowMaps(free) if rivals is not None else None)
+    predict = model.predictor.predict_logits if kept is None else model.predictor.predict_kept
     for group in split_prompts(question.groups, size):
-        logits = clock.time("network", model.predictor.predict_logits, case.data, group, maps)
+        logits = clock.time("network", predict, case.data, group, maps)
         peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
     if rivals is not None and maps is not None:
-        _settle_rivals(clock, bound, case, (question, rivals, size), assembly, maps)
+        # Without a pass of the network for each group, only memory limits how many rivals are asked together.
+        together = size if kept is None else choose_group(limit, memory, rivals.count, share)
+        _settle_rivals(clock, bound, case, (question, rivals, together), assembly, maps)
     labels, targets = clock.time("resample", assembly.finish)
     answer = CaseAnswer(
         case.source.name,
@@ -148,7 +154,7 @@ def _settle_rivals(
     case: PreparedCase,
     asked: tuple[Question, Prompts, int],
     assembly: Assembly,
-    maps: WindowMaps,
+    maps: CallMaps,
 ) -> None:
     """Settle the voxels of asked targets against the other targets of the context, some at a time."""
     contested = clock.time("resample", lambda: assembly.contested)

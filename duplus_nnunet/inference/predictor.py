@@ -7,159 +7,33 @@ Example:
 """
 
 import os
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from duplus_nnunet.errors import DataError, PromptError, describe_unknown
+from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.inference.answering import LEAST_LOGIT, answer_case
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.devices import choose_device
 from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom_image
+from duplus_nnunet.inference.given_images import list_files, list_own_files
+from duplus_nnunet.inference.kept_maps import KeptMaps
+from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, ModelFiles
 from duplus_nnunet.inference.options import Options
+from duplus_nnunet.inference.prediction import Prediction, Volume
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader
+from duplus_nnunet.inference.scan import Opened, Scan, Source
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
-from duplus_nnunet.outputs.answer import CaseAnswer, Removal, TargetAnswer
-from duplus_nnunet.outputs.probabilities import to_probabilities
-from duplus_nnunet.outputs.world import find_affine
-
-Volume = NDArray[Any]
-# (D, H, W), or (C, D, H, W) with several channels; and the size of a voxel along (D, H, W), in mm.
-ArrayWithSpacing = tuple[Volume, Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of one image; arrays are in the order (z, y, x).
-
-    Attributes:
-        answer: All of it, targets in their boxes.
-    """
-
-    answer: CaseAnswer
-
-    @property
-    def context(self) -> str:
-        """Name of the context in which the image was predicted."""
-        return self.answer.context
-
-    @property
-    def labels(self) -> Volume:
-        """Combined label map, nnU-Net's way."""
-        return self.answer.labels
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Size of a voxel along (z, y, x), in mm."""
-        return self.answer.geometry.spacing
-
-    @property
-    def affine(self) -> NDArray[np.float64] | None:
-        """From indices (z, y, x) to world coordinates in mm (RAS); None if the file has none."""
-        return find_affine(self.answer.geometry)
-
-    @cached_property
-    def masks(self) -> Mapping[str, NDArray[np.bool_]]:
-        """Mask of each target on the whole grid; one that is not in the image is empty."""
-        return {target.name: self._spread(target, target.mask, np.bool_) for target in self.answer.targets}
-
-    @property
-    def volumes(self) -> dict[str, float]:
-        """Volume of each target, in ml."""
-        voxel = float(np.prod(self.spacing)) / 1000
-        return {target.name: float(np.count_nonzero(target.mask)) * voxel for target in self.answer.targets}
-
-    @property
-    def presence(self) -> dict[str, float | None]:
-        """Probability, 0 to 1, that each target is in the image at all; None if the model was not calibrated."""
-        return {target.name: target.presence for target in self.answer.targets}
-
-    @property
-    def removed(self) -> Mapping[str, Removal]:
-        """What the options keep_largest and remove_small removed, by target."""
-        return {removal.target: removal for removal in self.answer.removed}
-
-    def write_dicom(
-        self, base: str | os.PathLike[str], slices: Sequence[str | os.PathLike[str]], formats: Sequence[str]
-    ) -> tuple[Path, ...]:
-        """Write DICOM files that refer to the series that the image was made from.
-
-        Args:
-            base: File name to which an ending is added, such as `_seg.dcm`.
-            slices: Every file of the series, in any order.
-            formats: Some of `dicom-seg`, `dicom-labelmap` and `rtstruct`.
-
-        Returns:
-            The files. Targets that are not in the image are left out; if none is there, so is the file.
-
-        Raises:
-            DataError: The slices are not one series, or the image has no world coordinates.
-            HostError: The extra `dicom` is not installed.
-        """
-        from duplus_nnunet.inference.dicom_output import write_dicom
-
-        return write_dicom(self.answer, slices, Path(base), formats).files
-
-    def probabilities(self, name: str) -> NDArray[np.float16]:
-        """Return a target's probabilities on the whole grid; 0 where they were not kept, see `predict`."""
-        target = self._find(name)
-        return self._spread(target, to_probabilities(target.logits), np.float16)
-
-    def to_nibabel(self, name: str | None = None) -> Any:
-        """Return a mask, or the label map, as a NIfTI image of nibabel.
-
-        Raises:
-            DataError: The image has no world coordinates.
-        """
-        import nibabel
-
-        affine = self.affine
-        if affine is None:
-            raise DataError("The image has no world coordinates, so that its masks cannot be made a NIfTI image.")
-        values = self._choose(name).transpose(2, 1, 0)
-        return nibabel.Nifti1Image(values, affine[:, [2, 1, 0, 3]])
-
-    def to_sitk(self, name: str | None = None) -> Any:
-        """Return a mask, or the label map, as an image of SimpleITK."""
-        import SimpleITK
-
-        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(self._choose(name)))
-        affine = self.affine
-        if affine is None:
-            image.SetSpacing([float(width) for width in self.spacing[::-1]])
-            return image
-        to_lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3][:, [2, 1, 0, 3]]
-        widths = np.linalg.norm(to_lps[:, :3], axis=0)
-        image.SetSpacing(widths.tolist())
-        image.SetDirection((to_lps[:, :3] / widths).ravel().tolist())
-        image.SetOrigin(to_lps[:, 3].tolist())
-        return image
-
-    def _choose(self, name: str | None) -> Volume:
-        return self.labels if name is None else self._spread(self._find(name), self._find(name).mask, np.uint8)
-
-    def _find(self, name: str) -> TargetAnswer:
-        targets = {target.name: target for target in self.answer.targets}
-        if name not in targets:
-            raise PromptError(describe_unknown("target", name, targets))
-        return targets[name]
-
-    def _spread(self, target: TargetAnswer, values: Volume, dtype: Any) -> Volume:
-        whole = np.zeros(self.answer.geometry.shape, dtype)
-        whole[target.box] = values
-        return whole
+from duplus_nnunet.prompt_bank import PromptBank
 
 
 class DuPLUSPredictor:
@@ -180,6 +54,9 @@ class DuPLUSPredictor:
         (dtype('bool'), ['left kidney'])
         >>> prediction.to_nibabel("left kidney").shape
         (24, 24, 24)
+        >>> with predictor.open(image_file) as scan:  # the network looks once
+        ...     scan.segment("left kidney").shape, scan.volume("right kidney") >= 0
+        ((24, 24, 24), True)
     """
 
     def __init__(self, model: LoadedModel, options: Options) -> None:
@@ -270,6 +147,89 @@ class DuPLUSPredictor:
             case = self._read(bound, image, dicom)
             return Prediction(answer_case(bound, case, LEAST_LOGIT if probabilities else 0.0).answer)
 
+    def open(
+        self,
+        image: Any,
+        context: str | None = None,
+        *,
+        memory: str = "2GB",
+        mirror: bool = False,
+        series: str | None = None,
+        rivals: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Scan:
+        """Let the network look at an image once, so that questions about it are answered quickly.
+
+        Args:
+            image: As for `predict`. A file that changes while it is open is refused.
+            context: As for `predict`; another context needs another call.
+            memory: For what the network computed, compressed; beyond it, a temporary file is used, see TMPDIR.
+            mirror: Whether mirror images are predicted too, as `predict` does unless the predictor was told not to:
+                up to eight times the time and memory.
+            series: As for `predict`.
+            rivals: As for `predict`.
+            progress: Called before each window with how many were predicted, and how many there are in each fold.
+
+        Returns:
+            The opened image, which is to be closed: `with predictor.open(...) as scan`.
+
+        Raises:
+            DataError: As for `predict`.
+            PromptError: The model does not know the context.
+        """
+        options = self._options if rivals is None else replace(self._options, rivals=rivals)
+        dicom = open_dicom_image(image, series) if isinstance(image, (str, os.PathLike)) else None
+        if dicom is not None:
+            context = dicom.choose_one_context(self._model.bank.contexts, context)
+        source = Source.of(image, list_own_files(image) if dicom is None else dicom.images[0].slices)
+        maps = KeptMaps(read_memory(memory), progress=progress)
+        try:
+            with self._lock, torch.inference_mode(), self._mirror(mirror):
+                bank = self._model.bank
+                name = bank.require_context(context) if context is None else bank.find_context(context)
+                bound = bind(self._model, Selection(_choose_opening(bank, name), name, options=options))
+                case = self._read(bound, image, dicom)
+                question = bound.question_of(case.properties)
+                self._model.predictor.predict_kept(case.data, question.prompts, maps)
+        except BaseException:
+            maps.close()
+            raise
+        maps.progress, maps.calls_again = None, 0
+
+        def answer(question: tuple[tuple[str, ...], tuple[str, ...]]) -> Prediction:
+            selection = Selection(question[0], name, question[1], options=options)
+            with torch.inference_mode(), self._mirror(mirror):
+                return Prediction(answer_case(self._bind(selection), case, 0.0, maps).answer)
+
+        def read() -> Volume:
+            return self._read_again(image, dicom)
+
+        targets = tuple(self._model.bank.names_in(name))
+        return Scan(Opened(name, targets, mirror, source, self._lock, answer, read), maps)
+
+    @contextmanager
+    def _mirror(self, wanted: bool) -> Iterator[None]:
+        """Let the predictor predict mirror images, or not."""
+        predictor = self._model.predictor
+        before, predictor.use_mirroring = predictor.use_mirroring, wanted
+        try:
+            yield
+        finally:
+            predictor.use_mirroring = before
+
+    def _read_again(self, image: Any, dicom: DicomInput | None) -> Volume:
+        """Read an image without preprocessing it, as (C, D, H, W)."""
+        made = None if dicom is None else dicom.images[0]
+        if made is not None:
+            made.write()
+        try:
+            with list_files(image if made is None else made.file) as files:
+                values, _ = self._model.plans.image_reader_writer_class().read_images(list(files))
+        finally:
+            if made is not None:
+                made.remove()
+        return np.asarray(values)
+
     def _read(self, bound: BoundModel, image: Any, dicom: DicomInput | None) -> PreparedCase:
         """Read and preprocess an image.
 
@@ -278,7 +238,7 @@ class DuPLUSPredictor:
         """
         made = None if dicom is None else dicom.images[0]
         reader = Reader(self._model.plans, self._model.configuration, bound.declare_all())
-        with _list_files(image if made is None else made.file) as files:
+        with list_files(image if made is None else made.file) as files:
             source = InputCase("image", files, None, bound.first.context, dicom=made)
             case = reader.read(source)
         source.forget()
@@ -293,49 +253,8 @@ class DuPLUSPredictor:
         return self._last[1]
 
 
-@contextmanager
-def _list_files(image: Any) -> Iterator[tuple[str, ...]]:
-    """Give an image as files, which nnU-Net's reader reads as it does any other."""
-    if isinstance(image, (str, os.PathLike)):
-        yield (os.fspath(image),)
-        return
-    if isinstance(image, list) and all(isinstance(file, (str, os.PathLike)) for file in image):
-        yield tuple(os.fspath(file) for file in image)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield tuple(_write_channels(image, Path(folder)))
-
-
-def _write_channels(image: Any, folder: Path) -> Iterator[str]:
-    if hasattr(image, "to_filename") and hasattr(image, "affine"):
-        image.to_filename(folder / "image_0000.nii")
-        yield str(folder / "image_0000.nii")
-        return
-    import SimpleITK
-
-    for number, channel in enumerate([image] if isinstance(image, SimpleITK.Image) else _make_channels(image)):
-        file = str(folder / f"image_{number:04d}.nii")
-        SimpleITK.WriteImage(channel, file)
-        yield file
-
-
-def _make_channels(image: Any) -> Iterator[Any]:
-    import SimpleITK
-
-    try:
-        values, spacing = image
-        values, widths = np.asarray(values), [float(width) for width in spacing]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"The image is a {type(image).__name__}; expected a file, a list of files, an image of nibabel or "
-            "SimpleITK, or a pair of an array and its spacing."
-        ) from error
-    if values.ndim not in (3, 4) or len(widths) != 3 or min(widths) <= 0:
-        raise DataError(
-            f"The array has shape {values.shape} and the spacing {tuple(widths)}; expected (D, H, W) or (C, D, H, W), "
-            "and three numbers above 0 in mm along (D, H, W)."
-        )
-    for channel in values if values.ndim == 4 else values[None]:
-        made = SimpleITK.GetImageFromArray(np.ascontiguousarray(channel, dtype=np.float32))
-        made.SetSpacing(widths[::-1])
-        yield made
+def _choose_opening(bank: PromptBank, context: str) -> tuple[str, ...]:
+    """Choose the targets that an image is opened with: one of each adapter, since each has features of its own."""
+    names = bank.names_in(context)
+    owners = bank.find_adapters(context, names) or ("",) * len(names)
+    return tuple({owner: name for name, owner in reversed(list(zip(names, owners, strict=True)))}.values())

@@ -1,10 +1,11 @@
-"""Keeps what the network computed where asked targets may be, so that their rivals need no second pass.
+"""Keeps what the network computed, so that the answer for further targets needs no second pass.
 
-A call of the network is one window of one fold, mirrored or not, by one adapter. Kept are its projected map, inside the
-box where an asked target comes close to a probability of one half, and its pooled bottleneck: the heads of any other
-targets give there, to the bit, the logits of a call with these targets.
+A call of the network is one window of one fold, mirrored or not, by one adapter. Kept are its projected map, or a part
+of it, and its pooled bottleneck: the heads of any other targets give there, to the bit, the logits of a call with these
+targets.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,28 +38,39 @@ class KeptMap:
         return self.maps.numel() * self.maps.element_size()
 
 
+# Fold, window, mirrored axes and adapter of a call.
+CallKey = tuple[int, int, tuple[int, ...], str]
+
+
 @dataclass
-class WindowMaps:
+class CallMaps(ABC):
     """The calls of a prediction, in the order in which nnU-Net walks over folds and windows.
 
     Attributes:
-        budget: Bytes that may be kept; calls beyond it are made again.
+        budget: Bytes that may be kept in memory.
         fold: Number of the current fold.
         window: Number of the current window among all windows of the image.
         flips: Axes along which the current window is mirrored.
-        calls_again: Number of calls that had to be made again.
+        calls_again: Number of calls of which nothing was kept when it was needed.
     """
 
     budget: int
-    fold: int = -1
-    window: int = -1
-    flips: tuple[int, ...] = ()
-    calls_again: int = 0
-    _kept: dict[tuple[int, int, tuple[int, ...], str], KeptMap] = field(default_factory=dict)
-    _bytes: int = 0
+    fold: int = field(default=-1, init=False)
+    window: int = field(default=-1, init=False)
+    flips: tuple[int, ...] = field(default=(), init=False)
+    calls_again: int = field(default=0, init=False)
 
+    def key_of(self, adapter: str) -> CallKey:
+        """Return what names the current call, by an adapter; "" is the base."""
+        return self.fold, self.window, self.flips, adapter
+
+    def begin_window(self, window: int, windows: int) -> None:
+        """Note the next window of the current fold, of all windows that will be walked over."""
+        self.window = window
+
+    @abstractmethod
     def keep(self, adapter: str, maps: torch.Tensor, pooled: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keep a part of the current call, if there is something close and memory for it.
+        """Keep the current call, or a part of it, if it can be.
 
         Args:
             adapter: Adapter of the call, "" for the base.
@@ -66,10 +78,33 @@ class WindowMaps:
             pooled: Pooled bottleneck, (1, C).
             logits: Of the asked targets, (1, K, D, H, W).
         """
+
+    @abstractmethod
+    def find(self, adapter: str, box: Box) -> KeptMap | None:
+        """Return what was kept of the current call; None if it does not cover a box of the window."""
+
+    def cut(self, kept: KeptMap, box: Box) -> torch.Tensor:
+        """Return the projected map inside a box of the window, (1, F, d, h, w)."""
+        inside = (slice(part.start - own.start, part.stop - own.start) for part, own in zip(box, kept.box, strict=True))
+        return kept.maps[(slice(None), slice(None), *inside)]
+
+
+@dataclass
+class WindowMaps(CallMaps):
+    """Keeps the part of each call where an asked target comes close to a probability of one half, for its rivals.
+
+    Calls that do not fit into the budget are made again.
+    """
+
+    _kept: dict[CallKey, KeptMap] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def keep(self, adapter: str, maps: torch.Tensor, pooled: torch.Tensor, logits: torch.Tensor) -> None:
+        """Keep a part of the current call, if there is something close and memory for it."""
         near = find_box((logits[0].amax(0) > NEAR_LOGIT).cpu().numpy())
         if near is None:
             return
-        key = (self.fold, self.window, self.flips, adapter)
+        key = self.key_of(adapter)
         before = self._kept.get(key)
         box = near if before is None else _join(near, before.box)
         held = 0 if before is None else before.nbytes
@@ -82,13 +117,8 @@ class WindowMaps:
 
     def find(self, adapter: str, box: Box) -> KeptMap | None:
         """Return what was kept of the current call; None if it does not cover a box of the window."""
-        kept = self._kept.get((self.fold, self.window, self.flips, adapter))
+        kept = self._kept.get(self.key_of(adapter))
         return kept if kept is not None and _covers(kept.box, box) else None
-
-    def cut(self, kept: KeptMap, box: Box) -> torch.Tensor:
-        """Return the projected map inside a box of the window, (1, F, d, h, w)."""
-        inside = (slice(part.start - own.start, part.stop - own.start) for part, own in zip(box, kept.box, strict=True))
-        return kept.maps[(slice(None), slice(None), *inside)]
 
 
 def flip_box(box: Box, shape: Sequence[int], flips: Sequence[int]) -> Box:

@@ -11,7 +11,7 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from duplus_nnunet.inference.window_maps import WindowMaps, flip_box, to_box
+from duplus_nnunet.inference.window_maps import CallMaps, flip_box, to_box
 from duplus_nnunet.networks import ConditionedUNet, Prompts, unwrap
 from duplus_nnunet.networks.prompts import AdapterPrompts, join_parts
 from duplus_nnunet.outputs.answer import Box
@@ -30,18 +30,19 @@ class WindowPredictor(nnUNetPredictor):
         use_all_processors: Whether windows are predicted by all processors of this process; nnU-Net uses eight at most.
     """
 
-    label_manager: Any  # nnU-Net's
+    label_manager: Any  # nnU-Net's, as is the network
+    network: Any
     mirroring: Mapping[str, Sequence[int] | None] = MappingProxyType({})
     use_all_processors = False
     # Logits of the window before, which nnU-Net holds although it has added them to its sums; None outside of a case.
     _last_window: torch.Tensor | None = None
     _releases_windows = False
     # What was kept of a prediction; None where no rivals will be asked.
-    _maps: WindowMaps | None = None
+    _maps: CallMaps | None = None
     # Voxels in question, (D, H, W), while rivals are predicted; padded as nnU-Net pads the image.
     _region: torch.Tensor | None = None
-    # Windows still to come: their numbers, and the box in question of each.
-    _coming: Iterator[tuple[int, Box | None]] = iter(())
+    # Windows still to come: their numbers, the box in question of each, and how many there are in all.
+    _coming: Iterator[tuple[int, Box | None, int]] = iter(())
     _box: Box | None = None
 
     @cached_property
@@ -55,7 +56,7 @@ class WindowPredictor(nnUNetPredictor):
         network: ConditionedUNet = unwrap(self.network)
         return network
 
-    def predict_logits(self, data: torch.Tensor, prompts: Prompts, maps: WindowMaps | None = None) -> torch.Tensor:
+    def predict_logits(self, data: torch.Tensor, prompts: Prompts, maps: CallMaps | None = None) -> torch.Tensor:
         """Predict the logits of prompts, averaged over folds.
 
         Args:
@@ -75,7 +76,7 @@ class WindowPredictor(nnUNetPredictor):
             network.on_maps = None
 
     def predict_rivals(
-        self, data: torch.Tensor, prompts: Prompts, maps: WindowMaps, contested: torch.Tensor
+        self, data: torch.Tensor, prompts: Prompts, maps: CallMaps, contested: torch.Tensor
     ) -> torch.Tensor:
         """Predict the logits of other prompts where it is in question who owns a voxel.
 
@@ -93,8 +94,29 @@ class WindowPredictor(nnUNetPredictor):
         padded = pad_nd_image(contested[None].byte(), patch, "constant", {"value": 0}, False)
         return self._predict_logits(data, prompts, maps, torch.as_tensor(padded)[0].bool())
 
+    def predict_kept(self, data: torch.Tensor, prompts: Prompts, maps: CallMaps) -> torch.Tensor:
+        """Predict the logits of prompts from what was kept of calls; the network is called where nothing was.
+
+        Args:
+            data: As given to `predict_logits`.
+            prompts: K prompts, to which the network stays bound.
+            maps: What was kept; the calls that are made now are kept, too.
+
+        Returns:
+            As `predict_logits`, to the bit.
+        """
+        patch = self.configuration_manager.patch_size
+        padded = pad_nd_image(torch.ones(1, *data.shape[1:], dtype=torch.uint8), patch, "constant", {"value": 1}, False)
+        network, compiled = self.conditioned_network, self.network
+        # A compiled network is not looked into.
+        self.network, network.on_maps = network, maps.keep
+        try:
+            return self._predict_logits(data, prompts, maps, torch.as_tensor(padded)[0].bool())
+        finally:
+            self.network, network.on_maps = compiled, None
+
     def _predict_logits(
-        self, data: torch.Tensor, prompts: Prompts, maps: WindowMaps | None, region: torch.Tensor | None
+        self, data: torch.Tensor, prompts: Prompts, maps: CallMaps | None, region: torch.Tensor | None
     ) -> torch.Tensor:
         self.conditioned_network.bind(prompts)
         self._maps, self._region = maps, region
@@ -134,11 +156,11 @@ class WindowPredictor(nnUNetPredictor):
         """
         walk: Callable[..., torch.Tensor] = super()._internal_predict_sliding_window_return_logits
         if self._region is None:
-            self._coming = ((number, None) for number in range(len(slicers)))
+            self._coming = ((number, None, len(slicers)) for number in range(len(slicers)))
             return walk(data, slicers, do_on_device)
         boxes = (find_box(self._region[slicer[1:]].numpy()) for slicer in slicers)
         chosen = [(number, to_box(box)) for number, box in enumerate(boxes) if box is not None]
-        self._coming = iter(chosen)
+        self._coming = iter([(number, box, len(chosen)) for number, box in chosen])
         windows = [slicers[number][1:] for number, _ in chosen]
         span = tuple(
             slice(min(part.start for part in axis), max(part.stop for part in axis))
@@ -158,7 +180,8 @@ class WindowPredictor(nnUNetPredictor):
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Differs from nnU-Net: mirror images along the left-right axis exchange left and right prompts."""
         if self._maps is not None:
-            self._maps.window, self._box = next(self._coming)
+            number, self._box, count = next(self._coming)
+            self._maps.begin_window(number, count)
         if self._last_window is not None:
             self._last_window.untyped_storage().resize_(0)
         logits = self._predict_window(x)
@@ -204,6 +227,8 @@ class WindowPredictor(nnUNetPredictor):
             cut, pooled = maps.cut(own, box).to(x.device), own.pooled.to(x.device)
             logits.append(network.apply_to_maps(cut, pooled, part.prompts, part.adapter))
         inside = join_parts(parts, logits)
+        if inside.shape[2:] == shape:
+            return inside
         whole = inside.new_zeros(1, inside.shape[1], *shape)
         whole[(slice(None), slice(None), *box)] = inside
         return whole

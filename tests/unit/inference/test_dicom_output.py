@@ -13,7 +13,7 @@ from duplus_nnunet.dicom.structures import open_structure_file, read_structures
 from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.inference.dicom_output import check_slices, find_slices, write_dicom
 from duplus_nnunet.inference.options import OUTPUT_FORMATS, Options
-from duplus_nnunet.inference.predictor import Prediction
+from duplus_nnunet.inference.prediction import Prediction
 
 from ..dicom.series_phantom import CORONAL, OBLIQUE, make_masks, write_series
 from ..outputs.outputs_answers import make_answer
