@@ -99,6 +99,7 @@ class Series:
         refusals: Why it cannot be read, a sentence each; empty if it can.
         doubts: Why it is taken only where nothing else is, or by choice; a sentence each.
         notes: What is unusual, or is corrected in reading; a sentence each. None of the sentences names the patient.
+        started: When the first acquisition of the series started, of all of its volumes.
     """
 
     about: Description
@@ -109,6 +110,7 @@ class Series:
     refusals: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    started: datetime | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

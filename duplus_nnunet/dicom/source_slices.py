@@ -89,6 +89,13 @@ class SourceSlices:
         return heights
 
     @property
+    def slice_distance(self) -> float:
+        """Mean distance of neighbouring slices along the normal, in mm; of a single slice, its thickness."""
+        if len(self.slices) < 2:
+            return self._thickness
+        return float(self.heights[-1] - self.heights[0]) / (len(self.slices) - 1)
+
+    @property
     def affine(self) -> Affine:
         """From indices (slice, row, column) to mm, towards right, front and head (RAS+), shape (4, 4).
 
