@@ -34,8 +34,8 @@ def find_overlaps(contours: Mapping[int, Sequence[Contour]], shape: tuple[int, i
     if not slices:
         return "", False
     return (
-        f"contours overlap in part in {len(set(slices))} slices (the first is {slices[0] + 1}), {doubtful} voxels are in "
-        "doubt; those within an odd number of contours are inside",
+        f"contours overlap in part in {len(set(slices))} slices (the first is {slices[0] + 1}), {doubtful} voxels are "
+        "in doubt; those within an odd number of contours are inside",
         severe,
     )
 
@@ -44,8 +44,8 @@ def _measure_pairs(shapes: Sequence[Contour], shape: tuple[int, int]) -> Iterato
     """Yield the voxels in doubt of each pair of contours that has some, and the voxels of the smaller contour."""
     masks = [fill_contours([one], shape) for one in shapes] if len(shapes) > 1 else []
     for one, other in combinations(masks, 2):
-        shared = np.count_nonzero(one & other)
-        smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+        shared = int(np.count_nonzero(one & other))
+        smaller = int(min(np.count_nonzero(one), np.count_nonzero(other)))
         if 0 < shared < smaller:
             yield min(shared, smaller - shared), smaller
 

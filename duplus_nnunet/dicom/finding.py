@@ -93,12 +93,17 @@ def find_series(source: Path) -> Study:
         if reason:
             reasons[reason] += 1
     if not found:
-        raise DataError(f"{source} holds no DICOM series: {others} file(s), none of them DICOM with a series UID.")
+        raise DataError(f"{source} holds no DICOM series: {_describe_files(others, sum(damaged.values()))}")
     series = [
         one for about, slices, reasons in found.values() for one in make_series(about, slices, _join_reasons(reasons))
     ]
     series = [_refuse_mixture(one, owners[one.uid], damaged) for one in series]
     return Study(tuple(sorted(series, key=_sort_key)), others, workspace, tuple(structures))
+
+
+def _describe_files(others: int, damaged: int) -> str:
+    unread = f", {damaged} DICOM file(s) damaged or without a SeriesInstanceUID (0020,000E)" if damaged else ""
+    return f"{others} file(s) that are not DICOM{unread}. Name the folder of a series."
 
 
 def _refuse_mixture(series: Series, owners: set[tuple[str, ...]], damaged: Counter[Path]) -> Series:

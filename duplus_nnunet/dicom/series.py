@@ -15,6 +15,11 @@ Vector = NDArray[np.float64]
 _HASH_DIGITS = 8
 
 
+def hash_uid(uid: str) -> str:
+    """Return what stands for a series in names and records: the beginning of the SHA-256 of its UID."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:_HASH_DIGITS]
+
+
 @dataclass(frozen=True)
 class Slice:
     """One plane of a series, as its header describes it.
@@ -130,7 +135,7 @@ class Series:
     @property
     def hash(self) -> str:
         """What stands for the UID in names and records: the beginning of its SHA-256, and the number of the part."""
-        short = hashlib.sha256(self.uid.encode()).hexdigest()[:_HASH_DIGITS]
+        short = hash_uid(self.uid)
         return f"{short}_{self.part}" if self.part else short
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.dicom.extra import require
+from duplus_nnunet.dicom.series import hash_uid
 from duplus_nnunet.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -70,6 +71,11 @@ class SourceSlices:
     def series(self) -> str:
         """UID of the series."""
         return str(self.headers[0].SeriesInstanceUID)
+
+    @property
+    def hash(self) -> str:
+        """What stands for the series in names and records."""
+        return hash_uid(self.series)
 
     @property
     def frame_of_reference(self) -> str:

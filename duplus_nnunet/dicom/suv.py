@@ -18,8 +18,8 @@ _PHILIPS, _PHILIPS_SUV, _PHILIPS_ACTIVITY = "Philips PET Private Group", 0x00, 0
 _GE, _GE_SCAN = "GEMS_PETD_01", 0x0D
 _ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 _NO_LATER_THAN = timedelta(hours=12)  # from an injection of the evening before to the scan
-# From the series time to the first acquisition. In half an hour, fluorine 18 loses 17 % of its activity, more than SUV
-# differ between two scans of one patient (10 to 12 %, QIBA's profile of FDG-PET): which time is meant must not be guessed.
+# From the series time to the first acquisition. In half an hour, fluorine 18 (half-life 6586 s) loses 17 % of its
+# activity, and SUV would be wrong by as much if the other time was meant.
 _LONGEST_WAIT, _NOTED_WAIT = timedelta(minutes=30), timedelta(minutes=1)
 _MOST_HALF_LIVES = 10.0
 _LEAST_DOSE = 1e6  # Bq; a dose below was written in kBq or MBq

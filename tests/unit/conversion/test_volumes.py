@@ -16,7 +16,7 @@ from .trees import save_masks, save_series
 def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
     save_series(tmp_path, 6)
     (tmp_path / "IMG-0001-00003.dcm").unlink()
-    with pytest.raises(DataError, match="missing|spaced"):
+    with pytest.raises(DataError, match=r"missing|spaced"):
         read_volume(tmp_path)
 
 
