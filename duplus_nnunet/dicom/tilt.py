@@ -1,5 +1,7 @@
 """Corrects a gantry tilt: slices that are shifted sideways along the stack become an orthogonal volume."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def straighten(
     return moved, placed
 
 
-def straighten_labels(labels: NDArray[np.integer], series: Series) -> NDArray[np.integer]:
+def straighten_labels(labels: NDArray[Any], series: Series) -> NDArray[Any]:
     """Bring labels of the slices, shape (slices, rows, columns), to the grid of `straighten` by whole voxels.
 
     A label lies at most half a voxel from the structure in the image; what no slice covers is background.
