@@ -1,24 +1,27 @@
 """Finds context and targets of the cases of a training, and validates each case with the prompts of its context."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.paths import nnUNet_raw
 
 from duplus_nnunet.data.case_table import FILE_NAME, Case, CaseTable, Source, read_case_table
-from duplus_nnunet.errors import DataError, PlansError
+from duplus_nnunet.errors import DataError, PlansError, RegistryError
 from duplus_nnunet.networks import unwrap
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.planners.label_manager import check_labels, select_labels
 from duplus_nnunet.plans_section import NOT_PLANNED
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.reporting.case_scores import TOLERANCE
 from duplus_nnunet.reporting.presence import compute_peak_logits
 from duplus_nnunet.reporting.presence_files import calibrate_fold, write_peak_logits
 from duplus_nnunet.reporting.score_text import format_scores
-from duplus_nnunet.reporting.validation import score_validation
+from duplus_nnunet.reporting.validation import find_tolerances, read_scoring_settings, score_validation
 from duplus_nnunet.trainers.monitoring import log_final_scores
 
 _TRUTH = "gt_segmentations"
@@ -102,12 +105,13 @@ def score(trainer: Any) -> str:
         A table of scores and a sentence on the calibration, for the log.
     """
     folder = Path(trainer.output_folder, _VALIDATION)
+    targets = list(zip(trainer.bank.names, trainer.bank.labels, strict=True))
+    tolerances, note = _find_tolerances(trainer, targets)
+    settings = read_scoring_settings(trainer.plans_manager.image_reader_writer_class, trainer.dataset_json, targets)
     aggregate = score_validation(
         folder,
         Path(trainer.preprocessed_dataset_folder_base, _TRUTH),
-        trainer.plans_manager.image_reader_writer_class,
-        trainer.dataset_json,
-        list(zip(trainer.bank.names, trainer.bank.labels, strict=True)),
+        replace(settings, tolerances=tolerances),
         trainer.table,
         default_num_processes,
     )
@@ -115,7 +119,18 @@ def score(trainer: Any) -> str:
     training, validation = trainer.do_split()
     presence = calibrate_fold(folder, aggregate.cases, set(validation) - set(training), trainer.bank.names)
     table = "\n".join(format_scores(aggregate))
-    return f"Scores of annotated targets, by source (scores.json, scores.csv):\n{table}\n{presence}"
+    return f"Scores of annotated targets, by source (scores.json, scores.csv):\n{table}\n{note}{presence}"
+
+
+def _find_tolerances(trainer: Any, targets: Sequence[tuple[str, str]]) -> tuple[dict[str, float], str]:
+    """Find the tolerances that `duplus evaluate` uses, in mm, and why there are none, a line for the log."""
+    name = trainer.plans_manager.dataset_name
+    home = None if nnUNet_raw is None else Path(nnUNet_raw, name)
+    try:
+        found = find_tolerances(name, trainer.dataset_json, home, targets)
+    except RegistryError as error:
+        return {}, f"Tolerances of the registry are not used, since its file has errors: {error}\n"
+    return {target: tolerance for target, tolerance in found.items() if tolerance != TOLERANCE}, ""
 
 
 @contextlib.contextmanager

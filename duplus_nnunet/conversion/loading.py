@@ -79,7 +79,8 @@ def _load(job: ConversionJob) -> Loaded:
         images = tuple(_take_frame(volume, case.frame) for volume in stored)
     label = _load_label(job, images[0])
     is_frame = any(volume.array.ndim > 3 for volume in stored)
-    return Loaded(case.name, case.fields, images, label, job.names, is_frame, root=job.root)
+    notes = tuple(note for volume in stored for note in volume.notes)
+    return Loaded(case.name, case.fields, images, label, job.names, is_frame, notes, job.root)
 
 
 def _load_label(job: ConversionJob, image: Volume) -> Volume | None:

@@ -8,6 +8,10 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.dicom import reading as dicom_reading
+from duplus_nnunet.dicom.finding import find_series
+from duplus_nnunet.dicom.series import Series
+from duplus_nnunet.dicom.tilt import straighten_labels
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import open_new_file
 
@@ -15,11 +19,6 @@ Array = NDArray[Any]
 
 # Largest distance between corresponding corners of equal grids, in voxels.
 FARTHEST = 0.5
-# DICOM's patient coordinates run to the left and to the back; those of an affine to the right and to the front.
-_SERIES = "0020|000e"
-# Slices farther apart than this share of their median distance are not evenly spaced.
-_UNEVEN = 1.2
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,13 @@ class Volume:
         array: Voxels in the order of the file, (x, y, z), or (x, y, z, frame).
         affine: From voxel indices to mm, towards right, front and head (RAS+), 4 x 4.
         file: Where it comes from, for messages.
+        notes: What was corrected in reading, a sentence each.
     """
 
     array: Array
     affine: NDArray[np.float64]
     file: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -52,6 +53,7 @@ def read_volume(path: Path) -> Volume:
 
     Raises:
         DataError: It cannot be read.
+        HostError: It is DICOM, and the extra `dicom` is not installed.
     """
     if path.is_dir():
         return read_series(path)
@@ -62,35 +64,16 @@ def read_volume(path: Path) -> Volume:
         raise DataError(f"{path} cannot be read: {error}. Download it again.") from error
 
 
-def list_slices(folder: Path) -> list[Path]:
-    """List the DICOM files of a folder in the order of their names.
-
-    Raises:
-        DataError: There is none.
-    """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".dcm", ".ima", ""))
-    if not files:
-        raise DataError(f"{folder} has no DICOM file. Download it again.")
-    return files
-
-
 def read_series(folder: Path) -> Volume:
-    """Read the one DICOM series of a folder; slices are ordered by their position.
+    """Read the one DICOM series of a folder as predictions do; PET becomes SUV, a gantry tilt is straightened.
 
     Raises:
-        DataError: A slice cannot be read, lacks its position, or the slices are not evenly spaced.
+        DataError: The folder holds no series or several, or the series cannot be read.
+        HostError: The extra `dicom` is not installed.
     """
-    slices, order, affine = _locate_slices(folder)
-    arrays = [_read_pixels(slices[index]) for index in order]
-    if len({array.shape for array in arrays}) > 1:
-        raise DataError(f"{folder}: slices differ in size. It may hold two series; keep one in a folder.")
-    # Rows of a DICOM slice run along the second axis of the array.
-    return Volume(np.stack([array.T for array in arrays], axis=-1), affine, folder)
-
-
-def order_slices(folder: Path) -> list[int]:
-    """Return, from the first slice to the last by position, the index of each file in the order of their names."""
-    return _locate_slices(folder)[1]
+    volume = dicom_reading.read_volume(_find_series(folder))
+    array = dicom_reading.compact(volume.values).transpose(2, 1, 0)
+    return Volume(array, volume.affine[:, [2, 1, 0, 3]], folder, volume.notes)
 
 
 def read_masks(folder: Path, series: Path) -> Array:
@@ -100,17 +83,33 @@ def read_masks(folder: Path, series: Path) -> Array:
 
     Raises:
         DataError: There are not as many masks as slices, or a mask has another size.
+        HostError: The extra `dicom` is not installed.
     """
     from skimage.io import imread
 
-    files = sorted(folder.glob("*.png"))
-    order = order_slices(series)
-    if len(files) != len(order):
-        raise DataError(f"{folder} has {len(files)} masks, {series} has {len(order)} slices. Download them again.")
-    masks = [np.asarray(imread(files[index])) for index in order]
-    if any(mask.ndim != 2 or mask.shape != masks[0].shape for mask in masks):
-        raise DataError(f"{folder}: masks are not grey pictures of one size. Download them again.")
-    return np.stack([mask.T for mask in masks], axis=-1)
+    files, found = sorted(folder.glob("*.png")), _find_series(series)
+    names = sorted(one.file for one in found.slices)
+    if len(files) != len(names):
+        raise DataError(f"{folder} has {len(files)} masks, {series} has {len(names)} slices. Download them again.")
+    masks = [np.asarray(imread(files[names.index(one.file)])) for one in found.slices]
+    if any(mask.shape != found.shape[1:] for mask in masks):
+        raise DataError(
+            f"{folder}: masks are not grey pictures of {_by(found.shape[1:])} pixels, as the slices of {series} are. "
+            "Download them again."
+        )
+    labels = np.stack(masks)
+    if found.tilt:
+        labels = straighten_labels(labels, found)
+    return labels.transpose(2, 1, 0)
+
+
+def _find_series(folder: Path) -> Series:
+    study = find_series(folder)
+    usable = [one for one in study.series if one.is_usable]
+    if not usable or len(study.series) > 1:
+        reasons = " ".join(reason for one in study.series for reason in one.refusals)
+        raise DataError(f"{folder} holds {len(study.series)} series; expected one that can be read. {reasons}".strip())
+    return usable[0]
 
 
 def find_grid_difference(first: Volume, second: Volume) -> str:
@@ -148,47 +147,3 @@ def _shrink(array: Array) -> Array:
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _locate_slices(folder: Path) -> tuple[list[Path], list[int], NDArray[np.float64]]:
-    """Return the slices by name, their order by position, and the affine of the image."""
-    import SimpleITK
-
-    files, headers, series = list_slices(folder), [], set[str]()
-    reader = SimpleITK.ImageFileReader()
-    for file in files:
-        reader.SetFileName(str(file))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise DataError(f"{file} cannot be read as DICOM. Download it again.") from error
-        series.add(reader.GetMetaData(_SERIES) if reader.HasMetaDataKey(_SERIES) else "")
-        headers.append((reader.GetOrigin(), reader.GetDirection(), reader.GetSpacing()))
-    if len(series) > 1 or any(not np.allclose(header[1], headers[0][1], atol=1e-3) for header in headers):
-        raise DataError(
-            f"{folder} has slices of {len(series)} series, or of several directions. Keep one series in it."
-        )
-    direction = np.array(headers[0][1]).reshape(3, 3)
-    origins = np.array([header[0] for header in headers])
-    heights = origins @ direction[:, 2]
-    order = [int(index) for index in np.argsort(heights, kind="stable")]
-    steps = np.diff(np.sort(heights))
-    if len(files) > 1 and (steps.min() <= 0 or steps.max() > _UNEVEN * np.median(steps)):
-        raise DataError(
-            f"{folder}: its {len(files)} slices are {steps.min():.2f} to {steps.max():.2f} mm apart. A slice is "
-            "missing, or there are two series; keep one whole series in a folder."
-        )
-    affine = np.eye(4)
-    affine[:3, :2] = direction[:, :2] * np.array(headers[0][2][:2])
-    affine[:3, 2] = direction[:, 2] * (np.mean(steps) if len(steps) else headers[0][2][2])
-    affine[:3, 3] = origins[order[0]]
-    return files, order, _LPS_TO_RAS @ affine
-
-
-def _read_pixels(file: Path) -> Array:
-    import SimpleITK
-
-    try:
-        return np.asarray(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))).squeeze()
-    except RuntimeError as error:
-        raise DataError(f"{file} cannot be read: its pixels may be compressed or damaged.") from error

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.dicom.headers import MARKS
 from duplus_nnunet.dicom.series import Description, Series, Slice, Vector
+from duplus_nnunet.dicom.splitting import SAME_POSITION, describe_alternation, split_volumes
 
 READ_MODALITIES = ("CT", "MR", "PT")
 
 # Cosines that differ by less are equal; headers round them to six digits at best, and some to four.
 _SAME_DIRECTION = 1e-3
-# Two slices nearer than this along the normal, in mm, lie at one position.
-_SAME_POSITION = 5e-3
 # Differences between steps, as parts of a step, below which slices are evenly spaced; and of a slice from its place on
 # an even grid.
 _EVEN_STEP, _EVEN_PLACE, _NOTED_PLACE = 0.05, 0.25, 0.01
@@ -59,15 +57,17 @@ def make_series(about: Description, slices: Sequence[Slice], reason: str = "") -
     copies = len(slices) - len(unique)
     notes = [f"{copies} of {len(slices)} images are copies of another one and are left out."] if copies else []
     refusals = [f"Some of its images cannot be used: {reason}."] if reason else []
-    volumes = [volume for group in _group_grids(unique.values()) for volume in _split_times(group)]
+    volumes = [volume for group in _group_grids(unique.values()) for volume in split_volumes(about.modality, group)]
     made = [_make_volume(about, volume, len(volumes)) for volume in volumes]
     made.sort(key=lambda one: -len(one.slices))
+    started = min((one.acquired for one in unique.values() if one.acquired), default=None)
     return [
         replace(
             one,
             part=number if len(made) > 1 else 0,
             refusals=(*one.refusals, *refusals),
             notes=(*notes, *one.notes),
+            started=started,
         )
         for number, one in enumerate(made, 1)
     ]
@@ -94,31 +94,6 @@ def _has_same_grid(first: Slice, second: Slice) -> bool:
     )
 
 
-def _split_times(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Split slices at the same positions by what tells them apart; unchanged if nothing does.
-
-    There must be as many volumes as slices at one position: a value that each slice has for itself, such as its time,
-    tells no volumes apart.
-    """
-    most = _count_at_one_place(slices)
-    if most == 1:
-        return [list(slices)]
-    for mark in MARKS:
-        groups: dict[str, list[Slice]] = {}
-        for one in slices:
-            groups.setdefault(one.marks.get(mark, ""), []).append(one)
-        if len(groups) == most and all(_count_at_one_place(group) == 1 for group in groups.values()):
-            return list(groups.values())
-    return [list(slices)]
-
-
-def _count_at_one_place(slices: Sequence[Slice]) -> int:
-    """Count the slices at the position that has most of them."""
-    heights = np.sort([one.height for one in slices])
-    places = np.concatenate([[0], np.cumsum(np.diff(heights) >= _SAME_POSITION)])
-    return int(np.bincount(places).max())
-
-
 def _make_volume(about: Description, slices: Sequence[Slice], volumes: int) -> Series:
     """Sort the slices of a volume, and check how they follow one another."""
     normal = slices[0].normal
@@ -130,6 +105,7 @@ def _make_volume(about: Description, slices: Sequence[Slice], volumes: int) -> S
         doubts.append(f"It is one of {volumes} volumes of its series, which differ in time, contrast or direction.")
     if about.image_type[:1] == ("DERIVED",):
         doubts.append("It is derived from other images.")
+    turns = describe_alternation(ordered)
     return Series(
         about,
         ordered,
@@ -137,7 +113,7 @@ def _make_volume(about: Description, slices: Sequence[Slice], volumes: int) -> S
         shear=tuple(map(float, stack.shear)),
         refusals=(*refusals, *stack.refusals),
         doubts=tuple(doubts),
-        notes=stack.notes,
+        notes=(*stack.notes, *([turns] if turns else [])),
     )
 
 
@@ -170,7 +146,7 @@ def _stack(slices: Sequence[Slice]) -> Stack:
     normal = slices[0].normal
     heights = places @ normal
     steps = np.diff(heights)
-    if steps.min() < _SAME_POSITION:
+    if steps.min() < SAME_POSITION:
         return Stack(none, none, (_describe_duplicates(slices, steps),))
     refusal = _describe_gaps(slices, heights, steps)
     step = (heights[-1] - heights[0]) / (len(slices) - 1)
@@ -194,7 +170,7 @@ def _stack(slices: Sequence[Slice]) -> Stack:
 
 
 def _describe_duplicates(slices: Sequence[Slice], steps: NDArray[np.float64]) -> str:
-    alike = np.flatnonzero(steps < _SAME_POSITION)
+    alike = np.flatnonzero(steps < SAME_POSITION)
     first = slices[int(alike[0])]
     return (
         f"{len(alike)} of its {len(slices)} slices lie at the position of another one (the first at "

@@ -1,15 +1,13 @@
 """Finds files of structures in a folder, and the series that each was drawn on."""
 
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from duplus_nnunet.dicom.extra import require
-from duplus_nnunet.dicom.structures import SEGMENTATION, STRUCTURES, StructureFile, open_structure_file
+from duplus_nnunet.dicom.finding import STRUCTURE_MODALITIES, Study, find_series
+from duplus_nnunet.dicom.series import Series
+from duplus_nnunet.dicom.structures import STRUCTURES, StructureFile, list_references, open_structure_file
 from duplus_nnunet.errors import DataError
 
 
@@ -19,17 +17,23 @@ class DrawnCase:
 
     Attributes:
         structures: The file of structures.
-        slices: Files of the series.
-        series: Its UID.
-        patient: Patient ID; it stays out of names and records unless it is asked for.
-        modality: DICOM's code, such as CT.
+        series: The series, or the volume of a series of several.
+        study: Keeps what was unpacked.
     """
 
     structures: StructureFile
-    slices: tuple[Path, ...]
-    series: str
-    patient: str
-    modality: str
+    series: Series
+    study: Study = field(compare=False, repr=False)
+
+    @property
+    def patient(self) -> str:
+        """Patient ID; it stays out of names and records unless it is asked for."""
+        return self.series.about.patient
+
+    @property
+    def modality(self) -> str:
+        """DICOM's code, such as CT."""
+        return self.series.modality
 
     @property
     def names(self) -> list[str]:
@@ -46,7 +50,7 @@ def find_drawn_cases(source: Path, files: Sequence[Path] = ()) -> list[DrawnCase
     """Find the cases in a folder.
 
     Args:
-        source: Folder with series, of one patient or of several, at any depth.
+        source: Folder or zip file with series, of one patient or of several, at any depth.
         files: Files of structures; empty: all in the folder.
 
     Returns:
@@ -56,20 +60,12 @@ def find_drawn_cases(source: Path, files: Sequence[Path] = ()) -> list[DrawnCase
         DataError: There is no file of structures, its series is not in the folder, or two files are of one series.
         HostError: The extra `dicom` is not installed.
     """
-    if not source.is_dir():
-        raise DataError(f"{source} is not a folder. Name the folder of the DICOM series.")
-    series: dict[str, list[Any]] = defaultdict(list)
-    drawn: list[Path] = list(files)
-    for header in _list_headers(source):
-        modality = str(header.get("Modality", ""))
-        if modality in (STRUCTURES, SEGMENTATION):
-            drawn += [] if files else [Path(header.filename)]
-        elif header.get("SeriesInstanceUID") and header.get("Rows"):
-            series[str(header.SeriesInstanceUID)].append(header)
+    study = find_series(source)
+    drawn = list(files) or list(study.structures)
     if not drawn:
         raise DataError(f"{source} holds no RTSTRUCT and no SEG file. Name one by --rtstruct or --seg.")
-    cases = [_make_case(open_structure_file(file), series, source) for file in drawn]
-    cases.sort(key=lambda case: case.series)
+    cases = [_make_case(open_structure_file(file), study, source) for file in drawn]
+    cases.sort(key=lambda case: (case.series.uid, case.series.part))
     for one, other in pairwise(cases):
         if one.series == other.series:
             raise DataError(
@@ -79,30 +75,33 @@ def find_drawn_cases(source: Path, files: Sequence[Path] = ()) -> list[DrawnCase
     return cases
 
 
-def _make_case(found: StructureFile, series: dict[str, list[Any]], source: Path) -> DrawnCase:
-    uid = found.series or (next(iter(series)) if len(series) == 1 else "")
+def _make_case(found: StructureFile, study: Study, source: Path) -> DrawnCase:
+    images = [one for one in study.series if one.modality not in STRUCTURE_MODALITIES]
+    possible = {one.uid for one in images if one.is_usable} or {one.uid for one in images if one.slices}
+    uid = found.series or (next(iter(possible)) if len(possible) == 1 else "")
     if not uid:
         raise DataError(
-            f"{found.file} does not say which of the {len(series)} series in {source} it was drawn on. Name a folder "
+            f"{found.file} does not say which of the {len(possible)} series in {source} it was drawn on. Name a folder "
             "with that series alone."
         )
-    if uid not in series:
+    volumes = [one for one in images if one.uid == uid]
+    if not volumes:
         raise DataError(
             f"{found.file} refers to a series that is not in {source}. Name the folder that holds the series of the "
             "structures."
         )
-    headers = series[uid]
-    files = tuple(sorted(Path(header.filename) for header in headers))
-    return DrawnCase(found, files, uid, str(headers[0].get("PatientID", "")), str(headers[0].get("Modality", "")))
+    return DrawnCase(found, _choose_volume(found, volumes), study)
 
 
-def _list_headers(folder: Path) -> Iterator[Any]:
-    """Read the headers of all DICOM files in a folder; other files are passed over."""
-    pydicom = require("pydicom")
-    names = ["Modality", "SeriesInstanceUID", "PatientID", "Rows"]
-    for root, _, files in sorted(os.walk(folder)):
-        for name in sorted(files):
-            try:
-                yield pydicom.dcmread(Path(root, name), stop_before_pixels=True, specific_tags=names)
-            except (OSError, pydicom.errors.InvalidDicomError):
-                continue
+def _choose_volume(found: StructureFile, volumes: Sequence[Series]) -> Series:
+    """Choose the volume, of a series of several, whose images the contours or frames of a file refer to."""
+    if len(volumes) == 1:
+        return volumes[0]
+    references = list_references(found)
+    fitting = [one for one in volumes if not references.isdisjoint(part.instance for part in one.slices)]
+    if len(fitting) != 1:
+        raise DataError(
+            f"The series of {found.file} holds {len(volumes)} volumes, and the file refers to {len(fitting)} of them; "
+            "expected one. Name a folder with the slices of that volume alone."
+        )
+    return fitting[0]

@@ -19,6 +19,7 @@ from duplus_nnunet.errors import DataError
 # A zip file that unpacks to more is refused: 64 GiB, a million files, or what the disk has free.
 _MOST_BYTES, _MOST_FILES = 64 << 30, 1_000_000
 _BLOCK = 1 << 20
+STRUCTURE_MODALITIES = ("RTSTRUCT", "SEG")
 # What all files of a series have in common.
 _OWNERS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 
@@ -43,11 +44,13 @@ class Study:
         series: By patient, study and series; those that cannot be read too.
         others: Number of files that are not DICOM.
         workspace: Where a zip file was unpacked; None of a folder.
+        structures: Files of structures: RT Structure Sets and DICOM Segmentations.
     """
 
     series: tuple[Series, ...]
     others: int = 0
     workspace: Workspace | None = field(default=None, compare=False)
+    structures: tuple[Path, ...] = ()
 
 
 def find_series(source: Path) -> Study:
@@ -71,6 +74,7 @@ def find_series(source: Path) -> Study:
     found: dict[str, tuple[Description, list[Slice], Counter[str]]] = {}
     owners: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     damaged: Counter[Path] = Counter()
+    structures: list[Path] = []
     others = 0
     for file in _walk(folder):
         try:
@@ -81,6 +85,7 @@ def find_series(source: Path) -> Study:
         if header is None:
             others += 1
             continue
+        structures += [file] if describe(header).modality in STRUCTURE_MODALITIES else []
         owners[str(header.SeriesInstanceUID)].add(tuple(str(header.get(name) or "") for name in _OWNERS))
         _, slices, reasons = found.setdefault(str(header.SeriesInstanceUID), (describe(header), [], Counter()))
         own, reason = list_slices(file, header)
@@ -88,12 +93,17 @@ def find_series(source: Path) -> Study:
         if reason:
             reasons[reason] += 1
     if not found:
-        raise DataError(f"{source} holds no DICOM series: {others} file(s), none of them DICOM with a series UID.")
+        raise DataError(f"{source} holds no DICOM series: {_describe_files(others, sum(damaged.values()))}")
     series = [
         one for about, slices, reasons in found.values() for one in make_series(about, slices, _join_reasons(reasons))
     ]
     series = [_refuse_mixture(one, owners[one.uid], damaged) for one in series]
-    return Study(tuple(sorted(series, key=_sort_key)), others, workspace)
+    return Study(tuple(sorted(series, key=_sort_key)), others, workspace, tuple(structures))
+
+
+def _describe_files(others: int, damaged: int) -> str:
+    unread = f", {damaged} DICOM file(s) damaged or without a SeriesInstanceUID (0020,000E)" if damaged else ""
+    return f"{others} file(s) that are not DICOM{unread}. Name the folder of a series."
 
 
 def _refuse_mixture(series: Series, owners: set[tuple[str, ...]], damaged: Counter[Path]) -> Series:

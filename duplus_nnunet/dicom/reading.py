@@ -58,6 +58,14 @@ def read_volume(series: Series) -> Volume:
     return Volume(values, affine, (*series.notes, *notes))
 
 
+def compact(values: Values) -> NDArray[Any]:
+    """Return values as int16 if that changes none, else as they are."""
+    limits = np.iinfo(np.int16)
+    if limits.min <= values.min() and values.max() <= limits.max and (np.rint(values) == values).all():
+        return values.astype(np.int16)
+    return values
+
+
 def write_image(series: Series, file: Path) -> tuple[str, ...]:
     """Write a series as an image of SimpleITK's formats, such as NIfTI, and return what was corrected.
 
@@ -100,7 +108,7 @@ def _read_values(series: Series) -> tuple[Values, list[str]]:
         if index == 0:
             notes += _list_notes(header)
             if series.modality == "PT":
-                suv = find_suv_factor(header, min((s.acquired for s in series.slices if s.acquired), default=None))
+                suv = find_suv_factor(header, series.started)
                 factor = suv.factor
                 notes.append(suv.note)
         slope, intercept = _find_rescale(one, series.modality)
@@ -187,13 +195,30 @@ def _list_notes(header: Any) -> Iterator[str]:
 
 def _find_padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
     """Find the voxels outside of what was imaged, which hold the padding value."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
+    if header.get("PixelPaddingValue") in (None, "") or stored.dtype.kind not in "iu":
         return np.zeros(stored.shape, np.bool_)
-    limit = header.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(value), int(value if limit is None else limit)))
+    names = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    low, *others = (_read_stored(header, name) for name in names if header.get(name) not in (None, ""))
+    low, high = sorted((low, *(others or [low])))
     padded: NDArray[np.bool_] = (stored >= low) & (stored <= high)
     return padded
+
+
+def _read_stored(header: Any, name: str) -> int:
+    """Read an attribute that is written as a pixel is, whose sign PixelRepresentation decides.
+
+    Its type in the file may say otherwise: GE's padding of -2000 is often stored as the unsigned number 63536.
+    """
+    try:
+        value, stored = int(header.get(name)), int(header.get("BitsStored") or 16)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is {header.get(name)!r}; expected a whole number.") from error
+    if not header.get("PixelRepresentation"):
+        return value + (1 << 16) if value < 0 else value
+    for bits in (16, stored):
+        if 1 << (bits - 1) <= value < 1 << bits:
+            return value - (1 << bits)
+    return value
 
 
 def _replace_padding(values: Values, padded: NDArray[np.bool_]) -> list[str]:

@@ -97,12 +97,14 @@ def find_present(source: SourceSlices, masks: Sequence[Mask]) -> list[int]:
 def copy_header(source: SourceSlices) -> Any:
     """Copy the header of the first file of a series, with all texts in UTF-8, which names of targets may need.
 
-    Attributes of patient and study that it lacks become empty.
+    Attributes of patient and study that it lacks become empty, and the thickness of slices their distance.
     """
     header = copy.deepcopy(source.headers[0])
     header.decode()
     for name in _MAY_BE_EMPTY:
         setattr(header, name, str(header.get(name) or ""))
+    if not header.get("SliceThickness") and source.slices[0].frame is None:
+        header.SliceThickness = f"{source.slice_distance:.6f}"
     header.SpecificCharacterSet = "ISO_IR 192"
     return header
 

@@ -15,6 +15,11 @@ Vector = NDArray[np.float64]
 _HASH_DIGITS = 8
 
 
+def hash_uid(uid: str) -> str:
+    """Return what stands for a series in names and records: the beginning of the SHA-256 of its UID."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:_HASH_DIGITS]
+
+
 @dataclass(frozen=True)
 class Slice:
     """One plane of a series, as its header describes it.
@@ -99,6 +104,7 @@ class Series:
         refusals: Why it cannot be read, a sentence each; empty if it can.
         doubts: Why it is taken only where nothing else is, or by choice; a sentence each.
         notes: What is unusual, or is corrected in reading; a sentence each. None of the sentences names the patient.
+        started: When the first acquisition of the series started, of all of its volumes.
     """
 
     about: Description
@@ -109,6 +115,7 @@ class Series:
     refusals: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    started: datetime | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -128,7 +135,7 @@ class Series:
     @property
     def hash(self) -> str:
         """What stands for the UID in names and records: the beginning of its SHA-256, and the number of the part."""
-        short = hashlib.sha256(self.uid.encode()).hexdigest()[:_HASH_DIGITS]
+        short = hash_uid(self.uid)
         return f"{short}_{self.part}" if self.part else short
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.dicom.extra import require
+from duplus_nnunet.dicom.series import hash_uid
 from duplus_nnunet.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -72,6 +73,11 @@ class SourceSlices:
         return str(self.headers[0].SeriesInstanceUID)
 
     @property
+    def hash(self) -> str:
+        """What stands for the series in names and records."""
+        return hash_uid(self.series)
+
+    @property
     def frame_of_reference(self) -> str:
         """UID of the frame of reference."""
         return str(self.headers[0].FrameOfReferenceUID)
@@ -87,6 +93,13 @@ class SourceSlices:
         """Position of each slice along the normal, in mm."""
         heights: NDArray[np.float64] = np.array([one.position for one in self.slices]) @ self.normal
         return heights
+
+    @property
+    def slice_distance(self) -> float:
+        """Mean distance of neighbouring slices along the normal, in mm; of a single slice, its thickness."""
+        if len(self.slices) < 2:
+            return self._thickness
+        return float(self.heights[-1] - self.heights[0]) / (len(self.slices) - 1)
 
     @property
     def affine(self) -> Affine:

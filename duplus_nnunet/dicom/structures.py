@@ -4,7 +4,7 @@ A voxel belongs to a structure of contours if its centre lies inside by the even
 the slice: contours inside others cut holes, as do keyholes. Frames of a segmentation have to lie on the slices.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.dicom.contour_checks import describe_gaps, find_overlaps
 from duplus_nnunet.dicom.contours import fill_contours
 from duplus_nnunet.dicom.extra import require
 from duplus_nnunet.dicom.source_slices import Mask, SourceSlices
@@ -49,12 +50,14 @@ class Structure:
     Attributes:
         name: Its name in the file.
         mask: On the slices of the series, (slices, rows, columns).
-        notes: What was left out of it, a sentence each.
+        notes: What was left out of it, or is doubtful; without its name.
+        problem: Why its mask cannot be used; empty if it can.
     """
 
     name: str
     mask: Mask
     notes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def open_structure_file(file: Path) -> StructureFile:
@@ -112,6 +115,17 @@ def _find_series(content: Any, kind: str) -> str:
     return uids[0] if len(set(uids)) == 1 else ""
 
 
+def list_references(found: StructureFile) -> frozenset[str]:
+    """List the instance UIDs of the images that the contours or frames of a file refer to."""
+    items = found.content.get("ROIContourSequence" if found.kind == STRUCTURES else "PerFrameFunctionalGroupsSequence")
+    return frozenset(
+        str(element.value)
+        for item in items or ()
+        for element in item.iterall()
+        if element.keyword == "ReferencedSOPInstanceUID"
+    )
+
+
 def _check_frame(found: StructureFile, uid: str, what: str, source: SourceSlices) -> None:
     if uid and uid != source.frame_of_reference:
         raise DataError(
@@ -133,23 +147,35 @@ def _read_contours(found: StructureFile, source: SourceSlices) -> Iterator[Struc
         name = str(roi.get("ROIName", "")).strip() or f"ROI {roi.ROINumber}"
         _check_frame(found, str(roi.get("ReferencedFrameOfReferenceUID", "")), repr(name), source)
         drawn = contours.get(int(roi.ROINumber))
-        closed: dict[int, list[NDArray[np.float64]]] = {}
-        others = copies = 0
-        for contour in [] if drawn is None else drawn.get("ContourSequence", []):
-            if str(contour.get("ContourGeometricType", "")) in _CLOSED:
-                index, corners = _place(contour, f"{found.file}, {name!r}", source)
-                if any(np.array_equal(corners, other) for other in closed.get(index, ())):
-                    copies += 1
-                    continue
-                closed.setdefault(index, []).append(corners)
-            else:
-                others += 1
-        mask = np.zeros(source.shape, bool)
-        for index, shapes in closed.items():
-            mask[index] = fill_contours(shapes, source.shape[1:])
-        notes = [f"{name}: {others} points or open contours were left out"] if others else []
-        notes += [f"{name}: {copies} contours are copies of another one and were left out"] if copies else []
-        yield Structure(name, mask, tuple(notes))
+        items = [] if drawn is None else list(drawn.get("ContourSequence", []))
+        yield _draw(name, items, f"{found.file}, {name!r}", source)
+
+
+def _draw(name: str, contours: Sequence[Any], where: str, source: SourceSlices) -> Structure:
+    """Fill the contours of a structure, and say what is left out or doubtful."""
+    closed: dict[int, list[NDArray[np.float64]]] = {}
+    plain: dict[int, list[NDArray[np.float64]]] = {}
+    others = copies = 0
+    for contour in contours:
+        kind = str(contour.get("ContourGeometricType", ""))
+        if kind not in _CLOSED:
+            others += 1
+            continue
+        index, corners = _place(contour, where, source)
+        if any(np.array_equal(corners, other) for other in closed.get(index, ())):
+            copies += 1
+            continue
+        closed.setdefault(index, []).append(corners)
+        if kind == _CLOSED[0]:  # of the other kind, the standard says that they cut holes
+            plain.setdefault(index, []).append(corners)
+    mask = np.zeros(source.shape, bool)
+    for index, shapes in closed.items():
+        mask[index] = fill_contours(shapes, source.shape[1:])
+    overlap, severe = find_overlaps(plain, source.shape[1:])
+    notes = [f"{others} points or open contours were left out"] if others else []
+    notes += [f"{copies} contours are copies of another one and were left out"] if copies else []
+    notes += [note for note in (overlap, describe_gaps(list(closed))) if note]
+    return Structure(name, mask, tuple(notes), overlap if severe else "")
 
 
 def _place(contour: Any, where: str, source: SourceSlices) -> tuple[int, NDArray[np.float64]]:

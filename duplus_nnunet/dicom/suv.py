@@ -18,6 +18,9 @@ _PHILIPS, _PHILIPS_SUV, _PHILIPS_ACTIVITY = "Philips PET Private Group", 0x00, 0
 _GE, _GE_SCAN = "GEMS_PETD_01", 0x0D
 _ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 _NO_LATER_THAN = timedelta(hours=12)  # from an injection of the evening before to the scan
+# From the series time to the first acquisition. In half an hour, fluorine 18 (half-life 6586 s) loses 17 % of its
+# activity, and SUV would be wrong by as much if the other time was meant.
+_LONGEST_WAIT, _NOTED_WAIT = timedelta(minutes=30), timedelta(minutes=1)
 _MOST_HALF_LIVES = 10.0
 _LEAST_DOSE = 1e6  # Bq; a dose below was written in kBq or MBq
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.3, 500.0  # kg
@@ -174,13 +177,29 @@ def _find_scan_start(header: Any, acquired: datetime | None) -> tuple[datetime, 
     series = read_moment(header, "", "SeriesDate", "SeriesTime")
     first = acquired or read_moment(header, "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime")
     if series is not None and (first is None or series <= first):
-        return series, "the series time"
+        return series, "the series time" if first is None else _describe_wait(first - series)
     scan = _read_ge_scan(header)
     if scan is not None:
         return scan, "GE's time of the scan (0009,100d), since the series time is after the first acquisition"
     if first is None:
         raise DataError(f"SeriesTime (0008,0031) and AcquisitionTime (0008,0032) are missing or not valid. {_ADVICE}")
     return first, "the first acquisition time, since the series time is after it or missing"
+
+
+def _describe_wait(wait: timedelta) -> str:
+    """Name the series time as the moment that decay is corrected to, with the time until the first acquisition.
+
+    Raises:
+        DataError: It is long before: part of the series may be missing, or the time is that of another series.
+    """
+    minutes = wait.total_seconds() / 60
+    if wait > _LONGEST_WAIT:
+        raise DataError(
+            f"SeriesTime (0008,0031) is {minutes:.0f} minutes before the first acquisition; expected "
+            f"{_LONGEST_WAIT.total_seconds() / 60:.0f} at most, since decay was corrected to one of them (START) and "
+            f"the headers do not say to which. Copy the whole series. {_ADVICE}"
+        )
+    return "the series time" + (f", {minutes:.0f} minutes before the first acquisition" if wait > _NOTED_WAIT else "")
 
 
 def _measure_decay(header: Any, started: datetime, half_life: float) -> float:

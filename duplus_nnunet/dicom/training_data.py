@@ -1,6 +1,5 @@
 """Makes a raw dataset of nnU-Net from DICOM series and the structures that were drawn on them (RTSTRUCT, SEG)."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,20 +17,23 @@ from duplus_nnunet.data.composing.splits import split_cases
 from duplus_nnunet.data.composing.write import open_new_folder
 from duplus_nnunet.data.default_table import make_table
 from duplus_nnunet.dicom.drawn_cases import DrawnCase, find_drawn_cases
+from duplus_nnunet.dicom.naming import name_case
+from duplus_nnunet.dicom.reading import compact, read_volume
 from duplus_nnunet.dicom.source_slices import SourceSlices, read_source_slices
 from duplus_nnunet.dicom.structures import Structure, read_structures
-from duplus_nnunet.dicom.voxels import read_voxels
+from duplus_nnunet.dicom.tilt import straighten_labels
 from duplus_nnunet.errors import DataError, list_nearest_first
 from duplus_nnunet.files import open_new_file, write_text
 from duplus_nnunet.prompt_registry.draft_file import write_draft
 from duplus_nnunet.prompt_registry.drafting import draft_entry
 from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS
+from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.structure_names import match_structures
 
 RECORD = "conversion.json"
 _ENDING = ".nii.gz"
 _CHANNELS = {"CT": "CT", "MR": "MRI", "PT": "PET"}
-_FOLDS, _SEED, _HASH_DIGITS = 5, 12345, 8
+_FOLDS, _SEED = 5, 12345
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Choices:
     Attributes:
         by_hand: Names of structures and the targets that they mean.
         precedence: Targets, of which an earlier one keeps the voxels that it shares with a later one.
-        keep_ids: Whether cases are named by the patient ID.
+        keep_ids: Whether cases are named by the patient ID, and the record keeps the names of all structures.
     """
 
     by_hand: tuple[tuple[str, str], ...] = ()
@@ -100,7 +102,7 @@ def convert_drawn(source: Path, files: Sequence[Path], folder: Path, choices: Ch
     if folder.exists():
         raise DataError(f"{folder} exists. Choose another number with -d, or remove it.")
     found, collected = find_drawn_cases(source, files), _Collected()
-    names = _name_cases(found, choices.keep_ids)
+    names = [name_case(case.series, choices.keep_ids) for case in found]
     targets = _match_all(found, choices, collected)
     channel = _choose_channel(found)
     numbers = {target: number for number, target in enumerate(targets, 1)}
@@ -114,7 +116,9 @@ def convert_drawn(source: Path, files: Sequence[Path], folder: Path, choices: Ch
         if not collected.notes:
             reasons = "\n".join(f"  {name}: {why}" for name, why in collected.left_out.items())
             raise DataError(f"No case could be converted:\n{reasons}")
-        _write_descriptions(new, folder.name, channel, numbers, collected, dict(zip(names, found, strict=True)))
+        cases = dict(zip(names, found, strict=True))
+        _write_descriptions(new, folder.name, channel, numbers, collected, cases)
+        _write_json(new / RECORD, _make_record(collected, cases, choices))
     return DrawnDataset(
         folder,
         collected.notes,
@@ -159,28 +163,67 @@ def _write_case(
     new: Path, name: str, case: DrawnCase, numbers: Mapping[str, int], choices: Choices, collected: _Collected
 ) -> list[str]:
     """Write image and label map of a case; return the targets in it."""
-    source = read_source_slices(case.slices)
-    image = read_voxels(source)
+    volume = read_volume(case.series)
+    source = read_source_slices(case.series.files)
+    if len(source.slices) != len(case.series.slices):
+        raise DataError("its files hold slices of other volumes too, which is not read with structures")
     structures = read_structures(case.structures, source)
     wanted = [(collected.matched[one.name], one) for one in structures if one.name in collected.matched]
+    for target, structure in wanted:
+        if structure.problem:
+            raise DataError(f"{target}: {structure.problem}. Join them in the program that drew them")
     labels = _draw_labels(wanted, source, numbers, choices.precedence)
+    if case.series.tilt:
+        labels = straighten_labels(labels, case.series)
     present = [target for target, structure in wanted if structure.mask.any()]
     if not present:
         raise DataError("none of its structures is a target with a voxel")
-    empty = [f"{structure.name}: empty" for _, structure in wanted if not structure.mask.any()]
-    _write_nifti(new / "imagesTr" / f"{name}_0000{_ENDING}", image, source)
-    _write_nifti(new / "labelsTr" / f"{name}{_ENDING}", labels, source)
+    empty = [f"{target}: empty" for target, structure in wanted if not structure.mask.any()]
+    _write_nifti(new / "imagesTr" / f"{name}_0000{_ENDING}", compact(volume.values), volume.affine)
+    _write_nifti(new / "labelsTr" / f"{name}{_ENDING}", labels, volume.affine)
     collected.present[name] = tuple(present)
-    collected.notes[name] = (*empty, *(note for _, structure in wanted for note in structure.notes))
+    drawn = [f"{target}: {note}" for target, structure in wanted for note in structure.notes]
+    collected.notes[name] = (*volume.notes, *empty, *drawn)
     return present
 
 
 def _hide_paths(text: str, case: DrawnCase) -> str:
     """Take the paths of a case out of a message: folders are often named by the patient."""
-    folders = {case.structures.file.parent, *(file.parent for file in case.slices)}
+    folders = {case.structures.file.parent, *(file.parent for file in case.series.files)}
     names = {str(case.structures.file): "the file of structures"} | {str(folder): "its folder" for folder in folders}
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])
+    return text
+
+
+def _make_record(collected: _Collected, cases: Mapping[str, DrawnCase], choices: Choices) -> dict[str, Any]:
+    """Make the record of the conversion; names of structures that no registry has may name a patient."""
+    by_hand = {normalise(name) for name, _ in choices.by_hand}
+    registered = {
+        name: target
+        for name, target in sorted(collected.matched.items())
+        if choices.keep_ids or normalise(name) not in by_hand
+    }
+    left_out = dict(sorted(collected.unmatched.items()))
+    return {
+        "recipe": "dicom",
+        "version": __version__,
+        "structures": registered,
+        "targets_by_hand": sorted({target for _, target in choices.by_hand}),
+        "structures_left_out": left_out if choices.keep_ids else len(left_out),
+        "left_out": {
+            name: why if choices.keep_ids else _hide_names(why, cases[name], registered)
+            for name, why in collected.left_out.items()
+        },
+        "notes": {case: list(notes) for case, notes in collected.notes.items() if notes},
+    }
+
+
+def _hide_names(text: str, case: DrawnCase, kept: Mapping[str, str]) -> str:
+    """Take the names of structures out of a message, apart from those that are kept."""
+    for number, name in enumerate(case.names, 1):
+        if name not in kept:
+            text = text.replace(repr(name), f"structure {number}")
     return text
 
 
@@ -222,16 +265,6 @@ def _draw_labels(
     return labels
 
 
-def _name_cases(found: Sequence[DrawnCase], keep_ids: bool) -> list[str]:
-    """Name each case by a hash of its series, with the patient ID before it if that is asked for."""
-    names = []
-    for case in found:
-        short = hashlib.sha256(case.series.encode()).hexdigest()[:_HASH_DIGITS]
-        patient = "".join(letter if letter.isalnum() else "-" for letter in case.patient) if keep_ids else ""
-        names.append(f"{patient or 'series'}_{short}")
-    return names
-
-
 def _choose_channel(found: Sequence[DrawnCase]) -> str:
     modalities = sorted({case.modality for case in found})
     if len(modalities) > 1 or modalities[0] not in _CHANNELS:
@@ -250,7 +283,7 @@ def _write_descriptions(
     collected: _Collected,
     cases: Mapping[str, DrawnCase],
 ) -> None:
-    """Write dataset.json, prompts.yaml, the table of cases, the record, and folds by patient if some have several."""
+    """Write dataset.json, prompts.yaml, the table of cases, and folds by patient if some have several."""
     content = {
         "channel_names": {"0": channel},
         "labels": {"background": 0, **numbers},
@@ -261,15 +294,6 @@ def _write_descriptions(
     entry = draft_entry(name, content, None)
     entry = replace(entry, targets=tuple(replace(target, missing="not annotated") for target in entry.targets))
     write_text(new / PROMPTS, write_draft(entry))
-    record = {
-        "recipe": "dicom",
-        "version": __version__,
-        "structures": dict(sorted(collected.matched.items())),
-        "structures_left_out": dict(sorted(collected.unmatched.items())),
-        "left_out": collected.left_out,
-        "notes": {case: list(notes) for case, notes in collected.notes.items() if notes},
-    }
-    _write_json(new / RECORD, record)
     patients = _number_patients({case: cases[case] for case in collected.notes})
     values = {case: {numbers[target] for target in present} for case, present in collected.present.items()}
     write_case_table(make_table(entry, content, values, patients=patients), new)
@@ -286,10 +310,10 @@ def _number_patients(cases: Mapping[str, DrawnCase]) -> dict[str, str]:
     }
 
 
-def _write_nifti(file: Path, array: NDArray[Any], source: SourceSlices) -> None:
+def _write_nifti(file: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
     import nibabel
 
-    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), source.affine[:, [2, 1, 0, 3]])
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
     with open_new_file(file) as new:
         nibabel.save(image, new)

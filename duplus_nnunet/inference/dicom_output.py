@@ -1,7 +1,7 @@
 """Writes a prediction as DICOM: segmentations and structure sets that refer to the series that it was made from."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -14,6 +14,7 @@ from duplus_nnunet.dicom.rtstruct import write_structure_set
 from duplus_nnunet.dicom.segmentation import BINARY, LABELMAP, write_segmentation
 from duplus_nnunet.dicom.source_slices import Affine, Mask, SourceSlices, lay_on_slices, lies_within, read_source_slices
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.inference.series_match import require_same_series
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
 from duplus_nnunet.outputs.naming import name_case, show_name
 from duplus_nnunet.outputs.world import find_affine
@@ -140,7 +141,11 @@ def find_slices(folder: str | os.PathLike[str], case: str) -> tuple[str, ...]:
 
 
 def check_slices(
-    formats: Sequence[str], cases: Iterable[tuple[str, Sequence[str]]], folder: str | None, one_of_several: bool = False
+    formats: Sequence[str],
+    cases: Iterable[tuple[str, Sequence[str]]],
+    folder: str | None,
+    one_of_several: bool = False,
+    images: Mapping[str, str] | None = None,
 ) -> None:
     """Check, before a prediction starts, that the series of every case is known and can be referred to.
 
@@ -149,9 +154,10 @@ def check_slices(
         cases: Name of each case, and the slices that its image was read from, if it was a DICOM series.
         folder: Folder of the series, if one was given.
         one_of_several: Whether there are other cases than these, as in a table of jobs.
+        images: File of the image of each case, which must have been made from the series; None: not compared.
 
     Raises:
-        DataError: The series of a case is not known, or is not one series.
+        DataError: The series of a case is not known, is not one series, or is another one than that of the image.
         HostError: The extra `dicom` is not installed.
     """
     if not formats:
@@ -169,7 +175,9 @@ def check_slices(
                 f"The image of {show_name(name)} is not a DICOM series, which {' and '.join(formats)} refer to. "
                 "Predict a series, or name the folder of the series that the image was made from by --dicom-source."
             )
-        read_source_slices([Path(file) for file in slices or find_slices(folder or "", name)])
+        source = read_source_slices([Path(file) for file in slices or find_slices(folder or "", name)])
+        if not slices and images is not None:
+            require_same_series(name, images[name], source)
 
 
 def _is_dicom(file: Path) -> bool:

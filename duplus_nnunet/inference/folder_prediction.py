@@ -301,7 +301,8 @@ class FolderPrediction:
         self._progress.failed += 1
         try:
             if source.output is not None:
-                self._record(source.name, CaseRecord("failed", source.context, message=why, finished=current_time()))
+                hidden = source.hide_folders(why)
+                self._record(source.name, CaseRecord("failed", source.context, message=hidden, finished=current_time()))
         except DataError as error:
             if not is_full_disk(error):
                 raise
@@ -346,7 +347,8 @@ def _check_dicom(options: Options, cases: Sequence[InputCase]) -> None:
         from duplus_nnunet.inference.dicom_output import check_slices
 
         listed = [(case.name, case.slices) for case in cases]
-        check_slices(options.output_format, listed, options.dicom_source, options.jobs is not None)
+        images = {case.name: case.files[0] for case in cases}
+        check_slices(options.output_format, listed, options.dicom_source, options.jobs is not None, images)
 
 
 def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -41,6 +42,13 @@ class InputCase:
     context: str = ""
     slices: tuple[str, ...] = ()
     dicom: DicomImage | None = None
+
+    def hide_folders(self, text: str) -> str:
+        """Take the folders of the case's files out of a text that is kept: they are often named by the patient."""
+        folders = {str(Path(file).parent) for file in (*self.files, *self.slices)} - {".", os.sep}
+        for folder in sorted(folders, key=len, reverse=True):
+            text = text.replace(folder + os.sep, "").replace(folder, "its folder")
+        return text
 
     def forget(self) -> None:
         """Remove what was made for the case alone."""

@@ -1,5 +1,6 @@
 """Describes a prediction run for the manifest, and compares it with the run that wrote a folder."""
 
+import os
 from collections.abc import Collection
 from dataclasses import asdict, replace
 
@@ -40,6 +41,8 @@ def describe_run(bound: BoundModel) -> RunRecord:
         free_texts=tuple(target.text for target in bound.first.reading.new),
         options={
             **{name: value for name, value in asdict(bound.options).items() if name not in _UNRECORDED_OPTIONS},
+            # Without its folder, which may be named by a patient.
+            "jobs": None if bound.options.jobs is None else os.path.basename(bound.options.jobs),
             "step_size": predictor.tile_step_size,
             "mirroring": list(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else [],
         },

@@ -15,14 +15,17 @@ from duplus_nnunet.errors import DataError, ModelError, RegistryError, describe_
 from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.dataset_labels import check_label_values
-from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS_NAME
-from duplus_nnunet.prompt_registry.finding import find_entry
 from duplus_nnunet.prompt_registry.names import is_lesion, normalise
 from duplus_nnunet.prompt_registry.raw_dataset import read_dataset_json
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import TOLERANCE, ScoringSettings, score_cases
 from duplus_nnunet.reporting.predicted_values import NOT_TARGETS, find_predicted_values
-from duplus_nnunet.reporting.validation import list_label_maps, make_default_table, read_scoring_settings
+from duplus_nnunet.reporting.validation import (
+    find_tolerances,
+    list_label_maps,
+    make_default_table,
+    read_scoring_settings,
+)
 from duplus_nnunet.text_files import load_json
 
 _SHOWN = 10
@@ -149,11 +152,9 @@ def _find_tolerances(
         return given, []
     dataset_name = str(plans.get("dataset_name") or home.resolve().name)
     try:
-        entry = find_entry(dataset_name, dataset_json, home if (home / PROMPTS_NAME).is_file() else None)
+        found = find_tolerances(dataset_name, dataset_json, home, targets)
     except RegistryError as error:
         return given, [f"Tolerances of the registry are not used, since its file has errors: {error}"]
-    known = {normalise(target.name): target.tolerance_mm for target in entry.targets if target.tolerance_mm is not None}
-    found = {name: float(known[normalise(name)]) for name, _ in targets if normalise(name) in known}
     differing = {name: value for name, value in (found | given).items() if value != TOLERANCE}
     shown = ", ".join(f"{name} {value:g} mm" for name, value in differing.items())
     return differing, [f"Tolerances of the NSD that are not {TOLERANCE:g} mm: {shown}."] if differing else []

@@ -8,7 +8,9 @@ from typing import Any
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
-from duplus_nnunet.prompt_registry.names import is_lesion
+from duplus_nnunet.prompt_registry.finding import FILE_NAME as PROMPTS_NAME
+from duplus_nnunet.prompt_registry.finding import find_entry
+from duplus_nnunet.prompt_registry.names import is_lesion, normalise
 from duplus_nnunet.reporting.aggregate import Aggregate, aggregate
 from duplus_nnunet.reporting.case_scores import TOLERANCE, ScoringSettings, score_cases
 from duplus_nnunet.reporting.predicted_values import read_region
@@ -21,9 +23,7 @@ SUMMARY_NAME = "summary.json"
 def score_validation(
     predictions: str | os.PathLike[str],
     references: str | os.PathLike[str],
-    reader_writer: type,
-    dataset_json: Mapping[str, Any],
-    targets: Sequence[tuple[str, str]],
+    settings: ScoringSettings,
     case_table: CaseTable,
     num_processes: int,
 ) -> Aggregate:
@@ -32,9 +32,7 @@ def score_validation(
     Args:
         predictions: Folder of predicted label maps; scores.json and scores.csv are written into it.
         references: Folder of reference label maps.
-        reader_writer: nnU-Net's image reader class, as from `PlansManager.image_reader_writer_class`.
-        dataset_json: Content of dataset.json.
-        targets: Pairs of target name, as in the case table, and label, as in dataset.json.
+        settings: Format of the label maps and tolerances, from `read_scoring_settings`.
         case_table: Table of the annotated targets of each case.
         num_processes: Number of worker processes.
 
@@ -42,7 +40,6 @@ def score_validation(
         DataError: A label map cannot be read, grids differ, or a case is not in the table.
     """
     folder = Path(predictions)
-    settings = read_scoring_settings(reader_writer, dataset_json, targets)
     cases = {name: case_table.find(name) for name in list_label_maps(folder, settings.ending)}
     if not cases:
         raise DataError(
@@ -86,6 +83,26 @@ def read_scoring_settings(
         known=known,
         known_predicted=known,
     )
+
+
+def find_tolerances(
+    dataset_name: str, dataset_json: Mapping[str, Any], home: Path | None, targets: Sequence[tuple[str, str]]
+) -> dict[str, float]:
+    """Find the tolerances of the surface Dice that the registry gives to targets, in mm.
+
+    Args:
+        dataset_name: nnU-Net's name of the dataset.
+        dataset_json: Content of dataset.json.
+        home: A folder that may hold a prompts.yaml; None: the files of the registry alone.
+        targets: Pairs of target name and label in dataset.json.
+
+    Raises:
+        RegistryError: A file of the registry has errors.
+    """
+    folder = home if home is not None and (home / PROMPTS_NAME).is_file() else None
+    entry = find_entry(dataset_name, dataset_json, folder)
+    known = {normalise(target.name): target.tolerance_mm for target in entry.targets if target.tolerance_mm is not None}
+    return {name: float(known[normalise(name)]) for name, _ in targets if normalise(name) in known}
 
 
 def list_label_maps(folder: Path, ending: str) -> list[str]:

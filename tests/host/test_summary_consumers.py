@@ -38,7 +38,7 @@ def main():
     from nnunetv2.evaluation.find_best_configuration import find_best_configuration
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from duplus_nnunet.data.case_table import read_case_table
-    from duplus_nnunet.reporting.validation import score_validation
+    from duplus_nnunet.reporting.validation import read_scoring_settings, score_validation
 
     name, model = sys.argv[1:]
     raw, results = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_results"]) / name / model
@@ -53,7 +53,8 @@ def main():
             arguments = str(folder / "summary.json"), SimpleITKIO(), ".nii.gz", [1, 2, 3]
             compute_metrics_on_folder(str(raw / "labelsTr"), str(folder), *arguments, num_processes=1)
         before = load_summary_json(str(folder / "summary.json"))
-        scores = score_validation(folder, raw / "labelsTr", SimpleITKIO, dataset_json, targets, table, 1)
+        settings = read_scoring_settings(SimpleITKIO, dataset_json, targets)
+        scores = score_validation(folder, raw / "labelsTr", settings, table, 1)
         after = load_summary_json(str(folder / "summary.json"))
         found[folder.name] = [summary["foreground_mean"]["Dice"] for summary in (before, after)]
         found[folder.name].append(scores.sources["one"]["dice"].value)

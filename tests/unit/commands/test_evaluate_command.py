@@ -15,7 +15,7 @@ from duplus_nnunet import cli
 from duplus_nnunet.data.case_table import Case, CaseTable, Source, write_case_table
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.prompt_bank import encode_vector
-from duplus_nnunet.reporting.validation import score_validation
+from duplus_nnunet.reporting.validation import read_scoring_settings, score_validation
 
 LABELS = {"background": 0, "Liver": 1, "spleen": 2, "Kidneys": [3, 4]}
 DATASET_JSON = {
@@ -422,7 +422,9 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_validation_is_scored_by_name_without_a_summary(home: Path) -> None:
     table = write_table(home)
-    scores = score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+    scores = score_validation(
+        home / "p", home / "r", read_scoring_settings(SimpleITKIO, DATASET_JSON, TARGETS), table, 1
+    )
     assert scores.sources["ct"]["dice"].value == pytest.approx((5 / 6 + 1) / 2)
     assert {file.name for file in (home / "p").iterdir()} >= {"scores.json", "scores.csv"}
     assert [row.target for row in scores.rows if row.source == "ct"] == ["both kidneys", "liver"]
@@ -435,7 +437,9 @@ def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path)
     for name in "abc":
         save(home / "r", name, 1)
         save(home / "p", name, 2)
-    scores = score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+    scores = score_validation(
+        home / "p", home / "r", read_scoring_settings(SimpleITKIO, DATASET_JSON, TARGETS), table, 1
+    )
     assert math.isnan(scores.mean["dice"].value)
     assert scores.rows[0].correct_rejections == 3
     assert read(home)["mean"] == {"dice": None, "dice_interval": None, "nsd": None, "nsd_interval": None}
@@ -444,6 +448,8 @@ def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path)
 def test_validation_without_predictions_or_with_a_stray_label_is_reported(home: Path) -> None:
     table = write_table(home)
     with pytest.raises(DataError, match=r"'\.nii\.gz'"):
-        score_validation(home, home / "r", SimpleITKIO, DATASET_JSON, TARGETS, table, 1)
+        score_validation(home, home / "r", read_scoring_settings(SimpleITKIO, DATASET_JSON, TARGETS), table, 1)
     with pytest.raises(DataError, match=r"(?i)target 'liver'.*dataset\.json.*label 'liver'"):
-        score_validation(home / "p", home / "r", SimpleITKIO, DATASET_JSON, [("liver", "liver")], table, 1)
+        score_validation(
+            home / "p", home / "r", read_scoring_settings(SimpleITKIO, DATASET_JSON, [("liver", "liver")]), table, 1
+        )

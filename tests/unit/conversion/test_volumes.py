@@ -16,7 +16,7 @@ from .trees import save_masks, save_series
 def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
     save_series(tmp_path, 6)
     (tmp_path / "IMG-0001-00003.dcm").unlink()
-    with pytest.raises(DataError, match=r"4\.00 to 8\.00 mm"):
+    with pytest.raises(DataError, match=r"missing|spaced"):
         read_volume(tmp_path)
 
 
@@ -35,7 +35,7 @@ def test_slices_of_two_series_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_slices_and_too_few_masks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no DICOM file"):
+    with pytest.raises(DataError, match="no DICOM series"):
         read_volume(tmp_path / "empty")
     save_series(tmp_path / "series", 3)
     save_masks(tmp_path / "masks", [np.zeros((6, 8))] * 2)

@@ -8,7 +8,7 @@ from duplus_nnunet.dicom.finding import find_series
 from duplus_nnunet.dicom.reading import read_volume
 from duplus_nnunet.errors import DataError
 
-from ...dicom_series import CORONAL, make_enhanced, make_slices, make_stored, save
+from ...dicom_series import CORONAL, CT, MR, make_enhanced, make_slices, make_stored, save
 
 
 def find(folder, slices):
@@ -183,3 +183,44 @@ def test_hash_and_sentences_hold_nothing_of_the_patient(tmp_path):
     assert "Doe" not in said
     assert "PID12345" not in said
     assert np.isfinite(series.spacing).all()
+
+
+def make_interleaved(mark, sop=MR, values=("10", "20"), **more):
+    """Make a series whose slices alternate in an attribute; every value has an even stack of its own."""
+    slices = make_slices(make_stored((8, 4, 4)), sop=sop, **more)
+    for index, one in enumerate(slices):
+        setattr(one, mark, values[index % len(values)])
+    return slices
+
+
+@pytest.mark.parametrize(
+    ("mark", "sop", "parts"),
+    [
+        ("EchoTime", MR, 2), ("TriggerTime", MR, 2), ("TemporalPositionIdentifier", MR, 2),
+        ("AcquisitionNumber", CT, 2), ("ConvolutionKernel", CT, 2), ("AcquisitionNumber", MR, 1),
+    ],
+)  # fmt: skip
+def test_slices_in_between_one_another_are_separated_or_noted(tmp_path, mark, sop, parts):
+    series = find_series(save(tmp_path, make_interleaved(mark, sop))).series
+    assert [len(one.slices) for one in series] == [8 // parts] * parts
+    assert {one.spacing[0] for one in series} == {2.5 * parts}
+    assert all(mark in " ".join(one.notes) for one in series) == (parts == 1)
+    assert all(bool(one.doubts) == (parts > 1) for one in series)
+
+
+def test_values_that_are_written_in_two_ways_are_one(tmp_path):
+    (series,) = find_series(save(tmp_path, make_interleaved("EchoTime", values=("2.3", "2.30")))).series
+    assert not series.notes
+
+
+@pytest.mark.parametrize("values", ["11112222", "12345678", "11223344"])
+def test_acquisitions_of_neighbouring_slices_are_usual(tmp_path, values):
+    (series,) = find_series(save(tmp_path, make_interleaved("AcquisitionNumber", CT, values))).series
+    assert len(series.slices) == 8
+    assert not series.notes
+    assert not series.doubts
+
+
+def test_slices_that_alternate_without_even_stacks_are_noted(tmp_path):
+    (series,) = find_series(save(tmp_path, make_interleaved("EchoTime", MR, "12211212"))).series
+    assert "EchoTime" in " ".join(series.notes)

@@ -175,3 +175,54 @@ def test_an_image_is_no_file_of_structures(tmp_path):
     (file, *_) = write_series(tmp_path, np.zeros(SHAPE))
     with pytest.raises(DataError, match="'CT'"):
         open_structure_file(file)
+
+
+def join(content):
+    """Make the contours of the second structure contours of the first one."""
+    content.ROIContourSequence[0].ContourSequence += content.ROIContourSequence[1].ContourSequence
+
+
+def read_joined(tmp_path, first, second, edit=join):
+    source = open_series(tmp_path / "s")
+    masks = [np.zeros(SHAPE, bool) for _ in range(2)]
+    for mask, (rows, columns) in zip(masks, (first, second), strict=True):
+        mask[2, slice(*rows), slice(*columns)] = True
+    file = draw(tmp_path / "f.dcm", source, {"a": masks[0], "b": masks[1]}, "rtstruct")
+    return read_structures(open_structure_file(change(file, edit)), source)[0], masks
+
+
+def test_contours_that_overlap_in_part_are_a_problem(tmp_path):
+    structure, masks = read_joined(tmp_path, ((1, 5), (1, 6)), ((3, 8), (3, 9)))
+    assert "6 voxels" in structure.problem
+    assert (masks[0] & masks[1]).sum() == 6
+
+
+def test_contours_that_touch_one_another_are_noted(tmp_path):
+    structure, _ = read_joined(tmp_path, ((1, 8), (1, 6)), ((7, 8), (5, 7)))
+    assert not structure.problem
+    assert any("overlap" in note for note in structure.notes)
+
+
+def test_contours_that_cut_holes_by_the_standard_are_no_problem(tmp_path):
+    def edit(content):
+        join(content)
+        for contour in content.ROIContourSequence[0].ContourSequence:
+            contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+
+    structure, masks = read_joined(tmp_path, ((1, 5), (1, 6)), ((3, 8), (3, 9)), edit)
+    assert not structure.problem
+    np.testing.assert_array_equal(structure.mask, masks[0] ^ masks[1])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "words"), [([0, 2, 4], ["2 of the 5", "40%", "second"]), ([0, 1, 4], ["2 of the 5"]), ([1, 2, 3], [])]
+)
+def test_slices_without_contours_are_counted_and_not_interpolated(tmp_path, drawn, words):
+    source, mask = open_series(tmp_path / "s"), np.zeros(SHAPE, bool)
+    mask[drawn, 2:6, 2:6] = True
+    (structure,) = read_structures(
+        open_structure_file(draw(tmp_path / "f.dcm", source, {"liver": mask}, "rtstruct")), source
+    )
+    np.testing.assert_array_equal(structure.mask, mask)
+    assert bool(structure.notes) == bool(words)
+    assert all(word in " ".join(structure.notes) for word in words)

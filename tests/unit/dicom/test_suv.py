@@ -175,3 +175,33 @@ def test_offset_of_the_injection_is_brought_to_the_zone_of_the_scan():
 def test_dose_in_kbq_is_refused():
     with pytest.raises(DataError, match="0018,1074"):
         find_suv_factor(make_header(agent=make_agent(RadionuclideTotalDose=370000)))
+
+
+@pytest.mark.parametrize(("acquired", "noted"), [("100030", False), ("101500", True)])
+def test_a_series_time_shortly_before_the_first_acquisition_is_used(acquired, noted):
+    found = find_suv_factor(make_header(AcquisitionTime=acquired))
+    assert found.factor == pytest.approx(FACTOR_START, rel=1e-6)
+    assert ("15 minutes" in found.note) == noted
+
+
+def test_a_series_time_long_before_the_first_acquisition_is_refused():
+    with pytest.raises(DataError, match="45 minutes"):
+        find_suv_factor(make_header(AcquisitionTime="104500"))
+    assert find_suv_factor(make_header(AcquisitionTime="104500", DecayCorrection="ADMIN"))
+
+
+def test_a_late_frame_of_a_dynamic_series_refers_to_the_start_of_the_series(tmp_path):
+    stored = make_stored((4, 3, 3))
+    slices = []
+    for number, time in enumerate(("100000", "105000"), 1):
+        frame = make_slices(
+            stored, sop=PET, **make_pet_values(AcquisitionTime=time), TemporalPositionIdentifier=str(number)
+        )
+        slices += frame
+    for one in slices:
+        for name in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            setattr(one, name, getattr(slices[0], name))
+    series = find_series(save(tmp_path, slices)).series
+    assert len(series) == 2
+    for one in series:
+        np.testing.assert_allclose(read_volume(one).values, stored * FACTOR_START, rtol=1e-3)

@@ -1,5 +1,6 @@
 """Series with structures become a raw dataset of nnU-Net."""
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -33,6 +34,7 @@ def box(*ranges):
 
 LEFT, RIGHT, TUMOR = box((0, 4), (1, 4), (5, 8)), box((0, 4), (1, 4), (1, 4)), box((1, 3), (2, 3), (6, 7))
 KIDNEYS = {"Kidney_L": LEFT, "Kidney_R": RIGHT}
+NAMED = {"PatientName": "Doe^Jane", "PatientID": "PID12345", "PatientBirthDate": "19700102", "AccessionNumber": "ACC77"}
 
 
 def write_patient(folder, structures, form="rtstruct", **options):
@@ -124,7 +126,16 @@ def test_structures_without_a_target_are_listed_and_left_out(tmp_path):
     assert done.matched == {"Kidney_L": "left kidney", "Kidney_R": "right kidney"}
     assert set(done.unmatched) == {"GTVp", "Couch"}
     record = json.loads((done.folder / "conversion.json").read_text())
-    assert set(record["structures_left_out"]) == {"GTVp", "Couch"}
+    assert record["structures_left_out"] == 2
+    assert set(record["structures"]) == set(KIDNEYS)
+
+
+def test_names_of_structures_are_kept_on_file_by_choice(tmp_path):
+    write_patient(tmp_path / "in", {**KIDNEYS, "GTVp": TUMOR, "Couch": box((0, 1), (7, 8), (0, 9))})
+    done = convert(tmp_path, by_hand=(("gtvp", "kidney tumor"),), precedence=("kidney tumor",), keep_ids=True)
+    record = json.loads((done.folder / "conversion.json").read_text())
+    assert set(record["structures_left_out"]) == {"Couch"}
+    assert record["structures"]["GTVp"] == "kidney tumor"
 
 
 def test_a_structure_is_mapped_by_hand_and_precedence_settles_shared_voxels(tmp_path):
@@ -185,6 +196,25 @@ def test_no_file_or_name_holds_what_names_the_patient(tmp_path):
     assert not [word for word in (*PATIENT.values(), "Doe", "Jane") if word not in ("F", "S1") and word in text]
 
 
+def test_no_file_holds_names_that_were_typed_into_structures_and_series(tmp_path):
+    """What people type may name the patient, in what is matched by hand, left out, or refused."""
+    secrets = {"Doe GTV": LEFT, "Jane Liver box": RIGHT}
+    write_patient(tmp_path / "in" / "Doe_Jane", {**secrets, **{"Kidney_R": TUMOR}}, SeriesDescription="Doe CT", **NAMED)
+    both = {"Doe GTV": LEFT, "Doe GTV two": RIGHT}
+    write_patient(tmp_path / "in" / "Doe_John", both, PatientID="Doe8", SeriesDescription="Doe CT")
+    by_hand = (("Doe GTV", "kidney tumor"), ("Doe GTV two", "kidney tumor"))
+    done = convert(tmp_path, by_hand=by_hand, precedence=("kidney tumor",))
+    assert (len(done.cases), len(done.left_out)) == (1, 1)
+    assert "Doe GTV" in done.matched
+    assert "Jane Liver box" in done.unmatched
+    written = [file for file in done.folder.rglob("*") if file.is_file()]
+    for file in written:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        for word in ("Doe", "Jane", "John", *NAMED.values()):
+            assert word not in str(file.relative_to(done.folder))
+            assert word.encode() not in content, (file, word)
+
+
 def test_patient_ids_are_kept_by_choice(tmp_path):
     write_patient(tmp_path / "in", KIDNEYS, PatientID="A/7")
     (case,) = convert(tmp_path, keep_ids=True).cases
@@ -198,7 +228,7 @@ def test_a_case_that_cannot_be_converted_is_left_out(tmp_path):
     done = convert(tmp_path)
     assert len(done.cases) == 1
     (why,) = done.left_out.values()
-    assert "mm apart" in why
+    assert "spaced" in why
     assert str(tmp_path) not in why
 
 
@@ -211,7 +241,7 @@ def test_two_modalities_are_refused(tmp_path, changed, word):
 
 def test_a_pet_series_without_suv_is_refused(tmp_path):
     write_patient(tmp_path / "in", KIDNEYS, Modality="PT", Units="BQML")
-    assert "BQML" in refuse(tmp_path)
+    assert "CorrectedImage" in refuse(tmp_path)
 
 
 def test_structures_of_a_series_that_is_not_there_are_refused(tmp_path):
