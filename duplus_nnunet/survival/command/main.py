@@ -64,8 +64,9 @@ _EXAMPLES = {
   duplus survival draft 62
   duplus survival draft 62 --masks-from nnUNet_results/Dataset062_Sarcoma/DuPLUSTrainer__DuPLUSPlans__3d_fullres
 
-The meaning of columns is guessed from their names and values, never from their association with the outcome. With
---masks-from, label files are predicted for images without one.
+The meaning of columns is guessed from their names and values. Columns that seem to encode the outcome, such as the
+event or time of another endpoint, are left out with the reason. With --masks-from, label files are
+predicted for images without one.
 """,
     "check": """\
   duplus survival check 62
@@ -106,6 +107,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_draft_options(parser: argparse.ArgumentParser) -> None:
     for column in ("patient", "time", "event", "centre"):
         parser.add_argument(f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it")
+    parser.add_argument("--unit", choices=("days", "weeks", "months", "years"), help="unit of the time, if in doubt")
     for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
         help_text = f"codes of patients {status}, if the draft cannot guess them"
         parser.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
@@ -146,7 +148,9 @@ def _draft(args: argparse.Namespace) -> int:
         return 0
     if (folder / SCHEMA_NAME).exists():
         raise DataError(f"{folder / SCHEMA_NAME} already exists and is not overwritten. Edit it, or remove it first.")
-    named = NamedColumns(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
+    named = NamedColumns(
+        args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored), args.unit
+    )
     text = draft(read_rows(folder / TABLE_NAME), list_cases(datasets), named)
     write_text(folder / SCHEMA_NAME, text)
     print(text)
