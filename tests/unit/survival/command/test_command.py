@@ -319,3 +319,13 @@ def test_without_scikit_survival_the_error_has_the_install_command(
     monkeypatch.setitem(sys.modules, "sksurv", None)
     assert cli.main(["survival", "evaluate", "7"]) == 1
     assert capsys.readouterr().err.strip().endswith("pip install 'duplus-nnunet[survival]'")
+
+
+def test_a_table_alone_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "hospital.csv"
+    table.write_text(make_table())
+    assert cli.main(["survival", "draft", "--table", str(table)]) == 0
+    assert (tmp_path / "hospital.yaml").is_file()
+    assert cli.main(["survival", "check", "--table", str(table), "--json"]) == 0
+    assert cli.main(["survival", "check"]) == 1
+    assert "--table" in capsys.readouterr().err

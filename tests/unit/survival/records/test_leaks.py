@@ -142,7 +142,7 @@ def test_units_are_proposed_and_doubt_is_said() -> None:
 def test_rows_are_left_out_by_rule_and_times_have_a_second_column() -> None:
     rows = Rows("t.csv", ("id", "to_death", "last", "event"), tuple(
         dict(zip(("id", "to_death", "last", "event"), line, strict=True))
-        for line in (("a", "5", "", "1"), ("b", "", "9", "0"), ("c", "0", "", "0"), ("d", "", "", "0"), ("e", "4", "", ""))
+        for line in (("a", "5", "", "1"), ("b", "", "9", "0"), ("c", "0", "", "0"), ("d", "", "", "0"), ("e", "4", "", ""))  # noqa: E501
     ))  # fmt: skip
     schema = ClinicalSchema.model_validate(
         {"patient": "id", "time": {"column": "to_death", "otherwise": "last"},
