@@ -14,7 +14,7 @@ from typing import Any
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.files import write_text
-from duplus_nnunet.text_files import MOST_BYTES, load_json, read_text
+from duplus_nnunet.text_files import MOST_BYTES, load_json, read_encoded_text, read_text
 
 _DELIMITERS = ",;\t"
 _MOST_TABLE_BYTES = 64 << 20
@@ -49,14 +49,16 @@ class Table:
         columns: Cells of the header.
         rows: All rows below it.
         delimiter: What separates the cells.
+        encoding: Encoding of the text: UTF-8, UTF-16 or Windows-1252.
     """
 
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     delimiter: str
+    encoding: str = "UTF-8"
 
 
-def read_csv(file: Path, advice: str, known: Sequence[str] = ()) -> Table:
+def read_csv(file: Path, advice: str, known: Sequence[str] = (), *, legacy: bool = False) -> Table:
     """Read a CSV file whose cells are separated by commas, semicolons or tabs.
 
     Args:
@@ -64,6 +66,7 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = ()) -> Table:
         advice: What to do if the file cannot be read, a sentence.
         known: Column names that may occur, in lower case. The delimiter is the one that separates most of them in the
             header; of several, the one that occurs most often there.
+        legacy: Also read text that is not UTF-8 as Windows-1252, as spreadsheets on Windows save it.
 
     Returns:
         The table; without columns if the file holds only blanks.
@@ -71,7 +74,9 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = ()) -> Table:
     Raises:
         DataError: The file cannot be read, or a quote is not closed.
     """
-    text = read_table_text(file, advice, _MOST_TABLE_BYTES)
+    text, encoding = (
+        _read_encoded(file, advice) if legacy else (read_table_text(file, advice, _MOST_TABLE_BYTES), "UTF-8")
+    )
     header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
 
     def rank(delimiter: str) -> tuple[int, int]:
@@ -80,7 +85,15 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = ()) -> Table:
 
     delimiter = max(_DELIMITERS, key=rank)
     rows = [row for row in _split_rows(text, delimiter, file) if any(row.cells)]
-    return Table(rows[0].cells if rows else (), tuple(rows[1:]), delimiter)
+    return Table(rows[0].cells if rows else (), tuple(rows[1:]), delimiter, encoding)
+
+
+def _read_encoded(file: Path, advice: str) -> tuple[str, str]:
+    """Read the text of a table in any encoding that spreadsheets write, and name the encoding."""
+    try:
+        return read_encoded_text(file, _MOST_TABLE_BYTES)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}. {advice}") from error
 
 
 def read_json(file: Path, advice: str) -> Any:

@@ -46,6 +46,27 @@ def read_text(file: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_encoded_text(file: str | os.PathLike[str], most: int = MOST_BYTES) -> tuple[str, str]:
+    """Read a text file as `read_text` does, or as Windows-1252 if it is not UTF-8; returns the text and its encoding.
+
+    Raises:
+        OSError: As in `read_text`.
+        DataError: It is larger than `most`, or is not text in any of these encodings.
+    """
+    content = _read_bytes(Path(file), most)
+    if content.startswith(_UTF16_MARKS):
+        return read_text(file, most), "UTF-16"
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            return read_text(file, most), "UTF-8"
+        return text.replace("\r\n", "\n").replace("\r", "\n"), "Windows-1252"
+    return read_text(file, most), "UTF-8"
+
+
 def _read_bytes(file: Path, most: int) -> bytes:
     mode = file.stat().st_mode
     if not stat.S_ISREG(mode):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
+from duplus_nnunet.survival.command.implausible import note_implausible
 from duplus_nnunet.survival.command.left_out import (
     OPTION,
     find_test_patients,
@@ -68,10 +69,12 @@ _MODEL = "nnUNet_results/Dataset062_Sarcoma/DuPLUSSurvivalTrainer__DuPLUSPlans__
 _EXAMPLES = {
     "draft": """\
   duplus survival draft 62
+  duplus survival draft --table clinical.csv     a table alone, without images
   duplus survival draft 62 --masks-from nnUNet_results/Dataset062_Sarcoma/DuPLUSTrainer__DuPLUSPlans__3d_fullres
 
-The meaning of columns is guessed from their names and values, never from their association with the outcome. With
---masks-from, label files are predicted for images without one.
+The meaning of columns is guessed from their names and values. Columns that seem to encode the outcome, such as the
+event or time of another endpoint, are left out with the reason. With --masks-from, label files are
+predicted for images without one.
 """,
     "check": """\
   duplus survival check 62
@@ -95,8 +98,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for name, action in (("draft", _draft), ("check", _check), ("evaluate", _evaluate)):
         added = commands.add(name, _EXAMPLES[name])
         added.add_argument(
-            "dataset", metavar="DATASET", help="raw dataset with the clinical table: number, name or folder"
+            "dataset", metavar="DATASET", nargs="?", help="raw dataset with the clinical table: number, name or folder"
         )
+        added.add_argument("--table", metavar="FILE", type=Path, help="a clinical table alone, instead of a dataset; "
+            "its schema is the file beside it with the ending .yaml")  # fmt: skip
         added.add_argument("more", nargs="*", metavar="MORE", help="further datasets with images of the same patients")
         added.set_defaults(run=action)
         if name == "draft":
@@ -112,6 +117,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_draft_options(parser: argparse.ArgumentParser) -> None:
     for column in ("patient", "time", "event", "centre"):
         parser.add_argument(f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it")
+    parser.add_argument("--unit", choices=("days", "weeks", "months", "years"), help="unit of the time, if in doubt")
     for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
         help_text = f"codes of patients {status}, if the draft cannot guess them"
         parser.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
@@ -145,21 +151,25 @@ def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.files import write_text
     from duplus_nnunet.survival.records.drafting import NamedColumns, draft
-    from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME
     from duplus_nnunet.survival.records.table import read_rows
 
     datasets = _open(args)
-    folder = datasets[0].folder
-    if args.masks_from is not None and (folder / SCHEMA_NAME).exists():
+    table, schema = _find_files(args, datasets)
+    if args.masks_from is not None and args.table is not None:
+        raise DataError("--masks-from predicts masks of the images of a dataset: name the dataset instead of --table.")
+    if args.masks_from is not None and schema.exists():
         draft_masks(datasets[0], args)
         return 0
-    if (folder / SCHEMA_NAME).exists():
-        raise DataError(f"{folder / SCHEMA_NAME} already exists and is not overwritten. Edit it, or remove it first.")
-    named = NamedColumns(args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored))
-    text = draft(read_rows(folder / TABLE_NAME), list_cases(datasets), named)
-    write_text(folder / SCHEMA_NAME, text)
+    if schema.exists():
+        raise DataError(f"{schema} already exists and is not overwritten. Edit it, or remove it first.")
+    named = NamedColumns(
+        args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored), args.unit
+    )
+    text = draft(read_rows(table), list_cases(datasets), named)
+    write_text(schema, text)
     print(text)
-    print(f"Wrote {folder / SCHEMA_NAME}. Check and correct it, then run: duplus survival check {args.dataset}")
+    source = args.dataset if args.table is None else f"--table {args.table}"
+    print(f"Wrote {schema}. Check and correct it, then run: duplus survival check {source}")
     if args.masks_from is not None:
         draft_masks(datasets[0], args)
     return 0
@@ -167,7 +177,7 @@ def _draft(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     datasets = _open(args)
-    rows, schema, report = _examine(datasets)
+    rows, schema, report = _examine(args, datasets)
     report = mention_test_patients(report, find_test_patients(report, schema, datasets))
     if args.json:
         plain = {key: value for key, value in asdict(report).items() if key != "records"}
@@ -178,17 +188,26 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if report.is_usable else 1
 
 
-def _examine(datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, TableReport]":
+def _examine(args: argparse.Namespace, datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, TableReport]":
     """Read and check a clinical table and its schema."""
     from duplus_nnunet.survival.records.checking import check
-    from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, read_schema
+    from duplus_nnunet.survival.records.schema import read_schema
     from duplus_nnunet.survival.records.table import read_rows
 
-    folder = datasets[0].folder
-    rows, schema = read_rows(folder / TABLE_NAME), read_schema(folder / SCHEMA_NAME)
+    table, file = _find_files(args, datasets)
+    rows, schema = read_rows(table), read_schema(file)
     groups = group_cases(datasets)
     report = add_coverage(check(rows, schema, sorted({*chain(*groups.values())})), schema, groups)
-    return rows, schema, add_finding(report, datasets)
+    return rows, schema, add_finding(report, datasets) if datasets else report
+
+
+def _find_files(args: argparse.Namespace, datasets: "list[RawDataset]") -> tuple[Path, Path]:
+    """Return the clinical table and its schema, of a dataset or of a table alone."""
+    from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME
+
+    if args.table is not None:
+        return args.table, args.table.with_suffix(".yaml")
+    return datasets[0].folder / TABLE_NAME, datasets[0].folder / SCHEMA_NAME
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -204,7 +223,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise DataError(f"--seeds is {args.seeds}; expected 1 or more.")
     design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
     datasets = _open(args)
-    rows, schema, report = _examine(datasets)
+    rows, schema, report = _examine(args, datasets)
     if not report.is_usable:
         sys.stderr.write(_describe(report, len(rows.rows)))
         return 1
@@ -219,8 +238,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         records, design, features = arranged.records, arranged.design, arranged.features
         warnings += arranged.notes
     study = run_study(records, schema, design, features)
-    study = replace(study, notes=(*warnings, *study.notes))
-    _report(study, design, Cohort(datasets[0].folder.name, records, schema), args)
+    study = replace(study, notes=(*warnings, *note_implausible(study, records, schema), *study.notes))
+    _report(study, design, Cohort(datasets[0].folder.name if datasets else args.table.stem, records, schema), args)
     if args.importance:
         print(write_importance(args.model, records, args.output), file=sys.stderr)
     return 0
@@ -242,9 +261,12 @@ def _report(study: "Study", design: "Design", cohort: "Cohort", args: argparse.N
 
 
 def _open(args: argparse.Namespace) -> "list[RawDataset]":
+    from duplus_nnunet.errors import DataError
     from duplus_nnunet.prompt_registry.raw_dataset import open_raw_dataset
 
-    return [open_raw_dataset(name) for name in (args.dataset, *args.more)]
+    if (args.dataset is None) == (args.table is None):
+        raise DataError("Name either a dataset or a table: duplus survival ... DATASET, or --table clinical.csv.")
+    return [] if args.dataset is None else [open_raw_dataset(name) for name in (args.dataset, *args.more)]
 
 
 def _describe(report: "TableReport", rows: int) -> str:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
+from duplus_nnunet.survival.records.column_names import is_known_later
+from duplus_nnunet.survival.records.leaks import explain_leak
+from duplus_nnunet.survival.records.plausible_values import check_values
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import (
     CENSORED,
@@ -22,15 +25,10 @@ from duplus_nnunet.survival.records.table import (
     Rows,
     is_missing,
     join_names,
+    number_rows,
     read_records,
 )
 
-# Words in names of columns that are known only after treatment began, or that leak the outcome.
-POST_TREATMENT = re.compile(
-    r"relaps|recur|progress|metasta|death|dead|deceas|died|alive|surviv|vital|censor|follow.?up|(^|_)fu(_|$)|respon|"
-    r"outcome|(^|_)(os|pfs|dfs|rfs|efs|dss|lrc|dmfs)(_|$)|(^|_)last(_|$)|cause|salvage|adjuvant|toxicit|post.?(op|treat)",
-    re.IGNORECASE,
-)
 # Rank correlation with the time above which a column measures follow-up rather than risk.
 _FOLLOW_UP_CORRELATION = 0.95
 # Difference in missing rates between patients with and without the event that is unlikely to be chance.
@@ -92,7 +90,9 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     Raises:
         DataError: The schema names a column that the table does not have.
     """
+    rows = number_rows(rows, schema.patient)
     records, findings = read_records(rows, schema)
+    findings += [Finding("note", note) for note in rows.notes]
     findings += _find_repeated(records)
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
     listed = {cell for cell in rows.column(schema.patient) if not is_missing(cell, schema)}
@@ -103,6 +103,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     if records:
         findings += _check_covariates(rows, schema, records, missing)
         findings += _check_sizes(records, schema)
+        findings += check_values(schema, records)
     else:
         text = f"None of the {len(rows.rows)} rows can be read; see the reason for each row."
         findings.append(Finding("error", f"{text} Correct the schema if the reasons are alike, else the rows."))
@@ -212,7 +213,7 @@ def _check_covariates(
             yield Finding("warning", text + read_as_missing + _suggest_markers(markers, schema, tuple(MISSING)))
             continue
         yield from _find_identifiers(name, form.type, known)
-        yield from _find_outcome_leaks(name, form.type, records)
+        yield from _find_outcome_leaks(name, form.type, records, rows.columns)
         if missing[name] > 0:
             few = form.type != "numeric" and len(set(known)) <= _FEW_CATEGORIES
             advice = _suggest_markers(markers, schema, _AMBIGUOUS_MARKERS) if few else ""
@@ -276,20 +277,20 @@ def _find_identifiers(name: str, kind: str, known: Sequence[float | str]) -> Ite
         )
 
 
-def _find_outcome_leaks(name: str, kind: str, records: Sequence[Record]) -> Iterable[Finding]:
+def _find_outcome_leaks(name: str, kind: str, records: Sequence[Record], names: Sequence[str]) -> Iterable[Finding]:
     """Warn of columns that leak the outcome, by their name and by their association with it."""
-    if POST_TREATMENT.search(name):
+    if is_known_later(name, names):
         yield Finding(
             "warning",
             f"The name {name!r} suggests that it is known only after treatment began. If so, move it to `ignored`: it "
             "leaks the outcome.",
         )
-    if _determines_event(name, records):
-        yield Finding(
-            "warning",
-            f"{name!r} determines in nearly all patients whether they had the event: it encodes the outcome, or was "
-            "measured after it. Move it to `ignored`.",
-        )
+    reason = explain_leak(name, kind, records)
+    if not reason and _determines_event(name, records):
+        reason = "determines in nearly all patients who has the event"
+    if reason:
+        text = f"{name!r}: {reason}. It encodes the outcome, or was measured after it. Move it to `ignored`."
+        yield Finding("warning", text)
     groups = [[record for record in records if (record.event == SEEN) == event] for event in (True, False)]
     if all(len(group) >= _LEAST_PATIENTS for group in groups):
         rates = [sum(record.values[name] is None for record in group) / len(group) for group in groups]

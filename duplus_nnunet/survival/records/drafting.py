@@ -1,10 +1,11 @@
 """Drafts clinical.yaml from a clinical table, for the user to correct.
 
-The schema is inferred from the names and values of columns, never from their association with the outcome.
+The schema is inferred from the names and values of columns. No covariate is chosen for its association with the
+outcome; columns that encode the outcome are left out, with the reason.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,46 +13,32 @@ import yaml
 from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
-from duplus_nnunet.survival.records.checking import POST_TREATMENT, are_identifiers, is_identifier_name
-from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
-from duplus_nnunet.survival.records.table import Rows
+from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
+from duplus_nnunet.survival.records.column_names import is_known_later
+from duplus_nnunet.survival.records.column_roles import (
+    NUMERIC_SHARE,
+    find_entry,
+    find_otherwise,
+    list_events,
+    list_times,
+    measure_numeric_share,
+    pair_columns,
+    rank_patients,
+)
+from duplus_nnunet.survival.records.event_codes import infer_codes
+from duplus_nnunet.survival.records.leaks import explain_leak
+from duplus_nnunet.survival.records.schema import MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
+from duplus_nnunet.survival.records.table import Rows, number_rows, read_records
+from duplus_nnunet.survival.records.time_units import propose_unit
 from duplus_nnunet.table_files import is_number
 
-_PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
-_CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)", re.IGNORECASE)
-_TIME = re.compile(
-    r"(^|_)time|duration|surviv|follow.?up|(^|_)(days|weeks|months|years)|(^|_)[or dpefs]+s_?(t|time)$", re.I
-)
-_EVENT = re.compile(
-    r"event|status|outcome|relaps|recur|progress|death|dead|(?<![a-z])died|deceased|vital", re.IGNORECASE
-)
-_EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # preferred to other names, such as status
-_UNITS = {"day": "days", "week": "weeks", "month": "months", "year": "years"}
-_SEEN = (
-    *("1", "true", "yes", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
-    *("recurrence", "recurred", "progression", "progressed", "1:deceased", "1:progression", "1:recurred/progressed"),
-)  # fmt: skip
-_CENSORED = ("0", "false", "no", "censored", "alive", "living", "0:living", "0:censored", "0:diseasefree")
-_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_INVERTED = re.compile(r"alive|survived|censor", re.IGNORECASE)  # in such columns, 1 and yes may mean "no event"
-# Words of column names that do not identify the event.
-_COMMON = frozenset(
-    (
-        *("time", "times", "event", "events", "status", "state", "code", "survival", "outcome", "t", "to", "of", "in"),
-        *("day", "days", "week", "weeks", "month", "months", "year", "years"),
-        *("duration", "follow", "followup", "up"),
-    )
-)
-# The name of an entry column has one of these words, and no word of a measurement at entry, such as "age at entry".
-_ENTRY = frozenset(("entry", "entered", "enter", "start", "tstart", "truncation", "truncated"))
-_BESIDE_ENTRY = _COMMON | {"at", "delayed", "late", "left", "study"}
+_CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)|(^|_)inst(_|$)", re.IGNORECASE)
 _NONE = "none"  # a missing-value marker that can also be a value: of a treatment, for example
 _ORDERS = (
     ("low", "intermediate", "high"), ("low", "medium", "high"), ("low", "moderate", "high"),
     ("mild", "moderate", "severe"), (_NONE, "mild", "moderate", "severe"),
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
-_NUMERIC_SHARE = 0.9
 _LEAST_PATIENTS, _MOST_PREFIXES = 8, 12
 _HEADER = """\
 # Meaning of the columns of {table}. This is a draft: correct it, then run `duplus survival check`.
@@ -74,6 +61,7 @@ class NamedColumns:
         centre: Column of the hospital.
         seen: Codes of the event.
         censored: Codes of censoring.
+        unit: Unit of the time.
     """
 
     patient: str | None = None
@@ -82,6 +70,7 @@ class NamedColumns:
     centre: str | None = None
     seen: tuple[str, ...] = ()
     censored: tuple[str, ...] = ()
+    unit: str | None = None
 
 
 def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
@@ -102,149 +91,107 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
     for column in (named.patient, named.time, named.event, named.centre):
         if column is not None and column not in rows.columns:
             raise DataError(describe_unknown("column", column, rows.columns))
-    patient = named.patient or _require("patient", _rank_patients(rows, cases), rows)[0]
-    events, times = _list_events(rows), _list_times(rows, patient)
-    event, time = _pair(
-        [named.event] if named.event else _require("event", events, rows),
-        [named.time] if named.time else _require("time", [name for name in times if name != named.event], rows),
-    )
+    patient, event, time = _choose_roles(rows, cases, named)
+    rows = number_rows(rows, patient)
     used = {patient, event, time}
     if len(used) < 3 or named.centre in used:
         listed = ", ".join(map(repr, (patient, time, event, *([named.centre] if named.centre else []))))
         raise DataError(
             f"Patient, time, event and centre must be different columns; the columns are {listed}. Name each once."
         )
-    centre = named.centre or next((name for name in rows.columns if name not in used and _CENTRE.search(name)), None)
-    entry = _find_entry(rows, time, {patient, event, time, centre})
+    found = (name for name in rows.columns if name not in used and _CENTRE.search(name))
+    centre = named.centre or next(found, None)
+    otherwise = None if named.time else find_otherwise(rows, time, {*used, centre})
+    entry = find_entry(rows, time, {*used, centre, otherwise})
+    unit, codes, reason = _ask(rows, time, event, named)
+    used_columns = {patient, event, time, centre, entry, otherwise}
     content: dict[str, Any] = {
         "patient": patient,
         "centre": centre,
         "entry": entry,
-        "time": {"column": time, "unit": _infer_unit(time)},
-        "event": {"column": event, **_infer_codes(event, rows.column(event), named)},
+        "time": {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit},
+        "event": {"column": event, **codes},
         "cases": _infer_pattern(rows.column(patient), cases),
-        **_sort_columns(rows, {patient, event, time, centre, entry}),
+        **_sort_columns(rows, used_columns),
     }
     content = {key: value for key, value in content.items() if value is not None}
-    _check(content)
-    others = [name for name in dict.fromkeys((*events, *times)) if name not in (patient, event, time, centre, entry)]
+    schema = _check(content)
+    content |= _list_exclusions(rows, schema)
+    _leave_leaks_out(content, rows, _check(content))
+    others = [
+        name for name in dict.fromkeys((*list_events(rows), *list_times(rows, patient))) if name not in used_columns
+    ]
     hint = (_LATE if entry else "") + (_OTHERS.format(columns=", ".join(others)) if others else "")
+    hint += "".join(f"# {note}\n" for note in (reason, *rows.notes))
     return _HEADER.format(table=rows.file) + hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _check(content: Mapping[str, Any]) -> None:
+def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tuple[str, str, str]:
+    """Choose the columns of the patient, the event and the time.
+
+    Raises:
+        DataError: One or more are not found; the message asks for all of them.
+    """
+    patients = [named.patient] if named.patient else rank_patients(rows, cases)
+    if not patients and not cases:
+        patients = [ROW_NUMBER]
+    events = [named.event] if named.event else list_events(rows)
+    times = [named.time] if named.time else list_times(rows, patients[0] if patients else "", named.event)
+    absent = [role for role, names in (("patient", patients), ("event", events), ("time", times)) if not names]
+    if absent:
+        asked = " ".join(f"--{role} COLUMN" for role in absent)
+        raise DataError(
+            f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."
+        )
+    return patients[0], *pair_columns(events, times)
+
+
+def _ask(rows: Rows, time: str, event: str, named: NamedColumns) -> tuple[str, dict[str, list[Any]], str]:
+    """Return the unit of the time, the codes of the event, and a sentence on the unit.
+
+    Raises:
+        DataError: The unit or the codes are in doubt; the message asks for both at once.
+    """
+    numbers = [float(cell) for cell in rows.column(time) if is_number(cell) and normalise_cell(cell) not in MISSING]
+    unit, reason = (named.unit, "The unit is the one that was given.") if named.unit else propose_unit(time, numbers)
+    questions, codes = [], {}
     try:
-        ClinicalSchema.model_validate(content)
+        codes = infer_codes(event, rows.column(event), named.seen, named.censored)
+    except DataError as error:
+        questions.append(str(error))
+    if unit is None:
+        asked = f"The unit of the column {time!r} is in doubt. {reason} Name it: --unit days|weeks|months|years."
+        questions.append(asked)
+    if questions or unit is None:
+        raise DataError("\n".join(questions))
+    return unit, codes, reason
+
+
+def _list_exclusions(rows: Rows, schema: ClinicalSchema) -> dict[str, list[str]]:
+    """List the rules by which rows of this table must be left out."""
+    every = ("time missing", "time 0", "event missing")
+    trial = schema.model_copy(update={"exclude": [*every]})
+    texts = [finding.text for finding in read_records(rows, trial)[1] if finding.severity == "warning"]
+    rules = [rule for rule in every if any(f"`exclude: {rule}`" in text for text in texts)]
+    return {"exclude": rules} if rules else {}
+
+
+def _leave_leaks_out(content: dict[str, Any], rows: Rows, schema: ClinicalSchema) -> None:
+    """Move covariates whose values encode the outcome to `ignored`, with the reason."""
+    records, _ = read_records(rows, schema)
+    for name, form in schema.covariates.items():
+        reason = explain_leak(name, form.type, records) if records else ""
+        if reason:
+            del content["covariates"][name]
+            content.setdefault("ignored", {})[name] = f"{reason}; to use it all the same, move it to covariates"
+
+
+def _check(content: Mapping[str, Any]) -> ClinicalSchema:
+    try:
+        return ClinicalSchema.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
         raise DataError(f"No valid schema can be drafted: {problems}. Name other columns or codes.") from error
-
-
-def _require(role: str, names: Sequence[str], rows: Rows) -> Sequence[str]:
-    if not names:
-        raise DataError(
-            f"None of the columns {', '.join(rows.columns)} looks like the {role}. Name it: --{role} COLUMN."
-        )
-    return names
-
-
-def _pair(events: Sequence[str], times: Sequence[str]) -> tuple[str, str]:
-    """Choose the event and the time whose names share most words, such as os_status and os_time."""
-    words = {name: _split(name) - _COMMON for name in (*events, *times)}
-    pairs = [(event, time) for event in events for time in times if event != time]
-    return max(pairs, key=lambda pair: len(words[pair[0]] & words[pair[1]]), default=(events[0], times[0]))
-
-
-def _rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
-    """List likely patient columns of unique cells; columns whose cells occur in case identifiers come first."""
-    unique = [name for name in rows.columns if len(set(rows.column(name))) == len(rows.rows)]
-    likely = [name for name in unique if _PATIENT.search(name)]
-    return sorted(likely, key=lambda name: -sum(any(cell in case for case in cases) for cell in rows.column(name)))
-
-
-def _list_events(rows: Rows) -> list[str]:
-    known = {*_SEEN, *_CENSORED}
-    events = [
-        name
-        for name in rows.columns
-        if _EVENT.search(name) and {*map(normalise_cell, rows.column(name))} - {*MISSING} <= known
-    ]
-    return sorted(events, key=lambda name: [re.search(words, name, re.IGNORECASE) is None for words in _EVENT_WORDS])
-
-
-def _list_times(rows: Rows, patient: str) -> list[str]:
-    """List numeric columns that may be a time and are not an event; columns of delayed entry come last."""
-    used = {patient, *_list_events(rows)}
-    times = [
-        name
-        for name in rows.columns
-        if name not in used and _TIME.search(name) and _numeric_share(rows.column(name)) >= _NUMERIC_SHARE
-    ]
-    return sorted(times, key=_is_entry_name)
-
-
-def _find_entry(rows: Rows, time: str, used: set[str | None]) -> str | None:
-    """Find the column of delayed entry: numbers of 0 or more, below the patient's time."""
-    for name in rows.columns:
-        if name in used or not _is_entry_name(name):
-            continue
-        cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if is_number(pair[1])]
-        known = [(cell, end) for cell, end in cells if normalise_cell(cell) not in MISSING]
-        fits = all(is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
-        if fits and any(float(cell) > 0 for cell, _ in known):
-            return name
-    return None
-
-
-def _is_entry_name(name: str) -> bool:
-    words = _split(name)
-    return bool(words & _ENTRY) and words <= _ENTRY | _BESIDE_ENTRY
-
-
-def _split(name: str) -> set[str]:
-    """Split the name of a column into words, in lower case."""
-    return {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())}
-
-
-def _infer_unit(column: str) -> str:
-    return next((unit for word, unit in _UNITS.items() if word in column.casefold()), "days")
-
-
-def _infer_codes(column: str, cells: Iterable[str], named: NamedColumns) -> dict[str, list[Any]]:
-    chosen = {normalise_cell(code) for code in (*named.seen, *named.censored)}
-    codes = sorted({normalise_cell(cell) for cell in cells} - ({*MISSING} - chosen))
-    unknown = sorted(chosen - {*codes})
-    if unknown:
-        raise DataError(describe_unknown("code", unknown[0], codes))
-    if len(codes) < 2:
-        raise DataError(
-            f"The column {column!r} has {len(codes)} code(s), {', '.join(codes) or 'none'}; expected at least two, one "
-            "for the event and one for censoring. Name another column: --event COLUMN."
-        )
-    seen, censored = _split_codes(column, codes, named)
-    if not seen or not censored:
-        raise DataError(
-            f"It is unclear which of the codes {', '.join(map(repr, codes))} of the column {column!r} stand for the "
-            "event and which for censoring. Name them: --seen CODE --censored CODE, or another column: --event COLUMN."
-        )
-    competing = [code for code in codes if code not in (*seen, *censored)]
-    groups = {"seen": seen, "censored": censored, "competing": competing}
-    return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in groups.items() if value}
-
-
-def _split_codes(column: str, codes: Sequence[str], named: NamedColumns) -> tuple[list[str], list[str]]:
-    """Separate the codes of the event from those of censoring; empty where they are ambiguous."""
-    seen, censored = [*map(normalise_cell, named.seen)], [*map(normalise_cell, named.censored)]
-    if not seen and not censored and _INVERTED.search(column):
-        return [], []
-    if not seen and not censored and codes == ["1", "2"]:
-        return ["2"], ["1"]  # the codes of R's survival package: 1 censored, 2 dead
-    seen = seen or [code for code in codes if code in _SEEN and code not in censored]
-    censored = censored or [code for code in codes if code in _CENSORED and code not in seen]
-    rest = [code for code in codes if code not in (*seen, *censored)]
-    if len(rest) == 1 and bool(seen) != bool(censored):  # the only other code is the other kind
-        return seen or rest, censored or rest
-    return seen, censored
 
 
 def _infer_pattern(patients: Sequence[str], cases: Sequence[str]) -> str | None:
@@ -280,7 +227,7 @@ def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
         if name in used:
             continue
         cells = [cell for cell in rows.column(name) if normalise_cell(cell)]
-        reason = _find_reason_to_ignore(name, cells)
+        reason = _find_reason_to_ignore(name, cells, rows.columns)
         if reason:
             ignored[name] = reason
         else:
@@ -288,7 +235,7 @@ def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
     return {"covariates": covariates, **({"ignored": ignored} if ignored else {})}
 
 
-def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
+def _find_reason_to_ignore(name: str, cells: Sequence[str], names: Sequence[str]) -> str:
     known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
     categories = {normalise_cell(cell) for cell in known}
     if not known:
@@ -297,12 +244,14 @@ def _find_reason_to_ignore(name: str, cells: Sequence[str]) -> str:
         markers = sorted({cell for cell in cells if normalise_cell(cell) in MISSING})
         missing = f" (read as missing: {', '.join(map(repr, markers))})" if markers else ""
         return f"constant{missing}"
-    if POST_TREATMENT.search(name):
-        return "the name suggests that it is known only after treatment began"
+    if is_known_later(name, names):
+        return (
+            "the name suggests that it is known only after treatment began, as the event or time of another endpoint is"
+        )
     if is_identifier_name(name):
         return "the name is that of an identifier"
-    share = _numeric_share(cells)
-    if share < _NUMERIC_SHARE and len(categories) == len(known) >= _LEAST_PATIENTS:
+    share = measure_numeric_share(cells)
+    if share < NUMERIC_SHARE and len(categories) == len(known) >= _LEAST_PATIENTS:
         return "a unique value in each patient"
     if share == 1 and are_identifiers([*map(float, known)]):
         return "a unique integer in each patient, like an identifier"
@@ -325,10 +274,7 @@ def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
     if order is not None:
         return {"type": "ordinal", "order": [spellings[value] for value in order if value in spellings]}
     # Two different numbers are a code, such as 1 and 2 for sex.
-    numeric = _numeric_share(cells) == 1 and len(categories) > 2
-    return {"type": "numeric" if numeric else "categorical"}
-
-
-def _numeric_share(cells: Iterable[str]) -> float:
-    known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
-    return sum(is_number(cell) for cell in known) / len(known) if known else 0.0
+    if len(categories) <= 2 or measure_numeric_share(cells) < NUMERIC_SHARE:
+        return {"type": "categorical"}
+    texts = sorted(spellings[value] for value in categories if not is_number(value))
+    return {"type": "numeric", **({"missing": texts} if texts else {})}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import Record, Rows, is_missing, join_names, read_value
+from duplus_nnunet.survival.records.table import Record, Rows, is_missing, join_names, number_rows, read_value
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collect
     """
     if rows is None:
         return NewPatients(tuple(_make_empty_record(patient) for patient in sorted(imaged)), frozenset())
+    rows = number_rows(rows, schema.patient)
     absent = _check_columns(rows, schema)
     _check_patients(rows, schema, imaged)
     records, warnings = [], {}
@@ -54,7 +55,8 @@ def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collect
         warnings[record.patient] = tuple(problems)
     listed = frozenset(record.patient for record in records)
     unlisted = sorted(set(imaged) - listed)
-    notes = [f"The table has no column {name!r}; it is treated as missing in all patients." for name in absent]
+    notes = [*rows.notes]
+    notes += [f"The table has no column {name!r}; it is treated as missing in all patients." for name in absent]
     return NewPatients((*records, *map(_make_empty_record, unlisted)), listed, warnings, tuple(notes))
 
 

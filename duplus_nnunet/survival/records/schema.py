@@ -25,6 +25,8 @@ from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 SCHEMA_NAME, TABLE_NAME = "clinical.yaml", "clinical.csv"
 # The Gregorian year has 365.2425 days; survival programs commonly use 365.25.
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
+# In place of the column of the patient ID: the patients of a table without identifiers are numbered by row.
+ROW_NUMBER = "row number"
 MISSING = ("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", ".")
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -42,6 +44,8 @@ class TimeForm(_Strict):
     Attributes:
         column: Column of the time from the start to the event or the end of follow-up.
         unit: Unit of that column.
+        otherwise: Column that is read where the first (`column`, or `end`) is empty, such as the last contact of
+            patients without the event; of the same unit or format.
         start: Column of the start date.
         end: Column of the date of the event or of the end of follow-up.
         format: Format of both dates, for Python's strptime.
@@ -51,6 +55,7 @@ class TimeForm(_Strict):
     unit: Literal["days", "weeks", "months", "years"] = "days"
     start: Text | None = None
     end: Text | None = None
+    otherwise: Text | None = None
     format: Text = "%Y-%m-%d"
 
     @model_validator(mode="after")
@@ -74,7 +79,7 @@ class TimeForm(_Strict):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that are read."""
-        return tuple(name for name in (self.column, self.start, self.end) if name is not None)
+        return tuple(name for name in (self.column, self.start, self.end, self.otherwise) if name is not None)
 
 
 class EventForm(_Strict):
@@ -130,7 +135,7 @@ class ClinicalSchema(_Strict):
     """The content of clinical.yaml.
 
     Attributes:
-        patient: Column of the patient ID; one row per patient.
+        patient: Column of the patient ID, one row per patient; "row number" numbers the rows instead.
         centre: Column of the hospital, or None.
         time: Time to the event or the end of follow-up.
         event: Event status at that time.
@@ -143,6 +148,8 @@ class ClinicalSchema(_Strict):
         ignored: Columns that are not used, each with the reason.
         horizons: Times at which survival is evaluated, calibrated and predicted, in the unit of `time` (dates: days);
             empty: chosen by the rule of `records.horizons`.
+        exclude: Rows that are left out, counted and named, instead of being errors: those whose time is missing or 0,
+            or whose event is missing. Default: none.
     """
 
     patient: Text
@@ -154,6 +161,7 @@ class ClinicalSchema(_Strict):
     missing: list[Code] = list(MISSING)
     covariates: dict[Text, CovariateForm] = {}
     ignored: dict[Text, Text] = {}
+    exclude: list[Literal["time missing", "time 0", "event missing"]] = []
     horizons: list[float | int] = []
 
     @property

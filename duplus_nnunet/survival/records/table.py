@@ -1,6 +1,7 @@
 """Reads a clinical table, one row per patient, into records by its schema; each row that cannot be read is reported."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, CovariateForm, list_spellings, normalise_cell
+from duplus_nnunet.survival.records.decimal_marks import read_marks
+from duplus_nnunet.survival.records.schema import (
+    DAYS,
+    ROW_NUMBER,
+    ClinicalSchema,
+    CovariateForm,
+    list_spellings,
+    normalise_cell,
+)
 from duplus_nnunet.table_files import read_csv
 
 Severity = Literal["error", "warning", "note"]
@@ -51,11 +60,13 @@ class Rows:
         file: File that the table was read from.
         columns: Names of the columns, in file order.
         rows: Cells by column name, one mapping per row; the header is not among them.
+        notes: How the file was read, where that is not as usual: its encoding, its delimiter, its decimal marks.
     """
 
     file: str
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""
@@ -89,15 +100,18 @@ class Record:
 def read_rows(file: Path) -> Rows:
     """Read a CSV file with a header; cells are separated by commas, semicolons or tabs.
 
+    Numbers with a decimal comma or with marks between thousands are rewritten with a decimal point. A first column
+    without a name, as pandas writes its index, is called "Unnamed: 0".
+
     Raises:
         DataError: It cannot be read, a quote is not closed, it has no rows, names a column twice, or rows differ in
             length.
     """
-    table = read_csv(file, "Put the clinical table there.")
+    table = read_csv(file, "Put the clinical table there.", legacy=True)
     if not table.rows:
         lines = len(table.rows) + bool(table.columns)
         raise DataError(f"{file} has {lines} line(s); expected a header and one row a patient.")
-    columns = table.columns
+    columns = ("Unnamed: 0", *table.columns[1:]) if table.columns[0] == "" else table.columns
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice or "" in columns:
         raise DataError(f"{file} has {'a column without a name' if '' in columns else f'two columns {twice[0]!r}'}.")
@@ -107,18 +121,34 @@ def read_rows(file: Path) -> Rows:
                 f"Row {number} of {file} has {len(row.cells)} cells, the header {len(columns)}. Quote cells that hold "
                 f"{table.delimiter!r}, and fill in what is missing."
             )
-    return Rows(str(file), columns, tuple(dict(zip(columns, row.cells, strict=True)) for row in table.rows))
+    cells = [dict(zip(columns, row.cells, strict=True)) for row in table.rows]
+    rows, notes = read_marks(str(file), columns, cells)
+    named = {";": "semicolons", "\t": "tabs"}.get(table.delimiter)
+    form = ([f"Cells are separated by {named}."] if named else []) + (
+        [f"The text is read as {table.encoding}."] if table.encoding != "UTF-8" else []
+    )
+    return Rows(str(file), columns, rows, (*form, *notes))
+
+
+def number_rows(rows: Rows, patient: str) -> Rows:
+    """Add the column of row numbers, from 1, if it is the patient column and the table does not have it."""
+    if patient != ROW_NUMBER or ROW_NUMBER in rows.columns:
+        return rows
+    numbered = tuple({**row, ROW_NUMBER: str(number)} for number, row in enumerate(rows.rows, 1))
+    return replace(rows, columns=(*rows.columns, ROW_NUMBER), rows=numbered)
 
 
 def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list[Finding]]:
     """Read all rows of a table.
 
     Returns:
-        Records of the rows that could be read, and an error for each row that could not.
+        Records of the rows that could be read, an error for each row that could not, and a warning for each rule of
+        `exclude` by which rows were left out.
 
     Raises:
         DataError: The schema names a column that the table does not have.
     """
+    rows = number_rows(rows, schema.patient)
     absent = [name for name in schema.list_columns() if name not in rows.columns]
     if absent:
         raise DataError(
@@ -126,12 +156,55 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
             f"the columns {', '.join(rows.columns)}. Correct the schema, or draft it again."
         )
     records, findings = [], []
+    excluded: dict[str, list[str]] = {}
     for number, row in enumerate(rows.rows, 1):
+        rule = _find_rule(row, schema)
+        if rule:
+            excluded.setdefault(rule, []).append(row[schema.patient] or f"row {number}")
+            continue
         try:
             records.append(_read_record(number, row, schema))
         except ValueError as error:
             findings.append(Finding("error", f"Row {number} ({row[schema.patient] or 'no patient'}): {error}"))
-    return _unify_categories(records, schema), findings
+    for rule, patients in excluded.items():
+        text = f"{len(patients)} row(s) are left out by `exclude: {rule}`: {join_names(patients)}."
+        findings.append(Finding("warning", text))
+    records, merged = _unify_centres(_unify_categories(records, schema))
+    return records, [*findings, *merged]
+
+
+def _find_rule(row: Mapping[str, str], schema: ClinicalSchema) -> str:
+    """Return the rule of the schema by which a row is left out; empty if there is none."""
+    if "event missing" in schema.exclude and is_missing_event(row[schema.event.column], schema):
+        return "event missing"
+    try:
+        time = _read_time(row, schema)
+    except ValueError:
+        cells = [row[name] for name in schema.time.columns]
+        missing = any(is_missing(cell, schema) for cell in cells)
+        return "time missing" if missing and "time missing" in schema.exclude else ""
+    return "time 0" if time == 0 and "time 0" in schema.exclude else ""
+
+
+def is_missing_event(cell: str, schema: ClinicalSchema) -> bool:
+    """Whether the cell of an event stands for a missing value and is none of the codes."""
+    codes = (*schema.event.seen, *schema.event.censored, *schema.event.competing)
+    return is_missing(cell, schema) and not any(normalise_cell(cell) in list_spellings(code) for code in codes)
+
+
+def _unify_centres(records: Sequence[Record]) -> tuple[list[Record], list[Finding]]:
+    """Replace spellings of a centre that differ in case, blanks and punctuation only by the most common one."""
+    counts = Counter(record.centre for record in records if record.centre)
+    groups: dict[str, list[str]] = {}
+    for centre in sorted(counts, key=lambda name: (-counts[name], name)):
+        groups.setdefault(re.sub(r"[\W_]+", "", centre.casefold()) or centre, []).append(centre)
+    names = {centre: group[0] for group in groups.values() for centre in group}
+    findings = [
+        Finding("note", f"The centre {group[0]!r} is also written {', '.join(map(repr, group[1:]))}: read as one.")
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    return [replace(record, centre=names.get(record.centre, record.centre)) for record in records], findings
 
 
 def _unify_categories(records: Sequence[Record], schema: ClinicalSchema) -> list[Record]:
@@ -168,7 +241,8 @@ def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) ->
         raise ValueError("the patient ID is missing. Fill it in")
     time = _read_time(row, schema)
     if not 0 < time < math.inf:
-        raise ValueError(f"the time is {time:g} days; it must be above 0")
+        advice = ". Correct it, or leave such rows out: `exclude: [time 0]`" if time == 0 else ""
+        raise ValueError(f"the time is {time:g} days; it must be above 0{advice}")
     entry = 0.0
     if schema.entry is not None and not is_missing(row[schema.entry], schema):
         entry = _read_number(schema.entry, row[schema.entry]) * DAYS[schema.time.unit]
@@ -183,12 +257,16 @@ def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) ->
 
 def _read_time(row: Mapping[str, str], schema: ClinicalSchema) -> float:
     form = schema.time
-    for name in form.columns:
+    last = form.column or str(form.end)
+    if form.otherwise is not None and is_missing(row[last], schema):
+        last = form.otherwise
+    names = (last,) if form.start is None else (form.start, last)
+    for name in names:
         if is_missing(row[name], schema):
-            raise ValueError(f"{name!r} is missing. Fill it in, or remove the row")
+            raise ValueError(f"{name!r} is missing. Fill it in, or leave such rows out: `exclude: [time missing]`")
     if form.column is not None:
-        return _read_number(form.column, row[form.column]) * DAYS[form.unit]
-    start, end = (_read_date(name, row[name], form.format) for name in form.columns)
+        return _read_number(names[0], row[names[0]]) * DAYS[form.unit]
+    start, end = (_read_date(name, row[name], form.format) for name in names)
     return (end - start).total_seconds() / 86400
 
 
@@ -217,7 +295,9 @@ def _read_event(row: Mapping[str, str], schema: ClinicalSchema) -> str:
                 return kind or normalise_cell(cell)
     if is_missing(cell, schema):
         marker = f" ({cell!r} is a missing-value marker)" if cell else ""
-        raise ValueError(f"{form.column!r} is missing{marker}. Fill it in, or remove the row")
+        raise ValueError(
+            f"{form.column!r} is missing{marker}. Fill it in, or leave such rows out: `exclude: [event missing]`"
+        )
     known = ", ".join(repr(code) for code in (*form.seen, *form.censored, *form.competing))
     raise ValueError(
         f"{form.column!r} is {cell!r}; the schema lists the codes {known}. Add it to `seen`, to `censored` or, if it "

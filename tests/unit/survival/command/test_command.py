@@ -22,7 +22,7 @@ patient,age,sex,grade,hospital,event_relapse,time_months,note,stage
 
 def make_table(count: int = 24) -> str:
     rows = [
-        f"P_{n:02d},{40 + n * 7 % 31},{'FM'[n % 2]},{('Low', 'Intermediate', 'High')[n % 3]},{'AB'[n % 2]},"
+        f"P_{n:02d},{40 + n * 7 % 31},{'FM'[n // 2 % 2]},{('Low', 'Intermediate', 'High')[n % 3]},{'AB'[n % 2]},"
         f"{n % 2},{1 + n * 5 % 23}.5,seen by Dr {n},III"
         for n in range(count)
     ]
@@ -171,7 +171,7 @@ def test_patients_with_the_separator_in_their_names_are_found_too() -> None:
 
 def test_columns_can_be_named_where_the_draft_cannot_guess_them() -> None:
     text = "who,x,y\nP1,5,1\nP2,6,0\nP3,7,0"
-    with pytest.raises(DataError, match="patient"):
+    with pytest.raises(DataError, match="--event COLUMN --time COLUMN"):
         guess(text)
     drafted = guess(text, patient="who", time="x", event="y")
     assert drafted["event"] == {"column": "y", "seen": [1], "censored": [0]}
@@ -257,12 +257,12 @@ def test_measurements_at_entry_are_covariates(name: str, is_entry: bool) -> None
 
 def test_none_can_be_a_value_and_identifiers_are_no_covariates() -> None:
     lines = [
-        f"P{n},{n + 5},{n % 2},{('None', 'Yes')[n % 2]},{('none', 'mild', 'severe')[n % 3]},"
+        f"P{n},{n + 5},{n % 2},{('None', 'Yes')[n // 2 % 2]},{('none', 'mild', 'severe')[n % 3]},"
         f"{('Unknown', 'Yes')[n % 2]},{70000 + n * 7919 % 9973},{n + 1},{n % 3},{40 + n * 7 % 31}"
         for n in range(24)
     ]
     header = "patient,time,event,chemo,pain,smoker,number,line,site_id,age"
-    drafted = guess("\n".join([header, *lines]), patient="patient")
+    drafted = guess("\n".join([header, *lines]), patient="patient", unit="days")
     assert drafted["covariates"] == {
         "chemo": {"type": "ordinal", "order": ["None", "Yes"]},
         "pain": {"type": "ordinal", "order": ["none", "mild", "severe"]},
@@ -343,3 +343,13 @@ def test_without_scikit_survival_the_error_has_the_install_command(
     monkeypatch.setitem(sys.modules, "sksurv", None)
     assert cli.main(["survival", "evaluate", "7"]) == 1
     assert capsys.readouterr().err.strip().endswith("pip install 'duplus-nnunet[survival]'")
+
+
+def test_a_table_alone_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "hospital.csv"
+    table.write_text(make_table())
+    assert cli.main(["survival", "draft", "--table", str(table)]) == 0
+    assert (tmp_path / "hospital.yaml").is_file()
+    assert cli.main(["survival", "check", "--table", str(table), "--json"]) == 0
+    assert cli.main(["survival", "check"]) == 1
+    assert "--table" in capsys.readouterr().err

@@ -1,0 +1,35 @@
+"""Says of a concordance above 0.9 that it is implausible, and which columns carry it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duplus_nnunet.survival.evaluation.study import Study
+    from duplus_nnunet.survival.records.schema import ClinicalSchema
+    from duplus_nnunet.survival.records.table import Record
+
+_IMPLAUSIBLE = 0.9
+_CARRIES = 0.75  # concordance of a column alone
+_HARRELL = "Harrell's C"
+
+
+def note_implausible(study: "Study", records: "Sequence[Record]", schema: "ClinicalSchema") -> tuple[str, ...]:
+    """Return a remark if a method has a concordance (Harrell) above 0.9 in cross-validation; else nothing."""
+    from duplus_nnunet.survival.records.leaks import measure_single_concordance
+
+    high = {
+        method: scores[_HARRELL].value
+        for method, scores in study.scores.items()
+        if _HARRELL in scores and scores[_HARRELL].value > _IMPLAUSIBLE
+    }
+    if not high:
+        return ()
+    method = max(high, key=lambda name: high[name])
+    alone = measure_single_concordance(records, list(schema.covariates))
+    ranked = sorted(alone, key=lambda name: -alone[name])
+    carriers = [name for name in ranked if alone[name] > _CARRIES] or ranked[:3]
+    listed = ", ".join(f"{name!r} ({alone[name]:.2f})" for name in carriers) or "none"
+    return (
+        f"IMPLAUSIBLE: Harrell's C of {high[method]:.3f} ({method}) is above {_IMPLAUSIBLE}, as when a column encodes "
+        f"the outcome. Columns with the highest concordance alone: {listed}. Find out when they were measured.",
+    )

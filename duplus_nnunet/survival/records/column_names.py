@@ -1,0 +1,80 @@
+"""Recognises by its name a column that is known only after treatment began, such as the event of another endpoint."""
+
+import re
+from collections.abc import Collection
+
+# Words in names of columns that are known only after treatment began, or that leak the outcome.
+POST_TREATMENT = re.compile(
+    r"relaps|recur|progress(?!ter)|metasta|death|dead|deceas|died|alive|surviv|vital|censor|follow.?up|(^|_)fu(_|$)|"
+    r"outcome|(^|_)last(_|$)|cause|salvage|adjuvant|toxicit|post.?(op|treat)|locoregional|loco.regional|respon|"
+    r"(^|[^a-z])(distant|mets|futime|lenfol|f?stat|r?cens|survtime|tte)([^a-z]|$)",
+    re.IGNORECASE,
+)
+# Abbreviations of endpoints: survival (os, dss, css), recurrence (lr, dm, pfi), and times to an event (ttp).
+_ABBREVIATION = (
+    "os|dss|css|pfs|pfi|dfs|dfi|rfs|efs|mfs|lfs|ffs|lr|lrr|lrf|lrc|lrfs|lrffs|dm|dmfs|dmffs|"
+    "ttp|ttr|ttf|tdm|ttdm|nrm|trm"
+)
+_COMMON = "time|times|to|event|events|status|stat|state|code|cens|censor|days?|weeks?|months?|years?|duration|e|t|d|of"
+_ENDPOINT = re.compile(rf"({_COMMON})*({_ABBREVIATION})({_COMMON})*\d?")
+_STATUS_ONLY = re.compile(rf"({_COMMON})*(status|stat|event)({_COMMON})*\d*")
+_TIME_OF = re.compile(r"(?:time|days|months)(?:to)?([a-z]+)|([a-z]+?)(?:time|days|months)")
+# A state before treatment, whatever else the name says: "metastasis at diagnosis", "prior relapse".
+_BASELINE = frozenset(("baseline", "prior", "previous", "history", "family", "initial", "presentation", "pretreatment"))
+_STAGE = frozenset(("stage", "staging", "grade"))
+# Beside these, DM is diabetes mellitus rather than distant metastasis.
+_COMORBIDITY = frozenset(
+    ("htn", "hypertension", "cad", "copd", "chf", "ckd", "bmi", "diabetes", "hyperlipidemia", "sbp", "sysbp", "cvd")
+)
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def split_name(name: str) -> set[str]:
+    """Split the name of a column into words, in lower case.
+
+    >>> sorted(split_name("OSTime_months"))
+    ['months', 'os', 'time']
+    """
+    return {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())}
+
+
+def is_known_later(name: str, others: Collection[str] = ()) -> bool:
+    """Whether the name of a column says that it is known only after treatment began.
+
+    Args:
+        name: Name of the column.
+        others: Names of all columns of the table: they tell distant metastasis (DM) from diabetes mellitus (DM), and
+            an event by the time of the same name, such as `cgvh` beside `cgvhtime`.
+
+    >>> is_known_later("Time_DM"), is_known_later("DM", ["BMI", "DM"]), is_known_later("metastasis at diagnosis")
+    (True, False, False)
+    """
+    words = split_name(name)
+    if words & _BASELINE or {"at", "diagnosis"} <= words or words & _STAGE:
+        return False
+    if POST_TREATMENT.search(name):
+        return True
+    compact = _compact(name)
+    if "dm" in words and any(split_name(other) & _COMORBIDITY for other in others):
+        return False
+    if _ENDPOINT.fullmatch(compact) or _STATUS_ONLY.fullmatch(compact):
+        return True
+    return _has_time_of_its_own(name, others)
+
+
+def _has_time_of_its_own(name: str, others: Collection[str]) -> bool:
+    """Whether another column is the time of this one, as `agvhtime` is of `agvh`, or this one is such a time."""
+    stems = {_compact(other): _find_stem(other) for other in others}
+    own = _compact(name)
+    return own in {stem for compact, stem in stems.items() if stem and compact != own} or (
+        bool(_find_stem(name)) and _find_stem(name) in stems
+    )
+
+
+def _find_stem(name: str) -> str:
+    match = _TIME_OF.fullmatch(_compact(name))
+    return "" if match is None else match[1] or match[2]
+
+
+def _compact(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.casefold())

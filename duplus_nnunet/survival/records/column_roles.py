@@ -1,0 +1,164 @@
+"""Guesses which columns of a clinical table are the patient, the event and the time, from their names and values."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
+from duplus_nnunet.survival.records.column_names import split_name
+from duplus_nnunet.survival.records.event_codes import KNOWN_CODES
+from duplus_nnunet.survival.records.schema import MISSING, normalise_cell
+from duplus_nnunet.survival.records.table import Rows
+from duplus_nnunet.table_files import is_number
+
+_PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
+_BARE = r"os|dss|pfs|pfi|dfs|dfi|rfs|efs|mfs|dmfs|lrfs|ttp"  # survival, or the event if the values are 0 and 1
+_TIME = re.compile(
+    r"(^|_)time|time$|duration|surviv|follow.?up|(^|_)(days?|weeks?|months?|years?)(_|$)|(^|_)[or dpefs]+s_?(t|time)$|"
+    rf"^({_BARE})$|(^|_)(futime|lenfol|fu)(_|$)|days$|months$",
+    re.IGNORECASE,
+)
+_NOT_TIME = frozenset(("age", "diagnosis", "treatment", "birth"))
+_EVENT = re.compile(
+    r"event|status|outcome|relaps|recur|progress|death|dead|(?<![a-z])died|deceased|vital|arrest|"
+    rf"(^|_)(f?stat|r?cens|censor|delta|fail\w*|{_BARE})(_|$)",
+    re.IGNORECASE,
+)
+_NOT_EVENT = frozenset(
+    ("hpv", "p16", "performance", "ecog", "smoking", "smoker", "marital", "menopausal", "er", "pr", "her2", "receptor",
+     "ebv", "mutation", "margin", "nodal")
+)  # fmt: skip
+_FIRST_YEAR, _LAST_YEAR = 1900, 2100  # of a calendar
+_MOST_CODES = 5  # of an event that is coded by numbers
+_EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # preferred to other names, such as status
+# Words of column names that do not identify the event.
+# What an endpoint's name means: os and death share their word.
+_MEANING = {
+    "death": r"os|dss|death|dead|died|deceased|vital|mortality", "relapse": r"rfs|dfs|dfi|relaps\w*|recur\w*",
+    "progression": r"pfs|pfi|ttp|progress\w*", "distant": r"dm|dmfs|mfs|distant|mets|metasta\w*",
+    "local": r"lr|lrc|lrfs|local|locoregional|loco",
+}  # fmt: skip
+_COMMON = frozenset(
+    (
+        *("time", "times", "event", "events", "status", "state", "code", "survival", "outcome", "t", "to", "of", "in"),
+        *("day", "days", "week", "weeks", "month", "months", "year", "years"),
+        *("duration", "follow", "followup", "up"),
+    )
+)
+# The name of an entry column has one of these words, and no word of a measurement at entry, such as "age at entry".
+_ENTRY = frozenset(("entry", "entered", "enter", "start", "tstart", "truncation", "truncated"))
+_BESIDE_ENTRY = _COMMON | {"at", "delayed", "late", "left", "study"}
+NUMERIC_SHARE = 0.9
+_LEAST_PATIENTS = 8
+
+
+def find_otherwise(rows: Rows, time: str, used: set[str | None]) -> str | None:
+    """Find the column of times that fills the empty cells of another, such as the last contact of the living."""
+    empty = [number for number, cell in enumerate(rows.column(time)) if normalise_cell(cell) in MISSING]
+    if len(empty) <= (1 - NUMERIC_SHARE) * len(rows.rows):
+        return None
+    for name in rows.columns:
+        if name not in used and _TIME.search(name) and measure_numeric_share(rows.column(name)) >= NUMERIC_SHARE:
+            cells = rows.column(name)
+            filled = sum(normalise_cell(cells[number]) not in MISSING for number in empty)
+            if filled >= NUMERIC_SHARE * len(empty):
+                return name
+    return None
+
+
+def pair_columns(events: Sequence[str], times: Sequence[str]) -> tuple[str, str]:
+    """Choose the event and the time whose names share most words, such as os_status and os_time."""
+    words = {name: _describe(name) for name in (*events, *times)}
+    pairs = [(event, time) for event in events for time in times if event != time]
+    return max(pairs, key=lambda pair: len(words[pair[0]] & words[pair[1]]), default=(events[0], times[0]))
+
+
+def _describe(name: str) -> set[str]:
+    """Return the words of a name that identify its event, and what they mean."""
+    words = split_name(name) - _COMMON
+    return words | {meaning for meaning, form in _MEANING.items() if any(re.fullmatch(form, word) for word in words)}
+
+
+def rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
+    """List likely patient columns of unique cells; columns whose cells occur in case identifiers come first."""
+    unique = [name for name in rows.columns if len(set(rows.column(name))) == len(rows.rows)]
+    likely = [name for name in unique if _PATIENT.search(name)]
+    if not likely:
+        likely = [name for name in unique if _are_names(rows.column(name)) or is_identifier_name(name)]
+    return sorted(likely, key=lambda name: -sum(any(cell in case for case in cases) for cell in rows.column(name)))
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Whether unique cells are names or consecutive numbers."""
+    if len(cells) < _LEAST_PATIENTS:
+        return False
+    if measure_numeric_share(cells) == 0:
+        return True
+    return all(map(is_number, cells)) and are_identifiers([*map(float, cells)])
+
+
+def list_events(rows: Rows) -> list[str]:
+    """List columns that look like an event: those that are named so first, columns of censoring last."""
+    events = [name for name in rows.columns if _looks_like_event(name, rows.column(name))]
+    return sorted(
+        events,
+        key=lambda name: (
+            [re.search(words, name, re.IGNORECASE) is None for words in _EVENT_WORDS]
+            + [re.search("cens", name, re.IGNORECASE) is not None]
+        ),
+    )
+
+
+def _looks_like_event(name: str, cells: Sequence[str]) -> bool:
+    if not _EVENT.search(name) or split_name(name) & _NOT_EVENT:
+        return False
+    codes = {*map(normalise_cell, cells)} - {*MISSING}
+    numbers = all(code.isdecimal() and int(code) < _MOST_CODES for code in codes) and "0" in codes
+    return codes <= KNOWN_CODES or (numbers and len(codes) <= _MOST_CODES)
+
+
+def list_times(rows: Rows, patient: str, event: str | None = None) -> list[str]:
+    """List numeric columns that may be a time and are not an event; columns of delayed entry come last.
+
+    Columns that are empty in more than a tenth of the rows come only if no other column is filled.
+    """
+    used = {patient, event, *list_events(rows)}
+    times = [name for name in rows.columns if name not in used and _looks_like_time(name, rows.column(name))]
+    filled = [
+        name
+        for name in times
+        if sum(normalise_cell(cell) not in MISSING for cell in rows.column(name)) >= NUMERIC_SHARE * len(rows.rows)
+    ]
+    return sorted(filled or times, key=_is_entry_name)
+
+
+def _looks_like_time(name: str, cells: Sequence[str]) -> bool:
+    if not _TIME.search(name) or measure_numeric_share(cells) < NUMERIC_SHARE:
+        return False
+    words = split_name(name)
+    numbers = [float(cell) for cell in cells if is_number(cell) and normalise_cell(cell) not in MISSING]
+    calendar = bool(numbers) and min(numbers) >= _FIRST_YEAR and max(numbers) <= _LAST_YEAR and "year" in words
+    return not calendar and (not words & _NOT_TIME or "surviv" in name.casefold())
+
+
+def find_entry(rows: Rows, time: str, used: set[str | None]) -> str | None:
+    """Find the column of delayed entry: numbers of 0 or more, below the patient's time."""
+    for name in rows.columns:
+        if name in used or not _is_entry_name(name):
+            continue
+        cells = [pair for pair in zip(rows.column(name), rows.column(time), strict=True) if is_number(pair[1])]
+        known = [(cell, end) for cell, end in cells if normalise_cell(cell) not in MISSING]
+        fits = all(is_number(cell) and 0 <= float(cell) < float(end) for cell, end in known)
+        if fits and any(float(cell) > 0 for cell, _ in known):
+            return name
+    return None
+
+
+def _is_entry_name(name: str) -> bool:
+    words = split_name(name)
+    return bool(words & _ENTRY) and words <= _ENTRY | _BESIDE_ENTRY
+
+
+def measure_numeric_share(cells: Iterable[str]) -> float:
+    """Return the share of the known cells that are numbers, 0 to 1; 0 if none is known."""
+    known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
+    return sum(is_number(cell) for cell in known) / len(known) if known else 0.0

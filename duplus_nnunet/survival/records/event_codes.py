@@ -1,0 +1,71 @@
+"""Guesses which codes of a column of events mean the event, censoring, or a competing event."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.survival.records.schema import MISSING, normalise_cell
+
+_SEEN = (
+    *("1", "true", "yes", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
+    *("recurrence", "recurred", "progression", "progressed", "1:deceased", "1:progression", "1:recurred/progressed"),
+)  # fmt: skip
+_CENSORED = ("0", "false", "no", "censored", "alive", "living", "0:living", "0:censored", "0:diseasefree")
+KNOWN_CODES = frozenset((*_SEEN, *_CENSORED))
+_INVERTED = re.compile(r"alive|survived|cens", re.IGNORECASE)  # in such columns, 1 and yes may mean "no event"
+
+
+def infer_codes(
+    column: str, cells: Iterable[str], named_seen: Sequence[str], named_censored: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Sort the codes of a column into seen, censored and competing.
+
+    Args:
+        column: Name of the column.
+        cells: Its cells.
+        named_seen: Codes of the event that the user named.
+        named_censored: Codes of censoring that the user named.
+
+    Raises:
+        DataError: The codes are fewer than two or unclear, or a named code does not occur.
+    """
+    chosen = {normalise_cell(code) for code in (*named_seen, *named_censored)}
+    codes = sorted({normalise_cell(cell) for cell in cells} - ({*MISSING} - chosen))
+    unknown = sorted(chosen - {*codes})
+    if unknown:
+        raise DataError(describe_unknown("code", unknown[0], codes))
+    if len(codes) < 2:
+        raise DataError(
+            f"The column {column!r} has {len(codes)} code(s), {', '.join(codes) or 'none'}; expected at least two, one "
+            "for the event and one for censoring. Name another column: --event COLUMN."
+        )
+    seen, censored = _split_codes(column, codes, named_seen, named_censored)
+    competing = [code for code in codes if code not in (*seen, *censored)]
+    # A number says nothing of the event that it stands for; a user who named both codes has answered.
+    unclear = not (named_seen and named_censored) and any(code.isdecimal() for code in competing)
+    if not seen or not censored or unclear:
+        raise DataError(
+            f"It is unclear which of the codes {', '.join(map(repr, codes))} of the column {column!r} stand for the "
+            "event and which for censoring. Name them: --seen CODE --censored CODE (other codes are then competing "
+            "events), or another column: --event COLUMN."
+        )
+    groups = {"seen": seen, "censored": censored, "competing": competing}
+    return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in groups.items() if value}
+
+
+def _split_codes(
+    column: str, codes: Sequence[str], named_seen: Sequence[str], named_censored: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Separate the codes of the event from those of censoring; empty where they are ambiguous."""
+    seen, censored = [*map(normalise_cell, named_seen)], [*map(normalise_cell, named_censored)]
+    if not seen and not censored and _INVERTED.search(column) and {*codes} & {"0", "1", "yes", "no", "true", "false"}:
+        return [], []
+    if not seen and not censored and codes == ["1", "2"]:
+        return ["2"], ["1"]  # the codes of R's survival package: 1 censored, 2 dead
+    seen = seen or [code for code in codes if code in _SEEN and code not in censored]
+    censored = censored or [code for code in codes if code in _CENSORED and code not in seen]
+    rest = [code for code in codes if code not in (*seen, *censored)]
+    if len(rest) == 1 and bool(seen) != bool(censored):  # the only other code is the other kind
+        return seen or rest, censored or rest
+    return seen, censored

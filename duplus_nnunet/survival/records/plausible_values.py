@@ -1,0 +1,78 @@
+"""Warns of values that are hardly possible: ages over 120, follow-up of decades, centres that are spelled twice."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from duplus_nnunet.survival.records.column_names import split_name
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import Finding, Record, join_names
+from duplus_nnunet.survival.records.time_units import MOST_DAYS
+
+# Possible values by a word of the name of a numeric column: ages in years, weight in kg, the scales' own ranges.
+_RANGES = {"age": (0, 120), "weight": (1, 500), "bmi": (8, 110), "karnofsky": (0, 100), "kps": (0, 100), "ecog": (0, 5)}
+# Numbers that stand for a missing value in tables of other programs.
+_CODES = (-9, -99, -999, -9999, 999, 9999, 99999, 999999)
+_FAR = 3  # times the largest other value
+_SHORT_DAYS, _LEAST_PATIENTS = 60, 20
+_ALIKE = 0.8  # share of characters in common
+
+
+def check_values(schema: ClinicalSchema, records: Sequence[Record]) -> Iterable[Finding]:
+    """Warn of values that are hardly possible."""
+    yield from _check_times(schema, records)
+    for name, form in schema.covariates.items():
+        if form.type == "numeric":
+            known = [(float(value), record) for record in records if (value := record.values[name]) is not None]
+            yield from _check_range(name, known)
+            yield from _check_codes(name, known)
+    yield from _check_centres(sorted({record.centre for record in records} - {""}))
+
+
+def _check_times(schema: ClinicalSchema, records: Sequence[Record]) -> Iterable[Finding]:
+    long = [record for record in records if record.time > MOST_DAYS]
+    if long:
+        listed = join_names([f"{record.patient} ({record.time:,.0f} days)" for record in long])
+        yield Finding("warning", f"Follow-up of more than 60 years: {listed}. Correct these rows, or `time: unit`.")
+    longest = max(record.time for record in records)
+    if schema.time.column is not None and longest < _SHORT_DAYS and len(records) >= _LEAST_PATIENTS:
+        yield Finding(
+            "warning",
+            f"The longest time is {longest:g} days, as `time: unit` is {schema.time.unit}. Correct the unit if the "
+            "times are in weeks, months or years.",
+        )
+
+
+def _check_range(name: str, known: Sequence[tuple[float, Record]]) -> Iterable[Finding]:
+    for word in split_name(name) & {*_RANGES}:
+        low, high = _RANGES[word]
+        outside = [(value, record) for value, record in known if not low <= value <= high]
+        if outside:
+            listed = join_names([f"{record.patient} ({value:g})" for value, record in outside])
+            text = f"{name!r} is outside {low} to {high}: {listed}. Correct these cells, or leave them empty."
+            yield Finding("warning", text)
+
+
+def _check_codes(name: str, known: Sequence[tuple[float, Record]]) -> Iterable[Finding]:
+    numbers = np.array([value for value, _ in known])
+    for code in _CODES:
+        others = np.abs(numbers[numbers != code])
+        negative_alone = code < 0 and len(others) > 0 and (numbers[numbers != code] >= 0).all()
+        if code in numbers and len(others) and (negative_alone or abs(code) > _FAR * others.max()):
+            count = int((numbers == code).sum())
+            yield Finding(
+                "warning",
+                f"{name!r} is {code} in {count} patient(s), far from all other values. If it stands for a missing "
+                f"value, add it to the covariate: `missing: [{code}]`.",
+            )
+
+
+def _check_centres(centres: Sequence[str]) -> Iterable[Finding]:
+    for one, other in combinations(centres, 2):
+        same_digits = re.findall(r"\d+", one) == re.findall(r"\d+", other)
+        close = difflib.SequenceMatcher(None, one.casefold(), other.casefold()).ratio() >= _ALIKE
+        if same_digits and close and min(len(one), len(other)) > 3:
+            yield Finding("warning", f"The centres {one!r} and {other!r} have nearly the same name. Are they the same?")
