@@ -6,6 +6,9 @@ from pathlib import Path
 
 from duplus_nnunet.model_report.blocks import Section
 from duplus_nnunet.model_report.gathering import ReportSource
+from duplus_nnunet.model_report.scores import make_scores
+from duplus_nnunet.model_report.summary import make_manifest, make_summary
+from duplus_nnunet.model_report.training_curves import make_training_curves
 
 
 @dataclass(frozen=True)
@@ -43,4 +46,7 @@ def make_sections(source: ReportSource, options: SectionOptions) -> Sequence[Sec
     Raises:
         DuplusError: A file that the options name cannot be read.
     """
-    return ()
+    sections = [make_summary(source)]
+    if source.is_model:
+        sections += [make_training_curves(source), make_scores(source, options.scores)]
+    return [*sections, make_manifest(source)]
