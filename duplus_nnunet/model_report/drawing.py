@@ -4,7 +4,6 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -182,7 +181,7 @@ def draw_stacked_bars(title: str, rows: Mapping[str, Mapping[str, float]], parts
     for row, name in enumerate(names):
         axes.text(starts[name], row, f" {starts[name]:g}", va="center", fontsize=FONT - 1.5)
     axes.set_yticks(range(len(names)), [escape(shorten(name)) for name in names])
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=title, xlim=(0, max([*starts.values(), 1]) * 1.15))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=title, xlim=(0, (max(starts.values(), default=0) or 1) * 1.15))
     style_axes(axes)
     axes.grid(axis="y", visible=False)
     draw_legend(figure, axes)
@@ -192,8 +191,3 @@ def draw_stacked_bars(title: str, rows: Mapping[str, Mapping[str, float]], parts
 def describe_cut(total: int, shown: int = MOST_ROWS, things: str = "rows") -> str:
     """Say how many of a chart's rows stand in its CSV file only; empty if all are shown."""
     return f" {total - shown} more {things} are in the CSV file." if total > shown else ""
-
-
-def spread_looks(first: Sequence[str], second: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Number all pairs of two lists of names."""
-    return {pair: number for number, pair in enumerate(product(first, second))}

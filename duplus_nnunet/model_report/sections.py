@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duplus_nnunet.model_report.blocks import Section
+from duplus_nnunet.model_report.feature_map import make_feature_map
 from duplus_nnunet.model_report.gathering import ReportSource
 from duplus_nnunet.model_report.scores import make_scores
 from duplus_nnunet.model_report.summary import make_manifest, make_summary
@@ -49,4 +50,5 @@ def make_sections(source: ReportSource, options: SectionOptions) -> Sequence[Sec
     sections = [make_summary(source)]
     if source.is_model:
         sections += [make_training_curves(source), make_scores(source, options.scores)]
+        sections.append(make_feature_map(source, options.feature_map, options.device))
     return [*sections, make_manifest(source)]
