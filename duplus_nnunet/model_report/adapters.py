@@ -51,8 +51,8 @@ def make_adapters(source: ReportSource, folders: Sequence[Path]) -> Section:
     headings = ("adapter", "base", "targets", "trained parameters", "share of the base's", "file (MB)")
     blocks.insert(0, Table("adapters", "Adapters of this model", headings, rows))
     if scores:
-        headings = ("adapter", "source", "target", "Dice")
-        blocks.insert(1, Table("adapter_scores", "Mean Dice of each adapter's own validation", headings, scores))
+        title, columns = "Mean Dice of each adapter's own validation", ("adapter", "source", "target", "Dice")
+        blocks.insert(1, Table("adapter_scores", title, columns, scores))
     return Section(ADAPTERS_ANCHOR, "Adapters", blocks)
 
 

@@ -191,6 +191,7 @@ def _record_maps(network: ConditionedUNet) -> Iterator[dict[str, torch.Tensor]]:
 
 def _average(feature_map: torch.Tensor, weights: torch.Tensor) -> NDArray[np.float64]:
     """Average a map (1, F, d, h, w), each voxel weighted by the share of it that the target fills."""
-    pooled = functional.adaptive_avg_pool3d(weights, feature_map.shape[2:])[0]
+    depth, height, width = feature_map.shape[2:]
+    pooled = functional.adaptive_avg_pool3d(weights, (depth, height, width))[0]
     values = feature_map[0].double().cpu()
     return np.asarray(((values * pooled).sum(dim=(1, 2, 3)) / pooled.sum()).numpy(), np.float64)

@@ -242,11 +242,14 @@ def _draw_groups(study: StudyForm, split: SplitForm, curves: Mapping[str, GroupC
                 linewidth=1.8, label=label,
             )  # fmt: skip
             axes.plot(curve.censored, [curve.at(day) for day in curve.censored], "|", color=look.colour, markersize=7)
-        for day, estimate in zip(study.horizons_days, group.survival_at_horizons, strict=True):
+        # Groups are drawn beside one another, so that their intervals do not cover each other.
+        shift = (number - (len(split.groups) - 1) / 2) * 0.015 * max(study.horizons_days)
+        days = [day + shift for day in study.horizons_days]
+        for day, estimate in zip(days, group.survival_at_horizons, strict=True):
             if estimate.interval is not None:
                 axes.plot([day, day], estimate.interval, color=look.colour, linewidth=1.2)
         axes.plot(
-            study.horizons_days, [estimate.number for estimate in group.survival_at_horizons], look.marker,
+            days, [estimate.number for estimate in group.survival_at_horizons], look.marker,
             color=look.colour, markersize=6, label=None if curve is not None else label,
         )  # fmt: skip
     axes.set(xlabel="days", ylabel="free of the event", ylim=(-0.02, 1.03))

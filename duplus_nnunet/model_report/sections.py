@@ -6,6 +6,7 @@ from pathlib import Path
 
 from duplus_nnunet.model_report.adapters import make_ablations, make_adapters
 from duplus_nnunet.model_report.blocks import Section
+from duplus_nnunet.model_report.calibration import make_calibration
 from duplus_nnunet.model_report.feature_map import make_feature_map
 from duplus_nnunet.model_report.gathering import ReportSource
 from duplus_nnunet.model_report.prognosis import make_prognosis
@@ -57,6 +58,7 @@ def make_sections(source: ReportSource, options: SectionOptions) -> Sequence[Sec
             make_scores(source, options.scores),
             make_feature_map(source, options.feature_map, options.device),
             make_wording(options.wording),
+            make_calibration(options.calibration),
             make_adapters(source, options.adapters),
         ]
     sections += [make_prognosis(options.prognosis)]

@@ -19,9 +19,8 @@ from duplus_nnunet.model_report.drawing import (
     draw_legend,
     draw_lines,
     draw_stacked_bars,
-    escape,
+    label_rows,
     make_figure,
-    shorten,
     style_axes,
 )
 from duplus_nnunet.model_report.fold_files import FoldSource, TrainingLog
@@ -155,7 +154,7 @@ def _draw(label: str, lines: Sequence[Line], bounds: tuple[float, float] | None 
 
 def _draw_heat_map(lines: Sequence[Line]) -> Figure:
     """Draw the Dice of a target in each epoch as a row of tiles, with its value at the end as a number."""
-    figure = make_figure(1.2 + 0.25 * max(3, len(lines)))
+    figure = make_figure(1.2 + 0.29 * max(3, len(lines)))
     axes = figure.subplots()
     table = np.array([line.y for line in lines])
     extent = (0.5, table.shape[1] + 0.5, len(lines) - 0.5, -0.5)
@@ -164,10 +163,10 @@ def _draw_heat_map(lines: Sequence[Line]) -> Figure:
         end = _mean_of_end(line.y)
         text = "none" if end < 0 else f"{end:.2f}"
         axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=FONT - 1)
-    axes.set_yticks(range(len(lines)), [escape(shorten(line.name, 30)) for line in lines])
     axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     style_axes(axes)
+    label_rows(axes, [line.name for line in lines])
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.03)
     bar.ax.tick_params(labelsize=FONT - 1.5)

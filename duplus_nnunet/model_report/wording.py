@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from matplotlib.figure import Figure
+from pydantic import AfterValidator
 
 from duplus_nnunet.model_report.blocks import Block, Cell, Chart, Paragraph, Section, Table
 from duplus_nnunet.model_report.drawing import (
@@ -21,15 +23,18 @@ from duplus_nnunet.model_report.result_files import ResultForm, join_some, read_
 ANCHOR = "wording"
 _TITLE = "Wording of prompts"
 _COMMAND = "duplus prompts sensitivity --json FILE"
-# Kinds of wordings; the first release called the target prompt T2.
-_OWN = ("target prompt", "T2", "context prompt", "T1")
+# Kinds of wordings; earlier versions called the prompts T1 and T2.
+_OWN = ("target prompt", "context prompt")
+_FORMER = {"T1": "context prompt", "T2": "target prompt"}
+# Small differences are not drawn as large ones: the axis spans at least so much Dice.
+_LEAST_RANGE = 0.2
 
 
 class WordingForm(ResultForm):
     """One wording: its text, its kind and its mean Dice (0 to 1, higher is better); None: no case holds the target."""
 
     text: str
-    kind: str
+    kind: Annotated[str, AfterValidator(lambda kind: _FORMER.get(kind, kind))]
     dice: float | None
     by_case: Mapping[str, float | None] = {}
 
@@ -131,7 +136,10 @@ def _draw(targets: Sequence[WordedTargetForm]) -> Figure:
             fillstyle="full" if kind in _OWN else "none", linestyle="none", label=kind,
         )  # fmt: skip
     axes.set_yticks(range(len(targets)), [escape(shorten(target.name)) for target in targets])
-    axes.set(ylim=(len(targets) - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="Dice")
+    axes.set(ylim=(len(targets) - 0.5, -0.5), xlabel="Dice")
+    low, high = axes.get_xlim()
+    widening = max(0.0, _LEAST_RANGE - (high - low)) / 2
+    axes.set_xlim(low - widening, high + widening)
     style_axes(axes)
     draw_legend(figure, axes)
     return figure
