@@ -331,7 +331,7 @@ def _show_calibration(study: StudyForm) -> Iterator[Block]:
         )  # fmt: skip
     if rows:
         headings = ("method", "days", "observed less predicted survival", "calibration slope")
-        yield Table("prognosis_calibration", "Calibration of all methods (ideal: 0 and 1)", headings, rows)
+        yield Table("prognosis_slopes", "Calibration of all methods (ideal: 0 and 1)", headings, rows)
 
 
 def _draw_calibration(study: StudyForm) -> Figure:
