@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from duplus_nnunet.errors import ModelError
 from duplus_nnunet.model_report import feature_map
 from duplus_nnunet.model_report.feature_map import (
     MOST_CASES,
@@ -177,3 +178,13 @@ def test_silhouettes_of_both_sets_and_layers_are_listed(
     assert len(list_charts(section)) == 4
     assert any("ct_0" in text for text in list_kind(section, "warning"))
     json.dumps([list(row) for row in rows], allow_nan=False)
+
+
+@pytest.mark.usefixtures("many")
+def test_a_model_that_cannot_be_loaded_does_not_end_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Points:
+        raise ModelError("no such trainer")
+
+    monkeypatch.setattr(feature_map, "compute_points", refuse)
+    [text] = list_kind(make_feature_map(make_source([make_fold()], raw=tmp_path), True), "absent")
+    assert "no such trainer" in text

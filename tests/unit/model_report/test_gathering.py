@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.model_report.drawn_shares import read_drawn_shares
 from duplus_nnunet.model_report.fold_files import count_parameters, list_fold_folders, read_fold
 from duplus_nnunet.model_report.gathering import read_report_source
+from duplus_nnunet.model_report.training_curves import make_training_curves
+from duplus_nnunet.trainers.monitoring import TensorBoardLogger
 
-from .report_sources import make_source
+from .report_sources import find_chart, make_fold, make_log, make_source
 
 MODEL = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation"
 PAIRS = [("TinyCT", "tumour"), ("TinyCT", "left kidney"), ("TinyCT", "right kidney")]
@@ -134,3 +137,18 @@ def test_a_log_that_never_ended_has_no_date() -> None:
     fold = read_fold("0", MODEL / "fold_0", PAIRS)
     assert fold.log is not None
     assert not math.isnan(fold.log.ended)
+
+
+def test_drawn_shares_are_read_from_tensorboards_files(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    logger = TensorBoardLogger(tmp_path / "tensorboard", 0)
+    for epoch, share in enumerate((0.25, 0.5)):
+        logger.log("sampling/A", share, epoch)
+        logger.log("sampling/A/liver", share, epoch)
+        logger.log("sampling/B", 1 - share, epoch)
+        logger.log("epoch_end_timestamps", 1.0, epoch)
+    found = read_drawn_shares(tmp_path, ["A", "B", "C"])
+    assert found == {"A": [(1, 0.25), (2, 0.5)], "B": [(1, 0.75), (2, 0.5)]}
+    assert read_drawn_shares(tmp_path / "other", ["A"]) == {}
+    section = make_training_curves(make_source([make_fold(log=make_log(2), drawn=found)]))
+    assert len(find_chart(section, "drawn_shares_fold_0").numbers) == 4
