@@ -131,6 +131,7 @@ def test_a_curve_is_the_product_limit_estimate() -> None:
     assert curve.survival == pytest.approx([5 / 6, 5 / 6 * (1 - 2 / 4)])
     assert list(curve.at_risk) == [6, 4]
     assert list(curve.censored) == [2.0, 3.0, 4.0]
+    assert curve.last == 4.0
     assert [curve.at(day) for day in (0.5, 1.0, 2.9)] == pytest.approx([1.0, 5 / 6, 5 / 6])
 
 
