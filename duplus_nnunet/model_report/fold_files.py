@@ -190,6 +190,9 @@ def _describe_torch(debug: Mapping[str, Any]) -> str:
 
 
 def _read_log(name: str, content: Any, pairs: Sequence[Pair], missing: dict[str, str]) -> TrainingLog | None:
+    if content is None:
+        missing["log"] = f"The checkpoint of fold {name} has no training log, as of a model made smaller for sharing."
+        return None
     try:
         training, validation = _to_numbers(content["train_losses"]), _to_numbers(content["val_losses"])
         rates = _to_numbers(content["lrs"])

@@ -14,10 +14,11 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.model_report.drawn_shares import read_drawn_shares
 from duplus_nnunet.model_report.fold_files import count_parameters, list_fold_folders, read_fold
 from duplus_nnunet.model_report.gathering import read_report_source
+from duplus_nnunet.model_report.summary import make_summary
 from duplus_nnunet.model_report.training_curves import make_training_curves
 from duplus_nnunet.trainers.monitoring import TensorBoardLogger
 
-from .report_sources import find_chart, make_fold, make_log, make_source
+from .report_sources import find_chart, list_kind, make_fold, make_log, make_source
 
 MODEL = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation"
 PAIRS = [("TinyCT", "tumour"), ("TinyCT", "left kidney"), ("TinyCT", "right kidney")]
@@ -119,6 +120,9 @@ def test_a_raw_dataset_is_read_by_name(write_raw: Callable[..., Path]) -> None:
     assert source.entry is not None
     assert source.bank is None
     assert {"plans", "folds", "table"} <= set(source.missing)
+    [text] = list_kind(make_summary(source), "text")
+    assert "1 training case." in text
+    assert "source" not in text
 
 
 def test_shares_follow_the_weights() -> None:
