@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from duplus_nnunet.api import DuPLUSPredictor
@@ -140,3 +141,40 @@ def test_list_and_nifti_of_the_command(export, example_model, tmp_path):
         atol = 0.5 if case == "ct" else expected.max() / 30000
         np.testing.assert_allclose(np.asarray(made.dataobj), expected, atol=atol)
         np.testing.assert_allclose(made.affine, original.affine, atol=1e-3)
+
+
+def test_a_table_of_jobs_writes_segmentations_of_its_series(export, example_model, tmp_path):
+    folders = dict(zip(CONTEXTS, sorted(export[0].iterdir()), strict=True))
+    lines = ["case,image,targets", f"a,{folders['ct']},liver", f"b,{folders['mr']},spleen"]
+    (tmp_path / "DOE_JANE").mkdir()
+    (tmp_path / "DOE_JANE" / "jobs.csv").write_text("\n".join(lines))
+    words = ("predict", "-m", example_model / "model", "--jobs", tmp_path / "DOE_JANE" / "jobs.csv")
+    words += ("-o", tmp_path / "out")
+    Project(tmp_path).do("duplus", *words, *QUICK, "--output-format", "dicom-seg")
+    for case, modality, target in (("a", "ct", "liver"), ("b", "mr", "spleen")):
+        content = pydicom.dcmread(tmp_path / "out" / f"{case}_seg.dcm")
+        assert content.ReferencedSeriesSequence[0].SeriesInstanceUID == export[1][modality]
+        assert [str(segment.SegmentLabel) for segment in content.SegmentSequence] == [target]
+        mask = np.asarray(nibabel.load(tmp_path / "out" / f"{case}.nii.gz").dataobj) > 0
+        assert np.count_nonzero(content.pixel_array) == np.count_nonzero(mask)
+    kept = [file for file in (tmp_path / "out").rglob("*") if file.suffix in (".json", ".csv")]
+    text = "".join(file.read_text() for file in kept if "predict_from_raw_data_args" not in file.name)
+    assert not [word for word in (*NAMES.values(), "DOE_JANE", str(export[0])) if word in text]
+
+
+def test_a_table_of_jobs_that_all_fail_writes_no_folder_of_an_image(export, example_model, tmp_path):
+    source = shutil.copytree(sorted(export[0].iterdir())[0], tmp_path / "DOE_JANE")
+    for file in source.iterdir():
+        content = pydicom.dcmread(file)
+        content.PixelData = content.PixelData[:40]
+        content.save_as(file)
+    (tmp_path / "plain_Jane").mkdir()
+    (tmp_path / "plain_Jane" / "image_0000.nii.gz").write_bytes(b"no image")
+    lines = ["case,image,targets,context", f"a,{source},liver,phantom_ct"]
+    lines += [f"b,{tmp_path / 'plain_Jane' / 'image_0000.nii.gz'},liver,phantom_ct"]
+    (tmp_path / "jobs.csv").write_text("\n".join(lines))
+    words = ("predict", "-m", example_model / "model", "--jobs", tmp_path / "jobs.csv", "-o", tmp_path / "out", *QUICK)
+    assert Project(tmp_path).run("duplus", *words).returncode == 1
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert set(json.loads(text)["cases"]) == {"a", "b"}
+    assert not [word for word in (*NAMES.values(), "DOE_JANE", "plain_Jane", str(tmp_path)) if word in text]

@@ -430,6 +430,27 @@ def test_validation_is_scored_by_name_without_a_summary(home: Path) -> None:
     assert [row.target for row in scores.rows if row.source == "ct"] == ["both kidneys", "liver"]
 
 
+def test_a_training_scores_with_the_tolerances_of_evaluate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from duplus_nnunet.trainers import cases
+
+    raw = home / "Dataset009_Test"
+    text = "dataset: Test\ncontexts: {ct: {modality: computed tomography, region: abdomen}}\n"
+    (raw / "prompts.yaml").write_text(
+        text + "targets: {liver: {tolerance_mm: 9}, spleen: {tolerance_mm: 2}, Kidneys: }\n"
+    )
+    monkeypatch.setattr(cases, "nnUNet_raw", str(home))
+    trainer = SimpleNamespace(plans_manager=SimpleNamespace(dataset_name=raw.name), dataset_json=DATASET_JSON)
+    assert cases._find_tolerances(trainer, TARGETS) == ({"liver": 9.0}, "")
+    assert evaluate(home) == 0
+    assert read(home)["nsd_tolerance_mm_by_target"] == {"Liver": 9.0}
+    (raw / "prompts.yaml").write_text(text + "targets: {liver: {tolerance_mm: -9}, spleen: , Kidneys: }\n")
+    tolerances, note = cases._find_tolerances(trainer, TARGETS)
+    assert tolerances == {}
+    assert "tolerance_mm" in note
+
+
 def test_validation_of_a_target_that_is_nowhere_present_has_no_value(home: Path) -> None:
     names = tuple(name for name, _ in TARGETS)
     case = Case("ct", "b", ("both kidneys",), ())

@@ -7,6 +7,7 @@ import pytest
 from duplus_nnunet.dicom import extra
 from duplus_nnunet.errors import DataError, HostError, PromptError
 from duplus_nnunet.inference.dicom_input import check_reader, open_dicom, open_dicom_image
+from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.plans_form import PlannedContext
 
 from ...dicom_series import CT, MR, NAMES, PET, make_pet_values, make_slices, make_stored, save
@@ -142,3 +143,11 @@ def test_missing_extra_is_named(export, monkeypatch):
     monkeypatch.setattr(extra.importlib, "import_module", fail)
     with pytest.raises(HostError, match=r"duplus-nnunet\[dicom\]"):
         open_dicom(export)
+
+
+def test_a_text_that_is_kept_holds_no_folder_of_the_images(tmp_path):
+    file = tmp_path / "Doe_Jane" / "image_0000.nii.gz"
+    case = InputCase("a", (str(file),), None, slices=(str(tmp_path / "PID12345" / "IM1"),))
+    text = case.hide_folders(f"{file} cannot be read; {tmp_path / 'PID12345'} neither.")
+    assert "image_0000.nii.gz" in text
+    assert not [word for word in ("Doe", "PID12345", str(tmp_path)) if word in text]
