@@ -73,7 +73,7 @@ def make_cohort(count: int, age_effect: float, volume_effect: float, seed: int =
 
 
 def measure(records: Sequence[Record], found: Forecast) -> float:
-    return float(pool([concordance(read_outcome(records), found.risk)])[0])
+    return pool([concordance(read_outcome(records), found.risk)])
 
 
 def has_note(notes: Sequence[str], *parts: str) -> bool:
