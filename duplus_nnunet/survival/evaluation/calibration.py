@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from duplus_nnunet.survival.evaluation.incidence import observe_incidence, observe_with_limits, weigh_at_risk
 from duplus_nnunet.survival.evaluation.intervals import Value, summarise_samples
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 
@@ -93,7 +94,13 @@ def measure_excess(held_out: HeldOutSurvival, index: int, horizon: float, counts
 
 
 def observed_survival(outcome: Outcome, horizon: float, counts: Numbers) -> Numbers:
-    """Return Kaplan-Meier survival at a horizon (days) in each bootstrap sample, of counts (B, N)."""
+    """Return Kaplan-Meier survival at a horizon (days) in each bootstrap sample, of counts (B, N).
+
+    With competing events: 1 - cumulative incidence, in a bootstrap sample by the influence of its patients.
+    """
+    if outcome.competing is not None:
+        incidence, influence = observe_incidence(outcome, horizon)
+        return np.clip(1 - incidence - (counts - 1) @ influence, 0, 1)
     times = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)])
     at_risk = counts @ outcome.find_at_risk(times).astype(np.float64)
     had = counts @ (outcome.event[:, None] & (outcome.time[:, None] == times[None, :])).astype(np.float64)
@@ -106,7 +113,7 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
     """Return the calibration slope in each bootstrap sample, (B); NaN where predictions do not differ.
 
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
-    that predictions of different models are not compared. A slope that diverges stays at its bound, 20 or -20.
+    that predictions of different models are not compared; with competing events, in a Fine-Gray model. A slope that diverges stays at its bound, 20 or -20.
 
     Args:
         held_out: N held-out patients.
@@ -114,8 +121,7 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
         horizon: In days.
         counts: How often each patient is in each sample, (B, N).
     """
-    event = held_out.outcome.event & (held_out.outcome.time <= horizon)
-    outcome = Outcome(event, np.minimum(held_out.outcome.time, horizon), held_out.outcome.entry)
+    outcome = _end_at(held_out.outcome, horizon)
     x = np.log(-np.log(np.clip(held_out.survival[:, index], _NEAREST, 1 - _NEAREST)))
     strata = [np.flatnonzero(held_out.fold == number) for number in np.unique(held_out.fold)]
     parts = [(x[rows] - x[rows].mean(), outcome.take(rows), counts[:, rows]) for rows in strata]
@@ -134,10 +140,17 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
     return np.where(flat, np.nan, np.where(settled, slope, np.sign(slope) * STEEPEST))
 
 
+def _end_at(outcome: Outcome, horizon: float) -> Outcome:
+    """Return outcomes whose follow-up ends at a horizon (days)."""
+    early = outcome.time <= horizon
+    competing = None if outcome.competing is None else outcome.competing & early
+    return Outcome(outcome.event & early, np.minimum(outcome.time, horizon), outcome.entry, competing)
+
+
 def _differentiate(slope: Numbers, x: Numbers, outcome: Outcome, counts: Numbers) -> tuple[Numbers, Numbers]:
     """Return gradient and information (B) of Breslow's partial log-likelihood of one fold in each bootstrap sample."""
     rows = np.flatnonzero(outcome.event)
-    at_risk = outcome.find_at_risk(outcome.time[rows]).astype(np.float64)
+    at_risk = weigh_at_risk(outcome, outcome.time[rows])
     weights = counts * np.exp(slope[:, None] * x[None, :])
     total, first, second = (weights * factor @ at_risk for factor in (1.0, x, x**2))
     known = total > 0
@@ -193,9 +206,13 @@ def group(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[Group,
 def observe_with_interval(outcome: Outcome, horizon: float) -> tuple[float | None, tuple[float, float] | None]:
     """Return Kaplan-Meier survival at a horizon (days) with its 95 % confidence interval (log-log).
 
+    With competing events: the probability of being free of the event, 1 - cumulative incidence.
+
     If all or none had the event, the interval is the exact one for as many patients as had the event or were followed
     that long. Both are None if no patient was followed that long, unless the last one followed had the event.
     """
+    if outcome.competing is not None:
+        return observe_with_limits(outcome, horizon)
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 
