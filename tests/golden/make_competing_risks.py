@@ -48,10 +48,12 @@ def fit_fine_gray(x, cause, time):
     def lose(beta):
         logs, loss = x @ beta, 0.0
         for i in events:
-            weights = np.array([
-                1.0 if time[j] >= time[i] else before[time[i]] / before[time[j]] if cause[j] == 2 else 0.0
-                for j in range(len(time))
-            ])
+            weights = np.array(
+                [
+                    1.0 if time[j] >= time[i] else before[time[i]] / before[time[j]] if cause[j] == 2 else 0.0
+                    for j in range(len(time))
+                ]
+            )
             loss -= logs[i] - np.log(np.sum(weights * np.exp(logs)))
         return loss
 

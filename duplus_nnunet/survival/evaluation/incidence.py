@@ -147,9 +147,7 @@ def _find_influence(outcome: Outcome, jumps: _Jumps, horizon: float) -> Numbers:
     count = int(np.searchsorted(jumps.times, horizon, side="right"))
     if count == 0:
         return np.zeros(len(outcome))
-    at_risk, had, ended, before = (
-        part[:count] for part in (jumps.at_risk, jumps.had, jumps.ended, jumps.before)
-    )
+    at_risk, had, ended, before = (part[:count] for part in (jumps.at_risk, jumps.had, jumps.ended, jumps.before))
     values = jumps.values[:count]
     left = np.maximum(at_risk - ended, 0.0)
     # How the estimate answers to one more event of each kind at each time.

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, ModelError, PlansError, describe_unknown
 from duplus_nnunet.settings import SurvivalSettings
+from duplus_nnunet.survival.models.competing_hazard import add_competing_hazard, fit_competing_hazard
 from duplus_nnunet.survival.models.ensemble import EnsembleMember, make_network, train_members
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_image_code
@@ -45,6 +46,9 @@ class SurvivalModel:
         risks: Predicted risks of the training patients, ascending, (N); their median is the cut-off of risk groups.
         follow_up: Longest time of a training patient, in days; survival beyond it is unknown.
         notes: Notes on the fit for the reader.
+        competing: Event-free probability of the training patients by Kaplan-Meier if competing events were the only
+            ones, as pairs of days, ascending, and probability, (2, T); None: no competing events, or a model of an
+            earlier version, which takes them for censored.
     """
 
     schema: ClinicalSchema
@@ -56,6 +60,7 @@ class SurvivalModel:
     risks: Numbers
     follow_up: float
     notes: tuple[str, ...]
+    competing: Numbers | None = None
 
     def forecast(
         self,
@@ -64,7 +69,7 @@ class SurvivalModel:
         times: Numbers,
         use: Collection[str] = INPUT_KINDS,
     ) -> Forecast:
-        """Predict risk and survival of patients.
+        """Predict risk and survival of patients; with competing events, survival is 1 - cumulative incidence.
 
         Args:
             records: Records of N patients; their outcomes are not used.
@@ -85,8 +90,16 @@ class SurvivalModel:
             for member in self.members:
                 logits = member.network(inputs)
                 risks.append(member.loss.predict_risk(logits).numpy())
-                curves.append(member.loss.predict_survival(logits, times))
+                curves.append(self._predict_free(member, logits, times))
         return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), (*notes, *self._note_times(times)))
+
+    def _predict_free(self, member: EnsembleMember, logits: torch.Tensor, times: Numbers) -> Numbers:
+        """Return the probability of being free of the event at each time, (N, T)."""
+        if self.competing is None:
+            return member.loss.predict_survival(logits, times)
+        return add_competing_hazard(
+            lambda moments: member.loss.predict_survival(logits, moments), self.competing, times
+        )
 
     def encode(
         self, records: Sequence[Record], images: FeatureTable | None, use: Collection[str] = INPUT_KINDS
@@ -132,6 +145,7 @@ class SurvivalModel:
             "risks": self.risks.tolist(),
             "follow_up": self.follow_up,
             "notes": list(self.notes),
+            "competing": None if self.competing is None else self.competing.tolist(),
         }
 
     @classmethod
@@ -160,13 +174,25 @@ class SurvivalModel:
             schema = ClinicalSchema.model_validate(plain["schema"])
             risks, follow_up = np.array(plain["risks"], np.float64), float(plain["follow_up"])
             patients, notes = tuple(plain["patients"]), tuple(plain["notes"])
+            competing = plain.get("competing")  # absent in models of earlier versions
             if risks.shape != (len(patients),):
                 raise ValueError(f"risks of shape {risks.shape}; expected ({len(patients)},)")
         except ModelError:
             raise
         except (AttributeError, KeyError, TypeError, RuntimeError, ValidationError, PlansError, ValueError) as error:
             raise ModelError(f"A stored prognosis model cannot be read ({error!r}). Fit it again.") from error
-        return cls(schema, settings, encoder, code, tuple(members), patients, risks, follow_up, notes)
+        return cls(
+            schema,
+            settings,
+            encoder,
+            code,
+            tuple(members),
+            patients,
+            risks,
+            follow_up,
+            notes,
+            None if competing is None else np.array(competing, np.float64),
+        )
 
     def _encode_empty_records(self, count: int) -> NDArray[np.float32]:
         return np.tile(self.encoder.encode_empty_record(), (count, 1))
@@ -218,6 +244,7 @@ def fit_model(
     loss, loss_notes = fit_loss(settings.loss, outcome, settings.bins)
     follow_up = float(outcome.time.max())
     model = SurvivalModel(schema, settings, encoder, code, (), tuple(patients), np.zeros(0), follow_up, ())
+    model = replace(model, competing=fit_competing_hazard(outcome))
     inputs, _ = model.encode(records, images)
     members, image_notes = train_members(
         records, inputs, loss, lambda base: make_network(encoder, code, base, settings), seed

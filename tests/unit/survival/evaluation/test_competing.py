@@ -1,4 +1,4 @@
-"""Cumulative incidence, concordance and Brier score with competing events equal golden numbers and their definitions."""
+"""Cumulative incidence, concordance and Brier score with competing events are those of their formulas."""
 
 import json
 from pathlib import Path
