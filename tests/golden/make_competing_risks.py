@@ -31,18 +31,18 @@ def read_data():
         yield name, np.array(list(columns.values())).T, np.minimum(cause, 2), time.astype(float)
 
 
-def distribute_censoring(cause, time, at, just_before):
-    """Kaplan-Meier of censoring, in which events come before censorings of the same time."""
+def distribute_censoring(cause, time, at, just_before, events_first=True):
+    """Kaplan-Meier of censoring, in which events come before censorings of the same time; cmprsk's crr differs there."""
     value = 1.0
     for moment in np.unique(time[cause == 0]):
         if moment < at or (moment == at and not just_before):
-            at_risk = np.sum((time > moment) | ((time == moment) & (cause == 0)))
+            at_risk = np.sum((time > moment) | ((time == moment) & ((cause == 0) | (not events_first))))
             value *= 1 - np.sum((time == moment) & (cause == 0)) / at_risk
     return value
 
 
-def fit_fine_gray(x, cause, time):
-    before = {moment: distribute_censoring(cause, time, moment, True) for moment in np.unique(time)}
+def fit_fine_gray(x, cause, time, events_first):
+    before = {moment: distribute_censoring(cause, time, moment, True, events_first) for moment in np.unique(time)}
     events = np.flatnonzero(cause == 1)
 
     def lose(beta):
@@ -89,13 +89,15 @@ def main():
     content = []
     for name, x, cause, time in read_data():
         times, curves = cumulative_incidence_competing_risks(cause, time)
-        beta = fit_fine_gray(x, cause, time)
+        beta = fit_fine_gray(x, cause, time, True)
+        as_crr = fit_fine_gray(x, cause, time, False)
         risk = x @ beta
         horizon = float(np.quantile(time, 0.6))
         incidence = 1 / (1 + np.exp(-risk))
         content.append({
             "name": name, "x": x.tolist(), "cause": cause.tolist(), "time": time.tolist(), "times": times.tolist(),
-            "incidence": curves[1].tolist(), "fine_gray": beta.tolist(), "risk": risk.tolist(), "horizon": horizon,
+            "incidence": curves[1].tolist(), "fine_gray": beta.tolist(),
+            "fine_gray_as_crr": as_crr.tolist(), "risk": risk.tolist(), "horizon": horizon,
             "wolbers": compare(cause, time, risk, False), "weighted": compare(cause, time, risk, True),
             "predicted": incidence.tolist(), "brier": score_brier(cause, time, incidence, horizon),
         })  # fmt: skip

@@ -8,8 +8,9 @@ from duplus_nnunet.command_map import CommandMap
 
 _DESCRIPTION = """\
 Write a CSV file with measurements of the lesions of each patient, a row a patient, for models of your own or as more
-columns of clinical.csv. For each lesion target, and for all together: number of lesions, volume, largest lesion, largest
-distance between lesions and from the primary tumour; in PET (SUV) SUVmax, SUVmean, SUVpeak (sphere of 1 ml), MTV and TLG.
+columns of clinical.csv. For each lesion target, and for all together: number of lesions, volume, largest lesion,
+largest distance between lesions and from the primary tumour; in PET (SUV) SUVmax, SUVmean, SUVpeak (sphere of 1 ml),
+MTV and TLG.
 """
 _EXAMPLES = """\
   duplus survival features 62 -o features.csv

@@ -113,8 +113,8 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float, counts:
     """Return the calibration slope in each bootstrap sample, (B); NaN where predictions do not differ.
 
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
-    that predictions of different models are not compared; with competing
-    events, in a Fine-Gray model. A slope that diverges stays at its bound, 20 or -20.
+    that predictions of different models are not compared; with competing events, in a Fine-Gray model. A slope that
+    diverges stays at its bound, 20 or -20.
 
     Args:
         held_out: N held-out patients.

@@ -57,8 +57,8 @@ class Uptake:
     Attributes:
         maximum: SUVmax: highest value in the mask, g/ml.
         mean: SUVmean: mean in the metabolic volume, g/ml.
-        peak: SUVpeak: highest mean in a sphere of 1 ml around a voxel of the mask, g/ml; the sphere may cross the border
-            of the mask.
+        peak: SUVpeak: highest mean in a sphere of 1 ml around a voxel of the mask, g/ml; the sphere may cross the
+            border of the mask.
         volume: MTV: volume of the voxels of the mask at or above the threshold, ml.
         glycolysis: TLG: `mean` times `volume`, g.
     """
@@ -100,7 +100,8 @@ def parse_threshold(text: str) -> Threshold:
         value = -1.0
     if not 0 <= value < math.inf or (relative and value > 1):
         raise DataError(
-            f"The threshold is {text!r}; expected an SUV of 0 or more, such as 4, or a percentage of SUVmax, such as 41%."
+            f"The threshold is {text!r}; expected an SUV of 0 or more, such as 4, or a percentage of SUVmax, "
+            "such as 41%."
         )
     return Threshold(value, relative)
 
@@ -152,8 +153,8 @@ def measure_uptake(
     maximum = float(values.max())
     if maximum > _HIGHEST_SUV:
         raise DataError(
-            f"The highest PET value in a lesion is {maximum:.0f}, too high for SUV; it is probably in Bq/ml. Convert the "
-            "PET to SUV first, for example by `duplus dicom to-nifti`."
+            f"The highest PET value in a lesion is {maximum:.0f}, too high for SUV; it is probably in Bq/ml. Convert "
+            "the PET to SUV first, for example by `duplus dicom to-nifti`."
         )
     lowest = Threshold() if threshold is None else threshold
     inside = values[values >= (lowest.value * maximum if lowest.relative else lowest.value)]

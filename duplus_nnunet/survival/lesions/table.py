@@ -208,9 +208,7 @@ def _find_pet(channels: Sequence[str], choice: FeatureChoice, file: Path) -> int
     if len(named) > 1:
         raise DataError(f"{file} has {len(named)} channels that are named as PET. Choose one by --pet NUMBER.")
     if choice.ibsi and not named:
-        raise DataError(
-            f"{file} has no channel that is named as PET, in which IBSI features are computed (--pet NUMBER)."
-        )
+        raise DataError(f"{file}: no channel is named as PET, which IBSI features need (--pet NUMBER).")
     return named[0] if named else None
 
 
