@@ -32,7 +32,7 @@ def read_data():
 
 
 def distribute_censoring(cause, time, at, just_before, events_first=True):
-    """Kaplan-Meier of censoring, in which events come before censorings of the same time; cmprsk's crr differs there."""
+    """Kaplan-Meier of censoring; at equal times, events come first, or (as in cmprsk's crr) are still at risk."""
     value = 1.0
     for moment in np.unique(time[cause == 0]):
         if moment < at or (moment == at and not just_before):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplus_nnunet.survival.evaluation.censoring import estimate_censoring
+from duplus_nnunet.survival.models.competing_hazard import Jumps, find_jumps
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 _NORMAL = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
@@ -41,37 +42,13 @@ class Incidence:
         return steps[np.searchsorted(self.times, times, side="right")]
 
 
-@dataclass(frozen=True)
-class _Jumps:
-    """What happened at each distinct time of an event of any kind, all (T).
-
-    Attributes:
-        times: In days, ascending.
-        at_risk: Patients at risk just before.
-        had: Patients with the event.
-        ended: Patients with the event or a competing event.
-        before: Probability of being free of all events just before.
-    """
-
-    times: Numbers
-    at_risk: Numbers
-    had: Numbers
-    ended: Numbers
-    before: Numbers
-
-    @property
-    def values(self) -> Numbers:
-        """Cumulative incidence of the event."""
-        return np.cumsum(self.before * self.had / self.at_risk)
-
-
 def estimate_incidence(outcome: Outcome) -> Incidence:
     """Estimate the cumulative incidence of N patients, with pointwise confidence intervals.
 
     Patients who came under observation late (delayed entry) are at risk from then on. The variance is the sum of the
     patients' squared influences. Where all patients at risk had an event, the interval is that before.
     """
-    jumps = _find_jumps(outcome)
+    jumps = find_jumps(outcome)
     values = jumps.values
     deviations = np.array([math.sqrt((_find_influence(outcome, jumps, time) ** 2).sum()) for time in jumps.times])
     low, high = _find_limits(values, deviations)
@@ -84,7 +61,7 @@ def observe_incidence(outcome: Outcome, horizon: float) -> tuple[float, Numbers]
     The influence is the derivative of the estimate with respect to the patient's weight (infinitesimal jackknife). The
     sum of the squares is the variance.
     """
-    jumps = _find_jumps(outcome)
+    jumps = find_jumps(outcome)
     reached = jumps.times <= horizon
     value = float(jumps.values[reached][-1]) if reached.any() else 0.0
     return value, _find_influence(outcome, jumps, horizon)
@@ -95,7 +72,7 @@ def observe_with_limits(outcome: Outcome, horizon: float) -> tuple[float | None,
 
     Both are None if no patient was followed that long and not all had an event before.
     """
-    jumps = _find_jumps(outcome)
+    jumps = find_jumps(outcome)
     free_of_all = float(np.prod(1 - jumps.ended / jumps.at_risk)) if len(jumps.times) else 1.0
     if float(outcome.time.max()) < horizon and free_of_all > 0:
         return None, None
@@ -131,18 +108,7 @@ def weigh_at_risk(outcome: Outcome, times: Numbers) -> Numbers:
     return weights
 
 
-def _find_jumps(outcome: Outcome) -> _Jumps:
-    times, ended = np.unique(outcome.time[outcome.ended], return_counts=True)
-    events = np.sort(outcome.time[outcome.event])
-    had = np.searchsorted(events, times, side="right") - np.searchsorted(events, times, side="left")
-    at_risk = (len(outcome) - np.searchsorted(np.sort(outcome.time), times, side="left")).astype(np.float64)
-    if outcome.entry is not None:
-        at_risk -= len(outcome) - np.searchsorted(np.sort(outcome.entry), times, side="left")
-    free = np.cumprod(1 - ended / at_risk)
-    return _Jumps(times, at_risk, had.astype(np.float64), ended.astype(np.float64), np.concatenate([[1.0], free[:-1]]))
-
-
-def _find_influence(outcome: Outcome, jumps: _Jumps, horizon: float) -> Numbers:
+def _find_influence(outcome: Outcome, jumps: Jumps, horizon: float) -> Numbers:
     """Return the influence of each patient on the cumulative incidence at a horizon, (N)."""
     count = int(np.searchsorted(jumps.times, horizon, side="right"))
     if count == 0:

@@ -25,6 +25,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
     cross_validate,
     find_last,
 )
+from duplus_nnunet.survival.evaluation.decision import DecisionCurve, measure_decision_curves
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude, draw_counts
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.models.competing import count_competing, has_comprisk
@@ -109,6 +110,7 @@ class Study:
         curve_days: Times of the survival curves, in days.
         patients: Number of held-out patients, on whom all scores are computed.
         events: Number of those with the event.
+        decision_curves: One for each method and horizon.
     """
 
     scores: Values
@@ -124,6 +126,7 @@ class Study:
     curve_days: tuple[float, ...] = ()
     patients: int = 0
     events: int = 0
+    decision_curves: tuple[DecisionCurve, ...] = ()
 
 
 def choose_horizons(outcome: Outcome, followed: float = math.inf) -> tuple[float, ...]:
@@ -308,6 +311,7 @@ def _conclude(
         curve_days=tuple(map(float, repeats[0].times.curve)),
         patients=len(repeats[0].held),
         events=int(repeats[0].outcome.take(repeats[0].held).event.sum()),
+        decision_curves=measure_decision_curves(held_out, [float(horizon) for horizon in horizons]),
     )
 
 

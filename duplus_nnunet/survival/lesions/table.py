@@ -249,8 +249,8 @@ def _name_patients(raw: RawDataset, cases: Sequence[str]) -> dict[str, str]:
         if patient in patients.values():
             first = next(name for name, known in patients.items() if known == patient)
             raise DataError(
-                f"The cases {first!r} and {case!r} both belong to the patient {patient!r}; expected one case a patient. "
-                "Put the images of each kind into a dataset of their own."
+                f"The cases {first!r} and {case!r} both belong to the patient {patient!r}; expected one case a "
+                "patient. Put the images of each kind into a dataset of their own."
             )
         patients[case] = patient
     return patients

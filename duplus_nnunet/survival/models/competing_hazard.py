@@ -1,12 +1,37 @@
 """Combines the hazards of an event and of its competing events into the cumulative incidence of the event."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 _SMALLEST = 1e-300
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """What happened at each distinct time of an event of any kind, all (T).
+
+    Attributes:
+        times: In days, ascending.
+        at_risk: Patients at risk just before.
+        had: Patients with the event.
+        ended: Patients with the event or a competing event.
+        before: Probability of being free of all events just before.
+    """
+
+    times: Numbers
+    at_risk: Numbers
+    had: Numbers
+    ended: Numbers
+    before: Numbers
+
+    @property
+    def values(self) -> Numbers:
+        """Cumulative incidence of the event."""
+        return np.cumsum(self.before * self.had / self.at_risk)
 
 
 def combine_causes(event: Numbers, competing: Numbers) -> Numbers:
@@ -60,11 +85,19 @@ def add_competing_hazard(predict: Callable[[Numbers], Numbers], competing: Numbe
     return free[:, np.searchsorted(moments, wanted)]
 
 
+def find_jumps(outcome: Outcome) -> Jumps:
+    """Count what happened at each distinct time of an event of any kind."""
+    times, ended = np.unique(outcome.time[outcome.ended], return_counts=True)
+    events = np.sort(outcome.time[outcome.event])
+    had = np.searchsorted(events, times, side="right") - np.searchsorted(events, times, side="left")
+    at_risk = (len(outcome) - np.searchsorted(np.sort(outcome.time), times, side="left")).astype(np.float64)
+    if outcome.entry is not None:
+        at_risk -= len(outcome) - np.searchsorted(np.sort(outcome.entry), times, side="left")
+    free = np.cumprod(1 - ended / at_risk)
+    return Jumps(times, at_risk, had.astype(np.float64), ended.astype(np.float64), np.concatenate([[1.0], free[:-1]]))
+
+
 def estimate_at(outcome: Outcome, times: Numbers) -> Numbers:
     """Return the cumulative incidence by Aalen-Johansen at each time (days), (T)."""
-    moments, ended = np.unique(outcome.time[outcome.ended], return_counts=True)
-    had = (outcome.event[:, None] & (outcome.time[:, None] == moments[None, :])).sum(0)
-    at_risk = outcome.find_at_risk(moments).sum(0)
-    before = np.concatenate([[1.0], np.cumprod(1 - ended / at_risk)])[:-1]
-    steps = np.concatenate([[0.0], np.cumsum(before * had / at_risk)])
-    return steps[np.searchsorted(moments, times, side="right")]
+    jumps = find_jumps(outcome)
+    return np.concatenate([[0.0], jumps.values])[np.searchsorted(jumps.times, times, side="right")]
