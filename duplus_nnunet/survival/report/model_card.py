@@ -122,7 +122,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
     )
     if form.competing:
         listed = ", ".join(map(repr, form.competing))
-        yield f"Competing events: {listed}. {COMPETING}"
+        yield f"Competing events ({listed}): {COMPETING}"
     if cohort.schema.entry is not None:
         yield f"Delayed entry (left truncation): patients come under observation at `{cohort.schema.entry}`."
 
