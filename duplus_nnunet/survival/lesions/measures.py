@@ -118,7 +118,7 @@ def measure_shapes(mask: Mask, spacing: Sequence[float]) -> LesionShapes:
     labelled, count = label(mask, _ANY_NEIGHBOUR)
     if count == 0:
         return LesionShapes(np.zeros(0), np.zeros((0, 3)))
-    volumes = np.bincount(labelled.ravel())[1:] * math.prod(spacing) / _MM3_IN_ML
+    volumes = np.bincount(labelled.ravel())[1:].astype(np.float64) * (math.prod(spacing) / _MM3_IN_ML)
     centroids = np.array(center_of_mass(mask, labelled, range(1, count + 1))) * np.array(spacing, np.float64)
     order = np.argsort(-volumes, kind="stable")
     return LesionShapes(volumes[order], centroids[order])

@@ -52,7 +52,8 @@ def combine_causes(event: Numbers, competing: Numbers) -> Numbers:
     both = hazards[0] + hazards[1]
     free_before = np.exp(-np.concatenate([before, np.cumsum(both, axis=1)[:, :-1]], axis=1))
     share = np.divide(hazards[0], both, out=np.zeros_like(both), where=both > 0)
-    return np.clip(1 - np.cumsum(free_before * -np.expm1(-both) * share, axis=1), 0.0, 1.0)
+    free: Numbers = np.clip(1 - np.cumsum(free_before * -np.expm1(-both) * share, axis=1), 0.0, 1.0)
+    return free
 
 
 def fit_competing_hazard(outcome: Outcome) -> Numbers | None:

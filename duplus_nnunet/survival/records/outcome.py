@@ -37,7 +37,8 @@ class Outcome:
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Outcome":
         """Select patients by their rows."""
         index = np.asarray(rows, np.int64)
-        entry, competing = (None if part is None else part[index] for part in (self.entry, self.competing))
+        entry = None if self.entry is None else self.entry[index]
+        competing = None if self.competing is None else self.competing[index]
         return Outcome(self.event[index], self.time[index], entry, competing)
 
     @property
