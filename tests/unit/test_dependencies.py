@@ -16,7 +16,7 @@ IMPORT_NODES = (ast.Import, ast.ImportFrom)
 ROWS = (
     ("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
-    ("trainers", "planners", "inference", "adaptation", "survival.imaging"),
+    ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
     ("survival.report", "survival.evaluation", "survival.models", "saved_predictions"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
     ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),

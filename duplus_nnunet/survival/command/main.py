@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
+from duplus_nnunet.survival.command.features import add_action as add_features
 from duplus_nnunet.survival.command.implausible import note_implausible
 from duplus_nnunet.survival.command.left_out import (
     OPTION,
@@ -41,6 +42,7 @@ GROUPS = (
         {
             "draft": "draft clinical.yaml from clinical.csv",
             "check": "check clinical.csv against clinical.yaml",
+            "features": "write measurements of lesions (volumes, distances, uptake) as a table",
             "split": "draw folds by patient, for segmentation and survival models",
         },
     ),
@@ -110,6 +112,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         added.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "evaluate":
             _add_study_options(added)
+    add_features(commands)
     add_split(commands)
     add_predict(commands)
 

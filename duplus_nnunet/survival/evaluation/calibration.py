@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from duplus_nnunet.survival.evaluation.incidence import observe_incidence, observe_with_limits
 from duplus_nnunet.survival.evaluation.intervals import Estimate, Value, average_estimates
 from duplus_nnunet.survival.evaluation.partial_likelihood import PartialLikelihood
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
@@ -93,7 +94,13 @@ def measure_excess(held_out: HeldOutSurvival, index: int, horizon: float) -> tup
 
 
 def observe_survival(outcome: Outcome, horizon: float) -> tuple[float, Numbers]:
-    """Return Kaplan-Meier survival at a horizon (days), and the influence of each of N patients on it, (N)."""
+    """Return Kaplan-Meier survival at a horizon (days), and the influence of each of N patients on it, (N).
+
+    With competing events: the probability of being free of the event, 1 - cumulative incidence.
+    """
+    if outcome.competing is not None:
+        incidence, influence = observe_incidence(outcome, horizon)
+        return 1 - incidence, -influence
     times, had = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)], return_counts=True)
     at_risk = _count_at_risk(outcome, times)
     survival = float(np.prod(1 - had / at_risk))
@@ -125,7 +132,8 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
     that predictions of different models are not compared; ties by Breslow's method. It is the root of the score, which
     never increases, between -20 and 20. A slope outside of these bounds is at the bound: it diverges where predictions
-    order the patients perfectly. It is NaN where predictions do not differ between patients at risk.
+    order the patients perfectly. It is NaN where predictions do not differ between patients at risk. With competing
+    events, the model is that of Fine and Gray, whose weights are taken as known by the influence.
 
     Args:
         held_out: N held-out patients.
@@ -136,8 +144,7 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     """
     from scipy.optimize import brentq
 
-    event = held_out.outcome.event & (held_out.outcome.time <= horizon)
-    outcome = Outcome(event, np.minimum(held_out.outcome.time, horizon), held_out.outcome.entry)
+    outcome = _end_at(held_out.outcome, horizon)
     x = np.log(-np.log(np.clip(held_out.survival[:, index], _NEAREST, 1 - _NEAREST)))
     rows = [np.flatnonzero(held_out.fold == number) for number in np.unique(held_out.fold)]
     strata = [PartialLikelihood(x[own], outcome.take(own)) for own in rows]
@@ -156,6 +163,13 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     for own, stratum in zip(rows, strata, strict=True):
         influence[own] = stratum.find_residuals(slope) / information
     return slope, influence
+
+
+def _end_at(outcome: Outcome, horizon: float) -> Outcome:
+    """Return outcomes whose follow-up ends at a horizon (days)."""
+    early = outcome.time <= horizon
+    competing = None if outcome.competing is None else outcome.competing & early
+    return Outcome(outcome.event & early, np.minimum(outcome.time, horizon), outcome.entry, competing)
 
 
 def calibrate(
@@ -214,9 +228,13 @@ def group(held_out: HeldOutSurvival, index: int, horizon: float) -> tuple[Group,
 def observe_with_interval(outcome: Outcome, horizon: float) -> tuple[float | None, tuple[float, float] | None]:
     """Return Kaplan-Meier survival at a horizon (days) with its 95 % confidence interval (log-log).
 
+    With competing events: the probability of being free of the event, 1 - cumulative incidence.
+
     If all or none had the event, the interval is the exact one for as many patients as had the event or were followed
     that long. Both are None if no patient was followed that long, unless the last one followed had the event.
     """
+    if outcome.competing is not None:
+        return observe_with_limits(outcome, horizon)
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 

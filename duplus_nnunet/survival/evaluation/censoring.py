@@ -49,10 +49,13 @@ class CensoringDistribution:
 
 
 def estimate_censoring(train: Outcome) -> CensoringDistribution:
-    """Estimate the censoring distribution of training patients; delayed entry is not taken into account."""
-    times = np.unique(train.time[~train.event])
+    """Estimate the censoring distribution of training patients; delayed entry is not taken into account.
+
+    A competing event is an end that was observed, and does not censor.
+    """
+    times = np.unique(train.time[~train.ended])
     ordered = np.sort(train.time)
-    events, censored = np.sort(train.time[train.event]), np.sort(train.time[~train.event])
+    events, censored = np.sort(train.time[train.ended]), np.sort(train.time[~train.ended])
     followed = len(ordered) - np.searchsorted(ordered, times, side="left")
     had = np.searchsorted(events, times, side="right") - np.searchsorted(events, times, side="left")
     lost = np.searchsorted(censored, times, side="right") - np.searchsorted(censored, times, side="left")

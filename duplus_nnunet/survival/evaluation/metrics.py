@@ -19,7 +19,7 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.censoring import estimate_censoring
-from duplus_nnunet.survival.evaluation.pairs import compare_pairs
+from duplus_nnunet.survival.evaluation.pairs import TIED, compare_pairs
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 
@@ -42,6 +42,8 @@ class Sums:
 def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None) -> Sums:
     """Compare each patient with the event with every patient at risk who was event-free at that time.
 
+    With competing events, also with patients who had one before: they stay free of the event (Wolbers' concordance).
+
     Args:
         outcome: Outcomes of N patients.
         risk: Higher is worse, (N).
@@ -55,18 +57,56 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
         >>> pool([concordance(outcome, np.array([0.0, 0.0, 0.0]))])
         0.5
     """
-    weights = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
+    of_events = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
     # At equal times, events come before censorings.
     order = (2 * np.unique(outcome.time, return_inverse=True)[1] + ~outcome.event).astype(np.float64)
-    pairs = compare_pairs(risk, weights, order, order)
+    pairs = compare_pairs(risk, of_events, order, order)
     if outcome.entry is not None:
         # Who came under observation at that time or later, and so was followed for longer, was not at risk.
-        pairs = pairs.subtract(compare_pairs(risk, weights, np.nextafter(outcome.time, 0.0), outcome.entry))
-    return Sums(pairs.better, pairs.all, of_pairs=True)
+        pairs = pairs.subtract(compare_pairs(risk, of_events, np.nextafter(outcome.time, 0.0), outcome.entry))
+    better, every = pairs.better, pairs.all
+    if outcome.competing is not None:
+        ended = list_pairs_with_ended(outcome, weights)
+        better, every = better + _share(ended * _rank(risk)), every + _share(ended)
+    return Sums(better, every, of_pairs=True)
+
+
+def _share(pairs: Numbers) -> Numbers:
+    """Give half of each pair, (N, N), to each of its two patients, (N)."""
+    shares: Numbers = (pairs.sum(0) + pairs.sum(1)) / 2
+    return shares
+
+
+def _rank(risk: Numbers) -> Numbers:
+    """Return for each pair (i, j) whether i has the higher risk: 1, 0, or 0.5 for ties, (N, N)."""
+    difference = risk[:, None] - risk[None, :]
+    ranks: Numbers = np.where(np.abs(difference) <= TIED, 0.5, (difference > 0).astype(np.float64))
+    return ranks
+
+
+def list_pairs_with_ended(outcome: Outcome, weights: Numbers | None) -> Numbers:
+    """Return the weights of pairs of a patient with the event and one with an earlier competing event, (N, N).
+
+    The latter will never have the event, and so is expected to have the lower risk; the pair is censored by both, and
+    weighs 1 / (G(s-) G(t-)). Source: Wolbers et al. 2009 (doi 10.1097/EDE.0b013e3181a39056) and 2014 (doi
+    10.1093/biostatistics/kxt059).
+
+    Args:
+        outcome: Outcomes of N patients.
+        weights: As in `concordance`: None, or squared IPCW weights, also of patients with a competing event.
+    """
+    competing = np.zeros(len(outcome), bool) if outcome.competing is None else outcome.competing
+    earlier = outcome.time[None, :] < outcome.time[:, None]
+    pairs = (outcome.event[:, None] & competing[None, :] & earlier).astype(np.float64)
+    if weights is not None:
+        pairs *= np.sqrt(weights)[:, None] * np.sqrt(weights)[None, :]
+    return pairs
 
 
 def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
     """Return IPCW weights (N): 1 / G(t-) for test patients with the event at t before tau (days), else 0.
+
+    Patients with a competing event have weights too; what compares patients with the event leaves them out.
 
     G, the probability of being uncensored, is estimated in the training patients.
 
@@ -75,7 +115,7 @@ def ipcw_weights(train: Outcome, test: Outcome, tau: float) -> Numbers:
             were censored.
     """
     weights = np.zeros(len(test))
-    early = test.event & (test.time < tau)
+    early = test.ended & (test.time < tau)
     uncensored = estimate_censoring(train).before(test.time[early])
     _require_uncensored(uncensored, test.time[early])
     weights[early] = 1 / uncensored
@@ -92,6 +132,9 @@ def _require_uncensored(uncensored: Numbers, times: Numbers) -> None:
 
 def cumulative_dynamic_auc(test: Outcome, risk: Numbers, weights: Numbers, horizon: float) -> Sums:
     """Compare patients with the event by a horizon with patients followed beyond it: cumulative/dynamic AUC.
+
+    Patients with a competing event by then are in neither group. Source: Blanche et al. 2013 (doi 10.1002/sim.5958),
+    first definition.
 
     Args:
         test: Outcomes of N patients.
@@ -127,6 +170,9 @@ def brier_score(train: Outcome, test: Outcome, survival: Numbers, times: Numbers
     free = test.time[:, None] > times[None, :]
     parts = np.where(had, survival**2 / before_own[:, None], 0.0)
     parts += np.where(free, (1.0 - survival) ** 2 / at_times[None, :], 0.0)
+    if test.competing is not None:
+        stays = (test.time[:, None] <= times[None, :]) & test.competing[:, None]
+        parts += np.where(stays, (1.0 - survival) ** 2 / before_own[:, None], 0.0)
     mean = parts[:, 0] if len(times) == 1 else np.trapezoid(parts, times, axis=1) / (times[-1] - times[0])
     return Sums(mean, np.ones(len(test)))
 

@@ -26,17 +26,26 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
     cross_validate,
     find_last,
 )
+from duplus_nnunet.survival.evaluation.decision import DecisionCurve, measure_decision_curves
 from duplus_nnunet.survival.evaluation.horizon_scores import HorizonScores, keep_overall_scores, list_horizon_scores
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
+from duplus_nnunet.survival.models.competing import count_competing, has_comprisk
 from duplus_nnunet.survival.models.forecasts import merge_notes
-from duplus_nnunet.survival.models.methods import BOTH, FORMER_NAMES, IMAGE_METHODS, METHODS, forecast
+from duplus_nnunet.survival.models.methods import (
+    BOTH,
+    COMPETING_METHODS,
+    FORMER_NAMES,
+    IMAGE_METHODS,
+    METHODS,
+    forecast,
+)
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.horizons import RULE, choose_horizons
 from duplus_nnunet.survival.records.outcome import Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record
+from duplus_nnunet.survival.records.table import COMPETING, LATE_ENTRY, SEEN, Record
 
 _LEAST_EVENTS, _LEAST_CENTRES = 2, 2
 
@@ -107,6 +116,7 @@ class Study:
         at_horizons: AUC and Brier score at each horizon, by method.
         brier_days: First and last day over which Brier scores are integrated.
         claims: What the data are enough to claim.
+        decision_curves: One for each method and horizon.
     """
 
     scores: Values
@@ -125,6 +135,7 @@ class Study:
     at_horizons: Mapping[str, tuple[HorizonScores, ...]] = field(default_factory=dict)
     brier_days: tuple[float, float] = (math.nan, math.nan)
     claims: Claims = field(default_factory=Claims)
+    decision_curves: tuple[DecisionCurve, ...] = ()
 
 
 def run_study(
@@ -145,7 +156,7 @@ def run_study(
         DataError: There are too few events, a horizon lies beyond the follow-up of a fold, predefined folds overlap, or
             a method is unknown or needs images that are not given.
     """
-    methods = _choose_methods(design, features is not None)
+    methods = _choose_methods(design, features is not None, count_competing(records) > 0)
     _check_given(records, design)
     # Results do not depend on the order of the table.
     order = sorted(range(len(records)), key=lambda row: records[row].patient)
@@ -172,14 +183,18 @@ def list_methods(has_images: bool) -> tuple[str, ...]:
     return tuple(sorted(usable, key=lambda name: name != BOTH))
 
 
-def _choose_methods(design: Design, has_images: bool) -> dict[str, Method]:
-    taken = sorted({*design.forecasts} & {*METHODS})
+def _choose_methods(design: Design, has_images: bool, competing: bool) -> dict[str, Method]:
+    taken = sorted({*design.forecasts} & {*METHODS, *COMPETING_METHODS})
     if taken:
         raise DataError(f"`forecasts` has a method {taken[0]!r}, the name of a built-in method. Choose another name.")
-    known: dict[str, Method] = {name: partial(forecast, name) for name in METHODS}
+    known: dict[str, Method] = {name: partial(forecast, name) for name in (*METHODS, *COMPETING_METHODS)}
     known |= design.forecasts
     named = [FORMER_NAMES.get(name, name) for name in design.methods]
-    chosen = named or (*list_methods(has_images), *design.forecasts)
+    chosen = named or (
+        *list_methods(has_images),
+        *(COMPETING_METHODS if competing and has_comprisk() else ()),
+        *design.forecasts,
+    )
     for name in chosen:
         if name not in known:
             raise DataError(describe_unknown("method", name, known))
@@ -284,6 +299,7 @@ def _conclude(repeats: Sequence[CrossValidation], results: Mapping[str, Sequence
         events=int(repeats[0].outcome.take(repeats[0].held).event.sum()),
         at_horizons={name: list_horizon_scores(estimates, horizons) for name, estimates in means.items()},
         brier_days=(float(repeats[0].times.grid[0]), float(repeats[0].times.grid[-1])),
+        decision_curves=measure_decision_curves(held_out, [float(horizon) for horizon in horizons]),
     )
 
 
@@ -319,6 +335,8 @@ def _leave_out(
 def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
     late = sum(record.entry > 0 for record in cv.records)
     notes = [f"{late} patient(s) with delayed entry. {LATE_ENTRY}"] if late else []
+    competing = count_competing(cv.records)
+    notes += [f"{competing} patient(s) with a competing event. {COMPETING}"] if competing else []
     not_held_out = len(cv.records) - len(cv.held)
     if not_held_out:
         notes.append(f"{not_held_out} patient(s) are not held out in any fold and have no prediction.")

@@ -18,6 +18,12 @@ from duplus_nnunet.survival.models.baselines import (
     predict_kaplan_meier,
     predict_without_covariates,
 )
+from duplus_nnunet.survival.models.competing import (
+    count_competing,
+    forecast_incidence,
+    predict_aalen_johansen,
+    predict_fine_gray,
+)
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
 from duplus_nnunet.survival.models.model import fit_model
@@ -31,14 +37,19 @@ _NETWORKS = 5
 def forecast(method: str, task: Task) -> Forecast:
     """Fit one of METHODS on training patients, and predict the others.
 
+    If training patients have competing events, the survival is 1 - cumulative incidence of the event.
+
     Raises:
         DataError: The method is unknown, or needs images and there are none.
     """
-    if method not in METHODS:
-        raise DataError(describe_unknown("method", method, METHODS))
+    known = {**METHODS, **COMPETING_METHODS}
+    if method not in known:
+        raise DataError(describe_unknown("method", method, known))
     if method in IMAGE_METHODS and task.images is None:
         raise DataError(f"The method {method!r} needs images, but there are none. Omit it, or give image features.")
-    return METHODS[method](task)
+    if not count_competing(task.train) or method in COMPETING_METHODS:
+        return known[method](task)
+    return predict_aalen_johansen(task) if method == NULL else forecast_incidence(METHODS[method], task)
 
 
 def _predict_logistic_hazard(task: Task) -> Forecast:
@@ -74,7 +85,7 @@ def _predict_from_image(task: Task) -> Forecast:
     return _predict_from_image_and_record(replace(task, schema=task.schema.model_copy(update={"covariates": {}})))
 
 
-BOTH = "image and record"
+BOTH, NULL, FINE_GRAY = "image and record", "Kaplan-Meier", "Fine-Gray"
 FORMER_NAMES = {"image and EHR": BOTH}
 # Methods that need images.
 _IMAGE: Mapping[str, Callable[[Task], Forecast]] = {
@@ -89,6 +100,8 @@ METHODS: Mapping[str, Callable[[Task], Forecast]] = {
     "Cox": predict_cox,
     "Coxnet": predict_coxnet,
     "random survival forest": predict_forest,
-    "Kaplan-Meier": predict_kaplan_meier,
+    NULL: predict_kaplan_meier,
     **_IMAGE,
 }
+# Methods that need competing events.
+COMPETING_METHODS: Mapping[str, Callable[[Task], Forecast]] = {FINE_GRAY: predict_fine_gray}

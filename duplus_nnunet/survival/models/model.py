@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, ModelError, PlansError, describe_unknown
 from duplus_nnunet.settings import SurvivalSettings
+from duplus_nnunet.survival.models.competing_hazard import add_competing_hazard, fit_competing_hazard
 from duplus_nnunet.survival.models.ensemble import EnsembleMember, make_network, train_members
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.models.image_inputs import ImageCode, fit_image_code
@@ -47,6 +48,9 @@ class SurvivalModel:
         follow_up: Longest time of a training patient, in days; survival beyond it is unknown.
         notes: Notes on the fit for the reader.
         horizons: Days at which survival is reported by default; empty in models of earlier versions.
+        competing: Event-free probability of the training patients by Kaplan-Meier if competing events were the only
+            ones, as pairs of days, ascending, and probability, (2, T); None: no competing events, or a model of an
+            earlier version, which takes them for censored.
     """
 
     schema: ClinicalSchema
@@ -59,6 +63,7 @@ class SurvivalModel:
     follow_up: float
     notes: tuple[str, ...]
     horizons: tuple[float, ...] = ()
+    competing: Numbers | None = None
 
     def forecast(
         self,
@@ -67,7 +72,7 @@ class SurvivalModel:
         times: Numbers,
         use: Collection[str] = INPUT_KINDS,
     ) -> Forecast:
-        """Predict risk and survival of patients.
+        """Predict risk and survival of patients; with competing events, survival is 1 - cumulative incidence.
 
         Args:
             records: Records of N patients; their outcomes are not used.
@@ -88,8 +93,16 @@ class SurvivalModel:
             for member in self.members:
                 logits = member.network(inputs)
                 risks.append(member.loss.predict_risk(logits).numpy())
-                curves.append(member.loss.predict_survival(logits, times))
+                curves.append(self._predict_free(member, logits, times))
         return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), (*notes, *self._note_times(times)))
+
+    def _predict_free(self, member: EnsembleMember, logits: torch.Tensor, times: Numbers) -> Numbers:
+        """Return the probability of being free of the event at each time, (N, T)."""
+        if self.competing is None:
+            return member.loss.predict_survival(logits, times)
+        return add_competing_hazard(
+            lambda moments: member.loss.predict_survival(logits, moments), self.competing, times
+        )
 
     def encode(
         self, records: Sequence[Record], images: FeatureTable | None, use: Collection[str] = INPUT_KINDS
@@ -136,6 +149,7 @@ class SurvivalModel:
             "follow_up": self.follow_up,
             "horizons": list(self.horizons),
             "notes": list(self.notes),
+            "competing": None if self.competing is None else self.competing.tolist(),
         }
 
     @classmethod
@@ -165,13 +179,26 @@ class SurvivalModel:
             risks, follow_up = np.array(plain["risks"], np.float64), float(plain["follow_up"])
             patients, notes = tuple(plain["patients"]), tuple(plain["notes"])
             horizons = tuple(map(float, plain.get("horizons", ())))  # absent in models of earlier versions
+            competing = plain.get("competing")  # absent in models of earlier versions
             if risks.shape != (len(patients),):
                 raise ValueError(f"risks of shape {risks.shape}; expected ({len(patients)},)")
         except ModelError:
             raise
         except (AttributeError, KeyError, TypeError, RuntimeError, ValidationError, PlansError, ValueError) as error:
             raise ModelError(f"A stored prognosis model cannot be read ({error!r}). Fit it again.") from error
-        return cls(schema, settings, encoder, code, tuple(members), patients, risks, follow_up, notes, horizons)
+        return cls(
+            schema,
+            settings,
+            encoder,
+            code,
+            tuple(members),
+            patients,
+            risks,
+            follow_up,
+            notes,
+            horizons,
+            None if competing is None else np.array(competing, np.float64),
+        )
 
     def _encode_empty_records(self, count: int) -> NDArray[np.float32]:
         return np.tile(self.encoder.encode_empty_record(), (count, 1))
@@ -224,6 +251,7 @@ def fit_model(
     follow_up = float(outcome.time.max())
     horizons = schema.horizons_in_days or choose_horizons(outcome)
     model = SurvivalModel(schema, settings, encoder, code, (), tuple(patients), np.zeros(0), follow_up, (), horizons)
+    model = replace(model, competing=fit_competing_hazard(outcome))
     inputs, _ = model.encode(records, images)
     members, image_notes = train_members(
         records, inputs, loss, lambda base: make_network(encoder, code, base, settings), seed

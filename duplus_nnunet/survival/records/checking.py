@@ -18,6 +18,7 @@ from duplus_nnunet.survival.records.plausible_values import check_values
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import (
     CENSORED,
+    COMPETING,
     LATE_ENTRY,
     SEEN,
     Finding,
@@ -188,8 +189,7 @@ def _check_events(records: Sequence[Record]) -> Iterable[Finding]:
         listed = ", ".join(f"{count} with code {kind}" for kind, count in sorted(competing.items()))
         yield Finding(
             "warning",
-            f"Competing events: {listed}. They are treated as censored: risks are cause-specific, and survival curves "
-            "hold under the assumption that competing events do not occur.",
+            f"Competing events: {listed}. {COMPETING}",
         )
 
 

@@ -30,6 +30,11 @@ LATE_ENTRY = (
     "treat patients as at risk from time 0, and so overestimate survival. The AUC, the Brier score and the IPCW "
     "weights do the same, and favour these methods. No log-rank test is computed."
 )
+COMPETING = (
+    "Survival stands for the probability of being free of the event, 1 - cumulative incidence; a competing event does "
+    "not end it. Methods combine a model of the event with one of the competing events; 'Kaplan-Meier' is the "
+    "Aalen-Johansen estimate. Concordance is Wolbers', and the calibration slope that of a Fine-Gray model."
+)
 _SHOWN = 8
 
 

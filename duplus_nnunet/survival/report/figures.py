@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from duplus_nnunet.reporting.colours import BLUE, VERMILION
 from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW
+from duplus_nnunet.survival.evaluation.incidence import estimate_incidence
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroup, RiskGroups
 from duplus_nnunet.survival.evaluation.study import Study
-from duplus_nnunet.survival.records.outcome import Numbers, require_sksurv
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 from duplus_nnunet.survival.report.text import format_days, format_slope
 
 KAPLAN_MEIER_NAME, CALIBRATION_NAME = "kaplan_meier.png", "calibration.png"
@@ -209,20 +210,31 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
 
 
 def _make_curve(group: RiskGroup) -> GroupCurve:
+    outcome = group.outcome
+    times, survival, low, high = _estimate(outcome)
+    events = int(outcome.event.sum())
+    name = f"{group.name} risk ({len(outcome)} patients, {events} with the event)"
+    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.ended], outcome.entry)
+
+
+def _estimate(outcome: Outcome) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return times, event-free probability and its limits: Kaplan-Meier, or 1 - cumulative incidence."""
+    if outcome.competing is not None:
+        incidence = estimate_incidence(outcome)
+        return incidence.times, 1 - incidence.values, 1 - incidence.high, 1 - incidence.low
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 
-    outcome = group.outcome
     times, survival, (low, high) = kaplan_meier_estimator(
         outcome.event, outcome.time, outcome.entry, conf_type="log-log"
     )
-    events = int(outcome.event.sum())
-    name = f"{group.name} risk ({len(outcome)} patients, {events} with the event)"
-    return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.event], outcome.entry)
+    return times, survival, low, high
 
 
 def _caption_groups(groups: tuple[RiskGroups, ...]) -> str:
     tests = ", ".join(f"{_format_p_value(split)} (seed {split.seed})" for split in groups)
+    if any(group.outcome.competing is not None for group in groups[0].groups):
+        tests += "; curves are 1 - cumulative incidence, and the test compares cause-specific hazards"
     ungrouped = f" {groups[0].ungrouped} patient(s) have no risk cut-off." if groups[0].ungrouped else ""
     return (
         f"Folds of seed {groups[0].seed}; groups by a risk cut-off from each fold's training patients. Shaded: 95 % "

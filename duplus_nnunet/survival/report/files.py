@@ -7,6 +7,7 @@ from pathlib import Path
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.records.cohort import Cohort
+from duplus_nnunet.survival.report.evidence_files import draw_evidence
 from duplus_nnunet.survival.report.figures import draw_study
 from duplus_nnunet.survival.report.metrics_json import to_plain
 from duplus_nnunet.survival.report.model_card import write_card
@@ -26,7 +27,7 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
         temporary = metrics.parent
         write_csv(temporary / PREDICTIONS_NAME, list_predictions(study))
         write_csv(temporary / CURVES_NAME, list_curves(study))
-        figures = draw_study(study, temporary)
+        figures = [*draw_study(study, temporary), *draw_evidence(study, cohort, temporary)]
         card = "\n".join(write_card(study, design, cohort)) + "\n"
         (temporary / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
         plain = json.dumps(to_plain(study, design), indent=1, allow_nan=False)

@@ -12,6 +12,7 @@ from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
+from duplus_nnunet.survival.records.table import COMPETING
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
     DIRECTIONS,
@@ -121,7 +122,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
     )
     if form.competing:
         listed = ", ".join(map(repr, form.competing))
-        yield f"Competing events ({listed}) are treated as censored: risks are cause-specific."
+        yield f"Competing events ({listed}): {COMPETING}"
     if cohort.schema.entry is not None:
         yield f"Delayed entry (left truncation): patients come under observation at `{cohort.schema.entry}`."
 

@@ -45,6 +45,7 @@ SCHEMA = ClinicalSchema.model_validate(
 )
 DESIGN = Design(folds=3, seeds=(0, 1), methods=("Cox", "Kaplan-Meier"))
 FILES = ["metrics.json", "predictions.csv", "survival_curves.csv", "kaplan_meier.png", "calibration.png"]
+FILES += ["decision_curves.csv", "decision_curves.png", "hazard_ratios.csv", "hazard_ratios.png"]
 
 
 def make_cohort(effect: float = 2.0, count: int = 51) -> Cohort:

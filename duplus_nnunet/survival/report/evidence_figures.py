@@ -1,0 +1,76 @@
+"""Draws decision curves, hazard ratios and permutation importance as PNG files."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from duplus_nnunet.reporting.colours import BLUE, COLOURS
+from duplus_nnunet.survival.evaluation.decision import DecisionCurve
+from duplus_nnunet.survival.evaluation.hazard_ratios import HazardRatio
+from duplus_nnunet.survival.evaluation.importance import Importance
+from duplus_nnunet.survival.report.text import format_days
+
+DECISION_NAME, FOREST_NAME = "decision_curves.png", "hazard_ratios.png"
+_GREY, _DPI = "#606060", 150
+_LOWEST = -0.05
+
+
+def save_decision_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
+    """Draw the decision curves of all methods, a panel for each horizon."""
+    horizons = sorted({curve.horizon for curve in curves})
+    figure = Figure(figsize=(4.0 * len(horizons), 4.2), dpi=_DPI, facecolor="white", layout="constrained")
+    for axis, horizon in zip(figure.subplots(1, len(horizons), squeeze=False)[0], horizons, strict=True):
+        own = [curve for curve in curves if curve.horizon == horizon]
+        axis.plot(own[0].thresholds, own[0].treat_all, color=_GREY, linewidth=1.0, label="treat all")
+        axis.axhline(0, color="black", linewidth=1.0, label="treat nobody")
+        for number, curve in enumerate(own):
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(curve.thresholds, curve.net_benefit, color=colour, linewidth=1.6, label=curve.method)
+        values = np.concatenate([curve.net_benefit for curve in own])
+        top = float(np.nanmax(values, initial=0.05))
+        axis.set(xlim=(0, 1), ylim=(_LOWEST, top * 1.15), xlabel="Threshold of predicted risk")
+        axis.set_title(f"{format_days(horizon)} days", fontsize=10)
+        axis.grid(alpha=0.25, linewidth=0.6)
+    figure.axes[0].set_ylabel("Net benefit")
+    figure.axes[-1].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def save_forest_plot(path: Path, ratios: Sequence[HazardRatio]) -> None:
+    """Draw hazard ratios with their 95 % confidence intervals on a logarithmic axis; at least one."""
+    figure = Figure(figsize=(6.5, 1.2 + 0.32 * len(ratios)), dpi=_DPI, facecolor="white", layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(1, color=_GREY, linewidth=0.9, linestyle="--")
+    for row, ratio in enumerate(ratios):
+        if not math.isnan(ratio.ratio):
+            axis.plot([ratio.low, ratio.high], [row, row], color=BLUE, linewidth=1.5)
+            axis.plot(ratio.ratio, row, "s", color=BLUE, markersize=5)
+    axis.set_yticks(range(len(ratios)), [_name(ratio) for ratio in ratios], fontsize=9)
+    axis.set(ylim=(len(ratios) - 0.5, -0.5), xlabel="Hazard ratio, 95 % confidence interval")
+    axis.set_xscale("log")
+    axis.grid(alpha=0.25, linewidth=0.6, axis="x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def save_importance(path: Path, importances: Sequence[Importance]) -> None:
+    """Draw permutation importance as bars, with the standard deviation over shuffles; at least one."""
+    figure = Figure(figsize=(6.5, 1.2 + 0.32 * len(importances)), dpi=_DPI, facecolor="white", layout="constrained")
+    axis = figure.subplots()
+    rows = range(len(importances))
+    spreads = [importance.spread for importance in importances]
+    axis.barh(rows, [importance.drop for importance in importances], xerr=spreads, color=BLUE, ecolor=_GREY)
+    axis.set_yticks(rows, [importance.input for importance in importances], fontsize=9)
+    axis.set(ylim=(len(importances) - 0.5, -0.5), xlabel="Drop of Harrell's C when shuffled")
+    axis.axvline(0, color=_GREY, linewidth=0.9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _name(ratio: HazardRatio) -> str:
+    unit = f" (per {ratio.per})" if ratio.per else ""
+    return f"{ratio.name}{unit}" if not math.isnan(ratio.ratio) else f"{ratio.name}{unit}: no finite estimate"
