@@ -17,8 +17,11 @@ from duplus_nnunet.model_report.blocks import Mask, ViewedCase, Viewer
 from duplus_nnunet.reporting.colours import choose_dashes, colour
 
 Volume = NDArray[np.bool_]
+Areas = NDArray[np.int64]
 
 _MARGIN = 2  # slices above and below all targets
+# Share of a mask's largest area beyond which a larger area no longer counts when a slice is chosen.
+_WELL_SHOWN = 0.6
 _QUALITY = 85
 _GROUP_BITS = 7
 
@@ -77,18 +80,18 @@ def pack_viewer(viewer: Viewer, resolution: Resolution = FINEST) -> dict[str, An
     }
 
 
-def choose_levels(masks: Sequence[Volume], depth: int, most: int) -> list[int]:
+def choose_levels(areas: Sequence[Areas], depth: int, most: int) -> list[int]:
     """Choose the slices that are shown, in ascending order.
 
     They are spread evenly over the slices that hold a mask, and some beside them. A mask that none of them shows has
     its largest slice among them, in place of the nearest one that no other mask needs.
 
     Args:
-        masks: Masks of shape (D, H, W).
+        areas: Number of voxels of each mask in each slice, (D).
         depth: Number of slices of the image, D.
         most: Largest number of slices.
     """
-    areas = [area for mask in masks if (area := mask.sum(axis=(1, 2))).any()]
+    areas = [area for area in areas if area.any()]
     filled = np.flatnonzero(np.sum(areas, axis=0)) if areas else np.array([0, depth - 1])
     first, last = max(0, int(filled[0]) - _MARGIN), min(depth - 1, int(filled[-1]) + _MARGIN)
     levels = sorted({round(level) for level in np.linspace(first, last, min(most, last - first + 1))})
@@ -103,12 +106,18 @@ def choose_levels(masks: Sequence[Volume], depth: int, most: int) -> list[int]:
     return sorted(set(levels))
 
 
-def choose_start(masks: Sequence[Volume], levels: Sequence[int]) -> int:
-    """Choose the slice, as an index of `levels`, that shows most masks well; the middle one if there is none."""
-    areas = [area / area.max() for mask in masks if (area := mask[list(levels)].sum(axis=(1, 2))).any()]
-    if not areas:
-        return len(levels) // 2
-    return int(np.minimum(areas, 0.6).sum(axis=0).argmax())
+def choose_start(areas: Sequence[Areas], count: int) -> int:
+    """Choose the slice that shows most masks well, of a number of slices; the middle one if there is no mask."""
+    shares = [area / area.max() for area in areas if area.any()]
+    if not shares:
+        return count // 2
+    return int(np.minimum(shares, _WELL_SHOWN).sum(axis=0).argmax())
+
+
+def measure_areas(mask: Volume) -> Areas:
+    """Count the voxels of a mask in each slice, (D)."""
+    areas: Areas = np.count_nonzero(mask, axis=(1, 2))
+    return areas
 
 
 def list_masks(case: ViewedCase) -> list[Volume]:
@@ -120,7 +129,9 @@ def to_grey(case: ViewedCase, level: int) -> NDArray[np.uint8]:
     """Return a slice as grey values from 0 to 255, (H, W); what is not finite is black."""
     dark, bright = case.window
     shares = (case.image[level].astype(np.float32) - dark) / max(bright - dark, 1e-6)
-    return (np.clip(np.nan_to_num(shares, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255).round().astype(np.uint8)
+    clipped = np.clip(np.nan_to_num(shares, nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
+    grey: NDArray[np.uint8] = (clipped * 255).round().astype(np.uint8)
+    return grey
 
 
 def encode_runs(mask: Volume) -> str:
@@ -140,14 +151,20 @@ def encode_runs(mask: Volume) -> str:
     return base64.b64encode(kept.tobytes()).decode("ascii")
 
 
+def fit_shape(shape: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """Return the shape of a slice in the same proportions with a largest number of rows and columns."""
+    share = min(1.0, pixels / max(shape))
+    return max(1, round(shape[0] * share)), max(1, round(shape[1] * share))
+
+
 def reduce_mask(mask: Volume, shape: tuple[int, int]) -> Volume:
     """Reduce a mask (S, H, W) to slices of a shape (rows, columns); no slice that holds some of it is left empty."""
     if mask.shape[1:] == shape:
         return mask
     reduced = np.zeros((len(mask), *shape), np.bool_)
     for level in np.flatnonzero(mask.any(axis=(1, 2))):
-        shares = _resize(mask[level].astype(np.uint8) * 255, shape)
-        reduced[level] = shares >= min(128, max(1, int(shares.max())))
+        shares = resize_values(mask[level], shape)
+        reduced[level] = shares >= min(0.5, float(shares.max()))
     return reduced
 
 
@@ -164,21 +181,20 @@ def to_data_url(content: bytes, kind: str) -> str:
 
 
 def _pack_case(case: ViewedCase, rows: dict[str, int], resolution: Resolution) -> dict[str, Any]:
-    volumes = list_masks(case)
+    areas = [measure_areas(volume) for volume in list_masks(case)]
     depth, height, width = case.image.shape
-    levels = choose_levels(volumes, depth, resolution.slices)
-    share = min(1.0, resolution.pixels / max(height, width))
-    shape = max(1, round(height * share)), max(1, round(width * share))
+    levels = choose_levels(areas, depth, resolution.slices)
+    shape = fit_shape((height, width), resolution.pixels)
     columns = int(np.ceil(np.sqrt(len(levels))))
     return {
         "height": shape[0],
         "width": shape[1],
         "proportion": height * case.spacing[1] / (width * case.spacing[2]),
-        "levels": levels,
-        "depth": depth,
-        "start": choose_start(volumes, levels),
+        "levels": [case.levels[level] for level in levels] if case.levels else levels,
+        "depth": case.depth or depth,
+        "start": choose_start([area[levels] for area in areas], len(levels)),
         "columns": columns,
-        "picture": encode_picture(_arrange([_resize(to_grey(case, level), shape) for level in levels], columns)),
+        "picture": encode_picture(_arrange([resize_slice(to_grey(case, level), shape) for level in levels], columns)),
         "masks": [_pack_mask(mask, rows[mask.target], levels, shape) for mask in case.masks],
     }
 
@@ -190,11 +206,17 @@ def _pack_mask(mask: Mask, row: int, levels: list[int], shape: tuple[int, int]) 
     return {"target": row, "prediction": pack(mask.prediction), "truth": pack(mask.truth)}
 
 
-def _resize(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_slice(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Average grey values over the pixels of a coarser grid."""
-    if grey.shape == shape:
-        return grey
-    return np.asarray(Image.fromarray(grey).resize(shape[::-1], Image.Resampling.BOX))
+    return resize_values(grey, shape).round().astype(np.uint8)
+
+
+def resize_values(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Average the values of a slice over the pixels of a coarser grid."""
+    floats: NDArray[np.float32] = values.astype(np.float32)
+    if floats.shape == shape:
+        return floats
+    return np.asarray(Image.fromarray(floats).resize(shape[::-1], Image.Resampling.BOX))
 
 
 def _arrange(slices: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:

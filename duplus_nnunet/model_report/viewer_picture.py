@@ -9,11 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from duplus_nnunet.model_report.blocks import Mask, ViewedCase, Viewer
-from duplus_nnunet.model_report.packing import TargetStyle, choose_start, list_masks, list_styles, to_grey
+from duplus_nnunet.model_report.packing import (
+    TargetStyle,
+    choose_start,
+    list_masks,
+    list_styles,
+    measure_areas,
+    to_grey,
+)
 from duplus_nnunet.reporting.colours import to_line_style
 
 # Targets that are chosen at first; with more, outlines hide one another.
-MOST_CHOSEN = 6
 _ALL_CHOSEN, _FIRST_CHOSEN = 6, 4
 _INCHES, _COLUMNS, _WRAP_AT = 3.4, 3, 52
 _OPACITY = 0.3
@@ -84,7 +90,7 @@ def _describe_case(case: ViewedCase, styles: Mapping[str, TargetStyle]) -> str:
 def _draw_case(panel: Axes, case: ViewedCase, styles: Mapping[str, TargetStyle]) -> None:
     shown = [mask for mask in case.masks if mask.target in styles]
     volumes = [volume for mask in shown for volume in (mask.prediction, mask.truth) if volume is not None]
-    level = choose_start(volumes or list_masks(case), range(case.image.shape[0]))
+    level = choose_start([measure_areas(volume) for volume in volumes or list_masks(case)], len(case.image))
     aspect = case.spacing[1] / case.spacing[2]
     panel.imshow(to_grey(case, level), cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
     for mask in shown:
@@ -98,7 +104,10 @@ def _draw_case(panel: Axes, case: ViewedCase, styles: Mapping[str, TargetStyle])
             values = _pad(mask.truth[level])
             panel.contour(*values, levels=[0.5], colors=[style.colour], linewidths=1.4)
             panel.contour(*values, levels=[0.5], colors=["white"], linewidths=1.4, linestyles=[(0, (2, 2))])
-    panel.set_title(f"{case.title}, slice {level + 1} of {len(case.image)}", fontsize=8, parse_math=False, wrap=True)
+    number = (case.levels[level] if case.levels else level) + 1
+    panel.set_title(
+        f"{case.title}, slice {number} of {case.depth or len(case.image)}", fontsize=8, parse_math=False, wrap=True
+    )
     panel.set_xlim(-0.5, case.image.shape[2] - 0.5)
     panel.set_ylim(case.image.shape[1] - 0.5, -0.5)
     panel.set_xticks([])
