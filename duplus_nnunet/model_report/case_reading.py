@@ -12,7 +12,7 @@ from duplus_nnunet.data.image_headers import inspect_image
 from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.model_report.blocks import Mask, ViewedCase
-from duplus_nnunet.model_report.case_files import ModelCases, ShownCase
+from duplus_nnunet.model_report.case_files import OTHER, ModelCases, ShownCase
 from duplus_nnunet.model_report.packing import (
     FINEST,
     choose_levels,
@@ -88,11 +88,12 @@ def read_case(model: ModelCases, case: ShownCase, targets: Sequence[str], answer
 
 
 def describe_case(model: ModelCases, case: ShownCase) -> str:
-    """Describe a case in one line, such as `CT, case amos_0007, held out in fold 0`."""
-    context = model.form.contexts[case.context]
-    name = f"{context.modality}, {case.context}" if context.modality else case.context
+    """Describe a case in one line, such as `Computed tomography (amos_ct), case amos_0007, held out in fold 0`."""
+    modality = model.form.contexts[case.context].modality
+    name = f"{modality[0].upper()}{modality[1:]} ({case.context})" if modality else case.context
     fold = f" in fold {case.fold}" if case.fold is not None else ""
-    return f"{name}, case {case.name}, {case.origin}{fold}"
+    origin = "" if case.origin == OTHER else f", {case.origin}{fold}"
+    return f"{name}, case {case.name}{origin}"
 
 
 def _read_scan(model: ModelCases, case: ShownCase, answer: CaseAnswer | None) -> _Scan:

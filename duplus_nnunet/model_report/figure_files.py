@@ -47,7 +47,7 @@ def _choose_name(name: str, taken: dict[str, int]) -> str:
 
 def _make_contents(block: Chart | Table | Viewer) -> Mapping[str, bytes]:
     if isinstance(block, Viewer):
-        return {".png": draw_png(draw_viewer(block), _DPI)}
+        return {".png": draw_png(draw_viewer(block), _DPI, trim=True)}
     if isinstance(block, Table):
         return {".csv": _make_csv(block.headings, block.rows)}
     headings = tuple(block.numbers[0]) if block.numbers else ()

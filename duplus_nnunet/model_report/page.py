@@ -104,10 +104,10 @@ def draw_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_png(figure: Figure, dpi: int = _DPI) -> bytes:
-    """Draw a figure as PNG."""
+def draw_png(figure: Figure, dpi: int = _DPI, *, trim: bool = False) -> bytes:
+    """Draw a figure as PNG; `trim` cuts empty margins off."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if trim else None)
     return buffer.getvalue()
 
 
@@ -185,17 +185,13 @@ def _prepare_viewer(viewer: Viewer, number: int) -> dict[str, Any]:
         for style in styles
     }
     rows = {style.name: row for row, style in enumerate(styles)}
-    figure = draw_viewer(viewer)
-    width, height = figure.get_size_inches() * _CSS_DPI
     return {
         "form": "viewer",
         "id": f"viewer-{number}",
         "title": viewer.title,
         "caption": viewer.caption,
         "description": describe_viewer(viewer),
-        "source": to_data_url(draw_png(figure, _CSS_DPI), "image/png"),
-        "width": round(width),
-        "height": round(height),
+        "source": to_data_url(draw_png(draw_viewer(viewer), _CSS_DPI, trim=True), "image/png"),
         "styles": list(prepared.values()),
         "cases": [
             {

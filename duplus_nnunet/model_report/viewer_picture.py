@@ -21,7 +21,7 @@ from duplus_nnunet.reporting.colours import to_line_style
 
 # Targets that are chosen at first; with more, outlines hide one another.
 _ALL_CHOSEN, _FIRST_CHOSEN = 6, 4
-_INCHES, _COLUMNS, _WRAP_AT = 3.4, 3, 52
+_INCHES, _COLUMNS, _WRAP_AT = 3.4, 3, 58
 _OPACITY = 0.3
 _LINE_INCHES = 0.19
 

@@ -8,8 +8,8 @@ from duplus_nnunet.model_report.case_files import ORIGINS, ModelCases, ShownCase
 
 # How cases are chosen, for captions.
 RULE = (
-    "Held-out cases are shown where there are some, else test images. Of these, the case that contains most targets is "
-    "chosen, and of several such cases the one with the median Dice."
+    "Of each context, a held-out case is shown where there is one, else a test image: the one that contains most "
+    "targets, and of several such cases the one with the median Dice, or the first one where there are no scores."
 )
 _MOST_TARGETS = 30
 
@@ -65,8 +65,11 @@ def choose_case(model: ModelCases, cases: Iterable[ShownCase], target: str | Non
     possible = annotated or possible
     most = max(_count_present(case) for case in possible)
     fullest = [case for case in possible if _count_present(case) == most]
-    ordered = sorted(fullest, key=lambda case: (_find_dice(model, case, target), case.name))
-    return ordered[(len(ordered) - 1) // 2]
+    scored = {case.name: value for case in fullest if (value := _find_dice(model, case, target)) is not None}
+    if not scored:
+        return min(fullest, key=lambda case: case.name)
+    names = sorted(scored, key=lambda name: (scored[name], name))
+    return next(case for case in fullest if case.name == names[(len(names) - 1) // 2])
 
 
 def list_targets(model: ModelCases, case: ShownCase) -> tuple[str, ...]:
@@ -81,12 +84,10 @@ def _count_present(case: ShownCase) -> int:
     return 0 if case.case is None else len(case.case.present)
 
 
-def _find_dice(model: ModelCases, case: ShownCase, target: str | None) -> float:
-    """Find the Dice of a target in a case, or the mean over its targets; a case without scores comes first."""
+def _find_dice(model: ModelCases, case: ShownCase, target: str | None) -> float | None:
+    """Find the Dice of a target in a case, or the mean over its targets; None if it has none."""
     score = model.scores.get(case.name)
     if score is None:
-        return -math.inf
-    value = (
-        mean_dice(score) if target is None else (score.targets[target].dice if target in score.targets else math.nan)
-    )
-    return -math.inf if math.isnan(value) else value
+        return None
+    value = mean_dice(score) if target is None else score.targets[target].dice if target in score.targets else math.nan
+    return None if math.isnan(value) else value

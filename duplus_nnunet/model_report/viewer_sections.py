@@ -94,4 +94,4 @@ def _make_section(model: ModelCases, planned: PlannedViewer, answers: Mapping[st
 
 def _name_targets(panels: Sequence[Panel]) -> str:
     names = list(dict.fromkeys(target for panel in panels for target in panel.targets))
-    return names[0] if len(names) == 1 else f"{len(names)} targets in {len(panels)} image(s)"
+    return names[0] if len(names) == 1 else f"{len(names)} targets"
