@@ -79,10 +79,11 @@ def _read_options(args: argparse.Namespace) -> "ReportOptions":
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.model_report.case_files import OtherImages
     from duplus_nnunet.model_report.report import ReportOptions
+    from duplus_nnunet.model_report.sections import SectionOptions
 
     if args.cases < 0:
         raise DataError(f"--cases is {args.cases}; expected 0 or more.")
     if args.images is None and (args.labels is not None or args.context is not None):
         raise DataError("--labels and --context belong to other images. Name their folder with --images.")
     other = None if args.images is None else OtherImages(args.images, args.labels, args.context)
-    return ReportOptions(other, args.cases, args.device)
+    return ReportOptions(SectionOptions(device=args.device), other, args.cases)

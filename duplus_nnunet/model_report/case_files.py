@@ -1,24 +1,20 @@
 """Finds the cases of a model whose images can be shown, and the files of each."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.data.case_table import Case, CaseTable, read_case_table
+from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.contexts import read_contexts
-from duplus_nnunet.inference.model_folder import CHECKPOINT_NAME, read_own_plans
-from duplus_nnunet.plans_form import PlansForm, as_form
-from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE, list_images, read_dataset_json
+from duplus_nnunet.model_report.fold_files import ALL
+from duplus_nnunet.model_report.gathering import ReportSource
+from duplus_nnunet.plans_form import PlansForm
+from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE, list_images
 from duplus_nnunet.reporting.case_scores import CaseScore
-from duplus_nnunet.reporting.folds import list_trained_folds
 from duplus_nnunet.reporting.predicted_values import read_region
-from duplus_nnunet.reporting.score_files import JSON_NAME, read_case_scores
-from duplus_nnunet.trainers.training_cases import UNKNOWN, read_training_cases
 
-_PREPROCESSED = "nnUNet_preprocessed"
 # What a case was to the model, the most telling first.
 HELD_OUT, TEST, OTHER = "held out", "test image", "other image"
 TRAINING, UNUSED = "used in training", "training image"
@@ -75,7 +71,7 @@ class ModelCases:
     """The cases of a model that can be shown, and what is needed to read them.
 
     Attributes:
-        folder: The model folder; None for a dataset without a model.
+        source: The model or dataset.
         form: The section `duplus` of its plans.
         reader: Name of nnU-Net's image reader.
         regions: Label values of each target in label maps of the dataset, by name of the target.
@@ -85,7 +81,7 @@ class ModelCases:
         notes: Why some cannot be shown, a sentence each.
     """
 
-    folder: Path | None
+    source: ReportSource
     form: PlansForm
     reader: str
     regions: Mapping[str, tuple[int, ...]]
@@ -95,124 +91,76 @@ class ModelCases:
     notes: tuple[str, ...] = ()
 
 
-def find_model_cases(folder: Path, other: OtherImages | None = None) -> ModelCases:
-    """Find the cases of a model that can be shown: those of its dataset, or other images.
+def find_cases(source: ReportSource, other: OtherImages | None = None) -> ModelCases:
+    """Find the cases of a model or a planned dataset that can be shown: those of its dataset, or other images.
 
     Args:
-        folder: The model folder.
+        source: The model or the dataset, with prompts.
         other: Images that are shown instead of those of the dataset.
 
     Raises:
-        ModelError: The folder holds no model.
         DataError: A file of the dataset or of the other images is damaged.
         PromptError: The context of the other images is unknown.
     """
-    plans, dataset_json = read_own_plans(folder), read_dataset_json(folder / "dataset.json")
-    return _find_cases(folder, plans, dataset_json, other)
-
-
-def find_dataset_cases(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> ModelCases:
-    """Find the cases of a planned dataset that can be shown, without predictions.
-
-    Args:
-        plans: Content of its DuPLUS plans.
-        dataset_json: Content of its dataset.json.
-
-    Raises:
-        DataError: The dataset is damaged.
-    """
-    return _find_cases(None, plans, dataset_json, None)
-
-
-def _find_cases(
-    folder: Path | None, plans: Mapping[str, Any], dataset_json: Mapping[str, Any], other: OtherImages | None
-) -> ModelCases:
-    form, labels, ending = as_form(plans), dataset_json["labels"], dataset_json["file_ending"]
-    notes: list[str] = []
-    dataset = _Dataset(folder, form, ending, plans["dataset_name"])
-    cases = _list_own(dataset, notes) if other is None else _list_other(other, form, ending)
+    if source.bank is None:
+        raise DataError(
+            source.missing.get("prompts", f"{source.name} has no prompts. {source.missing.get('plans', '')}")
+        )
+    form, labels = source.bank.form, source.dataset_json["labels"]
+    cases = _list_own(source, form) if other is None else _list_other(other, form, source.dataset_json["file_ending"])
+    missing = other is None and source.raw is None
+    note = f"{source.missing.get('raw', '')} Give other images with --images, or set {RAW_VARIABLE}."
     return ModelCases(
-        folder=folder,
+        source=source,
         form=form,
-        reader=plans["image_reader_writer"],
+        reader=source.plans["image_reader_writer"],
         regions={target.name: read_region(labels[target.label]) for target in form.targets if target.label in labels},
         ignore=None if labels.get("ignore") is None else int(labels["ignore"]),
         cases=tuple(cases),
-        scores={} if folder is None or other is not None else _read_scores(folder),
-        notes=tuple(notes),
+        scores=source.held_out if other is None else {},
+        notes=(note.strip(),) if missing else (),
     )
 
 
-@dataclass(frozen=True)
-class _Dataset:
-    """The dataset of a model, or one without a model."""
-
-    model: Path | None
-    form: PlansForm
-    ending: str
-    name: str
-
-    @property
-    def folds(self) -> tuple[str, ...]:
-        return () if self.model is None else list_trained_folds(self.model, CHECKPOINT_NAME)
-
-    def find_raw(self) -> Path | None:
-        root = os.environ.get(RAW_VARIABLE)
-        return Path(root) / self.name if root and (Path(root) / self.name).is_dir() else None
-
-    def read_table(self, raw: Path) -> CaseTable | None:
-        """Read the table of cases in the names of the plans, which planning writes."""
-        preprocessed = os.environ.get(_PREPROCESSED)
-        table = read_case_table(Path(preprocessed) / self.name) if preprocessed else None
-        return table or read_case_table(raw)
-
-
-def _list_own(dataset: _Dataset, notes: list[str]) -> list[ShownCase]:
-    raw = dataset.find_raw()
-    if raw is None:
-        root = os.environ.get(RAW_VARIABLE)
-        where = f"{RAW_VARIABLE}={root} has no {dataset.name}" if root else f"{RAW_VARIABLE} is not set"
-        notes.append(
-            f"No images are shown, since {where}. Set it to the folder of raw datasets, or give other images with "
-            "--images."
-        )
-        return []
-    table = dataset.read_table(raw)
-    cases = []
-    for part in ("Ts", "Tr"):
-        for name, channels in list_images(raw / f"images{part}", dataset.ending, skip_unnumbered=True).items():
+def _list_own(source: ReportSource, form: PlansForm) -> list[ShownCase]:
+    """List test and training cases of the dataset whose context is known."""
+    ending, cases = source.dataset_json["file_ending"], []
+    for part in ("Ts", "Tr") if source.raw is not None else ():
+        raw = Path(str(source.raw))
+        for name, channels in list_images(raw / f"images{part}", ending, skip_unnumbered=True).items():
+            entry, context = _find_context(source, form, name)
+            if context is None:
+                continue
+            truth = raw / f"labels{part}" / f"{name}{ending}"
+            origin, fold, prediction = (TEST, None, None) if part == "Ts" else _find_fold(source, name, ending)
             files = tuple(file for _, file in sorted(channels.items()))
-            truth = raw / f"labels{part}" / f"{name}{dataset.ending}"
-            found = _describe(
-                dataset, table, ShownCase(name, "", TEST, files, truth if truth.is_file() else None), part
-            )
-            if found is not None:
-                cases.append(found)
+            known = truth if truth.is_file() else None
+            cases.append(ShownCase(name, context, origin, files, known, prediction, fold, entry))
     return cases
 
 
-def _describe(dataset: _Dataset, table: CaseTable | None, case: ShownCase, part: str) -> ShownCase | None:
-    """Complete a case of the dataset; None if its context is not one of the model's."""
-    entry = None if table is None else ({**table.tests, **table.cases}).get(case.name)
-    context = dataset.form.default_context if table is None or entry is None else table.sources[entry.source].context
-    if context not in dataset.form.contexts or (entry is None and len(dataset.form.contexts) > 1):
-        return None
-    origin, fold, prediction = (TEST, None, None) if part == "Ts" else _find_fold(dataset, case.name)
-    return ShownCase(case.name, context, origin, case.images, case.truth, prediction, fold, entry)
+def _find_context(source: ReportSource, form: PlansForm, name: str) -> tuple[Case | None, str | None]:
+    """Find the entry of a case in the table, and its context; None if it is not known, or not one of the model's."""
+    table = source.table
+    entry = None if table is None else {**table.tests, **table.cases}.get(name)
+    if table is not None and entry is not None:
+        context = table.sources[entry.source].context
+        return entry, context if context in form.contexts else None
+    return None, form.default_context if len(form.contexts) == 1 else None
 
 
-def _find_fold(dataset: _Dataset, name: str) -> tuple[str, str | None, Path | None]:
+def _find_fold(source: ReportSource, name: str, ending: str) -> tuple[str, str | None, Path | None]:
     """Find the fold that held a training case out, and its prediction of it if there is one."""
-    if dataset.model is None:
+    if not source.is_model:
         return UNUSED, None, None
-    for fold in dataset.folds:
-        file = dataset.model / f"fold_{fold}" / "validation" / f"{name}{dataset.ending}"
-        if file.is_file():
-            return HELD_OUT, fold, file
-    for fold in dataset.folds:
-        known = read_training_cases(dataset.model / f"fold_{fold}")
-        if known != UNKNOWN and known.is_known and all(name not in each.cases for each in known.lineage):
-            return HELD_OUT, fold, None
+    folds = [fold for fold in source.folds if fold.name != ALL]
+    for fold in folds:
+        if (fold.validation / f"{name}{ending}").is_file():
+            return HELD_OUT, fold.name, fold.validation / f"{name}{ending}"
+    for fold in folds:
+        known = fold.training_cases
+        if known is not None and known.is_known and all(name not in each.cases for each in known.lineage):
+            return HELD_OUT, fold.name, None
     return TRAINING, None, None
 
 
@@ -244,16 +192,6 @@ def _read_contexts(other: OtherImages, form: PlansForm, names: Sequence[str]) ->
     choice = read_contexts(other.context, list(form.contexts))
     choice.check_cases(names)
     return {name: choice.of(name) for name in names}
-
-
-def _read_scores(folder: Path) -> dict[str, CaseScore]:
-    """Read the scores of all validated folds."""
-    scores: dict[str, CaseScore] = {}
-    for fold in list_trained_folds(folder, CHECKPOINT_NAME):
-        file = folder / f"fold_{fold}" / "validation" / JSON_NAME
-        if file.is_file():
-            scores |= read_case_scores(file)[0]
-    return scores
 
 
 def mean_dice(score: Any) -> float:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.inference.predictor import DuPLUSPredictor
@@ -10,6 +9,8 @@ from duplus_nnunet.model_report.across_contexts import plan_across_contexts
 from duplus_nnunet.model_report.blocks import Block, Paragraph, Section, ViewedCase, Viewer
 from duplus_nnunet.model_report.case_files import ModelCases, ShownCase
 from duplus_nnunet.model_report.case_reading import read_case
+from duplus_nnunet.model_report.fold_files import CHECKPOINTS
+from duplus_nnunet.model_report.gathering import ReportSource
 from duplus_nnunet.model_report.prompt_switch import plan_prompt_switch
 from duplus_nnunet.model_report.viewer_plan import Panel, PlannedViewer
 from duplus_nnunet.model_report.worst_cases import plan_worst_cases
@@ -34,9 +35,9 @@ def make_viewer_sections(model: ModelCases, most: int = MOST_PREDICTED, device: 
     planned = [plan(model) for plan in PLANS]
     wanted = {panel.case.name: panel.case for viewer in planned for panel in viewer.panels}
     unpredicted = [case for case in wanted.values() if case.prediction is None]
-    answers, failures = ({}, {}) if model.folder is None else predict_cases(model.folder, unpredicted[:most], device)
+    answers, failures = predict_cases(model.source, unpredicted[:most], device) if model.source.folds else ({}, {})
     notes = [Paragraph(note, "absent") for note in model.notes]
-    if model.folder is not None and unpredicted[most:]:
+    if model.source.folds and unpredicted[most:]:
         names = ", ".join(case.name for case in unpredicted[most:])
         notes.append(Paragraph(f"At most {most} cases are predicted for a report; not: {names}.", "warning"))
     notes += [
@@ -48,7 +49,7 @@ def make_viewer_sections(model: ModelCases, most: int = MOST_PREDICTED, device: 
 
 
 def predict_cases(
-    folder: Path, cases: Sequence[ShownCase], device: str | None
+    source: ReportSource, cases: Sequence[ShownCase], device: str | None
 ) -> tuple[dict[str, CaseAnswer], dict[str, str]]:
     """Predict cases, each with all targets of its context, by the fold that did not see it or by all folds.
 
@@ -66,8 +67,7 @@ def predict_cases(
     with follow(len(cases), "predicting", "case", LOG_EVERY) as count:
         for case in cases:
             if case.fold not in predictors:
-                folds = None if case.fold is None else (case.fold,)
-                predictors[case.fold] = DuPLUSPredictor.from_folder(folder, folds, device=device)
+                predictors[case.fold] = _load(source, case.fold, device)
             try:
                 files = [str(file) for file in case.images]
                 answers[case.name] = predictors[case.fold].predict(files, context=case.context).answer
@@ -75,6 +75,14 @@ def predict_cases(
                 failures[case.name] = str(error)
             count()
     return answers, failures
+
+
+def _load(source: ReportSource, fold: str | None, device: str | None) -> DuPLUSPredictor:
+    """Load one fold, or all folds that were trained equally far."""
+    folds = [each for each in source.folds if fold in (None, each.name)]
+    checkpoint = min((each.checkpoint for each in folds if each.checkpoint), key=CHECKPOINTS.index)
+    names = [each.name for each in folds if (each.folder / checkpoint).is_file()]
+    return DuPLUSPredictor.from_folder(source.folder, names, checkpoint=checkpoint, device=device)
 
 
 def _make_section(model: ModelCases, planned: PlannedViewer, answers: Mapping[str, CaseAnswer]) -> Section:
