@@ -4,7 +4,6 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,7 +23,9 @@ _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "---")
 # A chart shows as many rows or lines; the others stand in its CSV file.
 MOST_ROWS = 30
 MOST_LINES = 12
-_ROW_INCHES = 0.25
+_ROW_INCHES = 0.29
+# Letters of a line of a row's name.
+_LABEL = 22
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,16 @@ def escape(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a drawing, from top to bottom; long names are broken into two lines."""
+    lines = [textwrap.wrap(name, _LABEL) or [name] for name in names]
+    texts = [
+        escape("\n".join([*parts[:1], shorten(" ".join(parts[1:]), _LABEL)] if parts[1:] else parts)) for parts in lines
+    ]
+    axes.set_yticks(range(len(names)), texts)
+    axes.tick_params(axis="y", labelsize=FONT - (2 if any(parts[1:] for parts in lines) else 1))
+
+
 def draw_legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     """Draw the legend below the axes, if there is more than one series."""
     handles, labels = axes.get_legend_handles_labels()
@@ -152,11 +163,11 @@ def draw_estimates(title: str, estimates: Sequence[Estimate], bounds: tuple[floa
             axes.text(0.01, row, "not defined", transform=axes.get_yaxis_transform(), va="center", fontsize=FONT - 1.5)
         else:
             axes.plot(estimate.value, row, "o", color=BLUE, markersize=5.5)
-    axes.set_yticks(range(len(shown)), [escape(shorten(estimate.name)) for estimate in shown])
     axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=title)
     if bounds is not None:
         axes.set_xlim(bounds)
     style_axes(axes)
+    label_rows(axes, [estimate.name for estimate in shown])
     return figure
 
 
@@ -181,9 +192,9 @@ def draw_stacked_bars(title: str, rows: Mapping[str, Mapping[str, float]], parts
         starts = {name: starts[name] + size for name, size in zip(names, sizes, strict=True)}
     for row, name in enumerate(names):
         axes.text(starts[name], row, f" {starts[name]:g}", va="center", fontsize=FONT - 1.5)
-    axes.set_yticks(range(len(names)), [escape(shorten(name)) for name in names])
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=title, xlim=(0, max([*starts.values(), 1]) * 1.15))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=title, xlim=(0, (max(starts.values(), default=0) or 1) * 1.15))
     style_axes(axes)
+    label_rows(axes, names)
     axes.grid(axis="y", visible=False)
     draw_legend(figure, axes)
     return figure
@@ -192,8 +203,3 @@ def draw_stacked_bars(title: str, rows: Mapping[str, Mapping[str, float]], parts
 def describe_cut(total: int, shown: int = MOST_ROWS, things: str = "rows") -> str:
     """Say how many of a chart's rows stand in its CSV file only; empty if all are shown."""
     return f" {total - shown} more {things} are in the CSV file." if total > shown else ""
-
-
-def spread_looks(first: Sequence[str], second: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Number all pairs of two lists of names."""
-    return {pair: number for number, pair in enumerate(product(first, second))}

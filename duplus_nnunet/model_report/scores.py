@@ -165,17 +165,39 @@ def _list_warnings(source: ReportSource, cases: Mapping[str, CaseScore]) -> Iter
     if unscored:
         shown = ", ".join(unscored[:_CASES_NAMED]) + (" and more" if len(unscored) > _CASES_NAMED else "")
         yield f"{len(unscored)} target(s) of the model are annotated in none of the scored cases: {shown}."
-    seen = [
-        name
-        for fold in source.folds
-        if fold.training_cases is not None and fold.name != ALL
-        for name in fold.scores
-        if name in fold.training_cases.cases
-    ]
+    seen = _find_seen(source)
     if seen:
-        yield f"{len(seen)} scored case(s) were used in training by the same fold, so their scores are too high."
-    if len({case.patient for case in cases.values()}) < 2:
-        yield "All scored cases are of one patient, so there are no intervals."
+        yield (
+            f"{len(seen)} scored case(s) were used in training, by the same fold or by the weights that it started "
+            f"from, so their scores are too high: {', '.join(seen[:_CASES_NAMED])}."
+        )
+    alone = [name for name, patients in _list_patients(cases).items() if len(patients) < 2]
+    if alone:
+        yield (
+            f"Only one patient was scored of {', '.join(alone)}: it has no interval, and the intervals of means are "
+            "too narrow."
+        )
+
+
+def _find_seen(source: ReportSource) -> list[str]:
+    """Find scored cases that the network of their fold was trained on, or the weights that its training started from.
+
+    A fold without a record of its training cases was split by nnU-Net, which holds its validation cases out.
+    """
+    seen = []
+    for fold in source.folds:
+        if fold.name == ALL or fold.training_cases is None:
+            continue
+        lineage = [each for each in fold.training_cases.lineage if each.dataset == source.dataset]
+        seen += [name for name in fold.scores if any(name in each.cases for each in lineage)]
+    return sorted(set(seen))
+
+
+def _list_patients(cases: Mapping[str, CaseScore]) -> dict[str, set[str]]:
+    patients: dict[str, set[str]] = {}
+    for case in cases.values():
+        patients.setdefault(case.source, set()).add(case.patient)
+    return patients
 
 
 def _describe(scores: Aggregate, origin: str) -> str:
@@ -203,17 +225,21 @@ def _show_dice(scores: Aggregate) -> Iterator[Block]:
     if all(math.isnan(row.dice.value) for row in rows):
         yield Paragraph("No scored case holds any target, and none is predicted: there is no Dice.", "absent")
         return
-    known = [estimate for estimate in estimates if not math.isnan(estimate.value)]
     yield Chart(
         "dice",
         "Dice of each target",
         "Mean over held-out cases with its 95 % interval, the lowest first; higher is better."
         + describe_cut(len(estimates), MOST_ROWS, "targets"),
-        "Lowest: " + ", ".join(f"{each.name} {each.value:.3f}" for each in known[:3]) + ". Highest: "
-        + ", ".join(f"{each.name} {each.value:.3f}" for each in known[-3:]) + ".",
+        _describe_ends(estimates),
         draw_estimates("Dice", estimates, (-0.02, 1.02)),
         [_to_numbers(row) for row in rows],
     )  # fmt: skip
+
+
+def _describe_ends(estimates: Sequence[Estimate]) -> str:
+    known = [f"{each.name} {each.value:.3f}" for each in estimates if not math.isnan(each.value)]
+    highest = f" Highest: {', '.join(known[3:][-3:])}." if known[3:] else ""
+    return f"Lowest: {', '.join(known[:3])}.{highest}"
 
 
 def _to_numbers(row: ScoreRow) -> dict[str, Cell]:

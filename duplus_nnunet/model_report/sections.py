@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplus_nnunet.model_report.adapters import make_ablations, make_adapters
 from duplus_nnunet.model_report.blocks import Section
+from duplus_nnunet.model_report.calibration import make_calibration
+from duplus_nnunet.model_report.feature_map import make_feature_map
 from duplus_nnunet.model_report.gathering import ReportSource
+from duplus_nnunet.model_report.prognosis import make_prognosis
 from duplus_nnunet.model_report.scores import make_scores
 from duplus_nnunet.model_report.summary import make_manifest, make_summary
 from duplus_nnunet.model_report.training_curves import make_training_curves
+from duplus_nnunet.model_report.wording import make_wording
 
 
 @dataclass(frozen=True)
@@ -48,5 +53,14 @@ def make_sections(source: ReportSource, options: SectionOptions) -> Sequence[Sec
     """
     sections = [make_summary(source)]
     if source.is_model:
-        sections += [make_training_curves(source), make_scores(source, options.scores)]
+        sections += [
+            make_training_curves(source),
+            make_scores(source, options.scores),
+            make_feature_map(source, options.feature_map, options.device),
+            make_wording(options.wording),
+            make_calibration(options.calibration),
+            make_adapters(source, options.adapters),
+        ]
+    sections += [make_prognosis(options.prognosis)]
+    sections += [make_ablations(options.ablations)] if options.ablations is not None else []
     return [*sections, make_manifest(source)]

@@ -3,18 +3,23 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.data.sampling import measure_shares
 from duplus_nnunet.model_report.blocks import Block, Cell, Chart, Paragraph, Section, Table
 from duplus_nnunet.model_report.drawing import (
+    FONT,
     MOST_LINES,
+    MOST_ROWS,
     Line,
     describe_cut,
     draw_legend,
     draw_lines,
     draw_stacked_bars,
+    label_rows,
     make_figure,
     style_axes,
 )
@@ -91,10 +96,11 @@ def _show_dice(fold: FoldSource, log: TrainingLog, several: str) -> Iterator[Blo
     yield Chart(
         f"online_dice_fold_{fold.name}",
         f"Online Dice by target{several}",
-        f"The targets with the lowest Dice at the end come first; higher is better. {note} A gap is an epoch in which "
-        f"no patch held the target.{describe_cut(len(lines), MOST_LINES, 'targets')}",
+        f"The targets with the lowest Dice at the end come first; higher is better. {note} Bright is high; "
+        f"white is an epoch in which no patch held the target. The number at the right is the mean of the last {_LAST} "
+        f"epochs.{describe_cut(len(lines), MOST_ROWS, 'targets')}",
         _describe_ends(lines),
-        _draw("online Dice", lines[:MOST_LINES], (0, 1)),
+        _draw_heat_map(lines[:MOST_ROWS]),
         _to_rows(lines),
     )
     rows = [(source, target, _round(_mean_of_end(values))) for (source, target), values in log.dice.items()]
@@ -134,13 +140,37 @@ def _to_rows(lines: Sequence[Line]) -> list[dict[str, Cell]]:
 def _draw(label: str, lines: Sequence[Line], bounds: tuple[float, float] | None = None) -> Figure:
     figure = make_figure(_HEIGHT + 0.2 * (len(lines) if len(lines) > 1 else 0))
     axes = figure.subplots()
-    draw_lines(axes, lines)
+    draw_lines(axes, lines, marked=any(math.isnan(value) for line in lines for value in line.y))
     axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    if max(len(line.y) for line in lines) == 1:
+        axes.set_xlim(0, 2)
     if bounds is not None:
         axes.set_ylim(bounds[0] - 0.02, bounds[1] + 0.02)
     style_axes(axes)
     draw_legend(figure, axes)
+    return figure
+
+
+def _draw_heat_map(lines: Sequence[Line]) -> Figure:
+    """Draw the Dice of a target in each epoch as a row of tiles, with its value at the end as a number."""
+    figure = make_figure(1.2 + 0.29 * max(3, len(lines)))
+    axes = figure.subplots()
+    table = np.array([line.y for line in lines])
+    extent = (0.5, table.shape[1] + 0.5, len(lines) - 0.5, -0.5)
+    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
+    for row, line in enumerate(lines):
+        end = _mean_of_end(line.y)
+        text = "none" if end < 0 else f"{end:.2f}"
+        axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=FONT - 1)
+    axes.set(xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    style_axes(axes)
+    label_rows(axes, [line.name for line in lines])
+    axes.grid(visible=False)
+    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.03)
+    bar.ax.tick_params(labelsize=FONT - 1.5)
+    bar.set_label("online Dice", fontsize=FONT - 0.5)
     return figure
 
 
