@@ -51,6 +51,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add(
         "-device", "--device", choices=("cpu", "cuda", "mps"), help="device of predictions (default: cuda if available)"
     )
+    more = parser.add_argument_group("more sections")
+    add = more.add_argument
+    add("--feature-map", action="store_true",
+        help="show how the network separates targets and contexts; runs it on some windows of the images")  # fmt: skip
+    add("--scores", metavar="FILE", type=Path,
+        help="scores.json of duplus evaluate, such as of a test set (default: those of the validation)")  # fmt: skip
+    add("--wording", metavar="FILE", type=Path, help="JSON file of duplus prompts sensitivity")
+    add("--calibration", metavar="FILE", type=Path, help="calibration.json of duplus evaluate --calibration")
+    add("--prognosis", metavar="FOLDER", type=Path, help="folder that duplus survival evaluate wrote")
+    add("--adapters", metavar="FOLDER", type=Path, nargs="+", default=[], help="adapters of this model")
+    add("--ablations", metavar="FILE", type=Path, help="JSON file of a benchmark with ablations")
     parser.set_defaults(run=run)
 
 
@@ -86,4 +97,14 @@ def _read_options(args: argparse.Namespace) -> "ReportOptions":
     if args.images is None and (args.labels is not None or args.context is not None):
         raise DataError("--labels and --context belong to other images. Name their folder with --images.")
     other = None if args.images is None else OtherImages(args.images, args.labels, args.context)
-    return ReportOptions(SectionOptions(device=args.device), other, args.cases)
+    sections = SectionOptions(
+        feature_map=args.feature_map,
+        device=args.device,
+        scores=args.scores,
+        wording=args.wording,
+        calibration=args.calibration,
+        prognosis=args.prognosis,
+        adapters=args.adapters,
+        ablations=args.ablations,
+    )
+    return ReportOptions(sections, other, args.cases)

@@ -59,6 +59,6 @@ def _make_image_sections(source: ReportSource, options: ReportOptions) -> list[S
 
 def _summarise(source: ReportSource) -> str:
     contexts = 0 if source.bank is None else len(source.bank.contexts)
-    counted = [f"{len(source.targets)} targets"] + ([f"{contexts} contexts"] if contexts else [])
-    trained = [f"{len(source.folds)} trained fold" + ("" if len(source.folds) == 1 else "s")] if source.is_model else []
-    return f"Dataset {source.dataset}: {', '.join([*counted, *trained])}."
+    counts = {"target": len(source.targets), "context": contexts, "trained fold": len(source.folds)}
+    counted = [f"{count} {what}" + ("" if count == 1 else "s") for what, count in counts.items() if count]
+    return f"Dataset {source.dataset}: {', '.join(counted)}."
