@@ -1,6 +1,7 @@
 """Shows the adapters of a model with their scores, and ablations from a file of the benchmarks."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,6 +131,7 @@ def _parse(file: Path, name: str, content: Any) -> AblationForm:
 
 
 def _show_ablations(name: str, found: AblationForm) -> Iterator[Block]:
+    file_name = re.sub(r"[^\w-]+", "_", name)
     variants = found.variants or found.models
     reference = found.reference or next(iter(variants))
     differences = {other: variant.difference for other, variant in variants.items() if variant.difference is not None}
@@ -146,7 +148,7 @@ def _show_ablations(name: str, found: AblationForm) -> Iterator[Block]:
     over = ", ".join(sorted({each.dice.interval_over for each in variants.values() if each.dice.interval_over}))
     best = ", ".join(f"{each.name} {each.value:.3f}" for each in estimates[:3])
     yield Chart(
-        f"ablations_{name}",
+        f"ablations_{file_name}",
         f"Ablations: {name}",
         f"Mean Dice with its 95 % interval over {over or 'what the file says'}; higher is better."
         + describe_cut(len(estimates), MOST_ROWS, "variants"),
@@ -163,7 +165,7 @@ def _show_ablations(name: str, found: AblationForm) -> Iterator[Block]:
         for each in estimates
     ]
     headings = ("variant", "Dice", f"less {reference}")
-    yield Table(f"ablations_{name}", f"Ablations: {name}", headings, rows, MOST_ROWS)
+    yield Table(f"ablations_{file_name}_differences", f"Ablations: {name}", headings, rows, MOST_ROWS)
     if found.missing:
         yield Paragraph(f"{len(found.missing)} training(s) of {name} are missing.", "warning")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.model_report.blocks import Block, Cell, Chart, Paragraph, Section, Table
 from duplus_nnunet.model_report.drawing import choose_look, draw_legend, escape, make_figure, shorten, style_axes
 from duplus_nnunet.model_report.embedding import FEWEST, Features, GroupTest, arrange, compare_groups, standardise
@@ -63,8 +64,8 @@ def make_feature_map(source: ReportSource, wanted: bool, device: str | None = No
         wanted: Whether to compute it.
         device: As for nnU-Net's `-device`; None: CUDA if there is one.
 
-    Raises:
-        DuplusError: The model cannot be loaded.
+    Returns:
+        The section; if the model cannot be loaded, or its images are not there, with the reason alone.
     """
     fold = _choose_fold(source)
     reason = _find_reason(source, fold)
@@ -80,7 +81,10 @@ def make_feature_map(source: ReportSource, wanted: bool, device: str | None = No
     if not wanted:
         text = f"The feature map is computed on request, with --feature-map. {cost}."
         return Section(ANCHOR, _TITLE, [Paragraph(text, "absent")])
-    found = compute_points(source, fold.name, joined, device)
+    try:
+        found = compute_points(source, fold.name, joined, device)
+    except DuplusError as error:
+        return Section(ANCHOR, _TITLE, [Paragraph(f"The feature map could not be computed: {error}", "absent")])
     blocks: list[Block] = [Paragraph(_describe(source, fold, cost))]
     blocks += [Paragraph(note, "absent") for note in notes]
     blocks += [Paragraph(f"Case {name} is left out: {why}", "warning") for name, why in found.failures.items()]

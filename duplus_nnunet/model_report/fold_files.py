@@ -9,6 +9,7 @@ from typing import Any
 
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.model_report.drawn_shares import read_drawn_shares
 from duplus_nnunet.reporting.case_scores import CaseScore
 from duplus_nnunet.reporting.score_files import JSON_NAME, Tolerances, read_case_scores
 from duplus_nnunet.table_files import read_json
@@ -64,6 +65,7 @@ class FoldSource:
         training_cases: Cases that it was trained on; None if they were not recorded.
         scores: Scores of its validation by case; empty if there are none.
         tolerances: Tolerances of the NSD of these scores.
+        drawn: Share of the training images by source: pairs of an epoch from 1 and a share, 0 to 1; empty if unknown.
         torch: Version of PyTorch that trained it, and the device; empty if unknown.
         missing: Why a part cannot be shown, by its name ("log", "scores", "dice").
     """
@@ -77,6 +79,7 @@ class FoldSource:
     training_cases: TrainingCases | None = None
     scores: Mapping[str, CaseScore] = field(default_factory=dict)
     tolerances: Tolerances | None = None
+    drawn: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     torch: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -127,6 +130,7 @@ def read_fold(name: str, folder: Path, pairs: Sequence[Pair]) -> FoldSource:
         training_cases=None if trained == UNKNOWN else trained,
         scores=scores,
         tolerances=tolerances,
+        drawn=read_drawn_shares(folder, list(dict.fromkeys(source for source, _ in pairs))),
         torch=_describe_torch(debug),
         missing=missing,
     )
@@ -186,6 +190,9 @@ def _describe_torch(debug: Mapping[str, Any]) -> str:
 
 
 def _read_log(name: str, content: Any, pairs: Sequence[Pair], missing: dict[str, str]) -> TrainingLog | None:
+    if content is None:
+        missing["log"] = f"The checkpoint of fold {name} has no training log, as of a model made smaller for sharing."
+        return None
     try:
         training, validation = _to_numbers(content["train_losses"]), _to_numbers(content["val_losses"])
         rates = _to_numbers(content["lrs"])

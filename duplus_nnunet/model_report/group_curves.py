@@ -27,6 +27,11 @@ class GroupCurve:
     at_risk: Sequence[int]
     censored: Sequence[float]
 
+    @property
+    def last(self) -> float:
+        """Last day on which a patient was followed; 0 if there are no patients."""
+        return max([*self.days, *self.censored], default=0.0)
+
     def at(self, day: float) -> float:
         """Return the survival at a day."""
         passed = [value for step, value in zip(self.days, self.survival, strict=True) if step <= day]

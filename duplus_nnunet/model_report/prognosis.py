@@ -232,18 +232,19 @@ def _list_steps(curves: Mapping[str, GroupCurve]) -> Iterator[dict[str, Cell]]:
 def _draw_groups(study: StudyForm, split: SplitForm, curves: Mapping[str, GroupCurve] | None) -> Figure:
     figure = make_figure(3.9)
     axes = figure.subplots()
+    longest = max([*study.horizons_days, *(curve.last for curve in (curves or {}).values())], default=0.0)
     for number, group in enumerate(split.groups):
         look = choose_look(number)
         label = f"{group.name} risk ({group.patients}, {group.events} events)"
         curve = None if curves is None else curves[group.name]
         if curve is not None:
             axes.step(
-                [0, *curve.days], [1, *curve.survival], where="post", color=look.colour, linestyle=look.line,
-                linewidth=1.8, label=label,
+                [0, *curve.days, curve.last], [1, *curve.survival, curve.at(curve.last)], where="post",
+                color=look.colour, linestyle=look.line, linewidth=1.8, label=label,
             )  # fmt: skip
             axes.plot(curve.censored, [curve.at(day) for day in curve.censored], "|", color=look.colour, markersize=7)
         # Groups are drawn beside one another, so that their intervals do not cover each other.
-        shift = (number - (len(split.groups) - 1) / 2) * 0.015 * max(study.horizons_days)
+        shift = (number - (len(split.groups) - 1) / 2) * 0.015 * longest
         days = [day + shift for day in study.horizons_days]
         for day, estimate in zip(days, group.survival_at_horizons, strict=True):
             if estimate.interval is not None:
@@ -331,7 +332,7 @@ def _show_calibration(study: StudyForm) -> Iterator[Block]:
         )  # fmt: skip
     if rows:
         headings = ("method", "days", "observed less predicted survival", "calibration slope")
-        yield Table("prognosis_calibration", "Calibration of all methods (ideal: 0 and 1)", headings, rows)
+        yield Table("prognosis_slopes", "Calibration of all methods (ideal: 0 and 1)", headings, rows)
 
 
 def _draw_calibration(study: StudyForm) -> Figure:

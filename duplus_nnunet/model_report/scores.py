@@ -20,7 +20,7 @@ _CASES_NAMED = 10
 
 
 @dataclass(frozen=True)
-class WorstCase:
+class LowScore:
     """A target of a case with a low score.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Scored:
     origin: str
 
 
-def find_worst(source: ReportSource, n: int) -> list[WorstCase]:
+def find_worst(source: ReportSource, n: int) -> list[LowScore]:
     """Find the targets of held-out cases with the lowest Dice, the lowest first.
 
     Args:
@@ -60,7 +60,7 @@ def find_worst(source: ReportSource, n: int) -> list[WorstCase]:
     return sorted(listed.values(), key=_rank)[:n]
 
 
-def list_worst(cases: Mapping[str, CaseScore]) -> list[WorstCase]:
+def list_worst(cases: Mapping[str, CaseScore]) -> list[LowScore]:
     """List all targets of all cases that have a Dice, the lowest first."""
     found = []
     for name, case in cases.items():
@@ -68,11 +68,11 @@ def list_worst(cases: Mapping[str, CaseScore]) -> list[WorstCase]:
             if math.isnan(score.dice):
                 continue
             what = "missed" if not score.predicted else "" if score.present else "false positive"
-            found.append(WorstCase(name, case.source, target, score.dice, score.nsd, what))
+            found.append(LowScore(name, case.source, target, score.dice, score.nsd, what))
     return sorted(found, key=_rank)
 
 
-def _rank(each: WorstCase) -> tuple[float, float, str, str]:
+def _rank(each: LowScore) -> tuple[float, float, str, str]:
     return each.dice, each.nsd if each.nsd == each.nsd else 0.0, each.case, each.target
 
 

@@ -10,6 +10,7 @@ from duplus_nnunet.model_report.blocks import Block, Cell, Chart, Paragraph, Sec
 from duplus_nnunet.model_report.drawing import MOST_ROWS, describe_cut, draw_stacked_bars
 from duplus_nnunet.model_report.gathering import ReportSource, TargetCount
 from duplus_nnunet.outputs.manifest import current_time, list_versions
+from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, list_case_names
 
 ANCHOR, MANIFEST_ANCHOR = "summary", "manifest"
 # Targets are called imbalanced if the most frequent one has this many times the cases of the rarest.
@@ -51,21 +52,30 @@ def make_manifest(source: ReportSource) -> Section:
 def _describe(source: ReportSource) -> str:
     counts = source.count_targets()
     sources = source.list_sources()
-    cases = sum(row.cases for row in sources)
-    contexts = len({row.context for row in sources}) or (len(source.bank.contexts) if source.bank else 0)
-    parts = [
-        _count(len(sources), "source"),
-        _count(contexts, "context"),
-        _count(len(source.targets), "target"),
-        _count(cases, "training case"),
+    contexts = len(source.bank.contexts) if source.bank else len(source.entry.contexts) if source.entry else None
+    cases = sum(row.cases for row in sources) if sources else _count_images(source)
+    numbers = [
+        (len(sources) or None, "source"),
+        (contexts, "context"),
+        (len(source.targets), "target"),
+        (cases, "training case"),
     ]
+    parts = [_count(number, word) for number, word in numbers if number is not None]
     kind = "a model of" if source.is_model else "the dataset"
     what = f"{source.name}: {kind} {source.dataset}." if source.is_model else f"{source.name}."
-    text = f"{what} It has {', '.join(parts[:-1])} and {parts[-1]}."
+    listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else parts[0]
+    text = f"{what} It has {listed}."
     never = sorted(set(source.targets) - {count.target for count in counts if count.annotated})
     if counts and never:
         text += f" No training case is annotated for {', '.join(never[:10])}."
     return text
+
+
+def _count_images(source: ReportSource) -> int | None:
+    """Count the training cases of the raw dataset; None if it is not known where that is."""
+    if source.raw is None:
+        return None
+    return len(list_case_names(RawDataset(source.dataset, source.raw, dict(source.dataset_json))))
 
 
 def _count(number: int, word: str) -> str:

@@ -63,6 +63,7 @@ def _show_fold(fold: FoldSource, log: TrainingLog, several: str) -> Iterator[Blo
         ],
     )
     yield from _show_dice(fold, log, several)
+    yield from _show_drawn(fold, several)
     yield Chart(
         f"learning_rate_fold_{fold.name}",
         f"Learning rate{several}",
@@ -70,6 +71,29 @@ def _show_fold(fold: FoldSource, log: TrainingLog, several: str) -> Iterator[Blo
         f"One curve, from {_format(log.learning_rate[0])} to {_format(log.learning_rate[-1])}.",
         _draw("learning rate", [Line("learning rate", log.learning_rate)]),
         [{"epoch": epoch, "learning rate": _plain(rate)} for epoch, rate in enumerate(log.learning_rate, start=1)],
+    )
+
+
+def _show_drawn(fold: FoldSource, several: str) -> Iterator[Block]:
+    """Show the shares of sources in the images that were drawn, where the training logged them."""
+    if len(fold.drawn) < 2:
+        return
+    lines = [
+        Line(name, [share for _, share in rows], [epoch for epoch, _ in rows]) for name, rows in fold.drawn.items()
+    ]
+    ends = ", ".join(f"{line.name} {sum(line.y) / len(line.y):.0%}" for line in lines)
+    yield Chart(
+        f"drawn_shares_fold_{fold.name}",
+        f"Shares of the sources in the training images{several}",
+        "Share of the training images of each epoch that came from each source, as logged for TensorBoard."
+        + describe_cut(len(lines), MOST_LINES, "sources"),
+        f"Mean over the epochs: {ends}.",
+        _draw("share", lines[:MOST_LINES], (0, 1)),
+        [
+            {"source": name, "epoch": epoch, "share": share}
+            for name, rows in fold.drawn.items()
+            for epoch, share in rows
+        ],
     )
 
 

@@ -1,0 +1,283 @@
+"""Sections that are made from the files of other commands."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duplus_nnunet.errors import DataError, DuplusError
+from duplus_nnunet.model_report.adapters import make_ablations, make_adapters
+from duplus_nnunet.model_report.calibration import make_calibration
+from duplus_nnunet.model_report.group_curves import estimate_curve
+from duplus_nnunet.model_report.prognosis import make_prognosis
+from duplus_nnunet.model_report.wording import make_wording
+
+from .report_sources import find_chart, find_table, list_charts, list_kind, make_source
+
+ADAPTER = Path(__file__).parents[2] / "compatibility" / "files" / "adapter"
+
+
+def write(file: Path, content: Any) -> Path:
+    file.write_text(json.dumps(content))
+    return file
+
+
+def make_wordings(**dice: float | None) -> list[dict[str, Any]]:
+    kinds = {"own": "target prompt", "former": "T2", "other": "paraphrase"}
+    return [{"text": name, "kind": kinds[name], "dice": value, "by_case": {}} for name, value in dice.items()]
+
+
+def make_sensitivity() -> dict[str, Any]:
+    return {
+        "context": "ct",
+        "context_prompt": "A CT",
+        "cases": ["case_0"],
+        "targets": [
+            {"name": "liver", "spread": 0.1, "worst": "other", "wordings": make_wordings(former=0.9, other=0.8)},
+            {"name": "spleen", "spread": 0.3, "worst": "other", "wordings": make_wordings(own=0.7, other=0.4)},
+            {"name": "aorta", "spread": None, "worst": None, "wordings": make_wordings(own=None)},
+        ],
+        "contexts": [],
+    }
+
+
+def test_the_target_that_depends_most_on_its_wording_comes_first(tmp_path: Path) -> None:
+    section = make_wording(write(tmp_path / "w.json", make_sensitivity()))
+    assert [row[:3] for row in find_table(section, "wording_spread").rows] == [
+        ("spleen", 0.3, 0.7),
+        ("liver", 0.1, 0.9),
+    ]
+    assert any("aorta" in text for text in list_kind(section, "absent"))
+    assert len(find_chart(section, "wording").numbers) == 4
+
+
+@pytest.mark.parametrize("content", [[], {}, {"context": "ct"}, {**make_sensitivity(), "targets": [{"name": 3}]}])
+def test_a_file_of_another_command_is_refused(tmp_path: Path, content: Any) -> None:
+    file = write(tmp_path / "other.json", content)
+    for make in (make_wording, make_calibration, make_ablations):
+        with pytest.raises(DataError, match=r"other\.json"):
+            make(file)
+
+
+def test_files_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    for make in (make_wording, make_calibration, make_ablations, make_prognosis):
+        with pytest.raises(DataError, match="none"):
+            make(tmp_path / "none")
+    with pytest.raises(DuplusError):
+        make_adapters(make_source(), [tmp_path / "none"])
+
+
+def test_without_a_file_sections_say_how_to_get_it() -> None:
+    for make, command in (
+        (make_wording, "duplus prompts sensitivity"),
+        (make_calibration, "duplus evaluate --calibration"),
+        (make_prognosis, "duplus survival evaluate"),
+    ):
+        [text] = list_kind(make(None), "absent")
+        assert command in text
+
+
+def make_reliability(ece: float) -> dict[str, Any]:
+    bins = [
+        {"low": 0.0, "high": 0.5, "count": 90, "mean_probability": 0.1, "observed_share": 0.1},
+        {"low": 0.5, "high": 1.0, "count": 10, "mean_probability": 0.8, "observed_share": 0.8 - ece},
+        {"low": 1.0, "high": 1.0, "count": 0, "mean_probability": None, "observed_share": None},
+    ]
+    binning = {"bins": bins, "ece": {"value": ece, "interval": [ece / 2, ece * 2]}, "mce": 0.3}
+    counts = {"cases": 2, "patients": 2, "voxels": 100, "observed_share": 0.2}
+    return {**counts, "equal_width": binning, "equal_mass": binning, "brier": {"value": 0.05, "interval": None}}
+
+
+def test_the_worst_calibrated_target_comes_first(tmp_path: Path) -> None:
+    presence = {"cases": 4, "present": 2}
+    presence |= {name: {"value": 1.0} for name in ("brier", "sensitivity", "specificity", "auc")}
+    rows = [
+        {
+            "source": "A",
+            "target": "liver",
+            "near": make_reliability(0.1),
+            "all": make_reliability(0.01),
+            "presence": None,
+        },
+        {"source": "A", "target": "spleen", "near": make_reliability(0.4), "all": None, "presence": presence},
+        {"source": "A", "target": "aorta", "near": None, "all": None, "presence": None},
+    ]
+    content = {"version": 1, "neighbourhood_mm": 5.0, "rows": rows, "notes": []}
+    section = make_calibration(write(tmp_path / "calibration.json", content))
+    table = find_table(section, "calibration")
+    assert [row[1:3] for row in table.rows] == [("spleen", "near"), ("liver", "near"), ("liver", "all")]
+    assert table.rows[0][5] == "0.400 (0.200 to 0.800)"
+    curve = find_chart(section, "reliability").figure.axes[0].get_lines()[1]
+    assert np.allclose(np.asarray(curve.get_ydata(), dtype=float), [0.1, 0.4])
+    assert [row[1] for row in find_table(section, "presence").rows] == ["spleen"]
+
+
+def test_a_calibration_without_any_voxel_says_so(tmp_path: Path) -> None:
+    content = {"version": 1, "rows": [{"source": "A", "target": "liver"}]}
+    section = make_calibration(write(tmp_path / "calibration.json", content))
+    assert list_charts(section) == []
+    assert len(list_kind(section, "absent")) == 2
+
+
+FOLLOWED = {"low": [(100.0, True), (200.0, False), (300.0, True), (400.0, False)], "high": [(50.0, True), (80.0, True)]}
+
+
+def test_a_curve_is_the_product_limit_estimate() -> None:
+    curve = estimate_curve([(1.0, True), (2.0, False), (3.0, True), (3.0, False), (3.0, True), (4.0, False)])
+    assert list(curve.days) == [1.0, 3.0]
+    assert curve.survival == pytest.approx([5 / 6, 5 / 6 * (1 - 2 / 4)])
+    assert list(curve.at_risk) == [6, 4]
+    assert list(curve.censored) == [2.0, 3.0, 4.0]
+    assert curve.last == 4.0
+    assert [curve.at(day) for day in (0.5, 1.0, 2.9)] == pytest.approx([1.0, 5 / 6, 5 / 6])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_curve_is_that_of_scikit_survival(seed: int) -> None:
+    nonparametric = pytest.importorskip("sksurv.nonparametric")
+    rng = np.random.default_rng(seed)
+    times, events = rng.integers(1, 20, 40).astype(float), rng.random(40) < 0.6
+    days, survival = nonparametric.kaplan_meier_estimator(events, times)
+    curve = estimate_curve(list(zip(times.tolist(), events.tolist(), strict=True)))
+    assert [curve.at(day) for day in days] == pytest.approx(survival.tolist(), abs=1e-12)
+
+
+def write_study(folder: Path, shift: float = 0.0, has_times: bool = True, **changes: Any) -> Path:
+    survival = {name: estimate_curve(patients).at(150.0) for name, patients in FOLLOWED.items()}
+    groups = [
+        {
+            "name": name,
+            "patients": len(patients),
+            "events": sum(event for _, event in patients),
+            "survival_at_horizons": [{"value": survival[name] + shift, "interval": [0.1, 0.9]}],
+        }
+        for name, patients in FOLLOWED.items()
+    ]
+    score = {"value": 0.7, "interval": [0.5, 0.9]}
+    content = {
+        "version": 4,
+        "scored": {"patients": 6, "events": 4},
+        "horizons_days": [150.0],
+        "higher_is_better": {"Harrell's C": True, "integrated Brier": False},
+        "first_method": "both",
+        "scores": {
+            "both": {"Harrell's C": score, "integrated Brier": {"value": 0.2, "interval": None}},
+            "Cox": {"Harrell's C": {"value": None, "interval": None}},
+        },
+        "first_less_others": {"Cox": {"Harrell's C": {"value": 0.1, "interval": [-0.1, 0.3]}}},
+        "at_horizons": {"both": [{"horizon_days": 150.0, "AUC": score, "Brier": score}]},
+        "calibration": {
+            "both": [{
+                "horizon_days": 150.0,
+                "observed_less_predicted": score,
+                "slope": {"value": 1.1, "interval": [0.5, None], "at_bound": None},
+            }]
+        },
+        "calibration_groups": [
+            {"horizon_days": 150.0, "groups": [{"patients": 3, "predicted": 0.5, "observed": 0.6, "interval": [0, 1]}]}
+        ],
+        "risk_groups": [{"seed": 0, "groups": groups, "log_rank_p_descriptive": 0.03, "without_a_cut": 0}],
+        "centres": None,
+        "notes": ["Few events."],
+        **changes,
+    }  # fmt: skip
+    write(folder / "metrics.json", content)
+    rows = [
+        ("both", 0, 0, f"{name}{number}", f"{time:g}", int(event), name)
+        for name, patients in FOLLOWED.items()
+        for number, (time, event) in enumerate(patients)
+    ]
+    head = ("method", "seed", "fold", "patient", "time (days)" if has_times else "risk", "event", "risk group")
+    (folder / "predictions.csv").write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]) + "\n")
+    return folder
+
+
+def test_a_prognosis_is_shown_from_its_files(tmp_path: Path) -> None:
+    section = make_prognosis(write_study(tmp_path))
+    assert list_charts(section) == [
+        "prognosis_methods", "kaplan_meier", "time_dependent_auc", "prognosis_calibration",
+    ]  # fmt: skip
+    assert find_table(section, "prognosis_scores").rows == [
+        ("both", "0.700 (0.500 to 0.900)", "0.200"),
+        ("Cox", None, None),
+    ]
+    steps = [row for row in find_chart(section, "kaplan_meier").numbers if row["kind"] == "step"]
+    assert [(row["group"], row["days"], row["value"]) for row in steps] == [
+        ("low", 100.0, 0.75),
+        ("low", 300.0, 0.375),
+        ("high", 50.0, 0.5),
+        ("high", 80.0, 0.0),
+    ]
+    assert find_table(section, "prognosis_slopes").rows[0][3] == "1.100"
+    assert list_kind(section, "warning") == ["Few events."]
+    assert list_kind(section, "absent") == []
+
+
+def test_curves_that_contradict_the_scores_are_not_drawn(tmp_path: Path) -> None:
+    """As with delayed entry, of which predictions.csv says nothing."""
+    section = make_prognosis(write_study(tmp_path, shift=-0.1))
+    assert {row["kind"] for row in find_chart(section, "kaplan_meier").numbers} == {"at the horizon"}
+    assert any("differs" in text for text in list_kind(section, "absent"))
+
+
+def test_files_of_an_earlier_version_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, has_times=False, at_horizons={}, version=3, scored=None)
+    section = make_prognosis(folder)
+    assert {row["kind"] for row in find_chart(section, "kaplan_meier").numbers} == {"at the horizon"}
+    assert "time_dependent_auc" not in list_charts(section)
+    assert len(list_kind(section, "absent")) == 2
+
+
+def test_a_method_without_a_cut_off_has_no_risk_groups(tmp_path: Path) -> None:
+    section = make_prognosis(write_study(tmp_path, risk_groups=[]))
+    assert "kaplan_meier" not in list_charts(section)
+
+
+def test_a_damaged_table_of_predictions_is_refused(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    file = folder / "predictions.csv"
+    file.write_text(file.read_text().replace(",100,", ",soon,"))
+    with pytest.raises(DataError, match=r"Line 2 of .*predictions\.csv"):
+        make_prognosis(folder)
+
+
+def test_adapters_are_listed_with_their_scores(tmp_path: Path) -> None:
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    card = json.loads((ADAPTER / "adapter.json").read_text())
+    section = make_adapters(make_source(), [tmp_path / "adapter"])
+    row = find_table(section, "adapters").rows[0]
+    assert row[0] == card["name"]
+    assert row[3] == card["parameters"]["lora"] + card["parameters"]["generators"]
+    assert any(card["base"] in text for text in list_kind(section, "warning"))
+    assert list_kind(make_adapters(make_source(), []), "absent")
+
+
+MEAN = {"mean": 0.8, "interval_95": [0.7, 0.9], "interval_over": "patients", "trainings": [1], "patients": 9}
+LESS = {**MEAN, "mean": 0.1, "interval_95": [0.05, 0.2]}
+
+
+def test_differences_of_both_benchmarks_have_one_direction(tmp_path: Path) -> None:
+    """One benchmark writes variant less reference, the other one reference less variant."""
+    learning = {
+        "set 1/x": {
+            "reference": "full",
+            "variants": {"full": {"dice": MEAN}, "less": {"dice": MEAN, "difference": LESS}},
+        }
+    }
+    universal = {
+        "models": {"full": {"dice": MEAN}, "less": {"dice": MEAN}},
+        "differences": {"full - less": {"all": LESS}},
+    }
+    first = make_ablations(write(tmp_path / "learning.json", learning))
+    second = make_ablations(write(tmp_path / "universal.json", universal))
+    assert [row[2] for row in find_table(first, "ablations_set_1_x_differences").rows] == [
+        None,
+        "0.100 (0.050 to 0.200)",
+    ]
+    assert [row[2] for row in find_table(second, "ablations_universal_differences").rows] == [
+        None,
+        "-0.100 (-0.200 to -0.050)",
+    ]
