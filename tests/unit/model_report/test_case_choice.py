@@ -72,12 +72,11 @@ def source(tmp_path):
         {name: Case(name[:2].upper(), name, TARGETS, TARGETS) for name in ("ct_1", "ct_2", "mr_1")},
     )
     dices = {"ct_1": (1.0, 1.0), "ct_2": (2 / 3, 1.0)}
+    scored = {name: [TargetScore(dice, dice, True, True) for dice in values] for name, values in dices.items()}
     scores = {
-        name: CaseScore("CT", name, (1.0, 1.0, 1.0), {
-            target: TargetScore(dice, dice, present=True, predicted=True) for target, dice in zip(TARGETS, values, strict=True)
-        })
-        for name, values in dices.items()
-    }  # fmt: skip
+        name: CaseScore("CT", name, (1.0, 1.0, 1.0), dict(zip(TARGETS, values, strict=True)))
+        for name, values in scored.items()
+    }
     trained = TrainingCases("Dataset001_Toy", "0", ("mr_1",), ("mr_1",))
     plans, labels = make_plans(), {"background": 0, "liver": 1, "spleen": 2}
     return ReportSource(
