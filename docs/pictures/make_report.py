@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 FILE = Path(__file__).with_name("report.png")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SIZE = {"width": 1100, "height": 900}
-COLOURS = 128
+COLOURS = 256
 
 
 def find_browser() -> str:
@@ -44,7 +44,7 @@ def photograph(report: Path) -> bytes:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         page.goto(report.as_uri())
-        page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+        page.locator("html[data-ready=yes]").wait_for(state="attached")
         picture = page.locator("#section-prompt-switch").screenshot()
         browser.close()
     return picture
@@ -54,7 +54,9 @@ def main() -> None:
     """Write the picture, with few colours, so that it is small."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Image.open(BytesIO(photograph(write_report(Path(folder)))))
-    picture.convert("RGB").quantize(COLOURS).save(FILE, optimize=True)
+    picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        FILE, optimize=True
+    )
     print(f"{FILE}: {FILE.stat().st_size / 1000:.0f} kB")
 
 

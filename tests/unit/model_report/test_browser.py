@@ -40,7 +40,7 @@ class Opened:
         started = time.monotonic()
         self.page.goto(file.as_uri())
         if context.get("java_script_enabled", True):
-            self.page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+            self.page.locator("html[data-ready=yes]").wait_for(state="attached")
         print(f"opened in {time.monotonic() - started:.2f} s")
 
     def look(self, number=0):
@@ -65,6 +65,15 @@ def opened(chromium, tmp_path):
     yield open_report
     for each in pages:
         each.page.context.close()
+
+
+def wait_until(view, check):
+    """Wait up to ten seconds; the policy of the page forbids the browser to do so by a text."""
+    for _ in range(100):
+        if check():
+            return
+        view.page.wait_for_timeout(100)
+    raise AssertionError("it did not happen within ten seconds")
 
 
 def count_coloured(pixels):
@@ -113,7 +122,7 @@ def test_slices_are_scrolled_by_slider_arrow_keys_and_wheel(opened):
     assert view.read_slice() == "3 of 8"
     canvas.hover()
     view.page.mouse.wheel(0, -100)
-    view.page.wait_for_function("document.querySelector('output').textContent === '4 of 8'")
+    PLAYWRIGHT.expect(view.page.locator("output")).to_have_text("4 of 8")
     assert slider.get_attribute("aria-valuetext") == "slice 4 of 8"
 
 
@@ -123,7 +132,7 @@ def test_the_wheel_scrolls_the_page_where_no_image_was_clicked(opened):
     view.page.locator("canvas").hover()
     at = view.page.evaluate("scrollY")
     view.page.mouse.wheel(0, -100)
-    view.page.wait_for_function(f"scrollY < {at}")
+    wait_until(view, lambda: view.page.evaluate("scrollY") < at)
     assert view.read_slice() == before
 
 
