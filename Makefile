@@ -6,6 +6,7 @@
 #   make fuzz     read many damaged files of every kind (INPUTS=1000 SEED=1 FOLDER=)
 #   make lint     check style, types and spelling
 #   make docs     build the documentation into docs/_build/html; broken links are errors
+#   make figures  draw the pictures of the documentation (needs Chromium on the PATH; minutes, on a CPU)
 #   make reference  write the generated parts of the documentation from the code
 #   make format   put the code into the style
 #   make clean    remove what these targets created
@@ -18,12 +19,13 @@ NNUNET ?=
 INPUTS ?= 1000
 SEED ?= 1
 EXAMPLE_SEED ?= 0
+PATIENT_DATA ?=
 FOLDER ?=
 
 SOURCES := $(shell find duplus_nnunet planners trainers prompt_registry -type f ! -name '*.pyc')
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo example-model test fuzz lint style spelling types docs reference format clean
+.PHONY: demo example-model test fuzz lint style spelling types docs figures reference format clean
 
 demo: $(VENV)/installed
 	$(BIN)/duplus demo
@@ -65,6 +67,14 @@ docs: $(VENV)/dependencies
 	rm -rf docs/_build
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# docs/demo.png by the demonstration, and docs/pictures/report.png by a browser. docs/pictures/patient.png needs the data of
+# patients: PATIENT_DATA="RAW_DATASET PREDICTIONS", as docs/pictures/make_patient.py says. network.svg is drawn by hand.
+figures: $(VENV)/installed
+	$(BIN)/duplus demo --folder build/demo
+	cp build/demo/demo.png docs/demo.png
+	PATH="$(BIN):$$PATH" $(BIN)/python docs/pictures/make_report.py
+	$(if $(PATIENT_DATA),$(BIN)/python docs/pictures/make_patient.py $(PATIENT_DATA))
 
 reference: $(VENV)/installed
 	$(BIN)/python docs/make_reference.py

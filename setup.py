@@ -62,6 +62,7 @@ setup(
     package_data={
         LIBRARY: ["py.typed", "conversion/recipes/*.yaml", "data/composing/specs/*.yaml"],
         f"{LIBRARY}.example": ["files/*.json", "files/*.zip"],
+        f"{LIBRARY}.model_report": ["assets/*"],
         f"{LIBRARY}.prompt_registry": [
             *("codes.yaml", "files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"),
         ],

@@ -50,6 +50,7 @@ GROUPS = (
             "dicom": "list the DICOM series of a folder or zip file, and write them as NIfTI",
             "evaluate": "score predictions on annotated targets, with confidence intervals",
             "cohort": "measure a folder of label maps: volumes, intensities, and what is implausible, a row an image",
+            "report": "write what a model is, its scores and its predictions as one page for a browser",
         },
         host={
             "nnUNetv2_predict, nnUNetv2_predict_from_modelfolder": "nnU-Net's own commands, with the options of predict"

@@ -25,6 +25,7 @@ PARTS = {
         "how-to/published-weights": "start from the weights of a published nnU-Net",
         "how-to/evaluate": "score predictions, with confidence intervals",
         "how-to/cohort": "volumes, intensities and implausible segmentations of many images, in one table",
+        "how-to/report": "show a model, its scores and its predictions as one page",
         "how-to/prognosis-records": "prognosis from clinical tables",
         "how-to/prognosis-images": "prognosis from images and clinical tables",
         "how-to/prognosis-predict": "predict the risk of new patients",

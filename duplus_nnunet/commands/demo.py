@@ -23,7 +23,8 @@ liver, spleen and both kidneys have the same intensity, and in every contrast bo
 the prompt states which organ to segment. As a control, the target prompts of each contrast are exchanged, which must
 make the Dice drop.
 
-Writes demo.png (images, predictions for each prompt, truth), dice.json and demo.log to the folder.
+Writes report.html (the model, its scores and its predictions, for a browser), demo.png (images, predictions for each
+prompt, truth), dice.json and demo.log to the folder.
 The exit code is 0 only if, on unseen bodies, the mean Dice of the organs annotated in each contrast is at least 0.80,
 left and right are not confused, and the Dice drops in the control. The Dice of organs that are never annotated in a
 contrast is reported as well.
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     options = _read_options(args)
     workspace = Workspace(args.folder.resolve())
     workspace.prepare()
-    console = Console(sys.stdout, steps=6)
+    console = Console(sys.stdout, steps=7)
     processes = min(count_cores(), 4)
     environment = workspace.environment(os.environ)
     commands = HostCommands(environment, workspace.log, console.update, processes, options.epochs)
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     passed = all(criterion.is_met for criterion in criteria)
     console.print(f"\n{_conclude(passed)} It took {time.monotonic() - started:.0f} s.")
     console.print(f"Picture: {workspace.picture}\nScores:  {workspace.scores}\nLog:     {workspace.log}")
+    if workspace.report.is_file():
+        console.print(f"Report:  {workspace.report} (open it in a browser)")
     if args.keep or not passed:
         console.print(_describe_next_steps(workspace))
     else:
@@ -177,6 +180,8 @@ def _run_experiment(experiment: "Experiment", console: Console) -> "list[Criteri
     results = experiment.measure()
     experiment.workspace.scores.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
     experiment.draw()
+    console.start_step("writing the report (duplus report)")
+    experiment.write_report()
     criteria = evaluate_criteria(results)
     console.print(f"\nDice on {experiment.options.test_cases} unseen bodies\n{describe_results(results)}\n")
     console.print("\n".join(criterion.describe() for criterion in criteria))

@@ -159,6 +159,11 @@ class Experiment:
         """Draw the picture: image, prediction for each prompt, and truth."""
         draw(self._measurement, self.options.targets, ALL)
 
+    def write_report(self) -> None:
+        """Write the report on the trained model."""
+        report = str(self.workspace.report)
+        self.commands.run("duplus", "report", str(self.workspace.model), "-o", report, "-device", self.options.device)
+
     @property
     def _measurement(self) -> Measurement:
         return Measurement(self.workspace, self.options.test_cases)

@@ -17,7 +17,7 @@ HOST_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 _MARK = ".duplus_demo"
 _INTERMEDIATE = (*HOST_FOLDERS, "images", "one_body", "predictions", "control_models", "contexts.csv")
-_RESULTS = ("demo.png", "demo.log", "dice.json")
+_RESULTS = ("demo.png", "demo.log", "dice.json", "report.html")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Workspace:
         return self.root / "demo.png"
 
     @property
+    def report(self) -> Path:
+        """The report on the trained model."""
+        return self.root / "report.html"
+
+    @property
     def log(self) -> Path:
         """Log of the output of nnU-Net's commands."""
         return self.root / "demo.log"
@@ -107,7 +112,7 @@ class Workspace:
             ) from error
 
     def clean(self) -> None:
-        """Remove data, model and predictions; keep the picture, the scores and the log."""
+        """Remove data, model and predictions; keep the report, the picture, the scores and the log."""
         self._remove(_INTERMEDIATE)
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:

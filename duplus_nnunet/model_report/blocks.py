@@ -98,6 +98,8 @@ class ViewedCase:
         spacing: Voxel size along the same axes, in mm.
         window: Darkest and brightest intensity.
         masks: The targets.
+        levels: Index of each held slice in the whole image, if only some of its slices are held.
+        depth: Number of slices of the whole image; 0: all are held.
     """
 
     title: str
@@ -106,6 +108,8 @@ class ViewedCase:
     spacing: tuple[float, float, float]
     window: tuple[float, float]
     masks: Sequence[Mask]
+    levels: Sequence[int] = ()
+    depth: int = 0
 
 
 @dataclass(frozen=True)

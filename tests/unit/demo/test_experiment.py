@@ -141,3 +141,10 @@ def test_a_failed_command_ends_the_demonstration(experiment: Experiment, monkeyp
     monkeypatch.setattr(experiment.commands, "run", fail)
     with pytest.raises(HostError, match="exit code 1"):
         experiment.train()
+
+
+def test_the_report_is_on_the_trained_model(experiment: Experiment) -> None:
+    experiment.write_report()
+    [words] = read_calls(experiment)
+    assert words[:3] == ["duplus", "report", str(experiment.workspace.model)]
+    assert after(words, "-o") == str(experiment.workspace.report)

@@ -50,14 +50,15 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Workspace(tmp_path / "file" / "demo").prepare()
 
 
-def test_cleaning_keeps_picture_scores_and_log(tmp_path: Path) -> None:
+def test_cleaning_keeps_report_picture_scores_and_log(tmp_path: Path) -> None:
     work = Workspace(tmp_path / "demo")
     work.prepare()
     work.model.mkdir(parents=True)
-    for path in (work.contexts, work.picture, work.scores, work.log):
+    for path in (work.contexts, work.picture, work.scores, work.log, work.report):
         path.touch()
     work.clean()
-    assert {path.name for path in work.root.iterdir()} == {".duplus_demo", "demo.png", "dice.json", "demo.log"}
+    kept = {"demo.png", "dice.json", "demo.log", "report.html"}
+    assert {path.name for path in work.root.iterdir()} == {".duplus_demo", *kept}
 
 
 def test_commands_see_the_demonstrations_folders_and_no_selection_of_the_user(tmp_path: Path) -> None:
