@@ -89,14 +89,14 @@ def _list_calibration_limits(study: Study, cohort: Cohort) -> Iterator[str]:
     for index, calibration in enumerate(study.calibration.get(first, ())):
         interval, when = calibration.slope.interval, f"At {format_days(calibration.horizon)} days"
         events = sum(record.time <= calibration.horizon for record in seen)
-        if math.isnan(calibration.slope.value) or interval is None:
-            reason = _explain_missing_slope(predictions, index, events)
-            yield f"{when} the calibration slope of {first} is not defined: {reason}."
-        elif abs(calibration.slope.value) >= STEEPEST:
+        if abs(calibration.slope.value) >= STEEPEST:
             yield (
                 f"{when} the calibration slope of {first} is not defined: its estimate diverges and is at its bound "
                 f"({calibration.slope.value:.0f}), with {events} events by then."
             )
+        elif math.isnan(calibration.slope.value) or interval is None:
+            reason = _explain_missing_slope(predictions, index, events)
+            yield f"{when} the calibration slope of {first} is not defined: {reason}."
         elif interval[1] - interval[0] > _WIDE_SLOPE_INTERVAL:
             yield f"{when} the calibration slope of {first} is very imprecise, with {events} events by then."
 

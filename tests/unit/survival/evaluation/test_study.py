@@ -30,11 +30,10 @@ def study() -> Any:
 
 def test_every_method_finds_a_planted_signal(study: Any) -> None:
     for name, scores in study.scores.items():
-        interval = scores["Harrell's C"].interval
         if name == "Kaplan-Meier":
             assert scores["Harrell's C"].value == 0.5
             continue
-        assert interval[0] > 0.6, name
+        assert scores["Harrell's C"].value > 0.75, name
         assert scores["integrated Brier"].value < study.scores["Kaplan-Meier"]["integrated Brier"].value
     assert study.differences["Kaplan-Meier"]["Harrell's C"].interval[0] > 0.1
 
@@ -112,7 +111,7 @@ def test_delayed_entry_is_noted() -> None:
     records = make_records(30)
     records[4] = replace(records[4], entry=records[4].time / 2)
     result = run_study(records, SCHEMA, Design(folds=3, seeds=(0,), methods=("Cox",)))
-    assert result.notes[0].startswith("1 patient(s) with delayed entry")
+    assert any(note.startswith("1 patient(s) with delayed entry") for note in result.notes)
 
 
 def test_a_horizon_beyond_the_follow_up_is_refused() -> None:
@@ -154,9 +153,8 @@ def test_whole_years_with_enough_events_and_follow_up_are_the_horizons() -> None
     outcome = Outcome(np.array([True] * 20 + [False] * 12), time)
     assert choose_horizons(outcome) == (365.25, 730.5)
     assert choose_horizons(outcome, 700.0) == (365.25,)
-    assert choose_horizons(outcome.take(range(23)))[0] == pytest.approx(
-        np.quantile(time[:20], 0.25)
-    )  # too few followed
+    # Six patients are followed for longer than a year: too few.
+    assert choose_horizons(outcome.take(range(15)))[0] == pytest.approx(np.quantile(time[:15], 0.25))
 
 
 def test_the_horizons_of_the_schema_are_used(by_age: list[Task]) -> None:

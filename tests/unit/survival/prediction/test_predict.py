@@ -174,7 +174,7 @@ def test_new_patients_are_predicted_at_the_horizons_that_were_evaluated(models: 
     folds = [replace(models[0], horizons=(50.0, 80.0)), replace(models[0], horizons=(80.0, 90.0))]
     assert choose_new_horizons(folds, ()) == (80.0,)
     schema = models[0].schema.model_copy(update={"horizons": [20, 60.0]})
-    assert choose_new_horizons([replace(fold, schema=schema) for fold in folds], ()) == (20.0, 60.0)
+    assert choose_new_horizons([replace(fold, schema=schema) for fold in folds], ()) == schema.horizons_in_days
 
 
 def test_horizons_beyond_the_follow_up_are_refused(models: list[SurvivalModel]) -> None:
