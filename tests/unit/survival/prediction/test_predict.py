@@ -173,8 +173,8 @@ def test_new_patients_are_predicted_at_the_horizons_that_were_evaluated(models: 
         assert SurvivalModel.from_plain(model.to_plain()).horizons == model.horizons
     folds = [replace(models[0], horizons=(50.0, 80.0)), replace(models[0], horizons=(80.0, 90.0))]
     assert choose_new_horizons(folds, ()) == (80.0,)
-    schema = models[0].schema.model_copy(update={"horizons": [1, 2.0]})  # months
-    assert choose_new_horizons([replace(fold, schema=schema) for fold in folds], ()) == (30.4375, 60.875)
+    schema = models[0].schema.model_copy(update={"horizons": [20, 60.0]})
+    assert choose_new_horizons([replace(fold, schema=schema) for fold in folds], ()) == schema.horizons_in_days
 
 
 def test_horizons_beyond_the_follow_up_are_refused(models: list[SurvivalModel]) -> None:
