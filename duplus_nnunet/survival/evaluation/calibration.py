@@ -99,8 +99,8 @@ def observe_survival(outcome: Outcome, horizon: float) -> tuple[float, Numbers]:
     With competing events: the probability of being free of the event, 1 - cumulative incidence.
     """
     if outcome.competing is not None:
-        incidence, influence = observe_incidence(outcome, horizon)
-        return 1 - incidence, -influence
+        incidence, moved = observe_incidence(outcome, horizon)
+        return 1 - incidence, -moved
     times, had = np.unique(outcome.time[outcome.event & (outcome.time <= horizon)], return_counts=True)
     at_risk = _count_at_risk(outcome, times)
     survival = float(np.prod(1 - had / at_risk))
@@ -130,10 +130,10 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     """Return the calibration slope, and the influence of each patient on it, (N).
 
     The slope is the coefficient of log(-log S) in a Cox model of the follow-up until the horizon, stratified by fold so
-    that predictions of different models are not compared; ties by Breslow's method. It is the root of the score, which
-    never increases, between -20 and 20. A slope outside of these bounds is at the bound: it diverges where predictions
-    order the patients perfectly. It is NaN where predictions do not differ between patients at risk. With competing
-    events, the model is that of Fine and Gray, whose weights are taken as known by the influence.
+    that predictions of different models are not compared; with competing events, in a Fine-Gray model. Ties by
+    Breslow's method. It is the root of the score, which never increases, between -20 and 20. A slope outside of these
+    bounds is at the bound: it diverges where predictions order the patients perfectly. It is NaN where predictions do
+    not differ between patients at risk.
 
     Args:
         held_out: N held-out patients.

@@ -14,7 +14,7 @@ from duplus_nnunet.survival.records.table import SEEN, Record
 # Events for each parameter: fewer than the first are named, with fewer than the second Cox regression is no claim.
 ENOUGH, LEAST = 10.0, 2.0
 # Methods whose penalty is too weak to replace events.
-UNPENALISED = ("Cox",)
+UNPENALISED = ("Cox", "Fine-Gray")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def describe_claims(claims: Claims) -> list[str]:
         )
         if claims.unsupported:
             text += (
-                f" With fewer than {LEAST:g}, the scores of {', '.join(claims.unsupported)}, which has no effective "
+                f" With fewer than {LEAST:g}, the scores of {' and '.join(claims.unsupported)}, without an effective "
                 "penalty, are shown but support no claim. Use fewer covariates, or a penalised method."
             )
         notes.append(text)

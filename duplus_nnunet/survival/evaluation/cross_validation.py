@@ -25,7 +25,7 @@ from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.out_of_range import count_missing, find_warnings, list_training_values
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import SEEN, Record
+from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 HIGH, LOW = "high", "low"
 AUC, BRIER = "AUC", "Brier"  # at one horizon
@@ -112,6 +112,7 @@ class HeldOut:
         warnings: Values outside the range seen in training, and missing inputs.
         time: Observed time to the event or to the end of follow-up, in days.
         event: Whether the event was observed.
+        competing: Whether a competing event was observed instead.
     """
 
     method: str
@@ -127,6 +128,7 @@ class HeldOut:
     warnings: tuple[str, ...] = ()
     time: float = math.nan
     event: bool = False
+    competing: bool = False
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,7 @@ def _list_held_out(key: tuple[str, int, int], cv: CrossValidation, forecast: For
                 find_warnings(record, known, cv.schema, images),
                 record.time,
                 record.event == SEEN,
+                record.event not in (SEEN, CENSORED),
             )
         )
     return listed

@@ -19,7 +19,7 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.censoring import estimate_censoring
-from duplus_nnunet.survival.evaluation.pairs import TIED, compare_pairs
+from duplus_nnunet.survival.evaluation.pairs import compare_matrix, compare_pairs
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 
@@ -57,31 +57,16 @@ def concordance(outcome: Outcome, risk: Numbers, weights: Numbers | None = None)
         >>> pool([concordance(outcome, np.array([0.0, 0.0, 0.0]))])
         0.5
     """
-    of_events = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
+    own = outcome.event.astype(np.float64) if weights is None else np.where(outcome.event, weights, 0.0)
     # At equal times, events come before censorings.
     order = (2 * np.unique(outcome.time, return_inverse=True)[1] + ~outcome.event).astype(np.float64)
-    pairs = compare_pairs(risk, of_events, order, order)
+    pairs = compare_pairs(risk, own, order, order)
     if outcome.entry is not None:
         # Who came under observation at that time or later, and so was followed for longer, was not at risk.
-        pairs = pairs.subtract(compare_pairs(risk, of_events, np.nextafter(outcome.time, 0.0), outcome.entry))
-    better, every = pairs.better, pairs.all
+        pairs = pairs.subtract(compare_pairs(risk, own, np.nextafter(outcome.time, 0.0), outcome.entry))
     if outcome.competing is not None:
-        ended = list_pairs_with_ended(outcome, weights)
-        better, every = better + _share(ended * _rank(risk)), every + _share(ended)
-    return Sums(better, every, of_pairs=True)
-
-
-def _share(pairs: Numbers) -> Numbers:
-    """Give half of each pair, (N, N), to each of its two patients, (N)."""
-    shares: Numbers = (pairs.sum(0) + pairs.sum(1)) / 2
-    return shares
-
-
-def _rank(risk: Numbers) -> Numbers:
-    """Return for each pair (i, j) whether i has the higher risk: 1, 0, or 0.5 for ties, (N, N)."""
-    difference = risk[:, None] - risk[None, :]
-    ranks: Numbers = np.where(np.abs(difference) <= TIED, 0.5, (difference > 0).astype(np.float64))
-    return ranks
+        pairs = pairs.add(compare_matrix(risk, list_pairs_with_ended(outcome, weights)))
+    return Sums(pairs.better, pairs.all, of_pairs=True)
 
 
 def list_pairs_with_ended(outcome: Outcome, weights: Numbers | None) -> Numbers:

@@ -1,7 +1,7 @@
-"""Compares pairs of patients with sums for each patient, in O(n log^2 n) time and O(n) memory; no matrix of pairs.
+"""Compares pairs of patients with sums for each patient, in O(n log^2 n) time and O(n) memory.
 
 Pairs are counted in sorted blocks of 1, 2, 4, ... patients, as Knight 1966 (doi 10.1080/01621459.1966.10480879) counts
-those of rank correlation.
+those of rank correlation. A matrix of pairs is compared only where events compete.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,22 @@ class Pairs:
     def subtract(self, other: "Pairs") -> "Pairs":
         """Leave out the pairs of another set."""
         return Pairs(self.better - other.better, self.all - other.all)
+
+    def add(self, other: "Pairs") -> "Pairs":
+        """Add the pairs of another set."""
+        return Pairs(self.better + other.better, self.all + other.all)
+
+
+def compare_matrix(risk: Numbers, weights: Numbers) -> Pairs:
+    """Compare the pairs of a matrix of weights, in O(n^2).
+
+    Args:
+        risk: Higher is worse, (N).
+        weights: Weight of the pair of patients i and j, concordant if i has the higher risk, (N, N); 0: not compared.
+    """
+    difference = risk[:, None] - risk[None, :]
+    better = weights * np.where(np.abs(difference) <= TIED, 0.5, difference > 0)
+    return Pairs((better.sum(0) + better.sum(1)) / 2, (weights.sum(0) + weights.sum(1)) / 2)
 
 
 def compare_pairs(risk: Numbers, weights: Numbers, start: Numbers, end: Numbers) -> Pairs:

@@ -1,7 +1,4 @@
-"""Differentiates Cox's partial likelihood with one covariate, in O(n log n) and without loss of precision.
-
-With competing events it is the weighted partial likelihood of Fine and Gray, in O(n times).
-"""
+"""Differentiates Cox's partial likelihood with one covariate, in O(n log n) and without loss of precision."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +9,9 @@ from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 class PartialLikelihood:
     """Partial likelihood of N patients with one covariate; ties by Breslow's method.
+
+    With competing events, it is that of Fine and Gray, whose risk sets are weighted, in O(n^2). The weights are taken
+    as known in the residuals: that the censoring distribution is estimated is not counted.
 
     Args:
         x: Covariate, (N).
@@ -27,8 +27,7 @@ class PartialLikelihood:
         self._last_first = np.argsort(-outcome.time, kind="stable")
         self._followed = np.searchsorted(-outcome.time[self._last_first], -self.times, side="right")
         self._events = self.x[outcome.event].sum()
-        # With competing events: who counts how much in each risk set, (N, times).
-        self._shares = None if outcome.competing is None else weigh_at_risk(outcome, self.times)
+        self._at_risk = None if outcome.competing is None else weigh_at_risk(outcome, self.times)
 
     def differentiate(self, slope: float) -> tuple[float, float]:
         """Return the score and the information at a slope."""
@@ -47,19 +46,8 @@ class PartialLikelihood:
         own = np.zeros(len(self.x))
         place = np.searchsorted(self.times, self.outcome.time[self.outcome.event])
         own[self.outcome.event] = self.x[self.outcome.event] - mean[place]
-        if self._shares is not None:
-            steps = self.had / total
-            residuals: Numbers = own - weights * (self.x * (self._shares @ steps) - self._shares @ (steps * mean))
-            return residuals
-        hazards, moments = (
-            np.concatenate([[0.0], np.cumsum(self.had / total * factor)]) for factor in (np.ones(len(mean)), mean)
-        )
-        until = self._find_steps(self.outcome.time)
-        passed, moved = hazards[until], moments[until]
-        if self.outcome.entry is not None:
-            since = self._find_steps(self.outcome.entry)
-            passed, moved = passed - hazards[since], moved - moments[since]
-        residuals = own - weights * (self.x * passed - moved)
+        passed, moved = (self._sum_passed(self.had / total * factor) for factor in (np.ones(len(mean)), mean))
+        residuals: Numbers = own - weights * (self.x * passed - moved)
         return residuals
 
     def _weigh(self, slope: float) -> Numbers:
@@ -75,13 +63,20 @@ class PartialLikelihood:
 
     def _sum_at_risk(self, values: Numbers) -> Numbers:
         """Sum values over the risk set of each event time."""
-        if self._shares is not None:
-            weighted: Numbers = values @ self._shares
-            return weighted
+        if self._at_risk is not None:
+            return np.asarray(values @ self._at_risk)
         if self.outcome.entry is None:
             return np.cumsum(values[self._last_first])[self._followed - 1]
         at_risk: Numbers = values @ self.outcome.find_at_risk(self.times)
         return at_risk
+
+    def _sum_passed(self, values: Numbers) -> Numbers:
+        """Sum values of the event times at which each patient was at risk, (N)."""
+        if self._at_risk is not None:
+            return np.asarray(self._at_risk @ values)
+        steps = np.concatenate([[0.0], np.cumsum(values)])
+        passed = steps[self._find_steps(self.outcome.time)]
+        return passed if self.outcome.entry is None else passed - steps[self._find_steps(self.outcome.entry)]
 
     def _find_steps(self, times: Numbers) -> NDArray[np.int64]:
         return np.searchsorted(self.times, times, side="right")

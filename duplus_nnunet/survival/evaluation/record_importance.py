@@ -42,7 +42,7 @@ def measure_record_importance(
 
     def score(variant: int) -> float:
         sums = [concordance(outcome, risks[variant]) for outcome, risks in zip(outcomes, folds, strict=True)]
-        return float(np.ravel(pool(sums))[0])
+        return pool(sums)
 
     before = score(0)
     importances = []

@@ -37,7 +37,10 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
 
 
 def list_predictions(study: Study) -> Iterator[list[object]]:
-    """List the predictions of every method for every held-out patient, heading first."""
+    """List the predictions of every method for every held-out patient, heading first.
+
+    The event is 1 where it was observed, 2 for a competing event, and 0 for censoring.
+    """
     horizons = [f"survival at {horizon:g} days" for horizon in study.horizons]
     head = [
         "method",
@@ -54,7 +57,8 @@ def list_predictions(study: Study) -> Iterator[list[object]]:
     yield [*head, "record values missing", "warnings"]
     for held in study.predictions:
         yield [
-            *(held.method, held.seed, held.fold, held.patient, f"{held.time:g}", int(held.event), f"{held.risk:.6g}"),
+            *(held.method, held.seed, held.fold, held.patient),
+            *(f"{held.time:g}", held.event + 2 * held.competing, f"{held.risk:.6g}"),
             *(f"{value:.6f}" for value in held.survival),
             *("" if held.median is None else f"{held.median:.1f}", held.group, held.missing),
             "; ".join(held.warnings),

@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from duplus_nnunet.survival.evaluation.calibration import HeldOutSurvival, measure_slope, observe_with_interval
+from duplus_nnunet.survival.evaluation.calibration import (
+    HeldOutSurvival,
+    measure_slope,
+    observe_survival,
+    observe_with_interval,
+)
 from duplus_nnunet.survival.evaluation.incidence import (
     estimate_incidence,
     observe_incidence,
@@ -15,6 +21,7 @@ from duplus_nnunet.survival.evaluation.incidence import (
     weigh_at_risk,
 )
 from duplus_nnunet.survival.evaluation.metrics import brier_score, concordance, ipcw_weights, pool
+from duplus_nnunet.survival.evaluation.partial_likelihood import PartialLikelihood
 from duplus_nnunet.survival.records.outcome import Outcome
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "competing_risks.json").read_text(encoding="utf-8"))["data"]
@@ -94,19 +101,19 @@ def test_the_product_over_weighted_risk_sets_is_the_aalen_johansen_estimate() ->
 @NAMED
 def test_concordance_and_brier_score_are_those_of_their_formulas(golden: dict[str, Any]) -> None:
     outcome, risk = read(golden), np.array(golden["risk"])
-    assert float(np.ravel(pool([concordance(outcome, risk)]))[0]) == pytest.approx(golden["wolbers"], abs=1e-12)
+    assert pool([concordance(outcome, risk)]) == pytest.approx(golden["wolbers"], abs=1e-12)
     weights = ipcw_weights(outcome, outcome, np.inf)
-    weighted = np.ravel(pool([concordance(outcome, risk, weights**2)]))[0]
-    assert float(weighted) == pytest.approx(golden["weighted"], abs=1e-12)
+    weighted = pool([concordance(outcome, risk, weights**2)])
+    assert weighted == pytest.approx(golden["weighted"], abs=1e-12)
     survival, times = 1 - np.array(golden["predicted"])[:, None], np.array([golden["horizon"]])
-    brier = np.ravel(pool([brier_score(outcome, outcome, survival, times)]))[0]
-    assert float(brier) == pytest.approx(golden["brier"], abs=1e-12)
+    brier = pool([brier_score(outcome, outcome, survival, times)])
+    assert brier == pytest.approx(golden["brier"], abs=1e-12)
 
 
 def test_a_patient_with_a_competing_event_is_expected_to_have_the_lower_risk() -> None:
     outcome = Outcome(np.array([False, True]), np.array([1.0, 2.0]), None, np.array([True, False]))
-    assert float(np.ravel(pool([concordance(outcome, np.array([0.0, 1.0]))]))[0]) == 1.0
-    assert float(np.ravel(pool([concordance(outcome, np.array([1.0, 0.0]))]))[0]) == 0.0
+    assert pool([concordance(outcome, np.array([0.0, 1.0]))]) == 1.0
+    assert pool([concordance(outcome, np.array([1.0, 0.0]))]) == 0.0
 
 
 @NAMED
@@ -114,8 +121,51 @@ def test_predictions_of_the_fine_gray_model_have_the_slope_1(golden: dict[str, A
     outcome, risk = read(golden), np.array(golden["x"]) @ np.array(golden["fine_gray"])
     survival = np.exp(-0.3 * np.exp(risk))[:, None]
     held_out = HeldOutSurvival(outcome, survival, np.zeros(len(risk)), np.arange(len(risk)))
-    slope, influence = measure_slope(held_out, 0, float(outcome.time.max()))
+    slope, _ = measure_slope(held_out, 0, float(outcome.time.max()))
     assert slope == pytest.approx(1.0, abs=1e-4)
-    # At the root of the score, the influences add up to 0.
-    assert float(influence.sum()) == pytest.approx(0.0, abs=1e-6)
-    assert float((influence**2).sum()) > 0
+
+
+def test_leaving_a_patient_out_changes_the_sums_of_concordance_by_twice_its_share() -> None:
+    outcome, risk = draw(40, 1), np.random.default_rng(1).normal(size=40)
+    sums = concordance(outcome, risk)
+    for row in (0, 7, 21, 39):
+        rest = np.delete(np.arange(40), row)
+        without = concordance(outcome.take(rest), risk[rest])
+        assert sums.top.sum() - without.top.sum() == pytest.approx(2 * sums.top[row])
+        assert sums.bottom.sum() - without.bottom.sum() == pytest.approx(2 * sums.bottom[row])
+
+
+def test_observed_survival_and_its_influence_are_those_of_the_cumulative_incidence() -> None:
+    outcome = draw(40, 2)
+    incidence, moved = observe_incidence(outcome, 9.0)
+    survival, influence = observe_survival(outcome, 9.0)
+    assert survival == 1 - incidence
+    np.testing.assert_array_equal(influence, -moved)
+
+
+def test_score_residuals_of_weighted_risk_sets_add_up_to_the_score() -> None:
+    outcome, x = draw(40, 3), np.random.default_rng(3).normal(size=40)
+    stratum, censored = (
+        PartialLikelihood(x, Outcome(outcome.event, outcome.time, None, competing))
+        for competing in (outcome.competing, None)
+    )
+    score, information = stratum.differentiate(0.4)
+    assert stratum.find_residuals(0.4).sum() == pytest.approx(score)
+    assert (score - stratum.differentiate(0.4 + 1e-6)[0]) * 1e6 == pytest.approx(information, rel=1e-4)
+    assert score != pytest.approx(censored.differentiate(0.4)[0], abs=1e-3)
+
+
+def test_the_influence_on_the_slope_is_near_the_change_when_a_patient_is_left_out() -> None:
+    count = 150
+    outcome, x = draw(count, 4), np.random.default_rng(4).normal(size=count)
+    survival = np.exp(-0.3 * np.exp(x))[:, None]
+
+    def measure(rows: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
+        held_out = HeldOutSurvival(outcome.take(rows), survival[rows], np.zeros(len(rows)), np.arange(len(rows)))
+        return measure_slope(held_out, 0, 12.0)
+
+    everyone = np.arange(count)
+    slope, influence = measure(everyone)
+    changes = np.array([slope - measure(np.delete(everyone, row))[0] for row in everyone])
+    assert np.corrcoef(changes, influence)[0, 1] > 0.97
+    assert influence.std() == pytest.approx(changes.std(), rel=0.1)
