@@ -93,7 +93,8 @@ def make_reliability(ece: float) -> dict[str, Any]:
 
 def test_the_worst_calibrated_target_comes_first(tmp_path: Path) -> None:
     presence = {"cases": 4, "present": 2}
-    presence |= {name: {"value": 1.0} for name in ("brier", "sensitivity", "specificity", "auc")}
+    presence |= {name: {"value": 1.0, "interval": None} for name in ("brier", "sensitivity", "specificity", "auc")}
+    presence |= {"equal_width": make_reliability(0.1)["equal_width"]}
     rows = [
         {
             "source": "A",
@@ -105,7 +106,7 @@ def test_the_worst_calibrated_target_comes_first(tmp_path: Path) -> None:
         {"source": "A", "target": "spleen", "near": make_reliability(0.4), "all": None, "presence": presence},
         {"source": "A", "target": "aorta", "near": None, "all": None, "presence": None},
     ]
-    content = {"version": 1, "neighbourhood_mm": 5.0, "rows": rows, "notes": []}
+    content = {"version": 1, "neighbourhood_mm": 10.0, "rows": rows, "notes": []}
     section = make_calibration(write(tmp_path / "calibration.json", content))
     table = find_table(section, "calibration")
     assert [row[1:3] for row in table.rows] == [("spleen", "near"), ("liver", "near"), ("liver", "all")]
@@ -116,7 +117,7 @@ def test_the_worst_calibrated_target_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_calibration_without_any_voxel_says_so(tmp_path: Path) -> None:
-    content = {"version": 1, "rows": [{"source": "A", "target": "liver"}]}
+    content = {"version": 1, "rows": [{"source": "A", "target": "liver", "near": None, "all": None}]}
     section = make_calibration(write(tmp_path / "calibration.json", content))
     assert list_charts(section) == []
     assert len(list_kind(section, "absent")) == 2

@@ -12,6 +12,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from duplus_nnunet import cli
+from duplus_nnunet.model_report.blocks import Table
+from duplus_nnunet.model_report.calibration import make_calibration
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry, TargetAnswer
 from duplus_nnunet.outputs.probabilities import write_probabilities
 from duplus_nnunet.outputs.statistics import StatisticsTable
@@ -125,6 +127,24 @@ def test_a_calibration_is_read_back_as_it_was_written(home: Path, capsys: pytest
     lines = (home / "scores" / "calibration.csv").read_text().splitlines()
     assert [line.split(",")[1:3] for line in lines[1:]] == [["liver", "near the target"], ["liver", "all"]]
     assert ALL_TARGETS not in json.dumps(printed)
+
+
+def test_a_report_shows_what_was_written(home: Path) -> None:
+    assert evaluate(home) == 0
+    [row] = read_calibration_report(home / "p" / "calibration.json").rows
+    assert row.near is not None
+    assert row.presence is not None
+    tables = {
+        block.name: block
+        for block in make_calibration(home / "p" / "calibration.json").blocks
+        if isinstance(block, Table)
+    }
+    [near, _] = tables["calibration"].rows
+    assert near[1:5] == ("liver", "near", 3, row.near.voxels)
+    assert float(str(near[5]).split()[0]) == pytest.approx(row.near.equal_width.ece.value, abs=5e-4)
+    [presence] = tables["presence"].rows
+    assert presence[1:4] == ("liver", 3, 3)
+    assert presence[6:] == (None, None)  # every image has a liver: neither specificity nor AUC
 
 
 def test_neighbourhood_reaches_10_mm_along_each_axis() -> None:
