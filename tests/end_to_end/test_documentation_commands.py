@@ -140,6 +140,8 @@ class Story:
         words = command
         if words[0] == "mkdir":
             Path(words[-1]).mkdir(parents=True, exist_ok=True)
+        elif words[0] == "cp":
+            shutil.copy(words[1], self.project.folder / words[2])
         elif words[0] == "tar":
             with tarfile.open(self.project.folder / words[-1]) as file:
                 file.extractall(self.project.folder, filter="data")
