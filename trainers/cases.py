@@ -125,7 +125,8 @@ def score(trainer: Any) -> str:
 def _find_tolerances(trainer: Any, targets: Sequence[tuple[str, str]]) -> tuple[dict[str, float], str]:
     """Find the tolerances that `duplus evaluate` uses, in mm, and why there are none, a line for the log."""
     name = trainer.plans_manager.dataset_name
-    home = None if nnUNet_raw is None else Path(nnUNet_raw, name)
+    # Where only preprocessed data were brought, as to a cluster, there is no raw dataset.
+    home = Path(nnUNet_raw, name) if nnUNet_raw else None
     try:
         found = find_tolerances(name, trainer.dataset_json, home, targets)
     except RegistryError as error:

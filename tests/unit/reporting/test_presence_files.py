@@ -207,7 +207,9 @@ def make_trainer(folder: Path, **changes: Any) -> Any:
         preprocessed_dataset_folder_base=str(folder / "preprocessed"),
         bank=PromptBank(plans),
         table=make_table(),
-        plans_manager=SimpleNamespace(plans=plans, image_reader_writer_class=SimpleITKIO),
+        plans_manager=SimpleNamespace(
+            plans=plans, image_reader_writer_class=SimpleITKIO, dataset_name="Dataset001_Toy"
+        ),
         configuration_manager=ConfigurationManager({"architecture": {}, "spacing": [5.0, 2.0, 2.0]}),
         dataset_json={"labels": labels, "file_ending": ".nii.gz"},
         dataset_class=Dataset,
