@@ -124,8 +124,8 @@ def answer_case(
         peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
         clock.time("resample", assembly.add, logits)
     if rivals is not None and maps is not None:
-        # Without a pass of the network for each group, only memory limits how many rivals are asked together.
-        together = size if kept is None else choose_group(limit, memory, rivals.count, share)
+        # Where no group needs a pass of the network, only memory limits how many rivals are asked together.
+        together = size if kept is None else min(rivals.count, size + free // memory.network)
         _settle_rivals(clock, bound, case, (question, rivals, together), assembly, maps)
     labels, targets = clock.time("resample", assembly.finish)
     answer = CaseAnswer(

@@ -134,7 +134,7 @@ class Conversation:
         try:
             answer = self._scan.ask(target, prompt)
         except PromptError as error:
-            if target is None:
+            if target is None or any(target in names for names in self._predictor.contexts.values()):
                 raise
             known = describe_unknown("target", target, self._scan.targets)
             raise PromptError(f"{known} For a structure that is none of these, type: text {target}") from error

@@ -50,14 +50,12 @@ class KeptMaps(CallMaps):
     """Keeps every call whole.
 
     Attributes:
-        folder: Folder of the temporary file; None is the system's.
         progress: Called before each window with how many windows were predicted in this walk, and with their number.
         in_memory: Compressed bytes in memory.
         in_file: Compressed bytes in the file.
         uncompressed: Bytes of all kept maps before compression.
     """
 
-    folder: str | None = None
     progress: Callable[[int, int], object] | None = None
     in_memory: int = field(default=0, init=False)
     in_file: int = field(default=0, init=False)
@@ -122,16 +120,16 @@ class KeptMaps(CallMaps):
             return -1
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="duplus-", dir=self.folder)  # noqa: SIM115 - closed in `close`
+                self._file = tempfile.TemporaryFile(prefix="duplus-")  # noqa: SIM115 - closed in `close`
             self._file.seek(self.in_file)
             self._file.write(content)
             self._file.flush()
         except OSError as error:
             self._is_full = True
-            folder = self.folder or tempfile.gettempdir()
             sys.stderr.write(
-                f"warning: what the network computed cannot be kept in {folder} ({error.strerror or error}); answers "
-                "stay the same but take longer. Make room there, name another folder by TMPDIR, or allow more memory.\n"
+                f"warning: what was computed of the image cannot be kept in {tempfile.gettempdir()} "
+                f"({error.strerror or error}); answers stay the same but take longer. Make room there, name another "
+                "folder by TMPDIR, or allow more memory.\n"
             )
             return -1
         start = self.in_file

@@ -22,7 +22,7 @@ THRESHOLDS = tuple(step / 100 for step in range(1, 100, 2))
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit of one method at one horizon, mean over seeds; higher is better, treating nobody is 0.
+    """Net benefit of one method at one horizon, mean over seeds; higher is better, treating none is 0.
 
     Attributes:
         method: Name of the method.
@@ -87,7 +87,7 @@ def measure_net_benefit(outcome: Outcome, risk: Numbers, horizon: float, thresho
 
 
 def _find_incidence(outcome: Outcome, horizon: float) -> float:
-    """Return the cumulative incidence at a horizon; NaN if nobody was followed until then and not all ended."""
+    """Return the cumulative incidence at a horizon; NaN if no patient was followed that long and not all had ended."""
     if outcome.time.max() < horizon and not outcome.ended[outcome.time == outcome.time.max()].all():
         return math.nan
     return float(estimate_at(outcome, np.array([horizon]))[0])

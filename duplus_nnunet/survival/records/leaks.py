@@ -5,7 +5,7 @@ The limits are bounds of confidence intervals, so that a strong risk factor in a
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import fisher_exact, spearmanr
@@ -87,37 +87,3 @@ def _nearly_equal(one: np.ndarray, other: np.ndarray) -> bool:
         return False
     phi = float(np.corrcoef(one, other)[0, 1])
     return bool(_lower_bound(phi, len(one), 1.96) > _LOWEST_PHI and fisher_exact(table).pvalue < _CHANCE)
-
-
-def measure_single_concordance(records: Sequence[Record], names: Sequence[str]) -> Mapping[str, float]:
-    """Return the concordance of each covariate alone with the time, 0.5 to 1, whatever its direction.
-
-    Categories are ordered by their share of events. At most 2,000 patients are compared, evenly spaced in the table.
-
-    Source: Harrell et al. 1982 (doi 10.1001/jama.1982.03320430047030).
-    """
-    step = max(1, math.ceil(len(records) / 2000))
-    chosen = records[::step]
-    time = np.array([record.time for record in chosen])
-    event = np.array([record.event == SEEN for record in chosen])
-    return {name: _concordance(_score(name, chosen), time, event) for name in names}
-
-
-def _score(name: str, records: Sequence[Record]) -> np.ndarray:
-    values = [record.values[name] for record in records]
-    if all(value is None or not isinstance(value, str) for value in values):
-        numbers = [math.nan if value is None else float(value) for value in values]
-        return np.array(numbers)
-    seen, all_ = Counter(v for v, r in zip(values, records, strict=True) if r.event == SEEN), Counter(values)
-    return np.array([seen[value] / all_[value] for value in values])
-
-
-def _concordance(score: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
-    known = ~np.isnan(score)
-    score, time, event = score[known], time[known], event[known]
-    pairs = event[:, None] & (time[:, None] < time[None, :])
-    if not pairs.any():
-        return 0.5
-    higher = (score[:, None] > score[None, :]) + 0.5 * (score[:, None] == score[None, :])
-    share = float(higher[pairs].mean())
-    return max(share, 1 - share)

@@ -21,8 +21,8 @@ class Outcome:
         event: Whether the event was observed, bool (N).
         time: Days to the event or to censoring, (N).
         entry: Delayed entry in days, below `time`, (N); None: all patients are at risk from time 0.
-        competing: Whether a competing event was observed instead, bool (N); never true where `event` is. None: nobody
-            has one.
+        competing: Whether a competing event was observed instead, bool (N); never true where `event` is. None: no
+            patient has one.
     """
 
     event: NDArray[np.bool_]

@@ -25,7 +25,7 @@ def save_decision_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
     for axis, horizon in zip(figure.subplots(1, len(horizons), squeeze=False)[0], horizons, strict=True):
         own = [curve for curve in curves if curve.horizon == horizon]
         axis.plot(own[0].thresholds, own[0].treat_all, color=_GREY, linewidth=1.0, label="treat all")
-        axis.axhline(0, color="black", linewidth=1.0, label="treat nobody")
+        axis.axhline(0, color="black", linewidth=1.0, label="treat none")
         for number, curve in enumerate(own):
             colour = COLOURS[number % len(COLOURS)]
             axis.plot(curve.thresholds, curve.net_benefit, color=colour, linewidth=1.6, label=curve.method)
