@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.inference.predictor import DuPLUSPredictor
 
     options = Options(adapters=tuple(args.adapters))
-    predictor = DuPLUSPredictor.from_folder(args.model, args.folds, device=args.device, options=options)
+    # nnU-Net's predictor prints a remark on every CPU; the standard output is for answers.
+    with redirect_stdout(sys.stderr):
+        predictor = DuPLUSPredictor.from_folder(args.model, args.folds, device=args.device, options=options)
     with _show_progress() as progress:
         settings = AskSettings(args.context, Path(args.output), args.mirror, args.memory, args.series, progress)
         conversation = Conversation(predictor, list_image_files(args.image), settings)

@@ -1,4 +1,7 @@
-"""Reads label maps by one rule: whole values are kept, nearly whole ones are rounded, everything else is refused."""
+"""Reads label maps by one rule: whole values are kept, nearly whole ones are rounded, everything else is refused.
+
+The images that they belong to are read in the same way.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,6 +69,25 @@ def read_label_map(
             f"The label map {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
         ) from error
     return check_labels(array, str(file), known), properties
+
+
+def read_image(file: Path, reader: type) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Read an image with one of nnU-Net's readers.
+
+    Returns:
+        The image, (C, D, H, W), and the reader's properties of it.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    inspect_image(file, reader.__name__)
+    try:
+        array, properties = reader().read_images([str(file)])
+    except Exception as error:  # as above
+        raise DataError(
+            f"The image {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
+        ) from error
+    return array, properties
 
 
 def require_finite(file: Path) -> None:

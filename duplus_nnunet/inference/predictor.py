@@ -94,14 +94,7 @@ class DuPLUSPredictor:
         wanted = options or Options()
         files = ModelFiles(Path(model), None if folds is None else tuple(folds), checkpoint, wanted.adapters)
         chosen = choose_device(None if device is None else str(device))
-        predictor = WindowPredictor(
-            step_size,
-            use_mirroring=mirroring,
-            # On a CPU nnU-Net would set it itself, and say so on the standard output, where answers stand.
-            perform_everything_on_device=chosen.type == "cuda",
-            device=chosen,
-            allow_tqdm=False,
-        )
+        predictor = WindowPredictor(step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
         return cls(load_model(predictor, files, wanted.precision), wanted)
 
     @property

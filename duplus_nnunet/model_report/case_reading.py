@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.data.grids import find_difference, last_line
-from duplus_nnunet.data.image_headers import inspect_image
-from duplus_nnunet.data.label_maps import read_label_map
+from duplus_nnunet.data.grids import find_difference
+from duplus_nnunet.data.label_maps import read_image, read_label_map
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.model_report.blocks import Mask, ViewedCase
 from duplus_nnunet.model_report.case_files import OTHER, ModelCases, ShownCase
@@ -127,14 +126,7 @@ def _find_reader(name: str) -> type:
 
 def _read_image(case: ShownCase, reader: type) -> tuple[NDArray[np.float32], Geometry]:
     """Read the first channel of an image, (D, H, W)."""
-    file = case.images[0]
-    inspect_image(file, reader.__name__)
-    try:
-        values, properties = reader().read_images([str(file)])
-    except Exception as error:  # readers raise different exceptions for damaged files
-        raise DataError(
-            f"The image {file} cannot be read by {reader.__name__} ({last_line(error)}). Write it again."
-        ) from error
+    values, properties = read_image(case.images[0], reader)
     depth, height, width = values.shape[1:]
     z, y, x = (float(size) for size in properties["spacing"])
     return values[0].astype(np.float32), Geometry((depth, height, width), (z, y, x), properties)

@@ -4,14 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.data.grids import find_difference, last_line
+from duplus_nnunet.data.grids import find_difference
 from duplus_nnunet.data.image_headers import inspect_image
-from duplus_nnunet.data.label_maps import read_label_map
+from duplus_nnunet.data.label_maps import read_image, read_label_map
 from duplus_nnunet.data.plausibility import find_implausible, find_unit
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.outputs.answer import Geometry
@@ -201,14 +200,7 @@ def find_modality(case: SavedCase, channel: str, channels: int) -> str:
 
 
 def _read_channel(file: Path, reader: type, case: SavedCase, geometry: Geometry) -> NDArray[np.float32]:
-    inspect_image(file, reader.__name__)
-    properties: dict[str, Any]
-    try:
-        array, properties = reader().read_images([str(file)])
-    except Exception as error:  # readers raise different exceptions for damaged files
-        raise DataError(
-            f"The image {file} cannot be read by {reader.__name__} ({last_line(error)}). Copy or convert it again."
-        ) from error
+    array, properties = read_image(file, reader)
     difference = find_difference(properties, array.shape[1:], geometry.properties, geometry.shape)
     if difference:
         raise DataError(

@@ -1,6 +1,8 @@
 """The shipped example answers, by Python and by the command, with the organ that the prompts name."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -90,3 +92,32 @@ def test_the_command_that_the_example_prints_writes_masks_and_pictures(example_m
     project.do("duplus", *evaluating)
     scores = (tmp_path / "example" / "predicted" / "scores.json").read_text()
     assert "liver" in scores
+
+
+def test_questions_from_a_pipe_are_answered_line_by_line(example_model, predictor, values, tmp_path):
+    image = example_model / "images" / "ct_0000.nii.gz"
+    words = [
+        "ask",
+        "-m",
+        example_model / "model",
+        "-i",
+        image,
+        "--context",
+        "phantom_ct",
+        "-o",
+        tmp_path,
+        "-device",
+        "cpu",
+    ]
+    asked = subprocess.run(
+        [str(Path(sys.executable).with_name("duplus")), *map(str, words), "-device", "cpu"],
+        input="liver\nsave\nsplean\nleft kidney\nvolumes\n", capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    lines = asked.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["liver", str(tmp_path / "liver.nii.gz"), "left kidney"]
+    assert [line.split("  ")[0] for line in lines[3:]] == ["target", "liver", "left kidney"]
+    assert asked.returncode == 1  # a word that is no target
+    assert "'spleen'" in asked.stderr
+    usual = predict(predictor, example_model, "ct", targets=("liver",))
+    mask = np.asarray(nibabel.load(tmp_path / "liver.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask == 1, usual == values["liver"])
