@@ -28,6 +28,7 @@ from duplus_nnunet.model_report.viewer_picture import describe_mask, describe_vi
 MOST_BYTES = 15_000_000
 UNKNOWN = "not known"
 _ASSETS = Path(__file__).parent / "assets"
+_ROUNDED = 3  # digits after the point to which tables round shares and scores
 _MOST_NUMBERS = 60  # rows of a chart's numbers on the page
 _MOST_SVG_BYTES = 400_000
 _DPI, _CSS_DPI = 144, 96
@@ -139,7 +140,7 @@ def _prepare(block: Block, number: int) -> dict[str, Any]:
 
 
 def _prepare_table(table: Table) -> dict[str, Any]:
-    rows = [_prepare_row(row) for row in table.rows]
+    rows = _prepare_rows(table.rows)
     return {
         "form": "table",
         "title": table.title,
@@ -149,8 +150,25 @@ def _prepare_table(table: Table) -> dict[str, Any]:
     }
 
 
-def _prepare_row(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    return [{"text": format_cell(cell), "number": isinstance(cell, (int, float))} for cell in cells]
+def _prepare_rows(rows: Sequence[Sequence[Cell]]) -> list[list[dict[str, Any]]]:
+    columns = [_format_column(column) for column in zip(*rows, strict=True)]
+    return [
+        [{"text": text, "number": isinstance(cell, (int, float))} for cell, text in zip(row, texts, strict=True)]
+        for row, texts in zip(rows, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _format_column(cells: Sequence[Cell]) -> list[str]:
+    """Write the cells of a column; numbers that were rounded to a few digits all get the digits of the longest."""
+    texts = [format_cell(cell) for cell in cells]
+    numbers = [cell for cell in cells if isinstance(cell, float) and math.isfinite(cell)]
+    if not numbers or any(round(number, _ROUNDED) != number or abs(number) > 1 for number in numbers):
+        return texts
+    digits = max(len(f"{number:.4g}".partition(".")[2]) for number in numbers)
+    return [
+        f"{cell:.{digits}f}" if isinstance(cell, float) and math.isfinite(cell) else text
+        for cell, text in zip(cells, texts, strict=True)
+    ]
 
 
 def _prepare_chart(chart: Chart, number: int) -> dict[str, Any]:
@@ -169,7 +187,7 @@ def _prepare_chart(chart: Chart, number: int) -> dict[str, Any]:
         "width": round(width),
         "height": round(height),
         "headings": list(numbers[0]) if numbers else [],
-        "numbers": [_prepare_row(list(row.values())) for row in numbers],
+        "numbers": _prepare_rows([list(row.values()) for row in numbers]),
     }
 
 

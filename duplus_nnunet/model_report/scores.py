@@ -268,7 +268,7 @@ def _list_all(scores: Aggregate) -> Table:
         )
         for row in scores.rows
     ]  # fmt: skip
-    blank: tuple[Cell, ...] = (None,) * len(counts)
+    blank: tuple[Cell, ...] = ("",) * len(counts)  # cases of several targets are not added up
     for source, means in scores.sources.items():
         rows.append((source, "(mean over targets)", *blank, *_format_means(means, names)))
     rows.append(("(mean over sources)", "(mean over targets)", *blank, *_format_means(scores.mean, names)))
@@ -297,8 +297,7 @@ def _show_worst(cases: Mapping[str, CaseScore]) -> Iterator[Block]:
     if not worst:
         return
     rows: list[tuple[Cell, ...]] = [
-        (each.case, each.source, each.target, round(each.dice, 3), _plain(each.nsd, 3), each.what or None)
-        for each in worst
+        (each.case, each.source, each.target, round(each.dice, 3), _plain(each.nsd, 3), each.what) for each in worst
     ]
     headings = ("case", "source", "target", "Dice", "NSD", "remark")
     yield Table("worst_cases", "Every target of every case, the lowest Dice first", headings, rows, _WORST)

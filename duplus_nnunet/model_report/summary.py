@@ -197,7 +197,7 @@ def _describe_plan(source: ReportSource) -> Block:
             ("target spacing", spacing),
             ("epochs planned", settings.epochs),
             ("iterations an epoch", settings.iterations_per_epoch),
-            ("optimiser", settings.optimizer),
+            ("optimizer", settings.optimizer),
             ("learning rate at the start", settings.learning_rate),
             ("text encoder", str((source.bank.form.encoder or {}).get("name", "")) or None),
         ]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.model_report.blocks import Paragraph, Table
-from duplus_nnunet.model_report.page import UNKNOWN, format_cell, make_page, write_page
+from duplus_nnunet.model_report.blocks import Paragraph, Section, Table
+from duplus_nnunet.model_report.page import UNKNOWN, Report, format_cell, make_page, write_page
 
 from .reports import NASTY, make_case, make_chart, make_report, make_table, make_viewer
 
@@ -127,6 +127,18 @@ def test_a_page_that_cannot_be_small_is_written_and_says_its_size():
 )  # fmt: skip
 def test_cells(cell, text):
     assert format_cell(cell) == text
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [([0.85, 0.913, None], ["0.850", "0.913", UNKNOWN]), ([1.0, 0.5], ["1.0", "0.5"]),
+     ([0.85, 0.12345], ["0.85", "0.1235"]), ([2.5, 0.25], ["2.5", "0.25"])],
+)  # fmt: skip
+def test_scores_of_a_column_have_the_same_digits(column, texts):
+    table = Table("scores", "Scores", ("Dice",), [(cell,) for cell in column])
+    page, _ = make_page(Report("Report", "", [Section("scores", "Scores", [table])]))
+    shown = re.findall(r"<td[^>]*>\s*(.*?)\s*</td>", page)
+    assert shown == texts
 
 
 def test_the_same_report_is_the_same_file(tmp_path):
