@@ -137,7 +137,8 @@ def _write_map(file: Path, answer: CaseAnswer, target: TargetAnswer) -> None:
     in_plane = target.box[1:]
     for part in _split_at_chunks(target.box[0], chunks[0]):
         inside = slice(part.start - target.box[0].start, part.stop - target.box[0].start)
-        array[(part, *in_plane)] = to_probabilities(target.logits[inside])
+        # Logits of a model that transposes its images are a view in another order, which Blosc2 does not take.
+        array[(part, *in_plane)] = np.ascontiguousarray(to_probabilities(target.logits[inside]))
     array.schunk.vlmeta[_KEY] = _to_json(_describe(answer, target))
 
 

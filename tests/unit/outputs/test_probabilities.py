@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def test_probabilities_are_the_sigmoid_of_the_logits_in_the_box_and_zero_outside
     assert array.dtype == np.float16
     np.testing.assert_allclose(array[:], expected, atol=5e-4)
     assert not array[:][expected == 0].any()
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+def test_logits_that_are_a_view_in_another_order_are_written_alike(axes: tuple[int, ...], tmp_path: Path) -> None:
+    answer = make_random()
+    stored = np.ascontiguousarray(answer.targets[0].logits.transpose(np.argsort(axes))).transpose(axes)
+    transposed = replace(answer, targets=(replace(answer.targets[0], logits=stored),))
+    for name, each in (("plain", answer), ("transposed", transposed)):
+        (tmp_path / name).mkdir()
+        write_probabilities(each, tmp_path / name)
+    plain, other = (next((tmp_path / name).rglob("*.b2nd")) for name in ("plain", "transposed"))
+    np.testing.assert_array_equal(read_probabilities(other)[0][:], read_probabilities(plain)[0][:])
 
 
 def test_map_holds_its_metadata(tmp_path: Path) -> None:
