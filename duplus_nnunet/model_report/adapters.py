@@ -160,7 +160,7 @@ def _show_ablations(name: str, found: AblationForm) -> Iterator[Block]:
         (
             each.name,
             format_estimate(*_get(variants[each.name].dice)),
-            format_estimate(*_get(differences.get(each.name))),
+            "(reference)" if each.name == reference else format_estimate(*_get(differences.get(each.name))),
         )
         for each in estimates
     ]

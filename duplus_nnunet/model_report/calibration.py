@@ -51,7 +51,10 @@ def make_calibration(file: Path | None) -> Section:
         return Section(ANCHOR, _TITLE, [Paragraph(text, "absent")])
     found = read_calibration_report(file)
     blocks: list[Block] = [Paragraph(_DESCRIPTION), *(Paragraph(note) for note in found.notes)]
-    return Section(ANCHOR, _TITLE, [*blocks, *_show_voxels(found.rows), *_show_presence(found.rows)])
+    presence = list(_show_presence(found.rows))
+    if not presence and not found.notes:
+        presence.append(Paragraph("The presence of targets was not predicted, so it is not scored.", "absent"))
+    return Section(ANCHOR, _TITLE, [*blocks, *_show_voxels(found.rows), *presence])
 
 
 def _show_voxels(rows: Sequence[TargetCalibration]) -> Iterator[Block]:
@@ -144,7 +147,6 @@ def _show_presence(rows: Sequence[TargetCalibration]) -> Iterator[Block]:
         if row.presence is not None
     ]  # fmt: skip
     if not table:
-        yield Paragraph("The presence of targets was not predicted, so it is not scored.", "absent")
         return
     headings = ("source", "target", "cases", "hold it", "Brier score", "sensitivity", "specificity", "AUC")
     yield Table("presence", "Presence of targets in images, with 95 % intervals", headings, table)

@@ -1,7 +1,7 @@
 """Finds the cases of a model whose images can be shown, and the files of each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from duplus_nnunet.plans_form import PlansForm
 from duplus_nnunet.prompt_registry.raw_dataset import RAW_VARIABLE, list_images
 from duplus_nnunet.reporting.case_scores import CaseScore
 from duplus_nnunet.reporting.predicted_values import read_region
+from duplus_nnunet.reporting.score_files import read_case_scores
+from duplus_nnunet.text_files import load_json
 
 # What a case was to the model, the most telling first.
 HELD_OUT, TEST, OTHER = "held out", "test image", "other image"
 TRAINING, UNUSED = "used in training", "training image"
 ORIGINS = (HELD_OUT, TEST, OTHER, TRAINING, UNUSED)
+UNSEEN = (HELD_OUT, TEST, OTHER)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class ModelCases:
         regions: Label values of each target in label maps of the dataset, by name of the target.
         ignore: Label value of voxels that are not scored; None if there is none.
         cases: The cases.
-        scores: Scores of held-out cases by identifier.
+        scores: Scores by identifier: of held-out cases, and those of the file that was given.
         notes: Why some cannot be shown, a sentence each.
     """
 
@@ -91,15 +94,16 @@ class ModelCases:
     notes: tuple[str, ...] = ()
 
 
-def find_cases(source: ReportSource, other: OtherImages | None = None) -> ModelCases:
+def find_cases(source: ReportSource, other: OtherImages | None = None, scores: Path | None = None) -> ModelCases:
     """Find the cases of a model or a planned dataset that can be shown: those of its dataset, or other images.
 
     Args:
         source: The model or the dataset, with prompts.
         other: Images that are shown instead of those of the dataset.
+        scores: scores.json of `duplus evaluate`. The label maps beside it are the predictions of its cases.
 
     Raises:
-        DataError: A file of the dataset or of the other images is damaged.
+        DataError: A file of the dataset, of the other images or of the scores is damaged.
         PromptError: The context of the other images is unknown.
     """
     if source.bank is None:
@@ -108,8 +112,14 @@ def find_cases(source: ReportSource, other: OtherImages | None = None) -> ModelC
         )
     form, labels = source.bank.form, source.dataset_json["labels"]
     cases = _list_own(source, form) if other is None else _list_other(other, form, source.dataset_json["file_ending"])
-    missing = other is None and source.raw is None
-    note = f"{source.missing.get('raw', '')} Give other images with --images, or set {RAW_VARIABLE}."
+    notes = []
+    if other is None and source.raw is None:
+        notes.append(f"{source.missing.get('raw', '')} Give other images with --images, or set {RAW_VARIABLE}.".strip())
+    known = dict(source.held_out) if other is None else {}
+    if scores is not None:
+        known |= read_case_scores(scores)[0]
+        cases, more = _add_predictions(source, cases, scores)
+        notes += more
     return ModelCases(
         source=source,
         form=form,
@@ -117,9 +127,35 @@ def find_cases(source: ReportSource, other: OtherImages | None = None) -> ModelC
         regions={target.name: read_region(labels[target.label]) for target in form.targets if target.label in labels},
         ignore=None if labels.get("ignore") is None else int(labels["ignore"]),
         cases=tuple(cases),
-        scores=source.held_out if other is None else {},
-        notes=(note.strip(),) if missing else (),
+        scores=known,
+        notes=tuple(notes),
     )
+
+
+def _add_predictions(source: ReportSource, cases: Sequence[ShownCase], file: Path) -> tuple[list[ShownCase], list[str]]:
+    """Add the label maps beside scores.json to cases that have no prediction; notes say so."""
+    ending, folder = source.dataset_json["file_ending"], file.parent
+    found = {
+        case.name: folder / f"{case.name}{ending}"
+        for case in cases
+        if case.prediction is None and case.origin in UNSEEN and (folder / f"{case.name}{ending}").is_file()
+    }
+    if not found:
+        return list(cases), []
+    if not _has_labels(folder, source.dataset_json["labels"]):
+        note = f"The label maps beside {file} are not shown: the dataset.json there has not the labels of this model."
+        return list(cases), [note]
+    note = f"The predictions of {len(found)} case(s) are the label maps beside {file.name}, and were not made again."
+    return [replace(case, prediction=found.get(case.name, case.prediction)) for case in cases], [note]
+
+
+def _has_labels(folder: Path, labels: Mapping[str, Any]) -> bool:
+    """Report whether the dataset.json of predictions gives all labels the values of the model's."""
+    try:
+        declared = load_json(folder / "dataset.json")["labels"]
+        return all(read_region(declared[name]) == read_region(value) for name, value in labels.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _list_own(source: ReportSource, form: PlansForm) -> list[ShownCase]:

@@ -54,7 +54,8 @@ def _make_image_sections(source: ReportSource, options: ReportOptions) -> list[S
     if source.bank is None and options.other is None:
         reason = source.missing.get("prompts") or source.missing.get("plans") or "There are no prompts."
         return [Section("images", "Images", [Paragraph(f"No images are shown. {reason}", "absent")])]
-    return make_viewer_sections(find_cases(source, options.other), options.most_predicted, options.sections.device)
+    model = find_cases(source, options.other, options.sections.scores)
+    return make_viewer_sections(model, options.most_predicted, options.sections.device)
 
 
 def _summarise(source: ReportSource) -> str:

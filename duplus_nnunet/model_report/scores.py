@@ -49,14 +49,14 @@ class _Scored:
     origin: str
 
 
-def find_worst(source: ReportSource, n: int) -> list[LowScore]:
-    """Find the targets of held-out cases with the lowest Dice, the lowest first.
+def find_worst(cases: Mapping[str, CaseScore], n: int) -> list[LowScore]:
+    """Find the cases with the lowest Dice of a target, the lowest first.
 
     Args:
-        source: The model.
+        cases: Scores by case identifier.
         n: Largest number of cases; a case is listed once, with its worst target.
     """
-    listed = {each.case: each for each in reversed(list_worst(source.held_out))}
+    listed = {each.case: each for each in reversed(list_worst(cases))}
     return sorted(listed.values(), key=_rank)[:n]
 
 

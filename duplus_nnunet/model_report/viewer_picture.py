@@ -27,9 +27,12 @@ _LINE_INCHES = 0.19
 
 
 def list_chosen(viewer: Viewer) -> list[str]:
-    """List the targets that are shown at first: all of a few, else the first ones."""
+    """List the targets that are shown at first: all of a few, else the first ones of each image."""
     names = [style.name for style in list_styles(viewer)]
-    return names if len(names) <= _ALL_CHOSEN else names[:_FIRST_CHOSEN]
+    if len(names) <= _ALL_CHOSEN:
+        return names
+    first = {mask.target for case in viewer.cases for mask in case.masks[:_FIRST_CHOSEN]}
+    return [name for name in names if name in first]
 
 
 def describe_mask(mask: Mask) -> str:

@@ -18,7 +18,9 @@ from duplus_nnunet.model_report.viewer_plan import choose_case
 from duplus_nnunet.model_report.viewer_sections import make_viewer_sections
 from duplus_nnunet.model_report.worst_cases import plan_worst_cases
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
+from duplus_nnunet.reporting.aggregate import aggregate
 from duplus_nnunet.reporting.case_scores import CaseScore
+from duplus_nnunet.reporting.score_files import write_scores
 from duplus_nnunet.reporting.target_scores import TargetScore
 from duplus_nnunet.trainers.training_cases import TrainingCases
 
@@ -126,6 +128,50 @@ def test_one_target_is_shown_in_every_context(source):
 def test_the_worst_case_comes_first_with_its_worst_target(source):
     plan = plan_worst_cases(find_cases(source))
     assert (plan.panels[0].case.name, plan.panels[0].targets) == ("ct_2", ("liver",))
+
+
+@pytest.fixture
+def scored(source, tmp_path):
+    """Add a scored prediction of a test image; returns the model and scores.json."""
+    write_volume(source.raw / "imagesTs" / "ct_9_0000.nii.gz", np.zeros(SHAPE, np.float32))
+    write_volume(source.raw / "labelsTs" / "ct_9.nii.gz", make_labels(4))
+    folder = tmp_path / "predictions"
+    write_volume(folder / "ct_9.nii.gz", make_labels(1))
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1, "spleen": 2}}))
+    targets = {"liver": TargetScore(0.4, 0.3, True, True), "spleen": TargetScore(1.0, 1.0, True, True)}
+    write_scores(aggregate({"ct_9": CaseScore("CT", "ct_9", (1.0, 1.0, 1.0), targets)}, 2.0), folder)
+    table = replace(source.table, tests={"ct_9": Case("CT", "ct_9", TARGETS, TARGETS)})
+    return replace(source, table=table), folder / "scores.json"
+
+
+def test_scored_predictions_are_shown_and_not_made_again(scored):
+    model = find_cases(scored[0], scores=scored[1])
+    assert find(model, "ct_9").prediction == scored[1].parent / "ct_9.nii.gz"
+    assert find(model, "ct_1").prediction.parent.name == "validation"
+    plan = plan_worst_cases(model)
+    assert [(panel.case.name, panel.targets) for panel in plan.panels] == [
+        ("ct_9", ("liver",)), ("ct_2", ("liver",)), ("ct_1", ("liver",)),
+    ]  # fmt: skip
+    assert len(model.notes) == 1
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "liver": 2, "spleen": 1}, {"liver": 1}, None])
+def test_label_maps_with_other_labels_than_the_models_are_not_shown(scored, labels):
+    file = scored[1].parent / "dataset.json"
+    file.unlink() if labels is None else file.write_text(json.dumps({"labels": labels}))
+    model = find_cases(scored[0], scores=scored[1])
+    assert find(model, "ct_9").prediction is None
+    assert len(model.notes) == 1
+
+
+def test_scores_of_training_cases_are_not_among_the_worst(scored):
+    write_volume(scored[1].parent / "mr_1.nii.gz", make_labels(1))
+    content = json.loads(scored[1].read_text())
+    content["cases"]["mr_1"] = content["cases"]["ct_9"]
+    scored[1].write_text(json.dumps(content))
+    model = find_cases(scored[0], scores=scored[1])
+    assert find(model, "mr_1").prediction is None
+    assert "mr_1" not in [panel.case.name for panel in plan_worst_cases(model).panels]
 
 
 def test_a_model_that_was_not_validated_says_that_there_are_no_worst_cases(source):

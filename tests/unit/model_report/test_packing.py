@@ -18,6 +18,7 @@ from duplus_nnunet.model_report.packing import (
     reduce_mask,
     to_grey,
 )
+from duplus_nnunet.model_report.viewer_picture import list_chosen
 
 from .reports import SHAPE, make_box, make_case, make_viewer
 
@@ -146,3 +147,11 @@ def test_a_target_that_was_not_predicted_has_no_mask():
 
 def test_areas_count_the_voxels_of_each_slice():
     assert measure_areas(make_box(4, 5, 7)).tolist() == [0, 0, 0, 0, 9, 9, 9, 0]
+
+
+def test_of_many_targets_the_first_ones_of_each_image_are_chosen():
+    names = [f"target {number}" for number in range(10)]
+    cases = [replace(make_case(), masks=[replace(make_case().masks[0], target=name) for name in part]) for part in
+             (names[:7], names[7:])]  # fmt: skip
+    assert list_chosen(replace(make_viewer(), cases=cases)) == [*names[:4], *names[7:]]
+    assert list_chosen(replace(make_viewer(), cases=[replace(cases[0], masks=cases[0].masks[:6])])) == names[:6]

@@ -275,7 +275,7 @@ def test_differences_of_both_benchmarks_have_one_direction(tmp_path: Path) -> No
     first = make_ablations(write(tmp_path / "learning.json", learning))
     second = make_ablations(write(tmp_path / "universal.json", universal))
     assert [row[2] for row in find_table(first, "ablations_set_1_x_differences").rows] == [
-        None,
+        "(reference)",
         "0.100 (0.050 to 0.200)",
     ]
     assert [row[2] for row in find_table(second, "ablations_universal_differences").rows] == [

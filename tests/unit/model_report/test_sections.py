@@ -118,10 +118,13 @@ def test_scores_are_those_of_the_aggregate() -> None:
 
 
 def test_the_worst_case_comes_first_and_once() -> None:
-    source = make_source([make_fold(scores=TWO)])
-    assert [(each.case, each.target) for each in find_worst(source, 5)] == [("a_0", "left kidney"), ("b_0", "liver")]
-    assert len(find_worst(source, 1)) == 1
-    assert find_worst(make_source(), 3) == []
+    held_out = make_source([make_fold(scores=TWO)]).held_out
+    assert [(each.case, each.target) for each in find_worst(held_out, 5)] == [
+        ("a_0", "left kidney"),
+        ("b_0", "liver"),
+    ]
+    assert len(find_worst(held_out, 1)) == 1
+    assert find_worst({}, 3) == []
 
 
 def test_missed_targets_and_false_positives_are_told_apart() -> None:
