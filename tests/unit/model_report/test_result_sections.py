@@ -279,6 +279,6 @@ def test_differences_of_both_benchmarks_have_one_direction(tmp_path: Path) -> No
         "0.100 (0.050 to 0.200)",
     ]
     assert [row[2] for row in find_table(second, "ablations_universal_differences").rows] == [
-        None,
+        "(reference)",
         "-0.100 (-0.200 to -0.050)",
     ]
