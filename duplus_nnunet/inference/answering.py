@@ -19,6 +19,7 @@ from duplus_nnunet.inference.cleaning import clean
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
+from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.inference.window_maps import CallMaps, WindowMaps
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry, TargetAnswer
@@ -160,12 +161,12 @@ def _settle_rivals(
     contested = clock.time("resample", lambda: assembly.contested)
     if contested is None:
         return
+    voxels, where = Voxels.of(contested), torch.from_numpy(contested)
     question, rivals, size = asked
     before = bound.count_before(question)
     for start, group in zip(range(0, rivals.count, size), split_prompts([rivals], size), strict=True):
-        where = torch.from_numpy(contested)
         logits = clock.time("rivals", bound.model.predictor.predict_rivals, case.data, group, maps, where)
-        clock.time("rivals", assembly.contest, logits, before[start : start + size])
+        clock.time("rivals", assembly.contest, logits, voxels, before[start : start + size])
 
 
 def _judge(

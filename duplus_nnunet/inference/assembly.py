@@ -17,7 +17,8 @@ from scipy.ndimage import maximum_filter
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.memory import format_memory, format_memory_option
-from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds, to_half
+from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds, require_finite, to_half
+from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
 from duplus_nnunet.reporting.surfaces import Mask, find_box
 
@@ -127,14 +128,17 @@ class Assembly:
         if self._resampler.axes is None:  # other functions may reach anywhere
             return np.ones_like(self._claimed)
         # A voxel of the image is made of a cell of 2x2x2 voxels at most, one of which is claimed.
-        contested: Mask = maximum_filter(self._claimed, size=3)
+        contested = np.zeros_like(self._claimed)
+        around = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in find_box(self._claimed) or ())
+        contested[around] = maximum_filter(self._claimed[around], size=3)
         return contested
 
-    def contest(self, logits: Logits, before: Sequence[int]) -> None:
+    def contest(self, logits: Logits, voxels: Voxels, before: Sequence[int]) -> None:
         """Take voxels of trained targets away where a rival is more probable. All asked targets are added before.
 
         Args:
-            logits: Rivals, shape (k, d, h, w), float16, right where `contested` is true.
+            logits: Rivals at the N contested voxels, shape (k, N), float16.
+            voxels: The contested voxels.
             before: For each rival, the number of asked targets that stand before it, and keep voxels that are equal.
 
         Raises:
@@ -145,10 +149,13 @@ class Assembly:
         found = ((index, self._find_owned(index)) for index in range(self._rule.trained))
         owned = [(index, box) for index, box in found if box is not None]
         for channel, first in zip(logits, before, strict=True):
-            resampled = self._resampler.resample_inside(channel, [box for _, box in owned])
-            for (index, box), values in zip(owned, resampled, strict=True):
-                if values is not None:
-                    self._take_away(index, box, values.view(np.int16), later=index >= first)
+            values = to_half(channel)
+            require_finite(values)
+            inside = voxels.spread(values)
+            resampled = self._resampler.resample_inside(inside, voxels.box, [box for _, box in owned])
+            for (index, _), found in zip(owned, resampled, strict=True):
+                if found is not None:
+                    self._take_away(index, found[0], found[1].view(np.int16), later=index >= first)
 
     def _find_owned(self, index: int) -> Box | None:
         """Find the box of the voxels that a target owns so far; None if there are none."""
