@@ -17,7 +17,7 @@ from scipy.ndimage import maximum_filter
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.memory import format_memory, format_memory_option
-from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds, require_finite, to_half
+from duplus_nnunet.inference.resampling import NOWHERE, SLAB, Half, Logits, Resampler, exceeds, require_finite, to_half
 from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
 from duplus_nnunet.reporting.surfaces import Mask, find_box
@@ -224,8 +224,15 @@ class Assembly:
         labels = np.zeros(placement.shape, self._rule.dtype)
         crop = zip(placement.start, self._resampler.shape, strict=True)
         inside = labels[tuple(slice(start, start + size) for start, size in crop)]
-        for plane, owner in zip(inside, self._owner, strict=True):
-            plane[...] = values[owner]
+        # Of both arrays, the system gives memory only to what is touched: where targets are.
+        boxes = [box for box, _ in self._targets if box != NOWHERE]
+        if boxes:
+            z, y, x = (
+                slice(min(part.start for part in axis), max(part.stop for part in axis))
+                for axis in zip(*boxes, strict=True)
+            )
+            for plane, owner in zip(inside[z], self._owner[z], strict=True):
+                plane[y, x] = values[owner[y, x]]
         return placement.turn(labels)
 
     def _make_answer(self, index: int) -> TargetAnswer:
@@ -299,8 +306,8 @@ def estimate_memory(resampler: Resampler, rule: Rule, patch: Sequence[int], fold
     # What one slab is made of is at most two planes deeper.
     slab = _SLABS * _SINGLE * (SLAB + 2 * max(math.prod(resampler.shape[1:]), math.prod(resampler.source[1:])))
     counts = padded * _HALF
-    # Where trained targets are claimed, and the voxels around it.
-    claimed = 2 * source if rule.exclusive else 0
+    # Where trained targets are claimed, the voxels around it and their numbers, and the logits of one rival there.
+    claimed = (2 + 1 + _SINGLE + _HALF) * source if rule.exclusive else 0
     fixed = counts + running + labels + target + slab + claimed
     return Memory(fixed, padded * (_HALF * min(folds, 2) + _CHECK), crop * (_HALF + 1))
 

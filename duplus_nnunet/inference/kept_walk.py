@@ -40,11 +40,12 @@ class KeptWalk:
         voxels: Voxels of the padded image whose logits are wanted; None: of all.
 
     Attributes:
+        voxels: As given.
         found: Logits (K, N) of the voxels, of the fold predicted last, on its device; None if all are wanted.
     """
 
     def __init__(self, maps: CallMaps, voxels: Voxels | None) -> None:
-        self._maps, self._voxels = maps, voxels
+        self._maps, self.voxels = maps, voxels
         self.found: torch.Tensor | None = None
 
     def predict(
@@ -69,7 +70,7 @@ class KeptWalk:
             ModelError: The network gave infinite logits.
         """
         count, shape = predictor.conditioned_network.prompts.count, data.shape[1:]
-        size = shape if self._voxels is None else (self._voxels.count,)
+        size = shape if self.voxels is None else (self.voxels.count,)
         sums = torch.zeros((count, *size), dtype=torch.half, device=device)
         weights = torch.zeros(size, dtype=torch.half, device=device)
         patch = tuple(predictor.configuration_manager.patch_size)
@@ -93,16 +94,16 @@ class KeptWalk:
                 "The network gave infinite logits. Predict without half precision or with another checkpoint; if that "
                 "does not help, the training went wrong."
             )
-        if self._voxels is None:
+        if self.voxels is None:
             return sums
         self.found = sums
         return sums.new_zeros(()).expand(count, *shape)
 
     def _choose(self, windows: Sequence[Window]) -> list[tuple[int, Window, Selected | None]]:
         """Choose the windows with voxels that are wanted: number, window, and the voxels in it (None: all)."""
-        if self._voxels is None:
+        if self.voxels is None:
             return [(number, window, None) for number, window in enumerate(windows)]
-        found = ((number, window, self._voxels.select(to_box(window[1:]))) for number, window in enumerate(windows))
+        found = ((number, window, self.voxels.select(to_box(window[1:]))) for number, window in enumerate(windows))
         return [(number, window, selected) for number, window, selected in found if selected is not None]
 
 

@@ -1,6 +1,7 @@
 """nnU-Net's sliding window for a text-steered network: one output channel per prompt, mirrored with sides exchanged."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
 from duplus_nnunet.inference.kept_walk import Flips, KeptWalk, call_mirrored, list_parts
 from duplus_nnunet.inference.voxels import Voxels
@@ -55,6 +57,28 @@ class WindowPredictor(nnUNetPredictor):
         network: ConditionedUNet = unwrap(self.network)
         return network
 
+    @property
+    def keeps_calls(self) -> bool:
+        """Whether calls can be kept: a compiled network is not looked into."""
+        return self.network is self.conditioned_network
+
+    def measure_calls(self, shape: Sequence[int], prompts: Prompts) -> int:
+        """Return the bytes of what is kept of all calls on an image for some prompts, before compression.
+
+        Args:
+            shape: Of the preprocessed image, (D, H, W).
+            prompts: K prompts.
+        """
+        network, patch = self.conditioned_network, self.configuration_manager.patch_size
+        padded = [max(size, least) for size, least in zip(shape, patch, strict=True)]
+        steps = compute_steps_for_sliding_window(padded, patch, self.tile_step_size)
+        adapters = {network.default_adapter} if prompts.adapters is None else set(prompts.adapters)
+        left_out = self.left_right_axis if prompts.mirrored is None else None
+        mirrors = sum(2 ** len({*self._choose_axes(adapter)} - {left_out}) for adapter in adapters)
+        is_half = self.device.type == "cuda" or network.cpu_bfloat16
+        voxel = network.decoder.num_classes * (2 if is_half else 4)
+        return math.prod(map(len, steps)) * mirrors * len(self.list_of_parameters) * math.prod(patch) * voxel
+
     def predict_logits(self, data: torch.Tensor, prompts: Prompts, maps: CallMaps | None = None) -> torch.Tensor:
         """Predict the logits of prompts, averaged over folds.
 
@@ -67,7 +91,7 @@ class WindowPredictor(nnUNetPredictor):
             Shape (K, D, H, W), float16, on the CPU.
         """
         network = self.conditioned_network
-        if maps is not None and self.network is network:  # a compiled network is not looked into
+        if maps is not None and self.keeps_calls:
             network.on_maps = maps.keep
         try:
             return self._predict_logits(data, prompts, maps, None)
