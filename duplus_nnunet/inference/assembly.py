@@ -146,8 +146,8 @@ class Assembly:
             ModelError: The logits are not all finite.
         """
         self._require_all()
-        found = ((index, self._find_owned(index)) for index in range(self._rule.trained))
-        owned = [(index, box) for index, box in found if box is not None]
+        boxes = ((index, self._find_owned(index)) for index in range(self._rule.trained))
+        owned = [(index, box) for index, box in boxes if box is not None]
         for channel, first in zip(logits, before, strict=True):
             values = to_half(channel)
             require_finite(values)

@@ -13,14 +13,12 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
-from duplus_nnunet.inference.kept_walk import Flips, KeptWalk, call_mirrored, list_parts
+from duplus_nnunet.inference.kept_walk import Flips, KeptWalk, Window, call_mirrored, list_parts
 from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.inference.window_maps import CallMaps
 from duplus_nnunet.networks import ConditionedUNet, Prompts, unwrap
 from duplus_nnunet.networks.prompts import join_parts
 from duplus_nnunet.plans_form import as_form
-
-Window = tuple[slice, ...]
 
 
 class WindowPredictor(nnUNetPredictor):
@@ -76,8 +74,9 @@ class WindowPredictor(nnUNetPredictor):
         left_out = self.left_right_axis if prompts.mirrored is None else None
         mirrors = sum(2 ** len({*self._choose_axes(adapter)} - {left_out}) for adapter in adapters)
         is_half = self.device.type == "cuda" or network.cpu_bfloat16
-        voxel = network.decoder.num_classes * (2 if is_half else 4)
-        return math.prod(map(len, steps)) * mirrors * len(self.list_of_parameters) * math.prod(patch) * voxel
+        voxel = int(network.decoder.num_classes) * (2 if is_half else 4)
+        calls = math.prod(map(len, steps)) * mirrors * len(self.list_of_parameters)
+        return int(calls * math.prod(patch) * voxel)
 
     def predict_logits(self, data: torch.Tensor, prompts: Prompts, maps: CallMaps | None = None) -> torch.Tensor:
         """Predict the logits of prompts, averaged over folds.

@@ -185,9 +185,9 @@ def _score_case(
     preprocessor = configuration.preprocessor_class(verbose=False)
     preprocessor.context = context
     data, _, properties = preprocessor.run_case_npy(image, None, properties, plans, configuration, declared)
-    image = torch.from_numpy(data).float()
-    check_finite(image)
-    rounds = _plan_rounds(model, image.shape[1:], wordings, int(means.memory * 2**30), configuration.patch_size)
+    preprocessed = torch.from_numpy(data).float()
+    check_finite(preprocessed)
+    rounds = _plan_rounds(model, preprocessed.shape[1:], wordings, int(means.memory * 2**30), configuration.patch_size)
     passes, index = sum(len(one.groups) for one in rounds), 0
     dice: dict[Wording, float] = {}
     for one in rounds:
@@ -197,7 +197,7 @@ def _score_case(
             title = f"{case.name}, pass {index} of {passes}"
             if means.progress:
                 tqdm.write(f"{title}: predicting", file=sys.stderr)
-            logits = _predict(model, image, chosen, maps)
+            logits = _predict(model, preprocessed, chosen, maps)
             bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
             masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
             dice |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
