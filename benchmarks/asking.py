@@ -42,13 +42,15 @@ SMALL = "32MB"
 class Balls:
     """Replaces the logits of each target by those of a ball of its own, and adds up the time that this takes.
 
+    Times are by the clock and of the processor, (2,): on a machine with other work, only the second is to be trusted.
+
     Args:
         model: The loaded model.
         context: Name of the context.
     """
 
     def __init__(self, model: Any, context: str) -> None:
-        self.seconds = 0.0
+        self.seconds = np.zeros(2)
         names = model.bank.names_in(context)
         self._rows = model.bank.draw(context, names).targets
         self._network = model.predictor.conditioned_network
@@ -58,22 +60,27 @@ class Balls:
 
     def _replace(self, own: Any, data: torch.Tensor) -> torch.Tensor:
         shape = self._predict(own, data).shape
-        started = time.perf_counter()
+        started = read_clocks()
         values = []
         for number, row in enumerate(self._network.prompts.targets):
             same = (self._rows - row).abs().amax(1) < 1e-6
             values.append(int(same.nonzero()[0]) + 1 if same.any() else len(same) + 1 + number)
-        logits = prediction.make_logits(tuple(data.shape[1:]), values)
+        logits = prediction.take_wanted(prediction.make_logits(tuple(data.shape[1:]), values), own)
         if logits.shape != shape:
             raise RuntimeError(f"The network gave {tuple(shape)} instead of {tuple(logits.shape)}.")
-        self.seconds += time.perf_counter() - started
+        self.seconds += read_clocks() - started
         return logits
 
-    def time(self, call: Callable[[], Any]) -> tuple[float, Any]:
+    def time(self, call: Callable[[], Any]) -> tuple[Any, Any]:
         """Return the seconds that a call takes, without those of the balls, and its result."""
-        before, started = self.seconds, time.perf_counter()
+        before, started = self.seconds.copy(), read_clocks()
         result = call()
-        return time.perf_counter() - started - (self.seconds - before), result
+        return read_clocks() - started - (self.seconds - before), result
+
+
+def read_clocks() -> Any:
+    """Return seconds by the clock and of this process on all processors."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Peak:
@@ -114,14 +121,14 @@ def measure(model: Path, image: Path, setting: prediction.Setting, repeats: int)
     (context,) = predictor.contexts
     balls, peak, names = Balls(predictor._model, context), Peak(), predictor.contexts[context]
     kinds = ("ordinary", "open", "further", "text", "open, small memory", "further, small memory")
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    seconds: dict[str, list[Any]] = {kind: [] for kind in kinds}
     peaks: dict[str, list[float]] = {"ordinary": [], "asking": [], "asking, small memory": []}
-    different, kept, encoder = 0, {}, 0.0
+    different, kept, encoder = 0, {}, np.zeros(2)
 
     def note(kind: str, call: Callable[[], Any]) -> Any:
         taken, result = balls.time(call)
         seconds[kind].append(taken)
-        sys.stderr.write(f"{kind}: {taken:.2f} s\n")
+        sys.stderr.write(f"{kind}: {taken[0]:.2f} s, of the processor {taken[1]:.2f} s\n")
         return result
 
     # What is loaded at the first use, and the text encoder, cost once what no repetition costs.
@@ -145,7 +152,10 @@ def measure(model: Path, image: Path, setting: prediction.Setting, repeats: int)
                     note(f"further{suffix}", lambda scan=scan, name=name: scan.segment(name))
                 kept[f"kept{suffix}"] = vars(scan.kept)
             peaks[f"asking{suffix}"].append(peak.take())
-    medians = {kind: float(np.median(values)) for kind, values in seconds.items()}
+    medians, busy = (
+        {kind: float(np.median([value[column] for value in values])) for kind, values in seconds.items()}
+        for column in (0, 1)
+    )
     megavoxels = float(np.prod(setting.shape)) / 1e6
     return {
         "shape": setting.shape,
@@ -155,8 +165,11 @@ def measure(model: Path, image: Path, setting: prediction.Setting, repeats: int)
         "threads": torch.get_num_threads(),
         "repeats": repeats,
         "seconds": {kind: round(value, 3) for kind, value in medians.items()},
-        "seconds, first text with loading of its encoder": round(encoder, 3),
+        "seconds, first text with loading of its encoder": round(float(encoder[0]), 3),
         **{f"{kind} / ordinary": round(medians[kind] / medians["ordinary"], 4) for kind in kinds[1:]},
+        "seconds of the processor": {kind: round(value, 3) for kind, value in busy.items()},
+        "seconds of the processor / ordinary": {kind: round(busy[kind] / busy["ordinary"], 4) for kind in kinds[1:]},
+        "processes ready to run, mean of the last 15 minutes": round(os.getloadavg()[2], 1),
         **kept,
         "kept bytes a megavoxel of the image": round(kept["kept"]["in_memory"] / megavoxels),
         "peak memory, GiB": {kind: max(values) for kind, values in peaks.items()},

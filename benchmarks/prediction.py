@@ -143,6 +143,17 @@ def make_logits(shape: tuple[int, ...], values: list[int]) -> torch.Tensor:
     return logits
 
 
+def take_wanted(logits: torch.Tensor, predictor: Any) -> torch.Tensor:
+    """Return the logits (K, N) of those voxels alone that the predictor was asked for, if it was not of all."""
+    from acvl_utils.cropping_and_padding.padding import pad_nd_image
+
+    walk = getattr(predictor, "_walk", None)
+    if walk is None or walk.voxels is None:
+        return logits
+    padded = pad_nd_image(logits, predictor.configuration_manager.patch_size, "constant", {"value": 0}, False)
+    return torch.as_tensor(padded)[(slice(None), *walk.voxels.box)][:, torch.from_numpy(walk.voxels.mask)]
+
+
 def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> None:
     """Run nnU-Net's command in this process with replaced logits; prints the seconds of each stage.
 
@@ -168,7 +179,7 @@ def predict(model: Path, images: Path, out: Path, device: str, targets: str) -> 
             others = {name: value for name, value in names.items() if name not in asked and name != "background"}
             declared = dict([*asked.items(), *others.items()][answered[0] : answered[0] + shape[0]])
             answered[0] += shape[0]
-        logits = make_logits(tuple(data.shape[1:]), list(declared.values()))
+        logits = take_wanted(make_logits(tuple(data.shape[1:]), list(declared.values())), self)
         if logits.shape != shape:
             raise RuntimeError(f"The network gave {tuple(shape)} instead of {tuple(logits.shape)}.")
         logits_there[0] = time.perf_counter()

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,12 +13,15 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from duplus_nnunet.data.orientations import read_turn
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.assembly import Assembly, choose_group, estimate_memory, read_rule
+from duplus_nnunet.inference.assembly import Assembly, estimate_memory, read_rule
 from duplus_nnunet.inference.binding import BoundModel, Question
 from duplus_nnunet.inference.cleaning import clean
+from duplus_nnunet.inference.groups import Room, choose_size, measure_calls, plan_groups, split_prompts
+from duplus_nnunet.inference.kept_maps import KeptMaps
 from duplus_nnunet.inference.memory import read_memory
 from duplus_nnunet.inference.reading import InputCase, PreparedCase, report_failure
 from duplus_nnunet.inference.resampling import make_resampler
+from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.inference.window_maps import CallMaps, WindowMaps
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry, TargetAnswer
@@ -92,9 +95,9 @@ def answer_case(
 ) -> PredictedCase:
     """Predict one preprocessed case.
 
-    Targets are predicted in groups that fit the memory; the network runs on the image once for each group. Exclusive
-    targets are then settled against the context's other targets, where they were found. What is to be removed from
-    masks is removed at the end.
+    Targets are predicted in groups that fit the memory. The network runs on the image once if what it computes fits
+    beside them, else once for each group. Exclusive targets are then settled against the context's other targets, where
+    they were found. What is to be removed from masks is removed at the end.
 
     Args:
         bound: The model and what is asked of it.
@@ -111,22 +114,22 @@ def answer_case(
     resampler = make_resampler(configuration, plans, case.properties, case.data.shape[1:])
     manager = plans.get_label_manager(bound.declare([question]))
     rule = read_rule(manager, len(question.reading.new), options.prompt_priority == "trained")
-    assembly, peaks = Assembly(resampler, rule, bound.list_asked(question), floor), []
+    assembly = Assembly(resampler, rule, bound.list_asked(question), floor)
     memory = estimate_memory(resampler, rule, configuration.patch_size, model.folds)
-    share, limit = 1.0 if floor == -math.inf else _BOX_SHARE, read_memory(options.memory)
-    size = choose_group(limit, memory, question.prompts.count, share)
+    share = 1.0 if floor == -math.inf else _BOX_SHARE
+    room = Room(read_memory(options.memory), memory, question.prompts.count, share)
     rivals = bound.find_rivals(question)
-    free = limit - memory.measure(size, question.prompts.count, share)
-    maps = kept or (WindowMaps(free) if rivals is not None else None)
-    predict = model.predictor.predict_logits if kept is None else model.predictor.predict_kept
-    for group in split_prompts(question.groups, size):
-        logits = clock.time("network", predict, case.data, group, maps)
-        peaks += clock.time("resample", compute_peak_logits, logits, configuration.spacing)
-        clock.time("resample", assembly.add, logits)
+    size, maps = choose_size(room), kept
+    if kept is None:
+        size, calls = plan_groups(room, question.groups, measure_calls(bound, case, question))
+        maps = (
+            KeptMaps(calls, uses_file=False) if calls else WindowMaps(room.left(size)) if rivals is not None else None
+        )
+    groups = list(split_prompts(question.groups, size))
+    peaks = _add_groups(clock, bound, case, groups, (assembly, maps, kept is not None))
     if rivals is not None and maps is not None:
-        # Where no group needs a pass of the network, only memory limits how many rivals are asked together.
-        together = size if kept is None else min(rivals.count, size + free // memory.network)
-        _settle_rivals(clock, bound, case, (question, rivals, together), assembly, maps)
+        free = room.left(0) - (maps.nbytes if kept is None else 0)
+        _settle_rivals(clock, bound, case, (question, rivals, free), assembly, maps)
     labels, targets = clock.time("resample", assembly.finish)
     answer = CaseAnswer(
         case.source.name,
@@ -141,11 +144,32 @@ def answer_case(
     return PredictedCase(replace(case, data=None), answer, {"read": case.seconds, **clock.seconds})
 
 
-def split_prompts(groups: Iterable[Prompts], size: int) -> Iterator[Prompts]:
-    """Split groups of prompts into groups of a size or less."""
-    for group in groups:
-        for start in range(0, group.count, size):
-            yield group.take(range(start, min(start + size, group.count))) if size < group.count else group
+def _add_groups(
+    clock: Clock,
+    bound: BoundModel,
+    case: PreparedCase,
+    groups: Sequence[Prompts],
+    into: tuple[Assembly, CallMaps | None, bool],
+) -> list[float]:
+    """Predict groups of targets one after another; returns the peak logit of each target.
+
+    Args:
+        clock: Adds up the time.
+        bound: The model and what is asked of it.
+        case: The case.
+        groups: Prompts of the groups.
+        into: Where targets are collected, what is kept of calls, and whether calls of this case were kept before.
+    """
+    assembly, maps, was_opened = into
+    predictor, peaks = bound.model.predictor, list[float]()
+    spacing = bound.configure(bound.question_of(case.properties)).spacing
+    for number, group in enumerate(groups):
+        again = was_opened or (number > 0 and isinstance(maps, KeptMaps))
+        predict = predictor.predict_kept if again else predictor.predict_logits
+        logits = clock.time("network", predict, case.data, group, maps)
+        peaks += clock.time("resample", compute_peak_logits, logits, spacing)
+        clock.time("resample", assembly.add, logits)
+    return peaks
 
 
 def _settle_rivals(
@@ -156,16 +180,27 @@ def _settle_rivals(
     assembly: Assembly,
     maps: CallMaps,
 ) -> None:
-    """Settle the voxels of asked targets against the other targets of the context, some at a time."""
+    """Settle the voxels of asked targets against the other targets of the context, some at a time.
+
+    Args:
+        clock: Adds up the time.
+        bound: The model and what is asked of it.
+        case: The case.
+        asked: What is asked, the prompts of the other targets, and the bytes for their logits.
+        assembly: The asked targets.
+        maps: What was kept of calls.
+    """
     contested = clock.time("resample", lambda: assembly.contested)
     if contested is None:
         return
-    question, rivals, size = asked
+    voxels, where = Voxels.of(contested), torch.from_numpy(contested)
+    question, rivals, room = asked
     before = bound.count_before(question)
+    # Sums of one fold or two, a copy and a mark of each voxel.
+    size = min(rivals.count, max(1, room // (voxels.count * (2 * min(bound.model.folds, 2) + 3))))
     for start, group in zip(range(0, rivals.count, size), split_prompts([rivals], size), strict=True):
-        where = torch.from_numpy(contested)
         logits = clock.time("rivals", bound.model.predictor.predict_rivals, case.data, group, maps, where)
-        clock.time("rivals", assembly.contest, logits, before[start : start + size])
+        clock.time("rivals", assembly.contest, logits, voxels, before[start : start + size])
 
 
 def _judge(

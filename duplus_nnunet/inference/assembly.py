@@ -17,7 +17,8 @@ from scipy.ndimage import maximum_filter
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.memory import format_memory, format_memory_option
-from duplus_nnunet.inference.resampling import SLAB, Half, Logits, Resampler, exceeds, to_half
+from duplus_nnunet.inference.resampling import NOWHERE, SLAB, Half, Logits, Resampler, exceeds, require_finite, to_half
+from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.outputs.answer import Box, TargetAnswer
 from duplus_nnunet.reporting.surfaces import Mask, find_box
 
@@ -127,14 +128,17 @@ class Assembly:
         if self._resampler.axes is None:  # other functions may reach anywhere
             return np.ones_like(self._claimed)
         # A voxel of the image is made of a cell of 2x2x2 voxels at most, one of which is claimed.
-        contested: Mask = maximum_filter(self._claimed, size=3)
+        contested = np.zeros_like(self._claimed)
+        around = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in find_box(self._claimed) or ())
+        contested[around] = maximum_filter(self._claimed[around], size=3)
         return contested
 
-    def contest(self, logits: Logits, before: Sequence[int]) -> None:
+    def contest(self, logits: Logits, voxels: Voxels, before: Sequence[int]) -> None:
         """Take voxels of trained targets away where a rival is more probable. All asked targets are added before.
 
         Args:
-            logits: Rivals, shape (k, d, h, w), float16, right where `contested` is true.
+            logits: Rivals at the N contested voxels, shape (k, N), float16.
+            voxels: The contested voxels.
             before: For each rival, the number of asked targets that stand before it, and keep voxels that are equal.
 
         Raises:
@@ -142,13 +146,16 @@ class Assembly:
             ModelError: The logits are not all finite.
         """
         self._require_all()
-        found = ((index, self._find_owned(index)) for index in range(self._rule.trained))
-        owned = [(index, box) for index, box in found if box is not None]
+        boxes = ((index, self._find_owned(index)) for index in range(self._rule.trained))
+        owned = [(index, box) for index, box in boxes if box is not None]
         for channel, first in zip(logits, before, strict=True):
-            resampled = self._resampler.resample_inside(channel, [box for _, box in owned])
-            for (index, box), values in zip(owned, resampled, strict=True):
-                if values is not None:
-                    self._take_away(index, box, values.view(np.int16), later=index >= first)
+            values = to_half(channel)
+            require_finite(values)
+            inside = voxels.spread(values)
+            resampled = self._resampler.resample_inside(inside, voxels.box, [box for _, box in owned])
+            for (index, _), found in zip(owned, resampled, strict=True):
+                if found is not None:
+                    self._take_away(index, found[0], found[1].view(np.int16), later=index >= first)
 
     def _find_owned(self, index: int) -> Box | None:
         """Find the box of the voxels that a target owns so far; None if there are none."""
@@ -217,8 +224,15 @@ class Assembly:
         labels = np.zeros(placement.shape, self._rule.dtype)
         crop = zip(placement.start, self._resampler.shape, strict=True)
         inside = labels[tuple(slice(start, start + size) for start, size in crop)]
-        for plane, owner in zip(inside, self._owner, strict=True):
-            plane[...] = values[owner]
+        # Of both arrays, the system gives memory only to what is touched: where targets are.
+        boxes = [box for box, _ in self._targets if box != NOWHERE]
+        if boxes:
+            z, y, x = (
+                slice(min(part.start for part in axis), max(part.stop for part in axis))
+                for axis in zip(*boxes, strict=True)
+            )
+            for plane, owner in zip(inside[z], self._owner[z], strict=True):
+                plane[y, x] = values[owner[y, x]]
         return placement.turn(labels)
 
     def _make_answer(self, index: int) -> TargetAnswer:
@@ -292,8 +306,8 @@ def estimate_memory(resampler: Resampler, rule: Rule, patch: Sequence[int], fold
     # What one slab is made of is at most two planes deeper.
     slab = _SLABS * _SINGLE * (SLAB + 2 * max(math.prod(resampler.shape[1:]), math.prod(resampler.source[1:])))
     counts = padded * _HALF
-    # Where trained targets are claimed, and the voxels around it.
-    claimed = 2 * source if rule.exclusive else 0
+    # Where trained targets are claimed, the voxels around it and their numbers, and the logits of one rival there.
+    claimed = (2 + 1 + _SINGLE + _HALF) * source if rule.exclusive else 0
     fixed = counts + running + labels + target + slab + claimed
     return Memory(fixed, padded * (_HALF * min(folds, 2) + _CHECK), crop * (_HALF + 1))
 

@@ -4,6 +4,7 @@ The file has no name once it is open (on Windows: is deleted when it is closed),
 even if the process is killed.
 """
 
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -50,12 +51,14 @@ class KeptMaps(CallMaps):
     """Keeps every call whole.
 
     Attributes:
+        uses_file: Whether what exceeds the budget is kept in a temporary file; if not, it is not kept.
         progress: Called before each window with how many windows were predicted in this walk, and with their number.
         in_memory: Compressed bytes in memory.
         in_file: Compressed bytes in the file.
         uncompressed: Bytes of all kept maps before compression.
     """
 
+    uses_file: bool = True
     progress: Callable[[int, int], object] | None = None
     in_memory: int = field(default=0, init=False)
     in_file: int = field(default=0, init=False)
@@ -64,6 +67,11 @@ class KeptMaps(CallMaps):
     _file: IO[bytes] | None = field(default=None, init=False)
     _walked: int = field(default=0, init=False)
     _is_full: bool = field(default=False, init=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept in memory."""
+        return self.in_memory
 
     def begin_window(self, window: int, windows: int) -> None:
         """Note the next window, and report progress."""
@@ -83,7 +91,7 @@ class KeptMaps(CallMaps):
         content = _compress(values)
         start = -1
         if self.in_memory + len(content) > self.budget:
-            start = self._write(content)
+            start = self._write(content) if self.uses_file else -1
             if start < 0:
                 return
         stored = content if start < 0 else None
@@ -100,8 +108,8 @@ class KeptMaps(CallMaps):
         if stored is None:
             return None
         content = self._read(stored) if stored.content is None else stored.content
-        bits = _BITS.get(stored.dtype, stored.dtype)
-        flat = torch.frombuffer(bytearray(blosc2.decompress2(content)), dtype=bits)
+        flat = torch.empty(math.prod(stored.shape), dtype=_BITS.get(stored.dtype, stored.dtype))
+        blosc2.decompress2(content, dst=flat.numpy(), nthreads=torch.get_num_threads())
         maps = flat.view(stored.dtype).reshape(stored.shape)
         d, h, w = (slice(0, size) for size in stored.shape[2:])
         return KeptMap((d, h, w), maps, stored.pooled)
@@ -159,5 +167,7 @@ class KeptMaps(CallMaps):
 
 def _compress(values: "np.ndarray[Any, Any]") -> bytes:
     """Compress an array."""
-    content: bytes = blosc2.compress2(np.ascontiguousarray(values), typesize=values.itemsize, **_COMPRESSION)
+    content: bytes = blosc2.compress2(
+        np.ascontiguousarray(values), typesize=values.itemsize, nthreads=torch.get_num_threads(), **_COMPRESSION
+    )
     return content

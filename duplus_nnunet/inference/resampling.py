@@ -182,31 +182,54 @@ class Resampler:
         # A mere view would keep what was left out in memory.
         return (z, y, x), resampled if resampled[inner].shape == resampled.shape else resampled[inner].copy()
 
-    def resample_inside(self, logits: Logits, boxes: Sequence[Box]) -> Iterator[Half | None]:
-        """Resample one target inside some boxes of the crop, as `resample` does.
+    def resample_inside(self, logits: Half, part: Box, boxes: Sequence[Box]) -> Iterator[tuple[Box, Half] | None]:
+        """Resample what is known of one target inside some boxes of the crop, where it can exceed 0.
+
+        Args:
+            logits: Inside a part of the network's grid, float16; finite.
+            part: That part; it holds all that the boxes are made of.
+            boxes: Boxes of the crop.
 
         Yields:
-            For each box its logits, float16; None if the target does not exceed 0 there.
+            For each box the smaller one in which the target can exceed 0, and its logits there, float16; None if it
+            cannot.
 
         Raises:
-            DataError: The logits have another shape.
-            ModelError: They are not all finite.
             HostError: The plans' own function made another shape than it was asked for.
         """
-        values = to_half(logits)
-        self._check(values)
-        whole = self._call_host(values) if self.axes is None else None
+        if self.axes is None:  # other functions may overshoot, and reach anywhere
+            whole = np.zeros(self.source, np.float16)
+            whole[part] = logits
+            resampled = self._call_host(whole)
+            yield from ((box, np.ascontiguousarray(resampled[box])) for box in boxes)
+            return
+        inside = find_box(exceeds(logits, 0.0))
+        if inside is None:
+            yield from (None for _ in boxes)
+            return
+        start = tuple(own.start for own in part)
+        reach = [
+            axis.spread(slice(own.start + first, own.stop + first))
+            for axis, own, first in zip(self.axes, inside, start, strict=True)
+        ]
         for box in boxes:
-            if whole is not None:
-                yield np.ascontiguousarray(whole[box])
-                continue
-            reach = tuple(axis.cut(part)[0] for axis, part in zip(self._require_axes(), box, strict=True))
-            yield self._fill(values, box) if exceeds(values[reach], 0.0).any() else None
+            z, y, x = (
+                slice(max(own.start, one.start), min(own.stop, one.stop)) for own, one in zip(box, reach, strict=True)
+            )
+            met = all(one.start < one.stop for one in (z, y, x))
+            yield ((z, y, x), self._fill(logits, (z, y, x), start)) if met else None
 
-    def interpolate(self, logits: Half, box: Box) -> NDArray[np.float32]:
-        """Resample inside a box of the crop, nowhere else; each voxel is to the bit what it is in any other box."""
+    def interpolate(self, logits: Half, box: Box, start: Sequence[int] = (0, 0, 0)) -> NDArray[np.float32]:
+        """Resample inside a box of the crop, nowhere else; each voxel is to the bit what it is in any other box.
+
+        Args:
+            logits: A part of the network's grid that holds all that the box is made of.
+            box: The box.
+            start: First voxel of that part.
+        """
         reach, axes = zip(*(axis.cut(part) for axis, part in zip(self._require_axes(), box, strict=True)), strict=True)
-        values: NDArray[np.float32] = _from_half(logits[reach])
+        own = tuple(slice(part.start - first, part.stop - first) for part, first in zip(reach, start, strict=True))
+        values: NDArray[np.float32] = _from_half(logits[own])
         for axis in self._order:
             values = axes[axis].apply(values, axis)
         return values
@@ -226,14 +249,14 @@ class Resampler:
         z, y, x = (axis.spread(part) for axis, part in zip(self.axes, inside, strict=True))
         return NOWHERE if any(part.start == part.stop for part in (z, y, x)) else (z, y, x)
 
-    def _fill(self, values: Half, box: Box) -> Half:
-        """Resample inside a box, some planes at a time."""
+    def _fill(self, values: Half, box: Box, start: Sequence[int] = (0, 0, 0)) -> Half:
+        """Resample inside a box, some planes at a time; see `interpolate`."""
         filled = np.empty([part.stop - part.start for part in box], np.float16)
         planes = max(1, SLAB // self._measure_plane(box))
-        for start in range(0, len(filled), planes):
-            into = filled[start : start + planes]
-            first = box[0].start + start
-            made = self.interpolate(values, (slice(first, first + len(into)), box[1], box[2]))
+        for plane in range(0, len(filled), planes):
+            into = filled[plane : plane + planes]
+            first = box[0].start + plane
+            made = self.interpolate(values, (slice(first, first + len(into)), box[1], box[2]), start)
             torch.from_numpy(into).copy_(torch.from_numpy(made))
         return filled
 
@@ -262,11 +285,20 @@ class Resampler:
     def _check(self, values: Half) -> None:
         if values.shape != self.source:
             raise DataError(f"A target's logits have the shape {values.shape}; expected {self.source}, the network's.")
-        if values.view(np.int16).max() >= _INFINITE or values.view(np.uint16).max() >= _MINUS_INFINITE:
-            raise ModelError(
-                "The network gave logits that are not finite (infinite, or no number). Predict without half precision "
-                "or with another checkpoint; if that does not help, the training went wrong."
-            )
+        require_finite(values)
+
+
+def require_finite(values: Half) -> None:
+    """Check that logits are finite.
+
+    Raises:
+        ModelError: They are not.
+    """
+    if values.view(np.int16).max() >= _INFINITE or values.view(np.uint16).max() >= _MINUS_INFINITE:
+        raise ModelError(
+            "The network gave logits that are not finite (infinite, or no number). Predict without half precision or "
+            "with another checkpoint; if that does not help, the training went wrong."
+        )
 
 
 def to_half(logits: Logits) -> Half:

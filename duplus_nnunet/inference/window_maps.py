@@ -60,6 +60,11 @@ class CallMaps(ABC):
     flips: tuple[int, ...] = field(default=(), init=False)
     calls_again: int = field(default=0, init=False)
 
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that are kept in memory."""
+
     def key_of(self, adapter: str) -> CallKey:
         """Return what names the current call, by an adapter; "" is the base."""
         return self.fold, self.window, self.flips, adapter
@@ -83,11 +88,6 @@ class CallMaps(ABC):
     def find(self, adapter: str, box: Box) -> KeptMap | None:
         """Return what was kept of the current call; None if it does not cover a box of the window."""
 
-    def cut(self, kept: KeptMap, box: Box) -> torch.Tensor:
-        """Return the projected map inside a box of the window, (1, F, d, h, w)."""
-        inside = (slice(part.start - own.start, part.stop - own.start) for part, own in zip(box, kept.box, strict=True))
-        return kept.maps[(slice(None), slice(None), *inside)]
-
 
 @dataclass
 class WindowMaps(CallMaps):
@@ -98,6 +98,11 @@ class WindowMaps(CallMaps):
 
     _kept: dict[CallKey, KeptMap] = field(default_factory=dict)
     _bytes: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return self._bytes
 
     def keep(self, adapter: str, maps: torch.Tensor, pooled: torch.Tensor, logits: torch.Tensor) -> None:
         """Keep a part of the current call, if there is something close and memory for it."""

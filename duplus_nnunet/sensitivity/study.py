@@ -1,5 +1,6 @@
 """Measures how the wording of a prompt changes the Dice score, for every target of a model."""
 
+import itertools
 import math
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -13,10 +14,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from tqdm import tqdm
 
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.groups import is_quicker
 from duplus_nnunet.inference.images import check_finite
+from duplus_nnunet.inference.kept_maps import KeptMaps
 from duplus_nnunet.inference.model import LoadedModel, load_model
 from duplus_nnunet.inference.model_folder import ModelFiles, read_own_plans
 from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.networks import Prompts
 from duplus_nnunet.planners.context_plans import configure
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_bank import PromptBank
@@ -181,29 +185,75 @@ def _score_case(
     preprocessor = configuration.preprocessor_class(verbose=False)
     preprocessor.context = context
     data, _, properties = preprocessor.run_case_npy(image, None, properties, plans, configuration, declared)
-    voxels = math.prod(data.shape[1:])
-    window = math.prod(configuration.patch_size)
-    most = int(means.memory * 2**30 / (_BYTES_MAP * voxels + _BYTES_WINDOW * window))
-    passes = list(plan_passes(wordings, most))
+    preprocessed = torch.from_numpy(data).float()
+    check_finite(preprocessed)
+    rounds = _plan_rounds(model, preprocessed.shape[1:], wordings, int(means.memory * 2**30), configuration.patch_size)
+    passes, index = sum(len(one.groups) for one in rounds), 0
     dice: dict[Wording, float] = {}
-    for index, chosen in enumerate(passes, 1):
-        title = f"{case.name}, pass {index} of {len(passes)}"
-        if means.progress:
-            tqdm.write(f"{title}: predicting", file=sys.stderr)
-        logits = _predict(model, torch.from_numpy(data).float(), chosen)
-        bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
-        masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
-        dice |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
+    for one in rounds:
+        maps = KeptMaps(one.kept, uses_file=False) if one.kept else None
+        for chosen in one.groups:
+            index += 1
+            title = f"{case.name}, pass {index} of {passes}"
+            if means.progress:
+                tqdm.write(f"{title}: predicting", file=sys.stderr)
+            logits = _predict(model, preprocessed, chosen, maps)
+            bar = tqdm(chosen, desc=f"{title}: scoring", unit="wording", disable=not means.progress)
+            masks = (_take_mask(plans, configuration, logits[row : row + 1], properties) for row in range(len(chosen)))
+            dice |= _score_masks(zip(bar, masks, strict=True), truth, values, labels=declared["labels"])
     return dice
 
 
-def _predict(model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording]) -> torch.Tensor:
-    """Predict logits (K wordings, D, H, W) in one pass of nnU-Net's sliding window, averaged over folds."""
-    check_finite(data)
-    prompts = model.bank.compose(
-        wordings[0].context_prompt, [(wording.target_prompt, wording.target) for wording in wordings]
-    )
-    return model.predictor.predict_logits(data, prompts)
+@dataclass(frozen=True)
+class _Round:
+    """Wordings with the same context prompt.
+
+    Attributes:
+        groups: Those that are predicted together.
+        kept: Bytes for what the network computed of the image, so that it is called for the first group alone; 0: it is
+            called for each.
+    """
+
+    groups: list[list[Wording]]
+    kept: int
+
+
+def _plan_rounds(
+    model: LoadedModel, shape: Sequence[int], wordings: Sequence[Wording], limit: int, patch: Sequence[int]
+) -> list[_Round]:
+    """Group wordings so that they fit a memory limit in bytes, and the network is called as rarely as possible."""
+    each, rounds = _BYTES_MAP * math.prod(shape) + _BYTES_WINDOW * math.prod(patch), []
+    for _, same in itertools.groupby(wordings, key=lambda wording: wording.context_prompt):
+        own = list(same)
+        plain = list(plan_passes(own, limit // each))
+        predictor = model.predictor
+        kept = predictor.measure_calls(shape, _compose(model, own)) if predictor.keeps_calls else 0
+        room = (limit - kept) // each
+        groups = list(plan_passes(own, room)) if kept and room > 0 else []
+        rounds.append(_Round(groups, kept) if groups and is_quicker(len(groups), len(plain)) else _Round(plain, 0))
+    return rounds
+
+
+def _compose(model: LoadedModel, wordings: Sequence[Wording]) -> Prompts:
+    pairs = [(wording.target_prompt, wording.target) for wording in wordings]
+    return model.bank.compose(wordings[0].context_prompt, pairs)
+
+
+def _predict(
+    model: LoadedModel, data: torch.Tensor, wordings: Sequence[Wording], maps: KeptMaps | None = None
+) -> torch.Tensor:
+    """Predict logits (K wordings, D, H, W) by nnU-Net's sliding window, averaged over folds.
+
+    Args:
+        model: The model.
+        data: Preprocessed image, (C, D, H, W).
+        wordings: With the same context prompt.
+        maps: What the network computed of this image in this context; it is used, and added to by the first call.
+    """
+    prompts = _compose(model, wordings)
+    if maps is not None and maps.uncompressed:
+        return model.predictor.predict_kept(data, prompts, maps)
+    return model.predictor.predict_logits(data, prompts, maps)
 
 
 def _take_mask(

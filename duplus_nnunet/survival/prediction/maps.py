@@ -24,7 +24,7 @@ from duplus_nnunet.survival.evaluation.attribution import measure_box_effects
 from duplus_nnunet.survival.imaging.image_features import Row
 from duplus_nnunet.survival.models.model import SurvivalModel
 from duplus_nnunet.survival.prediction.images import Features, ImageNetworks, NewImage
-from duplus_nnunet.survival.prediction.occlusion import Box, Boxes, WindowedImage, choose_boxes, spread
+from duplus_nnunet.survival.prediction.occlusion import BaseCalls, Box, Boxes, WindowedImage, choose_boxes, spread
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.table import Record
 
@@ -75,7 +75,8 @@ class Mapper:
         if item.error:
             raise DataError(item.error)
         context = image.source.context
-        views = {key: WindowedImage(one, item.data, context) for key, one in self.networks.readers.items()}
+        calls: BaseCalls = {}  # folds whose adapters have the same base share its passes
+        views = {key: WindowedImage(one, item.data, context, calls) for key, one in self.networks.readers.items()}
         first = next(iter(self.networks.readers.values()))
         region = _join([view.find_region() for view in views.values()])
         boxes = choose_boxes(region, first.spacing(context), self.how.size, self.how.most)
@@ -93,14 +94,13 @@ class Mapper:
         self, image: NewImage, record: Record, views: dict[str, WindowedImage], boxes: Boxes
     ) -> Sequence[float]:
         case = image.source.name
-        tables: dict[str, FeatureTable | None] = {}
-        changed: dict[str, dict[str, Row]] = {}
+        tables = {key: self._join(key, image, view.row) for key, view in views.items()}
+        changed: dict[str, dict[str, Row]] = {key: {} for key in views}
         with follow(len(boxes.boxes) * len(views), f"occluding {case}", "box", LOG_EVERY) as count:
-            for key, view in views.items():
-                tables[key] = self._join(key, image, view.row)
-                changed[key] = {}
-                for number, box in enumerate(boxes.boxes):
-                    table = self._join(key, image, view.read_without(box))
+            for number, box in enumerate(boxes.boxes):
+                calls: BaseCalls = {}
+                for key, view in views.items():
+                    table = self._join(key, image, view.read_without(box, calls))
                     changed[key][f"box {number}"] = table.rows[image.patient]
                     count()
         keys = self.features.keys

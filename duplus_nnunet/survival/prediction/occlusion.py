@@ -15,10 +15,13 @@ import torch
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.networks.adaptation import compute_base_checksum
 from duplus_nnunet.networks.pooling import Windows, find_region
 from duplus_nnunet.survival.imaging.image_features import STEP, FeatureReader, Row
 
 Box = tuple[slice, slice, slice]
+# Logits (K, ...) of a base model, float16, by what they depend on and the start of the window.
+BaseCalls = dict[tuple[str, tuple[int, int, int]], torch.Tensor]
 
 # Default number of boxes along the longest side of the region of interest.
 _ALONG = 8
@@ -81,17 +84,23 @@ class WindowedImage:
         reader: Computes the features of the image.
         image: Preprocessed image, (C, D, H, W).
         context: Its context.
+        calls: Logits of base models on the windows of this image, shared by readers whose adapters have the same base;
+            used and added to.
     """
 
-    def __init__(self, reader: FeatureReader, image: torch.Tensor, context: str) -> None:
+    def __init__(
+        self, reader: FeatureReader, image: torch.Tensor, context: str, calls: BaseCalls | None = None
+    ) -> None:
         self._reader, self._image, self._context = reader, image, context
+        self._base = self._identify_base()
         self._padded, self._inside = reader.pad(image)
         size = tuple(int(length) for length in reader.host.configuration.patch_size)
         steps = compute_steps_for_sliding_window(self._padded.shape[1:], size, STEP)
         self._size: tuple[int, int, int] = (size[0], size[1], size[2])
         self._starts = [(first, second, third) for first, second, third in itertools.product(*steps)]
         self._weight = compute_gaussian(size, _SIGMA, _PEAK, torch.float32, torch.device("cpu"))
-        outputs = [self._predict(self._padded, start) for start in self._starts]
+        shared: BaseCalls = {} if calls is None else calls
+        outputs = [self._predict(self._padded, start, shared) for start in self._starts]
         self._logits, self._maps = [output[0] for output in outputs], [output[1] for output in outputs]
         self._sum = torch.zeros((len(self._logits[0]), *self._padded.shape[1:]))
         self._weights = torch.zeros(self._padded.shape[1:])
@@ -112,8 +121,14 @@ class WindowedImage:
         mask = torch.zeros(self._image.shape[1:], dtype=torch.bool) if lesion is None else lesion > _FOUND
         return find_region(mask, self._reader.spacing(self._context))
 
-    def read_without(self, box: Box) -> Row:
-        """Compute the features with a box filled with the mean of the image, in each channel."""
+    def read_without(self, box: Box, calls: BaseCalls | None = None) -> Row:
+        """Compute the features with a box filled with the mean of the image, in each channel.
+
+        Args:
+            box: The box, in voxels of the image.
+            calls: As for the whole image, but with this box filled.
+        """
+        shared: BaseCalls = {} if calls is None else calls
         image = self._image.clone()
         image[(slice(None), *box)] = image.mean(dim=(1, 2, 3))[:, None, None, None]
         padded, _ = self._reader.pad(image)
@@ -122,7 +137,7 @@ class WindowedImage:
         for number, start in enumerate(self._starts):
             if not all(a.start < b.stop and b.start < a.stop for a, b in zip(filled, self._find(start), strict=True)):
                 continue
-            logits, maps[number] = self._predict(padded, start)
+            logits, maps[number] = self._predict(padded, start, shared)
             total[(slice(None), *self._find(start))] += (logits - self._logits[number].float()) * self._weight
         return self._summarise(image, total, maps)
 
@@ -130,19 +145,35 @@ class WindowedImage:
         z, y, x = (slice(first, first + length) for first, length in zip(start, self._size, strict=True))
         return z, y, x
 
-    def _predict(self, padded: torch.Tensor, start: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _identify_base(self) -> str:
+        """Return what the base's logits depend on except the image: weights, lesions and precision."""
+        reader = self._reader
+        checksum = compute_base_checksum(reader.network.state_dict()) if reader.adapter else ""
+        return f"{checksum} {self._context} {reader.lesions[self._context]} {reader.network.cpu_bfloat16}"
+
+    def _predict(
+        self, padded: torch.Tensor, start: tuple[int, int, int], calls: BaseCalls
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the base's logits (K, ...) in a window, float16, and the bottleneck for the features."""
-        reader, device = self._reader, self._reader.host.device
-        window = padded[(slice(None), *self._find(start))][None].contiguous().to(device)
-        maps = list[torch.Tensor]()
+        reader = self._reader
+        window = padded[(slice(None), *self._find(start))][None].contiguous().to(reader.host.device)
+        if not reader.adapter:
+            return self._call_base(window)
+        key = self._base, start
+        if key not in calls:
+            calls[key] = self._call_base(window)[0]
+        with reader.prepare(self._context), torch.inference_mode():
+            reader.network.default_adapter = reader.adapter
+            return calls[key], reader.network.encode(window)[0].float().cpu()
+
+    def _call_base(self, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (K, ...), float16, and bottleneck of the base in a window (1, C, ...)."""
+        reader, maps = self._reader, list[torch.Tensor]()
+        on_gpu = window.device.type == "cuda"
         hook = reader.network.encoder.register_forward_hook(lambda *call: maps.append(call[2][-1][0].float().cpu()))
         try:
-            with reader.prepare(self._context), torch.inference_mode(), torch.autocast("cuda", enabled=_on_gpu(device)):
+            with reader.prepare(self._context), torch.inference_mode(), torch.autocast("cuda", enabled=on_gpu):
                 logits = reader.network(window)[0].half().cpu()
-            if reader.adapter:
-                with reader.prepare(self._context), torch.inference_mode():
-                    reader.network.default_adapter = reader.adapter
-                    maps = [reader.network.encode(window)[0].float().cpu()]
         finally:
             hook.remove()
         return logits, maps[-1]
@@ -150,10 +181,6 @@ class WindowedImage:
     def _summarise(self, image: torch.Tensor, total: torch.Tensor, maps: Sequence[torch.Tensor]) -> Row:
         logits = (total / self._weights)[self._inside]
         return self._reader.summarise(image, self._context, logits, Windows(maps, self._starts, self._size))
-
-
-def _on_gpu(device: Any) -> bool:
-    return bool(device.type == "cuda")
 
 
 def spread(values: Sequence[float], boxes: Sequence[Box], shape: Sequence[int]) -> "np.ndarray[Any, Any]":

@@ -24,6 +24,7 @@ from duplus_nnunet.inference.assembly import (
 )
 from duplus_nnunet.inference.memory import GIB
 from duplus_nnunet.inference.resampling import NOWHERE, Resampler, make_resampler
+from duplus_nnunet.inference.voxels import Voxels
 from duplus_nnunet.planners import DuPLUSLabelManager
 
 EXCLUSIVE = {"background": 0, "liver": 1, "spleen": 5, "left kidney": 3, "right kidney": 4}
@@ -391,7 +392,8 @@ def test_a_rival_takes_where_it_is_more_probable_or_equal_and_first(before: int,
     logits = torch.full((2, *case.source), -1, dtype=torch.float16)
     logits[:, 0, 0, :3] = torch.tensor([[1, 1, 1], [2, 1, 0.5]], dtype=torch.float16)
     assembly.add(logits[:1])
-    assembly.contest(logits[1:], [before])
+    voxels = Voxels.of(assembly.contested)
+    assembly.contest(logits[1:][(slice(None), *np.nonzero(assembly.contested))], voxels, [before])
     assert assembly.finish()[0][0, 0, :3].tolist() == labels
 
 

@@ -133,6 +133,30 @@ def test_nothing_outside_the_box_is_above_the_floor(source: Any, target: Any, fl
     np.testing.assert_array_equal(values, everything[box])
 
 
+@pytest.mark.parametrize(("source", "target"), SIZES)
+@pytest.mark.parametrize("order", [1, 3])
+def test_inside_a_box_a_target_is_resampled_as_in_the_whole(source: Any, target: Any, order: int) -> None:
+    """Of the network's grid no more is known than the box is made of; what is left out does not exceed 0."""
+    resampler, logits = make(source, target, order=order), draw_logits(source, shift=-2)
+    box: Any = tuple(slice(size // 3, size // 3 + max(1, size // 2)) for size in target)
+    part: Any = tuple(slice(0, size) for size in source)
+    if resampler.axes is not None:
+        part = tuple(axis.cut(own)[0] for axis, own in zip(resampler.axes, box, strict=True))
+    whole = spread(*resampler.resample(logits, EVERYTHING), target)
+    (found,) = resampler.resample_inside(np.ascontiguousarray(logits[part]), part, [box])
+    left = whole.copy()
+    if found is not None:
+        np.testing.assert_array_equal(found[1], whole[found[0]])
+        left[found[0]] = -1
+    assert not (left[box] > 0).any()
+
+
+def test_a_target_that_cannot_exceed_0_is_not_resampled() -> None:
+    resampler, everywhere = make((4, 4, 4), (6, 6, 6)), (slice(0, 4),) * 3
+    found = resampler.resample_inside(np.full((4, 4, 4), -1, np.float16), everywhere, [(slice(0, 6),) * 3] * 2)
+    assert list(found) == [None, None]
+
+
 def test_box_is_the_smallest_that_will_do() -> None:
     logits = np.full((8, 8, 8), -1, np.float16)
     logits[2, 3, 4] = 4

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -23,6 +23,7 @@ from duplus_nnunet.inference.reading import InputCase, PreparedCase
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.inference.windows import WindowPredictor
 from duplus_nnunet.networks import condition
+from duplus_nnunet.networks.adaptation import AdapterSpec, attach_adapter, choose_convolutions, name_in_base
 from duplus_nnunet.outputs.answer import CaseAnswer
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector, measure_centre
 from duplus_nnunet.reporting.presence import PresenceCalibration
@@ -30,6 +31,7 @@ from duplus_nnunet.reporting.presence import PresenceCalibration
 NAMES = ("liver", "left kidney", "right kidney", "spleen", "pancreas", "aorta")
 PARTNERS = {"left kidney": "right kidney", "right kidney": "left kidney"}
 E = 6
+ADAPTED = ("spleen", "aorta")
 PATCH, IMAGE, GRID = (8, 8, 8), (10, 8, 12), (11, 8, 9)
 
 
@@ -41,7 +43,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_plans() -> dict[str, Any]:
+def make_plans(adapters: dict[str, str] | None = None) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     sentences = {name: [f"CT of {name}"] for name in NAMES}
     texts = ["CT of the body", *NAMES, *(text for many in sentences.values() for text in many)]
@@ -56,7 +58,12 @@ def make_plans() -> dict[str, Any]:
             "version": 1,
             "default_context": "ct",
             "contexts": {
-                "ct": {"sentences": ["CT of the body"], "target_prompts": sentences, "targets": list(NAMES)},
+                "ct": {
+                    "sentences": ["CT of the body"],
+                    "target_prompts": sentences,
+                    "targets": list(NAMES),
+                    **({} if adapters is None else {"adapters": adapters}),
+                },
             },
             "targets": [{"name": name, "label": name, "synonyms": [], "partner": PARTNERS.get(name)} for name in NAMES],
             "centres": dict.fromkeys(("context", "sentence", "name"), centre),
@@ -66,25 +73,40 @@ def make_plans() -> dict[str, Any]:
     }
 
 
-def make_weights(seed: int) -> Any:
+def make_weights(seed: int, residual: bool = False, adapter: bool = False) -> Any:
     """Random weights whose heads differ between targets enough that most have voxels of their own."""
     torch.manual_seed(seed)
-    unet = PlainConvUNet(
+    kind, blocks = (ResidualEncoderUNet, "n_blocks_per_stage") if residual else (PlainConvUNet, "n_conv_per_stage")
+    unet = kind(
         input_channels=1, n_stages=2, features_per_stage=[4, 8], conv_op=nn.Conv3d, kernel_sizes=3, strides=[1, 2],
-        num_classes=1, n_conv_per_stage=1, n_conv_per_stage_decoder=1, conv_bias=True, norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU,
+        num_classes=1, n_conv_per_stage_decoder=1, conv_bias=True, norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU, **{blocks: 1},
     )  # fmt: skip
     network = condition(unet, (E, 2 * E)).eval()
     network.decoder.deep_supervision = False
     with torch.no_grad():
         network.generator.out.weight *= 3
         network.generator.from_target.weight *= 5
+    if adapter:
+        spec = AdapterSpec("new", 2, 4, 0.0, choose_convolutions(network, (), 2), film=True, head=True)
+        attach_adapter(network, spec).reset(network)
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                if not name_in_base(name):
+                    value += 0.2 * torch.randn(value.shape)
     return network
 
 
-def make_model(folds: int = 1, mirroring: bool = False, regions: bool = False, order: int = 1) -> LoadedModel:
-    """Make a model of six targets with random weights, without a folder."""
-    plans = make_plans()
+def make_model(
+    folds: int = 1,
+    mirroring: bool = False,
+    regions: bool = False,
+    order: int = 1,
+    residual: bool = False,
+    adapter: bool = False,
+) -> LoadedModel:
+    """Make a model of six targets with random weights, without a folder; an adapter predicts two of them."""
+    plans = make_plans({name: "new" if name in ADAPTED else "" for name in NAMES} if adapter else None)
     resampling = {"is_seg": False, "order": order, "order_z": 0, "force_separate_z": None}
     configuration = ConfigurationManager({
         "architecture": {}, "spacing": [1.2, 1.0, 0.8], "patch_size": list(PATCH),
@@ -96,12 +118,13 @@ def make_model(folds: int = 1, mirroring: bool = False, regions: bool = False, o
     if regions:
         declared["regions_class_order"] = list(range(1, len(NAMES) + 1))
     predictor = WindowPredictor(0.5, use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-    networks = [make_weights(seed) for seed in range(1, folds + 1)]
+    networks = [make_weights(seed, residual, adapter) for seed in range(1, folds + 1)]
     predictor.network = networks[0]
     predictor.list_of_parameters = [network.state_dict() for network in networks]
     predictor.list_of_parameters[0] = {name: value.clone() for name, value in networks[0].state_dict().items()}
     predictor.conditioned_network.half_logits = True
     predictor.allowed_mirroring_axes, predictor.configuration_manager = (0, 1, 2), configuration
+    predictor.mirroring = {"new": (0,)} if adapter else {}
     predictor.plans_manager = PlansManager(plans)
     return LoadedModel(
         predictor, predictor.plans_manager, configuration, declared, PromptBank(plans),
@@ -187,6 +210,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "mirrored": {"mirroring": True},
     "two folds, mirrored": {"folds": 2, "mirroring": True},
     "another resampling": {"order": 3},
+    "residual encoder": {"residual": True},
+    "residual encoder, two folds": {"residual": True, "folds": 2},
+    "adapter": {"adapter": True},
+    "adapter, two folds, mirrored": {"adapter": True, "folds": 2, "mirroring": True},
+    "adapter, residual encoder": {"adapter": True, "residual": True},
 }
 
 

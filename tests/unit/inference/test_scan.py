@@ -2,7 +2,13 @@
 
 import gc
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +27,7 @@ from duplus_nnunet.inference.predictor import DuPLUSPredictor
 from duplus_nnunet.inference.scan import Scan
 
 from .test_rivals import KINDS, NAMES, FakeReader, make_model
+from .test_training_match import MODEL
 
 CASES = {**KINDS, "regions": {"regions": True}}
 
@@ -248,6 +255,81 @@ def test_memory_does_not_grow_with_questions() -> None:
         gc.collect()
         assert scan.kept.in_memory == kept.in_memory
         assert process.memory_info().rss - before < 20 << 20
+
+
+def count_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+
+
+def test_a_hundred_questions_leave_nothing_behind() -> None:
+    with make_predictor().open("image") as scan:
+        for name in NAMES:
+            scan.segment(name)
+        tensors = count_tensors()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(100):
+                scan.predict(NAMES[number % 3 : 3 + number % 4])
+            for name in NAMES:
+                scan.segment(name)
+            assert count_tensors() <= tensors
+            assert tracemalloc.get_traced_memory()[0] - before < 100_000  # bytes; an answer has 30 000
+        finally:
+            tracemalloc.stop()
+        assert len(scan._answers) <= 4
+
+
+def test_closing_frees_the_image_and_what_was_computed_of_it() -> None:
+    predictor = make_predictor()
+    scan = predictor.open("image")
+    scan.segment("liver")
+    held = [weakref.ref(one) for one in (next(iter(scan._maps._kept.values())), scan._opened, scan._opened.answer)]
+    scan.close()
+    gc.collect()
+    assert [one() for one in held] == [None] * 3
+    assert scan.kept.in_memory == 0
+    assert predictor.predict("image", ["liver"]).masks["liver"].any()
+
+
+_KILLED = """
+import sys, time, torch
+from duplus_nnunet.inference.kept_maps import KeptMaps
+maps = KeptMaps(0)
+maps.fold = maps.window = 0
+maps.keep("", torch.randn(1, 8, 16, 16, 16), torch.zeros(1, 4), torch.zeros(1))
+print(maps.in_file, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL, and deletes the file when it is closed.")
+def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        assert int(child.stdout.readline()) > 0
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    assert list(tmp_path.rglob("duplus-*")) == []
+
+
+def test_a_model_whose_files_are_replaced_answers_as_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # a model folder, read as it is
+    shutil.copytree(MODEL, tmp_path / "model")
+    predictor = DuPLUSPredictor.from_folder(tmp_path / "model", folds=(0,), device="cpu", mirroring=False)
+    image = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32), (2.0, 2.0, 2.0)
+    context, names = next(iter(predictor.contexts.items()))
+    right = predictor.predict(image, names, context)
+    with predictor.open(image, context) as scan:
+        for file in (tmp_path / "model").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"another model")
+        for name in names:
+            np.testing.assert_array_equal(scan.segment(name), right.masks[name])
 
 
 def test_progress_counts_windows() -> None:

@@ -14,9 +14,19 @@ import torch
 from duplus_nnunet.cli import main
 from duplus_nnunet.commands.prompts_sensitivity import describe_report, to_json
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.inference.kept_maps import KeptMaps
 from duplus_nnunet.prompt_bank import PromptBank, encode_vector
-from duplus_nnunet.sensitivity.study import SensitivityReport, _predict, _summarise, compute_dice, find_folds
+from duplus_nnunet.sensitivity.study import (
+    SensitivityReport,
+    _plan_rounds,
+    _predict,
+    _summarise,
+    compute_dice,
+    find_folds,
+)
 from duplus_nnunet.sensitivity.wordings import Score, TargetScores, Wording, list_wordings, plan_passes
+
+from ..inference.test_rivals import make_image, make_model
 
 CT = "computed tomography"
 T2 = {"liver": f"A {CT} of liver", "spleen": f"A {CT} of spleen"}
@@ -119,7 +129,7 @@ def test_fold_all_is_taken_where_there_is_no_other(tmp_path: Path) -> None:
 def test_all_wordings_of_a_pass_are_bound_at_once(bank: PromptBank) -> None:
     bound: list[Any] = []
 
-    def predict(data: torch.Tensor, prompts: Any) -> torch.Tensor:
+    def predict(data: torch.Tensor, prompts: Any, _: Any) -> torch.Tensor:
         bound.append(prompts)
         return torch.zeros(prompts.count, *data.shape[1:])
 
@@ -127,6 +137,34 @@ def test_all_wordings_of_a_pass_are_bound_at_once(bank: PromptBank) -> None:
     wordings = list_wordings(bank, "ct", bank.names, with_contexts=False)
     assert _predict(model, torch.zeros(1, 2, 2, 2), wordings).shape == (4, 2, 2, 2)
     assert bound[0].targets.shape[0] == 4
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_wordings_that_do_not_fit_together_share_a_pass_of_the_network(folds: int) -> None:
+    model, image, calls = make_model(folds=folds), make_image()[0], list[int]()
+    model.network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    texts = [(name, f"CT of {name}") for name in model.bank.names] * 10
+    wordings = [Wording(name, "paraphrase", "CT of the body", text) for name, text in texts]
+    each = 4 * image[0].numel() + 12 * 8**3
+    prompts = model.bank.compose("CT of the body", [(wording.target_prompt, wording.target) for wording in wordings])
+    limit = model.predictor.measure_calls(image.shape[1:], prompts) + 5 * each
+    (planned,) = _plan_rounds(model, image.shape[1:], wordings, limit, (8, 8, 8))
+    assert [len(group) for group in planned.groups] == [5] * 12
+    with torch.inference_mode():
+        expected = model.predictor.predict_logits(image, prompts)
+        windows = len(calls)
+        maps = KeptMaps(planned.kept, uses_file=False)
+        found = [_predict(model, image, group, maps) for group in planned.groups]
+    assert len(calls) == 2 * windows
+    assert torch.equal(torch.cat(found), expected)
+
+
+def test_wordings_that_fit_together_keep_nothing() -> None:
+    model = make_model()
+    wordings = [Wording(name, "target prompt", "CT of the body", f"CT of {name}") for name in model.bank.names]
+    (planned,) = _plan_rounds(model, make_image()[0].shape[1:], wordings, 1 << 30, (8, 8, 8))
+    assert planned.groups == [wordings]
+    assert planned.kept == 0
 
 
 @pytest.fixture

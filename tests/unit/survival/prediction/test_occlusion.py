@@ -13,7 +13,7 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.imaging.image_features import FeatureReader
 from duplus_nnunet.survival.prediction.maps import bring_back, make_nifti
-from duplus_nnunet.survival.prediction.occlusion import WindowedImage, choose_boxes, spread
+from duplus_nnunet.survival.prediction.occlusion import BaseCalls, WindowedImage, choose_boxes, spread
 from duplus_nnunet.survival.training.lora import ADAPTER, attach_lora, make_lora_spec
 
 from ..imaging.test_image_features import SIDE, make_reader
@@ -62,6 +62,40 @@ def test_only_windows_that_meet_the_box_are_looked_at_again() -> None:
     windowed.read_without((slice(0, 4), slice(0, 4), slice(0, 4)))
     assert windowed.windows == 9
     assert len(calls) == 1
+
+
+def make_adapted(seed: int) -> FeatureReader:
+    """Make the reader of a fold: the base of all folds, and an adapter of its own."""
+    reader = make_reader()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in attach_lora(reader.network, make_lora_spec(reader.network, SurvivalSettings(lora_r=4))):
+            weight.normal_(std=0.2)
+    return FeatureReader(reader.network, reader.host, reader.bank, reader.lesions, ADAPTER)
+
+
+def test_folds_whose_adapters_have_the_same_base_share_its_passes() -> None:
+    image, box, calls = make_image(), (slice(0, 5), slice(2, 9), slice(17, 24)), list[int]()
+    readers = [make_adapted(seed) for seed in (1, 2, 3)]
+    alone = [WindowedImage(reader, image, "ct") for reader in readers]
+    for reader in readers:
+        reader.network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    whole, filled = BaseCalls(), BaseCalls()
+    together = [WindowedImage(reader, image, "ct", whole) for reader in readers]
+    assert len(calls) == (3 + 1) * together[0].windows  # instead of twice three
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(other.row, one.row)
+        np.testing.assert_array_equal(other.read_without(box, filled), one.read_without(box))
+    assert not np.array_equal(alone[0].row, alone[1].row)
+
+
+def test_folds_with_different_bases_do_not_share_passes() -> None:
+    image, calls = make_image(), BaseCalls()
+    one, other = make_adapted(1), make_adapted(1)
+    with torch.no_grad():
+        next(other.network.encoder.parameters()).add_(0.5)
+    WindowedImage(one, image, "ct", calls)
+    np.testing.assert_array_equal(WindowedImage(other, image, "ct", calls).row, WindowedImage(other, image, "ct").row)
 
 
 def test_boxes_part_the_region() -> None:
