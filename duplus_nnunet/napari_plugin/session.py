@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.conversation import write_mask
 from duplus_nnunet.inference.prediction import Prediction
-from duplus_nnunet.inference.predictor import DuPLUSPredictor
-from duplus_nnunet.inference.scan import Scan
 from duplus_nnunet.napari_plugin.jobs import Done, write_jobs
 from duplus_nnunet.napari_plugin.layers import LayerImage, Place, require_one_grid, write_image
+from duplus_nnunet.napari_plugin.libraries import load_torch
 from duplus_nnunet.napari_plugin.turning import (
     Matrix,
     Turn,
@@ -31,6 +30,10 @@ from duplus_nnunet.napari_plugin.turning import (
 from duplus_nnunet.outputs.answer import TargetAnswer
 from duplus_nnunet.outputs.naming import name_case, name_files
 from duplus_nnunet.reporting.colours import colour
+
+if TYPE_CHECKING:
+    from duplus_nnunet.inference.predictor import DuPLUSPredictor
+    from duplus_nnunet.inference.scan import Scan
 
 Mask = NDArray[np.uint8]
 
@@ -87,7 +90,7 @@ class _Open:
         turn: From the image's array to the layer; None: not known before the first answer.
     """
 
-    scan: Scan
+    scan: "Scan"
     files: tuple[Path, ...]
     case: str
     to_ras: Matrix | None
@@ -121,7 +124,7 @@ class Session:
         progress: Number of windows that were predicted, and of all, while an image is opened.
     """
 
-    def __init__(self, predictor: DuPLUSPredictor, model: Path, mirror: bool = False) -> None:
+    def __init__(self, predictor: "DuPLUSPredictor", model: Path, mirror: bool = False) -> None:
         self._predictor, self._model, self._mirror = predictor, model, mirror
         self.contexts, self.targets, self.channels = predictor.words, predictor.contexts, predictor.channels
         self.progress = 0, 0
@@ -139,6 +142,10 @@ class Session:
         Raises:
             ModelError: The folder does not hold a DuPLUS model, or is incomplete.
         """
+        # In the thread that loads the model, so that the window opens at once.
+        load_torch()
+        from duplus_nnunet.inference.predictor import DuPLUSPredictor
+
         return cls(DuPLUSPredictor.from_folder(model), model, mirror)
 
     @property
@@ -224,6 +231,8 @@ class Session:
         Raises:
             DataError: No image is open, nothing was asked, or a layer has another shape than the image.
         """
+        from duplus_nnunet.inference.conversation import write_mask
+
         with self._work():
             opened = self._require_open()
             chosen = [name for name in self._asked if name in edited]
@@ -306,7 +315,7 @@ class Session:
         return files, to_ras
 
 
-def _check_values(image: LayerImage, scan: Scan, to_ras: Matrix | None) -> Turn | None:
+def _check_values(image: LayerImage, scan: "Scan", to_ras: Matrix | None) -> Turn | None:
     """Check that a layer shows what its file holds, and find how it lies in the file.
 
     Returns:
