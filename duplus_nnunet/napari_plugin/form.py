@@ -24,6 +24,7 @@ from duplus_nnunet.napari_plugin.layers import ORIENTATIONS
 
 _UNKNOWN = "choose what they mean"
 NAME, VOLUME, PRESENCE = range(3)
+_ERROR_COLOUR = "#e69f00"
 
 
 class Form:
@@ -34,6 +35,8 @@ class Form:
 
     Attributes:
         channels: A choice of layers for each channel of an image.
+        message: What was done last, or is being done.
+        error: What could not be done last.
     """
 
     def __init__(self, parent: QWidget) -> None:
@@ -52,10 +55,8 @@ class Form:
         self.targets.setHeaderLabels(["target", "volume (ml)", "present"])
         self.targets.setRootIsDecorated(False)
         self.save_masks, self.save_jobs = QPushButton("Save masks..."), QPushButton("Save jobs...")
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextFormat(Qt.TextFormat.PlainText)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message, self.error = _make_text(), _make_text()
+        self.error.setStyleSheet(f"color: {_ERROR_COLOUR}")
         self._rows = QFormLayout()
         self._lay_out(parent)
         self.show_channels(["image"])
@@ -106,10 +107,11 @@ class Form:
         found = self.targets.findItems(name, Qt.MatchFlag.MatchExactly | Qt.MatchFlag.MatchCaseSensitive, NAME)
         return found[0] if found else None
 
-    def say(self, text: str, is_error: bool = False) -> None:
-        """Show a message below the list."""
-        self.message.setText(text)
-        self.message.setStyleSheet("color: #e69f00" if is_error else "")
+    def complain(self, text: str, details: str = "") -> None:
+        """Show an error below the list until the user does something else; an empty text takes it away."""
+        self.error.setText(text)
+        self.error.setToolTip(details)
+        self.error.setVisible(bool(text))
 
     def show_progress(self, done: int, windows: int) -> None:
         """Show how far the work is; with no windows, that there is some."""
@@ -132,6 +134,7 @@ class Form:
         column.addWidget(self.targets, 1)
         column.addWidget(_put_in_line(self.save_masks, self.save_jobs))
         column.addWidget(self.message)
+        column.addWidget(self.error)
 
 
 def make_timer(parent: QWidget, milliseconds: int, call: Callable[[], Any]) -> QTimer:
@@ -140,6 +143,14 @@ def make_timer(parent: QWidget, milliseconds: int, call: Callable[[], Any]) -> Q
     timer.setInterval(milliseconds)
     timer.timeout.connect(call)
     return timer
+
+
+def _make_text() -> QLabel:
+    text = QLabel()
+    text.setWordWrap(True)
+    text.setTextFormat(Qt.TextFormat.PlainText)
+    text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return text
 
 
 def _put_in_line(*controls: QWidget) -> QWidget:

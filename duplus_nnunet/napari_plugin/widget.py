@@ -56,7 +56,7 @@ class SegmentWidget(QWidget):
         self._connect()
         self._refresh_layers()
         self._show_state()
-        self.form.say("Choose a model folder, or the example.")
+        self._say("Choose a model folder, or the example.")
 
     def load(self, folder: str) -> None:
         """Load a model; what was asked of the one before is forgotten, its layers stay."""
@@ -75,10 +75,12 @@ class SegmentWidget(QWidget):
             self.load(str(folder / "model"))
             self.add_file(folder / _EXAMPLE_IMAGE)
 
+        self.form.complain("")
         self.tasks.add(Task("Writing the example", partial(write_example, folder), show, is_needed=True))
 
     def add_file(self, file: Path) -> None:
         """Read an image file, and show it as a layer."""
+        self.form.complain("")
         self.tasks.add(Task(f"Reading {file.name}", partial(read_file, file), self._add_image))
 
     def open(self) -> None:
@@ -101,7 +103,7 @@ class SegmentWidget(QWidget):
         if self.tasks.title:
             self._drop()
             self._uncheck_unanswered()
-            self.form.say("Cancelled.")
+            self._say("Cancelled.")
 
     def save_masks(self, folder: Path) -> None:
         """Write the masks of the targets whose boxes are checked, as their layers have them now."""
@@ -110,13 +112,16 @@ class SegmentWidget(QWidget):
                 name: np.asarray(layer.data) for name, (_, layer) in self._answers.items() if self._is_checked(name)
             }
             work = partial(self._require_session().save_masks, folder, edited)
-            self.tasks.add(Task("Saving masks", work, lambda files: self.form.say("\n".join(map(str, files)))))
+            self.tasks.add(Task("Saving masks", work, lambda files: self._say("\n".join(map(str, files)))))
 
     def save_jobs(self, file: Path) -> None:
         """Write a table of jobs that repeats what was asked."""
         with self._show_errors():
             work = partial(self._require_session().save_jobs, file)
-            self.tasks.add(Task("Saving jobs", work, lambda command: self.form.say(f"To repeat it:\n{command}")))
+            self.tasks.add(Task("Saving jobs", work, lambda command: self._say(f"To repeat it:\n{command}")))
+
+    def _say(self, text: str) -> None:
+        self.form.message.setText(text)
 
     def _connect(self) -> None:
         form, layers = self.form, self._viewer.layers
@@ -144,15 +149,16 @@ class SegmentWidget(QWidget):
     @contextmanager
     def _show_errors(self) -> Iterator[None]:
         try:
+            self.form.complain("")
             yield
         except DuplusError as error:
-            self.form.say(str(error), is_error=True)
+            self.form.complain(str(error))
 
     def _show_failure(self, failure: Failure) -> None:
         self._wanted = self._wanted if self._session_is_open() else ()
         self._uncheck_unanswered()
-        self.form.say(failure.text or "Cancelled.", is_error=bool(failure.text))
-        self.form.message.setToolTip(failure.details)
+        self._say("" if failure.text else "Cancelled.")
+        self.form.complain(failure.text, failure.details)
 
     def _session_is_open(self) -> bool:
         return self._owner.session is not None and self._owner.session.is_open
@@ -172,7 +178,7 @@ class SegmentWidget(QWidget):
             self.form.context.clear()
             self.form.context.addItems(list(session.contexts))
         self._show_context(self.form.context.currentText())
-        self.form.say(f"Loaded: {len(session.contexts)} context(s). Choose layer and context, and type a target.")
+        self._say(f"Loaded: {len(session.contexts)} context(s). Choose layer and context, and type a target.")
 
     def _open_if_needed(self) -> Session:
         """Open the chosen image, unless it is open already.
@@ -201,7 +207,7 @@ class SegmentWidget(QWidget):
         self._forget_answers()
         self._opened = layers
         self._show_context(self.form.context.currentText())
-        self.form.say(message)
+        self._say(message)
 
     def _list_chosen(self) -> list[Image]:
         layers = [choice.currentData() for choice in self.form.channels]
@@ -250,7 +256,7 @@ class SegmentWidget(QWidget):
             row.setCheckState(NAME, Qt.CheckState.Checked)
         self.form.targets.scrollToItem(row)
         parts = [f"{volume} ml" if shown.mask.any() else volume, *([f"present {presence}"] if presence else [])]
-        self.form.say(f"{shown.name}: {', '.join(parts)}")
+        self._say(f"{shown.name}: {', '.join(parts)}")
 
     def _turn_on_or_off(self, row: QTreeWidgetItem, column: int) -> None:
         """Ask for a target whose box was checked, or hide its layer."""
@@ -296,7 +302,7 @@ class SegmentWidget(QWidget):
         values, keywords = read
         layer = self._viewer.add_image(values, colormap="gray", **keywords)
         self.form.channels[0].setCurrentIndex(self.form.channels[0].findText(layer.name))
-        self.form.say(f"{layer.name}: {' x '.join(map(str, values.shape))} voxels")
+        self._say(f"{layer.name}: {' x '.join(map(str, values.shape))} voxels")
 
     def _forget_layer(self, event: Any) -> None:
         """Forget an answer whose layer was removed; an image that was removed is closed."""
@@ -304,7 +310,7 @@ class SegmentWidget(QWidget):
         if gone in self._opened:
             self._drop()
             self._forget_answers()
-            self.form.say(f"The layer {gone.name!r} was removed, and its image closed.")
+            self._say(f"The layer {gone.name!r} was removed, and its image closed.")
             if self._owner.session is not None:
                 self.tasks.add(Task("Closing the image", self._owner.session.close_image, lambda _: None))
         self._answers = {name: found for name, found in self._answers.items() if found[1] is not gone}
@@ -341,7 +347,7 @@ class SegmentWidget(QWidget):
         if not title:
             self._timer.stop()
             return
-        self.form.say(f"{title} ...")
+        self._say(f"{title} ...")
         self._show_progress()
         self._timer.start()
 
