@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from duplus_nnunet.errors import DataError
+from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 from duplus_nnunet.inference.prediction import Prediction
 from duplus_nnunet.napari_plugin.jobs import Done, write_jobs
 from duplus_nnunet.napari_plugin.layers import LayerImage, Place, require_one_grid, write_image
@@ -213,7 +213,7 @@ class Session:
         """
         with self._work():
             opened = self._require_open()
-            answer = opened.scan.ask(question.target, question.prompt)
+            answer = self._answer(opened.scan, question)
             (found,) = answer.answer.targets
             self._asked[found.name] = question
             done = Done(opened.files, opened.case, opened.scan.context, found.name, found.seen)
@@ -261,6 +261,16 @@ class Session:
         with self._work():
             write_jobs(file, self._done, Path(self._folder.name))
             return _describe_command(self._model, file, self._mirror)
+
+    def _answer(self, scan: "Scan", question: Question) -> Prediction:
+        try:
+            return scan.ask(question.target, question.prompt)
+        except PromptError as error:
+            target = question.target
+            if target is None or any(target in names for names in self.targets.values()):
+                raise
+            known = describe_unknown("target", target, scan.targets)
+            raise PromptError(f"{known} For a structure that is none of these, check `any other text`.") from error
 
     @contextmanager
     def _work(self) -> Iterator[None]:

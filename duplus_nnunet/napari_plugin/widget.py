@@ -189,7 +189,7 @@ class SegmentWidget(QWidget):
         session = self._require_session()
         layers, context = self._list_chosen(), self.form.context.currentText()
         place = Place(self.form.orientation, self._read_spacing())
-        wanted = (*map(id, layers), context, place)
+        wanted = (*layers, context, place)
         if wanted != self._wanted:
             images = [read_layer(layer) for layer in layers]
             self._wanted = wanted
@@ -306,6 +306,7 @@ class SegmentWidget(QWidget):
 
     def _forget_layer(self, event: Any) -> None:
         """Forget an answer whose layer was removed; an image that was removed is closed."""
+        # Compared by equality, here and elsewhere: napari gives widgets a proxy of each layer, a new one each time.
         gone = event.value
         if gone in self._opened:
             self._drop()
@@ -313,7 +314,7 @@ class SegmentWidget(QWidget):
             self._say(f"The layer {gone.name!r} was removed, and its image closed.")
             if self._owner.session is not None:
                 self.tasks.add(Task("Closing the image", self._owner.session.close_image, lambda _: None))
-        self._answers = {name: found for name, found in self._answers.items() if found[1] is not gone}
+        self._answers = {name: found for name, found in self._answers.items() if found[1] != gone}
         self._uncheck_unanswered()
         self._refresh_layers()
 
