@@ -132,7 +132,7 @@ def read_layer(layer: Any) -> LayerImage:
         raise DataError(f"The layer {layer.name!r} holds {values.dtype} of shape {values.shape}; expected numbers.")
     to_ras = dict(layer.metadata).get(METADATA, {}).get("to_ras")
     known = None if to_ras is None else np.asarray(to_ras, float)
-    return LayerImage(layer.name, values, _find_world(layer), find_file(layer), known)
+    return LayerImage(layer.name, values, _to_millimetres(find_affine(layer), layer), find_file(layer), known)
 
 
 def find_file(layer: Any) -> Path | None:
@@ -141,24 +141,50 @@ def find_file(layer: Any) -> Path | None:
     return Path(path) if path and Path(path).is_file() else None
 
 
-def _find_world(layer: Any) -> Matrix:
-    """Compute the affine of a layer from where it puts a few voxels; lengths in mm.
-
-    Raises:
-        DataError: The layer has a unit that is no length.
-    """
+def find_affine(layer: Any) -> Matrix:
+    """Compute (4, 4) from a layer's indices to the viewer's world, in the layer's units."""
     corner = np.asarray(layer.data_to_world((0, 0, 0)), float)
     steps = [np.asarray(layer.data_to_world(tuple(step)), float) - corner for step in np.eye(3)]
     affine = np.eye(4)
     affine[:3] = np.column_stack([*steps, corner])
+    return affine
+
+
+def find_slice(mask: Volume, affine: Matrix, axis: int, now: float) -> float | None:
+    """Find where along an axis of the world a mask is largest.
+
+    Args:
+        mask: In the axes of a layer.
+        affine: (4, 4) from the layer's indices to the world.
+        axis: Axis of the world across which slices are shown.
+        now: Where the slice that is shown lies.
+
+    Returns:
+        None if the mask is empty, or if it is seen already.
+    """
+    heights = np.argwhere(mask) @ affine[axis, :3] + affine[axis, 3]
+    step = np.abs(affine[axis, :3]).max()
+    if not heights.size or np.abs(heights - now).min() <= step / 2:
+        return None
+    slices, sizes = np.unique(np.round(heights / step), return_counts=True)
+    return float(slices[sizes.argmax()] * step)
+
+
+def _to_millimetres(affine: Matrix, layer: Any) -> Matrix:
+    """Convert lengths of a layer's affine.
+
+    Raises:
+        DataError: The layer has a unit that is no length.
+    """
+    scaled = affine.copy()
     for axis, unit in enumerate(getattr(layer, "units", None) or ()):
         if str(unit) not in _MILLIMETRES:
             raise DataError(
                 f"Axis {axis} of the layer {layer.name!r} has the unit {str(unit)!r}; expected a length: "
                 f"{', '.join(_MILLIMETRES)}."
             )
-        affine[axis] *= _MILLIMETRES[str(unit)]
-    return affine
+        scaled[axis] *= _MILLIMETRES[str(unit)]
+    return scaled
 
 
 def read_file(file: Path) -> tuple[Volume, dict[str, Any]]:

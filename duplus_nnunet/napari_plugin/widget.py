@@ -16,7 +16,15 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QTreeWidgetItem, QWidget
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.example.folder import write_example
 from duplus_nnunet.napari_plugin.form import NAME, PRESENCE, VOLUME, Form, make_timer
-from duplus_nnunet.napari_plugin.layers import LayerImage, Place, find_file, read_file, read_layer
+from duplus_nnunet.napari_plugin.layers import (
+    LayerImage,
+    Place,
+    find_affine,
+    find_file,
+    find_slice,
+    read_file,
+    read_layer,
+)
 from duplus_nnunet.napari_plugin.session import Question, Session, Shown
 from duplus_nnunet.napari_plugin.tasks import Failure, Task, TaskLine
 
@@ -255,8 +263,18 @@ class SegmentWidget(QWidget):
             row.setForeground(NAME, QColor(shown.colour))
             row.setCheckState(NAME, Qt.CheckState.Checked)
         self.form.targets.scrollToItem(row)
+        self._move_to(layer)
         parts = [f"{volume} ml" if shown.mask.any() else volume, *([f"present {presence}"] if presence else [])]
         self._say(f"{shown.name}: {', '.join(parts)}")
+
+    def _move_to(self, layer: Labels) -> None:
+        """Move to a slice that shows a mask, if the slice that is shown does not."""
+        dims = self._viewer.dims
+        first = dims.ndim - 3  # other layers may have more axes, which come first
+        for axis in (axis for axis in dims.not_displayed if dims.ndisplay == 2 and axis >= first):
+            point = find_slice(np.asarray(layer.data), find_affine(layer), axis - first, dims.point[axis])
+            if point is not None:
+                dims.set_point(axis, point)
 
     def _turn_on_or_off(self, row: QTreeWidgetItem, column: int) -> None:
         """Ask for a target whose box was checked, or hide its layer."""

@@ -1,6 +1,7 @@
 """A program that drives the window of napari as a user does, and writes what it saw; `test_napari` starts it."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,27 +15,30 @@ PAUSE = 0.02
 
 
 def main(folder: Path, screenshot: Path) -> None:
-    """Write the results of all scenes, in their order."""
+    """Write the results of all scenes, in their order, into a folder."""
     import napari
 
-    user = User(napari.Viewer(), folder)
+    os.chdir(folder)
+
+    user = User(napari.Viewer())
     results: dict[str, Any] = {}
     for scene in (
         meet_without_model, load_example, type_a_target, mistype, complete, click_boxes, save,
-        remove_a_layer_while_asked, refuse_layers, show_an_array, cancel, remove_the_image_while_asked, replace_the_model,
+        remove_a_layer_while_asked, refuse_layers, show_an_array, cancel, remove_the_image_while_asked,
+        replace_the_model,
     ):  # fmt: skip
         results[scene.__name__] = scene(user)
         if scene is save:
             user.viewer.window.screenshot(str(screenshot), canvas_only=False)
     results["close_while_working"] = close_while_working(user)
-    (folder / "results.json").write_text(json.dumps(results, default=str))
+    Path("results.json").write_text(json.dumps(results, default=str))
 
 
 class User:
     """Types, clicks, waits and looks."""
 
-    def __init__(self, viewer: Any, folder: Path) -> None:
-        self.viewer, self.folder = viewer, folder
+    def __init__(self, viewer: Any) -> None:
+        self.viewer = viewer
         _, self.widget = viewer.window.add_plugin_dock_widget("duplus-nnunet", "Segment by text")
         self.form = self.widget.form
         viewer.window.resize(1200, 800)
@@ -110,14 +114,14 @@ def meet_without_model(user: User) -> Any:
     asked = user.error
     user.click(user.form.load)
     empty = user.error
-    user.type(user.form.model, str(user.folder), enter=False)
+    user.type(user.form.model, "nothing", enter=False)
     user.click(user.form.load)
     user.wait_until_idle()
     return {"asked": asked, "empty": empty, "no model": user.error}
 
 
 def load_example(user: User) -> Any:
-    user.widget.load_example(user.folder / "example")
+    user.widget.load_example(Path("example"))
     rounds = user.wait_until_idle()
     contexts = [user.form.context.itemText(number) for number in range(user.form.context.count())]
     user.form.context.setCurrentText("phantom_ct")
@@ -129,8 +133,9 @@ def type_a_target(user: User) -> Any:
     user.type(user.form.line, "liver")
     user.wait_until_idle()
     image, liver = user.viewer.layers["ct"], user.viewer.layers["liver"]
-    user.viewer.dims.set_point(0, np.argwhere(liver.data).mean(axis=0)[0] * liver.extent.step[0])
+    shown = round(float(liver.world_to_data(user.viewer.dims.point)[0]))
     return {
+        "seen": int(liver.data[shown].sum()),
         "voxels": int(liver.data.sum()),
         "same place": bool(np.allclose(liver.extent.world, image.extent.world)),
         "colour": np.asarray(liver.colormap.color_dict[1]).tolist(),
@@ -183,12 +188,12 @@ def click_boxes(user: User) -> Any:
 
 def save(user: User) -> Any:
     user.check("right kidney", is_on=False)
-    user.widget.save_masks(user.folder / "masks")
+    user.widget.save_masks(Path("masks"))
     user.wait_until_idle()
-    user.widget.save_jobs(user.folder / "jobs.json")
+    user.widget.save_jobs(Path("jobs.json"))
     user.wait_until_idle()
     return {
-        "files": sorted(file.name for file in (user.folder / "masks").iterdir()),
+        "files": sorted(file.name for file in Path("masks").iterdir()),
         "message": user.form.message.text(),
     }
 
@@ -289,7 +294,7 @@ def remove_the_image_while_asked(user: User) -> Any:
 
 
 def replace_the_model(user: User) -> Any:
-    user.widget.add_file(user.folder / "example" / "images" / "mr_0000.nii.gz")
+    user.widget.add_file(Path("example/images/mr_0000.nii.gz"))
     user.wait_until_idle()
     user.form.context.setCurrentText("phantom_mr")
     user.type(user.form.line, "liver")
@@ -298,7 +303,7 @@ def replace_the_model(user: User) -> Any:
     user.click(user.form.load)
     user.wait_until_idle()
     second = user.widget._owner.session
-    user.widget.save_masks(user.folder / "none")
+    user.widget.save_masks(Path("none"))
     user.wait_until_idle()
     return {
         "layers": user.layers, "other": first is not second, "closed": not first.is_open and not folder.exists(),

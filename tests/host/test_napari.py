@@ -83,6 +83,7 @@ def test_a_typed_target_becomes_a_layer_of_labels_in_its_colour(seen, folder):
     assert typed["message"].startswith("liver: ")
     np.testing.assert_allclose(typed["colour"], [0xE6 / 255, 0x9F / 255, 0, 1], atol=1e-3)
     assert typed["same place"]
+    assert typed["seen"] > 0
     assert typed["error"] == ""
 
 
@@ -110,7 +111,7 @@ def test_saved_masks_equal_what_the_saved_jobs_predict(seen, folder):
     words = seen["save"]["message"].splitlines()[-1].split()
     assert words[:2] == ["duplus", "predict"]
     command = [str(Path(sys.executable).with_name("duplus")), *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     for name in ("left_kidney", "liver"):
         saved = nibabel.load(folder / "masks" / f"{name}.nii.gz")

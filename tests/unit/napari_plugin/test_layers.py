@@ -14,6 +14,7 @@ from duplus_nnunet.napari_plugin.layers import (
     ORIENTATIONS,
     LayerImage,
     Place,
+    find_slice,
     read_file,
     read_layer,
     require_one_grid,
@@ -145,3 +146,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     SimpleITK.WriteImage(flat, str(tmp_path / "flat.png"))
     with pytest.raises(DataError, match="2 axes"):
         read_file(tmp_path / "flat.png")
+
+
+def test_the_largest_slice_is_found_unless_the_mask_is_seen() -> None:
+    mask = np.zeros((6, 5, 4), bool)
+    mask[1, 0, 0] = mask[4, :2, :2] = True
+    affine = np.diag([2.0, 1, 1, 1])
+    affine[0, 3] = 10
+    assert find_slice(mask, affine, 0, 14.0) == 18
+    assert find_slice(mask, affine, 0, 12.5) is None
+    assert find_slice(mask, affine, 1, 4.0) == 0
+    assert find_slice(np.zeros_like(mask), affine, 0, 14.0) is None
