@@ -113,6 +113,16 @@ class Form:
         self.error.setToolTip(details)
         self.error.setVisible(bool(text))
 
+    def show_busy(self, is_busy: bool) -> None:
+        """Switch off, while something is worked on, what would change what is worked on."""
+        for control in (
+            *(self.load, self.example, self.context, *self.channels, self.axes, self.spacing, self.open),
+            *(self.save_masks, self.save_jobs),
+        ):
+            control.setEnabled(not is_busy)
+        self.cancel.setEnabled(is_busy)
+        self.bar.setVisible(is_busy)
+
     def show_progress(self, done: int, windows: int) -> None:
         """Show how far the work is; with no windows, that there is some."""
         self.bar.setRange(0, windows)

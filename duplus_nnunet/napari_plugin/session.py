@@ -188,7 +188,6 @@ class Session:
         """
         with self._work():
             self._close_image()
-            self.progress = 0, 0
             if len(images) != len(self.channels):
                 raise DataError(f"{len(images)} layer(s) were chosen; the model takes {', '.join(self.channels)}.")
             require_one_grid(images)
@@ -284,6 +283,7 @@ class Session:
                 if self._is_closed:
                     raise CancelledError
                 self._stop.clear()
+                self.progress = 0, 0
                 yield
         finally:
             self._forget_if_closed()

@@ -6,31 +6,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from napari.layers import Image, Labels
-from napari.utils import DirectLabelColormap
+from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QFileDialog, QTreeWidgetItem, QWidget
 
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.example.folder import write_example
-from duplus_nnunet.napari_plugin.form import NAME, PRESENCE, VOLUME, Form, make_timer
+from duplus_nnunet.napari_plugin.answers import Answers
+from duplus_nnunet.napari_plugin.form import NAME, Form, make_timer
 from duplus_nnunet.napari_plugin.layers import (
     LayerImage,
     Place,
-    find_affine,
     find_file,
-    find_slice,
     read_file,
     read_layer,
 )
-from duplus_nnunet.napari_plugin.session import Question, Session, Shown
+from duplus_nnunet.napari_plugin.session import Question, Session
 from duplus_nnunet.napari_plugin.tasks import Failure, Task, TaskLine
 
 _POLL_MS = 100
 _EXAMPLE_IMAGE, _EXAMPLE_CONTEXT = "images/ct_0000.nii.gz", "phantom_ct"
-_OPACITY = 0.6
 
 
 class _Owner:
@@ -57,9 +52,8 @@ class SegmentWidget(QWidget):
         super().__init__()
         self._viewer, self._owner = napari_viewer, _Owner()
         self.form, self.tasks = Form(self), TaskLine(self)
-        self._opened: list[Image] = []
+        self._answers = Answers(napari_viewer, self.form)
         self._wanted: tuple[Any, ...] = ()
-        self._answers: dict[str, tuple[Shown, Labels]] = {}
         self._timer = make_timer(self, _POLL_MS, self._show_progress)
         self._connect()
         self._refresh_layers()
@@ -104,22 +98,20 @@ class SegmentWidget(QWidget):
                 raise DataError("Nothing was typed. Type a target, or choose one in the list.")
             session = self._open_if_needed()
             work = partial(session.ask, Question(target, prompt))
-            self.tasks.add(Task(f"Segmenting {target or prompt}", work, self._show_answer))
+            show = lambda shown: self._say(self._answers.show(shown))  # noqa: E731
+            self.tasks.add(Task(f"Segmenting {target or prompt}", work, show))
 
     def cancel(self) -> None:
         """End what is worked on, and forget what waits."""
         if self.tasks.title:
             self._drop()
-            self._uncheck_unanswered()
+            self._answers.uncheck_unanswered()
             self._say("Cancelled.")
 
     def save_masks(self, folder: Path) -> None:
         """Write the masks of the targets whose boxes are checked, as their layers have them now."""
         with self._show_errors():
-            edited = {
-                name: np.asarray(layer.data) for name, (_, layer) in self._answers.items() if self._is_checked(name)
-            }
-            work = partial(self._require_session().save_masks, folder, edited)
+            work = partial(self._require_session().save_masks, folder, self._answers.list_checked())
             self.tasks.add(Task("Saving masks", work, lambda files: self._say("\n".join(map(str, files)))))
 
     def save_jobs(self, file: Path) -> None:
@@ -130,6 +122,10 @@ class SegmentWidget(QWidget):
 
     def _say(self, text: str) -> None:
         self.form.message.setText(text)
+
+    def _connect_channels(self) -> None:
+        for choice in self.form.channels:
+            choice.currentIndexChanged.connect(self._change_image)
 
     def _connect(self) -> None:
         form, layers = self.form, self._viewer.layers
@@ -145,6 +141,7 @@ class SegmentWidget(QWidget):
         form.targets.itemChanged.connect(self._turn_on_or_off)
         form.save_masks.clicked.connect(self._choose_masks)
         form.save_jobs.clicked.connect(self._choose_jobs)
+        self._connect_channels()
         self.tasks.changed.connect(self._show_state)
         self.tasks.failed.connect(self._show_failure)
         layers.events.inserted.connect(self._refresh_layers)
@@ -164,7 +161,7 @@ class SegmentWidget(QWidget):
 
     def _show_failure(self, failure: Failure) -> None:
         self._wanted = self._wanted if self._session_is_open() else ()
-        self._uncheck_unanswered()
+        self._answers.uncheck_unanswered()
         self._say("" if failure.text else "Cancelled.")
         self.form.complain(failure.text, failure.details)
 
@@ -179,8 +176,9 @@ class SegmentWidget(QWidget):
     def _take_session(self, session: Session) -> None:
         self._owner.close()
         self._owner.session = session
-        self._forget_answers()
+        self._answers.begin([])
         self.form.show_channels(session.channels)
+        self._connect_channels()
         self._refresh_layers()
         with QSignalBlocker(self.form.context):
             self.form.context.clear()
@@ -212,9 +210,7 @@ class SegmentWidget(QWidget):
         return f"{images[0].name} is open in the context {context}."
 
     def _take_image(self, layers: list[Image], message: str) -> None:
-        self._forget_answers()
-        self._opened = layers
-        self._show_context(self.form.context.currentText())
+        self._answers.begin(layers)
         self._say(message)
 
     def _list_chosen(self) -> list[Image]:
@@ -236,85 +232,29 @@ class SegmentWidget(QWidget):
             ) from error
         return i, j, k
 
-    def _show_answer(self, shown: Shown) -> None:
-        """Show an answer as a layer; one that was asked before gets its layer back as it was answered."""
-        if not self._opened or any(layer not in self._viewer.layers for layer in self._opened):
-            return
-        image = self._opened[0]
-        before = self._answers.get(shown.target)
-        if before is not None and before[1] in self._viewer.layers:
-            layer = before[1]
-            layer.data, layer.visible = shown.mask, True
-        else:
-            layer = self._viewer.add_labels(
-                shown.mask,
-                name=shown.name,
-                opacity=_OPACITY,
-                colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: shown.colour}),
-                **{key: getattr(image, key) for key in ("scale", "translate", "rotate", "shear", "affine", "units")},
-            )
-        self._answers[shown.target] = shown, layer
-        volume = f"{shown.volume:.2f}" if shown.mask.any() else "not found"
-        presence = "" if shown.presence is None else f"{shown.presence:.0%}"
-        with QSignalBlocker(self.form.targets):
-            row = self.form.find_row(shown.target) or self.form.add_target(shown.target)
-            row.setText(VOLUME, volume)
-            row.setText(PRESENCE, presence)
-            row.setForeground(NAME, QColor(shown.colour))
-            row.setCheckState(NAME, Qt.CheckState.Checked)
-        self.form.targets.scrollToItem(row)
-        self._move_to(layer)
-        parts = [f"{volume} ml" if shown.mask.any() else volume, *([f"present {presence}"] if presence else [])]
-        self._say(f"{shown.name}: {', '.join(parts)}")
-
-    def _move_to(self, layer: Labels) -> None:
-        """Move to a slice that shows a mask, if the slice that is shown does not."""
-        dims = self._viewer.dims
-        first = dims.ndim - 3  # other layers may have more axes, which come first
-        for axis in (axis for axis in dims.not_displayed if dims.ndisplay == 2 and axis >= first):
-            point = find_slice(np.asarray(layer.data), find_affine(layer), axis - first, dims.point[axis])
-            if point is not None:
-                dims.set_point(axis, point)
-
     def _turn_on_or_off(self, row: QTreeWidgetItem, column: int) -> None:
         """Ask for a target whose box was checked, or hide its layer."""
         name, is_on = row.text(NAME), row.checkState(NAME) == Qt.CheckState.Checked
         if column != NAME:
             return
         if name in self._answers:
-            self._answers[name][1].visible = is_on
+            self._answers.show_or_hide(name, is_on)
         elif is_on:
-            self.ask(name)
+            session = self._owner.session
+            is_target = session is None or name in session.targets[self.form.context.currentText()]
+            self.ask(name) if is_target else self.ask(prompt=name)
             if not self.tasks.title:
-                self._uncheck_unanswered()
+                self._answers.uncheck_unanswered()
 
     def _ask_line(self) -> None:
         words = self.form.line.text().strip()
         self.ask(prompt=words) if self.form.free.isChecked() else self.ask(words)
-
-    def _is_checked(self, name: str) -> bool:
-        row = self.form.find_row(name)
-        return row is not None and row.checkState(NAME) == Qt.CheckState.Checked
-
-    def _uncheck_unanswered(self) -> None:
-        with QSignalBlocker(self.form.targets):
-            for number in range(self.form.targets.topLevelItemCount()):
-                row = self.form.targets.topLevelItem(number)
-                if row.text(NAME) not in self._answers:
-                    row.setCheckState(NAME, Qt.CheckState.Unchecked)
-                    row.setText(VOLUME, "")
-                    row.setText(PRESENCE, "")
 
     def _drop(self) -> None:
         self.tasks.drop()
         self._wanted = ()
         if self._owner.session is not None:
             self._owner.session.cancel()
-
-    def _forget_answers(self) -> None:
-        self._answers.clear()
-        self._opened = []
-        self._uncheck_unanswered()
 
     def _add_image(self, read: tuple[Any, dict[str, Any]]) -> None:
         values, keywords = read
@@ -324,16 +264,14 @@ class SegmentWidget(QWidget):
 
     def _forget_layer(self, event: Any) -> None:
         """Forget an answer whose layer was removed; an image that was removed is closed."""
-        # Compared by equality, here and elsewhere: napari gives widgets a proxy of each layer, a new one each time.
         gone = event.value
-        if gone in self._opened:
+        if gone in self._answers.images or gone in self._wanted:
             self._drop()
-            self._forget_answers()
+            self._answers.begin([])
             self._say(f"The layer {gone.name!r} was removed, and its image closed.")
             if self._owner.session is not None:
                 self.tasks.add(Task("Closing the image", self._owner.session.close_image, lambda _: None))
-        self._answers = {name: found for name, found in self._answers.items() if found[1] != gone}
-        self._uncheck_unanswered()
+        self._answers.forget(gone)
         self._refresh_layers()
 
     def _refresh_layers(self, *_: Any) -> None:
@@ -347,9 +285,21 @@ class SegmentWidget(QWidget):
                     choice.addItem(layer.name, layer)
                 free = images.index(chosen) if chosen in images else min(number, len(images) - 1)
                 choice.setCurrentIndex(free)
-        self.form.show_place(any(find_file(layer) is None for layer in images))
+        self._show_place()
+
+    def _show_place(self) -> None:
+        """Show the questions about axes and voxel size if a chosen layer was not read from a file."""
+        layers = [choice.currentData() for choice in self.form.channels]
+        self.form.show_place(any(layer is not None and find_file(layer) is None for layer in layers))
+
+    def _change_image(self, *_: Any) -> None:
+        """Begin anew with another image or context; layers of answers stay."""
+        self._wanted = ()
+        self._answers.begin([])
+        self._show_place()
 
     def _show_context(self, context: str) -> None:
+        self._change_image()
         session = self._owner.session
         if session is None or context not in session.targets:
             return
@@ -359,10 +309,7 @@ class SegmentWidget(QWidget):
 
     def _show_state(self) -> None:
         title = self.tasks.title
-        for button in (self.form.load, self.form.example, self.form.open, self.form.save_masks, self.form.save_jobs):
-            button.setEnabled(not title)
-        self.form.cancel.setEnabled(bool(title))
-        self.form.bar.setVisible(bool(title))
+        self.form.show_busy(bool(title))
         if not title:
             self._timer.stop()
             return
