@@ -196,7 +196,7 @@ class Session:
                 list(map(str, files)), context, mirror=self._mirror, progress=self._report_progress
             )
             try:
-                turn = _check_values(images[0], scan, to_ras)
+                turn = _check_values(images, scan.read_image(), to_ras)
                 self._open = _Open(scan, files, _name_case(files[0]), to_ras, turn)
             except BaseException:
                 scan.close()
@@ -325,19 +325,26 @@ class Session:
         return files, to_ras
 
 
-def _check_values(image: LayerImage, scan: "Scan", to_ras: Matrix | None) -> Turn | None:
-    """Check that a layer shows what its file holds, and find how it lies in the file.
+def _check_values(images: Sequence[LayerImage], values: Volume, to_ras: Matrix | None) -> Turn | None:
+    """Check that layers show what their files hold, and find how they lie in the files.
+
+    Args:
+        images: One a channel.
+        values: Of the files, (C, z, y, x).
+        to_ras: (4, 4) from the layers' indices to the patient, where it is known.
 
     Returns:
-        None if the affine of the layer says so.
+        None if the affine of the layers says how they lie.
 
     Raises:
-        DataError: The layer was changed, or it looks the same in several orientations.
+        DataError: A layer was changed, or the image looks the same in several orientations.
     """
-    if image.file is None:
+    named = [(image, own, image.file.name) for image, own in zip(images, values, strict=True) if image.file is not None]
+    found = [find_turns_by_values(image.values, own, name) for image, own, name in named]
+    if to_ras is not None or not found:
         return None
-    turns = find_turns_by_values(image.values, scan.read_image()[0], image.file.name)
-    return None if to_ras is not None else require_one_turn(turns, image.file.name)
+    common = [turn for turn in found[0] if all(turn in others for others in found)]
+    return require_one_turn(common, named[0][2])
 
 
 def _show(question: Question, found: TargetAnswer, answer: Prediction, turn: Turn) -> Shown:

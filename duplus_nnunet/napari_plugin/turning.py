@@ -104,8 +104,12 @@ def require_one_turn(turns: Sequence[Turn], where: str) -> Turn:
     """Return the only turn.
 
     Raises:
-        DataError: There are several.
+        DataError: There are several, or none.
     """
+    if not turns:
+        raise DataError(
+            f"The channels beside {where} lie in other orientations than it. Open each file with the button."
+        )
     if len(turns) > 1:
         raise DataError(
             f"The values of {where} are the same in {len(turns)} orientations, so that left and right cannot be told "

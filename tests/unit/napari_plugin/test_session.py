@@ -15,7 +15,7 @@ from duplus_nnunet.example.folder import write_example
 from duplus_nnunet.inference.jobs import read_jobs
 from duplus_nnunet.inference.predictor import DuPLUSPredictor
 from duplus_nnunet.napari_plugin.layers import ORIENTATIONS, LayerImage, Place, read_file
-from duplus_nnunet.napari_plugin.session import CancelledError, Question, Session, Shown
+from duplus_nnunet.napari_plugin.session import CancelledError, Question, Session, Shown, _check_values
 from duplus_nnunet.napari_plugin.turning import Turn
 
 CONTEXT = "phantom_ct"
@@ -251,3 +251,26 @@ def test_a_closed_image_can_be_opened_again(session: Session, file: Path) -> Non
         ask(session, "liver")
     session.open([show_file(file)], CONTEXT)
     assert session.is_open
+
+
+def make_channels(tmp_path: Path, values: Any, turns: list[Turn]) -> list[LayerImage]:
+    files = [tmp_path / f"scan_{channel:04d}.nii.gz" for channel in range(len(turns))]
+    shown = zip(turns, values, files, strict=True)
+    return [LayerImage(file.name, turn.apply(own), np.eye(4), file) for turn, own, file in shown]
+
+
+def test_a_symmetric_channel_is_told_apart_by_the_other(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    values[0] += values[0, :, :, ::-1].copy()
+    turn = Turn((2, 1, 0), (False, True, True))
+    images = make_channels(tmp_path, values, [turn, turn])
+    assert _check_values(images, values, None) == turn
+    with pytest.raises(DataError, match="2 orientations"):
+        _check_values(images[:1], values[:1], None)
+
+
+def test_channels_that_lie_differently_are_refused(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
+    turns = [Turn((0, 1, 2), (False, False, False)), Turn((0, 1, 2), (False, False, True))]
+    with pytest.raises(DataError, match="scan_0000"):
+        _check_values(make_channels(tmp_path, values, turns), values, None)
