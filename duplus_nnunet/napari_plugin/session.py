@@ -23,6 +23,7 @@ from duplus_nnunet.napari_plugin.libraries import load_torch
 from duplus_nnunet.napari_plugin.turning import (
     Matrix,
     Turn,
+    Volume,
     find_turn_by_affine,
     find_turns_by_values,
     require_one_turn,
