@@ -363,7 +363,8 @@ def _replace_mask(answer: Prediction, turn: Turn, mask: Mask) -> Prediction:
     """
     (target,) = answer.answer.targets
     shape = answer.answer.geometry.shape
-    whole = turn.undo(np.asarray(mask) > 0) if np.ndim(mask) == len(shape) else np.asarray(mask)
+    voxels: Volume = np.asarray(mask) > 0
+    whole = turn.undo(voxels) if voxels.ndim == len(shape) else voxels
     if whole.shape != shape:
         raise DataError(f"The layer {target.title!r} has the shape {np.shape(mask)}; it was made from one of {shape}.")
     box = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
