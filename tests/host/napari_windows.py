@@ -23,12 +23,17 @@ def main(folder: Path, screenshot: Path) -> None:
     user = User(napari.Viewer())
     results: dict[str, Any] = {}
     for scene in (
-        meet_without_model, load_example, type_a_target, mistype, complete, click_boxes, save,
-        remove_a_layer_while_asked, refuse_layers, show_an_array, cancel, remove_the_image_while_asked,
+        meet_without_model, load_example, type_a_target, mistype, complete, click_boxes, type_a_text,
+        save, remove_a_layer_while_asked, refuse_layers, show_an_array, cancel, remove_the_image_while_asked,
         replace_the_model,
     ):  # fmt: skip
         results[scene.__name__] = scene(user)
-        if scene is save:
+        if scene is click_boxes:
+            user.type(user.form.line, "left kidney", enter=False)
+            user.form.line.completer().popup().hide()
+            user.form.complain("")
+            user.viewer.reset_view()
+            user.rest()
             user.viewer.window.screenshot(str(screenshot), canvas_only=False)
     results["close_while_working"] = close_while_working(user)
     Path("results.json").write_text(json.dumps(results, default=str))
@@ -184,6 +189,18 @@ def click_boxes(user: User) -> Any:
         "left, right": centres,
         "error": user.error,
     }
+
+
+def type_a_text(user: User) -> Any:
+    """A structure that the model was not trained on, which needs a text encoder; and the sentence of one that it was."""
+    seen = {}
+    for name, text in (("new", "A computed tomography of pancreas"), ("known", "A computed tomography of aorta")):
+        user.click(user.form.free)
+        user.type(user.form.line, text)
+        user.wait_until_idle()
+        seen[name] = {"layer": user.layers[-1], "error": user.error}
+        user.click(user.form.free)
+    return {**seen, "rows": list(user.rows)}
 
 
 def save(user: User) -> Any:
