@@ -38,7 +38,8 @@ STORIES = {
     "segmentation": (
         "docs/get-started/install.md", "docs/get-started/first-model.md", "README.md", "docs/get-started/predict.md",
         "docs/how-to/own-dataset.md", "docs/how-to/prompts.md", "docs/how-to/choose-targets.md", "docs/how-to/ask.md",
-        "docs/how-to/napari.md", "docs/how-to/many-images.md", "docs/how-to/dicom.md", "docs/how-to/evaluate.md", "docs/how-to/cohort.md",
+        "docs/how-to/napari.md", "docs/how-to/many-images.md", "docs/how-to/dicom.md",
+        "docs/how-to/evaluate.md", "docs/how-to/cohort.md",
         "docs/how-to/report.md", "docs/how-to/viewers.md", "docs/how-to/several-datasets.md", "docs/how-to/adapt.md",
         "docs/how-to/published-weights.md",
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",

@@ -192,7 +192,7 @@ def click_boxes(user: User) -> Any:
 
 
 def type_a_text(user: User) -> Any:
-    """A structure that the model was not trained on, which needs a text encoder; and the sentence of one that it was."""
+    """A structure that the model was not trained on, which needs a text encoder; and the sentence of one it knows."""
     seen = {}
     for name, text in (("new", "A computed tomography of pancreas"), ("known", "A computed tomography of aorta")):
         user.click(user.form.free)

@@ -53,6 +53,7 @@ def file(example: Path) -> Path:
 def masks(predictor: DuPLUSPredictor, file: Path) -> dict[str, Any]:
     """Masks (z, y, x) of an ordinary prediction without mirror images."""
     with predictor.open(file, CONTEXT) as scan:
+        np.testing.assert_array_equal(scan.read_image(), read_file(file)[0][None])
         return {name: scan.segment(name) for name in ("left kidney", "liver")}
 
 
@@ -77,6 +78,8 @@ def ask(session: Session, target: str) -> Shown:
 def test_an_image_file_is_answered_on_its_layer(session: Session, file: Path, masks: dict[str, Any]) -> None:
     session.open([show_file(file)], CONTEXT)
     shown = ask(session, "left kidney")
+    assert len(session.channels) == 1
+    assert session.contexts[CONTEXT][: len(session.targets[CONTEXT])] == session.targets[CONTEXT]
     assert masks["left kidney"].any()
     np.testing.assert_array_equal(shown.mask, masks["left kidney"])
     voxel = float(np.prod(nibabel.load(file).header.get_zooms())) / 1000  # type: ignore[attr-defined]
