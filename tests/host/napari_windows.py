@@ -72,10 +72,11 @@ class User:
         return rounds
 
     def click(self, button: Any) -> None:
-        from qtpy.QtCore import Qt
+        from qtpy.QtCore import QPoint, Qt
         from qtpy.QtTest import QTest
 
-        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+        # A box is at the left of its row.
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
         self.rest()
 
     def type(self, line: Any, text: str, enter: bool = True) -> None:
