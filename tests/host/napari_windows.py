@@ -284,7 +284,7 @@ def cancel(user: User) -> Any:
     reported = slow_down(user)
     user.click(user.form.open)
     user.click(user.form.open)  # the button is off
-    user.check("aorta")  # waits in line
+    user.check("stomach")  # waits in line
     user.wait(lambda: user.form.bar.maximum() > 0)
     bar = user.form.bar.isVisible(), user.form.bar.maximum()
     user.click(user.form.cancel)
@@ -294,8 +294,8 @@ def cancel(user: User) -> Any:
     user.type(user.form.line, "stomach")
     rounds = user.wait_until_idle()
     return {
-        "reported": before, "bar": bar, "message": message, "layers": layers, "aorta": rows["aorta"], "rounds": rounds,
-        "afterwards": user.layers, "error": user.error,
+        "reported": before, "bar": bar, "message": message, "layers": layers, "stomach": rows["stomach"],
+        "rounds": rounds, "afterwards": user.layers, "error": user.error,
     }  # fmt: skip
 
 

@@ -167,8 +167,8 @@ def test_a_cancelled_look_ends_early_and_the_next_question_is_answered(seen):
     assert reported < windows
     assert cancelled["bar"] == [True, windows]
     assert cancelled["message"] == "Cancelled."
-    assert "aorta" not in cancelled["layers"]
-    assert cancelled["aorta"] == [False, ""]
+    assert "stomach" not in cancelled["layers"]
+    assert cancelled["stomach"] == [False, ""]
     assert cancelled["afterwards"] == [*cancelled["layers"], "stomach"]
     assert cancelled["rounds"] > windows
     assert cancelled["error"] == ""

@@ -214,6 +214,10 @@ def test_cancelling_ends_the_look_and_the_session_goes_on(session: Session, file
     session._report_progress = report  # type: ignore[method-assign]
     session.open([show_file(file)], CONTEXT)
     assert ask(session, "liver").mask.any()
+    session.close_image()
+    assert not session.is_open
+    with pytest.raises(DataError, match="open"):
+        ask(session, "liver")
 
 
 def test_closing_in_the_middle_returns_at_once_and_frees_everything(session: Session, file: Path) -> None:
@@ -245,15 +249,6 @@ def test_closing_in_the_middle_returns_at_once_and_frees_everything(session: Ses
     assert not session.is_open
     with pytest.raises(CancelledError):
         ask(session, "liver")
-
-
-def test_a_closed_image_can_be_opened_again(session: Session, file: Path) -> None:
-    session.open([show_file(file)], CONTEXT)
-    session.close_image()
-    with pytest.raises(DataError, match="open"):
-        ask(session, "liver")
-    session.open([show_file(file)], CONTEXT)
-    assert session.is_open
 
 
 def make_channels(tmp_path: Path, values: Any, turns: list[Turn]) -> list[LayerImage]:
