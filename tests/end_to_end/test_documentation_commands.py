@@ -241,9 +241,9 @@ def check_existence(words: list[str]) -> None:
         assert all((REPOSITORY / word).exists() for word in words[2:])
     elif words[0] == "docker":
         check_container(words)
-    elif words[0] in {"tensorboard", "wandb"}:
+    elif words[0] in {"tensorboard", "wandb", "napari"}:
         project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-        assert re.search(rf'^monitoring = .*"{words[0]}>=', project, flags=re.MULTILINE)
+        assert re.search(rf'^(monitoring|napari) = .*"{words[0]}(\[\w+\])?>=', project, flags=re.MULTILINE)
     elif words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in words[1:])
