@@ -63,6 +63,7 @@ setup(
         LIBRARY: ["py.typed", "conversion/recipes/*.yaml", "data/composing/specs/*.yaml"],
         f"{LIBRARY}.example": ["files/*.json", "files/*.zip"],
         f"{LIBRARY}.model_report": ["assets/*"],
+        f"{LIBRARY}.napari_plugin": ["napari.yaml"],
         f"{LIBRARY}.prompt_registry": [
             *("codes.yaml", "files/*.yaml", "*.json", "*.npz", "embeddings/*.json", "embeddings/*.npz"),
         ],

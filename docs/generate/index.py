@@ -18,6 +18,7 @@ PARTS = {
         "how-to/several-datasets": "compose several datasets into one, and train one model on it",
         "how-to/choose-targets": "predict selected structures, or one that is described in words",
         "how-to/ask": "open one image, and ask for one target after another within moments",
+        "how-to/napari": "ask about an image in napari, and see each answer as a layer",
         "how-to/many-images": "predict folders and tables of images, and continue after an interruption",
         "how-to/dicom": "predict DICOM series, in the right context and unit, without names of patients",
         "how-to/unannotated-targets": "find a structure in a modality in which it was never annotated",

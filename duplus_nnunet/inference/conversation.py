@@ -169,7 +169,7 @@ class Conversation:
         found = [(answer, target) for answer in answers for target in answer.answer.targets]
         names = name_files([target.file_title for _, target in found])
         return "\n".join(
-            str(_write_mask(answer, target.name, self._settings.output / f"{name}.nii.gz"))
+            str(write_mask(answer, target.name, self._settings.output / f"{name}.nii.gz"))
             for (answer, target), name in zip(found, names, strict=True)
         )
 
@@ -233,8 +233,8 @@ def _list_parts(target: TargetAnswer, answer: Prediction) -> Iterator[str]:
         yield "not seen in training"
 
 
-def _write_mask(answer: Prediction, name: str, file: Path) -> Path:
-    """Write a mask as NIfTI, on the image's grid."""
+def write_mask(answer: Prediction, name: str, file: Path) -> Path:
+    """Write the mask of a target as NIfTI, on the image's grid, and return the file's path."""
     import SimpleITK
 
     file.parent.mkdir(parents=True, exist_ok=True)

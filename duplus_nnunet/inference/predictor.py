@@ -103,6 +103,18 @@ class DuPLUSPredictor:
         bank = self._model.bank
         return {name: bank.names_in(name) for name in bank.contexts}
 
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """Names, then labels and synonyms, by which the targets of each context may be asked for."""
+        bank = self._model.bank
+        return {name: bank.words_in(name) for name in bank.contexts}
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels of an image, one file or layer each."""
+        dataset_json = self._model.dataset_json
+        return list(dataset_json.get("channel_names", dataset_json.get("modality", {})).values())
+
     def predict(
         self,
         image: Any,

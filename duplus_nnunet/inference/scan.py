@@ -191,12 +191,24 @@ class Scan(AbstractContextManager["Scan"]):
         """Draw one structure in three slices; see `segment`."""
         from duplus_nnunet.outputs.preview import write_preview
 
-        answer, opened = self.ask(target, prompt).answer, self._require_open()
-        with self._lock:
-            image = opened.read()
+        answer, image = self.ask(target, prompt).answer, self.read_image()
         with tempfile.TemporaryDirectory() as folder:
             (file, *_) = write_preview(answer, image, Path(folder))
             return Picture(file.read_bytes())
+
+    def read_image(self) -> NDArray[Any]:
+        """Read the image again, without preprocessing.
+
+        Returns:
+            Array (C, z, y, x), on the grid of the masks.
+
+        Raises:
+            DataError: The image was closed, or its file was changed.
+        """
+        with self._lock:
+            opened = self._require_open()
+            opened.source.require_unchanged()
+            return opened.read()
 
     def ask(self, target: str | None = None, prompt: str | None = None) -> Prediction:
         """Ask for one structure, as `segment` does, and return all of the answer."""

@@ -38,7 +38,8 @@ STORIES = {
     "segmentation": (
         "docs/get-started/install.md", "docs/get-started/first-model.md", "README.md", "docs/get-started/predict.md",
         "docs/how-to/own-dataset.md", "docs/how-to/prompts.md", "docs/how-to/choose-targets.md", "docs/how-to/ask.md",
-        "docs/how-to/many-images.md", "docs/how-to/dicom.md", "docs/how-to/evaluate.md", "docs/how-to/cohort.md",
+        "docs/how-to/napari.md", "docs/how-to/many-images.md", "docs/how-to/dicom.md",
+        "docs/how-to/evaluate.md", "docs/how-to/cohort.md",
         "docs/how-to/report.md", "docs/how-to/viewers.md", "docs/how-to/several-datasets.md", "docs/how-to/adapt.md",
         "docs/how-to/published-weights.md",
         "docs/how-to/convert.md", "docs/how-to/cluster.md", "docs/how-to/completion.md", "docs/how-to/notebooks.md",
@@ -64,6 +65,9 @@ NOT_RUN = {
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
     ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
+    ("napari",): "opens a window; tests/host/test_napari.py types and clicks in it",
+    ("duplus", "predict", "-m", "example/model", "--jobs", "jobs.json"): "needs a table that the window in napari "
+    "writes; tests/host/test_napari.py runs it",
     ("docker",): "needs a Docker daemon; tests/host/test_docker.py builds the image and runs it where there is one",
     ("DUPLUS_TENSORBOARD=1", "nnUNetv2_train"): "test_monitoring.py trains with it, and reads what is written",
     ("tensorboard",): "serves pages until it is ended; test_monitoring.py reads what it shows",
@@ -237,9 +241,9 @@ def check_existence(words: list[str]) -> None:
         assert all((REPOSITORY / word).exists() for word in words[2:])
     elif words[0] == "docker":
         check_container(words)
-    elif words[0] in {"tensorboard", "wandb"}:
+    elif words[0] in {"tensorboard", "wandb", "napari"}:
         project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-        assert re.search(rf'^monitoring = .*"{words[0]}>=', project, flags=re.MULTILINE)
+        assert re.search(rf'^(monitoring|napari) = .*"{words[0]}(\[\w+\])?>=', project, flags=re.MULTILINE)
     elif words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in words[1:])

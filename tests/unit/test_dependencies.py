@@ -14,7 +14,10 @@ PACKAGE = "duplus_nnunet"
 IMPORT_NODES = (ast.Import, ast.ImportFrom)
 # A room may import rooms of its own row or of a row below it, without a circle. `trainers` itself is a facade.
 ROWS = (
-    ("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
+    (
+        *("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
+        "napari_plugin",
+    ),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
     ("survival.report", "survival.evaluation", "survival.models", "saved_predictions"),
@@ -146,6 +149,11 @@ def test_a_segmentation_training_loads_no_prognosis():
         waiting |= (imported & MODULES.keys()) - loaded
     assert {name for name in loaded if room_of(name).startswith("survival")} == set()
     assert f"{PACKAGE}.trainers.segmentation" in loaded
+
+
+def test_only_some_modules_need_napari():
+    needing = {name for name in IMPORTS if {other.split(".")[0] for other in IMPORTS[name]} & {"napari", "qtpy"}}
+    assert needing == {f"{PACKAGE}.napari_plugin.{name}" for name in ("answers", "form", "tasks", "widget")}
 
 
 def test_a_circle_is_found():

@@ -80,6 +80,13 @@ def test_a_target_is_found_by_name_label_and_synonym(asked: str) -> None:
     assert PromptBank(make_plans()).find_targets([asked]) == ["liver"]
 
 
+def test_words_of_a_context_are_names_then_labels_and_synonyms() -> None:
+    plans = make_plans()
+    assert PromptBank(plans).words_in("ct") == ["liver", "spleen", "Liver", "hepar", "2_spleen"]
+    plans["duplus"]["contexts"]["ct"]["targets"] = ["spleen"]
+    assert PromptBank(plans).words_in("ct") == ["spleen", "2_spleen"]
+
+
 def test_targets_come_in_the_order_of_the_dataset() -> None:
     assert PromptBank(make_plans()).find_targets(["2spleen", "liver"]) == ["liver", "spleen"]
 
