@@ -26,6 +26,7 @@ _STAGE = frozenset(("stage", "staging", "grade"))
 _COMORBIDITY = frozenset(
     ("htn", "hypertension", "cad", "copd", "chf", "ckd", "bmi", "diabetes", "hyperlipidemia", "sbp", "sysbp", "cvd")
 )
+_LEAST_LETTERS = 4  # of the name of an event, by which another column is of it, as `agvhdgd` is of `agvh`
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -66,9 +67,18 @@ def _has_time_of_its_own(name: str, others: Collection[str]) -> bool:
     """Whether another column is the time of this one, as `agvhtime` is of `agvh`, or this one is such a time."""
     stems = {_compact(other): _find_stem(other) for other in others}
     own = _compact(name)
-    return own in {stem for compact, stem in stems.items() if stem and compact != own} or (
-        bool(_find_stem(name)) and _find_stem(name) in stems
+    timed = {stem for compact, stem in stems.items() if stem and compact != own and stem in stems}
+    return (
+        own in {stem for compact, stem in stems.items() if stem and compact != own}
+        or (bool(_find_stem(name)) and _find_stem(name) in stems)
+        or any(own.startswith(stem) for stem in timed if len(stem) >= _LEAST_LETTERS)
     )
+
+
+def find_own_times(name: str, others: Collection[str]) -> list[str]:
+    """List the columns whose names say that they are the time of an event, such as `Time_Distant` of `Distant`."""
+    own = _compact(name)
+    return [other for other in others if _find_stem(other) == own and _compact(other) != own]
 
 
 def _find_stem(name: str) -> str:

@@ -66,12 +66,14 @@ class Rows:
         columns: Names of the columns, in file order.
         rows: Cells by column name, one mapping per row; the header is not among them.
         notes: How the file was read, where that is not as usual: its encoding, its delimiter, its decimal marks.
+        warnings: What may be wrong with the table as a whole, such as patients that a joined table lacks.
     """
 
     file: str
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""
