@@ -38,7 +38,7 @@ def pair_columns(events: Sequence[str], times: Sequence[str]) -> list[tuple[str,
     candidates = [(_compare(words[event], words[time]), event, time) for event in events for time in times]
     candidates = [candidate for candidate in candidates if candidate[1] != candidate[2]]
     if len(times) == 1 and candidates:
-        return [max(candidates, key=lambda candidate: candidate[0])[1:]]
+        return [max(candidates, key=lambda candidate: int(candidate[0]))[1:]]
     pairs = _take([candidate for candidate in candidates if candidate[0] > 0])
     left = [[name for name in names if name not in {*sum(pairs, ())}] for names in (events, times)]
     if len(left[0]) == len(left[1]) == 1 and _is_short_form(words[left[0][0]], words[left[1][0]]):

@@ -58,8 +58,8 @@ def split_endpoints(content: Mapping[str, Any]) -> dict[str, Content]:
 
 
 def locate(name: str, keys: Keys) -> Keys:
-    """Return where a key of the schema of an endpoint stands in the file."""
-    return (KEY, name, *keys) if keys and keys[0] in OWN_KEYS else keys
+    """Return where a key of the schema of an endpoint stands in the file; the only endpoint has no name there."""
+    return (KEY, name, *keys) if name and keys and keys[0] in OWN_KEYS else keys
 
 
 def choose_endpoint(file: object, schemas: Mapping[str, Chosen], name: str | None) -> Chosen:

@@ -1,8 +1,8 @@
 """Finds covariates whose values encode the outcome: the time or the event of another endpoint, or its cause.
 
 The limits are bounds of confidence intervals, so that a strong risk factor in a small table is not taken for a leak.
-What is known before treatment may tell when the event comes, but not who will be censored before it: patients of a value
-that is given after the event are hardly ever censored, however long they are followed.
+What is known before treatment may tell when the event comes, but not who will be censored before it. Patients with a
+value that is given after the event are hardly ever censored, however long they are followed.
 """
 
 import math
