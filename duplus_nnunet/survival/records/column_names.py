@@ -15,6 +15,12 @@ _ABBREVIATION = (
     "os|dss|css|pfs|pfi|dfs|dfi|rfs|efs|mfs|lfs|ffs|lr|lrr|lrf|lrc|lrfs|lrffs|dm|dmfs|dmffs|"
     "ttp|ttr|ttf|tdm|ttdm|nrm|trm"
 )
+_ENDPOINTS = frozenset(_ABBREVIATION.split("|"))
+# Abbreviations that may mean something else, such as the left eye or diabetes, unless a word of an outcome is beside.
+_AMBIGUOUS = frozenset(("os", "lr", "dm", "css", "dss", "trm", "nrm", "tdm", "ttr", "ttf", "lrc", "lrr", "lrf"))
+_OUTCOME = frozenset(
+    ("time", "event", "status", "stat", "date", "days", "months", "years", "cens", "censor", "censored")
+)
 _COMMON = "time|times|to|event|events|status|stat|state|code|cens|censor|days?|weeks?|months?|years?|duration|e|t|d|of"
 _ENDPOINT = re.compile(rf"({_COMMON})*({_ABBREVIATION})({_COMMON})*\d?")
 _STATUS_ONLY = re.compile(rf"({_COMMON})*(status|stat|event)({_COMMON})*\d*")
@@ -58,6 +64,8 @@ def is_known_later(name: str, others: Collection[str] = ()) -> bool:
     compact = _compact(name)
     if "dm" in words and any(split_name(other) & _COMORBIDITY for other in others):
         return False
+    if words & _ENDPOINTS and (words & _OUTCOME or words & _ENDPOINTS - _AMBIGUOUS):
+        return True
     if _ENDPOINT.fullmatch(compact) or _STATUS_ONLY.fullmatch(compact):
         return True
     return _has_time_of_its_own(name, others)

@@ -29,7 +29,7 @@ _PERMUTATIONS = 20
 _MOST_GROUPS = 12  # values of a column, above which it is not a code
 _EVENT_SHARE = 0.9  # of the patients of a value that is given after the event
 _LEAST_HAZARD_RATIO = 2.0  # of such patients to the others
-_FEW_CENSORED = -3.9  # standardised difference of observed and expected censorings (log-rank): a level of 0.005 %
+_FEW_CENSORED = -3.3  # standardised difference of observed and expected censorings (log-rank): a level of 0.05 %
 _CENSORED_CORRELATION = 0.95
 _FOLLOW_UP_CORRELATION = 0.95
 _CHANCE = 1e-4
@@ -108,8 +108,8 @@ def _explain_event(name: str, records: Sequence[Record]) -> str:
     if _nearly_equal(known, event):
         return "known in nearly all patients of one outcome and in few of the others"
     counts = Counter(value for value in values if value is not None)
-    first = np.array([value == min(counts, key=str) for value in values]) if counts else known
-    if len(counts) == 2 and _nearly_equal(first[known], event[known]):
+    worse = _find_worse(values, event)
+    if 1 < len(counts) <= _MOST_GROUPS and _nearly_equal(worse[known], event[known]):
         return "determines in nearly all patients who has the event"
     times = np.array([record.time for record in records])
     censored = np.array([record.event == CENSORED for record in records])
@@ -118,6 +118,15 @@ def _explain_event(name: str, records: Sequence[Record]) -> str:
             count = int(group[among].sum())
             return f"hardly any of the {count} patients {what} is censored: it follows the event"
     return ""
+
+
+def _find_worse(values: Sequence[float | str | None], event: Mask) -> Mask:
+    """Return which patients have a value with which the event is more frequent than among all whose value is known."""
+    events = Counter(value for value, seen in zip(values, event, strict=True) if seen and value is not None)
+    counts = Counter(value for value in values if value is not None)
+    share = events.total() / max(1, counts.total())
+    worse = {value for value, count in counts.items() if events[value] > share * count}
+    return np.array([value in worse for value in values])
 
 
 def _list_groups(

@@ -69,7 +69,7 @@ def test_columns_of_other_endpoints_are_left_out(table: Path) -> None:
 
 
 def test_endpoints_may_share_columns(table: Path) -> None:
-    other = {"time": DEATH["time"], "event": {"column": "Death", "seen": [0], "censored": [1]}}
+    other = {"time": {"column": "Time_Death"}, "event": {"column": "Death", "seen": [0], "censored": [1]}}
     schema = read_schema(write_schema(table, endpoints={"death": DEATH, "alive": other}), "alive")
     assert schema.ignored == {}
     assert schema.event.seen == [0]
