@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -226,6 +227,7 @@ class ClinicalSchema(_Strict):
         return None if match is None else match[1]
 
 
+@lru_cache(maxsize=1 << 16, typed=True)
 def list_spellings(code: object) -> frozenset[str]:
     """List the normalised spellings of a code in a cell; YAML reads yes, no, on and off as booleans."""
     if isinstance(code, bool):
@@ -233,6 +235,7 @@ def list_spellings(code: object) -> frozenset[str]:
     return frozenset((normalise_cell(code),))
 
 
+@lru_cache(maxsize=1 << 16, typed=True)
 def normalise_cell(value: object) -> str:
     """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true".
 
