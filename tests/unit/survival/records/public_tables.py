@@ -44,12 +44,12 @@ TABLES = {
     "aids": PublicTable(
         _SKSURV, "actg320.arff", {"censor": ("time", 96), "censor_d": ("time_d", 26)}, {**_CODES, "unit": "days"}
     ),
-    "flchain": PublicTable(_SKSURV, "flchain.arff", {"death": ("futime", 271)}, {}, ("chapter",), 8),
+    "flchain": PublicTable(_SKSURV, "flchain.arff", {"death": ("futime", 270)}, {}, ("chapter",), 8),
     "bmt": PublicTable(_SKSURV, "bmt.arff", {"status": ("ftime", 8)}, {**_CODES, "unit": "months"}),
     "cgvhd": PublicTable(
         _SKSURV,
         "cgvhd.arff",
-        {"agvh": ("agvhtime", 73), "cgvh": ("cgvhtime", 87), "stat": ("survtime", 26), "rcens": ("reltime", 28)},
+        {"agvh": ("agvhtime", 73), "cgvh": ("cgvhtime", 87), "stat": ("survtime", 26), "rcens": ("reltime", 11)},
         {**_CODES, **_YEARS},
         ("agvhdgd",),
     ),

@@ -59,7 +59,10 @@ def draft_table(rows: Rows, **named: Any) -> dict[str, Any]:
 
 
 def write(file: Path, rows: Rows, delimiter: str = ",") -> Path:
-    lines = [rows.columns, *([row[name] for name in rows.columns] for row in rows.rows)]
+    lines = [
+        [f'"{name}"' if "," in name else name for name in rows.columns],
+        *([row[name] for name in rows.columns] for row in rows.rows),
+    ]
     file.write_text("\n".join(delimiter.join(line) for line in lines))
     return file
 
