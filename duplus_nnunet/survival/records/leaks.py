@@ -15,7 +15,8 @@ from scipy.stats import fisher_exact, spearmanr
 
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
-Numbers, Mask = NDArray[np.float64], NDArray[np.bool_]
+Numbers = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _LEAST = 10  # patients with the event, or without it, below which no association is judged
 _LEAST_VALUES = 10  # different numbers, below which a column is a code and not a time

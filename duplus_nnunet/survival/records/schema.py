@@ -295,7 +295,8 @@ def _validate(marks: MarkedYaml, contents: Mapping[str, Any]) -> dict[str, Clini
     Raises:
         DataError: The message lists all problems, each once.
     """
-    schemas, problems = {}, {}
+    schemas: dict[str, ClinicalSchema] = {}
+    problems: dict[str, None] = {}
     for name, content in contents.items():
         try:
             schemas[name] = ClinicalSchema.model_validate(content)
