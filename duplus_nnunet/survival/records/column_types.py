@@ -1,12 +1,12 @@
 """Guesses the type of each covariate of a clinical table, and which columns cannot be one."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
 from duplus_nnunet.survival.records.column_names import is_known_later
 from duplus_nnunet.survival.records.column_roles import NUMERIC_SHARE, measure_numeric_share
+from duplus_nnunet.survival.records.plausible_values import are_dates
 from duplus_nnunet.survival.records.schema import MISSING, normalise_cell
 from duplus_nnunet.survival.records.table import Rows
 from duplus_nnunet.table_files import is_number
@@ -18,12 +18,6 @@ _ORDERS = (
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
 _LEAST_PATIENTS = 8
-_DATE = re.compile(
-    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|\d{1,2}[- ]?[a-z]{3,9}[- ]?(\d{4}|\d{2})"
-    r"|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))([ t]\d{1,2}:.*)?",
-    re.IGNORECASE,
-)
-_DATE_SHARE = 0.9
 
 
 def sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
@@ -55,7 +49,7 @@ def _find_reason_to_ignore(name: str, cells: Sequence[str], names: Sequence[str]
         return (
             "the name suggests that it is known only after treatment began, as the event or time of another endpoint is"
         )
-    if sum(_DATE.fullmatch(cell.strip()) is not None for cell in known) >= _DATE_SHARE * len(known):
+    if are_dates(known):
         return "dates: a date of follow-up encodes the outcome; of a date before treatment, add the years as a number"
     if is_identifier_name(name):
         return "the name is that of an identifier"
