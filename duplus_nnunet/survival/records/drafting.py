@@ -221,8 +221,18 @@ def _list_exclusions(rows: Rows, schema: ClinicalSchema) -> list[str]:
     return [rule for rule in every if any(f"`exclude: {rule}`" in text for text in texts)]
 
 
+def _find_constants(rows: Rows, schemas: Mapping[str, ClinicalSchema]) -> list[str]:
+    """List covariates with fewer than two values among the patients whose outcome is known, at every endpoint."""
+    records = [record for schema in schemas.values() for record in read_records(rows, schema)[0]]
+    names = next(iter(schemas.values())).covariates if records else ()
+    return [name for name in names if len({record.values[name] for record in records} - {None}) <= 1]
+
+
 def _leave_leaks_out(content: dict[str, Any], rows: Rows, schemas: Mapping[str, ClinicalSchema]) -> None:
-    """Move covariates whose values encode the outcome of an endpoint to `ignored`, with the reason."""
+    """Move covariates that encode the outcome of an endpoint, or are constant where it is known, to `ignored`."""
+    for name in _find_constants(rows, schemas):
+        del content["covariates"][name]
+        content.setdefault("ignored", {})[name] = "constant in the patients whose outcome is known"
     for endpoint, schema in schemas.items():
         records, _ = read_records(rows, schema)
         for name, form in schema.covariates.items():

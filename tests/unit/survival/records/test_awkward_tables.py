@@ -32,7 +32,7 @@ HECKTOR_2025 = (
 CHALLENGE: dict[str, Cell] = OUTCOME | {
     "PatientID": lambda n, draw: f"CHUM-{n:03d}",
     "Task 1": lambda n, draw: 1,
-    "Task 2": lambda n, draw: 1,
+    "Task 2": lambda n, draw: int(n < COUNT - 5),
     "CenterID": lambda n, draw: 1 + n % 3,
     "Age": lambda n, draw: draw.randint(40, 80),
     "Weight": lambda n, draw: draw.randint(50, 100),

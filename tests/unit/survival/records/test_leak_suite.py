@@ -36,7 +36,7 @@ LEAKS: dict[str, tuple[str, Plant]] = {
     "a date": ("contact", _note_contact),
     "status of disease": (
         "situation",
-        lambda time, event, draw: draw.choice(("DOD", "DOD", "DOC") if event else ("NED", "NED", "AWD")),
+        lambda time, event, draw: draw.choice(("DOD", "DOD", "DOC") if event else ("AWOD", "AWOD", "AWD")),
     ),
     "how follow-up ended": (
         "ending",
