@@ -33,6 +33,7 @@ Rate = Annotated[
     Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None,
     Field(description="a number above 0, or null"),
 ]
+Name = Annotated[str, Field(strict=True, description="a text")]
 Names = tuple[Annotated[str, Field(strict=True, min_length=1)], ...]
 LayerNames = Annotated[Names, Field(description="a list of names, such as ['query', 'value']")]
 LayerPatterns = Annotated[Names, Field(description="a list of patterns, such as ['^encoder']")]
@@ -133,6 +134,7 @@ class SurvivalSettings:
     """The prognosis: how image features and clinical records are turned into a risk.
 
     Attributes:
+        endpoint: Name of the endpoint in clinical.yaml that is trained on; empty: the only one.
         loss: Loss function; "cox" needs torchsurv.
         bins: Number of time bins, 2 or more; fewer are used where there are fewer training events.
         networks: Number of networks whose predictions are averaged; each is stopped early on another inner fold of the
@@ -154,6 +156,7 @@ class SurvivalSettings:
         allow_overlap: Whether the segmentation model may have been trained on held-out patients; it is reported.
     """
 
+    endpoint: Name = ""
     loss: SurvivalLoss = "logistic hazard"
     bins: Bins = 10
     networks: PositiveCount = 5

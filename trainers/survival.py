@@ -105,7 +105,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
             if self.scratch
             else choose_lesions(self.bank, self.settings.survival.lesion_targets)
         )
-        self.clinic = read_clinical_data(self.plans_manager.dataset_name, self.table)
+        endpoint = self.settings.survival.endpoint or None
+        self.clinic = read_clinical_data(self.plans_manager.dataset_name, self.table, endpoint)
         training, validation = self.do_split()
         self.cohort = split_patients(self.clinic, training, validation, self.fold)
         imaged = {image.patient for image in self.clinic.list_images(list(self.table.cases))}

@@ -7,6 +7,7 @@ import pytest
 
 from duplus_nnunet.conversion.recipe import read_recipe
 from duplus_nnunet.prompt_registry.registry_file import check_registry_file
+from duplus_nnunet.survival.records.schema import read_schemas
 
 from ..documentation_blocks import Block, expand_commands, list_pages, read_blocks, split_variables
 
@@ -14,6 +15,12 @@ from ..documentation_blocks import Block, expand_commands, list_pages, read_bloc
 def expand(tmp_path, *texts):
     blocks = [Block("page.md", "bash", text) for text in texts]
     return list(expand_commands(blocks, {"HOME": "/home/somebody"}, tmp_path / "record"))
+
+
+def test_the_schema_of_several_endpoints_on_the_page_is_valid(tmp_path: Path) -> None:
+    (block,) = (block for block in read_blocks("docs/how-to/prognosis-records.md") if block.language == "yaml")
+    (tmp_path / "clinical.yaml").write_text(block.text)
+    assert [*read_schemas(tmp_path / "clinical.yaml")] == ["death", "distant metastasis"]
 
 
 def test_quotes_variables_and_remarks(tmp_path):

@@ -103,6 +103,7 @@ def test_an_unknown_setting_of_the_prognosis_is_refused() -> None:
         {"column_dropout": -0.1},
         {"table_dropout": "none"},
         {"modality_dropout": float("nan")},
+        {"endpoint": 3},
         {"lesion_targets": "sarcoma"},
         {"lesion_targets": [""]},
         {"lora_epochs": -1},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
+from duplus_nnunet.survival.command.endpoint import add_endpoint, describe_endpoint, require_same
 from duplus_nnunet.survival.command.features import add_action as add_features
 from duplus_nnunet.survival.command.implausible import note_implausible
 from duplus_nnunet.survival.command.left_out import (
@@ -72,10 +73,12 @@ _EXAMPLES = {
     "draft": """\
   duplus survival draft 62
   duplus survival draft --table clinical.csv     a table alone, without images
+  duplus survival draft --table clinical.csv --join endpoints.csv     two tables of the same patients
   duplus survival draft 62 --masks-from nnUNet_results/Dataset062_Sarcoma/DuPLUSTrainer__DuPLUSPlans__3d_fullres
 
 The meaning of columns is guessed from their names and values. Columns that seem to encode the outcome, such as the
-event or time of another endpoint, are left out with the reason. With --masks-from, label files are
+event or time of another endpoint, are left out with the reason. Several endpoints are drafted together; --endpoint
+drafts one of them. With --masks-from, label files are
 predicted for images without one.
 """,
     "check": """\
@@ -105,6 +108,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         added.add_argument("--table", metavar="FILE", type=Path, help="a clinical table alone, instead of a dataset; "
             "its schema is the file beside it with the ending .yaml")  # fmt: skip
         added.add_argument("more", nargs="*", metavar="MORE", help="further datasets with images of the same patients")
+        add_endpoint(added)
         added.set_defaults(run=action)
         if name == "draft":
             _add_draft_options(added)
@@ -124,6 +128,8 @@ def _add_draft_options(parser: argparse.ArgumentParser) -> None:
     for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
         help_text = f"codes of patients {status}, if the draft cannot guess them"
         parser.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
+    parser.add_argument("--join", metavar="FILE", type=Path, nargs="+", default=(), help="further tables in the same "
+        "folder, joined by the patient ID and written as `tables`")  # fmt: skip
     add_mask_options(parser)
 
 
@@ -153,8 +159,9 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
     from duplus_nnunet.files import write_text
+    from duplus_nnunet.survival.records.drafted_tables import read_tables
     from duplus_nnunet.survival.records.drafting import NamedColumns, draft
-    from duplus_nnunet.survival.records.table import read_rows
+    from duplus_nnunet.survival.records.schema import read_schemas
 
     datasets = _open(args)
     table, schema = _find_files(args, datasets)
@@ -165,14 +172,20 @@ def _draft(args: argparse.Namespace) -> int:
         return 0
     if schema.exists():
         raise DataError(f"{schema} already exists and is not overwritten. Edit it, or remove it first.")
+    cases = list_cases(datasets)
+    rows, tables = read_tables(table, args.join, cases, args.patient)
     named = NamedColumns(
-        args.patient, args.time, args.event, args.centre, tuple(args.seen), tuple(args.censored), args.unit
+        **{key: getattr(args, key) for key in ("patient", "time", "event", "centre", "unit", "endpoint")},
+        seen=tuple(args.seen),
+        censored=tuple(args.censored),
+        tables=tables,
     )
-    text = draft(read_rows(table), list_cases(datasets), named)
+    text = draft(rows, cases, named)
     write_text(schema, text)
     print(text)
     source = args.dataset if args.table is None else f"--table {args.table}"
-    print(f"Wrote {schema}. Check and correct it, then run: duplus survival check {source}")
+    choice = " --endpoint NAME" if len(read_schemas(schema)) > 1 else ""
+    print(f"Wrote {schema}. Check and correct it, then run: duplus survival check {source}{choice}")
     if args.masks_from is not None:
         draft_masks(datasets[0], args)
     return 0
@@ -184,21 +197,25 @@ def _check(args: argparse.Namespace) -> int:
     report = mention_test_patients(report, find_test_patients(report, schema, datasets))
     if args.json:
         plain = {key: value for key, value in asdict(report).items() if key != "records"}
-        counts = {"rows": len(rows.rows), "patients": len(report.records), "events": report.events}
+        counts = {
+            "endpoint": schema.endpoint,
+            "rows": len(rows.rows),
+            "patients": len(report.records),
+            "events": report.events,
+        }
         print(json.dumps({**counts, **plain}, indent=1))
     else:
-        sys.stdout.write(_describe(report, len(rows.rows)))
+        sys.stdout.write(_head(schema) + _describe(report, len(rows.rows)))
     return 0 if report.is_usable else 1
 
 
 def _examine(args: argparse.Namespace, datasets: "list[RawDataset]") -> "tuple[Rows, ClinicalSchema, TableReport]":
     """Read and check a clinical table and its schema."""
     from duplus_nnunet.survival.records.checking import check
-    from duplus_nnunet.survival.records.schema import read_schema
-    from duplus_nnunet.survival.records.table import read_rows
+    from duplus_nnunet.survival.records.joined_tables import read_clinical
 
     table, file = _find_files(args, datasets)
-    rows, schema = read_rows(table), read_schema(file)
+    rows, schema = read_clinical(table, file, args.endpoint)
     groups = group_cases(datasets)
     report = add_coverage(check(rows, schema, sorted({*chain(*groups.values())})), schema, groups)
     return rows, schema, add_finding(report, datasets) if datasets else report
@@ -228,7 +245,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     datasets = _open(args)
     rows, schema, report = _examine(args, datasets)
     if not report.is_usable:
-        sys.stderr.write(_describe(report, len(rows.rows)))
+        sys.stderr.write(_head(schema) + _describe(report, len(rows.rows)))
         return 1
     test_patients = find_test_patients(report, schema, datasets)
     report = leave_out_test_patients(report, test_patients, args.with_test_patients)
@@ -238,6 +255,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     records, features = report.records, None
     if args.model is not None:
         arranged = arrange(args.model, records, design)
+        require_same(arranged.schema, schema)
         records, design, features = arranged.records, arranged.design, arranged.features
         warnings += arranged.notes
     study = run_study(records, schema, design, features)
@@ -260,7 +278,10 @@ def _report(study: "Study", design: "Design", cohort: "Cohort", args: argparse.N
 
         for file in write_study(study, design, cohort, args.output):
             print(f"Wrote {file}.", file=sys.stderr)
-    print(json.dumps(to_plain(study, design), indent=1) if args.json else "\n".join(describe_study(study)))
+    if args.json:
+        print(json.dumps(to_plain(study, design, cohort.schema), indent=1))
+    else:
+        print(_head(cohort.schema) + "\n".join(describe_study(study)))
 
 
 def _open(args: argparse.Namespace) -> "list[RawDataset]":
@@ -270,6 +291,11 @@ def _open(args: argparse.Namespace) -> "list[RawDataset]":
     if (args.dataset is None) == (args.table is None):
         raise DataError("Name either a dataset or a table: duplus survival ... DATASET, or --table clinical.csv.")
     return [] if args.dataset is None else [open_raw_dataset(name) for name in (args.dataset, *args.more)]
+
+
+def _head(schema: "ClinicalSchema") -> str:
+    """Return a line on the endpoint, if it has a name."""
+    return f"Endpoint: {describe_endpoint(schema)}.\n" if schema.endpoint else ""
 
 
 def _describe(report: "TableReport", rows: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duplus_nnunet.command_map import CommandMap
+from duplus_nnunet.survival.command.endpoint import add_endpoint
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
@@ -26,6 +27,7 @@ def add_action(commands: CommandMap) -> None:
     parser.add_argument(
         "dataset", metavar="DATASET", help="planned dataset with the clinical table: number, name or folder"
     )
+    add_endpoint(parser)
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=1, help="number of repetitions with new folds, numbered "
         "consecutively: with 5 folds, 5 to 9 are the second repetition (default: %(default)s)")  # fmt: skip
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     file = _find_preprocessed(raw.name) / SPLITS_NAME
     if args.repeats < 1:
         raise DataError(f"--repeats is {args.repeats}; expected 1 or more.")
-    folds, lines = _draw(raw, args.folds, range(args.seed, args.seed + args.repeats))
+    folds, lines = _draw(raw, args, range(args.seed, args.seed + args.repeats))
     if file.exists():
         if read_json(file, "Remove it.") == folds:
             print(f"{file} already has these {len(folds)} folds.")
@@ -74,7 +76,7 @@ def _find_preprocessed(name: str) -> Path:
     return folder
 
 
-def _draw(raw: "RawDataset", count: int, seeds: range) -> tuple[list[dict[str, list[str]]], list[str]]:
+def _draw(raw: "RawDataset", args: argparse.Namespace, seeds: range) -> tuple[list[dict[str, list[str]]], list[str]]:
     """Draw folds of the imaged patients for each seed; returns nnU-Net's folds, and lines that describe them.
 
     Raises:
@@ -85,11 +87,11 @@ def _draw(raw: "RawDataset", count: int, seeds: range) -> tuple[list[dict[str, l
     from duplus_nnunet.survival.training.data import read_clinical_data
 
     table = _read_table(raw.name)
-    clinic, cases = read_clinical_data(raw.name, table), sorted(table.cases)
+    clinic, cases = read_clinical_data(raw.name, table, args.endpoint), sorted(table.cases)
     patients = {case: clinic.find_patient(case) for case in cases}
     records = [record for name, record in clinic.records.items() if name in set(patients.values())]
     folds, lines = [], []
-    for number, fold in enumerate(fold for seed in seeds for fold in make_folds(records, count, seed)):
+    for number, fold in enumerate(fold for seed in seeds for fold in make_folds(records, args.folds, seed)):
         held = {records[row].patient for row in fold.test}
         validation = [case for case in cases if patients[case] in held]
         folds.append({"train": [case for case in cases if case not in set(validation)], "val": validation})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from duplus_nnunet.survival.evaluation.study import Design, FindFeatures
+    from duplus_nnunet.survival.records.schema import ClinicalSchema
     from duplus_nnunet.survival.records.table import Record
 
 NAME = "trained model"
@@ -21,12 +22,14 @@ class Arranged:
         records: Records of the patients that the models were trained on or that were held out.
         design: Design with the folds of the models, and with their predictions as the first method.
         features: Image features of each fold, computed by the segmentation model.
+        schema: Schema that the models were trained with.
         notes: Remarks for the reader.
     """
 
     records: "tuple[Record, ...]"
     design: "Design"
     features: "FindFeatures"
+    schema: "ClinicalSchema"
     notes: tuple[str, ...]
 
 
@@ -65,7 +68,8 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
         methods=(NAME, *METHODS),
         settings=trained[0].model.settings,
     )
-    return Arranged(used, arranged, lambda seed, number, fold: repeats[seed][number].frozen, tuple(notes))
+    schema = trained[0].model.schema
+    return Arranged(used, arranged, lambda seed, number, fold: repeats[seed][number].frozen, schema, tuple(notes))
 
 
 def check_options(importance: bool, model: Path | None, output: Path | None) -> None:

@@ -19,7 +19,7 @@ from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, list_images, r
 from duplus_nnunet.reporting.predicted_values import find_predicted_values, read_region
 from duplus_nnunet.survival.lesions.ibsi import compute_ibsi
 from duplus_nnunet.survival.lesions.measures import LesionShapes, Mask, Threshold, measure_shapes, measure_uptake
-from duplus_nnunet.survival.records.schema import SCHEMA_NAME, read_schema
+from duplus_nnunet.survival.records.schema import SCHEMA_NAME, ClinicalSchema, read_schemas
 
 TOGETHER = "all lesions"
 _PRIMARY = ("gtvp", "gtvt", "primary")
@@ -104,8 +104,14 @@ def measure_dataset(raw: RawDataset, choice: FeatureChoice) -> FeatureRows:
 
 def read_identifier(raw: RawDataset) -> str:
     """Return the name of the patient column of the clinical table; "patient" without a schema."""
+    schema = _read_schema(raw)
+    return "patient" if schema is None else schema.patient
+
+
+def _read_schema(raw: RawDataset) -> ClinicalSchema | None:
+    """Read a schema of the dataset, if it has one; patients are the same in those of all endpoints."""
     file = raw.folder / SCHEMA_NAME
-    return read_schema(file).patient if file.is_file() else "patient"
+    return next(iter(read_schemas(file).values())) if file.is_file() else None
 
 
 def measure_targets(
@@ -239,13 +245,14 @@ def _list_cases(raw: RawDataset, choice: FeatureChoice) -> dict[str, tuple[tuple
 
 
 def _name_patients(raw: RawDataset, cases: Sequence[str]) -> dict[str, str]:
-    file = raw.folder / SCHEMA_NAME
-    schema = read_schema(file) if file.is_file() else None
+    schema = _read_schema(raw)
     patients: dict[str, str] = {}
     for case in cases:
         patient = case if schema is None else schema.find_patient(case)
         if patient is None:
-            raise DataError(f"`cases` of {file} finds no patient in the case {case!r}. Correct the pattern.")
+            raise DataError(
+                f"`cases` of {raw.folder / SCHEMA_NAME} finds no patient in the case {case!r}. Correct the pattern."
+            )
         if patient in patients.values():
             first = next(name for name, known in patients.items() if known == patient)
             raise DataError(

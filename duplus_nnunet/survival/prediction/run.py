@@ -110,7 +110,7 @@ def _predict(request: Request) -> Answer:
             settings, folder = request.explain, request.output / FOLDER_NAME
             maps = _map(Mapper(model.models, networks, features, settings, folder), patients, failures)
     rows = list_patient_predictions(model.models, patients, summary, averages, (horizons, days))
-    notes = _list_notes(request, patients, averages.notes)
+    notes = _list_notes(request, patients, averages.notes, model.schema.endpoint)
     prediction = CohortPrediction(rows, tuple(map(float, horizons)), tuple(map(float, days)), notes, failures, effects)
     about = {**_describe(request, model), "occlusion_maps": maps}
     files = write_prediction(prediction, about, request.output)
@@ -178,8 +178,9 @@ def _map(mapper: Mapper, patients: NewPatients, failures: dict[str, str]) -> dic
     return made
 
 
-def _list_notes(request: Request, patients: NewPatients, notes: Sequence[str]) -> tuple[str, ...]:
-    missing = [] if request.clinical else ["There is no clinical table: predictions use images alone."]
+def _list_notes(request: Request, patients: NewPatients, notes: Sequence[str], endpoint: str | None) -> tuple[str, ...]:
+    missing = [] if endpoint is None else [f"The endpoint is {endpoint!r}."]
+    missing += [] if request.clinical else ["There is no clinical table: predictions use images alone."]
     missing += [] if request.images else ["There are no images: predictions use clinical records alone."]
     return merge_notes((*missing, *patients.notes, *notes))
 
@@ -192,6 +193,7 @@ def _describe(request: Request, model: PrognosisModel) -> dict[str, Any]:
     notes = merge_notes(note for fold in model.folds for note in (*fold.notes, *fold.model.notes))
     return {
         "model": request.model.resolve().name,
+        "endpoint": model.schema.endpoint,
         "folds": folds,
         "versions": list_versions(),
         "device": str(request.device),

@@ -94,6 +94,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     rows = number_rows(rows, schema.patient)
     records, findings = read_records(rows, schema)
     findings += [Finding("note", note) for note in rows.notes]
+    findings += [Finding("warning", warning) for warning in rows.warnings]
     findings += _find_repeated(records)
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
     listed = {cell for cell in rows.column(schema.patient) if not is_missing(cell, schema)}

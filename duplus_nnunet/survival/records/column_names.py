@@ -15,6 +15,12 @@ _ABBREVIATION = (
     "os|dss|css|pfs|pfi|dfs|dfi|rfs|efs|mfs|lfs|ffs|lr|lrr|lrf|lrc|lrfs|lrffs|dm|dmfs|dmffs|"
     "ttp|ttr|ttf|tdm|ttdm|nrm|trm"
 )
+_ENDPOINTS = frozenset(_ABBREVIATION.split("|"))
+# Abbreviations that may mean something else, such as the left eye or diabetes, unless a word of an outcome is beside.
+_AMBIGUOUS = frozenset(("os", "lr", "dm", "css", "dss", "trm", "nrm", "tdm", "ttr", "ttf", "lrc", "lrr", "lrf"))
+_OUTCOME = frozenset(
+    ("time", "event", "status", "stat", "date", "days", "months", "years", "cens", "censor", "censored")
+)
 _COMMON = "time|times|to|event|events|status|stat|state|code|cens|censor|days?|weeks?|months?|years?|duration|e|t|d|of"
 _ENDPOINT = re.compile(rf"({_COMMON})*({_ABBREVIATION})({_COMMON})*\d?")
 _STATUS_ONLY = re.compile(rf"({_COMMON})*(status|stat|event)({_COMMON})*\d*")
@@ -26,6 +32,7 @@ _STAGE = frozenset(("stage", "staging", "grade"))
 _COMORBIDITY = frozenset(
     ("htn", "hypertension", "cad", "copd", "chf", "ckd", "bmi", "diabetes", "hyperlipidemia", "sbp", "sysbp", "cvd")
 )
+_LEAST_LETTERS = 4  # of the name of an event, by which another column is of it, as `agvhdgd` is of `agvh`
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -57,6 +64,8 @@ def is_known_later(name: str, others: Collection[str] = ()) -> bool:
     compact = _compact(name)
     if "dm" in words and any(split_name(other) & _COMORBIDITY for other in others):
         return False
+    if words & _ENDPOINTS and (words & _OUTCOME or words & _ENDPOINTS - _AMBIGUOUS):
+        return True
     if _ENDPOINT.fullmatch(compact) or _STATUS_ONLY.fullmatch(compact):
         return True
     return _has_time_of_its_own(name, others)
@@ -66,9 +75,18 @@ def _has_time_of_its_own(name: str, others: Collection[str]) -> bool:
     """Whether another column is the time of this one, as `agvhtime` is of `agvh`, or this one is such a time."""
     stems = {_compact(other): _find_stem(other) for other in others}
     own = _compact(name)
-    return own in {stem for compact, stem in stems.items() if stem and compact != own} or (
-        bool(_find_stem(name)) and _find_stem(name) in stems
+    timed = {stem for compact, stem in stems.items() if stem and compact != own and stem in stems}
+    return (
+        own in {stem for compact, stem in stems.items() if stem and compact != own}
+        or (bool(_find_stem(name)) and _find_stem(name) in stems)
+        or any(own.startswith(stem) for stem in timed if len(stem) >= _LEAST_LETTERS)
     )
+
+
+def find_own_times(name: str, others: Collection[str]) -> list[str]:
+    """List the columns whose names say that they are the time of an event, such as `Time_Distant` of `Distant`."""
+    own = _compact(name)
+    return [other for other in others if _find_stem(other) == own and _compact(other) != own]
 
 
 def _find_stem(name: str) -> str:

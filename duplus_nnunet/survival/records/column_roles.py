@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
-from duplus_nnunet.survival.records.column_names import split_name
+from duplus_nnunet.survival.records.column_names import find_own_times, split_name
+from duplus_nnunet.survival.records.endpoint_pairs import COMMON
 from duplus_nnunet.survival.records.event_codes import KNOWN_CODES
 from duplus_nnunet.survival.records.schema import MISSING, normalise_cell
 from duplus_nnunet.survival.records.table import Rows
@@ -30,23 +31,9 @@ _NOT_EVENT = frozenset(
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100  # of a calendar
 _MOST_CODES = 5  # of an event that is coded by numbers
 _EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # preferred to other names, such as status
-# Words of column names that do not identify the event.
-# What an endpoint's name means: os and death share their word.
-_MEANING = {
-    "death": r"os|dss|death|dead|died|deceased|vital|mortality", "relapse": r"rfs|dfs|dfi|relaps\w*|recur\w*",
-    "progression": r"pfs|pfi|ttp|progress\w*", "distant": r"dm|dmfs|mfs|distant|mets|metasta\w*",
-    "local": r"lr|lrc|lrfs|local|locoregional|loco",
-}  # fmt: skip
-_COMMON = frozenset(
-    (
-        *("time", "times", "event", "events", "status", "state", "code", "survival", "outcome", "t", "to", "of", "in"),
-        *("day", "days", "week", "weeks", "month", "months", "year", "years"),
-        *("duration", "follow", "followup", "up"),
-    )
-)
 # The name of an entry column has one of these words, and no word of a measurement at entry, such as "age at entry".
 _ENTRY = frozenset(("entry", "entered", "enter", "start", "tstart", "truncation", "truncated"))
-_BESIDE_ENTRY = _COMMON | {"at", "delayed", "late", "left", "study"}
+_BESIDE_ENTRY = COMMON | {"at", "delayed", "late", "left", "study"}
 NUMERIC_SHARE = 0.9
 _LEAST_PATIENTS = 8
 
@@ -63,19 +50,6 @@ def find_otherwise(rows: Rows, time: str, used: set[str | None]) -> str | None:
             if filled >= NUMERIC_SHARE * len(empty):
                 return name
     return None
-
-
-def pair_columns(events: Sequence[str], times: Sequence[str]) -> tuple[str, str]:
-    """Choose the event and the time whose names share most words, such as os_status and os_time."""
-    words = {name: _describe(name) for name in (*events, *times)}
-    pairs = [(event, time) for event in events for time in times if event != time]
-    return max(pairs, key=lambda pair: len(words[pair[0]] & words[pair[1]]), default=(events[0], times[0]))
-
-
-def _describe(name: str) -> set[str]:
-    """Return the words of a name that identify its event, and what they mean."""
-    words = split_name(name) - _COMMON
-    return words | {meaning for meaning, form in _MEANING.items() if any(re.fullmatch(form, word) for word in words)}
 
 
 def rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
@@ -98,7 +72,7 @@ def _are_names(cells: Sequence[str]) -> bool:
 
 def list_events(rows: Rows) -> list[str]:
     """List columns that look like an event: those that are named so first, columns of censoring last."""
-    events = [name for name in rows.columns if _looks_like_event(name, rows.column(name))]
+    events = [name for name in rows.columns if _looks_like_event(name, rows)]
     return sorted(
         events,
         key=lambda name: (
@@ -108,10 +82,11 @@ def list_events(rows: Rows) -> list[str]:
     )
 
 
-def _looks_like_event(name: str, cells: Sequence[str]) -> bool:
-    if not _EVENT.search(name) or split_name(name) & _NOT_EVENT:
+def _looks_like_event(name: str, rows: Rows) -> bool:
+    timed = any(_looks_like_time(other, rows.column(other)) for other in find_own_times(name, rows.columns))
+    if not (timed or _EVENT.search(name)) or split_name(name) & _NOT_EVENT:
         return False
-    codes = {*map(normalise_cell, cells)} - {*MISSING}
+    codes = {*map(normalise_cell, rows.column(name))} - {*MISSING}
     numbers = all(code.isdecimal() and int(code) < _MOST_CODES for code in codes) and "0" in codes
     return codes <= KNOWN_CODES or (numbers and len(codes) <= _MOST_CODES)
 

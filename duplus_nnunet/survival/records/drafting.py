@@ -7,39 +7,32 @@ outcome; columns that encode the outcome are left out, with the reason.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, describe_unknown
-from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
-from duplus_nnunet.survival.records.column_names import is_known_later
 from duplus_nnunet.survival.records.column_roles import (
-    NUMERIC_SHARE,
     find_entry,
     find_otherwise,
     list_events,
     list_times,
-    measure_numeric_share,
-    pair_columns,
     rank_patients,
 )
+from duplus_nnunet.survival.records.column_types import sort_columns
+from duplus_nnunet.survival.records.endpoint_pairs import pair_columns
+from duplus_nnunet.survival.records.endpoints import KEY, EndpointError, split_endpoints
 from duplus_nnunet.survival.records.event_codes import infer_codes
 from duplus_nnunet.survival.records.leaks import explain_leak
-from duplus_nnunet.survival.records.schema import MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
+from duplus_nnunet.survival.records.schema import DAYS, MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Rows, number_rows, read_records
-from duplus_nnunet.survival.records.time_units import propose_unit
+from duplus_nnunet.survival.records.time_units import find_named_unit, propose_unit
 from duplus_nnunet.table_files import is_number
 
 _CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)|(^|_)inst(_|$)", re.IGNORECASE)
-_NONE = "none"  # a missing-value marker that can also be a value: of a treatment, for example
-_ORDERS = (
-    ("low", "intermediate", "high"), ("low", "medium", "high"), ("low", "moderate", "high"),
-    ("mild", "moderate", "severe"), (_NONE, "mild", "moderate", "severe"),
-    ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
-)  # fmt: skip
-_LEAST_PATIENTS, _MOST_PREFIXES = 8, 12
+_MOST_PREFIXES = 12
 _HEADER = """\
 # Meaning of the columns of {table}. This is a draft: correct it, then run `duplus survival check`.
 # time: time to the event or the end of follow-up. event: codes of the event to be predicted (seen), of follow-up that
@@ -47,6 +40,7 @@ _HEADER = """\
 # or ordinal (with its order, lowest first). ignored: columns that are not used, with the reason.
 """
 _LATE = "# entry: time of delayed entry (left truncation); patients are at risk only from then on. Check the column.\n"
+_SEVERAL = "# endpoints: each has a name, that of the column of its event; commands work on one: --endpoint NAME.\n"
 _OTHERS = "# Other columns that look like a time or an event: {columns}. Check that the right two were chosen.\n"
 
 
@@ -62,6 +56,8 @@ class NamedColumns:
         seen: Codes of the event.
         censored: Codes of censoring.
         unit: Unit of the time.
+        endpoint: Name of the endpoint; the only one to draft, if the table has several.
+        tables: Further tables that were joined: column of the patient ID, by file name.
     """
 
     patient: str | None = None
@@ -71,6 +67,8 @@ class NamedColumns:
     seen: tuple[str, ...] = ()
     censored: tuple[str, ...] = ()
     unit: str | None = None
+    endpoint: str | None = None
+    tables: tuple[tuple[str, str], ...] = ()
 
 
 def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
@@ -91,46 +89,45 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
     for column in (named.patient, named.time, named.event, named.centre):
         if column is not None and column not in rows.columns:
             raise DataError(describe_unknown("column", column, rows.columns))
-    patient, event, time = _choose_roles(rows, cases, named)
+    patient, pairs = _choose_roles(rows, cases, named)
     rows = number_rows(rows, patient)
-    used = {patient, event, time}
-    if len(used) < 3 or named.centre in used:
-        listed = ", ".join(map(repr, (patient, time, event, *([named.centre] if named.centre else []))))
+    used: set[str | None] = {patient, *chain(*pairs)}
+    if len(used) < 1 + len({*chain(*pairs)}) or any(event == time for event, time in pairs) or named.centre in used:
+        listed = ", ".join(map(repr, (patient, *chain(*pairs), *([named.centre] if named.centre else []))))
         raise DataError(
             f"Patient, time, event and centre must be different columns; the columns are {listed}. Name each once."
         )
     found = (name for name in rows.columns if name not in used and _CENTRE.search(name))
     centre = named.centre or next(found, None)
-    otherwise = None if named.time else find_otherwise(rows, time, {*used, centre})
-    entry = find_entry(rows, time, {*used, centre, otherwise})
-    unit, codes, reason = _ask(rows, time, event, named)
-    used_columns = {patient, event, time, centre, entry, otherwise}
+    forms, reasons = _draft_endpoints(rows, pairs, {*used, centre}, named)
+    used |= {centre, *(form["time"].get("otherwise") for form in forms.values())}
+    entry = find_entry(rows, pairs[0][1], used)
+    used |= {entry}
     content: dict[str, Any] = {
         "patient": patient,
+        "tables": dict(named.tables) or None,
         "centre": centre,
         "entry": entry,
-        "time": {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit},
-        "event": {"column": event, **codes},
+        **_arrange_endpoints(forms, named.endpoint),
         "cases": _infer_pattern(rows.column(patient), cases),
-        **_sort_columns(rows, used_columns),
+        **sort_columns(rows, used),
     }
     content = {key: value for key, value in content.items() if value is not None}
-    schema = _check(content)
-    content |= _list_exclusions(rows, schema)
+    exclude = [rule for schema in _check(content).values() for rule in _list_exclusions(rows, schema)]
+    content |= {"exclude": [*dict.fromkeys(exclude)]} if exclude else {}
     _leave_leaks_out(content, rows, _check(content))
-    others = [
-        name for name in dict.fromkeys((*list_events(rows), *list_times(rows, patient))) if name not in used_columns
-    ]
+    others = [name for name in dict.fromkeys((*list_events(rows), *list_times(rows, patient))) if name not in used]
     hint = (_LATE if entry else "") + (_OTHERS.format(columns=", ".join(others)) if others else "")
-    hint += "".join(f"# {note}\n" for note in (reason, *rows.notes))
+    hint += _SEVERAL if KEY in content else ""
+    hint += "".join(f"# {note}\n" for note in (*reasons, *rows.notes, *rows.warnings))
     return _HEADER.format(table=rows.file) + hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tuple[str, str, str]:
-    """Choose the columns of the patient, the event and the time.
+def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tuple[str, list[tuple[str, str]]]:
+    """Choose the column of the patient, and the columns of event and time of each endpoint.
 
     Raises:
-        DataError: One or more are not found; the message asks for all of them.
+        DataError: One or more are not found, and the message asks for all of them; or the endpoint is unknown.
     """
     patients = [named.patient] if named.patient else rank_patients(rows, cases)
     if not patients and not cases:
@@ -143,52 +140,117 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
         raise DataError(
             f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."
         )
-    return patients[0], *pair_columns(events, times)
+    pairs = pair_columns(events, times)
+    if named.endpoint is not None and len(pairs) > 1:
+        by_name = dict(pairs)
+        if named.endpoint not in by_name:
+            raise DataError(describe_unknown("endpoint", named.endpoint, by_name))
+        pairs = [(named.endpoint, by_name[named.endpoint])]
+    return patients[0], pairs
 
 
-def _ask(rows: Rows, time: str, event: str, named: NamedColumns) -> tuple[str, dict[str, list[Any]], str]:
-    """Return the unit of the time, the codes of the event, and a sentence on the unit.
+def _draft_endpoints(
+    rows: Rows, pairs: Sequence[tuple[str, str]], used: set[str | None], named: NamedColumns
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Draft time and event of each endpoint, by the column of the event; and a sentence on each unit.
 
     Raises:
-        DataError: The unit or the codes are in doubt; the message asks for both at once.
+        DataError: Units or codes are in doubt; the message asks for all at once.
     """
-    numbers = [float(cell) for cell in rows.column(time) if is_number(cell) and normalise_cell(cell) not in MISSING]
-    unit, reason = (named.unit, "The unit is the one that was given.") if named.unit else propose_unit(time, numbers)
-    questions, codes = [], {}
-    try:
-        codes = infer_codes(event, rows.column(event), named.seen, named.censored)
-    except DataError as error:
-        questions.append(str(error))
-    if unit is None:
-        asked = f"The unit of the column {time!r} is in doubt. {reason} Name it: --unit days|weeks|months|years."
-        questions.append(asked)
-    if questions or unit is None:
+    _require_codes(rows, [event for event, _ in pairs], (*named.seen, *named.censored))
+    forms: dict[str, dict[str, Any]] = {}
+    reasons, doubts, questions = list[str](), list[str](), list[str]()
+    for event, time in pairs:
+        try:
+            codes = _infer_codes(rows, event, named)
+        except DataError as error:
+            codes = {}
+            questions.append(str(error))
+        unit, reason = _choose_unit(rows, time, named.unit, len(pairs) == 1)
+        if unit is None:
+            doubts.append(f"{time!r}: {reason}")
+        reasons.append(reason if len(pairs) == 1 else f"{event}: {reason}")
+        otherwise = None if named.time else find_otherwise(rows, time, used)
+        form = {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit}
+        forms[event] = {"time": form, "event": {"column": event, **codes}}
+    if doubts:
+        questions.append(f"The unit of the time is in doubt. {' '.join(doubts)} Name it: --unit {'|'.join(DAYS)}.")
+    if questions and len(pairs) > 1:
+        questions.append(f"The table has several endpoints; to draft one alone: --endpoint {'|'.join(forms)}.")
+    if questions:
         raise DataError("\n".join(questions))
-    return unit, codes, reason
+    return forms, reasons
 
 
-def _list_exclusions(rows: Rows, schema: ClinicalSchema) -> dict[str, list[str]]:
+def _require_codes(rows: Rows, events: Sequence[str], codes: Sequence[str]) -> None:
+    """Require that each named code occurs in a column of an event."""
+    known = {normalise_cell(cell) for event in events for cell in rows.column(event)}
+    for code in codes:
+        if normalise_cell(code) not in known:
+            raise DataError(describe_unknown("code", code, sorted(known - {*MISSING})))
+
+
+def _infer_codes(rows: Rows, event: str, named: NamedColumns) -> dict[str, list[Any]]:
+    """Infer the codes of an event; of the named ones, those count that its column has."""
+    cells = rows.column(event)
+    own = {*map(normalise_cell, cells)}
+    seen, censored = ([code for code in codes if normalise_cell(code) in own] for codes in (named.seen, named.censored))
+    return infer_codes(event, cells, seen, censored)
+
+
+def _choose_unit(rows: Rows, time: str, given: str | None, alone: bool) -> tuple[str | None, str]:
+    """Return the unit of a time and a sentence on it; of several times, those keep their unit whose name says it."""
+    if given is not None and (alone or find_named_unit(time) is None):
+        return given, "The unit is the one that was given."
+    numbers = [float(cell) for cell in rows.column(time) if is_number(cell) and normalise_cell(cell) not in MISSING]
+    return propose_unit(time, numbers)
+
+
+def _arrange_endpoints(forms: Mapping[str, dict[str, Any]], name: str | None) -> dict[str, Any]:
+    """Return time and event of the only endpoint, or `endpoints`."""
+    if len(forms) > 1:
+        return {KEY: dict(forms)}
+    return {"endpoint": name, **next(iter(forms.values()))}
+
+
+def _list_exclusions(rows: Rows, schema: ClinicalSchema) -> list[str]:
     """List the rules by which rows of this table must be left out."""
     every = ("time missing", "time 0", "event missing")
     trial = schema.model_copy(update={"exclude": [*every]})
     texts = [finding.text for finding in read_records(rows, trial)[1] if finding.severity == "warning"]
-    rules = [rule for rule in every if any(f"`exclude: {rule}`" in text for text in texts)]
-    return {"exclude": rules} if rules else {}
+    return [rule for rule in every if any(f"`exclude: {rule}`" in text for text in texts)]
 
 
-def _leave_leaks_out(content: dict[str, Any], rows: Rows, schema: ClinicalSchema) -> None:
-    """Move covariates whose values encode the outcome to `ignored`, with the reason."""
-    records, _ = read_records(rows, schema)
-    for name, form in schema.covariates.items():
-        reason = explain_leak(name, form.type, records) if records else ""
-        if reason:
-            del content["covariates"][name]
-            content.setdefault("ignored", {})[name] = f"{reason}; to use it all the same, move it to covariates"
+def _find_constants(rows: Rows, schemas: Mapping[str, ClinicalSchema]) -> list[str]:
+    """List covariates with fewer than two values among the patients whose outcome is known, at every endpoint."""
+    records = [record for schema in schemas.values() for record in read_records(rows, schema)[0]]
+    names = next(iter(schemas.values())).covariates if records else ()
+    return [name for name in names if len({record.values[name] for record in records} - {None}) <= 1]
 
 
-def _check(content: Mapping[str, Any]) -> ClinicalSchema:
+def _leave_leaks_out(content: dict[str, Any], rows: Rows, schemas: Mapping[str, ClinicalSchema]) -> None:
+    """Move covariates that encode the outcome of an endpoint, or are constant where it is known, to `ignored`."""
+    for name in _find_constants(rows, schemas):
+        del content["covariates"][name]
+        content.setdefault("ignored", {})[name] = "constant in the patients whose outcome is known"
+    for endpoint, schema in schemas.items():
+        records, _ = read_records(rows, schema)
+        for name, form in schema.covariates.items():
+            reason = explain_leak(name, form.type, records) if records and name in content["covariates"] else ""
+            if reason:
+                del content["covariates"][name]
+                where = f"endpoint {endpoint!r}: " if endpoint else ""
+                text = f"{where}{reason}; to use it all the same, move it to covariates"
+                content.setdefault("ignored", {})[name] = text
+
+
+def _check(content: Mapping[str, Any]) -> dict[str, ClinicalSchema]:
+    """Validate a draft; returns the schema of each endpoint."""
     try:
-        return ClinicalSchema.model_validate(content)
+        contents = split_endpoints(content) if KEY in content else {"": content}
+        return {name: ClinicalSchema.model_validate(single) for name, single in contents.items()}
+    except EndpointError as error:
+        raise DataError(f"No valid schema can be drafted: {error}. Name other columns or codes.") from error
     except ValidationError as error:
         problems = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
         raise DataError(f"No valid schema can be drafted: {problems}. Name other columns or codes.") from error
@@ -218,63 +280,3 @@ def _infer_prefix(patients: Sequence[str], cases: Sequence[str]) -> str | None:
     if 0 < len(prefixes) <= _MOST_PREFIXES and all(prefix and not prefix[-1].isalnum() for prefix in prefixes):
         return f"^(?:{'|'.join(map(re.escape, prefixes))})(.+)$"
     return None
-
-
-def _sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
-    covariates: dict[str, Mapping[str, Any]] = {}
-    ignored: dict[str, str] = {}
-    for name in rows.columns:
-        if name in used:
-            continue
-        cells = [cell for cell in rows.column(name) if normalise_cell(cell)]
-        reason = _find_reason_to_ignore(name, cells, rows.columns)
-        if reason:
-            ignored[name] = reason
-        else:
-            covariates[name] = _infer_type(cells)
-    return {"covariates": covariates, **({"ignored": ignored} if ignored else {})}
-
-
-def _find_reason_to_ignore(name: str, cells: Sequence[str], names: Sequence[str]) -> str:
-    known = [cell for cell in cells if normalise_cell(cell) not in MISSING]
-    categories = {normalise_cell(cell) for cell in known}
-    if not known:
-        return "missing in all patients"
-    if len(categories) == 1 and not _is_one_word_or_none(cells):
-        markers = sorted({cell for cell in cells if normalise_cell(cell) in MISSING})
-        missing = f" (read as missing: {', '.join(map(repr, markers))})" if markers else ""
-        return f"constant{missing}"
-    if is_known_later(name, names):
-        return (
-            "the name suggests that it is known only after treatment began, as the event or time of another endpoint is"
-        )
-    if is_identifier_name(name):
-        return "the name is that of an identifier"
-    share = measure_numeric_share(cells)
-    if share < NUMERIC_SHARE and len(categories) == len(known) >= _LEAST_PATIENTS:
-        return "a unique value in each patient"
-    if share == 1 and are_identifiers([*map(float, known)]):
-        return "a unique integer in each patient, like an identifier"
-    return ""
-
-
-def _is_one_word_or_none(cells: Sequence[str]) -> bool:
-    """Whether the values are one word and "none", as of a treatment that some patients had."""
-    words = {normalise_cell(cell) for cell in cells} - ({*MISSING} - {_NONE})
-    return len(words) == 2 and _NONE in words and not any(map(is_number, words))
-
-
-def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
-    categories = {normalise_cell(cell) for cell in cells} - {*MISSING}
-    spellings = {normalise_cell(cell): cell for cell in cells}
-    if _is_one_word_or_none(cells) and len(categories) == 1:
-        return {"type": "ordinal", "order": [spellings[value] for value in (_NONE, *categories)]}
-    candidates = (categories | {_NONE} if _NONE in spellings else categories, categories)
-    order = next((order for values in candidates for order in _ORDERS if values <= set(order)), None)
-    if order is not None:
-        return {"type": "ordinal", "order": [spellings[value] for value in order if value in spellings]}
-    # Two different numbers are a code, such as 1 and 2 for sex.
-    if len(categories) <= 2 or measure_numeric_share(cells) < NUMERIC_SHARE:
-        return {"type": "categorical"}
-    texts = sorted(spellings[value] for value in categories if not is_number(value))
-    return {"type": "numeric", **({"missing": texts} if texts else {})}

@@ -1,4 +1,4 @@
-"""Warns of values that are hardly possible: ages over 120, follow-up of decades, centres that are spelled twice."""
+"""Warns of values that are hardly possible: ages over 120, dates as covariates, centres that are spelled twice."""
 
 import difflib
 import re
@@ -19,12 +19,27 @@ _CODES = (-9, -99, -999, -9999, 999, 9999, 99999, 999999)
 _FAR = 3  # times the largest other value
 _SHORT_DAYS, _LEAST_PATIENTS = 60, 20
 _ALIKE = 0.8  # share of characters in common
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|\d{1,2}[- ]?[a-z]{3,9}[- ]?(\d{4}|\d{2})"
+    r"|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))([ t]\d{1,2}:.*)?",
+    re.IGNORECASE,
+)
+_DATE_SHARE = 0.9
+
+
+def are_dates(cells: Sequence[str]) -> bool:
+    """Whether nearly all known cells of a column are dates."""
+    return sum(_DATE.fullmatch(cell.strip()) is not None for cell in cells) >= max(1, _DATE_SHARE * len(cells))
 
 
 def check_values(schema: ClinicalSchema, records: Sequence[Record]) -> Iterable[Finding]:
     """Warn of values that are hardly possible."""
     yield from _check_times(schema, records)
     for name, form in schema.covariates.items():
+        cells = [str(value) for record in records if (value := record.values[name]) is not None]
+        if form.type == "categorical" and are_dates(cells):
+            text = f"{name!r} has dates: a date of follow-up encodes the outcome. Move it to `ignored`."
+            yield Finding("warning", text)
         if form.type == "numeric":
             known = [(float(value), record) for record in records if (value := record.values[name]) is not None]
             yield from _check_range(name, known)

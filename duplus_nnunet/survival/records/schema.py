@@ -11,8 +11,9 @@ Example:
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +21,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from duplus_nnunet.errors import DataError, list_nearest_first
+from duplus_nnunet.survival.records.endpoints import (
+    KEY,
+    EndpointError,
+    choose_endpoint,
+    locate,
+    split_endpoints,
+)
 from duplus_nnunet.yaml_files import Keys, MarkedYaml, Problem, read_marked_yaml
 
 SCHEMA_NAME, TABLE_NAME = "clinical.yaml", "clinical.csv"
@@ -148,6 +156,10 @@ class ClinicalSchema(_Strict):
         ignored: Columns that are not used, each with the reason.
         horizons: Times at which survival is evaluated, calibrated and predicted, in the unit of `time` (dates: days);
             empty: chosen by the rule of `records.horizons`.
+        endpoint: Name of the endpoint, or None. A file with several has `endpoints`, each with a name, and below it
+            `time`, `event` and `horizons`, instead of these keys.
+        tables: Further tables that are joined by patient: file name, in the folder of the schema, and column of the
+            patient ID.
         exclude: Rows that are left out, counted and named, instead of being errors: those whose time is missing or 0,
             or whose event is missing. Default: none.
     """
@@ -163,6 +175,8 @@ class ClinicalSchema(_Strict):
     ignored: dict[Text, Text] = {}
     exclude: list[Literal["time missing", "time 0", "event missing"]] = []
     horizons: list[float | int] = []
+    endpoint: Text | None = None
+    tables: dict[Text, Text] = {}
 
     @property
     def horizons_in_days(self) -> tuple[float, ...]:
@@ -190,6 +204,13 @@ class ClinicalSchema(_Strict):
             _check_pattern(self.cases)
         return self
 
+    @model_validator(mode="after")
+    def _tables_are_beside_it(self) -> Self:
+        apart = [name for name in self.tables if Path(name).name != name]
+        if apart:
+            raise ValueError(f"`tables` names {apart[0]!r}; expected the name of a file in the folder of the schema")
+        return self
+
     def list_columns(self) -> Iterator[str]:
         """List every column that the schema names."""
         single = (self.patient, self.centre, self.entry, self.event.column)
@@ -206,6 +227,7 @@ class ClinicalSchema(_Strict):
         return None if match is None else match[1]
 
 
+@lru_cache(maxsize=1 << 16, typed=True)
 def list_spellings(code: object) -> frozenset[str]:
     """List the normalised spellings of a code in a cell; YAML reads yes, no, on and off as booleans."""
     if isinstance(code, bool):
@@ -213,6 +235,7 @@ def list_spellings(code: object) -> frozenset[str]:
     return frozenset((normalise_cell(code),))
 
 
+@lru_cache(maxsize=1 << 16, typed=True)
 def normalise_cell(value: object) -> str:
     """Normalise a cell or a code: 1, "1", "1.0" and " 1 " become the same, and so do True and "true".
 
@@ -228,8 +251,22 @@ def normalise_cell(value: object) -> str:
     return repr(int(number)) if number.is_integer() else repr(number)
 
 
-def read_schema(file: Path) -> ClinicalSchema:
-    """Read a clinical.yaml.
+def read_schema(file: Path, endpoint: str | None = None) -> ClinicalSchema:
+    """Read the schema of one endpoint.
+
+    Args:
+        file: A clinical.yaml.
+        endpoint: Name of the endpoint; None: the only one.
+
+    Raises:
+        DataError: The file is missing or invalid, where the message lists all problems, one per line; or the endpoint
+            is unknown, or is one of several and not named.
+    """
+    return choose_endpoint(file, read_schemas(file), endpoint)
+
+
+def read_schemas(file: Path) -> dict[str, ClinicalSchema]:
+    """Read the schemas of all endpoints of a clinical.yaml, by name; "" stands for an endpoint without one.
 
     Raises:
         DataError: The file is missing or invalid; the message lists all problems, one per line.
@@ -240,15 +277,36 @@ def read_schema(file: Path) -> ClinicalSchema:
             f"{file.parent.name}`, and correct it."
         )
     marks = read_marked_yaml(file)
-    problems = list(marks.problems)
-    if not problems:
+    if marks.problems:
+        raise DataError("\n".join(map(str, marks.problems)))
+    content = marks.data if marks.data is not None else {}
+    if not isinstance(content, Mapping) or KEY not in content:
+        schema = _validate(marks, {"": content})[""]
+        return {schema.endpoint or "": schema}
+    try:
+        return _validate(marks, split_endpoints(content))
+    except EndpointError as error:
+        raise DataError(str(_locate_problem(marks, error.keys, error.text))) from None
+
+
+def _validate(marks: MarkedYaml, contents: Mapping[str, Any]) -> dict[str, ClinicalSchema]:
+    """Validate the content of each endpoint.
+
+    Raises:
+        DataError: The message lists all problems, each once.
+    """
+    schemas: dict[str, ClinicalSchema] = {}
+    problems: dict[str, None] = {}
+    for name, content in contents.items():
         try:
-            return ClinicalSchema.model_validate(marks.data if marks.data is not None else {})
+            schemas[name] = ClinicalSchema.model_validate(content)
         except ValidationError as error:
             # Each alternative of a union reports its own error; the last one is kept.
-            errors = {_shorten(marks, tuple(details["loc"])): details for details in error.errors()}
-            problems += [_describe_error(marks, keys, dict(details)) for keys, details in errors.items()]
-    raise DataError("\n".join(map(str, problems)))
+            own = {_shorten(marks, locate(name, tuple(details["loc"]))): dict(details) for details in error.errors()}
+            problems |= {str(_describe_error(marks, keys, details)): None for keys, details in own.items()}
+    if problems:
+        raise DataError("\n".join(problems))
+    return schemas
 
 
 def _check_pattern(text: str) -> None:
@@ -268,9 +326,13 @@ def _shorten(marks: MarkedYaml, keys: Keys) -> Keys:
 def _describe_error(marks: MarkedYaml, keys: Keys, error: dict[str, Any]) -> Problem:
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden" and len(keys) == 1:
-        listed = ", ".join(list_nearest_first(str(keys[0]), ClinicalSchema.model_fields))
+        listed = ", ".join(list_nearest_first(str(keys[0]), (*ClinicalSchema.model_fields, KEY)))
         text = f"Unknown key. Did you mean one of: {listed}?"
     elif error["type"] == "missing":
         text = f"{error['loc'][-1]!r} is missing"
+    return _locate_problem(marks, keys, text)
+
+
+def _locate_problem(marks: MarkedYaml, keys: Keys, text: str) -> Problem:
     where = " -> ".join(map(str, keys))
     return Problem(marks.file, marks.line_of(keys), f"{where}: {text}." if where else f"{text}.")

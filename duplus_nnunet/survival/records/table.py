@@ -66,12 +66,14 @@ class Rows:
         columns: Names of the columns, in file order.
         rows: Cells by column name, one mapping per row; the header is not among them.
         notes: How the file was read, where that is not as usual: its encoding, its delimiter, its decimal marks.
+        warnings: What may be wrong with the table as a whole, such as patients that a joined table lacks.
     """
 
     file: str
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""
@@ -234,10 +236,11 @@ def is_missing(cell: str, schema: ClinicalSchema, form: CovariateForm | None = N
     """Whether a cell stands for a missing value: it is empty, or one of the markers of the schema or the covariate."""
     if not cell.strip():
         return True
-    if form is not None and any(normalise_cell(cell) in list_spellings(value) for value in form.order):
+    text = normalise_cell(cell)
+    if form is not None and any(text in list_spellings(value) for value in form.order):
         return False
     markers = (*schema.missing, *(form.missing if form is not None else ()))
-    return any(normalise_cell(cell) in list_spellings(marker) for marker in markers)
+    return any(text in list_spellings(marker) for marker in markers)
 
 
 def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> Record:

@@ -26,7 +26,7 @@ def propose_unit(name: str, numbers: Sequence[float]) -> tuple[str | None, str]:
     Returns:
         The unit, or None if it is in doubt; and the reason, a sentence.
     """
-    named = _find_named(name)
+    named = find_named_unit(name)
     longest = max(numbers, default=0.0)
     if named is not None:
         days = longest * DAYS[named]
@@ -41,6 +41,7 @@ def propose_unit(name: str, numbers: Sequence[float]) -> tuple[str | None, str]:
     return None, f"The longest time is {longest:g}{'' if whole else ', with fractions'}: no unit is certain."
 
 
-def _find_named(name: str) -> str | None:
+def find_named_unit(name: str) -> str | None:
+    """Return the unit that the name of a column says; None if it says none."""
     text = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).casefold()
     return next((unit for unit, words in _WORDS.items() if re.search(rf"(?<![a-z])({words})", text)), None)

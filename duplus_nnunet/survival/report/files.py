@@ -30,7 +30,7 @@ def write_study(study: Study, design: Design, cohort: Cohort, folder: Path) -> l
         figures = [*draw_study(study, temporary), *draw_evidence(study, cohort, temporary)]
         card = "\n".join(write_card(study, design, cohort)) + "\n"
         (temporary / CARD_NAME).write_text(card, encoding="utf-8", newline="\n")
-        plain = json.dumps(to_plain(study, design), indent=1, allow_nan=False)
+        plain = json.dumps(to_plain(study, design, cohort.schema), indent=1, allow_nan=False)
         metrics.write_text(plain, encoding="utf-8", newline="\n")
     names = [METRICS_NAME, PREDICTIONS_NAME, CURVES_NAME, *(figure.name for figure in figures), CARD_NAME]
     return [folder / name for name in names]

@@ -12,15 +12,17 @@ from duplus_nnunet.survival.evaluation.horizon_scores import HorizonScores
 from duplus_nnunet.survival.evaluation.intervals import METHOD, METHOD_OF_CENTRES, SCORES, Value
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups
 from duplus_nnunet.survival.evaluation.study import Design, Study
+from duplus_nnunet.survival.records.schema import ClinicalSchema
 
 # 4: intervals by the corrected resampled t test; `at_horizons`, `integrated_brier_days`, `uno_tau_days`, `claims`.
 VERSION = 4
 
 
-def to_plain(study: Study, design: Design) -> dict[str, Any]:
-    """Return all results of a study except the predictions."""
+def to_plain(study: Study, design: Design, schema: ClinicalSchema | None = None) -> dict[str, Any]:
+    """Return all results of a study except the predictions; with a schema, also which endpoint they are of."""
     return {
         "version": VERSION,
+        "endpoint": None if schema is None else _convert_endpoint(schema),
         "folds": [len(folds) for folds in design.given] if design.given else design.folds,
         "folds_were": "given" if design.given else "drawn",
         "seeds": list(design.seeds),
@@ -45,6 +47,10 @@ def to_plain(study: Study, design: Design) -> dict[str, Any]:
         "centres": None if study.centres is None else _convert_centres(study.centres),
         "notes": list(study.notes),
     }
+
+
+def _convert_endpoint(schema: ClinicalSchema) -> dict[str, Any]:
+    return {"name": schema.endpoint, "time": list(schema.time.columns), "event": schema.event.model_dump()}
 
 
 def _convert_scores(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:

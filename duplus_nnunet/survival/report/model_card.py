@@ -42,7 +42,8 @@ _BOTH = "images and records"
 
 def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
     """Write the model card line by line."""
-    yield f"# Model card: prognosis, {cohort.name}"
+    endpoint = f", endpoint {cohort.schema.endpoint}" if cohort.schema.endpoint else ""
+    yield f"# Model card: prognosis, {cohort.name}{endpoint}"
     yield ""
     yield (
         "Written by `duplus survival evaluate`. Numbers in headings are items of TRIPOD+AI (Collins et al. 2024, "

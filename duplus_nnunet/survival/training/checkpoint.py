@@ -18,6 +18,7 @@ from duplus_nnunet.networks import ConditionedUNet, unwrap
 from duplus_nnunet.networks.adaptation import name_in_base, put_adapter, take_adapter
 from duplus_nnunet.settings import PRETRAINED
 from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 from duplus_nnunet.survival.training.lora import ADAPTER
 from duplus_nnunet.survival.training.scratch import BestEpoch
@@ -118,6 +119,7 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
             f"{file} was trained with settings.survival.encoder {stored!r}, but the plans have {current!r}. Restore "
             "the setting in the plans, or train without --c."
         )
+    _compare_endpoints(trainer.clinic.schema, state["schema"], file)
     compare_patients(trainer, state, file)
     report_changes(trainer, checkpoint)
     trainer.num_epochs = state["epochs"]
@@ -139,6 +141,21 @@ def take_checkpoint(trainer: Any, file: Any) -> None:
     trainer.kept, trainer.losses, trainer.best = state["kept"], state["losses"], BestEpoch(**state.get("best", {}))
     trainer.notes = list(dict.fromkeys([*trainer.notes, *state["notes"]]))
     trainer.model = None if state["model"] is None else SurvivalModel.from_plain(state["model"])
+
+
+def _compare_endpoints(schema: ClinicalSchema, stored: Mapping[str, Any], file: Any) -> None:
+    """Check that the endpoint is that of the checkpoint, whose schema is stored as plain data.
+
+    Raises:
+        ModelError: Its name differs, and so does its time or event.
+    """
+    before = ClinicalSchema.model_validate(stored)
+    if before.endpoint != schema.endpoint and (before.time, before.event) != (schema.time, schema.event):
+        raise ModelError(
+            f"{file} was trained on the endpoint {before.endpoint!r} (event {before.event.column!r}), and now it is "
+            f"{schema.endpoint!r} (event {schema.event.column!r}). Restore settings.survival.endpoint in the plans, or "
+            "train without --c, with another name of the plans for each endpoint."
+        )
 
 
 def compare_patients(trainer: Any, state: Mapping[str, Any], file: Any) -> None:

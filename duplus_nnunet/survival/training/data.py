@@ -13,8 +13,9 @@ from duplus_nnunet.prompt_registry.raw_dataset import list_images, open_raw_data
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase
 from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.folds import make_folds
-from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema, read_schema
-from duplus_nnunet.survival.records.table import SEEN, Record, read_rows
+from duplus_nnunet.survival.records.joined_tables import read_clinical
+from duplus_nnunet.survival.records.schema import SCHEMA_NAME, TABLE_NAME, ClinicalSchema
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 _INNER = 5
 # At least one event in the inner held-out patients, and two in the inner training patients.
@@ -53,18 +54,19 @@ class ClinicalData:
         ]
 
 
-def read_clinical_data(dataset: str, table: CaseTable) -> ClinicalData:
+def read_clinical_data(dataset: str, table: CaseTable, endpoint: str | None = None) -> ClinicalData:
     """Read and check the clinical table of a raw dataset.
 
     Args:
         dataset: nnU-Net's name of the dataset.
         table: Cases of the dataset.
+        endpoint: Name of the endpoint; None: the only one.
 
     Raises:
         DataError: Files are missing, or the table has errors.
     """
     raw = open_raw_dataset(dataset)
-    rows, schema = read_rows(raw.folder / TABLE_NAME), read_schema(raw.folder / SCHEMA_NAME)
+    rows, schema = read_clinical(raw.folder / TABLE_NAME, raw.folder / SCHEMA_NAME, endpoint)
     tests = sorted({*table.tests, *_list_tests(raw.folder, str(raw.dataset_json.get("file_ending")))})
     report = check(rows, schema, sorted({*table.cases, *tests}))
     errors = [finding.text for finding in report.findings if finding.severity == "error"]

@@ -18,7 +18,7 @@ from duplus_nnunet.data.composing.spec import read_spec
 from duplus_nnunet.inference.jobs import FIELDS, read_jobs
 from duplus_nnunet.prompt_registry.registry_file import load_registry_file
 from duplus_nnunet.settings import Settings, parse_settings
-from duplus_nnunet.survival.records.schema import read_schema
+from duplus_nnunet.survival.records.schema import read_schema, read_schemas
 
 from .pages import DOCS, read_example
 
@@ -143,6 +143,14 @@ def test_example_of_a_specification_is_valid(tmp_path):
 def test_example_of_a_clinical_schema_is_valid(tmp_path):
     schema = read_schema(_write_example(tmp_path, "clinical.yaml"))
     assert list(schema.covariates) == ["age", "sex", "grade"]
+
+
+def test_example_of_a_schema_of_several_endpoints_is_valid(tmp_path):
+    schemas = read_schemas(_write_example(tmp_path, "endpoints.yaml"))
+    assert {name: schema.event.column for name, schema in schemas.items()} == {
+        "death": "Death",
+        "distant metastasis": "Distant",
+    }
 
 
 def test_example_of_a_table_of_jobs_is_valid(tmp_path):

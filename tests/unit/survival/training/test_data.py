@@ -8,8 +8,9 @@ import pytest
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.survival.imaging.feature_store import ImagedCase
+from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
-from duplus_nnunet.survival.training.checkpoint import compare_patients, digest_outcomes
+from duplus_nnunet.survival.training.checkpoint import _compare_endpoints, compare_patients, digest_outcomes
 from duplus_nnunet.survival.training.data import (
     FoldPatients,
     InnerSplit,
@@ -99,6 +100,41 @@ def test_a_second_stage_of_an_earlier_version_is_continued_with_a_note() -> None
     (note,) = trainer.notes
     assert "earlier version" in note
     assert "outcomes" in note
+
+
+def test_a_training_takes_one_of_several_endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "Dataset001_A"
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "dataset.json").write_text(
+        '{"channel_names": {"0": "CT"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}'
+    )
+    (folder / "clinical.csv").write_text("id,days,dead\nann_ct,10,1\nbob_ct,20,0\n")
+    (folder / "more.csv").write_text("id,weeks,relapse\nann_ct,1,0\nbob_ct,2,1\n")
+    (folder / "clinical.yaml").write_text(
+        "patient: id\ntables: {more.csv: id}\nendpoints:\n"
+        "  death: {time: {column: days}, event: {column: dead, seen: [1], censored: [0]}}\n"
+        "  relapse: {time: {column: weeks, unit: weeks}, event: {column: relapse, seen: [1], censored: [0]}}\n"
+    )
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    table = make_clinic("ann_ct", "bob_ct").table
+    clinic = read_clinical_data("Dataset001_A", table, "relapse")
+    assert {name: (record.time, record.event) for name, record in clinic.records.items()} == {
+        "ann_ct": (7.0, CENSORED), "bob_ct": (14.0, SEEN)}  # fmt: skip
+    with pytest.raises(DataError, match=r"'death', 'relapse'.*settings\.survival"):
+        read_clinical_data("Dataset001_A", table)
+
+
+def test_a_training_is_not_continued_with_another_endpoint() -> None:
+    death: dict[str, Any] = {
+        "patient": "id",
+        "time": {"column": "days"},
+        "event": {"column": "dead", "seen": [1], "censored": [0]},
+    }
+    schema = ClinicalSchema.model_validate(death | {"endpoint": "death"})
+    _compare_endpoints(schema, death, "of an earlier version")
+    stored = {**death, "event": death["event"] | {"column": "relapse"}, "endpoint": "relapse"}
+    with pytest.raises(ModelError, match=r"'relapse'.*'death'"):
+        _compare_endpoints(schema, stored, "checkpoint_final.pth")
 
 
 def test_a_clinical_table_without_a_schema_names_the_command_that_drafts_it(
