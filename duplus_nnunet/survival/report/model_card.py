@@ -15,6 +15,7 @@ from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
 from duplus_nnunet.survival.records.table import COMPETING
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
+    describe_choices,
     DIRECTIONS,
     escape,
     format_days,
@@ -171,6 +172,7 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
         "time bins, penalties, early stopping and the cut-off of the risk groups use the training patients only; "
         "models are selected on inner splits of the training patients. Classes were not balanced."
     )
+    yield from describe_choices(study)
     if design.forecasts:
         yield f"Trained separately and evaluated here: {', '.join(design.forecasts)}."
     yield (
