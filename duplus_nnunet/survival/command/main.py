@@ -140,9 +140,9 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         "evaluated on the held-out patients of its folds, with the other methods on the same folds")  # fmt: skip
     add("--importance", action="store_true", help="with -m and -o: also write the permutation importance of columns "
         "and images in held-out patients (importance.csv)")  # fmt: skip
-    add("--methods", metavar="NAME", nargs="+", default=(), help="methods to evaluate, the others are compared with the "
-        "first (default: all for which there is data); 'best by cross-validation' chooses one of Cox, Coxnet, random "
-        "survival forest and logistic hazard within the training patients of each fold")  # fmt: skip
+    add("--methods", metavar="NAME", nargs="+", default=(), help="methods to evaluate; the others are compared with "
+        "the first (default: all for which there is data); 'best by cross-validation' chooses Cox, Coxnet, random "
+        "survival forest or logistic hazard within the training patients of each fold")  # fmt: skip
     add("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     add("--seeds", type=int, default=3, help="number of repetitions of the cross-validation, each with its own folds "
         "(default: %(default)s)")  # fmt: skip

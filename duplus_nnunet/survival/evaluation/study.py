@@ -63,8 +63,8 @@ class Design:
         seeds: Seeds of the folds; each is one cross-validation.
         horizons: Days at which survival is reported, ascending; empty: those of the schema, or else chosen by
             `choose_horizons`.
-        methods: Names from METHODS and `forecasts`, or BEST, which chooses within each fold; differences are to the first. Empty: all methods for which there is
-            data, first the DuPLUS model that uses all of it.
+        methods: Names from METHODS and `forecasts`, or BEST, which chooses within each fold; differences are to the
+            first. Empty: all methods for which there is data, first the DuPLUS model that uses all of it.
         given: Predefined folds for each seed, as indices of the records of the study; empty: folds are drawn.
         forecasts: Methods trained elsewhere. Each is called with a task whose test records are the held-out patients of
             a fold, and must return predictions of a model that was not trained on them.

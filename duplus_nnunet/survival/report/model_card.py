@@ -15,8 +15,8 @@ from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
 from duplus_nnunet.survival.records.table import COMPETING
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
-    describe_choices,
     DIRECTIONS,
+    describe_choices,
     escape,
     format_days,
     list_horizon_rows,
