@@ -90,6 +90,27 @@ def make_hazard_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor,
     return compute_exposure(*discretise_outcomes(outcome, edges), len(edges))
 
 
+def measure_exposure(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the share of each bin in which each patient was at risk, and the bin of the event; both float32 (N, T).
+
+    In contrast to `compute_exposure`, patients who are censored within a bin are at risk in it until then, as in an
+    actuarial life table; otherwise the hazard of a wide bin in which many are censored would be far too high. The bin of
+    the event counts fully.
+
+    Args:
+        outcome: Outcomes of N patients.
+        edges: Right edges of the bins in days, ascending, (T).
+    """
+    left = np.concatenate([[0.0], edges[:-1]])
+    until = np.clip((outcome.time[:, None] - left) / (edges - left), 0.0, 1.0)
+    entry = np.zeros(len(outcome)) if outcome.entry is None else outcome.entry
+    before = np.clip((entry[:, None] - left) / (edges - left), 0.0, 1.0)
+    places = assign_bins(outcome.time, edges)
+    event = (places[:, None] == np.arange(len(edges))) & outcome.event[:, None]
+    at_risk = np.where(event, 1.0, until - before)
+    return torch.from_numpy(at_risk.astype(np.float32)), torch.from_numpy(event.astype(np.float32))
+
+
 def logistic_hazard_loss(logits: torch.Tensor, at_risk: torch.Tensor, event: torch.Tensor) -> torch.Tensor:
     """Return the negative log-likelihood, averaged over patients.
 

@@ -13,6 +13,7 @@ from duplus_nnunet.survival.models.hazard import (
     choose_knots,
     logistic_hazard_loss,
     make_hazard_targets,
+    measure_exposure,
     predict_risk,
     predict_survival,
     rank_values,
@@ -58,6 +59,19 @@ def test_odd_batches_give_finite_losses_and_gradients(kind: str) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())
+
+
+def test_who_is_censored_within_a_bin_is_at_risk_in_it_until_then() -> None:
+    outcome = Outcome(
+        np.array([False, True, False, True, False]),
+        np.array([12.5, 12.5, 40.0, 40.0, 10.0]),
+        np.array([0.0, 0.0, 5.0, 15.0, 0.0]),
+    )
+    at_risk, event = measure_exposure(outcome, np.array([10.0, 20.0, 30.0]))
+    expected = [[1, 0.25, 0], [1, 1, 0], [0.5, 1, 1], [0, 0.5, 1], [1, 0, 0]]
+    np.testing.assert_allclose(at_risk, expected)
+    np.testing.assert_array_equal(event.sum(1), [0, 1, 0, 0, 0])
+    assert event[1, 1] == 1
 
 
 def test_ranks_have_mean_0_and_spread_1_whatever_the_scale() -> None:

@@ -67,7 +67,7 @@ def test_the_weights_of_held_out_patients_do_not_matter_to_their_network() -> No
     late = outcome.time.copy()
     late[list(folds[0].test)] = float(edges[-1])
     other = Outcome(outcome.event & ~np.isin(np.arange(60), folds[0].test), late)
-    targets = [record_training.make_hazard_targets(one, edges) for one in (outcome, other)]
+    targets = [record_training.measure_exposure(one, edges) for one in (outcome, other)]
     held_out = torch.zeros(1, 60)
     held_out[0, list(folds[0].test)] = 1
     inputs = torch.from_numpy(x).float()
@@ -77,6 +77,18 @@ def test_the_weights_of_held_out_patients_do_not_matter_to_their_network() -> No
     ]
     np.testing.assert_array_equal(*trained)
     assert len(networks) == 2 * len(folds)
+
+
+def test_survival_is_right_on_average_where_many_are_censored_within_a_bin() -> None:
+    rng = np.random.default_rng(0)
+    event, censoring = rng.exponential(100, 400), rng.exponential(100, 400)
+    outcome = Outcome(event <= censoring, np.minimum(event, censoring))
+    x = rng.normal(size=(400, 1))
+    networks, edges = train_record_networks(x.astype(np.float32), outcome, split(400), 0)
+    time = np.array([150.0])
+    with torch.no_grad():
+        curves = [predict_survival(network(torch.from_numpy(x)), edges, time).mean() for network in networks]
+    assert np.mean(curves) == pytest.approx(np.exp(-1.5), abs=0.04)
 
 
 @pytest.mark.parametrize("entry", [None, 20.0])
