@@ -94,8 +94,8 @@ def measure_exposure(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, to
     """Return the share of each bin in which each patient was at risk, and the bin of the event; both float32 (N, T).
 
     In contrast to `compute_exposure`, patients who are censored within a bin are at risk in it until then, as in an
-    actuarial life table; otherwise the hazard of a wide bin in which many are censored would be far too high. The bin of
-    the event counts fully.
+    actuarial life table; otherwise the hazard of a wide bin in which many are censored would be far too high. The bin
+    of the event counts fully.
 
     Args:
         outcome: Outcomes of N patients.

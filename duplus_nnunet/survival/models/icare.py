@@ -72,7 +72,7 @@ class Icare:
         return scaled
 
     def _score(self, x: Numbers) -> Numbers:
-        return (x @ self._weights)[:, None]
+        return np.asarray(x @ self._weights, np.float64)[:, None]
 
     def predict(self, x: Numbers) -> Numbers:
         """Return log relative hazards, (N); higher is worse."""
