@@ -146,6 +146,9 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
         "evaluated on the held-out patients of its folds, with the other methods on the same folds")  # fmt: skip
     add("--importance", action="store_true", help="with -m and -o: also write the permutation importance of columns "
         "and images in held-out patients (importance.csv)")  # fmt: skip
+    add("--methods", metavar="NAME", nargs="+", default=(), help="methods to evaluate; the others are compared with "
+        "the first (default: all for which there is data); 'best by cross-validation' chooses Cox, Coxnet, random "
+        "survival forest or logistic hazard within the training patients of each fold")  # fmt: skip
     add("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
     add("--seeds", type=int, default=3, help="number of repetitions of the cross-validation, each with its own folds "
         "(default: %(default)s)")  # fmt: skip
@@ -241,7 +244,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     check_options(args.importance, args.model, args.output)
     if args.seeds < 1:
         raise DataError(f"--seeds is {args.seeds}; expected 1 or more.")
-    design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)))
+    design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)), tuple(args.methods))
     datasets = _open(args)
     rows, schema, report = _examine(args, datasets)
     if not report.is_usable:

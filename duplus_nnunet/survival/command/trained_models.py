@@ -65,7 +65,7 @@ def arrange(folder: Path, records: "Sequence[Record]", design: "Design") -> Arra
         seeds=seeds,
         given=tuple(find_rows(folds, used) for folds in repeats),
         forecasts={NAME: TrainedForecast(held)},
-        methods=(NAME, *METHODS),
+        methods=(NAME, *(design.methods or METHODS)),
         settings=trained[0].model.settings,
     )
     schema = trained[0].model.schema

@@ -139,11 +139,13 @@ class MethodResult:
         sums: Sums of each fold, by score.
         held: Predictions, in the order of `CrossValidation.held`.
         notes: Remarks for the reader.
+        chosen: Name of the method that was chosen in each fold; empty for a single method.
     """
 
     sums: Mapping[str, Sequence[Sums]]
     held: tuple[HeldOut, ...]
     notes: tuple[str, ...]
+    chosen: tuple[str, ...] = ()
 
     def estimate(self, folds: Sequence[Fold], patients: int, ratio: float) -> dict[str, Estimate]:
         """Return each score over all folds together; see `estimate_score` for the arguments."""
@@ -199,14 +201,16 @@ def cross_validate(name: str, method: Method, cv: CrossValidation) -> MethodResu
     sums: dict[str, list[Sums]] = {}
     held: list[HeldOut] = []
     notes: dict[str, None] = {}
+    chosen: list[str] = []
     for number, fold in enumerate(cv.folds):
         task = make_task(cv, number)
         forecast = _check(method(task), task)
         notes |= dict.fromkeys(forecast.notes)
+        chosen += [forecast.chosen] if forecast.chosen else []
         held += _list_held_out((name, cv.seed, number), cv, forecast)
         for score, fold_sums in sum_up(cv, fold, forecast).items():
             sums.setdefault(score, []).append(fold_sums)
-    return MethodResult(sums, tuple(held), tuple(notes))
+    return MethodResult(sums, tuple(held), tuple(notes), tuple(chosen))
 
 
 def make_task(cv: CrossValidation, number: int) -> Task:

@@ -16,6 +16,7 @@ from duplus_nnunet.progress import track
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.calibration import Group, HeldOutSurvival, SurvivalCalibration, calibrate, group
 from duplus_nnunet.survival.evaluation.centres import Centres, choose_centres, leave_centres_out
+from duplus_nnunet.survival.evaluation.choosing import BEST, predict_by_best
 from duplus_nnunet.survival.evaluation.claims import Claims, describe_claims, find_claims
 from duplus_nnunet.survival.evaluation.cross_validation import (
     CrossValidation,
@@ -62,8 +63,8 @@ class Design:
         seeds: Seeds of the folds; each is one cross-validation.
         horizons: Days at which survival is reported, ascending; empty: those of the schema, or else chosen by
             `choose_horizons`.
-        methods: Names from METHODS and `forecasts`; differences are to the first. Empty: all methods for which there is
-            data, first the DuPLUS model that uses all of it.
+        methods: Names from METHODS and `forecasts`, or BEST, which chooses within each fold; differences are to the
+            first. Empty: all methods for which there is data, first the DuPLUS model that uses all of it.
         given: Predefined folds for each seed, as indices of the records of the study; empty: folds are drawn.
         forecasts: Methods trained elsewhere. Each is called with a task whose test records are the held-out patients of
             a fold, and must return predictions of a model that was not trained on them.
@@ -117,6 +118,7 @@ class Study:
         brier_days: First and last day over which Brier scores are integrated.
         claims: What the data are enough to claim.
         decision_curves: One for each method and horizon.
+        chosen: By method that chooses among others: the name of the chosen one in each fold, seed by seed.
     """
 
     scores: Values
@@ -136,6 +138,7 @@ class Study:
     brier_days: tuple[float, float] = (math.nan, math.nan)
     claims: Claims = field(default_factory=Claims)
     decision_curves: tuple[DecisionCurve, ...] = ()
+    chosen: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
 
 def run_study(
@@ -184,11 +187,11 @@ def list_methods(has_images: bool) -> tuple[str, ...]:
 
 
 def _choose_methods(design: Design, has_images: bool, competing: bool) -> dict[str, Method]:
-    taken = sorted({*design.forecasts} & {*METHODS, *COMPETING_METHODS})
+    taken = sorted({*design.forecasts} & {*METHODS, *COMPETING_METHODS, BEST})
     if taken:
         raise DataError(f"`forecasts` has a method {taken[0]!r}, the name of a built-in method. Choose another name.")
     known: dict[str, Method] = {name: partial(forecast, name) for name in (*METHODS, *COMPETING_METHODS)}
-    known |= design.forecasts
+    known |= {BEST: predict_by_best, **design.forecasts}
     named = [FORMER_NAMES.get(name, name) for name in design.methods]
     chosen = named or (
         *list_methods(has_images),
@@ -300,6 +303,7 @@ def _conclude(repeats: Sequence[CrossValidation], results: Mapping[str, Sequence
         at_horizons={name: list_horizon_scores(estimates, horizons) for name, estimates in means.items()},
         brier_days=(float(repeats[0].times.grid[0]), float(repeats[0].times.grid[-1])),
         decision_curves=measure_decision_curves(held_out, [float(horizon) for horizon in horizons]),
+        chosen={name: tuple(seed.chosen for seed in seeds) for name, seeds in results.items() if seeds[0].chosen},
     )
 
 

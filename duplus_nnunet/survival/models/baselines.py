@@ -12,6 +12,7 @@ import torch
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
+from duplus_nnunet.survival.models.icare import Icare
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -133,6 +134,11 @@ def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
     return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
+
+
+def predict_icare(task: Task, encode: Encode = encode_records) -> Forecast:
+    """Predict by bagged signs of the covariates (ICARE)."""
+    return _fit_sksurv(task, encode, lambda x, y: Icare(task.seed).fit(x, y))
 
 
 def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:

@@ -49,12 +49,14 @@ class Forecast:
         survival: Survival probability, that is of being free of the event, at each time, (N, T).
         notes: Notes for the reader.
         cut: Cut-off of the high-risk group, chosen from training patients; a higher risk is high. None if undefined.
+        chosen: Name of the method that was chosen within the training patients; empty for a single method.
     """
 
     risk: Numbers
     survival: Numbers
     notes: tuple[str, ...] = ()
     cut: float | None = None
+    chosen: str = ""
 
 
 def choose_cut_off(risks: Numbers) -> float | None:

@@ -3,7 +3,7 @@
 Source: Gensheimer and Narasimhan 2019, PeerJ 7:e6257; Kvamme and Borgan 2021.
 """
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 import torch
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.early_stopping import train_with_early_stopping
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
-_BATCH = 128
-_LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-2
+HIDDEN = 16
+KNOTS = 21
+# Distinct knots, less one, of a column that is continuous.
+LEAST_STEPS = 5
+# Standard deviation 1 of a uniform distribution of this width.
+UNIFORM_SCALE = math.sqrt(12)
 
 
 def choose_bin_edges(outcome: Outcome, count: int) -> Numbers:
@@ -87,6 +90,27 @@ def make_hazard_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor,
     return compute_exposure(*discretise_outcomes(outcome, edges), len(edges))
 
 
+def measure_exposure(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the share of each bin in which each patient was at risk, and the bin of the event; both float32 (N, T).
+
+    In contrast to `compute_exposure`, patients who are censored within a bin are at risk in it until then, as in an
+    actuarial life table; otherwise the hazard of a wide bin in which many are censored would be far too high. The bin
+    of the event counts fully.
+
+    Args:
+        outcome: Outcomes of N patients.
+        edges: Right edges of the bins in days, ascending, (T).
+    """
+    left = np.concatenate([[0.0], edges[:-1]])
+    until = np.clip((outcome.time[:, None] - left) / (edges - left), 0.0, 1.0)
+    entry = np.zeros(len(outcome)) if outcome.entry is None else outcome.entry
+    before = np.clip((entry[:, None] - left) / (edges - left), 0.0, 1.0)
+    places = assign_bins(outcome.time, edges)
+    event = (places[:, None] == np.arange(len(edges))) & outcome.event[:, None]
+    at_risk = np.where(event, 1.0, until - before)
+    return torch.from_numpy(at_risk.astype(np.float32)), torch.from_numpy(event.astype(np.float32))
+
+
 def logistic_hazard_loss(logits: torch.Tensor, at_risk: torch.Tensor, event: torch.Tensor) -> torch.Tensor:
     """Return the negative log-likelihood, averaged over patients.
 
@@ -127,82 +151,66 @@ def predict_risk(logits: torch.Tensor) -> Numbers:
 
 
 class RecordNetwork(torch.nn.Module):
-    """MLP from encoded records (N, P) to logits of hazards (N, T).
+    """Maps encoded records (N, P) to logits of hazards (N, T), in double precision.
+
+    Each patient differs from the baseline by one number, the sum of a linear part and of a hidden layer. Both take the
+    values, and the ranks among the training patients of values that are continuous.
 
     Args:
         features: P.
         bins: T.
         hidden: Width of the hidden layer.
-        dropout: Dropout probability of the inputs.
     """
 
-    def __init__(self, features: int, bins: int, hidden: int = 16, dropout: float = 0.1) -> None:
+    knots: torch.Tensor
+
+    def __init__(self, features: int, bins: int, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.dropout = torch.nn.Dropout(dropout)
         self.hidden = torch.nn.Linear(features, hidden)
+        self.hidden_of_ranks = torch.nn.Linear(features, hidden, bias=False)
         self.risk = torch.nn.Linear(hidden, 1, bias=False)
-        # Logit of the baseline hazard of each bin; initially, patients differ from it by one number each.
+        self.linear = torch.nn.Linear(features, 1, bias=False)
+        self.linear_of_ranks = torch.nn.Linear(features, 1, bias=False)
         self.base = torch.nn.Parameter(torch.zeros(bins))
-        self.shape = torch.nn.Linear(hidden, bins, bias=False)
-        torch.nn.init.zeros_(self.shape.weight)
+        self.register_buffer("knots", torch.zeros(features, KNOTS))
+        self.double()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map records (N, P) to logits (N, T)."""
-        hidden = functional.leaky_relu(self.hidden(self.dropout(x)), 0.01)
-        logits: torch.Tensor = self.base + self.risk(hidden) + self.shape(hidden)
+        values = x.double()
+        ranks = rank_values(values, self.knots)
+        hidden = functional.silu(self.hidden(values) + self.hidden_of_ranks(ranks))
+        score = self.risk(hidden) + self.linear(values) + self.linear_of_ranks(ranks)
+        logits: torch.Tensor = self.base + score
         return logits
 
 
-def initialise_base_hazards(network: RecordNetwork, at_risk: torch.Tensor, event: torch.Tensor) -> None:
-    """Set the baseline to the average hazards of all training patients."""
-    hazards = (event.sum(0) + 0.5) / (at_risk.sum(0) + 1.0)
-    with torch.no_grad():
-        network.base.copy_(torch.logit(hazards))
+def choose_knots(values: torch.Tensor) -> torch.Tensor:
+    """Return the quantiles of each column of N patients, ascending, (P, 21), from which `rank_values` ranks."""
+    shares = np.linspace(0, 1, KNOTS)
+    return torch.from_numpy(np.quantile(values.numpy(), shares, axis=0, method="inverted_cdf").T.copy())
 
 
-def train_record_network(
-    features: NDArray[np.float32], outcome: Outcome, validation: Sequence[int], seed: int, bins: int = 10
-) -> tuple[RecordNetwork, Numbers]:
-    """Train a network with early stopping on a validation part of the training patients.
+def rank_values(values: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
+    """Return the ranks of values among the training patients, (N, P), with mean 0 and standard deviation 1 of theirs.
+
+    Values between two knots are interpolated, those beyond the last knot take its rank, and tied values share theirs.
+    Columns of five knots or fewer are not continuous: their ranks are 0.
 
     Args:
-        features: Encoded records of training patients, (N, P).
-        outcome: Outcomes of the same patients.
-        validation: Rows of the patients that are used for early stopping only; one or more.
-        seed: Seed of weights and dropout.
-        bins: Number of time bins.
-
-    Returns:
-        The network in eval mode, and the right edges of its bins.
+        values: Encoded records, (N, P).
+        knots: Quantiles of the training patients, ascending, (P, K).
     """
-    validation_rows = np.asarray(validation, np.int64)
-    train = np.setdiff1d(np.arange(len(outcome)), validation_rows)
-    edges = choose_bin_edges(outcome.take(train), bins)
-    inputs, (at_risk, event) = torch.from_numpy(features), make_hazard_targets(outcome, edges)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = RecordNetwork(features.shape[1], len(edges))
-        initialise_base_hazards(network, at_risk[train], event[train])
-        _fit(network, (inputs, at_risk, event), train, validation_rows)
-    return network.eval(), edges
-
-
-def _fit(
-    network: RecordNetwork,
-    data: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
-) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-
-    def train_epoch() -> None:
-        for batch in torch.split(torch.from_numpy(train)[torch.randperm(len(train))], _BATCH):
-            optimizer.zero_grad()
-            loss = logistic_hazard_loss(network(data[0][batch]), data[1][batch], data[2][batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-    def validation_loss() -> float:
-        return float(logistic_hazard_loss(network(data[0][validation]), data[1][validation], data[2][validation]))
-
-    train_with_early_stopping(network, train_epoch, validation_loss)
+    knots = knots.contiguous()
+    count = knots.shape[1]
+    first, after = (torch.searchsorted(knots, knots, right=right) for right in (False, True))
+    levels = (first + after - 1) / 2 / (count - 1)
+    columns = values.T.contiguous().clamp(knots[:, :1], knots[:, -1:])
+    upper = torch.searchsorted(knots, columns).clamp(1, count - 1)
+    low, high = (knots.gather(1, index) for index in (upper - 1, upper))
+    width = high - low
+    share = torch.where(width > 0, (columns - low) / width.where(width > 0, torch.ones_like(width)), 1.0)
+    low_level, high_level = (levels.gather(1, index) for index in (upper - 1, upper))
+    ranks = (low_level + share * (high_level - low_level) - 0.5) * UNIFORM_SCALE
+    continuous = (knots.diff(dim=1) > 0).sum(1, keepdim=True) >= LEAST_STEPS
+    return (ranks * continuous).T.to(values.dtype)

@@ -15,6 +15,7 @@ from duplus_nnunet.survival.models.baselines import (
     predict_cox,
     predict_coxnet,
     predict_forest,
+    predict_icare,
     predict_kaplan_meier,
     predict_without_covariates,
 )
@@ -25,13 +26,11 @@ from duplus_nnunet.survival.models.competing import (
     predict_fine_gray,
 )
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
-from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
+from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival
 from duplus_nnunet.survival.models.model import fit_model
+from duplus_nnunet.survival.models.record_training import train_record_networks
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
-
-# Number of networks whose predictions are averaged; each uses another inner fold for early stopping.
-_NETWORKS = 5
 
 
 def forecast(method: str, task: Task) -> Forecast:
@@ -53,7 +52,7 @@ def forecast(method: str, task: Task) -> Forecast:
 
 
 def _predict_logistic_hazard(task: Task) -> Forecast:
-    """Average networks that are trained on the records, each with early stopping on another inner fold."""
+    """Average networks of the records, whose penalty is chosen by inner cross-validation."""
     import torch
 
     train, test, notes = encode_records(task)
@@ -61,9 +60,8 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
         return predict_without_covariates(task, notes)
     outcome, risks, curves, train_risks = read_outcome(task.train), [], [], []
     folds = make_folds(task.train, count_inner_folds(task), task.seed)
-    for number in range(_NETWORKS):
-        validation = folds[number % len(folds)].test
-        network, edges = train_record_network(train, outcome, validation, task.seed * _NETWORKS + number)
+    networks, edges = train_record_networks(train, outcome, folds, task.seed)
+    for network in networks:
         with torch.no_grad():
             logits = network(torch.from_numpy(test))
             train_risks.append(predict_risk(network(torch.from_numpy(train))))
@@ -100,6 +98,7 @@ METHODS: Mapping[str, Callable[[Task], Forecast]] = {
     "Cox": predict_cox,
     "Coxnet": predict_coxnet,
     "random survival forest": predict_forest,
+    "ICARE": predict_icare,
     NULL: predict_kaplan_meier,
     **_IMAGE,
 }

@@ -38,6 +38,7 @@ def to_plain(study: Study, design: Design, schema: ClinicalSchema | None = None)
         "at_horizons": {name: [_convert_horizon(row) for row in rows] for name, rows in study.at_horizons.items()},
         "first_method": next(iter(study.methods), None),
         "first_less_others": _convert_scores(study.differences),
+        "chosen_in_folds": {name: [list(seed) for seed in seeds] for name, seeds in study.chosen.items()},
         "calibration": {name: [_convert_calibration(row) for row in rows] for name, rows in study.calibration.items()},
         "calibration_groups": [
             {"horizon_days": horizon, "groups": [_convert_group(group) for group in groups]}

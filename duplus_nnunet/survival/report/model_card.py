@@ -16,6 +16,7 @@ from duplus_nnunet.survival.records.table import COMPETING
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
     DIRECTIONS,
+    describe_choices,
     escape,
     format_days,
     list_horizon_rows,
@@ -172,6 +173,7 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
         "time bins, penalties, early stopping and the cut-off of the risk groups use the training patients only; "
         "models are selected on inner splits of the training patients. Classes were not balanced."
     )
+    yield from describe_choices(study)
     if design.forecasts:
         yield f"Trained separately and evaluated here: {', '.join(design.forecasts)}."
     yield (

@@ -1,6 +1,7 @@
 """Formats the scores of a study as text tables, for the terminal and in Markdown."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from duplus_nnunet.survival.evaluation.calibration import STEEPEST
@@ -31,7 +32,17 @@ def describe_study(study: Study) -> Iterator[str]:
     yield ""
     yield from format_table(list(list_horizon_rows(study)))
     yield ""
+    yield from describe_choices(study)
     yield f"Scored: {study.patients} held-out patients, {study.events} with the event. {DIRECTIONS}"
+
+
+def describe_choices(study: Study) -> Iterator[str]:
+    """Say how often each method was chosen by those that choose among others, one sentence each."""
+    for name, seeds in study.chosen.items():
+        counts = Counter(method for seed in seeds for method in seed)
+        folds = counts.total()
+        listed = ", ".join(f"{method} {count}" for method, count in counts.most_common())
+        yield f"Chosen within the training patients of {folds} folds by {name!r}: {listed}."
 
 
 def list_horizon_rows(study: Study) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The network on records: time bins, the hazard loss, and a planted signal."""
+"""The network on records: time bins, the hazard loss, and ranks."""
 
 import math
 
@@ -7,24 +7,18 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.evaluation.metrics import (
-    concordance,
-    pool,
-)
 from duplus_nnunet.survival.models.hazard import (
     RecordNetwork,
     choose_bin_edges,
+    choose_knots,
     logistic_hazard_loss,
     make_hazard_targets,
+    measure_exposure,
     predict_risk,
     predict_survival,
-    train_record_network,
+    rank_values,
 )
-from duplus_nnunet.survival.records.encoding import fit_encoder
 from duplus_nnunet.survival.records.outcome import Outcome
-from duplus_nnunet.survival.records.table import SEEN
-
-from ..cohorts import SCHEMA, make_records
 
 
 def test_bins_are_cut_from_events_only() -> None:
@@ -67,12 +61,42 @@ def test_odd_batches_give_finite_losses_and_gradients(kind: str) -> None:
     assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())
 
 
-def test_a_network_learns_a_planted_signal_reproducibly() -> None:
-    records = make_records(80)
-    outcome = Outcome(np.array([r.event == SEEN for r in records]), np.array([r.time for r in records]))
-    numbers, _ = fit_encoder(records, SCHEMA).encode(records)
-    found = [train_record_network(numbers[:60], outcome.take(range(60)), range(12), 0) for _ in range(2)]
-    with torch.no_grad():
-        risks = [predict_risk(network(torch.from_numpy(numbers[60:]))) for network, _ in found]
-    np.testing.assert_array_equal(*risks)
-    assert pool([concordance(outcome.take(range(60, 80)), risks[0])]) > 0.75
+def test_who_is_censored_within_a_bin_is_at_risk_in_it_until_then() -> None:
+    outcome = Outcome(
+        np.array([False, True, False, True, False]),
+        np.array([12.5, 12.5, 40.0, 40.0, 10.0]),
+        np.array([0.0, 0.0, 5.0, 15.0, 0.0]),
+    )
+    at_risk, event = measure_exposure(outcome, np.array([10.0, 20.0, 30.0]))
+    expected = [[1, 0.25, 0], [1, 1, 0], [0.5, 1, 1], [0, 0.5, 1], [1, 0, 0]]
+    np.testing.assert_allclose(at_risk, expected)
+    np.testing.assert_array_equal(event.sum(1), [0, 1, 0, 0, 0])
+    assert event[1, 1] == 1
+
+
+def test_ranks_have_mean_0_and_spread_1_whatever_the_scale() -> None:
+    values = torch.arange(1000.0)[:, None]
+    columns = torch.cat([values, values * 7 - 3, (values / 100).exp()], 1).double()
+    ranks = rank_values(columns, choose_knots(columns))
+    np.testing.assert_allclose(ranks.mean(0), 0, atol=0.01)
+    np.testing.assert_allclose(ranks.std(0), 1, atol=0.01)
+    np.testing.assert_allclose(ranks[:, 0], ranks[:, 1], atol=1e-6)
+    assert (ranks.diff(dim=0) >= 0).all()
+
+
+def test_tied_values_share_a_rank_and_far_values_take_that_of_the_last() -> None:
+    half = torch.cat([torch.zeros(50), torch.arange(1.0, 51.0)])[:, None]
+    knots = choose_knots(half)
+    zero, low, high, higher = rank_values(torch.tensor([[0.0], [-9.0], [50.0], [1e9]]), knots)[:, 0]
+    assert zero == low
+    assert high == higher
+    # Of 21 knots, the first 11 are 0: their mean is the 6th, and a quarter of the range.
+    assert float(zero) == pytest.approx((0.25 - 0.5) * math.sqrt(12), abs=1e-6)
+    assert float(high) == pytest.approx(0.5 * math.sqrt(12), abs=1e-6)
+
+
+def test_columns_of_few_values_have_no_ranks() -> None:
+    binary = torch.tensor([0.0, 1.0]).repeat(20)[:, None]
+    constant = torch.zeros(40, 1)
+    both = torch.cat([binary, constant], 1)
+    np.testing.assert_array_equal(rank_values(both, choose_knots(both)), np.zeros((40, 2)))
