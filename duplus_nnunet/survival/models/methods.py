@@ -27,6 +27,8 @@ from duplus_nnunet.survival.models.competing import (
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
 from duplus_nnunet.survival.models.model import fit_model
+from duplus_nnunet.survival.models.predictors import Average
+from duplus_nnunet.survival.models.stored_network import HazardNetwork, export_network
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
 
@@ -60,6 +62,7 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
     outcome, risks, curves, train_risks = read_outcome(task.train), [], [], []
+    members: list[HazardNetwork] = []
     folds = make_folds(task.train, count_inner_folds(task), task.seed)
     for number in range(_NETWORKS):
         validation = folds[number % len(folds)].test
@@ -69,8 +72,9 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
             train_risks.append(predict_risk(network(torch.from_numpy(train))))
         risks.append(predict_risk(logits))
         curves.append(predict_survival(logits, edges, task.times))
+        members.append(export_network(network, edges))
     cut_off = choose_cut_off(np.mean(train_risks, axis=0))
-    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off)
+    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off, lambda: Average(tuple(members)))
 
 
 def _predict_from_image_and_record(task: Task) -> Forecast:
