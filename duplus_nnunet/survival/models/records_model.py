@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class RecordsModel:
         development: The training patients.
         recalibrations: Recalibrations, applied one after another.
         notes: Remarks on the fit for the reader.
+        evidence: What was measured when it was fitted, as plain data for its card.
     """
 
     method: str
@@ -80,7 +82,8 @@ class RecordsModel:
     cut: float | None
     development: Development
     recalibrations: tuple[Recalibration, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def forecast(self, records: Sequence[Record], times: Numbers) -> Forecast:
         """Predict N patients, whose outcomes are not used, at times in days, (T)."""
@@ -146,9 +149,7 @@ def fit_records_model(
     return model
 
 
-def describe_development(
-    name: str, records: Sequence[Record], encoder: RecordEncoder, follow_up: float
-) -> Development:
+def describe_development(name: str, records: Sequence[Record], encoder: RecordEncoder, follow_up: float) -> Development:
     """Describe the patients that a model is fitted to; their IDs are kept as salted hashes."""
     salt = secrets.token_hex(16)
     ranges = {}
@@ -173,7 +174,9 @@ def _check_equal(model: RecordsModel, result: Forecast, records: Sequence[Record
     """Check that a model predicts for its training patients what the method predicted when it was fitted."""
     own = model.forecast(records, times)
     scale = max(1.0, float(np.abs(result.risk).max()))
-    largest = max(float(np.abs(own.risk - result.risk).max()) / scale, float(np.abs(own.survival - result.survival).max()))
+    largest = max(
+        float(np.abs(own.risk - result.risk).max()) / scale, float(np.abs(own.survival - result.survival).max())
+    )
     if not largest <= CLOSEST:
         raise ModelError(
             f"The model of the method {model.method!r} to be saved differs by {largest:.2g} from the fitted one, "

@@ -142,6 +142,7 @@ def _to_plain(model: RecordsModel) -> dict[str, Any]:
         },
         "recalibrations": [vars(recalibration) for recalibration in model.recalibrations],
         "notes": list(model.notes),
+        "evidence": dict(model.evidence),
     }
 
 
@@ -164,6 +165,7 @@ def _from_plain(plain: Mapping[str, Any]) -> RecordsModel:
         _read_development(plain["development"]),
         tuple(Recalibration.from_plain(entry) for entry in plain["recalibrations"]),
         tuple(str(note) for note in plain["notes"]),
+        dict(plain["evidence"]),
     )
 
 
