@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.calibration import (
@@ -72,7 +73,7 @@ class Predictions:
     on_grid: Numbers
     groups: tuple[str, ...]
 
-    def take(self, rows: Sequence[int]) -> "Predictions":
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Predictions":
         """Select patients by their rows; a row may occur several times."""
         index = np.asarray(rows, np.int64)
         return Predictions(

@@ -1,9 +1,9 @@
-"""Changes predicted survival by a recalibration in the large or of the slope; the order of patients stays the same.
+"""Changes predicted survival by a recalibration in the large or of the slope; patients do not change their order.
 
 With H(t) = -log S(t), the cumulative hazard of a patient (of the subdistribution, with competing events), and t* the
 horizon of the recalibration, the recalibrated hazard is factor x H(t*)^(slope - 1) x H(t). The curve of a patient keeps
 its shape over time. In a proportional hazards model the slope multiplies the linear predictor, and the factor the
-baseline hazard.
+baseline hazard. With a slope, S(t*) below 0.1 % counts as 0.1 %, as in the estimate of the slope.
 
 Source: Crowson et al. 2016 (doi 10.1177/0962280213497434); van Houwelingen 2000 (doi
 10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2).
@@ -21,6 +21,7 @@ from duplus_nnunet.survival.records.outcome import Numbers
 
 # Probabilities are clipped to this distance from 0 and 1; one certain prediction would dominate the slope otherwise.
 NEAREST = 0.001
+_SMALLEST = 1e-300
 LARGE, SLOPE = "large", "slope"
 
 
@@ -63,11 +64,17 @@ class Recalibration:
             survival: Event-free probability, (N, T).
             at_horizon: Event-free probability at the horizon, (N).
         """
-        own = -np.log(np.clip(at_horizon, NEAREST, 1 - NEAREST))
-        return np.asarray(survival ** (self.factor * own ** (self.slope - 1))[:, None])
+        if self.slope == 1:
+            return np.asarray(survival**self.factor)
+        clipped = -np.log(np.clip(at_horizon, NEAREST, 1 - NEAREST))
+        own = np.maximum(-np.log(np.maximum(at_horizon, _SMALLEST)), clipped)
+        multiplier = self.factor * clipped**self.slope / own
+        hazard = -np.log(np.maximum(survival, _SMALLEST))
+        return np.asarray(np.exp(-multiplier[:, None] * hazard))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Recalibration":
         """Restore a recalibration from its fields."""
-        numbers = (float(plain[name]) for name in ("horizon", "slope", "factor"))
-        return cls(str(plain["kind"]), *numbers, str(plain["name"]), int(plain["patients"]), int(plain["events"]))
+        horizon, slope, factor = (float(plain[name]) for name in ("horizon", "slope", "factor"))
+        counts = int(plain["patients"]), int(plain["events"])
+        return cls(str(plain["kind"]), horizon, slope, factor, str(plain["name"]), *counts)

@@ -16,11 +16,11 @@ from duplus_nnunet.survival.models.predictors import Predictor
 from duplus_nnunet.survival.models.recalibration import Recalibration
 from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
 from duplus_nnunet.survival.records.horizons import choose_horizons
-from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
+from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import SEEN, Record
 
-RECORD_METHODS = tuple(name for name in (*METHODS, *COMPETING_METHODS) if name not in IMAGE_METHODS)
+RECORD_METHODS = tuple(name for name in METHODS if name not in IMAGE_METHODS)
 # Largest difference between saved predictions and those of the method in memory.
 CLOSEST = 1e-6
 _CURVE = 101
@@ -125,21 +125,18 @@ def fit_records_model(
         DataError: The method is unknown or cannot be saved, or it cannot be fitted.
         ModelError: The model to be saved predicts something else than the method.
     """
+    if method in COMPETING_METHODS:
+        listed = ", ".join(RECORD_METHODS)
+        raise DataError(f"A {method} model cannot be saved. Choose one of these (--method): {listed}.")
     if method not in RECORD_METHODS:
         raise DataError(describe_unknown("method for records", method, RECORD_METHODS))
     ordered = sorted(records, key=lambda record: record.patient)
     outcome = read_outcome(ordered)
-    if not outcome.event.any():
-        raise DataError(f"None of the {len(ordered)} patients has the event: there is nothing to fit.")
-    follow_up = float(outcome.time.max())
-    horizons = tuple(time for time in schema.horizons_in_days if time < follow_up) or choose_horizons(
-        outcome, follow_up
-    )
+    follow_up, horizons = float(outcome.time.max()), _choose_horizons(outcome, schema)
     times = np.array([*horizons, follow_up])
     result = forecast(method, Task(ordered, ordered, schema, times, seed))
     if result.fitted is None:
-        savable = ", ".join(name for name in RECORD_METHODS if name not in COMPETING_METHODS)
-        raise DataError(f"A model by the method {method!r} cannot be saved. Choose one of these (--method): {savable}.")
+        raise DataError(f"A model by the method {method!r} cannot be saved yet. Choose another one (--method).")
     encoder = fit_encoder(ordered, schema)
     development = describe_development(name, ordered, encoder, follow_up)
     model = RecordsModel(
@@ -147,6 +144,20 @@ def fit_records_model(
     )
     _check_equal(model, result, ordered, times)
     return model
+
+
+def _choose_horizons(outcome: Outcome, schema: ClinicalSchema) -> tuple[float, ...]:
+    """Return the horizons of the schema, or those chosen from the outcomes, in days."""
+    if not outcome.event.any():
+        raise DataError(f"None of the {len(outcome)} patients has the event: there is nothing to fit.")
+    last = float(outcome.time.max())
+    late = [horizon for horizon in schema.horizons_in_days if horizon >= last]
+    if late:
+        raise DataError(
+            f"The horizon of {late[0]:g} days (`horizons` of the schema) is not before the end of follow-up, {last:g} "
+            "days. Remove it, or choose an earlier one."
+        )
+    return schema.horizons_in_days or choose_horizons(outcome, last)
 
 
 def describe_development(name: str, records: Sequence[Record], encoder: RecordEncoder, follow_up: float) -> Development:

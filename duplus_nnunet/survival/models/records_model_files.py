@@ -170,10 +170,12 @@ def _from_plain(plain: Mapping[str, Any]) -> RecordsModel:
 
 
 def _read_development(plain: Mapping[str, Any]) -> Development:
-    counts = (int(plain[name]) for name in ("patients", "events", "competing", "parameters"))
+    patients, events, competing, parameters = (
+        int(plain[name]) for name in ("patients", "events", "competing", "parameters")
+    )
     ranges = {str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()}
     follow_up = float(plain["follow_up"])
     if not 0 < follow_up < math.inf:
         raise ModelError(f"the follow-up is {follow_up:g} days")
     salt, hashes = str(plain["salt"]), frozenset(str(one) for one in plain["hashes"])
-    return Development(str(plain["name"]), *counts, follow_up, ranges, salt, hashes)
+    return Development(str(plain["name"]), patients, events, competing, parameters, follow_up, ranges, salt, hashes)

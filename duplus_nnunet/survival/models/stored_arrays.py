@@ -10,7 +10,7 @@ from duplus_nnunet.errors import ModelError
 from duplus_nnunet.survival.records.outcome import Numbers
 
 # Arrays of more numbers are stored as tensors, the others as lists in JSON.
-_MOST_IN_JSON = 5000
+_MOST_IN_JSON = 2000
 _TENSOR = "tensor"
 _DEEPEST = 20
 

@@ -95,7 +95,7 @@ def _write_model(model: RecordsModel) -> Iterator[str]:
     yield ""
     linear = model.predictor if isinstance(model.predictor, ProportionalHazards) else None
     yield from start_table("encoded number", "is", *(["coefficient"] if linear else []))
-    weights = iter(linear.coefficients if linear else [])
+    weights = iter([] if linear is None else linear.coefficients.tolist())
     for column in model.encoder.columns:
         for name in column.names:
             cells = [escape(name), escape(_explain(column, name)), *([f"{next(weights):.6g}"] if linear else [])]
@@ -104,8 +104,8 @@ def _write_model(model: RecordsModel) -> Iterator[str]:
     if linear:
         yield (
             f"Risk = sum of coefficients times encoded numbers{f' - ({linear.offset:.6g})' if linear.offset else ''}. "
-            "Survival at t = S0(t)^exp(risk), where S0(t) is the baseline survival, that of risk 0; all its steps are in "
-            "records_model.json."
+            "Survival at t = S0(t)^exp(risk), where S0(t) is the baseline survival, that of risk 0; all its steps are "
+            "in records_model.json."
         )
     elif model.predictor.kind == "competing":
         yield "The models of the event and of competing events are in records_model.json."

@@ -23,7 +23,7 @@ from duplus_nnunet.survival.evaluation.validation import (
 from duplus_nnunet.survival.models.methods import NULL
 from duplus_nnunet.survival.models.records_model import RecordsModel
 from duplus_nnunet.survival.records.outcome import read_outcome
-from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 
 APPARENT, CROSS_VALIDATED = "apparent", "cross-validated"
@@ -64,13 +64,15 @@ def gather_evidence(model: RecordsModel, records: Sequence[Record], folds: int, 
     notes: list[str] = []
     if seeds:
         methods = tuple(dict.fromkeys((model.method, NULL)))
-        design = Design(folds, tuple(range(seeds)), model.horizons, methods)
+        design = Design(folds, tuple(range(seeds)), (), methods)
+        unit = 1.0 if model.schema.time.column is None else DAYS[model.schema.time.unit]
+        schema = model.schema.model_copy(update={"horizons": [horizon / unit for horizon in model.horizons]})
         try:
-            study = run_study(records, model.schema, design)
+            study = run_study(records, schema, design)
         except DataError as error:
             notes.append(f"Not cross-validated: {error}")
         else:
-            performance[CROSS_VALIDATED] = list_study(study, model.method)
+            performance[CROSS_VALIDATED] = list_study(study, model)
             how[CROSS_VALIDATED] = (
                 f"Held-out patients of {folds} folds, {seeds} seed(s), by models that were fitted anew in each fold; "
                 f"intervals by the {METHOD}."
@@ -96,12 +98,11 @@ def list_validation(validation: Validation) -> dict[str, Any]:
     return {name: convert_value(value) for name, value in listed.items()}
 
 
-def list_study(study: Study, method: str) -> dict[str, Any]:
-    """Return the scores of one method of a study as plain data, by the names of `list_validation`."""
-    listed: dict[str, Value] = dict(study.scores[method])
-    rows = zip(study.at_horizons[method], study.calibration[method], strict=True)
-    for scores, calibration in rows:
-        horizon = float(scores.horizon)
+def list_study(study: Study, model: RecordsModel) -> dict[str, Any]:
+    """Return the scores of the method of a model as plain data, by the names of `list_validation`."""
+    listed: dict[str, Value] = dict(study.scores[model.method])
+    rows = zip(model.horizons, study.at_horizons[model.method], study.calibration[model.method], strict=True)
+    for horizon, scores, calibration in rows:
         listed |= {name_at(AUC, horizon): scores.auc, name_at(BRIER, horizon): scores.brier}
         listed |= {name_at(EXCESS, horizon): calibration.excess, name_at(SLOPE, horizon): calibration.slope}
     return {name: convert_value(value) for name, value in listed.items()}
