@@ -19,9 +19,10 @@ from duplus_nnunet.survival.models.baselines import (
     predict_kaplan_meier,
     predict_without_covariates,
 )
+from duplus_nnunet.survival.models.combined_predictors import Competing
 from duplus_nnunet.survival.models.competing_hazard import combine_causes, find_jumps
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
-from duplus_nnunet.survival.models.predictors import Competing, Curve
+from duplus_nnunet.survival.models.predictors import Curve
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 

@@ -18,6 +18,7 @@ from duplus_nnunet.survival.models.baselines import (
     predict_kaplan_meier,
     predict_without_covariates,
 )
+from duplus_nnunet.survival.models.combined_predictors import Average
 from duplus_nnunet.survival.models.competing import (
     count_competing,
     forecast_incidence,
@@ -27,7 +28,6 @@ from duplus_nnunet.survival.models.competing import (
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
 from duplus_nnunet.survival.models.model import fit_model
-from duplus_nnunet.survival.models.predictors import Average
 from duplus_nnunet.survival.models.stored_network import HazardNetwork, export_network
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome

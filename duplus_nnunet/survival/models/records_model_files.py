@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from duplus_nnunet.errors import DataError, DuplusError, ModelError
 from duplus_nnunet.files import open_new_file
-from duplus_nnunet.survival.models.predictors import read_predictor, write_predictor
+from duplus_nnunet.survival.models.combined_predictors import read_predictor, write_predictor
 from duplus_nnunet.survival.models.recalibration import Recalibration
 from duplus_nnunet.survival.models.records_model import Development, RecordsModel
 from duplus_nnunet.survival.models.stored_arrays import join_arrays, split_arrays

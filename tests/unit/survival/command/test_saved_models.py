@@ -208,7 +208,7 @@ def test_predictions_with_outcomes_are_validated_as_the_model_is(folder: Path, t
         assert cli.main(["survival", "validate", *options, "--bootstrap", "0"]) == 0
     first, second = (json.loads((tmp_path / name / "validation.json").read_text())["scores"] for name in "ab")
     for name, score in first.items():
-        assert second[name]["value"] == pytest.approx(score["value"], abs=2e-3), name
+        assert second[name]["value"] == pytest.approx(score["value"], abs=1e-2), name
     assert second["Harrell's C"]["value"] == pytest.approx(first["Harrell's C"]["value"], abs=1e-9)
 
 

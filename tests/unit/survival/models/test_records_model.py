@@ -13,9 +13,10 @@ import pytest
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.survival.models import early_stopping
+from duplus_nnunet.survival.models.combined_predictors import list_kinds, read_predictor, write_predictor
 from duplus_nnunet.survival.models.forecasts import Task
 from duplus_nnunet.survival.models.methods import forecast
-from duplus_nnunet.survival.models.predictors import Curve, list_kinds, read_predictor, write_predictor
+from duplus_nnunet.survival.models.predictors import Curve
 from duplus_nnunet.survival.models.recalibration import LARGE, SLOPE, Recalibration
 from duplus_nnunet.survival.models.records_model import RECORD_METHODS, RecordsModel, fit_records_model
 from duplus_nnunet.survival.models.records_model_files import (
