@@ -12,6 +12,7 @@ from duplus_nnunet.command_map import CommandMap
 if TYPE_CHECKING:
     from duplus_nnunet.survival.evaluation.validation import Predictions, Validation
     from duplus_nnunet.survival.models.records_model import RecordsModel
+    from duplus_nnunet.survival.records.table import Record
     from duplus_nnunet.survival.report.validation_files import Subject
 
 _DESCRIPTION = """\
@@ -117,16 +118,15 @@ def _predict(args: argparse.Namespace) -> "tuple[RecordsModel, Predictions, Subj
     return model, predictions, Subject(args.model.resolve().name, model.method, table.name, unique)
 
 
-def _list_unlike(model: "RecordsModel", records: "tuple[object, ...]") -> list[str]:
+def _list_unlike(model: "RecordsModel", records: "tuple[Record, ...]") -> list[str]:
     """List the warnings of values unlike those of training, each with its patients."""
-    from duplus_nnunet.survival.records.table import Record, join_names
+    from duplus_nnunet.survival.records.table import join_names
     from duplus_nnunet.survival.records.unlike_values import find_unlike_values
 
     patients: dict[str, list[str]] = {}
     for record in records:
-        if isinstance(record, Record):
-            for warning in find_unlike_values(record, model.encoder, model.development.ranges):
-                patients.setdefault(warning, []).append(f"{record.patient} (row {record.row})")
+        for warning in find_unlike_values(record, model.encoder, model.development.ranges):
+            patients.setdefault(warning, []).append(f"{record.patient} (row {record.row})")
     return [f"{warning}: {join_names(names)}." for warning, names in patients.items()]
 
 
