@@ -30,6 +30,7 @@ PARTS = {
         "how-to/prognosis-records": "prognosis from clinical tables",
         "how-to/prognosis-images": "prognosis from images and clinical tables",
         "how-to/prognosis-predict": "predict the risk of new patients",
+        "how-to/prognosis-validate": "save a model of clinical records, validate it elsewhere, and recalibrate it",
         "how-to/cluster": "run on a cluster with SLURM",
         "how-to/docker": "run in a container",
         "how-to/monitoring": "watch a training in TensorBoard or Weights & Biases",

@@ -47,7 +47,8 @@ STORIES = {
     ),
     "dicom": ("docs/how-to/dicom-out.md",),
     "prognosis": (
-        "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-images.md", "docs/how-to/prognosis-predict.md",
+        "docs/how-to/prognosis-records.md", "docs/how-to/prognosis-validate.md", "docs/how-to/prognosis-images.md",
+        "docs/how-to/prognosis-predict.md",
     ),
 }  # fmt: skip
 STORY_OF = {page: story for story, pages in STORIES.items() for page in pages}

@@ -12,6 +12,9 @@ from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.survival.command.coverage import add_coverage, group_cases, list_cases
 from duplus_nnunet.survival.command.endpoint import add_endpoint, describe_endpoint, require_same
 from duplus_nnunet.survival.command.features import add_action as add_features
+from duplus_nnunet.survival.command.fit import EXAMPLE as FIT_EXAMPLE
+from duplus_nnunet.survival.command.fit import add_options as add_fit_options
+from duplus_nnunet.survival.command.fit import fit
 from duplus_nnunet.survival.command.implausible import note_implausible
 from duplus_nnunet.survival.command.left_out import (
     OPTION,
@@ -23,6 +26,7 @@ from duplus_nnunet.survival.command.masks import add_finding, add_mask_options, 
 from duplus_nnunet.survival.command.predict import add_action as add_predict
 from duplus_nnunet.survival.command.split import add_action as add_split
 from duplus_nnunet.survival.command.trained_models import arrange, check_options, write_importance
+from duplus_nnunet.survival.command.validate import add_action as add_validate
 
 if TYPE_CHECKING:
     from duplus_nnunet.prompt_registry.raw_dataset import RawDataset
@@ -58,7 +62,9 @@ GROUPS = (
         "Evaluate and predict",
         {
             "evaluate": "cross-validate DuPLUS survival models beside Cox models and a random survival forest",
-            "predict": "predict new patients by a trained survival model",
+            "fit": "fit a model of clinical records, and save it",
+            "predict": "predict new patients by a trained or saved model",
+            "validate": "validate a saved model in other patients, and recalibrate it",
         },
     ),
 )
@@ -92,6 +98,7 @@ Exit code 1 if there are errors; no row is dropped silently.
   duplus survival evaluate 62 -o evaluation --importance \\
       -m {_MODEL}
 """,
+    "fit": FIT_EXAMPLE,
 }
 _WIDEST = 60
 
@@ -100,7 +107,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-commands."""
     parser = subparsers.add_parser("survival", description=_DESCRIPTION, epilog=_EPILOG)
     commands = CommandMap(parser, GROUPS)
-    for name, action in (("draft", _draft), ("check", _check), ("evaluate", _evaluate)):
+    for name, action in (("draft", _draft), ("check", _check), ("evaluate", _evaluate), ("fit", _fit)):
         added = commands.add(name, _EXAMPLES[name])
         added.add_argument(
             "dataset", metavar="DATASET", nargs="?", help="raw dataset with the clinical table: number, name or folder"
@@ -113,12 +120,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name == "draft":
             _add_draft_options(added)
             continue
+        if name == "fit":
+            add_fit_options(added)
+            continue
         added.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "evaluate":
             _add_study_options(added)
     add_features(commands)
     add_split(commands)
     add_predict(commands)
+    add_validate(commands)
 
 
 def _add_draft_options(parser: argparse.ArgumentParser) -> None:
@@ -267,6 +278,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.importance:
         print(write_importance(args.model, records, args.output), file=sys.stderr)
     return 0
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.records.cohort import Cohort
+
+    datasets = _open(args)
+    rows, schema, report = _examine(args, datasets)
+    if not report.is_usable:
+        sys.stderr.write(_describe(report, len(rows.rows)))
+        return 1
+    report = leave_out_test_patients(report, find_test_patients(report, schema, datasets), False)
+    if not schema.covariates:
+        raise DataError("The schema has no covariates: there is nothing to predict from. Add `covariates` to it.")
+    warnings = tuple(finding.text for finding in report.findings if finding.severity == "warning")
+    return fit(Cohort(datasets[0].folder.name if datasets else args.table.stem, report.records, schema), warnings, args)
 
 
 def _report(study: "Study", design: "Design", cohort: "Cohort", args: argparse.Namespace) -> None:

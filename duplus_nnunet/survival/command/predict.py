@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.prediction.run import Answer
 
 _DESCRIPTION = """\
-Predict risk and survival of new patients by a trained survival model, from images, a clinical table, or both. Outcomes
-are not needed: columns of time and event are ignored. Predictions are averaged over folds.
+Predict risk and survival of new patients by a trained survival model, from images, a clinical table, or both, or by a
+model of clinical records that `duplus survival fit` saved. Outcomes are not needed; where the table has them, they are
+copied beside the predictions. Predictions of a trained survival model are averaged over folds.
 """
 _EXAMPLE = """\
   duplus survival predict -i imagesTs --clinical clinical.csv -o predicted \\
       -m nnUNet_results/Dataset062_Sarcoma/DuPLUSSurvivalTrainer__DuPLUSPlans__3d_fullres
   duplus survival predict -m MODEL_FOLDER -i imagesTs -o predicted --context contexts.csv     CT and PET of each patient
   duplus survival predict -m MODEL_FOLDER --clinical clinical.csv -o predicted --horizons 365 730
+  duplus survival predict -m model --clinical new.csv -o predicted     a model of records, saved by `survival fit`
   duplus survival predict -m MODEL_FOLDER -i imagesTs --clinical clinical.csv -o predicted --explain --box 20
 
 Patients without a row in the table, or without an image, are predicted from the other source, with a warning. Exit code
@@ -37,7 +39,8 @@ def add_action(commands: CommandMap) -> None:
     """Add the sub-command."""
     parser = commands.add("predict", _EXAMPLE, _DESCRIPTION)
     add = parser.add_argument
-    add("-m", "--model", metavar="FOLDER", type=Path, required=True, help="model folder of DuPLUSSurvivalTrainer")
+    add("-m", "--model", metavar="FOLDER", type=Path, required=True, help="model folder of DuPLUSSurvivalTrainer or "
+        "of `duplus survival fit`")  # fmt: skip
     add("-i", "--images", metavar="FOLDER", type=Path, help="folder of images named as in imagesTs: CASE_0000.nii.gz; "
         "or a folder or zip file of DICOM series")  # fmt: skip
     add("--clinical", metavar="FILE", type=Path, help="clinical table with the columns that the model was trained on")
@@ -60,6 +63,35 @@ def add_action(commands: CommandMap) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; exit code 1 if an image could not be used."""
+    from duplus_nnunet.survival.models.records_model_files import is_records_model
+
+    return _predict_by_records(args) if is_records_model(args.model) else _predict_by_images(args)
+
+
+def _predict_by_records(args: argparse.Namespace) -> int:
+    from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.prediction.notices import list_notices
+    from duplus_nnunet.survival.prediction.records_run import predict_records
+
+    others = {"-i": args.images, "--fold": args.fold, "--context": args.context, "--explain": args.explain}
+    unfit = [option for option, value in others.items() if value]
+    if args.clinical is None or unfit:
+        raise DataError(
+            f"{args.model} is a model of clinical records, without images: "
+            + (f"{unfit[0]} is not for it." if unfit else "give a clinical table (--clinical FILE).")
+        )
+    answer = predict_records(args.model, args.clinical, args.output, args.horizons)
+    for note in answer.prediction.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for line in list_notices(answer.prediction.patients, ()):
+        print(line, file=sys.stderr)
+    for file in answer.files:
+        print(f"Wrote {file}.")
+    print(f"{len(answer.prediction.patients)} patient(s) predicted; risk: higher is worse.", file=sys.stderr)
+    return 0
+
+
+def _predict_by_images(args: argparse.Namespace) -> int:
     from duplus_nnunet.inference.devices import choose_device
     from duplus_nnunet.survival.prediction.images import DicomChoice
     from duplus_nnunet.survival.prediction.run import Request, predict_patients

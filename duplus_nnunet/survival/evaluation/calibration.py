@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from duplus_nnunet.survival.evaluation.incidence import observe_incidence, observe_with_limits
 from duplus_nnunet.survival.evaluation.intervals import Estimate, Value, average_estimates
 from duplus_nnunet.survival.evaluation.partial_likelihood import PartialLikelihood
+from duplus_nnunet.survival.models.recalibration import NEAREST
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, require_sksurv
 
 _GROUPS, _PATIENTS_A_GROUP = 5, 15
-# Probabilities are clipped to this distance from 0 and 1; one certain prediction would dominate the slope otherwise.
-_NEAREST = 0.001
 _FLAT, _PRECISION = 1e-9, 1e-10
 # Bound of the slope, at which the estimate of one that diverges stays.
 STEEPEST = 20.0
@@ -145,7 +144,7 @@ def measure_slope(held_out: HeldOutSurvival, index: int, horizon: float) -> tupl
     from scipy.optimize import brentq
 
     outcome = _end_at(held_out.outcome, horizon)
-    x = np.log(-np.log(np.clip(held_out.survival[:, index], _NEAREST, 1 - _NEAREST)))
+    x = np.log(-np.log(np.clip(held_out.survival[:, index], NEAREST, 1 - NEAREST)))
     rows = [np.flatnonzero(held_out.fold == number) for number in np.unique(held_out.fold)]
     strata = [PartialLikelihood(x[own], outcome.take(own)) for own in rows]
     influence = np.zeros(len(x))

@@ -14,6 +14,8 @@ from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.icare import Icare
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
+from duplus_nnunet.survival.models.predictors import Curve, Predictor, ProportionalHazards
+from duplus_nnunet.survival.models.stored_forest import export_forest
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import make_folds
@@ -81,8 +83,13 @@ def predict_kaplan_meier(task: Task) -> Forecast:
 
     outcome = read_outcome(task.train)
     times, curve = kaplan_meier_estimator(outcome.event, outcome.time, outcome.entry)
-    steps = np.concatenate([[1.0], curve])[np.searchsorted(times, task.times, side="right")]
-    return Forecast(np.zeros(len(task.test)), np.tile(steps, (len(task.test), 1)))
+    return predict_curve(Curve(times, curve), task)
+
+
+def predict_curve(curve: Curve, task: Task) -> Forecast:
+    """Predict the same curve, and the same risk, for all patients."""
+    shape = np.zeros((len(task.test), 0))
+    return Forecast(curve.predict_risk(shape), curve.predict_survival(shape, task.times), fitted=lambda: curve)
 
 
 def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
@@ -91,7 +98,9 @@ def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
     return replace(predict_kaplan_meier(task), notes=(*notes, note))
 
 
-def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast:
+def _fit_sksurv(
+    task: Task, encode: Encode, fit: Callable[[Any, Any], Any], export: Callable[[Any, Numbers], Predictor]
+) -> Forecast:
     train, test, notes = encode(task)
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
@@ -105,7 +114,20 @@ def _fit_sksurv(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> F
     survival = np.stack(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
-    return Forecast(risk, survival, (*notes, *_report_convergence(caught)), cut)
+    notes = (*notes, *_report_convergence(caught))
+    return Forecast(risk, survival, notes, cut, lambda: export(model, train.astype(np.float64)))
+
+
+def _export_cox(model: Any, x: Numbers) -> Predictor:
+    """Return a Cox model of scikit-survival, from its predictions for training patients (N, P), as plain arrays."""
+    risks = np.asarray(model.predict(x), np.float64)
+    row = [int(np.argsort(risks)[len(risks) // 2])]
+    (curve,) = model.predict_cumulative_hazard_function(x[row])
+    hazards = (curve.a * np.asarray(curve.y, np.float64) + curve.b) / np.exp(risks[row])
+    weights = np.asarray(model.coef_, np.float64)
+    weights = weights if weights.ndim == 1 else weights[:, -1]  # of a path of penalties, the last one
+    offset = float(x[row[0]] @ weights - risks[row[0]])
+    return ProportionalHazards(weights, offset, np.asarray(curve.x, np.float64), np.maximum.accumulate(hazards))
 
 
 def _fit(fit: Callable[[Any, Any], Any], x: Numbers, outcome: Outcome) -> Any:
@@ -133,7 +155,7 @@ def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
     require_sksurv()
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
+    return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y), _export_cox)
 
 
 def predict_icare(task: Task, encode: Encode = encode_records) -> Forecast:
@@ -151,7 +173,7 @@ def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
         best = int(np.argmax(scores)) if len(scores) else 0
         return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
 
-    return _fit_sksurv(task, encode, fit)
+    return _fit_sksurv(task, encode, fit, _export_cox)
 
 
 def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
@@ -211,7 +233,11 @@ def predict_forest(task: Task) -> Forecast:
     from sksurv.ensemble import RandomSurvivalForest
 
     options: dict[str, Any] = {"n_estimators": 200, "min_samples_leaf": 5, "random_state": task.seed, "n_jobs": 1}
-    return _fit_sksurv(task, encode_records, lambda x, y: RandomSurvivalForest(**options).fit(x, coarsen_times(y)))
+
+    def fit(x: Any, y: Any) -> Any:
+        return RandomSurvivalForest(**options).fit(x, coarsen_times(y))
+
+    return _fit_sksurv(task, encode_records, fit, lambda model, _: export_forest(model))
 
 
 def coarsen_times(y: Any, most: int = FOREST_TIMES) -> Any:

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.survival.models.baselines import encode_records, predict_kaplan_meier, predict_without_covariates
-from duplus_nnunet.survival.models.competing_hazard import combine_causes, estimate_at
+from duplus_nnunet.survival.models.baselines import (
+    encode_records,
+    predict_curve,
+    predict_kaplan_meier,
+    predict_without_covariates,
+)
+from duplus_nnunet.survival.models.combined_predictors import Competing
+from duplus_nnunet.survival.models.competing_hazard import combine_causes, find_jumps
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
+from duplus_nnunet.survival.models.predictors import Curve
 from duplus_nnunet.survival.records.outcome import Numbers, read_outcome
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
@@ -51,13 +58,18 @@ def forecast_incidence(method: Callable[[Task], Forecast], task: Task) -> Foreca
     count = len(task.test)
     notes = tuple(dict.fromkeys((*first.notes, *second.notes, *([] if enough else [_note_few(task)]))))
     cut = choose_cut_off(risk[count:])
-    return Forecast(risk[:count], free[:count, np.searchsorted(times, task.times)], notes, cut)
+    predicted = free[:count, np.searchsorted(times, task.times)]
+    parts = first.fitted, second.fitted
+    if parts[0] is None or parts[1] is None:
+        return Forecast(risk[:count], predicted, notes, cut)
+    event, rest = parts[0], parts[1]
+    return Forecast(risk[:count], predicted, notes, cut, lambda: Competing(event(), rest(), times))
 
 
 def predict_aalen_johansen(task: Task) -> Forecast:
     """Predict the cumulative incidence of the training patients (Aalen-Johansen), and the same risk, for all."""
-    survival = 1 - estimate_at(read_outcome(task.train), task.times)
-    return Forecast(np.zeros(len(task.test)), np.tile(survival, (len(task.test), 1)))
+    jumps = find_jumps(read_outcome(task.train))
+    return predict_curve(Curve(jumps.times, np.clip(1 - jumps.values, 0.0, 1.0)), task)
 
 
 def predict_fine_gray(task: Task) -> Forecast:

@@ -1,12 +1,13 @@
 """Defines what a prognosis method receives (Task) and returns (Forecast), and merges the notes of many forecasts."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from duplus_nnunet.settings import SurvivalSettings
+from duplus_nnunet.survival.models.predictors import Predictor
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.outcome import Numbers
 from duplus_nnunet.survival.records.schema import ClinicalSchema
@@ -50,6 +51,7 @@ class Forecast:
         notes: Notes for the reader.
         cut: Cut-off of the high-risk group, chosen from training patients; a higher risk is high. None if undefined.
         chosen: Name of the method that was chosen within the training patients; empty for a single method.
+        fitted: Returns the fitted model of the encoded records, to be saved. None: such a model cannot be saved.
     """
 
     risk: Numbers
@@ -57,6 +59,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
     cut: float | None = None
     chosen: str = ""
+    fitted: Callable[[], Predictor] | None = None
 
 
 def choose_cut_off(risks: Numbers) -> float | None:

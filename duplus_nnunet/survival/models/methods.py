@@ -19,6 +19,7 @@ from duplus_nnunet.survival.models.baselines import (
     predict_kaplan_meier,
     predict_without_covariates,
 )
+from duplus_nnunet.survival.models.combined_predictors import Average
 from duplus_nnunet.survival.models.competing import (
     count_competing,
     forecast_incidence,
@@ -29,6 +30,7 @@ from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_o
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival
 from duplus_nnunet.survival.models.model import fit_model
 from duplus_nnunet.survival.models.record_training import train_record_networks
+from duplus_nnunet.survival.models.stored_network import HazardNetwork, export_network
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
 
@@ -59,6 +61,7 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
     outcome, risks, curves, train_risks = read_outcome(task.train), [], [], []
+    members: list[HazardNetwork] = []
     folds = make_folds(task.train, count_inner_folds(task), task.seed)
     networks, edges = train_record_networks(train, outcome, folds, task.seed)
     for network in networks:
@@ -67,8 +70,9 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
             train_risks.append(predict_risk(network(torch.from_numpy(train))))
         risks.append(predict_risk(logits))
         curves.append(predict_survival(logits, edges, task.times))
+        members.append(export_network(network, edges))
     cut_off = choose_cut_off(np.mean(train_risks, axis=0))
-    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off)
+    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off, lambda: Average(tuple(members)))
 
 
 def _predict_from_image_and_record(task: Task) -> Forecast:

@@ -8,15 +8,18 @@ from typing import Any
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.survival.evaluation.attribution import tabulate_effects
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
+from duplus_nnunet.survival.records.table import CENSORED, SEEN
 from duplus_nnunet.table_files import write_csv
 
 PREDICTIONS_NAME, CURVES_NAME = "predictions.csv", "survival_curves.csv"
 ABOUT_NAME, EXPLANATION_NAME = "survival_prediction.json", "explanation.csv"
+OUTCOME = ("time (days)", "event")
 VERSION = 1
 MEANINGS = {
     "risk": "higher is worse: standard deviations above the mean risk of the training patients, mean over folds",
     "survival": "event-free probability, 0 to 1, mean over folds; lower is worse",
     "median survival": "days until the event-free probability falls to one half; empty: not within the follow-up",
+    "event": "as given: 1 the event, 2 a competing event, 0 censored; empty: not given",
     "risk group": "high: above the median risk of the training patients, mean over folds",
     "effect on risk": "risk minus risk with that input set to missing; above 0: the input raises the risk",
     "occlusion": "risk minus risk with a box filled with the image mean; above 0: what is in the box raises the risk; "
@@ -54,7 +57,7 @@ def _describe(prediction: CohortPrediction) -> dict[str, Any]:
     return {
         "patients": len(prediction.patients),
         "horizons_days": list(prediction.horizons),
-        "meanings": MEANINGS,
+        "meanings": {**MEANINGS, **prediction.meanings},
         "failed_images": dict(prediction.failures),
         "notes": list(prediction.notes),
     }
@@ -62,8 +65,10 @@ def _describe(prediction: CohortPrediction) -> dict[str, Any]:
 
 def _list_predictions(prediction: CohortPrediction) -> list[list[object]]:
     horizons = [f"survival at {horizon:g} days" for horizon in prediction.horizons]
+    known = any(row.event for row in prediction.patients)
     head = [
         "patient",
+        *(OUTCOME if known else ()),
         "risk",
         *horizons,
         "median survival (days)",
@@ -71,14 +76,18 @@ def _list_predictions(prediction: CohortPrediction) -> list[list[object]]:
         "images used",
         "record values missing",
     ]
-    return [[*head, "warnings"], *(_list_values(row) for row in prediction.patients)]
+    return [[*head, "warnings"], *(_list_values(row, known) for row in prediction.patients)]
 
 
-def _list_values(row: PatientPrediction) -> list[object]:
+def _list_values(row: PatientPrediction, known: bool) -> list[object]:
     median = "" if row.median is None else f"{row.median:.1f}"
     survival = [f"{value:.6f}" for value in row.survival]
     images, warnings = "; ".join(row.images), "; ".join(row.warnings)
-    return [row.patient, f"{row.risk:.6g}", *survival, median, row.group, images, row.missing, warnings]
+    outcome: list[object] = []
+    if known:
+        code = {SEEN: 1, CENSORED: 0}.get(row.event, 2)
+        outcome = [f"{row.time:g}", code] if row.event else ["", ""]
+    return [row.patient, *outcome, f"{row.risk:.6g}", *survival, median, row.group, images, row.missing, warnings]
 
 
 def _list_curves(prediction: CohortPrediction) -> list[list[object]]:

@@ -1,5 +1,6 @@
 """Assembles the predictions for new patients as rows of a table, each with the warnings of the patient."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ class PatientPrediction:
         images: Cases that were used.
         missing: Number of missing covariates.
         warnings: Warnings for the reader, one sentence each.
+        time: Observed time in days; NaN if the table does not give it.
+        event: Observed event, as in a record; empty if it is not given.
     """
 
     patient: str
@@ -42,6 +45,8 @@ class PatientPrediction:
     images: tuple[str, ...]
     missing: int
     warnings: tuple[str, ...]
+    time: float = math.nan
+    event: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class CohortPrediction:
         notes: Remarks for the reader that concern all patients.
         failures: Reasons why images could not be used, by case.
         effects: Effect of each input on each risk; None: not requested.
+        meanings: Meanings of numbers that differ from those of models with images, by column.
     """
 
     patients: tuple[PatientPrediction, ...]
@@ -78,6 +84,7 @@ class CohortPrediction:
     notes: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     effects: tuple[Effect, ...] | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_patient_predictions(
@@ -106,7 +113,7 @@ def list_patient_predictions(
                 record.patient, risk, tuple(map(float, survival)), tuple(map(float, curve)), find_median(days, curve),
                 "" if averages.cut is None else HIGH if risk > averages.cut else LOW,
                 images.cases.get(record.patient, ()), count_missing(record, models[0].schema),
-                _list_warnings(models, record, patients, images),
+                _list_warnings(models, record, patients, images), record.time, record.event,
             )
         )  # fmt: skip
     return tuple(rows)

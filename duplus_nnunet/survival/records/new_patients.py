@@ -1,4 +1,4 @@
-"""Reads the records of new patients, whose outcome is unknown.
+"""Reads the records of new patients, whose outcome need not be known.
 
 An unreadable or absent value is treated as missing, with a warning; a row or an image without a known patient is an
 error.
@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import Record, Rows, is_missing, join_names, number_rows, read_value
+from duplus_nnunet.survival.records.table import (
+    Record,
+    Rows,
+    is_missing,
+    join_names,
+    number_rows,
+    read_given_outcome,
+    read_value,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,8 @@ class NewPatients:
     """The patients to predict.
 
     Attributes:
-        records: One record per patient, in the order of the table, then patients with images only; times are NaN.
+        records: One record per patient, in the order of the table, then patients with images only. Where the table has
+            no outcome, the time is NaN and the event empty.
         listed: Patients that have a row.
         warnings: Warnings by patient.
         notes: Notes on all patients.
@@ -32,7 +41,7 @@ class NewPatients:
 
 
 def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collection[str]) -> NewPatients:
-    """Read the records of new patients; columns of time, event, entry and centre are not needed.
+    """Read the records of new patients; columns of time, event, entry and centre are read where they are given.
 
     Args:
         rows: Cells of their clinical table; None if there is none.
@@ -46,7 +55,7 @@ def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collect
     if rows is None:
         return NewPatients(tuple(_make_empty_record(patient) for patient in sorted(imaged)), frozenset())
     rows = number_rows(rows, schema.patient)
-    absent = _check_columns(rows, schema)
+    absent = check_columns(rows, schema)
     _check_patients(rows, schema, imaged)
     records, warnings = [], {}
     for number, row in enumerate(rows.rows, 1):
@@ -64,8 +73,12 @@ def _make_empty_record(patient: str) -> Record:
     return Record(0, patient, "", math.nan, "")
 
 
-def _check_columns(rows: Rows, schema: ClinicalSchema) -> list[str]:
-    """Return the covariates that the table does not have."""
+def check_columns(rows: Rows, schema: ClinicalSchema) -> list[str]:
+    """Return the covariates that the table does not have.
+
+    Raises:
+        DataError: It has no column of the patient ID, or none of the covariates.
+    """
     covariates = list(schema.covariates)
     absent = [name for name in covariates if name not in rows.columns]
     expected = (
@@ -120,4 +133,9 @@ def _read_row(number: int, row: Mapping[str, str], schema: ClinicalSchema) -> tu
             warnings.append(f"{str(error).split(';')[0].split('. ')[0]}: it is treated as missing")
     known = schema.centre in row if schema.centre is not None else False
     centre = row[str(schema.centre)] if known and not is_missing(row[str(schema.centre)], schema) else ""
-    return Record(number, row[schema.patient], centre, math.nan, "", 0.0, values), warnings
+    time, event, entry = math.nan, "", 0.0
+    try:
+        time, event, entry = read_given_outcome(row, schema) or (time, event, entry)
+    except ValueError as error:
+        warnings.append(f"the outcome cannot be read ({str(error).split(';')[0].split('. ')[0]}): it is left out")
+    return Record(number, row[schema.patient], centre, time, event, entry, values), warnings

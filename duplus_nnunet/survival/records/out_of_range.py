@@ -12,7 +12,7 @@ from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 
 # Standard deviations from the training mean beyond which a value probably has another unit.
-_FAR = 5.0
+FAR = 5.0
 
 
 def count_missing(record: Record, schema: ClinicalSchema) -> int:
@@ -114,6 +114,6 @@ def _compare(column: ColumnCode, value: float | str | None) -> str:
             return ""
         treated = "a rare value" if column.pooled else "the most common value"
         return f"{column.name!r} is {value!r}, which does not occur in training; it is treated as {treated}"
-    if column.scale > 0 and abs(float(value) - column.mean) > _FAR * column.scale:
-        return f"{column.name!r} is {value:g}, more than {_FAR:g} standard deviations from the training mean"
+    if column.scale > 0 and abs(float(value) - column.mean) > FAR * column.scale:
+        return f"{column.name!r} is {value:g}, more than {FAR:g} standard deviations from the training mean"
     return ""

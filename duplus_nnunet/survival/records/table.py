@@ -263,6 +263,25 @@ def _read_record(number: int, row: Mapping[str, str], schema: ClinicalSchema) ->
     return Record(number, patient, centre, time, _read_event(row, schema), entry, values)
 
 
+def read_given_outcome(row: Mapping[str, str], schema: ClinicalSchema) -> tuple[float, str, float] | None:
+    """Read time (days), event and delayed entry (days) of a row that need not have them; None: they are not given.
+
+    Raises:
+        ValueError: They are given, and cannot be read.
+    """
+    columns = (*schema.time.columns, schema.event.column)
+    if any(name not in row for name in columns):
+        return None
+    if all(is_missing(row[name], schema) for name in schema.time.columns) or is_missing_event(
+        row[schema.event.column], schema
+    ):
+        return None
+    entry = schema.entry if schema.entry is not None and schema.entry in row else None
+    plain = schema.model_copy(update={"covariates": {}, "centre": None, "entry": entry})
+    record = _read_record(1, row, plain)
+    return record.time, record.event, record.entry
+
+
 def _read_time(row: Mapping[str, str], schema: ClinicalSchema) -> float:
     form = schema.time
     last = form.column or str(form.end)

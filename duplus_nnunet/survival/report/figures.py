@@ -81,11 +81,13 @@ class Panel:
         title: Title of the panel.
         points: Groups of patients.
         predicted: Predicted survival of each patient, drawn as ticks along the horizontal axis.
+        line: Predicted and observed survival along a smooth curve, in ascending order; empty: none.
     """
 
     title: str
     points: Sequence[Point]
     predicted: Sequence[float]
+    line: Sequence[tuple[float, float]] = ()
 
 
 def save_kaplan_meier(path: Path, title: str, caption: str, curves: Sequence[GroupCurve]) -> None:
@@ -162,6 +164,8 @@ def _write_numbers(axis: Axes, curves: Sequence[GroupCurve], ticks: Numbers) -> 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     axis.plot([0, 1], [0, 1], color=_GREY, linewidth=0.9, linestyle="--", zorder=1)
+    if panel.line:
+        axis.plot(*zip(*panel.line, strict=True), color=_CURVE_COLOURS[1], linewidth=1.6, zorder=2)
     for point in panel.points:
         low, high = point.interval
         axis.plot([point.predicted] * 2, [low, high], color=_CURVE_COLOURS[0], linewidth=1.4, zorder=2)
@@ -193,7 +197,7 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     if study.risk_groups and study.risk_groups[0].groups:
         files.append(folder / KAPLAN_MEIER_NAME)
         title = f"Held-out patients by predicted risk: {first}"
-        curves = [_make_curve(group) for group in study.risk_groups[0].groups]
+        curves = [make_curve(group) for group in study.risk_groups[0].groups]
         save_kaplan_meier(files[-1], title, _caption_groups(study.risk_groups), curves)
     if study.calibration_groups:
         files.append(folder / CALIBRATION_NAME)
@@ -209,7 +213,8 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     return files
 
 
-def _make_curve(group: RiskGroup) -> GroupCurve:
+def make_curve(group: RiskGroup) -> GroupCurve:
+    """Estimate the curve of a risk group, with its limits."""
     outcome = group.outcome
     times, survival, low, high = _estimate(outcome)
     events = int(outcome.event.sum())

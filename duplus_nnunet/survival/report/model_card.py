@@ -24,7 +24,7 @@ from duplus_nnunet.survival.report.text import (
     tabulate,
 )
 
-_UNANSWERED = (
+UNANSWERED = (
     ("2", "abstract"),
     ("3", "healthcare context, existing models, known health inequalities between sociodemographic groups"),
     ("5b", "dates of accrual and of the end of follow-up"),
@@ -65,7 +65,7 @@ def write_card(study: Study, design: Design, cohort: Cohort) -> Iterator[str]:
     yield from _head("What data cannot answer")
     yield "To be completed by the authors of the dataset:"
     yield ""
-    yield from (f"- {what} ({item})" for item, what in _UNANSWERED)
+    yield from (f"- {what} ({item})" for item, what in UNANSWERED)
 
 
 def _head(text: str) -> Iterator[str]:

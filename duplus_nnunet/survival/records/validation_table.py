@@ -1,0 +1,84 @@
+"""Reads the clinical table of patients in whom a saved model is validated: their covariates and outcomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.records.checking import check
+from duplus_nnunet.survival.records.new_patients import check_columns
+from duplus_nnunet.survival.records.schema import ClinicalSchema, read_schema
+from duplus_nnunet.survival.records.table import Record, Rows, join_names, number_rows, read_rows
+
+# What a schema beside the table may say in place of the schema of the model.
+_OWN = ("patient", "centre", "time", "event", "entry", "exclude", "missing")
+
+
+@dataclass(frozen=True)
+class ValidationTable:
+    """Patients of a validation.
+
+    Attributes:
+        name: Name of the table.
+        records: One for each patient, with outcomes.
+        schema: Meaning of the columns.
+        notes: Remarks for the reader.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    schema: ClinicalSchema
+    notes: tuple[str, ...]
+
+
+def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable:
+    """Read a table with the columns that a model was trained with.
+
+    The columns and codes of the outcome are those of the schema beside the table (the same name with the ending .yaml),
+    or else those of the model; the covariates are those of the model.
+
+    Args:
+        file: Clinical table.
+        schema: Schema that the model was trained with.
+
+    Raises:
+        DataError: The table does not fit, or a row cannot be read; the message lists all such rows.
+    """
+    rows, notes = read_rows(file), []
+    beside = file.with_suffix(".yaml")
+    if beside.exists():
+        own = read_schema(beside)
+        schema = schema.model_copy(update={name: getattr(own, name) for name in _OWN})
+        notes.append(f"Patient, time, event, centre and rules of rows are read as {beside} says.")
+    schema = schema.model_copy(update={"ignored": {}, "cases": None})
+    rows = number_rows(rows, schema.patient)
+    absent = check_columns(rows, schema)
+    notes += [f"The table has no column {name!r}; it is treated as missing in all patients." for name in absent]
+    optional = {name: None for name in ("centre", "entry") if getattr(schema, name) not in rows.columns}
+    if schema.entry is not None and "entry" in optional:
+        notes.append(f"The table has no column {schema.entry!r}: all patients are taken to be at risk from time 0.")
+    schema = schema.model_copy(update=optional)
+    report = check(_fill(rows, absent), schema, [])
+    errors = [finding.text for finding in report.findings if finding.severity == "error"]
+    if errors:
+        listed = "\n".join(f"- {error}" for error in errors)
+        raise DataError(f"{file} cannot be used to validate the model:\n{listed}")
+    notes += [finding.text for finding in report.findings if finding.severity == "warning"]
+    return ValidationTable(file.stem, report.records, schema, (*rows.notes, *notes))
+
+
+def _fill(rows: Rows, absent: Sequence[str]) -> Rows:
+    """Add absent columns, with empty cells."""
+    empty = dict.fromkeys(absent, "")
+    return replace(rows, columns=(*rows.columns, *absent), rows=tuple({**row, **empty} for row in rows.rows))
+
+
+def describe_overlap(known: Sequence[str], patients: int) -> str:
+    """Return a warning of patients whom the model was fitted to; empty if there are none."""
+    if not known:
+        return ""
+    return (
+        f"{len(known)} of {patients} patients have the ID of a patient whom the model was fitted to: "
+        f"{join_names(sorted(known))}. If they are the same patients, the scores are too good; leave them out. If not, "
+        "give the patients other IDs."
+    )
