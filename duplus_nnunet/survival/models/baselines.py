@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.delayed_entry import fit_delayed_entry
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
@@ -128,11 +129,18 @@ def _report_convergence(caught: Iterable[warnings.WarningMessage]) -> tuple[str,
 
 
 def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
-    """Predict by Cox regression with a small ridge penalty."""
+    """Predict by Cox regression with a small ridge penalty; delayed entry is taken into account."""
     require_sksurv()
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y))
+    outcome = read_outcome(task.train)
+
+    def fit(x: Any, y: Any) -> Any:
+        if outcome.entry is not None:
+            return fit_delayed_entry(x, outcome, _RIDGE)
+        return CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y)
+
+    return _fit_sksurv(task, encode, fit)
 
 
 def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
