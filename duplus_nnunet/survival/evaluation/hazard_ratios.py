@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.evaluation.rubin import pool_imputations
 from duplus_nnunet.survival.models.delayed_entry import differentiate, fit_delayed_entry
-from duplus_nnunet.survival.records.encoding import fit_encoder
+from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
+from duplus_nnunet.survival.records.imputation import has_missing, impute
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome, require_sksurv
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Record
 
 _NORMAL = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+_SEED = 0
 _LARGEST_SCORE = 1e-4
 # Beyond these, an estimate diverges: a covariate separates patients with and without the event.
 _LARGEST_COEFFICIENT, _LARGEST_ERROR = 15.0, 10.0
@@ -45,14 +48,15 @@ class HazardRatio:
 def estimate_hazard_ratios(records: Sequence[Record], schema: ClinicalSchema) -> tuple[HazardRatio, ...]:
     """Estimate the hazard ratios of all covariates that vary; with competing events, cause-specific ones.
 
-    Numbers are per standard deviation. Ties by Breslow's method, without a penalty.
+    Numbers are per standard deviation. Ties by Breslow's method, without a penalty. If the schema asks for imputations
+    and values are missing, the coefficients of all imputations are pooled by Rubin's rules.
 
     Raises:
         DataError: There are no more events than parameters, or parameters determine one another.
     """
     encoder, outcome = fit_encoder(records, schema), read_outcome(records)
-    encoded, _ = encoder.encode(records)
-    varying = np.ptp(encoded, axis=0) > 0 if len(records) else np.zeros(0, bool)
+    encoded = _encode_imputations(records, schema, encoder)
+    varying = np.ptp(encoded, axis=1).min(axis=0) > 0 if len(records) else np.zeros(0, bool)
     per = [
         f"{column.scale:.3g}" if not column.categories and not name.endswith(" is missing") else ""
         for column in encoder.columns
@@ -61,15 +65,29 @@ def estimate_hazard_ratios(records: Sequence[Record], schema: ClinicalSchema) ->
     names = [(name, unit) for name, unit, varies in zip(encoder.names, per, varying, strict=True) if varies]
     if not names:
         return ()
-    coefficients, errors = fit_cox(encoded[:, varying].astype(np.float64), outcome)
-    finite = (np.abs(coefficients) < _LARGEST_COEFFICIENT) & (errors < _LARGEST_ERROR)
+    fits = [fit_cox(x[:, varying], outcome) for x in encoded]
+    coefficients, errors = (np.array(part) for part in zip(*fits, strict=True))
+    finite = ((np.abs(coefficients) < _LARGEST_COEFFICIENT) & (errors < _LARGEST_ERROR)).all(0)
+    if len(fits) == 1:
+        values, widths = coefficients[0], _NORMAL * errors[0]
+    else:
+        pooled = pool_imputations(coefficients, np.where(finite, errors, 0.0))
+        values, widths = pooled.values, pooled.half_widths
     ratios = [
-        HazardRatio(name, unit, *(math.exp(value + factor * error) for factor in (0, -_NORMAL, _NORMAL)))
+        HazardRatio(name, unit, *(math.exp(value + sign * width) for sign in (0, -1, 1)))
         if known
         else HazardRatio(name, unit, math.nan, math.nan, math.nan)
-        for (name, unit), value, error, known in zip(names, coefficients, errors, finite, strict=True)
+        for (name, unit), value, width, known in zip(names, values, widths, finite, strict=True)
     ]
     return tuple(ratios)
+
+
+def _encode_imputations(records: Sequence[Record], schema: ClinicalSchema, encoder: RecordEncoder) -> Numbers:
+    """Return the encoded records of each imputation, (M, N, P); of the records as they are, (1, N, P), without any."""
+    completed: list[Sequence[Record]] = [records]
+    if schema.imputations and has_missing(records, schema):
+        completed = [each.train for each in impute(records, (), schema, schema.imputations, _SEED)]
+    return np.stack([encoder.encode(each)[0] for each in completed]).astype(np.float64)
 
 
 def fit_cox(x: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:

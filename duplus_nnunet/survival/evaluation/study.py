@@ -43,6 +43,7 @@ from duplus_nnunet.survival.models.methods import (
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.horizons import RULE, choose_horizons
+from duplus_nnunet.survival.records.imputation import IMPUTED, has_missing
 from duplus_nnunet.survival.records.outcome import Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import COMPETING, LATE_ENTRY, SEEN, Record
@@ -337,6 +338,8 @@ def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
     notes = [f"{late} patient(s) with delayed entry. {LATE_ENTRY}"] if late else []
     competing = count_competing(cv.records)
     notes += [f"{competing} patient(s) with a competing event. {COMPETING}"] if competing else []
+    if cv.schema.imputations and has_missing(cv.records, cv.schema):
+        notes.append(f"Missing covariates are imputed {cv.schema.imputations} times in each training part. {IMPUTED}")
     not_held_out = len(cv.records) - len(cv.held)
     if not_held_out:
         notes.append(f"{not_held_out} patient(s) are not held out in any fold and have no prediction.")

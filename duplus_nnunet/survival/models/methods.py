@@ -26,6 +26,7 @@ from duplus_nnunet.survival.models.competing import (
 )
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival, train_record_network
+from duplus_nnunet.survival.models.imputed import forecast_imputed, needs_imputation
 from duplus_nnunet.survival.models.model import fit_model
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
@@ -37,7 +38,8 @@ _NETWORKS = 5
 def forecast(method: str, task: Task) -> Forecast:
     """Fit one of METHODS on training patients, and predict the others.
 
-    If training patients have competing events, the survival is 1 - cumulative incidence of the event.
+    If training patients have competing events, the survival is 1 - cumulative incidence of the event. If the schema
+    asks for imputations, methods for records are fitted to each of them; those with images mark missing values.
 
     Raises:
         DataError: The method is unknown, or needs images and there are none.
@@ -47,6 +49,8 @@ def forecast(method: str, task: Task) -> Forecast:
         raise DataError(describe_unknown("method", method, known))
     if method in IMAGE_METHODS and task.images is None:
         raise DataError(f"The method {method!r} needs images, but there are none. Omit it, or give image features.")
+    if method not in (NULL, *IMAGE_METHODS) and needs_imputation(task):
+        return forecast_imputed(partial(forecast, method), task)
     if not count_competing(task.train) or method in COMPETING_METHODS:
         return known[method](task)
     return predict_aalen_johansen(task) if method == NULL else forecast_incidence(METHODS[method], task)

@@ -148,6 +148,8 @@ class ClinicalSchema(_Strict):
         ignored: Columns that are not used, each with the reason.
         horizons: Times at which survival is evaluated, calibrated and predicted, in the unit of `time` (dates: days);
             empty: chosen by the rule of `records.horizons`.
+        imputations: Number of multiple imputations of missing covariates in each training part, 2 to 100; 0: missing
+            values become the mean or the most frequent category, with an indicator.
         exclude: Rows that are left out, counted and named, instead of being errors: those whose time is missing or 0,
             or whose event is missing. Default: none.
     """
@@ -163,6 +165,15 @@ class ClinicalSchema(_Strict):
     ignored: dict[Text, Text] = {}
     exclude: list[Literal["time missing", "time 0", "event missing"]] = []
     horizons: list[float | int] = []
+    imputations: int = Field(default=0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _imputations_differ(self) -> Self:
+        if self.imputations == 1:
+            raise ValueError(
+                "`imputations` is 1; a single imputation hides how uncertain it is. Give 5 or more, or 0 for indicators"
+            )
+        return self
 
     @property
     def horizons_in_days(self) -> tuple[float, ...]:
