@@ -78,7 +78,7 @@ class _Variable:
     def encode(self, targets: Numbers) -> Numbers:
         """Return the numbers by which a value predicts other covariates, (N, C)."""
         if not self.is_category:
-            return ((targets - self.code.mean) / self.code.scale)[:, None]
+            return np.asarray((targets - self.code.mean) / self.code.scale)[:, None]
         others = np.arange(1, len(self.code.categories) + bool(self.code.pooled))
         return (targets[:, None] == others[None, :]).astype(np.float64)
 
@@ -115,13 +115,13 @@ class _Equation:
         if not len(self.predicted):
             steps = np.cumsum(self.model.predict_proba(x), axis=1)
             index = (uniform[:, None] > steps).sum(1)
-            return self.values[np.minimum(index, len(self.values) - 1)]
+            return np.asarray(self.values[np.minimum(index, len(self.values) - 1)])
         # Predictive mean matching: one of the patients whose predictions are nearest to the nearest one. The digits of
         # the random number that do not choose the donor choose among equal predictions.
         donor, rest = np.divmod(uniform * _DONORS, 1.0)
         nearest = self.predicted[_find_nearest(self.predicted, self.model.predict(x))[:, 0]]
         near = _find_nearest(self.moved, nearest + self.jitter * (2 * rest - 1))
-        return self.values[near[np.arange(len(x)), donor.astype(np.int64)]]
+        return np.asarray(self.values[near[np.arange(len(x)), donor.astype(np.int64)]])
 
 
 def list_imputed(records: Sequence[Record], schema: ClinicalSchema) -> tuple[str, ...]:
@@ -190,9 +190,9 @@ def _estimate_hazard(outcome: Outcome, had: NDArray[np.bool_]) -> Numbers:
     times, counts = np.unique(outcome.time[had], return_counts=True)
     hazards = np.concatenate([[0.0], np.cumsum(counts / outcome.find_at_risk(times).sum(0))])
     hazard: Numbers = hazards[np.searchsorted(times, outcome.time, side="right")]
-    if outcome.entry is None:
-        return hazard
-    return hazard - hazards[np.searchsorted(times, outcome.entry, side="right")]
+    if outcome.entry is not None:
+        hazard = hazard - hazards[np.searchsorted(times, outcome.entry, side="right")]
+    return hazard
 
 
 def _impute_training(variables: Sequence[_Variable], outcome: Numbers, rng: np.random.Generator) -> list[Numbers]:
