@@ -78,7 +78,7 @@ class _Variable:
     def encode(self, targets: Numbers) -> Numbers:
         """Return the numbers by which a value predicts other covariates, (N, C)."""
         if not self.is_category:
-            return np.asarray((targets - self.code.mean) / self.code.scale)[:, None]
+            return np.asarray((targets - self.code.mean) / self.code.scale).reshape(-1, 1)
         others = np.arange(1, len(self.code.categories) + bool(self.code.pooled))
         return (targets[:, None] == others[None, :]).astype(np.float64)
 
