@@ -96,8 +96,8 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", action="store_true",
         help="also compare predicted probabilities with the references (expected calibration error, Brier score), and "
-        "the predicted presence of targets; needs predictions made with --probabilities, --statistics or both; writes "
-        "calibration.json and calibration.csv",
+        "the predicted presence of targets; needs predictions made with --probabilities, --statistics or both, or with "
+        "nnU-Net's --save_probabilities; writes calibration.json and calibration.csv",
     )  # fmt: skip
 
 

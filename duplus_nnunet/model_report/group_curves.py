@@ -1,23 +1,30 @@
-"""Draws up the Kaplan-Meier curves of risk groups from the times and events in predictions.csv."""
+"""Estimates the event-free survival of risk groups from the times and events in predictions.csv."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.competing_hazard import find_jumps
+from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.table_files import read_csv
 
 _COLUMNS = ("method", "seed", "time (days)", "event", "risk group")
 _ADVICE = "Run duplus survival evaluate -o FOLDER again."
+# Codes of predictions.csv; 0 is censored.
+_EVENT, _COMPETING = 1, 2
 
 
 @dataclass(frozen=True)
 class GroupCurve:
-    """Kaplan-Meier curve of a group.
+    """Curves of a group: Kaplan-Meier, or with competing events those of Aalen and Johansen.
 
     Attributes:
-        days: Days at which somebody had the event, ascending, (T).
-        survival: Survival from each of them on, 0 to 1, (T).
+        days: Days at which somebody had an event of any kind, ascending, (T).
+        survival: Probability of being free of the event from each of them on, 0 to 1, (T): 1 - cumulative incidence.
+        competing: Cumulative incidence of competing events from each of them on, (T); empty: nobody had one.
         at_risk: Number of patients under observation just before each of them, (T).
         censored: Days at which patients were censored.
     """
@@ -26,6 +33,7 @@ class GroupCurve:
     survival: Sequence[float]
     at_risk: Sequence[int]
     censored: Sequence[float]
+    competing: Sequence[float] = ()
 
     @property
     def last(self) -> float:
@@ -33,27 +41,29 @@ class GroupCurve:
         return max([*self.days, *self.censored], default=0.0)
 
     def at(self, day: float) -> float:
-        """Return the survival at a day."""
+        """Return the event-free survival at a day."""
         passed = [value for step, value in zip(self.days, self.survival, strict=True) if step <= day]
         return passed[-1] if passed else 1.0
 
 
-def estimate_curve(followed: Sequence[tuple[float, bool]]) -> GroupCurve:
-    """Estimate the survival of a group by the product-limit method; no delayed entry, no competing events.
-
-    Source: Kaplan and Meier 1958, Journal of the American Statistical Association 53:457-481.
+def estimate_curve(followed: Sequence[tuple[float, int]]) -> GroupCurve:
+    """Estimate the curves of a group; no delayed entry.
 
     Args:
-        followed: Time in days and whether the event was seen then, for each patient.
+        followed: Time in days, and 1 for the event, 2 for a competing event or 0 for censoring, for each patient.
     """
-    days, survival, at_risk, current = list[float](), list[float](), list[int](), 1.0
-    for day in sorted({time for time, event in followed if event}):
-        risk = sum(time >= day for time, _ in followed)
-        current *= 1 - sum(event and time == day for time, event in followed) / risk
-        days.append(day)
-        survival.append(current)
-        at_risk.append(risk)
-    return GroupCurve(days, survival, at_risk, sorted(time for time, event in followed if not event))
+    times, codes = np.array([time for time, _ in followed]), np.array([int(code) for _, code in followed])
+    competing = codes == _COMPETING
+    outcome = Outcome(codes == _EVENT, times, None, competing if competing.any() else None)
+    jumps = find_jumps(outcome)
+    others = np.cumsum(jumps.before * (jumps.ended - jumps.had) / jumps.at_risk) if competing.any() else np.zeros(0)
+    return GroupCurve(
+        jumps.times.tolist(),
+        (1 - jumps.values).tolist(),
+        jumps.at_risk.astype(int).tolist(),
+        sorted(times[~outcome.ended].tolist()),
+        others.tolist(),
+    )
 
 
 def read_group_curves(file: Path, method: str, seed: int) -> tuple[dict[str, GroupCurve] | None, str]:
@@ -72,12 +82,12 @@ def read_group_curves(file: Path, method: str, seed: int) -> tuple[dict[str, Gro
     if missing:
         return None, f"The curves are not drawn: {file.name} has no column {missing[0]!r}. {_ADVICE}"
     places = [table.columns.index(name) for name in _COLUMNS]
-    followed: dict[str, list[tuple[float, bool]]] = {}
+    followed: dict[str, list[tuple[float, int]]] = {}
     for row in table.rows:
         try:
             of_method, of_seed, time, event, group = (row.cells[place] for place in places)
             if of_method == method and int(of_seed) == seed and group:
-                followed.setdefault(group, []).append((float(time), int(event) == 1))
+                followed.setdefault(group, []).append((float(time), int(event)))
         except (IndexError, ValueError) as error:
             raise DataError(f"Line {row.line} of {file} cannot be read ({error}). {_ADVICE}") from error
     return {group: estimate_curve(patients) for group, patients in followed.items()}, ""

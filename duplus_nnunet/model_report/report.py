@@ -44,10 +44,14 @@ def make_report(path: str | os.PathLike[str], options: ReportOptions) -> Report:
     images = _make_image_sections(source, options)
     anchors = [section.anchor for section in sections]
     place = anchors.index(_BEFORE_IMAGES) + 1 if _BEFORE_IMAGES in anchors else 1
+    return Report(choose_title(source), _summarise(source), [*sections[:place], *images, *sections[place:]])
+
+
+def choose_title(source: ReportSource) -> str:
+    """Name the model or dataset; a model folder called "model" is named by its dataset."""
     kind = "model" if source.is_model else "dataset"
-    return Report(
-        f"Report on the {kind} {source.name}", _summarise(source), [*sections[:place], *images, *sections[place:]]
-    )
+    name = source.name if source.name.casefold() != kind else f"of {source.dataset}"
+    return f"Report on the {kind} {name}"
 
 
 def _make_image_sections(source: ReportSource, options: ReportOptions) -> list[Section]:

@@ -119,7 +119,9 @@ def _list_targets(source: ReportSource) -> Iterator[Block]:
         trained = [key for key in bank.contexts if target.name in bank.names_in(key)]
         keys = trained or [key for key, context in bank.contexts.items() if target.name in context.target_prompts]
         prompt = bank.contexts[keys[0]].target_prompts[target.name][0] if keys else None
-        rows.append((target.name, target.label, prompt, ", ".join(trained) or None, ", ".join(target.synonyms) or None))
+        rows.append(
+            (target.name, target.label, prompt, ", ".join(trained) or None, ", ".join(target.synonyms) or "none")
+        )
     headings = ("target", "label", "target prompt", "contexts", "synonyms")
     yield Table("targets", "Targets", headings, rows)
 

@@ -35,6 +35,12 @@ from duplus_nnunet.reporting.calibration import (
 )
 from duplus_nnunet.reporting.case_scores import ScoringSettings
 from duplus_nnunet.reporting.evaluation import Evaluation
+from duplus_nnunet.saved_predictions.host_probabilities import ENDING as HOST_ENDING
+from duplus_nnunet.saved_predictions.host_probabilities import (
+    HostLayout,
+    read_host_layout,
+    read_host_probabilities,
+)
 
 _SLAB = 16  # slices that are counted at a time
 _SHOWN = 10
@@ -42,6 +48,21 @@ _SHOWN = 10
 _AFFINE_TOLERANCE = 1e-2
 
 _Counts = list[tuple[str, VoxelCounts]]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """What was predicted for a case.
+
+    Attributes:
+        maps: Probability maps by comparable name of their target.
+        presences: Probability of presence by the same names.
+        host: nnU-Net's own file of probabilities, and its channels; None: there is none, or it is not needed.
+    """
+
+    maps: Mapping[str, Path]
+    presences: Mapping[str, float]
+    host: tuple[Path, HostLayout] | None
 
 
 @dataclass
@@ -57,8 +78,8 @@ def measure_calibration(evaluation: Evaluation) -> CalibrationReport:
     """Measure the calibration of annotated targets by source and target, one image after the other.
 
     Args:
-        evaluation: Predictions and references; the folder of predictions holds probability maps (`--probabilities`),
-            presence (`--statistics`), or both.
+        evaluation: Predictions and references; the folder of predictions holds probability maps (`--probabilities`, or
+            nnU-Net's `--save_probabilities`), presence (`--statistics`), or both.
 
     Raises:
         DataError: There are neither, or a map does not lie on the grid of its reference.
@@ -67,18 +88,21 @@ def measure_calibration(evaluation: Evaluation) -> CalibrationReport:
     collected: dict[tuple[str, str], _Collected] = {}
     without = []
     cases = evaluation.cases
+    layout = read_host_layout(evaluation.predictions)
     for name, case in track(sorted(cases.items()), len(cases), "calibration", "case"):
         maps = _list_maps(find_case_folder(evaluation.predictions, name), aliases)
+        archive = evaluation.predictions / f"{name}{HOST_ENDING}"
+        host = (archive, layout) if layout is not None and not maps and archive.is_file() else None
         asked = presences.get(name, {})
-        if not maps:
+        if not maps and host is None:
             without.append(name)
-        if maps or asked:
-            _collect_case(name, case, evaluation, (maps, asked), collected)
+        if maps or asked or host:
+            _collect_case(name, case, evaluation, _Predicted(maps, asked, host), collected)
     if not any(found.all or found.presence for found in collected.values()):
         raise DataError(
             f"{evaluation.predictions} has no probabilities of the annotated targets: expected files "
-            f"CASE/TARGET{ENDING}; nnU-Net's CASE.npz (--save_probabilities) is not read. Predict again with "
-            "--probabilities, and with --statistics for their presence."
+            f"CASE/TARGET{ENDING} (--probabilities), or CASE{HOST_ENDING} of nnU-Net (--save_probabilities) with its "
+            "dataset.json beside it. Predict again with either, and with --statistics for the presence of targets."
         )
     patients: dict[str, set[str]] = {}
     for case in cases.values():
@@ -91,26 +115,31 @@ def _collect_case(
     name: str,
     case: Case,
     evaluation: Evaluation,
-    predicted: tuple[Mapping[str, Path], Mapping[str, float]],
+    predicted: _Predicted,
     collected: dict[tuple[str, str], _Collected],
 ) -> None:
     """Count the voxels of all annotated targets of a case, and note which of them are present."""
-    settings, (maps, presences) = evaluation.settings, predicted
+    settings = evaluation.settings
     file = evaluation.references / f"{name}{settings.ending}"
     label_map, properties = read_label_map(file, settings.reader, settings.known or None)
     reference = label_map.labels[0]
+    host = predicted.host and read_host_probabilities(*predicted.host, file, reference.shape)
     for target in case.annotated:
         if target not in settings.regions:
             continue
         found = collected.setdefault((case.source, target), _Collected())
         truth = np.isin(reference, settings.regions[target])
-        if normalise(target) in maps:
-            probabilities = _read_map(maps[normalise(target)], file, truth.shape, properties)
+        probabilities = None
+        if normalise(target) in predicted.maps:
+            probabilities = _read_map(predicted.maps[normalise(target)], file, truth.shape, properties)
+        elif host:
+            probabilities = host.read(settings.predicted.get(target, settings.regions[target]))
+        if probabilities is not None:
             near, everywhere = _count(probabilities, truth, reference, properties["spacing"], settings)
             found.near.append((case.patient, near))
             found.all.append((case.patient, everywhere))
-        if normalise(target) in presences:
-            probability = presences[normalise(target)]
+        if normalise(target) in predicted.presences:
+            probability = predicted.presences[normalise(target)]
             found.presence.append(PresenceSample(case.patient, probability, bool(truth.any())))
 
 

@@ -246,6 +246,7 @@ def _find_files(args: argparse.Namespace, datasets: "list[RawDataset]") -> tuple
 
 def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.evaluation.record_importance import REPEATS
     from duplus_nnunet.survival.evaluation.study import Design, run_study
     from duplus_nnunet.survival.records.cohort import Cohort
     from duplus_nnunet.survival.records.outcome import require_sksurv
@@ -256,6 +257,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise DataError(f"--seeds is {args.seeds}; expected 1 or more.")
     design = Design(args.folds, tuple(range(args.seeds)), tuple(sorted(args.horizons)), tuple(args.methods))
+    if args.output is not None:
+        design = replace(design, importance=REPEATS)
     datasets = _open(args)
     rows, schema, report = _examine(args, datasets)
     if not report.is_usable:

@@ -46,12 +46,15 @@ class Importance:
         drop: Harrell's concordance minus that with the input shuffled, mean over shuffles; higher: more important;
             below 0: the models predict better without it.
         spread: Standard deviation over shuffles; it does not reflect the sampling of patients.
+        interval: 95 % confidence interval of the drop, which reflects the sampling of evaluated patients; None: not
+            measured.
     """
 
     input: str
     kind: str
     drop: float
     spread: float
+    interval: tuple[float, float] | None = None
 
 
 def measure_importance(

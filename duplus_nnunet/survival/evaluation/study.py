@@ -30,6 +30,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import (
 from duplus_nnunet.survival.evaluation.decision import DecisionCurve, measure_decision_curves
 from duplus_nnunet.survival.evaluation.horizon_scores import HorizonScores, keep_overall_scores, list_horizon_scores
 from duplus_nnunet.survival.evaluation.intervals import Values, average_seeds, conclude
+from duplus_nnunet.survival.evaluation.record_importance import RecordImportance, measure_record_importance
 from duplus_nnunet.survival.evaluation.risk_groups import RiskGroups, split_by_risk
 from duplus_nnunet.survival.models.competing import count_competing, has_comprisk
 from duplus_nnunet.survival.models.forecasts import merge_notes
@@ -39,11 +40,13 @@ from duplus_nnunet.survival.models.methods import (
     FORMER_NAMES,
     IMAGE_METHODS,
     METHODS,
+    NULL,
     forecast,
 )
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.folds import Fold, check_folds, make_folds
 from duplus_nnunet.survival.records.horizons import RULE, choose_horizons
+from duplus_nnunet.survival.records.imputation import IMPUTED, has_missing
 from duplus_nnunet.survival.records.outcome import Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import COMPETING, LATE_ENTRY, SEEN, Record
@@ -71,6 +74,8 @@ class Design:
         find_centre_features: Returns image features for a left-out centre, from its name and fold; None: methods that
             need images are not evaluated on left-out centres, as their network may have been trained on them.
         settings: Settings of the DuPLUS model.
+        importance: Number of shuffles of each column in the permutation importance of the first method for records, in
+            the cross-validation of the first seed; 0: it is not measured.
     """
 
     folds: int = 5
@@ -81,6 +86,7 @@ class Design:
     forecasts: Mapping[str, Method] = field(default_factory=dict)
     find_centre_features: Callable[[str, Fold], FeatureTable | None] | None = None
     settings: SurvivalSettings = field(default_factory=SurvivalSettings)
+    importance: int = 0
 
     def __post_init__(self) -> None:
         """Check the horizons.
@@ -119,6 +125,7 @@ class Study:
         claims: What the data are enough to claim.
         decision_curves: One for each method and horizon.
         chosen: By method that chooses among others: the name of the chosen one in each fold, seed by seed.
+        importance: Permutation importance of the columns; None: not measured.
     """
 
     scores: Values
@@ -139,6 +146,7 @@ class Study:
     claims: Claims = field(default_factory=Claims)
     decision_curves: tuple[DecisionCurve, ...] = ()
     chosen: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    importance: RecordImportance | None = None
 
 
 def run_study(
@@ -177,7 +185,18 @@ def run_study(
     centres, notes = _leave_out(repeats[0], methods, design, order)
     claims = find_claims(ordered, schema, study.methods, study.events)
     first = (*describe_claims(claims), *_list_notes(repeats[0], design))
-    return replace(study, centres=centres, claims=claims, notes=(*first, *study.notes, *notes))
+    study = replace(study, centres=centres, claims=claims, notes=(*first, *study.notes, *notes))
+    return replace(study, importance=_measure_importance(repeats[0], methods, design))
+
+
+def _measure_importance(
+    base: CrossValidation, methods: Mapping[str, Method], design: Design
+) -> RecordImportance | None:
+    """Measure the importance of columns for the first method that predicts from records alone."""
+    names = [name for name in methods if name not in (*design.forecasts, *IMAGE_METHODS, NULL)]
+    if not design.importance or not names or not base.schema.covariates:
+        return None
+    return measure_record_importance(methods[names[0]], base, design.importance, name=names[0])
 
 
 def list_methods(has_images: bool) -> tuple[str, ...]:
@@ -341,6 +360,8 @@ def _list_notes(cv: CrossValidation, design: Design) -> list[str]:
     notes = [f"{late} patient(s) with delayed entry. {LATE_ENTRY}"] if late else []
     competing = count_competing(cv.records)
     notes += [f"{competing} patient(s) with a competing event. {COMPETING}"] if competing else []
+    if cv.schema.imputations and has_missing(cv.records, cv.schema):
+        notes.append(f"Missing covariates are imputed {cv.schema.imputations} times in each training part. {IMPUTED}")
     not_held_out = len(cv.records) - len(cv.held)
     if not_held_out:
         notes.append(f"{not_held_out} patient(s) are not held out in any fold and have no prediction.")

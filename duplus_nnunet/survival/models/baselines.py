@@ -5,12 +5,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.delayed_entry import fit_delayed_entry
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.icare import Icare
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
@@ -99,7 +101,10 @@ def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
 
 
 def _fit_sksurv(
-    task: Task, encode: Encode, fit: Callable[[Any, Any], Any], export: Callable[[Any, Numbers], Predictor]
+    task: Task,
+    encode: Encode,
+    fit: Callable[[Any, Any], Any],
+    export: Callable[[Any, Numbers], Predictor] | None = None,
 ) -> Forecast:
     train, test, notes = encode(task)
     if train.shape[1] == 0:
@@ -115,7 +120,8 @@ def _fit_sksurv(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
     notes = (*notes, *_report_convergence(caught))
-    return Forecast(risk, survival, notes, cut, lambda: export(model, train.astype(np.float64)))
+    fitted = None if export is None else partial(export, model, train.astype(np.float64))
+    return Forecast(risk, survival, notes, cut, fitted=fitted)
 
 
 def _export_cox(model: Any, x: Numbers) -> Predictor:
@@ -151,11 +157,18 @@ def _report_convergence(caught: Iterable[warnings.WarningMessage]) -> tuple[str,
 
 
 def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
-    """Predict by Cox regression with a small ridge penalty."""
+    """Predict by Cox regression with a small ridge penalty; delayed entry is taken into account."""
     require_sksurv()
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    return _fit_sksurv(task, encode, lambda x, y: CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y), _export_cox)
+    outcome = read_outcome(task.train)
+
+    def fit(x: Any, y: Any) -> Any:
+        if outcome.entry is not None:
+            return fit_delayed_entry(x, outcome, _RIDGE)
+        return CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y)
+
+    return _fit_sksurv(task, encode, fit, _export_cox)
 
 
 def predict_icare(task: Task, encode: Encode = encode_records) -> Forecast:

@@ -63,7 +63,7 @@ def forecast_incidence(method: Callable[[Task], Forecast], task: Task) -> Foreca
     if parts[0] is None or parts[1] is None:
         return Forecast(risk[:count], predicted, notes, cut)
     event, rest = parts[0], parts[1]
-    return Forecast(risk[:count], predicted, notes, cut, lambda: Competing(event(), rest(), times))
+    return Forecast(risk[:count], predicted, notes, cut, fitted=lambda: Competing(event(), rest(), times))
 
 
 def predict_aalen_johansen(task: Task) -> Forecast:

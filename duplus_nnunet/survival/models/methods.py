@@ -28,6 +28,7 @@ from duplus_nnunet.survival.models.competing import (
 )
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.hazard import predict_risk, predict_survival
+from duplus_nnunet.survival.models.imputed import forecast_imputed, needs_imputation
 from duplus_nnunet.survival.models.model import fit_model
 from duplus_nnunet.survival.models.record_training import train_record_networks
 from duplus_nnunet.survival.models.stored_network import HazardNetwork, export_network
@@ -38,7 +39,8 @@ from duplus_nnunet.survival.records.outcome import read_outcome
 def forecast(method: str, task: Task) -> Forecast:
     """Fit one of METHODS on training patients, and predict the others.
 
-    If training patients have competing events, the survival is 1 - cumulative incidence of the event.
+    If training patients have competing events, the survival is 1 - cumulative incidence of the event. If the schema
+    asks for imputations, methods for records are fitted to each of them; those with images mark missing values.
 
     Raises:
         DataError: The method is unknown, or needs images and there are none.
@@ -48,6 +50,8 @@ def forecast(method: str, task: Task) -> Forecast:
         raise DataError(describe_unknown("method", method, known))
     if method in IMAGE_METHODS and task.images is None:
         raise DataError(f"The method {method!r} needs images, but there are none. Omit it, or give image features.")
+    if method not in (NULL, *IMAGE_METHODS) and needs_imputation(task):
+        return forecast_imputed(partial(forecast, method), task)
     if not count_competing(task.train) or method in COMPETING_METHODS:
         return known[method](task)
     return predict_aalen_johansen(task) if method == NULL else forecast_incidence(METHODS[method], task)
@@ -72,7 +76,9 @@ def _predict_logistic_hazard(task: Task) -> Forecast:
         curves.append(predict_survival(logits, edges, task.times))
         members.append(export_network(network, edges))
     cut_off = choose_cut_off(np.mean(train_risks, axis=0))
-    return Forecast(np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off, lambda: Average(tuple(members)))
+    return Forecast(
+        np.mean(risks, axis=0), np.mean(curves, axis=0), notes, cut_off, fitted=lambda: Average(tuple(members))
+    )
 
 
 def _predict_from_image_and_record(task: Task) -> Forecast:

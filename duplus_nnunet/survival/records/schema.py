@@ -160,6 +160,8 @@ class ClinicalSchema(_Strict):
             `time`, `event` and `horizons`, instead of these keys.
         tables: Further tables that are joined by patient: file name, in the folder of the schema, and column of the
             patient ID.
+        imputations: Number of multiple imputations of missing covariates in each training part, 2 to 100; 0: missing
+            values become the mean or the most frequent category, with an indicator.
         exclude: Rows that are left out, counted and named, instead of being errors: those whose time is missing or 0,
             or whose event is missing. Default: none.
     """
@@ -177,6 +179,15 @@ class ClinicalSchema(_Strict):
     horizons: list[float | int] = []
     endpoint: Text | None = None
     tables: dict[Text, Text] = {}
+    imputations: int = Field(default=0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _imputations_differ(self) -> Self:
+        if self.imputations == 1:
+            raise ValueError(
+                "`imputations` is 1; a single imputation hides how uncertain it is. Give 5 or more, or 0 for indicators"
+            )
+        return self
 
     @property
     def horizons_in_days(self) -> tuple[float, ...]:

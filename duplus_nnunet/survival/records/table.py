@@ -25,10 +25,10 @@ Severity = Literal["error", "warning", "note"]
 # Values of `Record.event`; the first is the event to be predicted.
 SEEN, CENSORED = "seen", "censored"
 LATE_ENTRY = (
-    "Delayed entry (left truncation) is taken into account by Kaplan-Meier, by the networks with every loss but 'cox', "
-    "and in the pairs that concordance compares. Cox, Coxnet and the random survival forest do not support it: they "
-    "treat patients as at risk from time 0, and so overestimate survival. The AUC, the Brier score and the IPCW "
-    "weights do the same, and favour these methods. No log-rank test is computed."
+    "Delayed entry (left truncation) is taken into account by Kaplan-Meier, Cox, hazard ratios, the networks with "
+    "every loss but 'cox', and in the pairs that concordance compares. Coxnet, the random survival forest and "
+    "Fine-Gray do not support it: they treat patients as at risk from time 0, and so overestimate survival. The AUC, "
+    "the Brier score and the IPCW weights do the same, and favour these methods. No log-rank test is computed."
 )
 COMPETING = (
     "Survival stands for the probability of being free of the event, 1 - cumulative incidence; a competing event does "

@@ -14,6 +14,7 @@ from duplus_nnunet.survival.evaluation.importance import Importance
 from duplus_nnunet.survival.report.text import format_days
 
 DECISION_NAME, FOREST_NAME = "decision_curves.png", "hazard_ratios.png"
+IMPORTANCE_FIGURE = "permutation_importance.png"
 _GREY, _DPI = "#606060", 150
 _LOWEST = -0.05
 
@@ -58,15 +59,17 @@ def save_forest_plot(path: Path, ratios: Sequence[HazardRatio]) -> None:
 
 
 def save_importance(path: Path, importances: Sequence[Importance]) -> None:
-    """Draw permutation importance as bars, with the standard deviation over shuffles; at least one."""
+    """Draw permutation importance with its 95 % confidence intervals; at least one column."""
     figure = Figure(figsize=(6.5, 1.2 + 0.32 * len(importances)), dpi=_DPI, facecolor="white", layout="constrained")
     axis = figure.subplots()
-    rows = range(len(importances))
-    spreads = [importance.spread for importance in importances]
-    axis.barh(rows, [importance.drop for importance in importances], xerr=spreads, color=BLUE, ecolor=_GREY)
-    axis.set_yticks(rows, [importance.input for importance in importances], fontsize=9)
-    axis.set(ylim=(len(importances) - 0.5, -0.5), xlabel="Drop of Harrell's C when shuffled")
-    axis.axvline(0, color=_GREY, linewidth=0.9)
+    for row, importance in enumerate(importances):
+        if importance.interval is not None:
+            axis.plot(importance.interval, [row, row], color=BLUE, linewidth=1.5)
+        axis.plot(importance.drop, row, "s", color=BLUE, markersize=5)
+    axis.set_yticks(range(len(importances)), [importance.input for importance in importances], fontsize=9)
+    axis.set(ylim=(len(importances) - 0.5, -0.5), xlabel="Drop of Harrell's C when shuffled, 95 % confidence interval")
+    axis.axvline(0, color=_GREY, linewidth=0.9, linestyle="--")
+    axis.grid(alpha=0.25, linewidth=0.6, axis="x")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -12,6 +12,7 @@ from duplus_nnunet.survival.evaluation.study import Design, Study
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
+from duplus_nnunet.survival.records.imputation import IMPUTED, LEAST_KNOWN
 from duplus_nnunet.survival.records.table import COMPETING
 from duplus_nnunet.survival.report.limits import list_limits
 from duplus_nnunet.survival.report.text import (
@@ -151,14 +152,27 @@ def _write_predictors(inputs: str, cohort: Cohort, study: Study) -> Iterator[str
             "Spacing, patch size and intensity normalisation were planned by nnU-Net from all images of the dataset, "
             "including those of held-out patients; outcomes are not used in planning."
         )
-    yield (
-        "Missing numeric values are replaced by the mean of the training patients, missing categories by their most "
-        "frequent category; an indicator of missingness is added where training patients lack the value too. Where two "
-        f"or more categories have fewer than {LEAST_PATIENTS} training patients each, they share one parameter. No "
-        "patient was excluded because of missing covariates."
-    )
+    yield from _write_missing(cohort.schema.imputations)
     for name, why in cohort.schema.ignored.items():
         yield f"- not used: {escape(name)} ({escape(why)})"
+
+
+def _write_missing(imputations: int) -> Iterator[str]:
+    """Say how missing values are treated, with or without multiple imputation."""
+    if imputations:
+        yield (
+            f"Missing values are imputed {imputations} times by chained equations in each training part, with the "
+            f"outcome among the predictors. {IMPUTED} A covariate that is known in fewer than {LEAST_KNOWN} training "
+            "patients is treated as follows."
+        )
+    yield (
+        "Missing numeric values are replaced by the mean of the training patients, missing categories by their most "
+        "frequent category; an indicator of missingness is added where training patients lack the value too."
+    )
+    yield (
+        f"Where two or more categories have fewer than {LEAST_PATIENTS} training patients each, they share one "
+        "parameter. No patient was excluded because of missing covariates."
+    )
 
 
 def _write_methods(study: Study, design: Design) -> Iterator[str]:

@@ -142,7 +142,7 @@ def test_a_curve_is_that_of_scikit_survival(seed: int) -> None:
     rng = np.random.default_rng(seed)
     times, events = rng.integers(1, 20, 40).astype(float), rng.random(40) < 0.6
     days, survival = nonparametric.kaplan_meier_estimator(events, times)
-    curve = estimate_curve(list(zip(times.tolist(), events.tolist(), strict=True)))
+    curve = estimate_curve(list(zip(times.tolist(), events.astype(int).tolist(), strict=True)))
     assert [curve.at(day) for day in days] == pytest.approx(survival.tolist(), abs=1e-12)
 
 
@@ -193,13 +193,39 @@ def write_study(folder: Path, shift: float = 0.0, has_times: bool = True, **chan
     ]
     head = ("method", "seed", "fold", "patient", "time (days)" if has_times else "risk", "event", "risk group")
     (folder / "predictions.csv").write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]) + "\n")
+    if has_times:  # files of earlier versions have neither
+        write_evidence(folder)
     return folder
+
+
+def write_evidence(folder: Path) -> None:
+    tables = {
+        "decision_curves": """\
+method,horizon (days),threshold of predicted risk,net benefit,net benefit of treating all
+both,150,0.10,0.25,0.2
+both,150,0.50,,0.1
+""",
+        "hazard_ratios": """\
+covariate,per,hazard ratio,lower limit (95 %),upper limit (95 %)
+age,9.5,2.0,1.5,2.5
+sex=m,,,,
+""",
+        "permutation_importance": """\
+method,column,drop of Harrell's C,lower limit (95 %),upper limit (95 %),standard deviation over shuffles,shuffles,\
+Harrell's C before
+both,age,0.1,0.05,0.15,0.01,20,0.7
+both,sex,-0.01,,,0.01,20,0.7
+""",
+    }
+    for name, text in tables.items():
+        (folder / f"{name}.csv").write_text(text)
 
 
 def test_a_prognosis_is_shown_from_its_files(tmp_path: Path) -> None:
     section = make_prognosis(write_study(tmp_path))
     assert list_charts(section) == [
-        "prognosis_methods", "kaplan_meier", "time_dependent_auc", "prognosis_calibration",
+        "prognosis_methods", "kaplan_meier", "time_dependent_auc", "brier_scores", "prognosis_calibration",
+        "decision_curves_150", "hazard_ratios", "permutation_importance",
     ]  # fmt: skip
     assert find_table(section, "prognosis_scores").rows == [
         ("both", "0.700 (0.500 to 0.900)", "0.200"),
@@ -229,7 +255,71 @@ def test_files_of_an_earlier_version_are_shown_as_far_as_they_go(tmp_path: Path)
     section = make_prognosis(folder)
     assert {row["kind"] for row in find_chart(section, "kaplan_meier").numbers} == {"at the horizon"}
     assert "time_dependent_auc" not in list_charts(section)
-    assert len(list_kind(section, "absent")) == 2
+    assert len(list_kind(section, "absent")) == 3
+
+
+def test_decision_curves_hazard_ratios_and_importance_are_those_of_the_tables(tmp_path: Path) -> None:
+    section = make_prognosis(write_study(tmp_path))
+    curve = find_chart(section, "decision_curves_150")
+    assert [row["net benefit"] for row in curve.numbers] == [0.25, None]
+    assert "10%: both 0.250, treat all 0.200" in curve.description
+    assert find_chart(section, "hazard_ratios").numbers[0] == {
+        "covariate": "age", "per": "9.5", "hazard ratio": 2.0, "lower limit (95 %)": 1.5, "upper limit (95 %)": 2.5,
+    }  # fmt: skip
+    assert [row["drop of Harrell's C"] for row in find_chart(section, "permutation_importance").numbers] == [0.1, -0.01]
+    assert find_chart(section, "brier_scores").numbers[0]["value"] == 0.7
+
+
+def test_hazard_ratios_that_are_not_estimated_have_their_reason(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    (folder / "hazard_ratios.csv").write_text("not estimated\n3 events do not allow 9 parameters.\n")
+    assert list_kind(make_prognosis(folder), "absent") == ["3 events do not allow 9 parameters."]
+
+
+def test_tables_that_are_not_there_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    (folder / "permutation_importance.csv").unlink()
+    [text] = list_kind(make_prognosis(folder), "absent")
+    assert "permutation_importance.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("decision_curves.csv", "method,horizon (days)\nCox,150\n"),
+        ("hazard_ratios.csv", "covariate,per,hazard ratio,lower limit (95 %),upper limit (95 %)\nage,1,soon,1,2\n"),
+        ("permutation_importance.csv", "method\nCox,age\n"),
+    ],
+)
+def test_a_damaged_table_of_evidence_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    folder = write_study(tmp_path)
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=name):
+        make_prognosis(folder)
+
+
+def test_with_competing_events_cumulative_incidences_are_shown(tmp_path: Path) -> None:
+    codes = {"low": [(100.0, 2), (200.0, 1), (300.0, 0), (400.0, 1)], "high": [(50.0, 1), (80.0, 2)]}
+    curves = {name: estimate_curve(patients) for name, patients in codes.items()}
+    # By hand: of four, one has the competing event, then one of three has the event, then the last one.
+    np.testing.assert_allclose(curves["low"].survival, [1, 0.75, 0.25])
+    np.testing.assert_allclose(curves["low"].competing, [0.25, 0.25, 0.25])
+    groups = [
+        {"name": name, "patients": len(patients), "events": 1,
+         "survival_at_horizons": [{"value": curves[name].at(150.0), "interval": [0.2, 0.9]}]}
+        for name, patients in codes.items()
+    ]  # fmt: skip
+    folder = write_study(tmp_path, risk_groups=[{"seed": 0, "groups": groups, "log_rank_p_descriptive": 0.1}])
+    rows = [("both", 0, 0, f"{name}{n}", f"{time:g}", code, name) for name, each in codes.items()
+            for n, (time, code) in enumerate(each)]  # fmt: skip
+    head = ("method", "seed", "fold", "patient", "time (days)", "event", "risk group")
+    (folder / "predictions.csv").write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]) + "\n")
+    chart = find_chart(make_prognosis(folder), "cumulative_incidence")
+    kinds = {(row["group"], row["kind"], row["days"]): row for row in chart.numbers}
+    assert kinds["low", "event, step", 200.0]["value"] == pytest.approx(0.25)
+    assert kinds["low", "competing event, step", 400.0]["value"] == pytest.approx(0.25)
+    point = kinds["high", "event, at the horizon", 150.0]
+    assert (point["value"], point["low"], point["high"]) == pytest.approx((0.5, 0.1, 0.8))
 
 
 def test_a_method_without_a_cut_off_has_no_risk_groups(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.model_report.blocks import Chart, Paragraph, Section, Table
 from duplus_nnunet.model_report.drawing import MOST_ROWS
+from duplus_nnunet.model_report.report import choose_title
 from duplus_nnunet.model_report.scores import find_missing, find_worst, make_scores
 from duplus_nnunet.model_report.sections import SectionOptions, make_sections
 from duplus_nnunet.model_report.summary import list_commands, make_manifest, make_summary
@@ -33,6 +34,16 @@ from .report_sources import (
 )
 
 TWO = {"a_0": make_case("A", "p0", liver=0.9, left_kidney=0.1), "b_0": make_case("B", "p2", liver=0.5)}
+
+
+def test_a_model_folder_called_model_is_named_by_its_dataset() -> None:
+    assert choose_title(make_source(folder=Path("home/model"))) == "Report on the model of Dataset501_Two"
+    assert choose_title(make_source(folder=Path("home/liver"))) == "Report on the model liver"
+    assert choose_title(make_source(is_model=False)) == "Report on the dataset Dataset501_Two"
+
+
+def test_targets_without_synonyms_have_none() -> None:
+    assert {row[4] for row in find_table(make_summary(make_source()), "targets").rows} == {"none"}
 
 
 def test_targets_are_counted_by_modality_the_most_frequent_first() -> None:

@@ -1,7 +1,6 @@
 """Net benefit, hazard ratios and permutation importance are those of their definitions."""
 
 import math
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from matplotlib.image import imread
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.settings import SurvivalSettings
-from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, choose_times
+from duplus_nnunet.survival.evaluation.cross_validation import CrossValidation, choose_times, cross_validate
 from duplus_nnunet.survival.evaluation.decision import DecisionCurve, measure_net_benefit
 from duplus_nnunet.survival.evaluation.hazard_ratios import HazardRatio, estimate_hazard_ratios, fit_cox
 from duplus_nnunet.survival.evaluation.importance import Importance
+from duplus_nnunet.survival.evaluation.intervals import estimate_score
 from duplus_nnunet.survival.evaluation.record_importance import measure_record_importance
 from duplus_nnunet.survival.models.methods import forecast
 from duplus_nnunet.survival.records.folds import make_folds
@@ -62,12 +62,9 @@ def test_hazard_ratios_find_the_planted_effect_and_nothing_else() -> None:
     assert ratios["grade"].low < 1 < ratios["grade"].high
 
 
-def test_too_few_events_and_delayed_entry_have_no_hazard_ratios() -> None:
-    records = make_records(20)
+def test_too_few_events_have_no_hazard_ratios() -> None:
     with pytest.raises(DataError, match="events"):
-        estimate_hazard_ratios(records[:3], SCHEMA)
-    with pytest.raises(DataError, match="entry"):
-        estimate_hazard_ratios([replace(records[0], entry=0.5), *records[1:]], SCHEMA)
+        estimate_hazard_ratios(make_records(20)[:3], SCHEMA)
 
 
 def test_only_the_planted_column_is_important() -> None:
@@ -75,11 +72,28 @@ def test_only_the_planted_column_is_important() -> None:
     outcome, folds = read_outcome(records), make_folds(records, 3, 0)
     times = choose_times(outcome, folds, [float(np.median(outcome.time[outcome.event]))])
     cv = CrossValidation(records, outcome, SCHEMA, folds, [None] * 3, 0, times, SurvivalSettings())
-    before, importances = measure_record_importance(partial(forecast, "Cox"), cv, repeats=5)
-    assert before > 0.75
-    assert importances[0].input == "age"
-    assert importances[0].drop > 0.2
-    assert all(abs(importance.drop) < 0.05 for importance in importances[1:])
+    found = measure_record_importance(partial(forecast, "Cox"), cv, repeats=5, name="Cox")
+    assert (found.method, found.repeats) == ("Cox", 5)
+    assert found.concordance > 0.75
+    first, *others = found.columns
+    assert first.input == "age"
+    assert first.interval is not None
+    assert 0.1 < first.interval[0] < first.drop < first.interval[1]
+    for other in others:
+        assert abs(other.drop) < 0.05
+        assert other.interval is not None
+        assert other.interval[0] < 0 < other.interval[1]
+
+
+def test_the_importance_is_the_drop_of_the_concordance_of_that_cross_validation() -> None:
+    records = make_records(60)
+    outcome, folds = read_outcome(records), make_folds(records, 3, 0)
+    times = choose_times(outcome, folds, [float(np.median(outcome.time[outcome.event]))])
+    cv = CrossValidation(records, outcome, SCHEMA, folds, [None] * 3, 0, times, SurvivalSettings())
+    found = measure_record_importance(partial(forecast, "Cox"), cv, repeats=1)
+    (plain,) = [estimate_score(sums, [fold.test for fold in folds], 60, cv.ratio) for sums in
+                [cross_validate("Cox", partial(forecast, "Cox"), cv).sums["Harrell's C"]]]  # fmt: skip
+    assert found.concordance == pytest.approx(plain.value)
 
 
 def test_figures_are_drawn(tmp_path: Path) -> None:
@@ -88,5 +102,5 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     save_forest_plot(
         tmp_path / "b.png", [HazardRatio("age", "10", 2.0, 1.5, 2.5), HazardRatio("x", "", *[math.nan] * 3)]
     )
-    save_importance(tmp_path / "c.png", [Importance("age", "record", 0.1, 0.01)])
+    save_importance(tmp_path / "c.png", [Importance("age", "record", 0.1, 0.01, (0.05, 0.15))])
     assert all(imread(tmp_path / name).std() > 0.01 for name in ("a.png", "b.png", "c.png"))
