@@ -178,6 +178,12 @@ class PromptBank:
         trained = self.contexts[context].trained
         return [name for name in self.names if name in trained]
 
+    def words_in(self, context: str) -> list[str]:
+        """List the names, then the labels and synonyms, by which the targets of a context may be asked for."""
+        names = self.names_in(context)
+        more = (word for target in self.targets if target.name in names for word in (target.label, *target.synonyms))
+        return list(dict.fromkeys((*names, *more)))
+
     def find_targets(self, asked: Sequence[str]) -> list[str]:
         """Return the names of targets given by name, label or synonym, in the order of dataset.json.
 
