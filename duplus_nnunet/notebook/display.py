@@ -5,6 +5,7 @@ of them belongs to it, so that no small lesion is lost. Measurements are always 
 """
 
 import gzip
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ MAX_VOXELS = 10_000_000
 _LARGEST = np.iinfo(np.int16).max
 # The fastest level; a higher one saves a few per cent of an image and costs several times the time.
 _LEVEL = 1
+# Spacings that differ by less are taken for one.
+_ALIKE = 0.01
 # Bytes of the header of a NIfTI file, with the four that say that no extension follows.
 _HEADER = 352
 
@@ -104,8 +107,10 @@ def choose_factors(shape: Sequence[int], spacing: Sequence[float], max_voxels: i
         axes = [axis for axis in range(3) if factors[axis] < shape[axis]]
         if not axes:
             break
-        finest = min(axes, key=lambda axis: spacing[axis] * factors[axis])
-        factors[finest] += 1
+        sizes = {axis: spacing[axis] * factors[axis] for axis in axes}
+        for axis in axes:
+            # Axes of one spacing are reduced together, so that slices keep square voxels.
+            factors[axis] += math.isclose(sizes[axis], min(sizes.values()), rel_tol=_ALIKE)
     z, y, x = factors
     return z, y, x
 

@@ -64,6 +64,8 @@ class Panel:
         )
         self.message = widgets.HTML()
         self.message.add_class("duplus-message")
+        self.warnings = widgets.HTML()
+        self.warnings.add_class("duplus-warnings")
         self.caption = widgets.HTML()
         self._list = widgets.VBox(
             layout={"flex": f"0 0 {_LIST_WIDTH}", "height": f"{height}px", "overflow": "auto", "display": "block"}
@@ -73,7 +75,7 @@ class Panel:
         canvas.layout.flex, canvas.layout.min_width = "1 1 auto", "300px"
         top = widgets.HBox([self.line, self.button, self.free, self.contexts, self.layouts, self.opacity])
         top.layout.flex_flow = "row wrap"
-        self.widget = widgets.VBox([top, self.message, widgets.HBox([canvas, self._list]), self.caption])
+        self.widget = widgets.VBox([top, self.message, self.warnings, widgets.HBox([canvas, self._list]), self.caption])
 
     def _connect(self) -> None:
         actions = self._actions
@@ -108,13 +110,13 @@ class Panel:
         self._list.children = ()
         for title in titles:
             self._add(title)
-        self._list.children = tuple(self._widgets.HBox(pair) for pair in self._boxes.values())
+        self._list.children = tuple(map(self._make_row, titles))
 
     def mark(self, title: str, colour: str, text: str) -> None:
-        """Tick the box of a target, added if there is none, write its colour and volume beside it, and empty the line."""
+        """Tick the box of a target (added if there is none), write colour and volume beside it, and empty the line."""
         if title not in self._boxes:
             self._add(title)
-            self._list.children = (*self._list.children, self._widgets.HBox(self._boxes[title]))
+            self._list.children = (*self._list.children, self._make_row(title))
         swatch = f'<span style="background:{colour};border:1px solid #888">&emsp;</span>'
         self._boxes[title][1].value = f"{swatch} {html.escape(text)}"
         self.tick(title, True)
@@ -133,6 +135,10 @@ class Panel:
         role = ' role="alert"' if kind == "error" else ' role="status"'
         self.message.value = f'<span{role} style="color:{_INK[kind]}">{html.escape(text)}</span>'
 
+    def warn(self, lines: Sequence[str]) -> None:
+        """Show warnings below the message, instead of earlier ones."""
+        self.warnings.value = "<br>".join(map(html.escape, lines))
+
     def describe(self, text: str) -> None:
         """Write the line below the canvas."""
         self.caption.value = f"<small>{html.escape(text)}</small>"
@@ -149,7 +155,11 @@ class Panel:
 
     def _add(self, title: str) -> None:
         box = self._widgets.Checkbox(
-            False, description=title, indent=False, layout={"width": "auto", "flex": "1 1 auto"}
+            False, description=title, tooltip=title, indent=False, layout={"width": "auto", "flex": "1 1 auto"}
         )
         self._observe(box, lambda is_ticked: self._actions.toggle(title, is_ticked))
         self._boxes[title] = box, self._widgets.HTML(layout={"flex": "0 0 auto"})
+
+    def _make_row(self, title: str) -> Any:
+        """Put volume and colour beside the name, or below it if it is long."""
+        return self._widgets.HBox(self._boxes[title], layout={"flex_flow": "row wrap", "overflow": "hidden"})

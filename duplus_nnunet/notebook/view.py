@@ -1,8 +1,9 @@
 """The view of an opened image in a notebook, which `scan.view()` returns."""
 
+import io
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,10 @@ from duplus_nnunet.notebook.panel import Actions, Panel
 from duplus_nnunet.notebook.viewer import Viewer
 from duplus_nnunet.outputs.answer import CaseAnswer, Geometry
 from duplus_nnunet.outputs.planes import OrientedCase, orient_case, view_image, view_target
+
+WORKING = "..."
+# What the package writes to standard error, which a notebook hides while controls act.
+_WARNINGS = ("warning: ", "note: ")
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class ScanView:
         if title in self._questions.shown:
             self._viewer.set_visible(title, is_ticked)
         elif is_ticked:
-            self._panel.tick(title, False)
             self.ask(title)
+            self._panel.tick(title, title in self._questions.shown)
 
     def _change_context(self, name: str) -> None:
         with self._report():
@@ -151,9 +156,11 @@ class ScanView:
         """Do what the reader asked for, and show what goes wrong; a notebook hides the errors of controls."""
         self._panel.set_enabled(False)
         self._panel.offer_free_text(False)
-        self._panel.say("...")
+        self._panel.say(WORKING)
+        warned = io.StringIO()
         try:
-            yield
+            with redirect_stderr(warned):
+                yield
         except UnknownTargetError as error:
             self._panel.say(str(error), "error")
             self._panel.offer_free_text(True)
@@ -163,6 +170,7 @@ class ScanView:
             self._panel.say(f"{type(error).__name__}: {error}", "error")
             raise
         finally:
+            self._panel.warn([line for line in warned.getvalue().splitlines() if line.startswith(_WARNINGS)])
             self._panel.set_enabled(not self._is_over)
 
     def _describe(self) -> None:

@@ -95,7 +95,8 @@ class Viewer:
             content = self._grid.encode_mask(shown.target)
             red, green, blue = (int(shown.colour[start : start + 2], 16) for start in (1, 3, 5))
             table = self._library.widget.LUT(lut=[0, 0, 0, 0, red, green, blue, 255], min=0.0, max=1.0)
-            volume = self._make_volume("mask.nii.gz", content, opacity=self._opacity, colormap_label=table)
+            shades = {"cal_min": 0.0, "cal_max": 1.0, "colormap_label": table}
+            volume = self._make_volume("mask.nii.gz", content, opacity=self._opacity, **shades)
             self._masks[shown.title] = volume
             self.widget.volumes = [*self.widget.volumes, volume]
             self.sent += len(content)
