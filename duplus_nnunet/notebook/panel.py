@@ -79,7 +79,7 @@ class Panel:
 
     def _connect(self) -> None:
         actions = self._actions
-        self.line.on_msg(lambda _, content, __: content.get("event") == "submit" and self._ask(is_free=False))
+        self.line.on_msg(self._receive)
         self.button.on_click(lambda _: self._ask(is_free=False))
         self.free.on_click(lambda _: self._ask(is_free=True))
         self._observe(self.contexts, actions.change_context)
@@ -89,6 +89,11 @@ class Panel:
     def _observe(self, widget: Any, act: Callable[[Any], None]) -> None:
         """Let a change by the reader act, and one by the program do nothing."""
         widget.observe(lambda change: None if self._is_quiet else act(change["new"]), "value")
+
+    def _receive(self, _: Any, content: Any, __: Any) -> None:
+        """Ask when the enter key is pressed in the line."""
+        if content.get("event") == "submit":
+            self._ask(is_free=False)
 
     def _ask(self, *, is_free: bool) -> None:
         if self.line.value.strip():

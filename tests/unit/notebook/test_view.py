@@ -42,7 +42,15 @@ def scan() -> Iterator[FakeScan]:
 
 
 def open_view(scan: FakeScan, **settings: Any) -> ScanView:
-    return ScanView(scan, IMAGE, PLACED, ViewSettings(**settings))
+    """Open a view, and report what the browser reports when it shows it."""
+    view = ScanView(scan, IMAGE, PLACED, ViewSettings(**settings))
+    report(view)
+    return view
+
+
+def report(view: ScanView) -> None:
+    (reporter,) = view._viewer.widget.children
+    reporter._handle_custom_msg({"event": "rendered"}, [])
 
 
 def list_boxes(view: ScanView) -> dict[str, bool]:
@@ -50,7 +58,7 @@ def list_boxes(view: ScanView) -> dict[str, bool]:
 
 
 def list_volumes(view: ScanView) -> list[Any]:
-    return list(view._viewer.widget.volumes)
+    return list(view._viewer.canvas.volumes)
 
 
 def read(volume: Any) -> Any:
@@ -77,8 +85,33 @@ def test_an_answer_is_a_mask_of_its_colour_with_a_ticked_box(scan: FakeScan) -> 
     assert list_boxes(view) == {"liver": False, "spleen": False, "left kidney": True}
     assert "8.00 ml" in view._panel.message.value
     # Voxel 3 to 4 of 6 to the right, 2 to 3 of 5 to the front, 1 to 2 of 4 to the head.
-    across, along, up = view._viewer.widget.scene.crosshair_pos
+    across, along, up = view._viewer.canvas.scene.crosshair_pos
     assert (3 < across * 6 < 5, 2 < along * 5 < 4, 1 < up * 4 < 3) == (True, True, True)
+
+
+def test_what_was_asked_before_the_browser_showed_the_view_is_shown_then(scan: FakeScan) -> None:
+    view = ScanView(scan, IMAGE, PLACED, ViewSettings())
+    view.ask("liver")
+    view.ask("left kidney")
+    view._panel._boxes["liver"][0].value = False
+    view._panel.layouts.value = "axial"
+    assert view._viewer.canvas is None
+    report(view)
+    assert [volume.opacity for volume in list_volumes(view)] == [1.0, 0.0, 0.6]
+    assert view._viewer.canvas.opts.slice_type.name == "AXIAL"
+    assert view._viewer.canvas.scene.crosshair_pos != [0.5, 0.5, 0.5]
+    assert view._viewer.widget.children == (view._viewer.canvas,)
+    # Another cell may show the view, too.
+    canvas = view._viewer.canvas
+    view._viewer.start()
+    assert view._viewer.canvas is canvas
+
+
+def test_a_view_that_ended_before_it_was_shown_shows_nothing(scan: FakeScan) -> None:
+    view = ScanView(scan, IMAGE, PLACED, ViewSettings())
+    view.end()
+    report(view)
+    assert list_volumes(view) == []
 
 
 def test_boxes_ask_once_and_then_show_and_hide(scan: FakeScan) -> None:
@@ -191,7 +224,7 @@ def test_every_layout_can_be_shown(scan: FakeScan) -> None:
     types = []
     for layout in view._panel.layouts.options:
         view._panel.layouts.value = layout
-        types.append(view._viewer.widget.opts.slice_type)
+        types.append(view._viewer.canvas.opts.slice_type)
     assert len(set(types)) == 5
 
 
