@@ -30,7 +30,7 @@ GRAPHICS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swifts
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "ask.ipynb"
 # Cells up to and with the one that shows the viewer.
 CELLS = 4
-PATIENCE = 180.0
+PATIENCE = 120.0
 
 
 def wait_until(what: str, look: Callable[[], Any], rest: Callable[[], Any] = lambda: time.sleep(0.3)) -> Any:
@@ -51,6 +51,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "notebooks").mkdir()
     shutil.copy(NOTEBOOK, folder / "notebooks")
     own = {f"JUPYTER_{part}_DIR": str(folder / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")}
+    # Its question about news would lie over the canvas.
+    settings = folder / "config" / "labconfig" / "page_config.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
     token, log = secrets.token_hex(), folder / "log.txt"
     words = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root",
@@ -204,9 +208,9 @@ def test_closing_the_image_empties_the_canvas(opened: Opened) -> None:
     opened.page.locator(".jp-Notebook .jp-CodeCell").last.click()
     opened.page.keyboard.press("Shift+Enter")
     opened.wait_for("the end of the view", lambda: "closed" in opened.read())
+    opened.keep("closed")
     opened.wait_for("the canvas to be empty", lambda: count_grey(opened.look()) < 50)
     assert opened.page.locator(".duplus-line input").is_disabled()
-    opened.keep("closed")
 
 
 def test_nothing_went_wrong_and_nothing_was_asked_of_other_machines(opened: Opened, lab: str) -> None:
