@@ -36,7 +36,7 @@ PARTS = {
         "how-to/monitoring": "watch a training in TensorBoard or Weights & Biases",
         "how-to/dicom-out": "write DICOM segmentations and structure sets, and train on clinical contours",
         "how-to/viewers": "open results in 3D Slicer, ITK-SNAP and napari",
-        "how-to/notebooks": "two notebooks that run on a laptop",
+        "how-to/notebooks": "three notebooks that run on a laptop",
         "how-to/completion": "completion of commands in the shell",
     },
     "Concepts": {

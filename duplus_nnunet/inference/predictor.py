@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError, PromptError
-from duplus_nnunet.inference.answering import LEAST_LOGIT, answer_case
+from duplus_nnunet.inference.answering import LEAST_LOGIT, answer_case, read_geometry
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.devices import choose_device
 from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom_image
@@ -216,8 +216,25 @@ class DuPLUSPredictor:
         def read() -> Volume:
             return self._read_again(image, dicom)
 
-        targets = tuple(self._model.bank.names_in(name))
-        return Scan(Opened(name, targets, mirror, source, self._lock, answer, read), maps)
+        def reopen(other: str, progress: Callable[[int, int], object] | None) -> Scan:
+            return self.open(
+                image, other, memory=memory, mirror=mirror, series=series, rivals=rivals, progress=progress
+            )
+
+        opened = Opened(
+            context=name,
+            targets=tuple(bank.names_in(name)),
+            words=tuple(bank.words_in(name)),
+            contexts=tuple(bank.contexts),
+            geometry=read_geometry(self._model.plans, case.properties),
+            mirror=mirror,
+            source=source,
+            lock=self._lock,
+            answer=answer,
+            read=read,
+            reopen=reopen,
+        )
+        return Scan(opened, maps)
 
     @contextmanager
     def _mirror(self, wanted: bool) -> Iterator[None]:

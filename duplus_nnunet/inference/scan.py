@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ from duplus_nnunet.errors import DataError, PromptError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.inference.kept_maps import KeptMaps
 from duplus_nnunet.inference.prediction import Prediction
+from duplus_nnunet.notebook.display import MAX_VOXELS
+from duplus_nnunet.outputs.answer import Geometry
+
+if TYPE_CHECKING:
+    from duplus_nnunet.notebook.view import ScanView
 
 # Answers that are held ready for the same question: a mask, its volume and its picture are one answer.
 _HELD_ANSWERS = 4
@@ -116,20 +121,28 @@ class Opened:
     Attributes:
         context: Name of its context.
         targets: Targets that the model knows in this context.
+        words: Their names, then their labels and synonyms.
+        contexts: Contexts of the model.
+        geometry: The image's grid.
         mirror: Whether mirror images are predicted, too.
         source: Where it came from.
         lock: Held while the network, or what is kept of the image, is used.
         answer: Answers a question about it.
         read: Reads it again, as (C, D, H, W).
+        reopen: Opens it in another context; the second argument is called with the progress.
     """
 
     context: str
     targets: tuple[str, ...]
+    words: tuple[str, ...]
+    contexts: tuple[str, ...]
+    geometry: Geometry
     mirror: bool
     source: Source
     lock: AbstractContextManager[Any]
     answer: Callable[[Question], Prediction]
     read: Callable[[], NDArray[Any]]
+    reopen: Callable[[str, Callable[[int, int], object] | None], "Scan"]
 
 
 class Scan(AbstractContextManager["Scan"]):
@@ -144,6 +157,8 @@ class Scan(AbstractContextManager["Scan"]):
         self._opened: Opened | None = opened
         self._lock, self._maps, self._answers = opened.lock, maps, OrderedDict[Question, Prediction]()
         self.context, self.targets, self.mirror = opened.context, list(opened.targets), opened.mirror
+        self.words, self.contexts = list(opened.words), list(opened.contexts)
+        self._views: list[ScanView] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -210,6 +225,45 @@ class Scan(AbstractContextManager["Scan"]):
             opened.source.require_unchanged()
             return opened.read()
 
+    def view(self, *, height: int = 480, max_voxels: int = MAX_VOXELS, channel: int = 0) -> "ScanView":
+        """Show the image in a notebook, in three planes and in 3D, with a line that takes questions.
+
+        Image and masks go through the notebook to the browser, which needs no access to files or to the network.
+
+        Args:
+            height: Of the pictures, in pixels.
+            max_voxels: Above it, neighbouring voxels are shown as one; masks are computed on the full grid.
+            channel: Number of the channel that is shown, from 0.
+
+        Returns:
+            What a cell shows; closing the image ends it.
+
+        Raises:
+            DataError: The image was closed, its file was changed, or the channel does not exist.
+            HostError: The extra `notebook` is not installed.
+        """
+        from duplus_nnunet.notebook.view import ScanView, ViewSettings
+
+        image = self.read_image()
+        view = ScanView(self, image, self._require_open().geometry, ViewSettings(height, max_voxels, channel))
+        self._views.append(view)
+        return view
+
+    def reopen(self, context: str, progress: Callable[[int, int], object] | None = None) -> "Scan":
+        """Let the network look at the same image in another context; this one stays open.
+
+        Args:
+            context: Name of the context.
+            progress: As for `DuPLUSPredictor.open`.
+
+        Raises:
+            DataError: The image was closed, or its file was changed.
+            PromptError: The model does not know the context.
+        """
+        opened = self._require_open()
+        opened.source.require_unchanged()
+        return opened.reopen(context, progress)
+
     def ask(self, target: str | None = None, prompt: str | None = None) -> Prediction:
         """Ask for one structure, as `segment` does, and return all of the answer."""
         if (target is None) == (prompt is None):
@@ -237,11 +291,16 @@ class Scan(AbstractContextManager["Scan"]):
             return self._answers[question]
 
     def close(self) -> None:
-        """Forget the image and what was computed of it, and delete its temporary file; further calls do nothing."""
+        """Forget the image and what was computed of it, and delete its temporary file; further calls do nothing.
+
+        Views of it end.
+        """
         with self._lock:
             self._opened = None
             self._answers.clear()
             self._maps.close()
+        while self._views:
+            self._views.pop().end()
 
     def _require_open(self) -> Opened:
         """Return what is known of the image.

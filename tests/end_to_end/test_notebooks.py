@@ -45,6 +45,14 @@ def test_looking_shows_the_organ_of_each_prompt(tmp_path: Path) -> None:
     assert float(re.search(r"^spleen in ct, context phantom_mr: Dice (\S+)$", output, re.MULTILINE)[1]) < 0.5
 
 
+def test_asking_shows_the_organs_that_were_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed (extra notebook)")
+    output = run_notebook("ask.ipynb", tmp_path)
+    assert "['liver', 'left kidney']" in output
+    for organ in ("liver", "left kidney"):
+        assert float(re.search(rf"^{organ}: \d+ ml, Dice (\S+)$", output, re.MULTILINE)[1]) > 0.8
+
+
 @pytest.mark.slow
 def test_training_ends_with_scores(tmp_path: Path) -> None:
     output = run_notebook("train.ipynb", tmp_path, DUPLUS_NOTEBOOK_ITERATIONS="5")

@@ -20,7 +20,7 @@ ROWS = (
     ),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
-    ("survival.report", "survival.evaluation", "survival.models", "saved_predictions"),
+    ("survival.report", "survival.evaluation", "survival.models", "notebook", "saved_predictions"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
     ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
     ("settings",),
@@ -46,7 +46,7 @@ ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.surviv
 WITHOUT_HOST = (
     "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
     "prompt_registry", "plans_form", "plans_section", "table_files", "text_files", "yaml_files",
-    "text_table", "cli",
+    "text_table", "cli", "notebook",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
 STANDARD_LIBRARY_ONLY = (

@@ -141,6 +141,38 @@ def test_a_file_that_was_cut_is_noticed() -> None:
             scan.segment("liver")
 
 
+def test_the_same_image_is_opened_once_more() -> None:
+    predictor = make_predictor()
+    scan = predictor.open("image")
+    (context,) = scan.contexts
+    right, seen = scan.segment("liver"), []
+    with scan.reopen(context, lambda done, windows: seen.append((done, windows))) as other:
+        with pytest.raises(PromptError, match="mr"):
+            scan.reopen("mr")
+        scan.close()
+        np.testing.assert_array_equal(other.segment("liver"), right)
+        assert other.words[: len(NAMES)] == other.targets == list(NAMES)
+    assert seen[0][0] == 0
+    for act in (scan.read_image, scan.view, lambda: scan.reopen(context)):
+        with pytest.raises(DataError, match="closed"):
+            act()
+
+
+def test_closing_ends_the_views() -> None:
+    ended: list[Scan] = []
+    scan = make_predictor().open("image")
+
+    class View:
+        def end(self) -> None:
+            assert not scan.is_open
+            ended.append(scan)
+
+    scan._views.extend([View(), View()])
+    scan.close()
+    scan.close()
+    assert len(ended) == 2
+
+
 def test_a_closed_image_is_not_asked() -> None:
     scan = make_predictor().open("image")
     scan.segment("liver")
