@@ -15,11 +15,14 @@ from duplus_nnunet.reporting.score_files import to_csv
 from duplus_nnunet.survival.evaluation.attribution import Effect
 from duplus_nnunet.survival.evaluation.importance import tabulate_importance
 from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.evaluation.validation import Predictions
 from duplus_nnunet.survival.models.forecasts import Forecast
 from duplus_nnunet.survival.prediction.files import write_prediction
-from duplus_nnunet.survival.prediction.rows import CohortPrediction
+from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
 from duplus_nnunet.survival.records.feature_table import FeatureTable
+from duplus_nnunet.survival.records.outcome import Outcome
 from duplus_nnunet.survival.report.files import list_curves, list_predictions
+from duplus_nnunet.survival.report.validation_files import list_patients
 from duplus_nnunet.survival.training.report import FoldReport, write_report
 
 from .pages import DOCS, read_columns
@@ -38,6 +41,9 @@ NAMES = [
     "survival.imaging.feature_store.FEATURES_NAME", "survival.prediction.files.ABOUT_NAME",
     "survival.prediction.files.CURVES_NAME", "survival.prediction.files.EXPLANATION_NAME",
     "survival.prediction.files.PREDICTIONS_NAME", "survival.prediction.maps.FOLDER_NAME",
+    "survival.models.records_model_files.MODEL_NAME", "survival.models.records_model_files.TENSORS_NAME",
+    "survival.report.validation_files.PATIENTS_NAME", "survival.report.validation_files.REPORT_NAME",
+    "survival.report.validation_files.VALIDATION_NAME",
     "survival.report.figures.CALIBRATION_NAME", "survival.report.figures.KAPLAN_MEIER_NAME",
     "survival.report.files.CARD_NAME", "survival.report.files.CURVES_NAME", "survival.report.files.METRICS_NAME",
     "survival.report.files.PREDICTIONS_NAME", "survival.training.checkpoint.LORA_TABLE_NAME",
@@ -77,9 +83,18 @@ def test_scores():
 @pytest.mark.parametrize("name", ["predictions.csv", "survival_curves.csv", "explanation.csv"])
 def test_predictions_of_new_patients(tmp_path, name):
     effects: tuple[Effect, ...] = ()
-    write_prediction(CohortPrediction((), (365.0,), (10.0,), effects=effects), {}, tmp_path)
+    patient = PatientPrediction("a", 0.0, (0.5,), (0.5,), None, "", (), 0, (), 20.0, "seen")
+    write_prediction(CohortPrediction((patient,), (365.0,), (10.0,), effects=effects), {}, tmp_path)
     page = f"`{name}`" if name == "explanation.csv" else f"`{name}` of new patients"
     assert read_head(tmp_path / name) == read_columns(page)
+
+
+def test_predictions_of_a_validation():
+    predictions = Predictions(
+        Outcome(np.zeros(0, bool), np.zeros(0)), (), np.zeros(0), (365.0,), np.zeros((0, 1)), np.zeros(2),
+        np.zeros((0, 2)), (),
+    )  # fmt: skip
+    assert generalise(next(list_patients(predictions))) == read_columns("`validation_predictions.csv`")
 
 
 def test_predictions_of_an_evaluation():
