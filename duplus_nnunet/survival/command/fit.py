@@ -18,7 +18,8 @@ The model is saved without images, patients' records or IDs: JSON (of large mode
 hashes that tell whether a new patient was among those fitted. Someone who tries all IDs of a short form can find them,
 so name patients by pseudonyms. The card says how to compute a prediction by hand.
 """
-_METHODS = ("Cox", "Coxnet", "random survival forest", "logistic hazard", "Kaplan-Meier")
+BEST = "best by cross-validation"
+_METHODS = ("Cox", "Coxnet", "random survival forest", "logistic hazard", "ICARE", "Kaplan-Meier", BEST)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,12 +56,33 @@ def fit(cohort: "Cohort", notes: tuple[str, ...], args: argparse.Namespace) -> i
         raise DataError(f"--seeds is {args.seeds}; expected 0 or more.")
     require_new_folder(args.output)
     require_writable(args.output)
-    model = fit_records_model(cohort.name, args.method, cohort.records, cohort.schema, args.seed)
-    model = replace(model, notes=(*notes, *model.notes))
-    model = replace(model, evidence=gather_evidence(model, cohort.records, args.folds, args.seeds))
+    method, chosen_by, choice = args.method, "", ()
+    if method == BEST:
+        chosen_by, (method, choice) = BEST, _choose(cohort, args.seed)
+    model = fit_records_model(cohort.name, method, cohort.records, cohort.schema, args.seed)
+    model = replace(model, notes=(*notes, *choice, *model.notes))
+    model = replace(model, evidence=gather_evidence(model, cohort.records, args.folds, args.seeds, chosen_by))
     files = write_records_model(model, write_records_card(model), args.output)
     _report(model, files)
     return 0
+
+
+def _choose(cohort: "Cohort", seed: int) -> tuple[str, tuple[str, ...]]:
+    """Choose a method by cross-validation; returns it, and what the card says of it."""
+    import numpy as np
+
+    from duplus_nnunet.survival.evaluation.choosing import choose_method
+    from duplus_nnunet.survival.models.forecasts import Task
+
+    ordered = sorted(cohort.records, key=lambda record: record.patient)
+    choice = choose_method(Task(ordered, ordered, cohort.schema, np.array([max(r.time for r in ordered)]), seed))
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in choice.scores.items())
+    notes = [
+        f"The method {choice.method} was chosen by Harrell's C in cross-validation ({scores}). The C of the "
+        "chosen one is too high; the cross-validated scores of this card choose anew in each fold."
+    ]
+    notes += [f"{name!r} could not be fitted and was not chosen: {error}" for name, error in choice.errors.items()]
+    return choice.method, tuple(notes)
 
 
 def _report(model: "RecordsModel", files: list[Path]) -> None:

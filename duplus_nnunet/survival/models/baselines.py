@@ -104,7 +104,7 @@ def _fit_sksurv(
     task: Task,
     encode: Encode,
     fit: Callable[[Any, Any], Any],
-    export: Callable[[Any, Numbers], Predictor] | None = None,
+    export: Callable[[Any, Numbers], Predictor],
 ) -> Forecast:
     train, test, notes = encode(task)
     if train.shape[1] == 0:
@@ -120,8 +120,7 @@ def _fit_sksurv(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
     notes = (*notes, *_report_convergence(caught))
-    fitted = None if export is None else partial(export, model, train.astype(np.float64))
-    return Forecast(risk, survival, notes, cut, fitted=fitted)
+    return Forecast(risk, survival, notes, cut, fitted=partial(export, model, train.astype(np.float64)))
 
 
 def _export_cox(model: Any, x: Numbers) -> Predictor:
@@ -173,7 +172,7 @@ def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
 
 def predict_icare(task: Task, encode: Encode = encode_records) -> Forecast:
     """Predict by bagged signs of the covariates (ICARE)."""
-    return _fit_sksurv(task, encode, lambda x, y: Icare(task.seed).fit(x, y))
+    return _fit_sksurv(task, encode, lambda x, y: Icare(task.seed).fit(x, y), _export_cox)
 
 
 def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:

@@ -1,6 +1,7 @@
 """Measures a records model when it is fitted: hazard ratios, apparent and cross-validated scores."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,9 @@ def predict_outcomes(
     return Predictions(outcome, patients, forecast.risk, kept, at_horizons, grid, on_grid, groups), left_out
 
 
-def gather_evidence(model: RecordsModel, records: Sequence[Record], folds: int, seeds: int) -> dict[str, Any]:
+def gather_evidence(
+    model: RecordsModel, records: Sequence[Record], folds: int, seeds: int, chosen_by: str = ""
+) -> dict[str, Any]:
     """Measure a fitted model in its own patients, and the method by cross-validation.
 
     Args:
@@ -57,13 +60,15 @@ def gather_evidence(model: RecordsModel, records: Sequence[Record], folds: int, 
         records: Its training patients.
         folds: Number of folds.
         seeds: Number of repetitions; 0: no cross-validation.
+        chosen_by: Name of the method that chose the model's among others, and is cross-validated instead of it.
     """
+    method = chosen_by or model.method
     predictions, _ = predict_outcomes(model, records, model.horizons)
     performance = {APPARENT: list_validation(validate(model.method, predictions, 0))}
     how = {APPARENT: "The patients that the model was fitted to: too good, and without intervals."}
     notes: list[str] = []
     if seeds:
-        methods = tuple(dict.fromkeys((model.method, NULL)))
+        methods = tuple(dict.fromkeys((method, NULL)))
         design = Design(folds, tuple(range(seeds)), (), methods)
         unit = 1.0 if model.schema.time.column is None else DAYS[model.schema.time.unit]
         schema = model.schema.model_copy(update={"horizons": [horizon / unit for horizon in model.horizons]})
@@ -72,11 +77,15 @@ def gather_evidence(model: RecordsModel, records: Sequence[Record], folds: int, 
         except DataError as error:
             notes.append(f"Not cross-validated: {error}")
         else:
-            performance[CROSS_VALIDATED] = list_study(study, model)
+            performance[CROSS_VALIDATED] = list_study(study, method, model.horizons)
             how[CROSS_VALIDATED] = (
                 f"Held-out patients of {folds} folds, {seeds} seed(s), by models that were fitted anew in each fold; "
                 f"intervals by the {METHOD}."
             )
+            if chosen_by:
+                counts = Counter(name for names in study.chosen[method] for name in names).most_common()
+                listed = ", ".join(f"{name} {count}" for name, count in counts)
+                how[CROSS_VALIDATED] += f" In each fold the method was chosen anew ({listed})."
             notes += study.notes
     else:
         notes.append(
@@ -98,10 +107,10 @@ def list_validation(validation: Validation) -> dict[str, Any]:
     return {name: convert_value(value) for name, value in listed.items()}
 
 
-def list_study(study: Study, model: RecordsModel) -> dict[str, Any]:
-    """Return the scores of the method of a model as plain data, by the names of `list_validation`."""
-    listed: dict[str, Value] = dict(study.scores[model.method])
-    rows = zip(model.horizons, study.at_horizons[model.method], study.calibration[model.method], strict=True)
+def list_study(study: Study, method: str, horizons: Sequence[float]) -> dict[str, Any]:
+    """Return the scores of a method as plain data, by the names of `list_validation`."""
+    listed: dict[str, Value] = dict(study.scores[method])
+    rows = zip(horizons, study.at_horizons[method], study.calibration[method], strict=True)
     for horizon, scores, calibration in rows:
         listed |= {name_at(AUC, horizon): scores.auc, name_at(BRIER, horizon): scores.brier}
         listed |= {name_at(EXCESS, horizon): calibration.excess, name_at(SLOPE, horizon): calibration.slope}

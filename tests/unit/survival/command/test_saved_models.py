@@ -9,6 +9,9 @@ import pytest
 
 from duplus_nnunet import cli
 from duplus_nnunet.errors import DataError, ModelError
+from duplus_nnunet.survival.command.fit import BEST
+from duplus_nnunet.survival.evaluation.choosing import BEST as CHOSEN_BY
+from duplus_nnunet.survival.evaluation.choosing import CANDIDATES
 from duplus_nnunet.survival.models.records_model_files import MODEL_NAME, read_records_model
 from duplus_nnunet.survival.records.table import read_rows
 from duplus_nnunet.survival.records.validation_table import read_validation_table
@@ -49,6 +52,19 @@ def write(file: Path, rows: list[dict[str, object]]) -> None:
 def read(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as text:
         return list(csv.DictReader(text))
+
+
+def test_a_method_is_chosen_by_cross_validation_which_the_card_says(tmp_path: Path) -> None:
+    draw(tmp_path / "clinical.csv", 60, 0, "p")
+    (tmp_path / "clinical.yaml").write_text(SCHEMA)
+    options = ["--table", str(tmp_path / "clinical.csv"), "--folds", "2", "--seeds", "1", "--method", BEST]
+    assert cli.main(["survival", "fit", *options, "-o", str(tmp_path / "model")]) == 0
+    model = read_records_model(tmp_path / "model")
+    assert BEST == CHOSEN_BY
+    assert model.method in CANDIDATES
+    assert sum(name in model.notes[0] for name in CANDIDATES) == len(CANDIDATES)
+    assert "cross-validated" in model.evidence["performance"]
+    assert sum(name in model.evidence["measured_in"]["cross-validated"] for name in CANDIDATES) >= 1
 
 
 @pytest.fixture(scope="module")
