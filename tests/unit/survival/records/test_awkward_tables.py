@@ -1,5 +1,6 @@
 """Tables as hospitals and challenges have them are drafted without an edit, or with the one question that is right."""
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,6 +79,26 @@ def test_the_two_tables_of_hecktor_2022_are_joined_and_drafted(tmp_path: Path) -
     assert set(drafted["ignored"]) == {"Task 1", "Task 2"}
     assert set(drafted["covariates"]) == {*HECKTOR_2022[4:]}
     assert cli.main(["survival", "check", "--table", str(clinical)]) == 0
+
+
+def test_a_table_becomes_a_report_without_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sksurv")
+    from duplus_nnunet.survival.evaluation import study
+
+    monkeypatch.setattr(study, "METHODS", {name: study.METHODS[name] for name in ("Cox", "Kaplan-Meier")})
+    table = write(tmp_path / "hecktor.csv", make_table(fill(HECKTOR_2025)))
+    words = ["--table", str(table)]
+    assert cli.main(["survival", "draft", *words]) == 0
+    output = tmp_path / "report"
+    assert cli.main(["survival", "evaluate", *words, "--folds", "2", "--seeds", "1", "-o", str(output)]) == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["endpoint"] == {
+        "name": None,
+        "time": ["RFS"],
+        "event": {"column": "Relapse", "seen": [1], "censored": [0], "competing": []},
+    }
+    assert metrics["scored"] == {"patients": COUNT, "events": COUNT // 2}
+    assert (output / "predictions.csv").is_file()
 
 
 def test_the_table_of_hecktor_2025_is_drafted() -> None:
