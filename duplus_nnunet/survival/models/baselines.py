@@ -98,7 +98,10 @@ def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
 
 
 def _fit_sksurv(
-    task: Task, encode: Encode, fit: Callable[[Any, Any], Any], export: Callable[[Any, Numbers], Predictor]
+    task: Task,
+    encode: Encode,
+    fit: Callable[[Any, Any], Any],
+    export: Callable[[Any, Numbers], Predictor] | None = None,
 ) -> Forecast:
     train, test, notes = encode(task)
     if train.shape[1] == 0:
@@ -114,6 +117,8 @@ def _fit_sksurv(
         [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
     )
     notes = (*notes, *_report_convergence(caught))
+    if export is None:
+        return Forecast(risk, survival, notes, cut)
     return Forecast(risk, survival, notes, cut, lambda: export(model, train.astype(np.float64)))
 
 
