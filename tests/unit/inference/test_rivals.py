@@ -75,7 +75,8 @@ def make_plans(adapters: dict[str, str] | None = None) -> dict[str, Any]:
 
 def make_weights(seed: int, residual: bool = False, adapter: bool = False) -> Any:
     """Random weights whose heads differ between targets enough that most have voxels of their own."""
-    torch.manual_seed(seed)
+    # Seeds of residual encoders at which most targets have voxels of their own, too.
+    torch.manual_seed(seed + (80 if adapter else 30) * residual)
     kind, blocks = (ResidualEncoderUNet, "n_blocks_per_stage") if residual else (PlainConvUNet, "n_conv_per_stage")
     unet = kind(
         input_channels=1, n_stages=2, features_per_stage=[4, 8], conv_op=nn.Conv3d, kernel_sizes=3, strides=[1, 2],
