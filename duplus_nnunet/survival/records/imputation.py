@@ -78,9 +78,10 @@ class _Variable:
     def encode(self, targets: Numbers) -> Numbers:
         """Return the numbers by which a value predicts other covariates, (N, C)."""
         if not self.is_category:
-            return np.asarray((targets - self.code.mean) / self.code.scale).reshape(-1, 1)
+            standardised: Numbers = ((targets - self.code.mean) / self.code.scale)[:, None]
+            return standardised
         others = np.arange(1, len(self.code.categories) + bool(self.code.pooled))
-        return (targets[:, None] == others[None, :]).astype(np.float64)
+        return np.asarray(targets[:, None] == others[None, :], np.float64)
 
     def decode(self, target: float) -> float | str:
         """Return the value of a record; a rare category is the most common one of them."""
