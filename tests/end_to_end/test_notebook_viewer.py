@@ -211,6 +211,8 @@ def test_closing_the_image_ends_the_view(opened: Opened) -> None:
     opened.page.locator(".jp-Notebook .jp-CodeCell").last.click()
     opened.page.keyboard.press("Shift+Enter")
     opened.wait_for("the end of the view", lambda: "closed" in opened.read())
+    opened.page.locator("canvas").scroll_into_view_if_needed()
+    opened.keep("closed")
     assert opened.page.locator(".duplus-line input").is_disabled()
 
 
