@@ -5,7 +5,7 @@ order are nnU-Net's, so that logits are equal to the bit.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.networks.prompts import AdapterPrompts, join_parts
 from duplus_nnunet.outputs.answer import Box
 
-if TYPE_CHECKING:
-    from duplus_nnunet.inference.windows import WindowPredictor
-
 # Array axes (0 to 2) along which a window is mirrored.
 Flips = tuple[int, ...]
 # A window of an image (C, D, H, W), and some of its voxels: their numbers among those wanted, (n,), and where in the
@@ -30,6 +27,29 @@ Window = tuple[slice, ...]
 Selected = tuple[NDArray[np.int64], NDArray[np.int64]]
 # Matrix products of very few columns may be summed in another order; columns are filled up to a multiple of this.
 _COLUMNS = 64
+
+
+class Caller(Protocol):
+    """What a walk needs of nnU-Net's predictor, whose network is bound to prompts.
+
+    Attributes:
+        network: The network, which may be compiled or distributed.
+        device: Device of the network.
+        use_gaussian: Whether voxels in the middle of a window weigh more.
+        configuration_manager: nnU-Net's configuration, with the patch size.
+    """
+
+    network: torch.nn.Module
+    device: torch.device
+    use_gaussian: bool
+    configuration_manager: Any
+
+    @property
+    def conditioned_network(self) -> ConditionedUNet:
+        """The network itself."""
+
+    def predict_window(self, call: Callable[[Flips], torch.Tensor]) -> torch.Tensor:
+        """Predict one window, (1, K, ...), from the calls for its mirror images."""
 
 
 class KeptWalk:
@@ -50,7 +70,7 @@ class KeptWalk:
 
     def predict(
         self,
-        predictor: "WindowPredictor",
+        predictor: Caller,
         data: torch.Tensor,
         windows: Sequence[tuple[slice, ...]],
         device: torch.device,
@@ -140,7 +160,7 @@ class _WindowCall:
 
     def __init__(
         self,
-        predictor: "WindowPredictor",
+        predictor: Caller,
         maps: CallMaps,
         data: torch.Tensor,
         window: Window,

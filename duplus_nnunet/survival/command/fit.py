@@ -56,9 +56,8 @@ def fit(cohort: "Cohort", notes: tuple[str, ...], args: argparse.Namespace) -> i
         raise DataError(f"--seeds is {args.seeds}; expected 0 or more.")
     require_new_folder(args.output)
     require_writable(args.output)
-    method, chosen_by, choice = args.method, "", ()
-    if method == BEST:
-        chosen_by, (method, choice) = BEST, _choose(cohort, args.seed)
+    chosen_by = BEST if args.method == BEST else ""
+    method, choice = _choose(cohort, args.seed) if chosen_by else (args.method, ())
     model = fit_records_model(cohort.name, method, cohort.records, cohort.schema, args.seed)
     model = replace(model, notes=(*notes, *choice, *model.notes))
     model = replace(model, evidence=gather_evidence(model, cohort.records, args.folds, args.seeds, chosen_by))

@@ -11,6 +11,7 @@ import numpy as np
 from duplus_nnunet.errors import DataError, ModelError, describe_unknown
 from duplus_nnunet.survival.models.competing import count_competing
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
+from duplus_nnunet.survival.models.imputed import needs_imputation
 from duplus_nnunet.survival.models.methods import COMPETING_METHODS, IMAGE_METHODS, METHODS, forecast
 from duplus_nnunet.survival.models.predictors import Predictor
 from duplus_nnunet.survival.models.recalibration import Recalibration
@@ -134,7 +135,13 @@ def fit_records_model(
     outcome = read_outcome(ordered)
     follow_up, horizons = float(outcome.time.max()), _choose_horizons(outcome, schema)
     times = np.array([*horizons, follow_up])
-    result = forecast(method, Task(ordered, ordered, schema, times, seed))
+    task = Task(ordered, ordered, schema, times, seed)
+    if needs_imputation(task):
+        raise DataError(
+            f"The schema asks for {schema.imputations} imputations, and covariates are missing; models of several "
+            "imputations cannot be saved. Set `imputations: 0` for a model that marks missing values by indicators."
+        )
+    result = forecast(method, task)
     if result.fitted is None:
         raise DataError(f"A model by the method {method!r} cannot be saved yet. Choose another one (--method).")
     encoder = fit_encoder(ordered, schema)

@@ -190,6 +190,16 @@ def test_methods_that_cannot_be_saved_are_refused() -> None:
             fit_records_model("a", method, make_records(30), SCHEMA)
 
 
+def test_a_model_of_several_imputations_is_refused_where_values_are_missing() -> None:
+    schema = SCHEMA.model_copy(update={"imputations": 5})
+    records = make_records(40)
+    name = next(iter(SCHEMA.covariates))
+    records[0] = dataclasses.replace(records[0], values={**records[0].values, name: None})
+    with pytest.raises(DataError, match="imputations: 0"):
+        fit_records_model("a", "Cox", records, schema)
+    assert fit_records_model("a", "Cox", records, SCHEMA).method == "Cox"
+
+
 def test_a_horizon_of_the_schema_after_the_follow_up_is_refused() -> None:
     schema = SCHEMA.model_copy(update={"horizons": [100, 99999]})
     with pytest.raises(DataError, match="99999"):
