@@ -28,8 +28,8 @@ PLAYWRIGHT = pytest.importorskip("playwright.sync_api", reason="playwright is no
 # Draws WebGL2 without a graphics card.
 GRAPHICS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "ask.ipynb"
-# Cells up to and with the one that shows the viewer.
-CELLS = 4
+# Cells of code up to and with the one that shows the viewer.
+CELLS = 2
 PATIENCE = 240.0
 
 
@@ -99,6 +99,14 @@ class Opened:
         on("request", lambda request: self.requests.append(request.url))
         on("websocket", lambda socket: socket.on("framesent", lambda data: self.uploaded.append(len(data))))
 
+    def run_cell(self, number: int) -> None:
+        """Run a cell of code, counted from 0 (-1: the last one), and wait until it has run."""
+        cell = self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+        handle = cell.element_handle()
+        cell.locator(".jp-InputArea-editor").click()
+        self.page.keyboard.press("Shift+Enter")
+        self.wait_for("the end of a cell", lambda: re.search(r"\[\d+\]", handle.inner_text()))
+
     def rest(self) -> None:
         """Let the browser work on."""
         self.page.wait_for_timeout(300)
@@ -135,9 +143,8 @@ def opened(lab: str) -> Iterator[Opened]:
         own.listen()
         own.page.goto(lab)
         own.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")
-        own.page.locator(".jp-Notebook .jp-Cell").first.click()
-        for _ in range(CELLS):
-            own.page.keyboard.press("Shift+Enter")
+        for number in range(CELLS):
+            own.run_cell(number)
         try:
             own.page.locator("canvas").wait_for()
         finally:
@@ -208,8 +215,7 @@ def test_another_context_begins_anew(opened: Opened) -> None:
 
 
 def test_closing_the_image_ends_the_view(opened: Opened) -> None:
-    opened.page.locator(".jp-Notebook .jp-CodeCell").last.click()
-    opened.page.keyboard.press("Shift+Enter")
+    opened.run_cell(-1)
     opened.wait_for("the end of the view", lambda: "closed" in opened.read())
     opened.page.locator("canvas").scroll_into_view_if_needed()
     opened.keep("closed")
