@@ -101,11 +101,13 @@ class Opened:
 
     def run_cell(self, number: int) -> None:
         """Run a cell of code, counted from 0 (-1: the last one), and wait until it has run."""
-        cell = self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
-        handle = cell.element_handle()
+        cells = self.page.locator(".jp-Notebook .jp-CodeCell")
+        cell = cells.nth(number % cells.count())
         cell.locator(".jp-InputArea-editor").click()
         self.page.keyboard.press("Shift+Enter")
-        self.wait_for("the end of a cell", lambda: re.search(r"\[\d+\]", handle.inner_text()))
+        # JupyterLab may make the elements of a cell again.
+        prompt = cell.locator(".jp-InputPrompt")
+        self.wait_for("the end of a cell", lambda: re.search(r"\[\d+\]", prompt.inner_text()))
 
     def rest(self) -> None:
         """Let the browser work on."""
