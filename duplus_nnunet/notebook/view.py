@@ -113,6 +113,7 @@ class ScanView:
         self._viewer.clear()
         self._panel.offer_free_text(False)
         self._panel.set_enabled(False)
+        self._panel.warn([])
         self._panel.say("The image was closed. Open it again to go on asking.")
 
     def _toggle(self, title: str, is_ticked: bool) -> None:

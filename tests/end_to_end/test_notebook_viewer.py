@@ -216,11 +216,12 @@ def test_another_context_begins_anew(opened: Opened) -> None:
     opened.keep("context")
 
 
-def test_closing_the_image_ends_the_view(opened: Opened) -> None:
+def test_closing_the_image_empties_the_canvas(opened: Opened) -> None:
     opened.run_cell(-1)
     opened.wait_for("the end of the view", lambda: "closed" in opened.read())
     opened.page.locator("canvas").scroll_into_view_if_needed()
     opened.keep("closed")
+    opened.wait_for("the canvas to be empty", lambda: count_grey(opened.look()[3:-3, 3:-3]) < 50)
     assert opened.page.locator(".duplus-line input").is_disabled()
 
 
