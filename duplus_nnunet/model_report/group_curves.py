@@ -22,9 +22,9 @@ class GroupCurve:
     """Curves of a group: Kaplan-Meier, or with competing events those of Aalen and Johansen.
 
     Attributes:
-        days: Days at which somebody had an event of any kind, ascending, (T).
+        days: Days at which a patient had an event of any kind, ascending, (T).
         survival: Probability of being free of the event from each of them on, 0 to 1, (T): 1 - cumulative incidence.
-        competing: Cumulative incidence of competing events from each of them on, (T); empty: nobody had one.
+        competing: Cumulative incidence of competing events from each of them on, (T); empty: no patient had one.
         at_risk: Number of patients under observation just before each of them, (T).
         censored: Days at which patients were censored.
     """

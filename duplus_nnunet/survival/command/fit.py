@@ -78,7 +78,7 @@ def _choose(cohort: "Cohort", seed: int) -> tuple[str, tuple[str, ...]]:
     scores = ", ".join(f"{name} {score:.3f}" for name, score in choice.scores.items())
     notes = [
         f"The method {choice.method} was chosen by Harrell's C in cross-validation ({scores}). The C of the "
-        "chosen one is too high; the cross-validated scores of this card choose anew in each fold."
+        "chosen one is too high; for the cross-validated scores of this card it was chosen in each fold again."
     ]
     notes += [f"{name!r} could not be fitted and was not chosen: {error}" for name, error in choice.errors.items()]
     return choice.method, tuple(notes)

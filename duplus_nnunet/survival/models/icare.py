@@ -5,7 +5,7 @@ Of two strongly correlated covariates one is dropped. Models of bootstrap sample
 linear in the covariates. A Cox model of this one risk gives the survival curves.
 
 Source: Rebaud et al. 2023 (doi 10.1007/978-3-031-27420-6_13), the winner of the outcome task of HECKTOR 2022. Written
-anew from its description: icare 0.1.0, the authors' package, does not run with scikit-learn 1.8 and later. Signs are
+from its description: icare 0.1.0, the authors' package, does not run with scikit-learn 1.8 and later. Signs are
 those of Harrell's concordance, one of the three measures of that package.
 """
 

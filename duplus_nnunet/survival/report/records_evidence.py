@@ -79,13 +79,13 @@ def gather_evidence(
         else:
             performance[CROSS_VALIDATED] = list_study(study, method, model.horizons)
             how[CROSS_VALIDATED] = (
-                f"Held-out patients of {folds} folds, {seeds} seed(s), by models that were fitted anew in each fold; "
+                f"Held-out patients of {folds} folds, {seeds} seed(s), by models that were fitted to the other folds; "
                 f"intervals by the {METHOD}."
             )
             if chosen_by:
                 counts = Counter(name for names in study.chosen[method] for name in names).most_common()
                 listed = ", ".join(f"{name} {count}" for name, count in counts)
-                how[CROSS_VALIDATED] += f" In each fold the method was chosen anew ({listed})."
+                how[CROSS_VALIDATED] += f" In each fold the method was chosen again ({listed})."
             notes += study.notes
     else:
         notes.append(
