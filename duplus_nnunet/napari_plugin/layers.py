@@ -166,8 +166,8 @@ def find_slice(mask: Volume, affine: Matrix, axis: int, now: float) -> float | N
     step = np.abs(affine[axis, :3]).max()
     if not heights.size or np.abs(heights - now).min() <= step / 2:
         return None
-    slices, sizes = np.unique(np.round(heights / step), return_counts=True)
-    return float(slices[sizes.argmax()] * step)
+    slices, sizes = np.unique(np.round((heights - heights[0]) / step), return_counts=True)
+    return float(heights[0] + slices[sizes.argmax()] * step)
 
 
 def _to_millimetres(affine: Matrix, layer: Any) -> Matrix:

@@ -237,7 +237,9 @@ class Session:
             opened = self._require_open()
             chosen = [name for name in self._asked if name in edited]
             if not chosen:
-                raise DataError("There is no answer to save. Ask for a target first.")
+                raise DataError(
+                    "No answer is chosen to be saved. Ask for a target, or check the box of one that was answered."
+                )
             answers = [opened.scan.ask(self._asked[name].target, self._asked[name].prompt) for name in chosen]
             names = name_files([answer.answer.targets[0].file_title for answer in answers])
             return [

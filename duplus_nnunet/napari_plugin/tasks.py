@@ -78,10 +78,16 @@ class TaskLine(QObject):
         if self._running is None:
             self._begin()
 
-    def drop(self) -> None:
-        """Forget the tasks that wait, and the result of the one that is worked on."""
+    def drop(self) -> bool:
+        """Forget the tasks that wait, and the result of the one that is worked on.
+
+        Returns:
+            Whether one of them was needed by tasks after it.
+        """
+        tasks = [*self._waiting, *([] if self._running is None else [self._running])]
         self._waiting.clear()
         self._is_dropped = self._running is not None
+        return any(task.is_needed for task in tasks)
 
     def _begin(self) -> None:
         self._running = self._waiting.popleft() if self._waiting else None

@@ -134,4 +134,6 @@ def _is_equal(first: Volume, second: Volume) -> bool:
 
 def _is_close(first: Volume, second: Volume) -> bool:
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)
-    return bool(np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
+    # Values may be small in their unit, such as diffusion in mm2/s.
+    largest = float(np.abs(b).max(initial=0.0, where=np.isfinite(b)))
+    return bool(np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * min(1.0, largest), equal_nan=True))

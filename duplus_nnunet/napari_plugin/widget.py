@@ -104,7 +104,9 @@ class SegmentWidget(QWidget):
     def cancel(self) -> None:
         """End what is worked on, and forget what waits."""
         if self.tasks.title:
-            self._drop()
+            wanted = self._wanted
+            if not self._drop():  # the image stays open
+                self._wanted = wanted
             self._answers.uncheck_unanswered()
             self._say("Cancelled.")
 
@@ -250,11 +252,13 @@ class SegmentWidget(QWidget):
         words = self.form.line.text().strip()
         self.ask(prompt=words) if self.form.free.isChecked() else self.ask(words)
 
-    def _drop(self) -> None:
-        self.tasks.drop()
+    def _drop(self) -> bool:
+        """Forget all tasks; returns whether the image was still to be opened by one of them."""
+        is_needed = self.tasks.drop()
         self._wanted = ()
         if self._owner.session is not None:
             self._owner.session.cancel()
+        return is_needed
 
     def _add_image(self, read: tuple[Any, dict[str, Any]]) -> None:
         values, keywords = read

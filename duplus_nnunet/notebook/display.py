@@ -53,7 +53,8 @@ class DisplayGrid:
         oriented = affine is not None
         if affine is None:
             affine = np.zeros((4, 4))
-            affine[[2, 1, 0], [0, 1, 2]] = geometry.spacing
+            # As in other pictures: x runs to the left, y to the back.
+            affine[[2, 1, 0], [0, 1, 2]] = np.multiply(geometry.spacing, (1, -1, -1))
             affine[3, 3] = 1
         return cls(geometry.shape, choose_factors(geometry.shape, geometry.spacing, max_voxels), affine, oriented)
 

@@ -1,6 +1,7 @@
 """The view of an opened image in a notebook, which `scan.view()` returns."""
 
 import io
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -171,7 +172,9 @@ class ScanView:
             self._panel.say(f"{type(error).__name__}: {error}", "error")
             raise
         finally:
-            self._panel.warn([line for line in warned.getvalue().splitlines() if line.startswith(_WARNINGS)])
+            lines = warned.getvalue().splitlines()
+            self._panel.warn([line for line in lines if line.startswith(_WARNINGS)])
+            sys.stderr.writelines(f"{line}\n" for line in lines if not line.startswith(_WARNINGS))
             self._panel.set_enabled(not self._is_over)
 
     def _describe(self) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duplus_nnunet.survival.evaluation.intervals import LEAST_EVENTS
-from duplus_nnunet.survival.records.encoding import fit_encoder
-from duplus_nnunet.survival.records.imputation import list_imputed
+from duplus_nnunet.survival.records.imputation import count_parameters
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import SEEN, Record
 
@@ -50,9 +49,7 @@ def find_claims(records: Sequence[Record], schema: ClinicalSchema, methods: Sequ
         scored: Held-out patients with the event.
     """
     events = sum(record.event == SEEN for record in records)
-    imputed = list_imputed(records, schema) if schema.imputations else ()
-    columns = fit_encoder(records, schema).columns
-    parameters = sum(len(column.names) - (column.marks_missing and column.name in imputed) for column in columns)
+    parameters = count_parameters(records, schema)
     short = parameters > 0 and events / parameters < LEAST
     unsupported = tuple(name for name in methods if short and name in UNPENALISED)
     return Claims(events, parameters, unsupported, scored >= LEAST_EVENTS)

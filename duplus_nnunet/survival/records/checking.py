@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from scipy.stats import spearmanr
 
 from duplus_nnunet.survival.records.column_names import is_known_later
+from duplus_nnunet.survival.records.imputation import count_parameters
 from duplus_nnunet.survival.records.leaks import explain_leak
 from duplus_nnunet.survival.records.plausible_values import check_values
 from duplus_nnunet.survival.records.schema import MISSING, ClinicalSchema, normalise_cell
@@ -35,8 +36,8 @@ _FOLLOW_UP_CORRELATION = 0.95
 # Difference in missing rates between patients with and without the event that is unlikely to be chance.
 _MISSING_RATE_GAP = 0.5
 _LEAST_EVENTS = 10
-# Events per covariate below which a Cox model is unstable. Source: Peduzzi et al. 1995.
-_EVENTS_PER_COVARIATE = 10
+# Events for each encoded parameter below which a Cox model is unstable. Source: Peduzzi et al. 1995.
+_EVENTS_PER_PARAMETER = 10
 _LEAST_PATIENTS = 8
 _FEW_CATEGORIES = 8
 # Missing-value markers that can also be values: "none" of a treatment, for example.
@@ -333,12 +334,13 @@ def _check_sizes(records: Sequence[Record], schema: ClinicalSchema) -> Iterable[
     if 0 < events < _LEAST_EVENTS:
         text = f"{events} events in {len(records)} patients: confidence intervals of all scores will be very wide."
         yield Finding("warning", text)
-    covariates = len(schema.covariates)
-    if covariates and 0 < events < _EVENTS_PER_COVARIATE * covariates:
+    parameters = count_parameters(records, schema) if events else 0
+    if 0 < events < _EVENTS_PER_PARAMETER * parameters:
         yield Finding(
             "note",
-            f"{events} events for {covariates} covariates, {events / covariates:.1f} per covariate; unpenalised models "
-            f"need {_EVENTS_PER_COVARIATE}. Keep established risk factors only, chosen without this table.",
+            f"{events} events for {parameters} encoded parameters of {len(schema.covariates)} covariates, "
+            f"{events / parameters:.3g} each; unpenalised models need {_EVENTS_PER_PARAMETER}. Keep established risk "
+            "factors only, chosen without this table.",
         )
 
 

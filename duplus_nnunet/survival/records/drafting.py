@@ -22,7 +22,7 @@ from duplus_nnunet.survival.records.column_roles import (
     rank_patients,
 )
 from duplus_nnunet.survival.records.column_types import sort_columns
-from duplus_nnunet.survival.records.endpoint_pairs import pair_columns
+from duplus_nnunet.survival.records.endpoint_pairs import pair_by_name, pair_columns
 from duplus_nnunet.survival.records.endpoints import KEY, EndpointError, split_endpoints
 from duplus_nnunet.survival.records.event_codes import infer_codes
 from duplus_nnunet.survival.records.leaks import explain_leak
@@ -103,6 +103,8 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
     used |= {centre, *(form["time"].get("otherwise") for form in forms.values())}
     entry = find_entry(rows, pairs[0][1], used)
     used |= {entry}
+    others = _find_other_endpoints(rows, patient, used)
+    used |= others.keys()
     content: dict[str, Any] = {
         "patient": patient,
         "tables": dict(named.tables) or None,
@@ -113,11 +115,17 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
         **sort_columns(rows, used),
     }
     content = {key: value for key, value in content.items() if value is not None}
+    if others:
+        content["ignored"] = {**others, **content.get("ignored", {})}
     exclude = [rule for schema in _check(content).values() for rule in _list_exclusions(rows, schema)]
     content |= {"exclude": [*dict.fromkeys(exclude)]} if exclude else {}
     _leave_leaks_out(content, rows, _check(content))
-    others = [name for name in dict.fromkeys((*list_events(rows), *list_times(rows, patient))) if name not in used]
-    hint = (_LATE if entry else "") + (_OTHERS.format(columns=", ".join(others)) if others else "")
+    unused = [
+        name
+        for name in dict.fromkeys((*list_events(rows), *list_times(rows, patient)))
+        if name not in used - others.keys()
+    ]
+    hint = (_LATE if entry else "") + (_OTHERS.format(columns=", ".join(unused)) if unused else "")
     hint += _SEVERAL if KEY in content else ""
     hint += "".join(f"# {note}\n" for note in (*reasons, *rows.notes, *rows.warnings))
     return _HEADER.format(table=rows.file) + hint + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -141,12 +149,28 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
             f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."
         )
     pairs = pair_columns(events, times)
-    if named.endpoint is not None and len(pairs) > 1:
+    if named.endpoint is not None and (len(pairs) > 1 or named.endpoint in rows.columns):
         by_name = dict(pairs)
+        if named.endpoint not in by_name and named.endpoint in events:
+            raise DataError(
+                f"No time was found for the endpoint {named.endpoint!r}. Name the pair: --event {named.endpoint} "
+                "--time COLUMN."
+            )
         if named.endpoint not in by_name:
             raise DataError(describe_unknown("endpoint", named.endpoint, by_name))
         pairs = [(named.endpoint, by_name[named.endpoint])]
     return patients[0], pairs
+
+
+def _find_other_endpoints(rows: Rows, patient: str, used: set[str | None]) -> dict[str, str]:
+    """Return the columns of endpoints that are not drafted, which their names pair, each with the reason."""
+    candidates = list_events(rows), list_times(rows, patient)
+    events, times = ([name for name in names if name not in used] for names in candidates)
+    return {
+        column: f"time or event of the endpoint {event!r}"
+        for event, time in pair_by_name(events, times)
+        for column in (event, time)
+    }
 
 
 def _draft_endpoints(

@@ -54,6 +54,19 @@ def pair_columns(events: Sequence[str], times: Sequence[str]) -> list[tuple[str,
     return sorted(pairs, key=lambda pair: order[pair[0]])
 
 
+def pair_by_name(events: Sequence[str], times: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair those events and times whose names share a word that identifies an event; each column is used once."""
+    words = {name: _describe(name) for name in (*events, *times)}
+    return _take(
+        [
+            (len(words[event] & words[time]), event, time)
+            for event in events
+            for time in times
+            if event != time and words[event] & words[time]
+        ]
+    )
+
+
 def _take(candidates: Sequence[tuple[float, str, str]]) -> list[tuple[str, str]]:
     """Take the pairs that are most alike, each column once."""
     pairs: list[tuple[str, str]] = []

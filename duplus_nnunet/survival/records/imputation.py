@@ -2,7 +2,7 @@
 
 Training patients are imputed with their outcomes among the predictors: the event, and the Nelson-Aalen estimate of the
 cumulative hazard at their time; without them, associations with the outcome would be weakened. Other patients are
-imputed without outcomes, by equations that are fitted to the imputed training patients, each from the own values alone.
+imputed without outcomes, by equations that are fitted to the imputed training patients, each from its own values alone.
 
 Each equation is fitted to a bootstrap sample of the training patients in whom the covariate is known, so that the
 imputations reflect its uncertainty. Numbers and ordinal values are drawn by predictive mean matching, so that they are
@@ -128,6 +128,16 @@ class _Equation:
 def list_imputed(records: Sequence[Record], schema: ClinicalSchema) -> tuple[str, ...]:
     """List the covariates that are imputed: known in ten training patients or more, and not all the same."""
     return tuple(variable.code.name for variable in _read_variables(records, schema))
+
+
+def count_parameters(records: Sequence[Record], schema: ClinicalSchema) -> int:
+    """Count the numbers by which covariates are encoded, after rare categories are pooled.
+
+    An indicator of missing values counts, unless the values are imputed.
+    """
+    imputed = list_imputed(records, schema) if schema.imputations else ()
+    columns = fit_encoder(records, schema).columns
+    return sum(len(column.names) - (column.marks_missing and column.name in imputed) for column in columns)
 
 
 def has_missing(records: Sequence[Record], schema: ClinicalSchema) -> bool:

@@ -157,3 +157,13 @@ def test_the_largest_slice_is_found_unless_the_mask_is_seen() -> None:
     assert find_slice(mask, affine, 0, 12.5) is None
     assert find_slice(mask, affine, 1, 4.0) == 0
     assert find_slice(np.zeros_like(mask), affine, 0, 14.0) is None
+
+
+@pytest.mark.parametrize("offset", [10, 11, 10.5])
+@pytest.mark.parametrize("level", range(6))
+def test_the_slice_to_show_is_one_that_holds_the_mask(level: int, offset: float) -> None:
+    mask = np.zeros((6, 3, 3), bool)
+    mask[level, 1, 1] = True
+    affine = np.diag([2.0, 1, 1, 1])
+    affine[0, 3] = offset
+    assert find_slice(mask, affine, 0, now=1000.0) == offset + 2 * level

@@ -147,7 +147,7 @@ def test_what_was_drawn_into_a_layer_is_saved(session: Session, file: Path, tmp_
     np.testing.assert_array_equal(turn.apply(np.asarray(saved.dataobj).transpose(2, 1, 0)), edited)
     with pytest.raises(DataError, match="shape"):
         session.save_masks(tmp_path, {"liver": edited[1:]})
-    with pytest.raises(DataError, match="no answer"):
+    with pytest.raises(DataError, match="No answer"):
         session.save_masks(tmp_path, {})
 
 

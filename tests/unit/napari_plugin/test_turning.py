@@ -75,3 +75,10 @@ def test_a_symmetric_image_has_several_turns() -> None:
     with pytest.raises(DataError, match="2 orientations"):
         require_one_turn(turns, "a.nii.gz")
     assert require_one_turn(turns[:1], "a.nii.gz") == turns[0]
+
+
+def test_small_values_are_compared_in_their_own_unit() -> None:
+    diffusion = np.random.default_rng(0).uniform(0.5e-3, 3e-3, (4, 4, 4))
+    assert len(find_turns_by_values(diffusion, diffusion, "a.nii.gz")) == 1
+    with pytest.raises(DataError):
+        find_turns_by_values(diffusion + 5e-5, diffusion, "a.nii.gz")

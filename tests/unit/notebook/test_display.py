@@ -132,3 +132,9 @@ def test_an_image_without_world_coordinates_keeps_its_spacing() -> None:
 def test_what_is_sent_says_nothing_of_the_patient() -> None:
     header = read(DisplayGrid.of(make_geometry()).encode_image(np.zeros(SHAPE))).header
     assert not any(header[name].item() for name in ("descrip", "aux_file", "intent_name", "db_name"))
+
+
+def test_an_image_without_world_coordinates_lies_as_in_other_pictures() -> None:
+    affine = DisplayGrid.of(Geometry(SHAPE, SPACING, {})).affine
+    left, back, up = affine[:3, 2], affine[:3, 1], affine[:3, 0]
+    assert (np.sign(left[0]), np.sign(back[1]), np.sign(up[2])) == (-1, -1, 1)

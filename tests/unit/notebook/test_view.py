@@ -166,7 +166,9 @@ def test_a_mistake_of_the_program_is_said_and_raised(scan: FakeScan, monkeypatch
     assert not view._panel.line.disabled
 
 
-def test_warnings_are_shown_and_replaced(scan: FakeScan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_shown_and_replaced(
+    scan: FakeScan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     view, ask = open_view(scan), FakeScan.ask
 
     def warn(self: FakeScan, target: str | None = None, prompt: str | None = None) -> Any:
@@ -176,6 +178,7 @@ def test_warnings_are_shown_and_replaced(scan: FakeScan, monkeypatch: pytest.Mon
     monkeypatch.setattr(FakeScan, "ask", warn)
     view.ask("liver")
     assert view._panel.warnings.value == "warning: intensities &lt;do not&gt; fit"
+    assert capsys.readouterr().err == "other\n"
     monkeypatch.setattr(FakeScan, "ask", ask)
     view.ask("liver")
     assert view._panel.warnings.value == ""

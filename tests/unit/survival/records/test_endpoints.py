@@ -192,3 +192,33 @@ def test_the_files_of_an_evaluation_name_the_endpoint(
     assert metrics["endpoint"]["name"] == "death"
     assert metrics["endpoint"]["time"] == ["Time_Death"]
     assert "endpoint death" in (tmp_path / "o" / "model_card.md").read_text().splitlines()[0]
+
+
+def draft_with(tmp_path: Path, header: tuple[str, ...], *options: str) -> dict[str, Any]:
+    """Draft a table whose columns are a patient ID, two pairs of event and time, and an age."""
+    lines = [(f"P{n}", 50 + n * 37 % 911, n % 2, 1 + n * 53 % 997, n // 2 % 2, 40 + n * 11 % 37) for n in range(40)]
+    file = tmp_path / "clinical.csv"
+    file.write_text("\n".join(",".join(map(str, line)) for line in (header, *lines)))
+    codes = ("--seen", "1", "--censored", "0", "--unit", "days")
+    assert cli.main(["survival", "draft", "--table", str(file), *codes, *options]) == 0
+    content: dict[str, Any] = yaml.safe_load(file.with_suffix(".yaml").read_text())
+    return content
+
+
+@pytest.mark.parametrize("chosen", [("--endpoint", "os_event"), ("--time", "os_days", "--event", "os_event")])
+def test_columns_of_an_endpoint_that_is_not_drafted_are_ignored(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    content = draft_with(tmp_path, ("id", "os_days", "os_event", "stroke_days", "stroke_event", "age"), *chosen)
+    assert content["event"]["column"] == "os_event"
+    assert set(content["covariates"]) == {"age"}
+    assert {"stroke_days", "stroke_event"} <= set(content["ignored"])
+
+
+def test_an_endpoint_without_a_time_of_its_own_is_not_drafted_under_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clinical.csv"
+    header = ("id", "time_recur", "recur", "followup_days", "death", "age")
+    file.write_text("\n".join(",".join(map(str, line)) for line in (header, *make_lines())))
+    assert cli.main(["survival", "draft", "--table", str(file), "--endpoint", "death"]) == 1
+    assert "--event death --time COLUMN" in capsys.readouterr().err
+    assert not file.with_suffix(".yaml").exists()
