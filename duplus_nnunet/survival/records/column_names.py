@@ -33,6 +33,8 @@ _COMORBIDITY = frozenset(
     ("htn", "hypertension", "cad", "copd", "chf", "ckd", "bmi", "diabetes", "hyperlipidemia", "sbp", "sysbp", "cvd")
 )
 _LEAST_LETTERS = 4  # of the name of an event, by which another column is of it, as `agvhdgd` is of `agvh`
+# Letters that may follow such a stem: agvhdgd, but not Localisation beside Local.
+_MOST_MORE = 3
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -79,7 +81,9 @@ def _has_time_of_its_own(name: str, others: Collection[str]) -> bool:
     return (
         own in {stem for compact, stem in stems.items() if stem and compact != own}
         or (bool(_find_stem(name)) and _find_stem(name) in stems)
-        or any(own.startswith(stem) for stem in timed if len(stem) >= _LEAST_LETTERS)
+        or any(
+            own.startswith(stem) and len(own) - len(stem) <= _MOST_MORE for stem in timed if len(stem) >= _LEAST_LETTERS
+        )
     )
 
 

@@ -235,6 +235,8 @@ def _impute_others(
     """Return the targets of all variables of other patients, from equations without outcomes, each (N)."""
     read = [_read_targets(variable.code, records) for variable in variables]
     incomplete = [index for index, targets in enumerate(read) if np.isnan(targets).any()]
+    if not incomplete:
+        return read
     # All equations are fitted, so that those of a patient do not depend on what is missing in others.
     x = [_join(variables, completed, index) for index in range(len(variables))]
     equations = [_fit_equation(*pair, rng) for pair in zip(variables, x, strict=True)]

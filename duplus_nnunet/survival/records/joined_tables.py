@@ -69,6 +69,8 @@ def join_rows(rows: Rows, other: Rows, patient: str, column: str) -> Rows:
     shared = [name for name in other.columns if name in rows.columns and name not in (patient, column)]
     if column != patient and patient in other.columns:
         raise DataError(f"{other.file} also has a column {patient!r}, the patient ID of {rows.file}. Rename it.")
+    if column != patient and column in rows.columns:
+        raise DataError(f"{rows.file} also has a column {column!r}, the patient ID of {other.file}. Rename it.")
     for name in shared:
         _require_equal(name, first, second, (rows.file, other.file))
     added = [name for name in other.columns if name != column and name not in rows.columns]
@@ -136,5 +138,5 @@ def _describe_unmatched(rows: Rows, other: Rows, first: _Cells, second: _Cells) 
         names = [name for name in own if name not in theirs]
         if names:
             text = f"{len(names)} of {len(own)} patients of {one.file} are not in {lacking.file}: {join_names(names)}."
-            texts.append(f"{text} What it holds of them is missing.")
+            texts.append(f"{text} Their values of the columns of {lacking.file} are missing.")
     return texts

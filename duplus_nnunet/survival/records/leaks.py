@@ -2,7 +2,8 @@
 
 The limits are bounds of confidence intervals, so that a strong risk factor in a small table is not taken for a leak.
 What is known before treatment may tell when the event comes, but not who will be censored before it. Patients with a
-value that is given after the event are hardly ever censored, however long they are followed.
+value that is given after the event are hardly ever censored, however long they are followed. This assumes that
+censoring does not depend on the calendar time or the centre.
 """
 
 import math
@@ -117,7 +118,10 @@ def _explain_event(name: str, records: Sequence[Record]) -> str:
     for what, group, among in _list_groups(values, counts):
         if _follows_event(group[among], times[among], event[among], censored[among]):
             count = int(group[among].sum())
-            return f"hardly any of the {count} patients {what} is censored: it follows the event"
+            return (
+                f"hardly any of the {count} patients {what} is censored: it follows the event, or these patients were "
+                "followed longer"
+            )
     return ""
 
 

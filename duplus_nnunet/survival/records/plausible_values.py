@@ -36,8 +36,9 @@ def check_values(schema: ClinicalSchema, records: Sequence[Record]) -> Iterable[
     """Warn of values that are hardly possible."""
     yield from _check_times(schema, records)
     for name, form in schema.covariates.items():
-        cells = [str(value) for record in records if (value := record.values[name]) is not None]
-        if form.type == "categorical" and are_dates(cells):
+        values = [value for record in records if (value := record.values[name]) is not None]
+        cells = [f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value) for value in values]
+        if form.type != "ordinal" and are_dates(cells):
             text = f"{name!r} has dates: a date of follow-up encodes the outcome. Move it to `ignored`."
             yield Finding("warning", text)
         if form.type == "numeric":

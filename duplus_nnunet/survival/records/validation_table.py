@@ -6,9 +6,11 @@ from pathlib import Path
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.checking import check
+from duplus_nnunet.survival.records.endpoints import choose_endpoint
+from duplus_nnunet.survival.records.joined_tables import read_joined
 from duplus_nnunet.survival.records.new_patients import check_columns
-from duplus_nnunet.survival.records.schema import ClinicalSchema, read_schema
-from duplus_nnunet.survival.records.table import Record, Rows, join_names, number_rows, read_rows
+from duplus_nnunet.survival.records.schema import ClinicalSchema, read_schemas
+from duplus_nnunet.survival.records.table import Record, Rows, join_names, number_rows
 
 # What a schema beside the table may say in place of the schema of the model.
 _OWN = ("patient", "centre", "time", "event", "entry", "exclude", "missing")
@@ -21,13 +23,11 @@ class ValidationTable:
     Attributes:
         name: Name of the table.
         records: One for each patient, with outcomes.
-        schema: Meaning of the columns.
         notes: Remarks for the reader.
     """
 
     name: str
     records: tuple[Record, ...]
-    schema: ClinicalSchema
     notes: tuple[str, ...]
 
 
@@ -35,7 +35,8 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
     """Read a table with the columns that a model was trained with.
 
     The columns and codes of the outcome are those of the schema beside the table (the same name with the ending .yaml),
-    or else those of the model; the covariates are those of the model.
+    or else those of the model; the covariates are those of the model. Tables that either joins are joined, if they lie
+    beside the table.
 
     Args:
         file: Clinical table.
@@ -44,12 +45,14 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
     Raises:
         DataError: The table does not fit, or a row cannot be read; the message lists all such rows.
     """
-    rows, notes = read_rows(file), []
-    beside = file.with_suffix(".yaml")
+    notes, beside = list[str](), file.with_suffix(".yaml")
+    tables = schema.tables if all((file.parent / name).exists() for name in schema.tables) else {}
     if beside.exists():
-        own = read_schema(beside)
-        schema = schema.model_copy(update={name: getattr(own, name) for name in _OWN})
+        schemas = read_schemas(beside)
+        own = choose_endpoint(beside, schemas, schema.endpoint if len(schemas) > 1 else None)
+        schema, tables = schema.model_copy(update={name: getattr(own, name) for name in _OWN}), own.tables
         notes.append(f"Patient, time, event, centre and rules of rows are read as {beside} says.")
+    rows = read_joined(file, file.parent, schema.patient, tables)
     schema = schema.model_copy(update={"ignored": {}, "cases": None})
     rows = number_rows(rows, schema.patient)
     absent = check_columns(rows, schema)
@@ -64,7 +67,7 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
         listed = "\n".join(f"- {error}" for error in errors)
         raise DataError(f"{file} cannot be used to validate the model:\n{listed}")
     notes += [finding.text for finding in report.findings if finding.severity == "warning"]
-    return ValidationTable(file.stem, report.records, schema, (*rows.notes, *notes))
+    return ValidationTable(file.stem, report.records, (*rows.notes, *notes))
 
 
 def _fill(rows: Rows, absent: Sequence[str]) -> Rows:

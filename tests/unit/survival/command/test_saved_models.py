@@ -250,6 +250,32 @@ def test_a_schema_beside_the_table_names_other_columns_and_codes(folder: Path, t
     assert any("'sex'" in note for note in table.notes)
 
 
+def test_tables_that_a_schema_joins_are_joined_in_a_validation(folder: Path, tmp_path: Path) -> None:
+    schema = read_records_model(folder / "model").schema
+    rows = draw(tmp_path / "other.csv", 8, 5, "q")
+    write(tmp_path / "other.csv", [{key: cell for key, cell in row.items() if key != "sex"} for row in rows])
+    write(tmp_path / "more.csv", [{"id": row["patient"], "sex": row["sex"]} for row in rows])
+    joining = schema.model_copy(update={"tables": {"more.csv": "id"}})
+    for each in (joining, schema):  # the model's tables, and then those of a schema beside the table
+        table = read_validation_table(tmp_path / "other.csv", each)
+        assert [record.values["sex"] for record in table.records] == [row["sex"] for row in rows]
+        (tmp_path / "other.yaml").write_text(SCHEMA + "tables: {more.csv: id}\n")
+    (tmp_path / "other.yaml").unlink()
+    (tmp_path / "more.csv").unlink()
+    assert {record.values["sex"] for record in read_validation_table(tmp_path / "other.csv", joining).records} == {None}
+
+
+def test_a_validation_takes_the_endpoint_of_the_model(folder: Path, tmp_path: Path) -> None:
+    schema = read_records_model(folder / "model").schema.model_copy(update={"endpoint": "second"})
+    rows = draw(tmp_path / "other.csv", 8, 5, "q")
+    write(tmp_path / "other.csv", [{**row, "late": 2 * float(str(row["days"]))} for row in rows])
+    one = "{time: {column: %s}, event: {column: event, seen: [1], censored: [0]}}"
+    form = SCHEMA.split("time:", maxsplit=1)[0] + f"endpoints:\n  first: {one % 'days'}\n  second: {one % 'late'}\n"
+    (tmp_path / "other.yaml").write_text(form + "covariates:\n  age: {type: numeric}\n")
+    table = read_validation_table(tmp_path / "other.csv", schema)
+    assert [record.time for record in table.records] == [2 * float(str(row["days"])) for row in rows]
+
+
 def test_rows_that_cannot_be_read_are_all_named(folder: Path, tmp_path: Path) -> None:
     model = read_records_model(folder / "model")
     rows = draw(tmp_path / "other.csv", 10, 5, "q")

@@ -90,3 +90,9 @@ def test_a_joined_table_lies_in_the_folder_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "x" / "more.csv").write_text("PatientID,time\na,1\nb,2\n")
     arguments = ["survival", "draft", "--table", str(tmp_path / "clinical.csv"), "--join"]
     assert cli.main([*arguments, str(tmp_path / "x" / "more.csv")]) == 1
+
+
+def test_a_column_that_is_the_patient_in_the_other_table_alone_is_refused() -> None:
+    first, second = make_rows("a.csv", "pid,ID", "P1,9", "P2,8"), make_rows("b.csv", "ID,x", "P1,1", "P2,2")
+    with pytest.raises(DataError, match="ID"):
+        join_rows(first, second, "pid", "ID")

@@ -166,3 +166,8 @@ def test_spellings_of_a_centre_are_one() -> None:
         }
     )
     assert [record.centre for record in read_records(rows, schema)[0]] == ["CHUS"] * 3 + ["HMR"] * 2
+
+
+def test_a_name_that_begins_with_an_event_is_not_taken_for_it() -> None:
+    assert is_known_later("Localgd", ["Local", "Time_Local", "Localgd"])
+    assert not is_known_later("Localisation", ["Local", "Time_Local", "Localisation"])
