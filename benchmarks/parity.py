@@ -12,13 +12,14 @@ Examples:
   python benchmarks/parity.py prepare
   python benchmarks/parity.py train ours stock --folds 0 1 --seeds 1 2 3     # also: ours_sgd, stock_adamw
   python benchmarks/parity.py report --reference stock                       # JSON
+  python benchmarks/parity.py report --keep parity.json    # adds the trainings of this machine to those in the file
 """
 
 import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Run:
     fold: int
     seed: int
     size: Size
+
+    @property
+    def name(self) -> str:
+        """Name for readers."""
+        return f"{self.kind}, fold {self.fold}, seed {self.seed}"
 
     @property
     def plans(self) -> str:
@@ -111,41 +117,81 @@ def train(run: Run, device: str, mirrored: bool) -> None:
     running.train(run.size.dataset, run.trainer, run.plans, device, run.fold, **variables)
 
 
-def read_scores(run: Run, mirrored: bool) -> list[Score]:
-    """Read the Dice of each held-out case and target; a case with neither prediction nor reference has none."""
+@dataclass(frozen=True)
+class Result:
+    """What a training reached.
+
+    Attributes:
+        start: Iterations until the online Dice of all targets was above START.
+        dice: Dice of each held-out case, by case and target; without those that neither predict nor contain it.
+    """
+
+    start: int
+    dice: dict[str, dict[str, float]]
+
+    def list_scores(self, run: Run) -> list[Score]:
+        """List the scores for the bootstrap."""
+        training, stratum = f"{run.fold}-{run.seed}", str(run.fold)
+        return [
+            Score(training, case, target, value, stratum=stratum)
+            for case, targets in self.dice.items()
+            for target, value in targets.items()
+        ]
+
+
+Results = dict[str, Result]
+
+
+def read_result(run: Run, mirrored: bool) -> Result:
+    """Read the Dice of each held-out case and target, and when they were found, of a finished training."""
     summary = json.loads(run.find_summary(mirrored).read_text())
     raw = running.find_folder("raw") / running.find_dataset(run.size.dataset) / "dataset.json"
     names = {str(value): name for name, value in json.loads(raw.read_text())["labels"].items()}
-    scores = []
+    dice: dict[str, dict[str, float]] = {}
     for case in summary["metric_per_case"]:
-        for value, metrics in case["metrics"].items():
-            if not math.isnan(metrics["Dice"]):
-                name = Path(case["reference_file"]).name.split(".")[0]
-                training = f"{run.fold}-{run.seed}"
-                scores.append(Score(training, name, names[value], metrics["Dice"], stratum=str(run.fold)))
-    return scores
+        scores = {names[value]: metrics["Dice"] for value, metrics in case["metrics"].items()}
+        name = Path(case["reference_file"]).name.split(".")[0]
+        dice[name] = {target: round(value, 5) for target, value in scores.items() if not math.isnan(value)}
+    return Result(read_fold(run.folder).find_start(START, run.size.iterations), dice)
 
 
-def report_kind(runs: list[Run], mirrored: bool) -> tuple[dict[str, Any], list[Score]]:
+def keep_results(file: Path, size: Size, mirrored: bool, results: Results) -> Results:
+    """Add results to those in a file, if those are of the same size, and return all."""
+    conditions = {**asdict(size), "mirrored": mirrored}
+    kept = json.loads(file.read_text()) if file.is_file() else {"conditions": conditions, "results": {}}
+    if kept["conditions"] != conditions:
+        sys.exit(f"{file} is of trainings with {kept['conditions']}, not {conditions}. Give another file.")
+    together = {name: Result(**content) for name, content in kept["results"].items()} | results
+    content = {"conditions": conditions, "results": {name: asdict(together[name]) for name in sorted(together)}}
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(file)
+    return together
+
+
+def report_kind(runs: list[Run], results: Results) -> tuple[dict[str, Any], list[Score]]:
     """Report the trainings of one kind, and return their scores."""
     rows, together = {}, []
     for run in runs:
-        scores = read_scores(run, mirrored)
-        start = read_fold(run.folder).find_start(START, run.size.iterations)
-        rows[f"fold {run.fold}, seed {run.seed}"] = {"dice": estimate(scores)["mean"], "start": start}
+        result = results[run.name]
+        scores = result.list_scores(run)
+        rows[f"fold {run.fold}, seed {run.seed}"] = {"dice": estimate(scores)["mean"], "start": result.start}
         together += scores
     worst = min(rows, key=lambda name: rows[name]["dice"])
-    result = {"dice": estimate(together), "worst_run": {"run": worst, **rows[worst]}}
-    result |= {"starts": summarise([row["start"] for row in rows.values()]), "targets": estimate_each(together)}
-    return {**result, "runs": rows}, together
+    row = {"dice": estimate(together), "worst_run": {"run": worst, **rows[worst]}}
+    row |= {"starts": summarise([row["start"] for row in rows.values()]), "targets": estimate_each(together)}
+    return {**row, "runs": rows}, together
 
 
-def report(runs: list[Run], reference: str, mirrored: bool) -> dict[str, Any]:
+def report(runs: list[Run], reference: str, mirrored: bool, file: Path | None = None) -> dict[str, Any]:
     """Report all finished trainings, and the difference of each kind to the reference in the runs that both have."""
-    done = [run for run in runs if run.find_summary(mirrored).is_file()]
-    missing = [f"{run.kind}, fold {run.fold}, seed {run.seed}" for run in runs if run not in done]
+    results = {run.name: read_result(run, mirrored) for run in runs if run.find_summary(mirrored).is_file()}
+    if file is not None:
+        results = keep_results(file, runs[0].size, mirrored, results)
+    done = [run for run in runs if run.name in results]
+    missing = [run.name for run in runs if run not in done]
     kinds = list(dict.fromkeys(run.kind for run in done))
-    reported = {kind: report_kind([run for run in done if run.kind == kind], mirrored) for kind in kinds}
+    reported = {kind: report_kind([run for run in done if run.kind == kind], results) for kind in kinds}
     result: dict[str, Any] = {kind: row for kind, (row, _) in reported.items()}
     if reference in reported:
         for kind in kinds:
@@ -170,6 +216,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--mirrored", action="store_true", help="predict held-out cases with mirror images")
     parser.add_argument("--reference", choices=tuple(RUNS), default="stock", help="report: what others are compared to")
+    words = "report: file of results, to which those of this machine are added; all are reported"
+    parser.add_argument("--keep", type=Path, metavar="FILE", help=words)
     args = parser.parse_args()
     args.kinds = args.kinds or list(RUNS)
     if unknown := set(args.kinds) - set(RUNS):
@@ -188,7 +236,7 @@ def main() -> int:
         for run in runs:
             train(run, args.device, args.mirrored)
     else:
-        print(json.dumps(report(runs, args.reference, args.mirrored), indent=1))
+        print(json.dumps(report(runs, args.reference, args.mirrored, args.keep), indent=1))
     return 0
 
 

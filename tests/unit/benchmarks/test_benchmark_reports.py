@@ -76,6 +76,21 @@ def test_parity_is_reported_with_its_worst_run(load: Callable[[str], Any], datas
     assert result["missing"] == ["stock, fold 0, seed 2"]
 
 
+def test_results_of_other_machines_are_added(load: Callable[[str], Any], dataset: Path, tmp_path: Path) -> None:
+    parity = load("parity")
+    size, file = parity.Size(4, 10, 50, 5, 2), tmp_path / "kept.json"
+    runs = [parity.Run(kind, 0, seed, size) for kind in ("ours", "stock") for seed in (1, 2)]
+    for run, dice in zip(runs, ([0.9, 0.8], [0.7, 0.7], [0.6, 0.6], [0.5, 0.6]), strict=True):
+        write_parity(run, dice)
+    whole = parity.report(runs, "stock", False)
+    for run in runs:  # each as if it were trained on a machine of its own
+        parity.keep_results(file, size, False, {run.name: parity.read_result(run, False)})
+        run.find_summary(False).unlink()
+    assert parity.report(runs, "stock", False, file) == whole
+    with pytest.raises(SystemExit, match="20"):
+        parity.keep_results(file, parity.Size(4, 20, 50, 5, 2), False, {})
+
+
 def test_model_trained_with_other_plans_is_not_continued(load: Callable[[str], Any], dataset: Path) -> None:
     running = load("running")
     running.write_plans(4, "own", {"batch_size": 2})
