@@ -1,7 +1,8 @@
 """Computes the discrete-time losses: logistic hazard, MTLR and DeepHit.
 
 A patient's place is the number of time bins that the patient is known to have survived; a censored patient contributes
-to these bins only. With delayed entry, the likelihood is conditional on being free of the event at entry.
+these bins, and the next one until the end of observation, with a constant hazard within it. With delayed entry, the
+likelihood is conditional on being free of the event at entry.
 """
 
 from abc import abstractmethod
@@ -43,10 +44,10 @@ class DiscreteLoss(SurvivalLoss):
 
     def make_targets(self, outcome: Outcome) -> LossTargets:
         """Count the bins that each patient survived, and mark those with the event in the next one."""
-        return LossTargets(*discretise_outcomes(outcome, self.edges))
+        return discretise_outcomes(outcome, self.edges)
 
     def _make_exposure(self, targets: LossTargets) -> tuple[torch.Tensor, torch.Tensor]:
-        return compute_exposure(targets.places, targets.seen, targets.entered, self.outputs)
+        return compute_exposure(targets, self.outputs)
 
     @abstractmethod
     def cumulative_hazard(self, logits: torch.Tensor) -> torch.Tensor:
@@ -110,9 +111,10 @@ class Multinomial(DiscreteLoss):
         return functional.pad(self.bin_scores(logits), (0, 1)).log_softmax(1)
 
     def _negative_log_likelihood(self, logs: torch.Tensor, targets: LossTargets) -> torch.Tensor:
-        # A censored patient contributes the probability of surviving the bins before the place.
         log_survival = logs.flip(1).logcumsumexp(1).flip(1)
-        terms = torch.where(targets.seen[:, None], logs, log_survival).gather(1, targets.places[:, None])[:, 0]
+        ended = targets.places.float() if targets.ended is None else targets.ended
+        event = logs.gather(1, targets.places[:, None])[:, 0]
+        terms = torch.where(targets.seen, event, _interpolate(log_survival, targets.places, ended))
         if targets.entered is not None:
             terms = _condition_on_entry(terms, log_survival, targets.seen, targets.places, targets.entered)
         return -terms.mean()
@@ -186,12 +188,23 @@ def _condition_on_entry(
         entered: As in `LossTargets`, (N).
     """
     entry_bin = entered.long().clamp(max=log_survival.shape[1] - 2)
-    before, after = (log_survival.gather(1, (entry_bin + step)[:, None])[:, 0] for step in (0, 1))
-    at_entry = before + (entered - entry_bin) * (after - before)  # the hazard is constant within a bin
+    after = log_survival.gather(1, (entry_bin + 1)[:, None])[:, 0]
+    at_entry = _interpolate(log_survival, entry_bin, entered)
     event_in_bin = torch.log(-torch.expm1((after - at_entry).clamp(max=-_LEAST_HAZARD)))
-    # A patient who is censored in the bin of entry contributes nothing.
-    within = torch.where(seen, event_in_bin, torch.zeros_like(event_in_bin))
-    return torch.where(places == entry_bin, within, terms - at_entry)
+    return torch.where(seen & (places == entry_bin), event_in_bin, terms - at_entry)
+
+
+def _interpolate(log_survival: torch.Tensor, bins: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of survival at times in bins (N), which lie in given bins (N); hazards in bins are constant.
+
+    Args:
+        log_survival: Logarithm of survival at the left edge of each bin and at the last right edge, (N, T + 1).
+        bins: The bin of each time; T at the last right edge, int64 (N).
+        times: Times in bins, with the fraction of the last one, 0 to T, (N).
+    """
+    places = torch.stack([bins, (bins + 1).clamp(max=log_survival.shape[1] - 1)], 1)
+    before, after = log_survival.gather(1, places).unbind(1)
+    return before + (times - bins) * (after - before)
 
 
 def _log_odds_of_bins(hazards: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.survival_loss import LossTargets
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
 HIDDEN = 16
@@ -46,69 +47,46 @@ def assign_bins(times: Numbers, edges: Numbers) -> NDArray[np.int64]:
     return np.searchsorted(edges, times, side="left").astype(np.int64)
 
 
-def discretise_outcomes(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Convert the outcomes of N patients to time bins.
-
-    Returns:
-        The number of bins that each patient survived, 0 to T, int64; whether the event occurred in the next bin, bool;
-        and the delayed entry in bins, with the fraction of the last one, 0 to T, float32, or None.
-    """
+def discretise_outcomes(outcome: Outcome, edges: Numbers) -> LossTargets:
+    """Convert the outcomes of N patients to time bins with the right edges (T) in days."""
     # A patient who is censored at an edge survived the bin that ends there: events come before censoring.
     survived = np.searchsorted(edges, outcome.time, side="right").astype(np.int64)
     places = np.where(outcome.event, assign_bins(outcome.time, edges), survived)
     seen = torch.from_numpy(outcome.event & (places < len(edges)))
-    if outcome.entry is None:
-        return torch.from_numpy(places), seen, None
-    entered = np.interp(outcome.entry, np.concatenate([[0.0], edges]), np.arange(len(edges) + 1.0))
-    return torch.from_numpy(places), seen, torch.from_numpy(entered.astype(np.float32))
+    entered = None if outcome.entry is None else _measure_bins(outcome.entry, edges)
+    return LossTargets(torch.from_numpy(places), seen, entered, _measure_bins(outcome.time, edges))
 
 
-def compute_exposure(
-    places: torch.Tensor, seen: torch.Tensor, entered: torch.Tensor | None, bins: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _measure_bins(times: Numbers, edges: Numbers) -> torch.Tensor:
+    """Return times in bins, with the fraction of the last one, 0 to T, float32 (N)."""
+    bins = np.interp(times, np.concatenate([[0.0], edges]), np.arange(len(edges) + 1.0))
+    return torch.from_numpy(bins.astype(np.float32))
+
+
+def compute_exposure(targets: LossTargets, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the share of each bin in which each patient was at risk, and the bin of the event; both float32 (N, T).
 
-    A censored patient is at risk in the survived bins only. The bin of a delayed entry counts by the share after the
-    entry; if the event occurred in it, it counts fully, which for small hazards scales the likelihood by a constant.
+    A patient who is censored within a bin is at risk in it until then, as in an actuarial life table; otherwise the
+    hazard of a wide bin in which many are censored would be far too high. The bin of a delayed entry counts by the
+    share after the entry. The bin of the event counts fully, which in the bin of entry scales the likelihood, for small
+    hazards, by a constant.
 
     Args:
-        places: Number of bins that each patient survived, (N).
-        seen: Whether the event occurred in the next bin, (N).
-        entered: Delayed entry in bins, (N); None without delayed entry.
+        targets: Outcomes of N patients.
         bins: T.
     """
     columns = torch.arange(bins)[None, :]
-    event = (seen[:, None] & (columns == places[:, None])).float()
-    survived = (columns < places[:, None]).float()
-    if entered is not None:
-        survived = survived * (columns + 1 - entered[:, None]).clamp(0, 1)
-    return survived + event, event
+    event = targets.seen[:, None] & (columns == targets.places[:, None])
+    ended = targets.places.float() if targets.ended is None else targets.ended
+    at_risk = (ended[:, None] - columns).clamp(0, 1)
+    if targets.entered is not None:
+        at_risk = at_risk - (targets.entered[:, None] - columns).clamp(0, 1)
+    return torch.where(event, 1.0, at_risk), event.float()
 
 
 def make_hazard_targets(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
     """Return in which bins each patient was at risk, and the bin of the event; see `compute_exposure`."""
-    return compute_exposure(*discretise_outcomes(outcome, edges), len(edges))
-
-
-def measure_exposure(outcome: Outcome, edges: Numbers) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the share of each bin in which each patient was at risk, and the bin of the event; both float32 (N, T).
-
-    In contrast to `compute_exposure`, patients who are censored within a bin are at risk in it until then, as in an
-    actuarial life table; otherwise the hazard of a wide bin in which many are censored would be far too high. The bin
-    of the event counts fully.
-
-    Args:
-        outcome: Outcomes of N patients.
-        edges: Right edges of the bins in days, ascending, (T).
-    """
-    left = np.concatenate([[0.0], edges[:-1]])
-    until = np.clip((outcome.time[:, None] - left) / (edges - left), 0.0, 1.0)
-    entry = np.zeros(len(outcome)) if outcome.entry is None else outcome.entry
-    before = np.clip((entry[:, None] - left) / (edges - left), 0.0, 1.0)
-    places = assign_bins(outcome.time, edges)
-    event = (places[:, None] == np.arange(len(edges))) & outcome.event[:, None]
-    at_risk = np.where(event, 1.0, until - before)
-    return torch.from_numpy(at_risk.astype(np.float32)), torch.from_numpy(event.astype(np.float32))
+    return compute_exposure(discretise_outcomes(outcome, edges), len(edges))
 
 
 def logistic_hazard_loss(logits: torch.Tensor, at_risk: torch.Tensor, event: torch.Tensor) -> torch.Tensor:

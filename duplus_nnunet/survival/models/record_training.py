@@ -19,7 +19,7 @@ from duplus_nnunet.survival.models.hazard import (
     RecordNetwork,
     choose_bin_edges,
     choose_knots,
-    measure_exposure,
+    make_hazard_targets,
     rank_values,
 )
 from duplus_nnunet.survival.records.folds import Fold
@@ -115,7 +115,7 @@ def train_record_networks(
         DataError: No patient has the event.
     """
     edges = choose_bin_edges(outcome, bins)
-    values, targets = torch.from_numpy(features), _Targets(*measure_exposure(outcome, edges))
+    values, targets = torch.from_numpy(features), _Targets(*make_hazard_targets(outcome, edges))
     knots = choose_knots(values)
     inputs = torch.cat([values, rank_values(values, knots)], 1)
     held_out = torch.zeros(len(folds), len(values))

@@ -18,15 +18,19 @@ class LossTargets:
         seen: Whether the event was observed in the next bin, or for Cox at that time; bool (N).
         entered: Delayed entry in time bins, with the fraction of the last one: 0 to T, float32 (N); None: all patients
             are at risk from time 0.
+        ended: End of observation in time bins, with the fraction of the last one: 0 to T, float32 (N); None: that of
+            censored patients is the end of the last bin that they survived.
     """
 
     places: torch.Tensor
     seen: torch.Tensor
     entered: torch.Tensor | None = None
+    ended: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "LossTargets":
         """Select patients by their rows."""
-        return LossTargets(self.places[rows], self.seen[rows], None if self.entered is None else self.entered[rows])
+        entered, ended = (None if bins is None else bins[rows] for bins in (self.entered, self.ended))
+        return LossTargets(self.places[rows], self.seen[rows], entered, ended)
 
 
 @dataclass(frozen=True)

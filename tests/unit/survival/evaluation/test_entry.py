@@ -31,6 +31,7 @@ OUTCOME = Outcome(
     np.array([0.0, 0.5, 1.5, 3.0, 2.0, 1.2, 1.2]),
 )
 PLACES, SEEN_IN_A_BIN = [0, 2, 2, 3, 3, 1, 1], [True, False, True, False, False, False, True]
+ENDED = [1.0, 2.25, 2.5, 3.0, 3.0, 1.9, 1.9]
 ENTERED = [0.0, 0.5, 1.5, 2.5, 2.0, 1.2, 1.2]
 SCHEMA = ClinicalSchema.model_validate({
     "patient": "id", "time": {"column": "time"}, "event": {"column": "event", "seen": ["1"], "censored": ["0"]},
@@ -74,11 +75,13 @@ def rank(chances: Numbers) -> float:
 def condition(chances: Numbers, kind: Any) -> list[float]:
     """Return the likelihood of each patient, conditional on being event-free at entry."""
     knots = np.hstack([np.zeros((len(chances), 1)), -np.log(1 - np.cumsum(chances, axis=1)[:, :-1])])
-    found = []
-    for hazards, own, place, had, entered in zip(knots, chances, PLACES, SEEN_IN_A_BIN, ENTERED, strict=True):
-        free = math.exp(-np.interp(entered, range(4), hazards))
-        if place > int(entered) or not had:
-            found.append(min(1.0, (own[place] if had else own[place:].sum()) / free))
+    rows, found = zip(knots, chances, PLACES, SEEN_IN_A_BIN, ENTERED, ENDED, strict=True), []
+    for hazards, own, place, had, entered, ended in rows:
+        free, last = (math.exp(-np.interp(bins, range(4), hazards)) for bins in (entered, ended))
+        if not had:
+            found.append(last / free)
+        elif place > int(entered):
+            found.append(own[place] / free)
         elif kind is LogisticHazard:  # the probability of the whole bin, which differs by a near-constant factor
             found.append(own[place] / own[place:].sum())
         else:
@@ -92,6 +95,7 @@ def test_the_likelihood_is_that_of_those_who_were_free_at_their_entry(kind: Any)
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(7, 3)))
     chances, targets = give_chances(loss, logits), loss.make_targets(OUTCOME)
     assert targets.entered.tolist() == pytest.approx(ENTERED)
+    assert targets.ended.tolist() == pytest.approx(ENDED)
     assert (targets.places.tolist(), targets.seen.tolist()) == (PLACES, SEEN_IN_A_BIN)
     expected = -np.mean(np.log(condition(chances, kind)))
     if kind is DeepHit:

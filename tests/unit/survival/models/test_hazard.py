@@ -13,7 +13,6 @@ from duplus_nnunet.survival.models.hazard import (
     choose_knots,
     logistic_hazard_loss,
     make_hazard_targets,
-    measure_exposure,
     predict_risk,
     predict_survival,
     rank_values,
@@ -33,7 +32,9 @@ def test_the_loss_is_the_likelihood_of_the_formula() -> None:
     outcome = Outcome(np.array([True, False, True, False]), np.array([1.0, 1.5, 3.0, 9.0]))
     edges = np.array([1.0, 2.0, 3.0])
     hazards = np.array([[0.1, 0.2, 0.3]] * 4)
-    expected = -np.mean([math.log(0.1), math.log(0.9), math.log(0.9 * 0.8 * 0.3), math.log(0.9 * 0.8 * 0.7)])
+    # The second patient is censored in the middle of the second bin.
+    chances = [0.1, 0.9 * 0.8**0.5, 0.9 * 0.8 * 0.3, 0.9 * 0.8 * 0.7]
+    expected = -np.mean(np.log(chances))
     logits = torch.logit(torch.tensor(hazards, dtype=torch.float32))
     loss = float(logistic_hazard_loss(logits, *make_hazard_targets(outcome, edges)))
     assert loss == pytest.approx(expected, abs=1e-6)
@@ -67,7 +68,7 @@ def test_who_is_censored_within_a_bin_is_at_risk_in_it_until_then() -> None:
         np.array([12.5, 12.5, 40.0, 40.0, 10.0]),
         np.array([0.0, 0.0, 5.0, 15.0, 0.0]),
     )
-    at_risk, event = measure_exposure(outcome, np.array([10.0, 20.0, 30.0]))
+    at_risk, event = make_hazard_targets(outcome, np.array([10.0, 20.0, 30.0]))
     expected = [[1, 0.25, 0], [1, 1, 0], [0.5, 1, 1], [0, 0.5, 1], [1, 0, 0]]
     np.testing.assert_allclose(at_risk, expected)
     np.testing.assert_array_equal(event.sum(1), [0, 1, 0, 0, 0])

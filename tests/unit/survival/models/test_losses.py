@@ -154,6 +154,7 @@ def test_discrete_losses_curves_and_risks_follow_from_the_probabilities(kind: An
         probabilities[row, place] if had else probabilities[row, place:].sum()
         for row, (place, had) in enumerate(zip(places, seen, strict=True))
     ]
+    likely[1] = probabilities[1, 1:].sum() ** 0.5  # it was free of the event in the first half of the first bin
     expected = -np.mean(np.log(likely))
     if kind is DeepHit:
         expected = 0.2 * expected + 0.8 * rank_by_formula(probabilities, places, seen)
@@ -262,3 +263,25 @@ def test_cox_without_torchsurv_names_the_package_to_install(monkeypatch: pytest.
     loss = Cox()
     with pytest.raises(DataError, match=r"pip install 'duplus-nnunet\[survival\]'"):
         loss.compute(torch.zeros(3, 1), loss.make_targets(make_outcome(3, 0)))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_who_is_censored_within_a_bin_counts_until_then(kind: Any) -> None:
+    # Of one bin of 10 days, 20 patients have the event and 60 are censored after 5 days. With a constant hazard, the
+    # most likely survival s fulfils 20 s / (1 - s) = 60 / 2.
+    outcome = Outcome(np.arange(80) < 20, np.where(np.arange(80) < 20, 8.0, 5.0))
+    loss = kind(np.array([10.0]))
+    targets, logit = loss.make_targets(outcome), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logit], max_iter=200, line_search_fn="strong_wolfe")
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        found: torch.Tensor = loss.compute(logit.expand(80, 1), targets)
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(step)
+    survival = loss.predict_survival(logit.detach()[None], np.array([10.0]))[0, 0]
+    assert survival == pytest.approx(0.6, abs=1e-3)
+    start = loss.predict_survival(loss.initial_outputs(targets)[None], np.array([10.0]))[0, 0]
+    assert start == pytest.approx(0.6, abs=0.01)

@@ -67,7 +67,7 @@ def test_the_weights_of_held_out_patients_do_not_matter_to_their_network() -> No
     late = outcome.time.copy()
     late[list(folds[0].test)] = float(edges[-1])
     other = Outcome(outcome.event & ~np.isin(np.arange(60), folds[0].test), late)
-    targets = [record_training.measure_exposure(one, edges) for one in (outcome, other)]
+    targets = [record_training.make_hazard_targets(one, edges) for one in (outcome, other)]
     held_out = torch.zeros(1, 60)
     held_out[0, list(folds[0].test)] = 1
     inputs = torch.from_numpy(x).float()
