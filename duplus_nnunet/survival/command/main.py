@@ -15,7 +15,6 @@ from duplus_nnunet.survival.command.features import add_action as add_features
 from duplus_nnunet.survival.command.fit import EXAMPLE as FIT_EXAMPLE
 from duplus_nnunet.survival.command.fit import add_options as add_fit_options
 from duplus_nnunet.survival.command.fit import fit
-from duplus_nnunet.survival.command.implausible import note_implausible
 from duplus_nnunet.survival.command.left_out import (
     OPTION,
     find_test_patients,
@@ -246,6 +245,7 @@ def _find_files(args: argparse.Namespace, datasets: "list[RawDataset]") -> tuple
 
 def _evaluate(args: argparse.Namespace) -> int:
     from duplus_nnunet.errors import DataError
+    from duplus_nnunet.survival.evaluation.implausible import note_implausible
     from duplus_nnunet.survival.evaluation.record_importance import REPEATS
     from duplus_nnunet.survival.evaluation.study import Design, run_study
     from duplus_nnunet.survival.records.cohort import Cohort

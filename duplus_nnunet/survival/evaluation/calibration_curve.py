@@ -12,7 +12,7 @@ import numpy as np
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.hazard_ratios import fit_cox
-from duplus_nnunet.survival.models.cox import fit_breslow_baseline
+from duplus_nnunet.survival.models.breslow import fit_log_baseline
 from duplus_nnunet.survival.models.recalibration import NEAREST
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
@@ -59,8 +59,8 @@ def fit_calibration_curve(outcome: Outcome, predicted: Numbers, horizon: float) 
     except DataError:  # predictions hardly differ, or the model does not converge
         return None
     logs = basis @ coefficients
-    hazard = fit_breslow_baseline(logs - logs.mean(), until)[1][-1]
-    observed = np.exp(-hazard * np.exp(logs - logs.mean()))
+    with np.errstate(over="ignore"):
+        observed = np.exp(-np.exp(fit_log_baseline(logs, until)[1][-1] + logs))
     order, gaps = np.argsort(predicted), np.abs(observed - predicted)
     summary = (float(gaps.mean()), float(np.median(gaps)), float(np.quantile(gaps, _KNOTS[-1])))
     return CalibrationCurve(predicted[order], observed[order], *summary)

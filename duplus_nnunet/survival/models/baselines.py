@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.breslow import fit_breslow_baseline
 from duplus_nnunet.survival.models.delayed_entry import fit_delayed_entry
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
 from duplus_nnunet.survival.models.icare import Icare
 from duplus_nnunet.survival.models.image_inputs import LESION_VOLUME, fit_image_code
-from duplus_nnunet.survival.models.predictors import Curve, Predictor, ProportionalHazards
+from duplus_nnunet.survival.models.predictors import Curve, ProportionalHazards
 from duplus_nnunet.survival.models.stored_forest import export_forest
 from duplus_nnunet.survival.records.encoding import Table, fit_encoder
 from duplus_nnunet.survival.records.feature_table import FeatureTable
@@ -100,39 +101,54 @@ def predict_without_covariates(task: Task, notes: tuple[str, ...]) -> Forecast:
     return replace(predict_kaplan_meier(task), notes=(*notes, note))
 
 
-def _fit_sksurv(
-    task: Task,
-    encode: Encode,
-    fit: Callable[[Any, Any], Any],
-    export: Callable[[Any, Numbers], Predictor],
-) -> Forecast:
+@dataclass(frozen=True)
+class _Fitted:
+    """A model of scikit-survival, with the encoded patients (N, P) that it was fitted to, and those to predict."""
+
+    model: Any
+    train: Numbers
+    test: Numbers
+    notes: tuple[str, ...]
+
+
+def _fit_encoded(task: Task, encode: Encode, fit: Callable[[Any, Any], Any]) -> Forecast | _Fitted:
+    """Fit a model; where no covariate varies, return the forecast of a model without covariates."""
     train, test, notes = encode(task)
     if train.shape[1] == 0:
         return predict_without_covariates(task, notes)
+    x = train.astype(np.float64)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = _fit(fit, train.astype(np.float64), read_outcome(task.train))
-        risk = np.asarray(model.predict(test.astype(np.float64)), np.float64)
-        curves = model.predict_survival_function(test.astype(np.float64))
-        cut = choose_cut_off(np.asarray(model.predict(train.astype(np.float64)), np.float64))
-    # Survival is 1 before the first training time, at which scikit-survival's curves begin.
-    survival = np.stack(
-        [np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain))) for curve in curves]
-    )
-    notes = (*notes, *_report_convergence(caught))
-    return Forecast(risk, survival, notes, cut, fitted=partial(export, model, train.astype(np.float64)))
+        model = _fit(fit, x, read_outcome(task.train))
+    return _Fitted(model, x, test.astype(np.float64), (*notes, *_report_convergence(caught)))
 
 
-def _export_cox(model: Any, x: Numbers) -> Predictor:
-    """Return a Cox model of scikit-survival, from its predictions for training patients (N, P), as plain arrays."""
+def _predict_proportional(
+    task: Task, encode: Encode, fit: Callable[[Any, Any], Any], with_entry: bool = False
+) -> Forecast:
+    """Predict by a model of proportional hazards, whose baseline hazard is Breslow's.
+
+    Survival is that of the model as it is saved. scikit-survival's own is a power of the baseline survival, which is 0
+    by rounding where risks are far apart, whatever the risk.
+    """
+    fitted = _fit_encoded(task, encode, fit)
+    if isinstance(fitted, Forecast):
+        return fitted
+    outcome = read_outcome(task.train)
+    outcome = outcome if with_entry else Outcome(outcome.event, outcome.time)
+    predictor = _export_proportional(fitted.model, fitted.train, outcome)
+    cut = choose_cut_off(predictor.predict_risk(fitted.train))
+    survival = predictor.predict_survival(fitted.test, task.times)
+    return Forecast(predictor.predict_risk(fitted.test), survival, fitted.notes, cut, fitted=lambda: predictor)
+
+
+def _export_proportional(model: Any, x: Numbers, outcome: Outcome) -> ProportionalHazards:
+    """Return a model of proportional hazards of scikit-survival, fitted to patients (N, P), as plain arrays."""
     risks = np.asarray(model.predict(x), np.float64)
-    row = [int(np.argsort(risks)[len(risks) // 2])]
-    (curve,) = model.predict_cumulative_hazard_function(x[row])
-    hazards = (curve.a * np.asarray(curve.y, np.float64) + curve.b) / np.exp(risks[row])
     weights = np.asarray(model.coef_, np.float64)
     weights = weights if weights.ndim == 1 else weights[:, -1]  # of a path of penalties, the last one
-    offset = float(x[row[0]] @ weights - risks[row[0]])
-    return ProportionalHazards(weights, offset, np.asarray(curve.x, np.float64), np.maximum.accumulate(hazards))
+    offset = float(np.mean(x @ weights - risks))
+    return ProportionalHazards(weights, offset, *fit_breslow_baseline(risks, outcome))
 
 
 def _fit(fit: Callable[[Any, Any], Any], x: Numbers, outcome: Outcome) -> Any:
@@ -167,12 +183,12 @@ def predict_cox(task: Task, encode: Encode = encode_records) -> Forecast:
             return fit_delayed_entry(x, outcome, _RIDGE)
         return CoxPHSurvivalAnalysis(alpha=_RIDGE).fit(x, y)
 
-    return _fit_sksurv(task, encode, fit, _export_cox)
+    return _predict_proportional(task, encode, fit, with_entry=True)
 
 
 def predict_icare(task: Task, encode: Encode = encode_records) -> Forecast:
     """Predict by bagged signs of the covariates (ICARE)."""
-    return _fit_sksurv(task, encode, lambda x, y: Icare(task.seed).fit(x, y), _export_cox)
+    return _predict_proportional(task, encode, lambda x, y: Icare(task.seed).fit(x, y))
 
 
 def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
@@ -183,9 +199,9 @@ def predict_coxnet(task: Task, encode: Encode = encode_records) -> Forecast:
         alphas = _fit_coxnet(x, y, n_alphas=_PENALTIES, alpha_min_ratio=0.01).alphas_
         scores = _score_penalties(x, y, alphas, task)
         best = int(np.argmax(scores)) if len(scores) else 0
-        return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=True)
+        return _fit_coxnet(x, y, alphas=alphas[: best + 1], fit_baseline_model=False)
 
-    return _fit_sksurv(task, encode, fit, _export_cox)
+    return _predict_proportional(task, encode, fit)
 
 
 def _fit_coxnet(x: Any, y: Any, **options: Any) -> Any:
@@ -249,7 +265,18 @@ def predict_forest(task: Task) -> Forecast:
     def fit(x: Any, y: Any) -> Any:
         return RandomSurvivalForest(**options).fit(x, coarsen_times(y))
 
-    return _fit_sksurv(task, encode_records, fit, lambda model, _: export_forest(model))
+    fitted = _fit_encoded(task, encode_records, fit)
+    if isinstance(fitted, Forecast):
+        return fitted
+    risk, own = (np.asarray(fitted.model.predict(x), np.float64) for x in (fitted.test, fitted.train))
+    # Survival is 1 before the first training time, at which scikit-survival's curves begin.
+    survival = np.stack(
+        [
+            np.where(task.times < curve.x[0], 1.0, curve(np.clip(task.times, *curve.domain)))
+            for curve in fitted.model.predict_survival_function(fitted.test)
+        ]
+    )
+    return Forecast(risk, survival, fitted.notes, choose_cut_off(own), fitted=partial(export_forest, fitted.model))
 
 
 def coarsen_times(y: Any, most: int = FOREST_TIMES) -> Any:

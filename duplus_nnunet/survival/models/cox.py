@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.models.breslow import fit_breslow_baseline
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
@@ -64,23 +65,6 @@ def log_partial_likelihood(log_hazards: torch.Tensor, event: torch.Tensor, ranks
             centred, event, times, ties_method="efron", reduction="sum"
         )
     return likelihood
-
-
-def fit_breslow_baseline(log_hazards: Numbers, outcome: Outcome) -> tuple[Numbers, Numbers]:
-    """Fit Breslow's cumulative baseline hazard, that of a patient whose log relative hazard is 0.
-
-    Args:
-        log_hazards: Log relative hazards of training patients, (N).
-        outcome: Outcomes of the same patients.
-
-    Returns:
-        The distinct event times in days, ascending, and the cumulative hazard at each, both (K).
-
-    Source: Breslow 1972, JRSS B 34(2), discussion.
-    """
-    times, counts = np.unique(outcome.time[outcome.event], return_counts=True)
-    at_risk = (outcome.time[None, :] >= times[:, None]).astype(np.float64) @ np.exp(log_hazards)
-    return times, np.cumsum(counts / at_risk)
 
 
 @dataclass(frozen=True)

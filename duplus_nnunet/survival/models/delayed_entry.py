@@ -1,14 +1,13 @@
 """Fits Cox regression to patients with delayed entry (left truncation), which scikit-survival does not support.
 
 A patient is at risk from the entry on. Ties by Breslow's method, with an optional ridge penalty. The fit is a damped
-Newton method on a concave function, whose convergence is tested. It has the interface of scikit-survival's models.
+Newton method on a concave function, whose convergence is tested. It predicts as models of scikit-survival do.
 
 Source: Cox 1972; Breslow 1974 (doi 10.2307/2529620); Andersen et al. 1993 (doi 10.1007/978-1-4612-4348-9), chapter VII,
 left truncation.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,29 +24,13 @@ class DelayedEntryCox:
 
     Attributes:
         coef_: Log hazard ratio of each covariate, (P).
-        times: Distinct event times of training patients in days, ascending, (K).
-        hazards: Breslow's cumulative baseline hazard from each of them on, (K).
     """
 
     coef_: Numbers
-    times: Numbers
-    hazards: Numbers
 
     def predict(self, x: Numbers) -> Numbers:
         """Return the linear predictor of N patients, (N); higher is worse."""
         return np.asarray(x @ self.coef_, np.float64)
-
-    def predict_cumulative_hazard_function(self, x: Numbers) -> list[Any]:
-        """Return the cumulative hazard of each patient as scikit-survival's step function."""
-        from sksurv.functions import StepFunction
-
-        return [StepFunction(self.times, self.hazards * ratio) for ratio in np.exp(self.predict(x))]
-
-    def predict_survival_function(self, x: Numbers) -> list[Any]:
-        """Return the survival of each patient as scikit-survival's step function."""
-        from sksurv.functions import StepFunction
-
-        return [StepFunction(self.times, np.exp(-self.hazards * ratio)) for ratio in np.exp(self.predict(x))]
 
 
 @dataclass(frozen=True)
@@ -77,9 +60,7 @@ def fit_delayed_entry(x: Numbers, outcome: Outcome, ridge: float = 0.0) -> Delay
         ArithmeticError: The fit did not converge.
     """
     centred = x - x.mean(0)
-    coefficients = _maximise(centred, outcome, ridge)
-    hazards = estimate_baseline(x @ coefficients, outcome)
-    return DelayedEntryCox(coefficients, np.unique(outcome.time[outcome.event]), hazards)
+    return DelayedEntryCox(_maximise(centred, outcome, ridge))
 
 
 def _maximise(x: Numbers, outcome: Outcome, ridge: float) -> Numbers:
@@ -126,17 +107,3 @@ def differentiate(coefficients: Numbers, x: Numbers, outcome: Outcome) -> Deriva
         score += x[had].sum(0) - count * mean
         information += count * (centred.T * share) @ centred
     return Derivatives(value, score, information)
-
-
-def estimate_baseline(logs: Numbers, outcome: Outcome) -> Numbers:
-    """Return Breslow's cumulative baseline hazard at the distinct event times, ascending, (K).
-
-    Args:
-        logs: Linear predictor of each patient, (N).
-        outcome: Outcomes of the same patients; patients are at risk after their entry.
-    """
-    times, counts = np.unique(outcome.time[outcome.event], return_counts=True)
-    highest = float(logs.max(initial=0.0))
-    totals = np.exp(logs - highest) @ outcome.find_at_risk(times)
-    hazards: Numbers = np.cumsum(counts / totals) * np.exp(-highest)
-    return hazards

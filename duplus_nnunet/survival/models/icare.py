@@ -78,14 +78,6 @@ class Icare:
         """Return log relative hazards, (N); higher is worse."""
         return np.asarray(self._cox.predict(self._score(x)), np.float64)
 
-    def predict_survival_function(self, x: Numbers) -> Any:
-        """Return scikit-survival's step functions of survival, (N)."""
-        return self._cox.predict_survival_function(self._score(x))
-
-    def predict_cumulative_hazard_function(self, x: Numbers) -> Any:
-        """Return scikit-survival's step functions of the cumulative hazard, (N)."""
-        return self._cox.predict_cumulative_hazard_function(self._score(x))
-
 
 def find_signs(x: Numbers, y: Any, counts: Numbers) -> Numbers:
     """Return the sign of Harrell's concordance less 0.5 of each covariate in each sample, (B, P).

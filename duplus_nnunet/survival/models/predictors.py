@@ -70,11 +70,11 @@ class ProportionalHazards(Predictor):
         return risk
 
     def predict_survival(self, x: Numbers, times: Numbers) -> Numbers:
-        """Return exp(-H0(t) exp(risk)), (N, T)."""
-        baseline = np.concatenate([[0.0], self.hazards])[np.searchsorted(self.times, times, side="right")]
-        with np.errstate(over="ignore", invalid="ignore"):
-            survival = np.exp(-baseline[None, :] * np.exp(self.predict_risk(x))[:, None])
-        return np.where(baseline[None, :] == 0, 1.0, survival)
+        """Return exp(-H0(t) exp(risk)), (N, T); in logarithms, as risks may be far apart."""
+        with np.errstate(divide="ignore", over="ignore"):
+            logs = np.log(np.concatenate([[0.0], self.hazards]))[np.searchsorted(self.times, times, side="right")]
+            survival: Numbers = np.exp(-np.exp(logs[None, :] + self.predict_risk(x)[:, None]))
+        return survival
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain data and arrays."""

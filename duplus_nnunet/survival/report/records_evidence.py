@@ -10,6 +10,7 @@ import numpy as np
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.evaluation.cross_validation import AUC, BRIER, name_at
 from duplus_nnunet.survival.evaluation.hazard_ratios import estimate_hazard_ratios
+from duplus_nnunet.survival.evaluation.implausible import note_implausible
 from duplus_nnunet.survival.evaluation.intervals import METHOD, Value
 from duplus_nnunet.survival.evaluation.study import Design, Study, run_study
 from duplus_nnunet.survival.evaluation.validation import (
@@ -86,7 +87,7 @@ def gather_evidence(
                 counts = Counter(name for names in study.chosen[method] for name in names).most_common()
                 listed = ", ".join(f"{name} {count}" for name, count in counts)
                 how[CROSS_VALIDATED] += f" In each fold the method was chosen again ({listed})."
-            notes += study.notes
+            notes += (*note_implausible(study, records, model.schema), *study.notes)
     else:
         notes.append(
             "Not cross-validated, as it was not asked for: how well the model predicts new patients is unknown."

@@ -84,6 +84,17 @@ def predict(folder: Path, table: Path, output: Path) -> list[dict[str, str]]:
     return read(output / "predictions.csv")
 
 
+def test_a_model_that_a_column_of_the_outcome_carries_is_called_implausible(tmp_path: Path) -> None:
+    rows = draw(tmp_path / "clinical.csv", 60, 0, "p")
+    write(tmp_path / "clinical.csv", [{**row, "age": round(float(str(row["days"])) / 7)} for row in rows])
+    (tmp_path / "clinical.yaml").write_text(SCHEMA)
+    options = ["--table", str(tmp_path / "clinical.csv"), "--folds", "2", "--seeds", "1", "-o", str(tmp_path / "model")]
+    assert cli.main(["survival", "fit", *options]) == 0
+    notes = json.loads((tmp_path / "model" / MODEL_NAME).read_text())["evidence"]["notes"]
+    assert any("IMPLAUSIBLE" in note and "'age'" in note and "'sex'" not in note for note in notes)
+    assert "IMPLAUSIBLE" in (tmp_path / "model" / "model_card.md").read_text()
+
+
 def test_the_card_holds_what_a_prediction_is_computed_from(folder: Path) -> None:
     model, card = read_records_model(folder / "model"), (folder / "model" / "model_card.md").read_text()
     plain = json.loads((folder / "model" / MODEL_NAME).read_text())

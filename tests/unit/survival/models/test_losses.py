@@ -13,7 +13,8 @@ import torch
 
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SURVIVAL_LOSSES
-from duplus_nnunet.survival.models.cox import Cox, fit_breslow_baseline, log_partial_likelihood
+from duplus_nnunet.survival.models.breslow import fit_breslow_baseline, fit_log_baseline
+from duplus_nnunet.survival.models.cox import Cox, log_partial_likelihood
 from duplus_nnunet.survival.models.discrete import DeepHit, LogisticHazard, MultiTaskRegression
 from duplus_nnunet.survival.models.losses import LOSSES, fit_loss, read_loss
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
@@ -107,6 +108,9 @@ def test_breslows_baseline_is_a_sum_over_events() -> None:
     times, hazards = fit_breslow_baseline(log_hazards, outcome)
     np.testing.assert_array_equal(times, [2, 3, 7])
     np.testing.assert_allclose(hazards, np.cumsum([1 / 15, 2 / 12, 1 / 5]))
+    # With risks that are far apart, those of the last patients count as they are.
+    far = np.array([300.0, 300.0, 0.0, 0.0, -300.0])
+    np.testing.assert_allclose(fit_log_baseline(far, outcome)[1], [-300 - math.log(2), 0.0, 300.0], atol=1e-9)
 
 
 def test_coxs_survival_falls_in_steps_from_breslows_baseline() -> None:

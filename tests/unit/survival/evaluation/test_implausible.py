@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.survival.command.implausible import note_implausible
+from duplus_nnunet.survival.evaluation.implausible import note_implausible
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record
 
 

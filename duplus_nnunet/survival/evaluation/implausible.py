@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from duplus_nnunet.survival.evaluation.study import Study
-    from duplus_nnunet.survival.records.schema import ClinicalSchema
-    from duplus_nnunet.survival.records.table import Record
+import numpy as np
+
+from duplus_nnunet.survival.evaluation.metrics import concordance, pool
+from duplus_nnunet.survival.evaluation.study import Study
+from duplus_nnunet.survival.records.outcome import read_outcome
+from duplus_nnunet.survival.records.schema import ClinicalSchema
+from duplus_nnunet.survival.records.table import SEEN, Record
 
 _IMPLAUSIBLE = 0.9
 _CARRIES = 0.75  # concordance of a column alone
 _HARRELL = "Harrell's C"
 
 
-def note_implausible(study: "Study", records: "Sequence[Record]", schema: "ClinicalSchema") -> tuple[str, ...]:
+def note_implausible(study: Study, records: Sequence[Record], schema: ClinicalSchema) -> tuple[str, ...]:
     """Return a remark if a method has a concordance (Harrell) above 0.9 in cross-validation; else nothing."""
     high = {
         method: scores[_HARRELL].value
@@ -34,17 +36,11 @@ def note_implausible(study: "Study", records: "Sequence[Record]", schema: "Clini
     )
 
 
-def _measure_alone(name: str, records: "Sequence[Record]") -> float:
+def _measure_alone(name: str, records: Sequence[Record]) -> float:
     """Return the concordance (Harrell) of a covariate alone, 0.5 to 1, whatever its direction; 0.5 if there is none.
 
     Categories are ordered by their share of patients with the event.
     """
-    import numpy as np
-
-    from duplus_nnunet.survival.evaluation.metrics import concordance, pool
-    from duplus_nnunet.survival.records.outcome import read_outcome
-    from duplus_nnunet.survival.records.table import SEEN
-
     known = [record for record in records if record.values[name] is not None]
     if not known:
         return 0.5
