@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor
 
 from duplus_nnunet.napari_plugin.form import NAME, PRESENCE, VOLUME, Form
 from duplus_nnunet.napari_plugin.layers import find_affine, find_slice
-from duplus_nnunet.napari_plugin.session import Mask, Shown
+from duplus_nnunet.napari_plugin.session import AnsweredLayer, Mask
 
 _OPACITY = 0.6
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units")
@@ -42,7 +42,7 @@ class Answers:
         return self._images
 
     def begin(self, images: Sequence[Image]) -> None:
-        """Begin anew with the layers of an image, or with none; layers of answers stay in the viewer."""
+        """Start again with the layers of an image, or with none; layers of answers stay in the viewer."""
         self._images = list(images)
         self._layers.clear()
         self.uncheck_unanswered()
@@ -56,7 +56,7 @@ class Answers:
             if (row := rows[name]) is not None and row.checkState(NAME) == Qt.CheckState.Checked
         }
 
-    def show(self, shown: Shown) -> str:
+    def show(self, shown: AnsweredLayer) -> str:
         """Show an answer; a target that was asked before gets its layer back as it was answered.
 
         Returns:
@@ -96,7 +96,7 @@ class Answers:
                     row.setText(VOLUME, "")
                     row.setText(PRESENCE, "")
 
-    def _add_layer(self, shown: Shown) -> Labels:
+    def _add_layer(self, shown: AnsweredLayer) -> Labels:
         return self._viewer.add_labels(
             shown.mask,
             name=shown.name,
@@ -105,7 +105,7 @@ class Answers:
             **{key: getattr(self._images[0], key) for key in _PLACE},
         )
 
-    def _show_row(self, shown: Shown, volume: str, presence: str) -> None:
+    def _show_row(self, shown: AnsweredLayer, volume: str, presence: str) -> None:
         with QSignalBlocker(self._form.targets):
             row = self._form.find_row(shown.target) or self._form.add_target(shown.target)
             row.setText(VOLUME, volume)

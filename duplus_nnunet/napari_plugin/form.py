@@ -21,10 +21,10 @@ from qtpy.QtWidgets import (
 )
 
 from duplus_nnunet.napari_plugin.layers import ORIENTATIONS
+from duplus_nnunet.reporting.colours import ORANGE
 
 _UNKNOWN = "choose what they mean"
 NAME, VOLUME, PRESENCE = range(3)
-_ERROR_COLOUR = "#e69f00"
 
 
 class Form:
@@ -56,7 +56,7 @@ class Form:
         self.targets.setRootIsDecorated(False)
         self.save_masks, self.save_jobs = QPushButton("Save masks..."), QPushButton("Save jobs...")
         self.message, self.error = _make_text(), _make_text()
-        self.error.setStyleSheet(f"color: {_ERROR_COLOUR}")
+        self.error.setStyleSheet(f"color: {ORANGE}")
         self._rows = QFormLayout()
         self._lay_out(parent)
         self.show_channels(["image"])

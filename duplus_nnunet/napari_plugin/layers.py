@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.napari_plugin.turning import Matrix, Volume
+from duplus_nnunet.outputs.measures import count_voxels
 
 # From coordinates of the viewer's world to right, anterior, superior.
 _ORIENTATIONS: Mapping[str, NDArray[np.int64]] = {
@@ -26,6 +27,7 @@ _ORIENTATIONS: Mapping[str, NDArray[np.int64]] = {
 ORIENTATIONS = tuple(_ORIENTATIONS)
 # Key of a layer's metadata under which `read_file` leaves what it knows.
 METADATA = "duplus"
+_ALIGNED = 1e-4  # parts of an axis below this share of the largest one come from rounding
 # Units of a layer's axes, in mm; without any, napari's unit is the pixel, whose numbers are taken for mm.
 _MILLIMETRES = {
     "pixel": 1.0,
@@ -162,12 +164,19 @@ def find_slice(mask: Volume, affine: Matrix, axis: int, now: float) -> float | N
     Returns:
         None if the mask is empty, or if it is seen already.
     """
-    heights = np.argwhere(mask) @ affine[axis, :3] + affine[axis, 3]
-    step = np.abs(affine[axis, :3]).max()
+    row = affine[axis, :3]
+    along, step = int(np.abs(row).argmax()), float(np.abs(row).max())
+    if np.count_nonzero(np.abs(row) > _ALIGNED * step) == 1:  # voxels of a slice of the array have one height
+        sizes = count_voxels(mask > 0)[along]
+        heights = np.flatnonzero(sizes) * row[along] + affine[axis, 3]
+        sizes = sizes[sizes > 0]
+    else:
+        every = np.argwhere(mask) @ row + affine[axis, 3]
+        slices, sizes = np.unique(np.round((every - every[:1]) / step), return_counts=True)
+        heights = every[:1] + slices * step
     if not heights.size or np.abs(heights - now).min() <= step / 2:
         return None
-    slices, sizes = np.unique(np.round((heights - heights[0]) / step), return_counts=True)
-    return float(heights[0] + slices[sizes.argmax()] * step)
+    return float(heights[sizes.argmax()])
 
 
 def _to_millimetres(affine: Matrix, layer: Any) -> Matrix:
@@ -214,7 +223,7 @@ def read_file(file: Path) -> tuple[Volume, dict[str, Any]]:
     to_ras[:3, 3] = image.GetOrigin()
     to_ras = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_ras)[:, [2, 1, 0, 3]]
     own = {"file": str(file.absolute()), "to_ras": to_ras.tolist()}
-    keywords = {"name": _name(file), "affine": to_display_affine(to_ras), "metadata": {METADATA: own}}
+    keywords = {"name": name_image(file), "affine": to_display_affine(to_ras), "metadata": {METADATA: own}}
     return SimpleITK.GetArrayFromImage(image), keywords
 
 
@@ -273,6 +282,6 @@ def _choose_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)
 
 
-def _name(file: Path) -> str:
-    name = file.name.removesuffix(".gz")
-    return Path(name).stem.removesuffix("_0000")
+def name_image(file: Path) -> str:
+    """Return the name of an image: that of its first file, without ending and number of the channel."""
+    return Path(file.name.removesuffix(".gz")).stem.removesuffix("_0000")

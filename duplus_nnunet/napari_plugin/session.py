@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from duplus_nnunet.errors import DataError, PromptError, describe_unknown
 from duplus_nnunet.inference.prediction import Prediction
 from duplus_nnunet.napari_plugin.jobs import Done, write_jobs
-from duplus_nnunet.napari_plugin.layers import LayerImage, Place, require_one_grid, write_image
+from duplus_nnunet.napari_plugin.layers import LayerImage, Place, name_image, require_one_grid, write_image
 from duplus_nnunet.napari_plugin.libraries import load_torch
 from duplus_nnunet.napari_plugin.turning import (
     Matrix,
@@ -28,9 +28,8 @@ from duplus_nnunet.napari_plugin.turning import (
     find_turns_by_values,
     require_one_turn,
 )
-from duplus_nnunet.outputs.answer import TargetAnswer
 from duplus_nnunet.outputs.naming import name_case, name_files
-from duplus_nnunet.reporting.colours import colour
+from duplus_nnunet.reporting.colours import colour_answer
 
 if TYPE_CHECKING:
     from duplus_nnunet.inference.predictor import DuPLUSPredictor
@@ -57,7 +56,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Shown:
+class AnsweredLayer:
     """An answer as a window shows it.
 
     Attributes:
@@ -134,6 +133,7 @@ class Session:
         self._open: _Open | None = None
         self._images = 0
         self._asked: dict[str, Question] = {}
+        self._texts: list[str] = []  # those asked about the open image that were not seen in training
         self._done: list[Done] = []
 
     @classmethod
@@ -198,12 +198,12 @@ class Session:
             )
             try:
                 turn = _check_values(images, scan.read_image(), to_ras)
-                self._open = _Open(scan, files, _name_case(files[0]), to_ras, turn)
+                self._open = _Open(scan, files, name_image(files[0]), to_ras, turn)
             except BaseException:
                 scan.close()
                 raise
 
-    def ask(self, question: Question) -> Shown:
+    def ask(self, question: Question) -> AnsweredLayer:
         """Segment one structure in the opened image.
 
         Raises:
@@ -216,10 +216,13 @@ class Session:
             answer = self._answer(opened.scan, question)
             (found,) = answer.answer.targets
             self._asked[found.name] = question
+            if not found.seen and found.name not in self._texts:
+                self._texts.append(found.name)
             done = Done(opened.files, opened.case, opened.scan.context, found.name, found.seen)
             if done not in self._done:
                 self._done.append(done)
-            return _show(question, found, answer, opened.find_turn(answer))
+            texts = 0 if found.seen else self._texts.index(found.name)
+            return _show(question, answer, opened.find_turn(answer), colour_answer(found.value, found.seen, texts))
 
     def save_masks(self, folder: Path, edited: Mapping[str, Mask]) -> list[Path]:
         """Write masks as NIfTI on the image's grid, as `duplus predict --split` names them.
@@ -301,6 +304,7 @@ class Session:
 
     def _close_image(self) -> None:
         self._asked.clear()
+        self._texts.clear()
         if self._open is not None:
             self._open.scan.close()
             self._open = None
@@ -350,11 +354,10 @@ def _check_values(images: Sequence[LayerImage], values: Volume, to_ras: Matrix |
     return require_one_turn(common, named[0][2])
 
 
-def _show(question: Question, found: TargetAnswer, answer: Prediction, turn: Turn) -> Shown:
+def _show(question: Question, answer: Prediction, turn: Turn, colour: str) -> AnsweredLayer:
+    (found,) = answer.answer.targets
     mask = np.ascontiguousarray(turn.apply(answer.masks[found.name]), dtype=np.uint8)
-    return Shown(
-        question, found.title, found.name, mask, colour(found.value), answer.volumes[found.name], found.presence
-    )
+    return AnsweredLayer(question, found.title, found.name, mask, colour, answer.volumes[found.name], found.presence)
 
 
 def _replace_mask(answer: Prediction, turn: Turn, mask: Mask) -> Prediction:
@@ -372,11 +375,6 @@ def _replace_mask(answer: Prediction, turn: Turn, mask: Mask) -> Prediction:
     box = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
     changed = replace(target, box=box, mask=whole, logits=np.zeros(shape, np.float16))
     return Prediction(replace(answer.answer, targets=(changed,)))
-
-
-def _name_case(file: Path) -> str:
-    name = file.name.removesuffix(".gz")
-    return name.rpartition(".")[0].removesuffix("_0000") or name
 
 
 def _describe_command(model: Path, file: Path, mirror: bool) -> str:

@@ -25,7 +25,7 @@ from duplus_nnunet.napari_plugin.session import Question, Session
 from duplus_nnunet.napari_plugin.tasks import Failure, Task, TaskLine
 
 _POLL_MS = 100
-_EXAMPLE_IMAGE, _EXAMPLE_CONTEXT = "images/ct_0000.nii.gz", "phantom_ct"
+_EXAMPLE_IMAGE = "images/ct_0000.nii.gz"
 
 
 class _Owner:
@@ -297,7 +297,7 @@ class SegmentWidget(QWidget):
         self.form.show_place(any(layer is not None and find_file(layer) is None for layer in layers))
 
     def _change_image(self, *_: Any) -> None:
-        """Begin anew with another image or context; layers of answers stay."""
+        """Start again with another image or context; layers of answers stay."""
         self._wanted = ()
         self._answers.begin([])
         self._show_place()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from duplus_nnunet.errors import PromptError, list_nearest_first
 from duplus_nnunet.outputs.answer import CaseAnswer, TargetAnswer
-from duplus_nnunet.reporting.colours import colour
+from duplus_nnunet.reporting.colours import colour_answer
 
 _QUOTED = re.compile(r"""^(["'])(.+)\1$""")
 _NEAREST = 3
@@ -139,4 +139,4 @@ class Questions:
         if target.title in self.shown:
             return self.shown[target.title].colour
         unseen = sum(not other.target.seen for other in self.shown.values())
-        return colour(target.value + (0 if target.seen else unseen))
+        return colour_answer(target.value, target.seen, unseen)

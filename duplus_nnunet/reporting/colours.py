@@ -33,6 +33,17 @@ def colour(value: int) -> str:
     return COLOURS[(value - 1) % len(COLOURS)]
 
 
+def colour_answer(value: int, seen: bool, texts: int) -> str:
+    """Return the colour of an answer to one of several questions.
+
+    Args:
+        value: Label value of the answer.
+        seen: Whether it is a target of the training; other texts share a label value, and get one colour after another.
+        texts: Number of other texts that were answered before.
+    """
+    return colour(value if seen else value + texts)
+
+
 def choose_dashes(values: Iterable[int]) -> dict[int, Dashes]:
     """Choose line styles, so that no two label values have both colour and style in common.
 

@@ -1,5 +1,6 @@
 """Joins clinical tables by the patient ID: one row a patient, with the columns of all tables."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from duplus_nnunet.survival.records.schema import MISSING, ROW_NUMBER, ClinicalS
 from duplus_nnunet.survival.records.table import Rows, join_names, read_rows
 
 _Cells = Mapping[str, Mapping[str, str]]
+_DECIMALS = re.compile(r"(?<=\d)\.0+$")
 
 
 def read_clinical(table: Path, schema_file: Path, endpoint: str | None = None) -> tuple[Rows, ClinicalSchema]:
@@ -100,7 +102,8 @@ def _index(rows: Rows, patient: str) -> _Cells:
             f"{rows.file} has no column {patient!r} of the patient ID; it has {', '.join(rows.columns)}. Correct "
             "`patient` or `tables` in the schema."
         )
-    names = [cell.strip() for cell in rows.column(patient)]
+    # A spreadsheet writes the patient 1 as 1.0 where the column has an empty cell.
+    names = [_DECIMALS.sub("", cell.strip()) for cell in rows.column(patient)]
     nameless = [str(number) for number, name in enumerate(names, 1) if normalise_cell(name) in MISSING]
     if nameless:
         raise DataError(f"{rows.file} has no patient ID in row(s) {join_names(nameless)}. Fill it in.")

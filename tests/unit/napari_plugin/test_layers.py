@@ -159,6 +159,18 @@ def test_the_largest_slice_is_found_unless_the_mask_is_seen() -> None:
     assert find_slice(np.zeros_like(mask), affine, 0, 14.0) is None
 
 
+def test_the_slice_to_show_of_a_turned_layer_is_where_most_of_the_mask_is() -> None:
+    mask = np.zeros((6, 6, 6), bool)
+    mask[1, 1, 1] = mask[4, 2:5, 2:5] = True
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.9, 0.05], [-0.05, 0.9]]
+    for affine in (np.eye(4), turned):
+        found = find_slice(mask, affine, 0, -50.0)
+        heights = np.argwhere(mask) @ affine[0, :3]
+        assert found is not None
+        assert (np.abs(heights - found) <= 0.5).sum() >= 6
+
+
 @pytest.mark.parametrize("offset", [10, 11, 10.5])
 @pytest.mark.parametrize("level", range(6))
 def test_the_slice_to_show_is_one_that_holds_the_mask(level: int, offset: float) -> None:

@@ -15,7 +15,7 @@ from duplus_nnunet.example.folder import write_example
 from duplus_nnunet.inference.jobs import read_jobs
 from duplus_nnunet.inference.predictor import DuPLUSPredictor
 from duplus_nnunet.napari_plugin.layers import ORIENTATIONS, LayerImage, Place, read_file
-from duplus_nnunet.napari_plugin.session import CancelledError, Question, Session, Shown, _check_values
+from duplus_nnunet.napari_plugin.session import AnsweredLayer, CancelledError, Question, Session, _check_values
 from duplus_nnunet.napari_plugin.turning import Turn
 
 CONTEXT = "phantom_ct"
@@ -71,7 +71,7 @@ def show_file(file: Path) -> LayerImage:
     return LayerImage("ct", values, keywords["affine"], file, np.asarray(own["to_ras"]))
 
 
-def ask(session: Session, target: str) -> Shown:
+def ask(session: Session, target: str) -> AnsweredLayer:
     return session.ask(Question(target))
 
 
@@ -86,6 +86,12 @@ def test_an_image_file_is_answered_on_its_layer(session: Session, file: Path, ma
     assert shown.volume == pytest.approx(masks["left kidney"].sum() * voxel)
     assert session.asked == ["left kidney"]
     assert ask(session, "liver").colour != shown.colour
+
+
+def test_texts_that_were_not_seen_in_training_have_colours_of_their_own(session: Session, file: Path) -> None:
+    session.open([show_file(file)], CONTEXT)
+    colours = [session.ask(Question(None, text)).colour for text in ("Left kidney.", "Right kidney.", "Left kidney.")]
+    assert colours[0] == colours[2] != colours[1]
 
 
 @pytest.mark.parametrize("turn", [Turn((2, 1, 0), (False, False, False)), Turn((1, 0, 2), (True, False, True))])

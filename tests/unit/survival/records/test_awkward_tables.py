@@ -211,6 +211,16 @@ def test_dates_are_no_covariates(form: str) -> None:
     assert set(drafted["ignored"]) == {"visit"}
 
 
+def test_dates_that_are_read_as_numbers_are_warned_of() -> None:
+    columns = {"id": CHALLENGE["PatientID"], "visit": lambda n, draw: f"201503{draw.randint(10, 28)}"}
+    rows = make_table({**columns, "Age": CHALLENGE["Age"], **OUTCOME})
+    schema = draft_table(rows) | {"ignored": {}}
+    schema["covariates"] |= {"visit": {"type": "numeric"}}
+    findings = check(rows, ClinicalSchema.model_validate(schema), ()).findings
+    assert any("'visit' has dates" in finding.text for finding in findings if finding.severity == "warning")
+    assert not any("'Age' has dates" in finding.text for finding in findings)
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "part"),
     [("Age", "640", "0 to 120"), ("RFS", "999999", "60 years"), ("Size", "-99", "missing: [-99]")],

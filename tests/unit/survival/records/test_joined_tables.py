@@ -92,6 +92,12 @@ def test_a_joined_table_lies_in_the_folder_of_the_first(tmp_path: Path) -> None:
     assert cli.main([*arguments, str(tmp_path / "x" / "more.csv")]) == 1
 
 
+def test_a_number_that_a_spreadsheet_wrote_with_decimals_is_the_same_patient() -> None:
+    rows = join_rows(make_rows("a.csv", "id,x", "1,5", "02,6"), make_rows("b.csv", "id,y", "1.0,7", "02,8"), "id", "id")
+    assert [(row["id"], row["x"], row["y"]) for row in rows.rows] == [("1", "5", "7"), ("02", "6", "8")]
+    assert rows.warnings == ()
+
+
 def test_a_column_that_is_the_patient_in_the_other_table_alone_is_refused() -> None:
     first, second = make_rows("a.csv", "pid,ID", "P1,9", "P2,8"), make_rows("b.csv", "ID,x", "P1,1", "P2,2")
     with pytest.raises(DataError, match="ID"):
