@@ -1,6 +1,7 @@
 """Guesses the type of each covariate of a clinical table, and which columns cannot be one."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from duplus_nnunet.survival.records.checking import are_identifiers, is_identifier_name
@@ -18,6 +19,8 @@ _ORDERS = (
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
 _LEAST_PATIENTS = 8
+# Words of counts, also of `duplus survival features`.
+_COUNT = re.compile(r"(?<![a-z])(lesions|nodes|metastases|count|number)(?![a-z])")
 
 
 def sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def sort_columns(rows: Rows, used: set[str | None]) -> dict[str, Any]:
         if reason:
             ignored[name] = reason
         else:
-            covariates[name] = _infer_type(cells)
+            covariates[name] = _infer_type(name, cells)
     return {"covariates": covariates, **({"ignored": ignored} if ignored else {})}
 
 
@@ -67,7 +70,12 @@ def _is_one_word_or_none(cells: Sequence[str]) -> bool:
     return len(words) == 2 and _NONE in words and not any(map(is_number, words))
 
 
-def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
+def _is_measure(name: str, values: Collection[str]) -> bool:
+    """Whether two different numbers are measures or counts; others are a code, such as 1 and 2 for sex."""
+    return bool(_COUNT.search(name.casefold())) or any(not value.isdigit() for value in values if is_number(value))
+
+
+def _infer_type(name: str, cells: Sequence[str]) -> dict[str, Any]:
     categories = {normalise_cell(cell) for cell in cells} - {*MISSING}
     spellings = {normalise_cell(cell): cell for cell in cells}
     if _is_one_word_or_none(cells) and len(categories) == 1:
@@ -76,8 +84,7 @@ def _infer_type(cells: Sequence[str]) -> dict[str, Any]:
     order = next((order for values in candidates for order in _ORDERS if values <= set(order)), None)
     if order is not None:
         return {"type": "ordinal", "order": [spellings[value] for value in order if value in spellings]}
-    # Two different numbers are a code, such as 1 and 2 for sex.
-    if len(categories) <= 2 or measure_numeric_share(cells) < NUMERIC_SHARE:
+    if measure_numeric_share(cells) < NUMERIC_SHARE or (len(categories) <= 2 and not _is_measure(name, categories)):
         return {"type": "categorical"}
     texts = sorted(spellings[value] for value in categories if not is_number(value))
     return {"type": "numeric", **({"missing": texts} if texts else {})}

@@ -211,6 +211,21 @@ def test_dates_are_no_covariates(form: str) -> None:
     assert set(drafted["ignored"]) == {"visit"}
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("tumor: lesions", "12", "numeric"),
+        ("tumor: largest distance (mm)", ("0.0", "71.7"), "numeric"),
+        ("sex", "12", "categorical"),
+        ("stage", ("1.0", "2.0"), "categorical"),
+        ("lymph nodes", ("yes", "no"), "categorical"),
+    ],
+)
+def test_two_numbers_are_a_code_unless_they_are_measures_or_counts(name: str, values: Sequence[str], kind: str) -> None:
+    columns = {"id": CHALLENGE["PatientID"], name: lambda n, draw: values[draw.randint(0, 1)]}
+    assert draft_table(make_table({**columns, **OUTCOME}))["covariates"][name]["type"] == kind
+
+
 def test_dates_that_are_read_as_numbers_are_warned_of() -> None:
     columns = {"id": CHALLENGE["PatientID"], "visit": lambda n, draw: f"201503{draw.randint(10, 28)}"}
     rows = make_table({**columns, "Age": CHALLENGE["Age"], **OUTCOME})
