@@ -1,11 +1,8 @@
-"""Imports the packages of the extra `dicom`, or says how they are installed."""
+"""Imports the packages of the extra `dicom`."""
 
-import importlib
 from typing import Any
 
-from duplus_nnunet.errors import HostError
-
-_INSTALL = "pip install 'duplus-nnunet[dicom]'"
+from duplus_nnunet.extras import import_extra
 
 
 def require(name: str) -> Any:
@@ -14,9 +11,4 @@ def require(name: str) -> Any:
     Raises:
         HostError: It is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        raise HostError(f"DICOM needs the package {error.name}, which is not installed. Run: {_INSTALL}") from error
+    return import_extra(name, "dicom", "DICOM")

@@ -34,6 +34,7 @@ ROWS = (
         "checkpoint_files",
         "locks",
         "errors",
+        "extras",
         "host",
         "command_map",
         "progress",
