@@ -85,7 +85,7 @@ def train() -> None:
     else:
         place = find_place(os.environ)
     sys.argv = [sys.argv[0], *rest]
-    host = importlib.import_module("nnunetv2.run.run_training")
+    host: Any = importlib.import_module("nnunetv2.run.run_training")
     if place is not None:
         export_place(place)
         if place.rank:
@@ -143,8 +143,8 @@ def check_call(arguments: dict[str, Any], place: Place) -> None:
         )
     if place.restart and not (arguments["continue_training"] or arguments["only_run_validation"]):
         raise HostError(
-            f"torchrun restarted the training (restart {place.restart}), which without --c would begin from scratch and "
-            "overwrite its checkpoints. Start it again with --c, which begins from scratch if there is none yet."
+            f"torchrun restarted the training (restart {place.restart}), which without --c would begin from scratch "
+            "and overwrite its checkpoints. Start it again with --c, which begins from scratch if there is none yet."
         )
     check_training(TrainingCall(*(str(arguments[each]) for each in names)), recursive_find_trainer_class_by_name)
 

@@ -49,7 +49,7 @@ class Peers:
 
     def __init__(self, store: Any, place: Place, timeout: float) -> None:
         self.place, self.timeout = place, timeout
-        self._store = dist.PrefixStore(f"duplus/{place.restart}", store)
+        self._store = dist.PrefixStore(f"duplus/{place.restart}", store)  # type: ignore[attr-defined]
 
     def exchange(self, name: str, value: Any) -> list[Any]:
         """Give a value to all processes, and return those of all, by rank; each name is exchanged once.
@@ -167,9 +167,11 @@ def meet(place: Place, timeout: float) -> Iterator[tuple[Peers, Any]]:
     """
     limit = timedelta(seconds=timeout)
     try:
-        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=limit))
+        store, _, _ = next(dist.rendezvous("env://", place.rank, place.world, timeout=limit))  # type: ignore[attr-defined]
         # The thread of `watch` must not wait while torch waits for a key: it has a connection of its own.
-        own = dist.TCPStore(place.address, place.port, place.world, False, limit, wait_for_workers=False)
+        own = dist.TCPStore(  # type: ignore[attr-defined]
+            place.address, place.port, place.world, False, limit, wait_for_workers=False
+        )
     except (RuntimeError, ValueError) as error:
         raise HostError(
             f"{place} did not find the other processes at {place.address}:{place.port}: {str(error).splitlines()[0]}. "
@@ -185,6 +187,7 @@ def meet(place: Place, timeout: float) -> Iterator[tuple[Peers, Any]]:
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         chosen = _choose_error(peers, error, HostError)
         if _is_own(peers, chosen):
+            sys.stderr.write(f"error: {chosen}\n")
             raise
         raise chosen from error
 

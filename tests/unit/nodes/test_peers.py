@@ -1,0 +1,74 @@
+"""Processes that compare values, wait for each other, and end together."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from duplus_nnunet.errors import HostError
+from duplus_nnunet.nodes.peers import Failure, Peers
+
+from .ranks import run_ranks
+
+
+def test_values_are_exchanged_by_rank() -> None:
+    assert run_ranks(3, lambda peers: peers.exchange("x", {"rank": peers.place.rank})) == 3 * [
+        [{"rank": rank} for rank in range(3)]
+    ]
+
+
+def test_a_process_that_does_not_answer_is_named() -> None:
+    def act(peers: Peers) -> object:
+        return peers.exchange("x", 1) if peers.place.rank == 0 else None
+
+    error, _ = run_ranks(2, act, timeout=0.2)
+    assert isinstance(error, HostError)
+    assert "'x/1'" in str(error)
+
+
+def test_the_first_failure_is_that_of_all() -> None:
+    def act(peers: Peers) -> list[Failure | None]:
+        if peers.place.rank:
+            while peers.find_failure() is None:
+                time.sleep(0.01)
+        return [peers.report(f"failure {peers.place.rank}"), peers.find_failure()]
+
+    seen = [failure for both in run_ranks(2, act) for failure in both]
+    assert {failure.rank for failure in seen} == {0}
+    assert all("failure 0" in failure.text for failure in seen)
+
+
+def test_a_failure_ends_the_wait_for_a_value() -> None:
+    def act(peers: Peers) -> object:
+        return peers.report("no disk") if peers.place.rank else peers.receive("never")
+
+    error, _ = run_ranks(2, act)
+    assert isinstance(error, HostError)
+    assert "rank 1 of 2" in str(error)
+    assert "no disk" in str(error)
+
+
+def test_all_leave_after_rank_0_has_finished() -> None:
+    def act(peers: Peers) -> float:
+        time.sleep(0.0 if peers.place.rank else 0.3)
+        before = time.monotonic()
+        peers.finish()
+        return before if peers.place.rank == 0 else time.monotonic()
+
+    finished, left = run_ranks(2, act)
+    assert left >= finished
+
+
+def test_a_failure_ends_a_process_that_waits_for_something_else() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script, environment = str(Path(__file__).with_name("ranks.py")), {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), port], env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    printed = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert all("rank 1 of 2" in text and "the disk is full" in text for text in printed)
