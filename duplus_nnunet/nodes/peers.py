@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,14 +43,14 @@ class Peers:
     Every wait looks again and again instead of blocking, so that two threads can use the store.
 
     Args:
-        store: torch's store, of its own connection.
+        store: torch's store, of its own connection, for this start of the training alone.
         place: The place of this process.
         timeout: Longest wait for another process, in s.
     """
 
     def __init__(self, store: Any, place: Place, timeout: float) -> None:
         self.place, self.timeout = place, timeout
-        self._store = dist.PrefixStore(f"duplus/{place.restart}", store)  # type: ignore[attr-defined]
+        self._store = store
 
     def exchange(self, name: str, value: Any) -> list[Any]:
         """Give a value to all processes, and return those of all, by rank; each name is exchanged once.
@@ -121,6 +122,49 @@ class Peers:
             time.sleep(_WAIT_S)
 
 
+def begin_session(store: Any, place: Place, timeout: float) -> str:
+    """Agree with the processes of the same start of a training on a name for it.
+
+    torchrun keeps its store when it starts the processes again, with all that they wrote into it, and numbers restarts
+    on each node by itself. So each process writes a random word, and rank 0 a name for the words that it has read, until
+    all processes have found their own among them.
+
+    Args:
+        store: torch's store.
+        place: The place of this process.
+        timeout: Longest wait for the other processes, in s.
+
+    Raises:
+        HostError: Processes are missing.
+    """
+    word, end = uuid.uuid4().hex, time.monotonic() + timeout
+    store.set(f"duplus/word/{place.rank}", word)
+    missing: list[int] = []
+    written: list[str] = []
+    while time.monotonic() < end:
+        if place.rank == 0:
+            words = [_read(store, f"duplus/word/{rank}") for rank in range(place.world)]
+            if words != written:
+                store.set("duplus/session", json.dumps(words))
+                written = words
+            missing = [rank for rank in range(1, place.world) if not store.check([f"duplus/{word}/{rank}"])]
+            if not missing:
+                return word
+        else:
+            words = json.loads(_read(store, "duplus/session") or "[]")
+            if len(words) == place.world and words[place.rank] == word:
+                store.set(f"duplus/{words[0]}/{place.rank}", "")
+                return str(words[0])
+        time.sleep(_WAIT_S)
+    ranks = ", ".join(map(str, missing)) or "0"
+    raise HostError(f"{place} waited {timeout:.0f} s for rank(s) {ranks}. Start all processes, or raise --timeout.")
+
+
+def _read(store: Any, key: str) -> str:
+    """Return the text of a key, "" if there is none yet."""
+    return store.get(key).decode() if store.check([key]) else ""
+
+
 @contextmanager
 def watch(peers: Peers, end: Callable[[str], None]) -> Iterator[None]:
     """Look for failures of other processes in a thread, while this one may be waiting for them in a collective.
@@ -177,10 +221,11 @@ def meet(place: Place, timeout: float) -> Iterator[tuple[Peers, Any]]:
             f"{place} did not find the other processes at {place.address}:{place.port}: {str(error).splitlines()[0]}. "
             "All nodes must reach this host and port (MASTER_ADDR and MASTER_PORT), and all processes must be started."
         ) from error
-    peers = Peers(own, place, timeout)
+    session = begin_session(own, place, timeout)
+    peers = Peers(_part(own, f"duplus/{session}"), place, timeout)
     try:
         with watch(peers, end_now):
-            yield peers, store
+            yield peers, _part(store, f"duplus/{session}/group")
         peers.finish()
     except DuplusError as error:
         raise _choose_error(peers, error, type(error)) from error
@@ -190,6 +235,11 @@ def meet(place: Place, timeout: float) -> Iterator[tuple[Peers, Any]]:
             sys.stderr.write(f"error: {chosen}\n")
             raise
         raise chosen from error
+
+
+def _part(store: Any, prefix: str) -> Any:
+    """Return the part of a store whose keys begin with a prefix."""
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
 
 
 def end_now(text: str) -> None:

@@ -4,10 +4,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+import torch.distributed as dist
+
 from duplus_nnunet.errors import HostError
-from duplus_nnunet.nodes.peers import Failure, Peers
+from duplus_nnunet.nodes.peers import Failure, Peers, begin_session
+from duplus_nnunet.nodes.place import TORCHRUN, Place
 
 from .ranks import run_ranks
 
@@ -47,6 +52,29 @@ def test_a_failure_ends_the_wait_for_a_value() -> None:
     assert isinstance(error, HostError)
     assert "rank 1 of 2" in str(error)
     assert "no disk" in str(error)
+
+
+def test_each_start_of_a_training_has_a_name_of_its_own() -> None:
+    """torchrun's store holds what an earlier start wrote; rank 0 of the new one may come before or after the others."""
+    store = dist.HashStore()  # type: ignore[attr-defined]
+
+    def start(late: int) -> set[str]:
+        def begin(rank: int) -> str:
+            time.sleep(0.3 if rank == late else 0.0)
+            return begin_session(store, Place(TORCHRUN, rank, 3, rank, "localhost", 29500), 10.0)
+
+        with ThreadPoolExecutor(3) as pool:
+            return set(pool.map(begin, range(3)))
+
+    names = [start(late) for late in range(3)]
+    assert [len(name) for name in names] == [1, 1, 1]
+    assert len(set.union(*names)) == 3
+
+
+def test_processes_that_are_missing_are_named() -> None:
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    with pytest.raises(HostError, match=r"rank\(s\) 1, 2"):
+        begin_session(store, Place(TORCHRUN, 0, 3, 0, "localhost", 29500), 0.2)
 
 
 def test_all_leave_after_rank_0_has_finished() -> None:
