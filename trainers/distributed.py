@@ -98,7 +98,7 @@ class DistributedTrainer(nnUNetTrainer):
             DataError: They have not.
         """
         super().load_checkpoint(filename_or_checkpoint)
-        if self.is_ddp:
+        if dist.is_initialized():
             states = gather((platform.node(), self.current_epoch, digest_weights(self.network)))
             for rank, state in enumerate(states):
                 if state[1:] != states[0][1:]:

@@ -126,8 +126,8 @@ def begin_session(store: Any, place: Place, timeout: float) -> str:
     """Agree with the processes of the same start of a training on a name for it.
 
     torchrun keeps its store when it starts the processes again, with all that they wrote into it, and numbers restarts
-    on each node by itself. So each process writes a random word, and rank 0 a name for the words that it has read, until
-    all processes have found their own among them.
+    on each node by itself. So each process writes a random word, and rank 0 lists the words that it reads, until all
+    processes have found their own in the list. Its first word is the name.
 
     Args:
         store: torch's store.

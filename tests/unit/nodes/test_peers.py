@@ -55,7 +55,7 @@ def test_a_failure_ends_the_wait_for_a_value() -> None:
 
 
 def test_each_start_of_a_training_has_a_name_of_its_own() -> None:
-    """torchrun's store holds what an earlier start wrote; rank 0 of the new one may come before or after the others."""
+    """The store holds what an earlier start wrote; rank 0 of the new one may come before or after the others."""
     store = dist.HashStore()  # type: ignore[attr-defined]
 
     def start(late: int) -> set[str]:
