@@ -21,6 +21,8 @@ from duplus_nnunet.nodes.place import Place
 _WAIT_S, _WATCH_S = 0.05, 1.0
 # Seconds that rank 0, which may hold the store, waits for the others to leave it.
 _LEAVE_S = 60.0
+# Seconds in which all other processes find a failure of rank 0.
+_READ_S = 2.5
 _FAILURE = "failure"
 
 
@@ -254,6 +256,8 @@ def _choose_error(peers: Peers, error: BaseException, kind: type[DuplusError]) -
     lines = str(error).splitlines() or [""]
     text = str(error) if isinstance(error, DuplusError) else f"{type(error).__name__}: {lines[0]}"
     failure = peers.report(text)
+    if peers.place.rank == 0:
+        time.sleep(_READ_S)  # the store may end with this process, and the others read it first
     return (kind if failure.rank == peers.place.rank else HostError)(failure.text)
 
 
