@@ -127,7 +127,7 @@ def digest_weights(network: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in unwrap(network).state_dict().items():
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -24,6 +24,8 @@ _LEAVE_S = 60.0
 # Seconds in which all other processes find a failure of rank 0.
 _READ_S = 2.5
 _FAILURE = "failure"
+# Libraries by which processes communicate, as torch's messages name them.
+_LIBRARIES = ("gloo", "nccl")
 
 
 @dataclass(frozen=True)
@@ -253,12 +255,22 @@ def end_now(text: str) -> None:
 
 def _choose_error(peers: Peers, error: BaseException, kind: type[DuplusError]) -> DuplusError:
     """Return the error to end with: this one, or that of the process that failed first, by which this one fails too."""
-    lines = str(error).splitlines() or [""]
-    text = str(error) if isinstance(error, DuplusError) else f"{type(error).__name__}: {lines[0]}"
-    failure = peers.report(text)
+    failure = peers.report(str(error) if isinstance(error, DuplusError) else _describe(error))
     if peers.place.rank == 0:
         time.sleep(_READ_S)  # the store may end with this process, and the others read it first
     return (kind if failure.rank == peers.place.rank else HostError)(failure.text)
+
+
+def _describe(error: BaseException) -> str:
+    """Describe an error that is none of ours; torch's are told from others by the libraries that they name."""
+    lines = str(error).splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0]}"
+    if not isinstance(error, RuntimeError) or not any(name in text.casefold() for name in _LIBRARIES):
+        return text
+    return (
+        f"{text}. Another process has ended without a message, or did not answer in time. Look into the output of the "
+        "others and of torchrun or SLURM (a process may have been killed for want of memory), and continue with --c."
+    )
 
 
 def _is_own(peers: Peers, error: DuplusError) -> bool:

@@ -1,5 +1,7 @@
 """Ranks of a training as threads of a test, or as processes that only meet."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -27,15 +29,26 @@ def run_ranks(world: int, act: Callable[[Peers], Any], timeout: float = 10.0) ->
         return list(pool.map(run, range(world)))
 
 
-def take_part(rank: int, port: int) -> None:
-    """Meet the other rank; rank 1 then fails while rank 0 waits for what never comes, as in a collective."""
+def take_part(rank: int, port: int, way: str) -> None:
+    """Meet the other rank; rank 1 then ends, and rank 0 waits for it.
+
+    Args:
+        rank: 0 or 1.
+        port: Where they meet.
+        way: How rank 1 ends: "error", while rank 0 does something else; or "killed", while rank 0 is in a collective.
+    """
     place = Place(TORCHRUN, rank, 2, rank, "localhost", port)
-    with meet(place, 60.0) as (peers, _):
+    with meet(place, 60.0) as (peers, store):
         peers.exchange("ready", True)
-        if rank == 1:
+        if way == "error" and rank == 1:
             raise DataError("the disk is full")
-        time.sleep(600)
+        if way == "error":
+            time.sleep(600)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.barrier()
 
 
 if __name__ == "__main__":
-    take_part(int(sys.argv[1]), int(sys.argv[2]))
+    take_part(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

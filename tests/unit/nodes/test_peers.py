@@ -1,5 +1,6 @@
 """Processes that compare values, wait for each other, and end together."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -88,15 +89,30 @@ def test_all_leave_after_rank_0_has_finished() -> None:
     assert left >= finished
 
 
-def test_a_failure_ends_a_process_that_waits_for_something_else() -> None:
+def end_rank_1(way: str) -> list[tuple[int, str]]:
+    """Start two processes of which rank 1 ends; return exit code and standard error of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    script, environment = str(Path(__file__).with_name("ranks.py")), {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    script = str(Path(__file__).with_name("ranks.py"))
+    own = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), port], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, script, str(rank), port, way], env=own, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
     printed = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [1, 1]
-    assert all("rank 1 of 2" in text and "the disk is full" in text for text in printed)
+    return [(rank.returncode, text) for rank, text in zip(ranks, printed, strict=True)]
+
+
+def test_a_failure_ends_a_process_that_waits_for_something_else() -> None:
+    for code, printed in end_rank_1("error"):
+        assert code == 1
+        assert "rank 1 of 2" in printed
+        assert "the disk is full" in printed
+
+
+def test_a_process_that_was_killed_ends_the_others_with_advice() -> None:
+    (code, printed), (killed, _) = end_rank_1("killed")
+    assert (code, killed) == (1, -signal.SIGKILL)
+    assert "error: rank 0 of 2" in printed
+    assert "--c" in printed
