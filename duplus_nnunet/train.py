@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from duplus_nnunet.nodes.place import Place, export_place, find_place
 
 # Minutes that a process waits for the others in a collective operation: longer than the longest case of a validation.
 TIMEOUT_MIN = 30.0
+# Seconds in which all other processes find the failure of rank 0.
+_READ_S = 2.5
 HELP = f"""\
 Train one model by several processes, on the GPUs of one or several nodes, started by torchrun or by SLURM's srun.
 
@@ -242,6 +245,8 @@ def main() -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     if code and "LOCAL_RANK" in os.environ:
+        if os.environ.get("RANK") == "0":
+            time.sleep(_READ_S)  # the others read its message from the store, which may end with it
         os._exit(code)
     return code
 

@@ -21,8 +21,6 @@ from duplus_nnunet.nodes.place import Place
 _WAIT_S, _WATCH_S = 0.05, 1.0
 # Seconds that rank 0, which may hold the store, waits for the others to leave it.
 _LEAVE_S = 60.0
-# Seconds in which all other processes find a failure of rank 0.
-_READ_S = 2.5
 _FAILURE = "failure"
 # Libraries by which processes communicate, as torch's messages name them.
 _LIBRARIES = ("gloo", "nccl")
@@ -256,8 +254,6 @@ def end_now(text: str) -> None:
 def _choose_error(peers: Peers, error: BaseException, kind: type[DuplusError]) -> DuplusError:
     """Return the error to end with: this one, or that of the process that failed first, by which this one fails too."""
     failure = peers.report(str(error) if isinstance(error, DuplusError) else _describe(error))
-    if peers.place.rank == 0:
-        time.sleep(_READ_S)  # the store may end with this process, and the others read it first
     return (kind if failure.rank == peers.place.rank else HostError)(failure.text)
 
 

@@ -175,4 +175,5 @@ def test_nodes_with_different_arguments_end_with_the_reason(resumed: Spread) -> 
     nodes = [resumed.start(options, *words) for words in (WORDS, other)]
     printed = [node.communicate(timeout=TIMEOUT_S)[0] for node in nodes]
     assert 0 not in [node.returncode for node in nodes]
-    assert all("different arguments: fold" in text for text in printed)
+    # torchrun of one node may end that of the other before it has printed the same.
+    assert any("different arguments: fold" in text for text in printed)
