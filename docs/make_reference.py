@@ -33,6 +33,12 @@ def _planning(_: str) -> str:
     return write_help(HELP)
 
 
+def _training(_: str) -> str:
+    from duplus_nnunet.train import HELP
+
+    return write_help(HELP)
+
+
 def _settings(_: str) -> str:
     from duplus_nnunet.settings import Settings
 
@@ -73,6 +79,7 @@ WRITERS: dict[str, Callable[[str], str]] = {
     "names": _names,
     "planning": _planning,
     "settings": _settings,
+    "training": _training,
 }
 
 

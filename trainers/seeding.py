@@ -4,7 +4,10 @@ Batches are seeded one by one, not by worker process, and arrive in order. So th
 workers, and a training that was interrupted continues with the batches that it would have had.
 """
 
+import os
 import random
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 WEIGHTS, TRAINING, VALIDATION, PROMPTS, DROPOUT = range(5)
 # nnU-Net's folds are numbered from 0, or named "all".
 _ALL = 1 << 16
+# Seconds between two looks of a worker at whether the training has ended.
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,21 @@ def keep_generators() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
+def end_with_parent() -> None:
+    """End this worker process, within seconds, when the training process has ended, even if that was killed.
+
+    Otherwise it would wait forever to hand over its batch, and keep its memory from a training that starts again.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True, name="duplus-parent").start()
+
+
 class SeededBatches:
     """Batches of a data loader, each drawn with a seed of its own.
 
@@ -81,11 +101,12 @@ class SeededBatches:
         self.number, self.workers = first, workers
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Start with the first batch of a worker; called once, in its process.
+        """Start with the first batch of a worker; called once, in its process, which ends with the training's.
 
         It uses one thread, as nnU-Net's workers do; in a forked process, more would wait for each other forever.
         """
         torch.set_num_threads(1)
+        end_with_parent()
         self.number += thread_id
         self.loader.set_thread_id(thread_id)
 

@@ -32,6 +32,7 @@ from duplus_nnunet.trainers.batches import (
 from duplus_nnunet.trainers.cases import bind_each_case, check_split, open_table, read_prompts, read_weights, score
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.contrast import remap_images
+from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
@@ -47,7 +48,7 @@ from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_trai
 from duplus_nnunet.trainers.transfer import vary_prompts
 
 
-class DuPLUSTrainer(nnUNetTrainer):
+class DuPLUSTrainer(DistributedTrainer):
     """nnU-Net's trainer with sigmoid Dice and cross-entropy for each target.
 
     Attributes:

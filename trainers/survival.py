@@ -78,6 +78,8 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
     base: the whole encoder is trained, and no lesion is known.
     """
 
+    spreads = False
+
     def __init__(
         self,
         plans: dict[str, Any],
@@ -90,22 +92,20 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
 
         Raises:
             DataError: The clinical table cannot be used.
-            HostError: Several GPUs are requested.
+            HostError: Several processes are requested.
         """
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.logger.local_logger = ProgressLogger()
         if self.is_ddp:
-            raise HostError("DuPLUSSurvivalTrainer trains on one GPU; leave -num_gpus out.")
+            raise HostError("DuPLUSSurvivalTrainer trains in one process: use nnUNetv2_train without -num_gpus.")
         self.texts = StoredTexts(self.bank)
         self.scratch = self.settings.survival.encoder == SCRATCH
         if not self.scratch:  # without a base no lesion is known that patches could be centred on
             self.oversample_foreground_percent = 1.0
-        self.lesions = (
-            dict.fromkeys(self.bank.contexts, ())
-            if self.scratch
-            else choose_lesions(self.bank, self.settings.survival.lesion_targets)
-        )
-        endpoint = self.settings.survival.endpoint or None
+        own = self.settings.survival
+        unknown = dict.fromkeys(self.bank.contexts, ())
+        self.lesions = unknown if self.scratch else choose_lesions(self.bank, own.lesion_targets)
+        endpoint = own.endpoint or None
         self.clinic = read_clinical_data(self.plans_manager.dataset_name, self.table, endpoint)
         training, validation = self.do_split()
         self.cohort = split_patients(self.clinic, training, validation, self.fold)
@@ -113,8 +113,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
         self.inner = split_within(self.cohort.train, imaged, self.settings.seed)
         if self.scratch:
             require_split(self.inner)
-        epochs = self.settings.survival.scratch_epochs if self.scratch else self.settings.survival.lora_epochs
-        self.num_epochs = epochs if self.inner else 0
+        self.num_epochs = (own.scratch_epochs if self.scratch else own.lora_epochs) if self.inner else 0
         self.notes = [*self.clinic.notes, *([NOTE] if self.scratch else note_lesions(self.lesions))]
         self.base_file: str | None = None
         self.continued = False

@@ -139,13 +139,15 @@ _OVERRIDDEN_TRAINER_METHODS: Signatures = {
     "print_to_log_file": "...",
     "_build_loss": "",
     "_do_i_compile": "",
+    "_set_batch_size_and_oversample": "",
 }
 _TRAINER_ATTRIBUTES = (
     "plans_manager configuration_manager configuration_name dataset_json label_manager fold device is_ddp local_rank "
     "my_init_kwargs was_initialized output_folder preprocessed_dataset_folder preprocessed_dataset_folder_base "
-    "dataset_class network optimizer grad_scaler loss logger dataloader_train dataloader_val initial_lr weight_decay "
-    "oversample_foreground_percent num_epochs num_iterations_per_epoch num_val_iterations_per_epoch current_epoch "
-    "save_every enable_deep_supervision disable_checkpointing inference_allowed_mirroring_axes _best_ema"
+    "dataset_class batch_size network optimizer grad_scaler loss logger dataloader_train dataloader_val initial_lr "
+    "weight_decay oversample_foreground_percent num_epochs num_iterations_per_epoch num_val_iterations_per_epoch "
+    "current_epoch save_every enable_deep_supervision disable_checkpointing inference_allowed_mirroring_axes "
+    "_best_ema"
 )
 _PLANNER_CALL = (
     "dataset_name_or_id gpu_memory_target_in_gb preprocessor_name plans_name overwrite_target_spacing "
@@ -167,7 +169,10 @@ NEEDS = (
         "nnunetv2.run.run_training",
         {
             "run_training_entry": "",
-            "run_training": "dataset_name_or_id configuration fold trainer_class_name plans_identifier ...",
+            "run_training": (
+                "dataset_name_or_id configuration fold trainer_class_name plans_identifier num_gpus "
+                "continue_training only_run_validation device ..."
+            ),
         },
     ),
     *_list_needs(
@@ -221,6 +226,9 @@ NEEDS = (
         {
             "SingleThreadedAugmenter": "data_loader transform",
             "NonDetMultiThreadedAugmenter": "data_loader transform num_processes num_cached pin_memory wait_time ...",
+            "DDP": "module device_ids ...",
+            "save_json": "obj file ...",
+            **dict.fromkeys(("shutil", "torch")),
         },
     ),
     *_list_needs(
@@ -364,7 +372,7 @@ NEEDS = (
     ),
     # folders, files and scores
     *_list_needs(Use.READ, "nnunetv2.configuration", {"default_num_processes": None}),
-    *_list_needs(Use.READ, "nnunetv2.paths", {"nnUNet_raw": None, "nnUNet_preprocessed": None}),
+    *_list_needs(Use.READ, "nnunetv2.paths", {"nnUNet_raw": None, "nnUNet_preprocessed": None, "nnUNet_results": None}),
     *_list_needs(
         Use.CALLED,
         "nnunetv2.utilities.dataset_name_id_conversion",
@@ -373,7 +381,7 @@ NEEDS = (
     *_list_needs(
         Use.CALLED,
         "nnunetv2.utilities.file_path_utilities",
-        {"get_output_folder": "dataset_name_or_id trainer_name plans_identifier configuration"},
+        {"get_output_folder": "dataset_name_or_id trainer_name plans_identifier configuration fold"},
     ),
     *_list_needs(
         Use.CALLED, "nnunetv2.utilities.find_objects", {"recursive_find_trainer_class_by_name": "trainer_name"}

@@ -64,6 +64,7 @@ NOT_RUN = {
     ("duplus", "compose", "-o", "600"): "needs downloads; tests/unit/conversion/test_paper.py composes small ones",
     ("duplus", "prompts", "check", "17"): "needs the dataset that was converted",
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
+    ("torchrun",): "needs two nodes; test_nodes.py trains by torchrun",
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
     ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
     ("napari",): "opens a window; tests/host/test_napari.py types and clicks in it",
@@ -233,7 +234,8 @@ def check_existence(words: list[str]) -> None:
     words = split_variables(words)[1]
     if words[0] == "duplus":
         build_parser(words[1]).parse_args(words[1:])
-    elif words[0] == "nnUNetv2_train":
+    elif words[0] in {"nnUNetv2_train", "torchrun"}:
+        words = words[words.index("duplus_nnunet.train") if words[0] == "torchrun" else 0 :]
         known = set(re.findall(r"add_argument\('(-+\w+)'", Path(run_training.__file__).read_text(encoding="utf-8")))
         assert {word for word in words if word.startswith("-")} <= known
     elif words[0] == "sbatch":

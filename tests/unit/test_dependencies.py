@@ -16,7 +16,7 @@ IMPORT_NODES = (ast.Import, ast.ImportFrom)
 ROWS = (
     (
         *("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
-        "napari_plugin",
+        *("napari_plugin", "train"),
     ),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
@@ -38,6 +38,7 @@ ROWS = (
         "host",
         "command_map",
         "progress",
+        "nodes",
     ),
 )
 LEVEL = {room: level for level, row in enumerate(reversed(ROWS)) for room in row}
