@@ -2,17 +2,16 @@
 
 import json
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.data.volume_ranges import read_volume_ranges
 from duplus_nnunet.errors import DataError, DuplusError
 from duplus_nnunet.files import is_full_disk, write_text
-from duplus_nnunet.inference.answering import LEAST_LOGIT, Failures, PredictedCase, predict_cases
+from duplus_nnunet.inference.answering import Failures, PredictedCase, choose_floor, predict_cases
 from duplus_nnunet.inference.assembly import spread_probabilities
 from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.case_list import PredictionCall, list_cases
@@ -23,48 +22,68 @@ from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
 from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.output_lock import hold_output
+from duplus_nnunet.inference.output_store import stage_output, write_case
 from duplus_nnunet.inference.progress import Progress
-from duplus_nnunet.inference.reading import InputCase, PreparedCase, Reader, read_ahead
-from duplus_nnunet.inference.records import describe_run, find_decisive_changes, join_runs, list_idle_options
+from duplus_nnunet.inference.reading import InputCase, PreparedCase, make_reader, read_ahead
+from duplus_nnunet.inference.run_files import RunFiles
 from duplus_nnunet.inference.selection import Selection
-from duplus_nnunet.inference.writing import CaseWriter, describe_answer, describe_inputs
-from duplus_nnunet.outputs.legend import write_legend
-from duplus_nnunet.outputs.manifest import COMPLETE, CaseRecord, Manifest, current_time
-from duplus_nnunet.outputs.naming import name_cases, require_valid_text, show_name
-from duplus_nnunet.outputs.statistics import StatisticsTable
+from duplus_nnunet.inference.writing import CaseWriter, WrittenCase, make_writer
+from duplus_nnunet.outputs.manifest import CaseRecord, current_time
+from duplus_nnunet.outputs.naming import name_cases, require_valid_text
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.remote_files import is_url
 
-_NEW = "it has no label map yet"
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that are asked for the same.
+
+    Attributes:
+        bound: The model and what is asked of it.
+        selection: What is asked, as it was typed.
+        cases: Those that are to be predicted, each with its context.
+    """
+
+    bound: BoundModel
+    selection: Selection
+    cases: list[InputCase]
 
 
-def predict_files(bound: BoundModel, call: PredictionCall, encoder: str | None = None) -> list[Any] | None:
+def predict_files(bound: BoundModel, call: PredictionCall, selection: Selection | None = None) -> list[Any] | None:
     """Predict files, or the jobs of a table.
 
     Args:
         bound: The model and what is asked of it; its options name the table of jobs, if there is one.
         call: What is predicted and where it goes.
-        encoder: Where the model's own text encoder is, for free texts in a table of jobs.
+        selection: What was asked for as it was typed; needed for a table of jobs, and for a prediction over a cluster.
 
     Returns:
         Label maps, and probabilities if they were asked for, where there is no output; else None for each case. None
-        if there was nothing to do, or a table of jobs.
+        if there was nothing to do, a table of jobs, or a prediction over a cluster.
 
     Raises:
         DataError: At the end, if cases failed; at once, if there is no case, the table of jobs is not valid, another
             process predicts into the folder, the disk is full, or the output folder was predicted with another model
             or other prompts and is to be continued.
         PromptError: The model does not know a context or target of a job.
+        HostError: A package that a URL or a cluster needs is not installed.
     """
-    run = FolderPrediction(bound, call)
-    with run.lock_output():
-        if bound.options.jobs is None:
-            check_source(call.source, bound.model.dataset_json)
-            results = run.predict(bound, call)
-        else:
-            results = None
-            run.predict_jobs(bound, encoder)
-    run.failures.raise_if_any(run.cases)
-    return results
+    selection = selection or Selection(options=bound.options)
+    with stage_output(call) as staged:
+        run = FolderPrediction(bound, staged)
+        with run.lock_output():
+            if bound.options.jobs is None:
+                check_source(staged.source, bound.model.dataset_json)
+            groups = run.plan(selection)
+            if selection.cluster is None:
+                results = [run.predict_group(group) for group in groups]
+            else:
+                from duplus_nnunet.inference.cluster_run import predict_on_cluster  # imports ray
+
+                predict_on_cluster(run, groups, selection)
+                results = []
+        run.failures.raise_if_any(run.cases)
+    return results[0] if bound.options.jobs is None and results else None
 
 
 def predict_items(bound: BoundModel, items: Iterable[PreparedCase], save_probabilities: bool) -> list[Any]:
@@ -85,34 +104,31 @@ class FolderPrediction:
     """One call: the state that its cases share.
 
     Attributes:
-        bound: The model, and what is asked of it; of a table of jobs, what the current group asks.
+        first: The model, and what is asked of it; of a table of jobs, each group asks for its own.
         call: What is predicted and where it goes.
         failures: Cases that failed.
         cases: Number of cases so far.
+        files: Manifest, tables and legend.
     """
 
-    bound: BoundModel
+    first: BoundModel
     call: PredictionCall
     failures: Failures = field(default_factory=Failures)
     cases: int = 0
-    _manifest: Manifest | None = None
-    _statistics: StatisticsTable | None = None
-    _legend: dict[int, list[str]] = field(default_factory=dict)
-    _unseen: set[int] = field(default_factory=set)
+    files: RunFiles = field(init=False)
     _made: tuple[BoundModel, CaseWriter] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress: Progress = field(default_factory=Progress)
     _held: ExitStack = field(default_factory=ExitStack)
     _full_disk: str = ""  # why nothing more can be written
 
-    @property
-    def options(self) -> Options:
-        """What the user asked for beside targets and context."""
-        return self.bound.options
+    def __post_init__(self) -> None:
+        self.files = RunFiles(self.call)
 
     @contextmanager
     def lock_output(self) -> Iterator[None]:
         """Hold the lock on the output folder; without one, that of the first case that is written.
+
+        What the cases share is written at the end, whatever ends the run.
 
         Raises:
             DataError: Another process predicts into it, or its name is not valid text.
@@ -121,45 +137,40 @@ class FolderPrediction:
             if self.call.folder is not None:
                 require_valid_text(str(self.call.folder))
                 self._held.enter_context(hold_output(self.call.folder, self.call.part))
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(DuplusError, OSError):  # what ended the run is worth more
+                    self.files.save()
+                raise
+            self.files.save(is_end=True)
 
-    def predict(self, bound: BoundModel, call: PredictionCall) -> list[Any] | None:
-        """List the cases of a call, leave out those that are complete, and predict the others."""
-        self.bound = bound
+    def plan(self, selection: Selection) -> Iterator[Group]:
+        """Yield the cases that are to be predicted: those of a folder or list, or of a table of jobs."""
+        if self.first.options.jobs is None:
+            yield Group(self.first, selection, self._plan_cases(self.first, self.call))
+        else:
+            yield from self._plan_jobs(selection)
+
+    def _plan_cases(self, bound: BoundModel, call: PredictionCall) -> list[InputCase]:
+        """List the cases of a call, each with its context, and leave out those that are complete."""
         if call.folder is not None:
             _write_arguments(bound, call, call.folder)
         lists = list_cases(bound.model, call)
         bound.check_cases([case.name for case in lists])
         _check_dicom(bound.options, lists)
-        cases = lists if call.overwrite or call.output is None else self._leave_out_complete(lists)
+        cases = lists if call.overwrite or call.output is None else self.files.leave_out_complete(bound, lists)
         self._progress.expect(len(cases), len(lists) - len(cases))
-        if not cases:
-            return None
-        placed = [replace(case, context=bound.choice.of(case.name)) for case in cases]
-        model = bound.model
-        verbose = bool(model.predictor.verbose_preprocessing)
-        reader = Reader(model.plans, model.configuration, bound.declare_all(), verbose)
-        return self.predict_items(bound, read_ahead(reader, placed))
+        return [replace(case, context=bound.choice.of(case.name)) for case in cases]
 
-    def predict_items(self, bound: BoundModel, items: Iterable[PreparedCase]) -> list[Any]:
-        """Predict preprocessed cases; they are written, or returned where there is no output."""
-        floor = LEAST_LOGIT if bound.options.probabilities else 0.0
-        floor = float("-inf") if self.call.save_probabilities else floor
-        return predict_cases(bound, self._count(items), floor, self._finish, self._fail)
-
-    def predict_jobs(self, first: BoundModel, encoder: str | None) -> None:
-        """Predict a table of jobs, those together that ask for the same.
-
-        Args:
-            first: The model, bound; its options name the table.
-            encoder: Where the model's own text encoder is.
-        """
-        model, folder = first.model, self.call.folder or Path()
+    def _plan_jobs(self, selection: Selection) -> Iterator[Group]:
+        """Yield the jobs of a table, those together that ask for the same."""
+        model, folder, options = self.first.model, self.call.folder or Path(), self.first.options
         ending = model.dataset_json["file_ending"]
-        table = read_jobs(str(first.options.jobs), ending)
+        table = read_jobs(str(options.jobs), ending)
         groups, cases = group_jobs(table), [job.case for job in table]
         files = dict(zip(cases, name_cases(cases, ending), strict=True))
-        dicom = {job.case: found for job in table if (found := _open_dicom(job, first.options.series)) is not None}
+        dicom = {job.case: found for job in table if (found := _open_dicom(job, options.series)) is not None}
         choices = [
             ContextChoice(None, {job.case: _find_context(model, job, dicom.get(job.case)) for job in jobs})
             for jobs in groups
@@ -168,7 +179,8 @@ class FolderPrediction:
         unseen: dict[str, Any] = {}
         declared: dict[str, Any] = {}
         for jobs, choice in zip(groups, choices, strict=True):
-            bound = bind(model, Selection(jobs[0].targets, choice, jobs[0].prompts, encoder, first.options))
+            asked = Selection(jobs[0].targets, choice, jobs[0].prompts, selection.encoder, options)
+            bound = bind(model, asked)
             declared = bound.declare_all()
             labels |= declared["labels"]
             unseen |= declared[PLANS_KEY]["not_seen_in_training"]
@@ -177,56 +189,35 @@ class FolderPrediction:
             images = [[series[job.case].file] if job.case in series else list(job.images) for job in jobs]
             by_file = {image.file: image for image in series.values()}
             outputs = [str(folder / files[name]) for name in names]
-            self.predict(bound, replace(self.call, source=images, output=outputs, names=names, dicom=by_file))
+            call = replace(self.call, source=images, output=outputs, names=names, dicom=by_file)
+            yield Group(bound, asked, self._plan_cases(bound, call))
         if self.call.folder is not None:
             declared["labels"] = labels  # that of the last group was written with it
             declared[PLANS_KEY]["not_seen_in_training"] = unseen
             write_text(folder / "dataset.json", json.dumps(declared, indent=4, ensure_ascii=False))
+
+    def predict_group(self, group: Group) -> list[Any] | None:
+        """Predict cases by this process; None if there is none."""
+        if not group.cases:
+            return None
+        return self.predict_items(group.bound, read_ahead(make_reader(group.bound), group.cases))
+
+    def predict_items(self, bound: BoundModel, items: Iterable[PreparedCase]) -> list[Any]:
+        """Predict preprocessed cases; they are written, or returned where there is no output."""
+        floor = choose_floor(bound, self.call.save_probabilities)
+        return predict_cases(bound, self._count(items), floor, partial(self._finish, bound), partial(self.fail, bound))
 
     def _count(self, items: Iterable[PreparedCase]) -> Iterator[PreparedCase]:
         for item in items:
             self.cases += 1
             yield item
 
-    def _leave_out_complete(self, cases: list[InputCase]) -> list[InputCase]:
-        """Leave out cases whose files are complete and were made from the images as they are now.
-
-        Raises:
-            DataError: The folder was predicted by another model or with other prompts.
-        """
-        reasons = [self._explain_open(case) for case in cases]
-        for case, reason in zip(cases, reasons, strict=True):
-            if reason and reason != _NEW:
-                sys.stdout.write(f"{show_name(case.name)} is predicted again: {reason}.\n")
-        kept = [case for case, reason in zip(cases, reasons, strict=True) if reason]
-        sys.stdout.write(f"{len(cases) - len(kept)} of {len(cases)} cases are complete and left out.\n")
-        return kept
-
-    def _explain_open(self, case: InputCase) -> str:
-        """Say why a case has to be predicted; empty if it is complete."""
-        output = str(case.output)
-        if not Path(output + self.bound.model.dataset_json["file_ending"]).is_file():
-            return _NEW
-        manifest = self._open_manifest()
-        if case.name not in manifest.cases:  # written by nnU-Net's own prediction, or before there were manifests
-            return "files beside the label map are asked for" if self.options.asks_for_more else ""
-        question = self.bound.questions[self.bound.choice.of(case.name)]
-        try:
-            inputs = describe_inputs(case)
-        except OSError as error:
-            return f"its image cannot be read ({error.strerror or error})"
-        expected = CaseRecord(COMPLETE, question.context, dict(self.bound.list_asked(question)), inputs)
-        reason = manifest.explain_incomplete(case.name, expected, Path(output).parent, self.options.verify)
-        if not reason and self.options.statistics and case.name not in self._open_statistics().cases:
-            return "the table of statistics does not list it"
-        return reason
-
-    def _finish(self, predicted: PredictedCase) -> Any:
+    def _finish(self, bound: BoundModel, predicted: PredictedCase) -> Any:
         """Write a case, or return its label map, and its probabilities if nnU-Net is to give them."""
         answer, output = predicted.answer, predicted.item.source.output
         try:
             if output is not None:
-                self._write(predicted, Path(output).parent)
+                self._write(bound, predicted, Path(output).parent)
                 return None
         finally:
             predicted.item.source.forget()
@@ -234,64 +225,39 @@ class FolderPrediction:
             return answer.labels
         return answer.labels, spread_probabilities(answer.targets, answer.geometry.shape)
 
-    def _write(self, predicted: PredictedCase, folder: Path) -> None:
+    def _write(self, bound: BoundModel, predicted: PredictedCase, folder: Path) -> None:
         try:
             if self.call.output is None:
                 self._held.enter_context(hold_output(folder, self.call.part))
-                self.call = replace(self.call, output=str(folder))
-            record = self._writer.write(predicted)
-            self._record(predicted.answer.case, record)
-            renamed = f", written as {record.file_name}" if record.file_name else ""
-            text, seconds = describe_answer(predicted.answer) + renamed, sum(record.seconds.values())
-            sys.stdout.write(self._progress.report(text, seconds) + "\n")
+                self.call = self.files.call = replace(self.call, output=str(folder))
+            self.files.declare(bound)
+            self.take(bound, write_case(self._writer_of(bound), predicted, self.call.store))
         except Exception as error:
             if is_full_disk(error):
                 self._full_disk = str(error)
             raise
 
-    @property
-    def _writer(self) -> CaseWriter:
-        """What writes the cases of the current group of jobs."""
-        if self._made is None or self._made[0] is not self.bound:
-            self._made = self.bound, self._make_writer()
+    def take(self, bound: BoundModel, written: WrittenCase) -> None:
+        """Record a case that was written, and report it in one line."""
+        self.files.add(bound, written)
+        record = written.record
+        renamed = f", written as {record.file_name}" if record.file_name else ""
+        seconds = sum(record.seconds.values())
+        sys.stdout.write(self._progress.report(written.summary + renamed, seconds) + "\n")
+
+    def _writer_of(self, bound: BoundModel) -> CaseWriter:
+        if self._made is None or self._made[0] is not bound:
+            self._made = bound, make_writer(bound, self.call.save_probabilities)
         return self._made[1]
 
-    def _make_writer(self) -> CaseWriter:
-        plans, folder = self.bound.model.plans, self.call.table_folder
-        declared = self.bound.declare_all()
-        for value, name in declared[PLANS_KEY]["legend"].items():
-            # Jobs of one table may give the same value to different texts; the label maps name their own.
-            names = self._legend.setdefault(int(value), [])
-            names += [name] if name not in names else []
-        self._unseen |= {target["value"] for target in declared[PLANS_KEY]["not_seen_in_training"].values()}
-        write_legend(folder, {value: " or ".join(names) for value, names in self._legend.items()}, self._unseen)
-        ranges = {
-            context: read_volume_ranges(self.bound.model.bank.form, context)
-            for context in self.bound.model.bank.contexts
-        }
-        return CaseWriter(
-            io=plans.image_reader_writer_class(),
-            ending=declared["file_ending"],
-            options=self.options,
-            host_probabilities=self.call.save_probabilities,
-            statistics=self._open_statistics(),
-            table_folder=folder,
-            volumes={
-                context: {name: (volumes.p1, volumes.p99) for name, volumes in targets.items()}
-                for context, targets in ranges.items()
-            },
-            bank=self.bound.model.bank,
-            model=self.bound.model.record.name,
-        )
-
-    def _open_statistics(self) -> StatisticsTable:
-        if self._statistics is None:
-            before = None if self.call.overwrite else StatisticsTable.read(self.call.table_folder)
-            self._statistics = before or StatisticsTable()
-        return self._statistics
-
-    def _fail(self, source: InputCase, why: str) -> None:
+    def fail(self, bound: BoundModel, source: InputCase, why: str, full_disk: str = "") -> None:
         """Record a case that failed, and end the run if the disk is full.
+
+        Args:
+            bound: The model and what was asked of it.
+            source: The case.
+            why: Why it failed.
+            full_disk: What a full disk was reported as where the case was written; empty if it was not.
 
         Raises:
             DataError: The disk is full.
@@ -299,46 +265,22 @@ class FolderPrediction:
         source.forget()
         self.failures.add(source.name, why)
         self._progress.failed += 1
+        self._full_disk = self._full_disk or full_disk
         try:
             if source.output is not None:
                 hidden = source.hide_folders(why)
-                self._record(source.name, CaseRecord("failed", source.context, message=hidden, finished=current_time()))
+                record = CaseRecord("failed", source.context, message=hidden, finished=current_time())
+                self.files.add_record(bound, source.name, record)
         except DataError as error:
             if not is_full_disk(error):
                 raise
             self._full_disk = self._full_disk or str(error)
         if self._full_disk:
-            raise DataError(f"{self._full_disk} {self._progress.describe_rest()}")
+            raise DataError(f"{self._full_disk} {self.describe_rest()}")
 
-    def _record(self, case: str, record: CaseRecord) -> None:
-        # A case is written in one thread while another one may fail in the other.
-        with self._lock:
-            manifest = self._open_manifest()
-            manifest.record(case, record)
-            manifest.write(self.call.table_folder)
-
-    def _open_manifest(self) -> Manifest:
-        """Open the folder's manifest, and describe in it what is asked for now."""
-        run = describe_run(self.bound)
-        if self._manifest is None:
-            self._manifest = self._start_manifest(Manifest(run))
-        self._manifest.run = join_runs(self._manifest.run, run) if self.options.jobs else run
-        return self._manifest
-
-    def _start_manifest(self, new: Manifest) -> Manifest:
-        folder = self.call.table_folder
-        before = Manifest.read(folder)
-        if before is None:
-            return new
-        changes = find_decisive_changes(before, new.run, list_idle_options(self.bound))
-        if not changes:
-            return Manifest(new.run, before.cases)
-        if self.call.overwrite:
-            return new
-        raise DataError(
-            f"{folder} was predicted with other settings ({', '.join(changes)} differ), so that it cannot be "
-            "continued. Predict into a new folder, or leave out --continue_prediction to predict all of it again."
-        )
+    def describe_rest(self) -> str:
+        """Say how many cases are complete, how many are not, and how to go on."""
+        return self._progress.describe_rest()
 
 
 def _check_dicom(options: Options, cases: Sequence[InputCase]) -> None:
@@ -356,7 +298,7 @@ def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {
         "list_of_lists_or_source_folder": call.source_label,
-        "output_folder_or_list_of_truncated_output_files": call.output,
+        "output_folder_or_list_of_truncated_output_files": call.output_label,
         "save_probabilities": call.save_probabilities,
         "overwrite": call.overwrite,
         "part_id": call.part[0],
@@ -371,7 +313,9 @@ def _write_arguments(bound: BoundModel, call: PredictionCall, folder: Path) -> N
 def _open_dicom(job: Job, series: str | None) -> DicomInput | None:
     """Find the DICOM series that a job names; None if its image is not DICOM."""
     try:
-        return open_dicom_image(job.images[0], series) if len(job.images) == 1 else None
+        if len(job.images) != 1 or is_url(job.images[0]):
+            return None
+        return open_dicom_image(job.images[0], series)
     except DuplusError as error:
         raise type(error)(f"{job.origin}: {error}") from error
 

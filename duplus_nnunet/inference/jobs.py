@@ -2,7 +2,7 @@
 
 A CSV file has the columns case, image, context, targets and prompts, of which only image is required; several channels,
 targets or prompts are separated by semicolons. A JSON file is a list of objects with the same keys, whose values are
-lists where there are several. Paths are relative to the folder of the table.
+lists where there are several. Paths are relative to the folder of the table; images may be given as URLs.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.remote_files import is_url, read_name
 from duplus_nnunet.table_files import read_csv, read_json
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
@@ -108,10 +109,10 @@ def _read_json(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Job:
-    images = [str(path.parent / image) for image in row.get("image", ())]
+    images = [image if is_url(image) else str(path.parent / image) for image in row.get("image", ())]
     if not images:
         raise DataError(f"{path}, {where}: there is no image. Give one file for each channel, separated by `;`.")
-    name = os.path.basename(images[0]).removesuffix(ending)
+    name = (read_name(images[0]) if is_url(images[0]) else os.path.basename(images[0])).removesuffix(ending)
     case = row.get("case") or (name[: -len("_0000")] if name.endswith("_0000") else name)
     if Path(case).name != case or case in (".", ".."):
         raise DataError(f"{path}, {where}: {case!r} is not a valid case name. Give one without slashes.")
