@@ -243,7 +243,7 @@ def _explain(url: str, what: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise HostError(
-            f"{hide_credentials(url)} cannot be {what}: {hide_credentials(str(error))}. Install the package that it names."
+            f"{hide_credentials(url)} cannot be {what}: {hide_credentials(str(error))}. Install what it names."
         ) from None
     except FileNotFoundError:
         raise DataError(f"{hide_credentials(url)} does not exist. Correct the URL.") from None

@@ -120,8 +120,9 @@ def group_channels(
         if numbered is not None:
             cases.setdefault(numbered[1], {})[int(numbered[2])] = file
         elif not skip_unnumbered:
+            shown = f"{folder}/{file}" if folder else str(file)
             raise DataError(
-                f"{f'{folder}/' if folder else ''}{file} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
+                f"{shown} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
                 f"CASE_0001{ending} and so on."
             )
     return cases

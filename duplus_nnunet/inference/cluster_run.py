@@ -152,7 +152,10 @@ def _connect(settings: ClusterSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    more: dict[str, Any] = {"include_dashboard": False} if settings.address == LOCAL else {}
+    more: dict[str, Any] = {}
+    if settings.address == LOCAL:
+        more["include_dashboard"] = False
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as urgent as the plain prediction
     try:
         ray.init(settings.address, logging_level=logging.ERROR, **more)
     except Exception as error:  # Ray has many, and says in them what was not reached
@@ -376,8 +379,8 @@ class _Pool:
             self._run.fail(
                 task.case.group.bound,
                 task.case.case,
-                f"{task.losses} workers of Ray were lost that predicted it ({self._last_loss}). It may need more memory "
-                "than there is: give a smaller --memory, or fewer --ray-workers.",
+                f"{task.losses} workers of Ray were lost that predicted it ({self._last_loss}). It may need more "
+                "memory than there is: give a smaller --memory, or fewer --ray-workers.",
             )
         if worker.lost < MOST_RESTARTS and not self._dispatcher.is_done:
             self._start(worker)
@@ -388,6 +391,6 @@ class _Pool:
         self._is_wait_explained = True
         asked = self._resources
         sys.stderr.write(
-            f"note: Ray has started no worker yet; each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), which "
-            "others may be using. See `ray status`.\n"
+            f"note: Ray has started no worker yet; each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), "
+            "which others may be using. See `ray status`.\n"
         )

@@ -1,7 +1,7 @@
 """A worker of a prediction over a cluster: it holds a model, and predicts and writes the cases that it is given.
 
-A case goes through the same functions as in the plain prediction. One thread reads, one predicts and one writes, so that
-several cases that are under way at a time do not disturb one another.
+A case goes through the same functions as in the plain prediction. One thread reads, one predicts and one writes, so
+that several cases that are under way at a time do not disturb one another.
 """
 
 import contextlib
@@ -121,7 +121,6 @@ class CaseWorker:
             DataError: This machine does not see the output folder of the run.
             ModelError: It does not see the model, or the model is damaged.
         """
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, what nnU-Net prints is printed once
         if os.path.isdir(order.folder):
             os.chdir(order.folder)
         if order.witness is not None and not os.path.exists(order.witness):
@@ -129,6 +128,7 @@ class CaseWorker:
                 f"It does not see the output folder {os.path.dirname(order.witness)}. Give a folder on a disk that all "
                 "machines see, or a URL."
             )
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, what nnU-Net prints is printed once
         return_freed_memory()
         torch.set_num_threads(order.processors)
         with contextlib.redirect_stderr(io.StringIO()):  # the main process has warned of the same

@@ -1,7 +1,7 @@
 """Decides which worker predicts which case: a bounded number at a time each, and those of lost workers again.
 
-A case that was with a lost worker may be what ended it. It is given again when no new case is left, to a worker that has
-no other one, so that no case is blamed for another. It is given up when it has lost too many workers.
+A case that was with a lost worker may be what ended it. It is given again when no new case is left, to a worker that
+has no other one, so that no case is blamed for another. It is given up when it has lost too many workers.
 """
 
 from collections import deque

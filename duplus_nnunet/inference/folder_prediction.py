@@ -68,7 +68,7 @@ def predict_files(bound: BoundModel, call: PredictionCall, selection: Selection 
         PromptError: The model does not know a context or target of a job.
         HostError: A package that a URL or a cluster needs is not installed.
     """
-    selection = selection or Selection(options=bound.options)
+    selection = Selection(options=bound.options) if selection is None else selection
     with stage_output(call) as staged:
         run = FolderPrediction(bound, staged)
         with run.lock_output():

@@ -25,7 +25,6 @@ from duplus_nnunet.outputs.naming import require_valid_text
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.remote_files import fetch, hide_credentials, is_url
 
-
 if TYPE_CHECKING:
     from duplus_nnunet.inference.binding import BoundModel
 

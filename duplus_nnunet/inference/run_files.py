@@ -1,7 +1,7 @@
-"""The files that the cases of a run share: manifest, statistics and legend, and what they say of cases that are complete.
+"""The files that the cases of a run share: manifest, statistics and legend. They say which cases are complete.
 
-They are written after a case, but not so often that it would take more than a twentieth of the time: in a folder of many
-thousands of cases, they are large.
+They are written after a case, but not so often that it would take more than a twentieth of the time: in a folder of
+many thousands of cases, they are large.
 """
 
 import sys
