@@ -34,7 +34,8 @@ def test_ray_without_an_address_is_started_on_this_machine() -> None:
     "words",
     [
         ("--ray-workers", "2"), ("--gpus-per-worker", "1"), ("--cpus-per-worker", "1"), ("--ray", "--ray-workers", "0"),
-        ("--ray", "--gpus-per-worker", "1.5"), ("--ray", "--gpus-per-worker", "-1"), ("--ray", "--cpus-per-worker", "0"),
+        ("--ray", "--gpus-per-worker", "1.5"), ("--ray", "--gpus-per-worker", "-1"),
+        ("--ray", "--cpus-per-worker", "0"),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_and_without_ray_are_errors(words: tuple[str, ...]) -> None:
