@@ -5,18 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.inference.dicom_input import DicomImage, DicomInput
 from duplus_nnunet.inference.images import list_folder
 from duplus_nnunet.inference.model import LoadedModel
+from duplus_nnunet.inference.output_store import OutputStore
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.outputs.naming import name_cases, to_valid_text
 from duplus_nnunet.remote_files import hide_credentials, is_url, read_name
-
-if TYPE_CHECKING:
-    from duplus_nnunet.inference.output_store import OutputStore
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class PredictionCall:
     unused: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     dicom: Mapping[str, DicomImage] = field(default_factory=dict)
-    store: "OutputStore | None" = None
+    store: OutputStore | None = None
 
     def take_dicom(self, found: DicomInput) -> "PredictionCall":
         """Return the call with the series of a folder as its cases."""

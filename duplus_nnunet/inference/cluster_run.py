@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from duplus_nnunet.errors import DataError, DuplusError, HostError, ModelError
@@ -19,13 +19,11 @@ from duplus_nnunet.inference.cluster_settings import LOCAL, ClusterSettings
 from duplus_nnunet.inference.cluster_worker import CaseWorker, Outcome, WorkerFacts, WorkOrder
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.dispatch import Dispatcher, Task
+from duplus_nnunet.inference.folder_run import FolderPrediction, Group
 from duplus_nnunet.inference.reading import InputCase, report_failure
 from duplus_nnunet.inference.records import describe_run, find_decisive_changes
 from duplus_nnunet.inference.selection import Selection
 from duplus_nnunet.outputs.manifest import Manifest
-
-if TYPE_CHECKING:
-    from duplus_nnunet.inference.folder_prediction import FolderPrediction, Group
 
 # Cases that a worker has at a time: one is read, one predicted, one written.
 DEPTH = 3
@@ -58,7 +56,7 @@ class _Asked:
     """A case, and what is asked of it."""
 
     number: int
-    group: "Group"
+    group: Group
     selection: Selection
     case: InputCase
 
@@ -82,7 +80,7 @@ class _Worker:
     loading: Any = None
 
 
-def predict_on_cluster(run: "FolderPrediction", groups: "Iterator[Group]", selection: Selection) -> None:
+def predict_on_cluster(run: FolderPrediction, groups: Iterator[Group], selection: Selection) -> None:
     """Predict the cases of a run by workers of a Ray cluster, and record them as the plain prediction does.
 
     Args:
@@ -175,7 +173,7 @@ def _list_nodes(ray: Any) -> list[dict[str, float]]:
 
 
 @contextmanager
-def _leave_witness(run: "FolderPrediction") -> Iterator[str | None]:
+def _leave_witness(run: FolderPrediction) -> Iterator[str | None]:
     """Put a file into the output folder by which workers see that it is the same one; none if the output is a URL."""
     folder = run.call.folder
     if folder is None or run.call.store is not None:
@@ -189,7 +187,7 @@ def _leave_witness(run: "FolderPrediction") -> Iterator[str | None]:
         witness.unlink(missing_ok=True)
 
 
-def _write_order(run: "FolderPrediction", selection: Selection, witness: str | None, resources: Resources) -> WorkOrder:
+def _write_order(run: FolderPrediction, selection: Selection, witness: str | None, resources: Resources) -> WorkOrder:
     model, store = run.first.model, run.call.store
     if model.files is None:
         raise ModelError("A model that was made in memory cannot be given to workers. Load it from its folder.")
@@ -223,7 +221,7 @@ def _condense(selection: Selection, choice: ContextChoice) -> Selection:
     return replace(selection, context=short, dicom=None, cluster=None, urls={})
 
 
-def _list_cases(run: "FolderPrediction", groups: "Iterator[Group]", order: list[str]) -> Iterator[_Asked]:
+def _list_cases(run: FolderPrediction, groups: Iterator[Group], order: list[str]) -> Iterator[_Asked]:
     """Yield the cases of a run one by one, and declare in its files what is asked of them."""
     for number, group in enumerate(groups, 1):
         if not group.cases:
@@ -253,7 +251,7 @@ class _Pool:
     """
 
     def __init__(
-        self, ray: Any, run: "FolderPrediction", groups: "Iterator[Group]", order: WorkOrder, resources: Resources
+        self, ray: Any, run: FolderPrediction, groups: Iterator[Group], order: WorkOrder, resources: Resources
     ) -> None:
         self._ray, self._run, self._order = ray, run, order
         self._names: list[str] = []
