@@ -27,7 +27,7 @@ from duplus_nnunet.outputs.manifest import Manifest
 
 # Cases that a worker has at a time: one is read, one predicted, one written.
 DEPTH = 3
-# Workers that a case may lose, and that may be lost one after another without a finished case, in the same place.
+# Workers that a case may lose; and that may be lost in one place, one after another, before they have loaded the model.
 MOST_LOSSES, MOST_RESTARTS = 3, 3
 # Seconds without a worker after which the wait is explained.
 _PATIENCE = 30.0
@@ -68,7 +68,7 @@ class _Worker:
     Attributes:
         actor: Ray's handle of the present one.
         facts: What it is; None while it loads the model.
-        lost: Number of workers lost here since the last finished case.
+        lost: Number of workers lost here, one after another, before they had loaded the model.
         tasks: Cases that it has, by Ray's reference to the result.
         loading: Ray's reference to the facts, while it loads.
     """
@@ -159,8 +159,8 @@ def _connect(settings: ClusterSettings) -> Iterator[Any]:
     except Exception as error:  # Ray has many, and says in them what was not reached
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise HostError(
-            f"Ray cannot be reached at {settings.address!r}: {reason} Correct the address after --ray, or leave it out "
-            "to start Ray on this machine."
+            f"Ray cannot be reached at {settings.address!r}: {reason.rstrip('.')}. Correct the address after --ray, or "
+            "leave it out to start Ray on this machine."
         ) from error
     try:
         yield ray
@@ -389,6 +389,6 @@ class _Pool:
         self._is_wait_explained = True
         asked = self._resources
         sys.stderr.write(
-            f"note: Ray has started no worker yet; each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), "
-            "which others may be using. See `ray status`.\n"
+            f"note: No worker of Ray is ready yet. Each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), which "
+            "others may be using: see `ray status`.\n"
         )

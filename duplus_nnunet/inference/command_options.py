@@ -143,7 +143,7 @@ def _add_cluster(parser: Parser) -> None:
     add = parser.add_argument_group("many images on several GPUs or machines, by Ray (extra ray)").add_argument
     add(
         "--ray", metavar="ADDRESS", nargs="?", const=LOCAL,
-        help="share the cases among workers of a Ray cluster, such as auto or ray://head:10001; without an address, of "
+        help="share the cases among workers of a Ray cluster, such as auto or HOST:6379; without an address, of "
         "a Ray that is started on this machine and ended again. All machines have to see the same folders, or URLs",
     )  # fmt: skip
     add("--ray-workers", metavar="N", type=int, help="number of workers, each with a model in memory. Default: as many "

@@ -78,7 +78,7 @@ def test_the_state_of_a_file_changes_with_its_content(url: str) -> None:
     put(url, "a")
     before = read_state(join_url(url, "a"))
     assert before == read_state(join_url(url, "a"))
-    put(url, "a", b"abd")
+    put(url, "a", b"xyz")
     assert before.size == 3
     assert read_state(join_url(url, "a")) != before
 
