@@ -389,6 +389,6 @@ class _Pool:
         self._is_wait_explained = True
         asked = self._resources
         sys.stderr.write(
-            f"note: No worker of Ray is ready yet. Each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), which "
-            "others may be using: see `ray status`.\n"
+            f"note: No worker of Ray is ready yet. Each asks for {asked.gpus:g} GPU and {asked.cpus} processor(s), "
+            "which others may be using: see `ray status`.\n"
         )

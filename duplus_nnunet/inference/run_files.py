@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from duplus_nnunet.errors import DataError
@@ -26,6 +28,8 @@ from duplus_nnunet.plans_section import PLANS_KEY
 _NEW = "it has no label map yet"
 # Time between two writes, as a multiple of what the last one took; and the least time between uploads, in s.
 _PAUSE, _UPLOAD_PAUSE = 20, 10.0
+# Files whose state a storage is asked for at a time.
+_QUESTIONS = 32
 
 
 @dataclass
@@ -71,7 +75,9 @@ class RunFiles:
         Raises:
             DataError: The folder was predicted by another model or with other prompts.
         """
-        reasons = [self._explain_open(bound, case) for case in cases]
+        # Storage answers many questions at a time; each takes it as long as thousands of questions to a disk.
+        with ThreadPoolExecutor(max_workers=_QUESTIONS if any(case.urls for case in cases) else 1) as pool:
+            reasons = list(pool.map(partial(self._explain_open, bound), cases))
         for case, reason in zip(cases, reasons, strict=True):
             if reason and reason != _NEW:
                 sys.stdout.write(f"{show_name(case.name)} is predicted again: {reason}.\n")
@@ -186,7 +192,8 @@ class RunFiles:
         )
 
     def _open_statistics(self) -> StatisticsTable:
-        if self._statistics is None:
-            table = StatisticsTable() if self.call.overwrite else StatisticsTable.read(self.call.table_folder)
-            self._statistics, self._before = table, (self._before[0], table.cases)
-        return self._statistics
+        with self._lock:
+            if self._statistics is None:
+                table = StatisticsTable() if self.call.overwrite else StatisticsTable.read(self.call.table_folder)
+                self._statistics, self._before = table, (self._before[0], table.cases)
+            return self._statistics
