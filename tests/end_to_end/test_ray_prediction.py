@@ -22,7 +22,8 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 STORED = Path(__file__).parents[1] / "compatibility" / "files"
 (IMAGE,) = (STORED / "images" / "ct").glob("*_0000.nii.gz")
 PREDICT = ("-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "-step_size", "1", "--disable_tta")
-WORKERS = ("--ray", "--ray-workers", "2", "--cpus-per-worker", "1")
+ONE = ("--ray", "--ray-workers", "1", "--cpus-per-worker", "1")
+TWO = ("--ray", "--ray-workers", "2", "--cpus-per-worker", "1")
 CASES = "abcdef"
 BY_RUN = ("seconds", "finished")
 # The devices and threads of a run may differ, nothing else.
@@ -105,17 +106,17 @@ def test_files_are_those_of_the_plain_prediction_and_continued(
     predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(tmp_path / "plain", "--split", "--probabilities") == 1
-    assert predict(tmp_path / "ray", "--split", "--probabilities", *WORKERS) == 1
+    assert predict(tmp_path / "ray", "--split", "--probabilities", *TWO) == 1
     require_equal(tmp_path / "plain", tmp_path / "ray")
     shutil.copy(IMAGE, tmp_path / "in" / "a_0000.nii.gz")
     (tmp_path / "ray" / "c.nii.gz").unlink()
     (tmp_path / "plain" / "c.nii.gz").unlink()
     capsys.readouterr()
-    for out, options in (("plain", ()), ("ray", WORKERS)):
+    for out, options in (("plain", ()), ("ray", ONE)):
         assert predict(tmp_path / out, "--split", "--probabilities", "--continue_prediction", *options) == 0
         assert "4 of 6 cases are complete" in capsys.readouterr().out
     require_equal(tmp_path / "plain", tmp_path / "ray")
-    assert predict(tmp_path / "ray", "--split", "--probabilities", "--continue_prediction", *WORKERS) == 0
+    assert predict(tmp_path / "ray", "--split", "--probabilities", "--continue_prediction", *ONE) == 0
     assert "A worker has started" not in capsys.readouterr().out
 
 
@@ -125,7 +126,7 @@ def test_jobs_of_all_groups_are_under_way_together(predict: Predict, tmp_path: P
     lines = [f"{case},in/{case}_0000.nii.gz,{targets}" for case, targets in asked.items()]
     table.write_text("\n".join(["case,image,targets", *lines]))
     assert predict(tmp_path / "plain", "--jobs", table) == 0
-    assert predict(f"file://{tmp_path}/ray", "--jobs", table, *WORKERS) == 0
+    assert predict(f"file://{tmp_path}/ray", "--jobs", table, *ONE) == 0
     require_equal(tmp_path / "plain", tmp_path / "ray")
 
 
@@ -141,7 +142,7 @@ def test_cases_of_a_killed_worker_are_predicted_again(
             os.kill(worker.facts.pid, signal.SIGKILL)
 
     monkeypatch.setattr(cluster_run._Pool, "_finish", finish)
-    assert predict(tmp_path / "ray", "--split", *WORKERS) == 1
+    assert predict(tmp_path / "ray", "--split", *TWO) == 1
     assert f"Process {killed[0]} on " in capsys.readouterr().err
     monkeypatch.undo()
     assert predict(tmp_path / "plain", "--split") == 1
@@ -159,7 +160,7 @@ def test_a_case_that_ends_every_worker_is_recorded_as_failed(
 
     monkeypatch.setattr(cluster_run, "CaseWorker", Ending)
     monkeypatch.setattr(cluster_run, "MOST_LOSSES", 2)
-    assert predict(tmp_path / "out", "--ray", "--ray-workers", "1", "--cpus-per-worker", "1") == 1
+    assert predict(tmp_path / "out", *ONE) == 1
     cases = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
     assert {case for case in CASES if cases[case]["status"] == "complete"} == set(CASES) - {"a", "c"}
     assert cases["c"]["status"] == "failed"
@@ -176,7 +177,7 @@ def test_workers_that_cannot_begin_end_the_run(
 
     monkeypatch.setattr(cluster_run, "CaseWorker", Unable)
     monkeypatch.setattr(cluster_run, "MOST_RESTARTS", 2)
-    assert predict(tmp_path / "out", "--ray", "--ray-workers", "1", "--cpus-per-worker", "1") == 1
+    assert predict(tmp_path / "out", *ONE) == 1
     assert "--continue_prediction" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.nii.gz"))
     assert not list((tmp_path / "out").glob(".duplus*"))
