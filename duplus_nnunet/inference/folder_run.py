@@ -17,7 +17,7 @@ from duplus_nnunet.inference.binding import BoundModel, bind
 from duplus_nnunet.inference.case_list import PredictionCall, list_cases
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.dicom_input import DicomInput, open_dicom_image
-from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs
+from duplus_nnunet.inference.jobs import Job, group_jobs, read_jobs, require_storages
 from duplus_nnunet.inference.model import LoadedModel
 from duplus_nnunet.inference.options import Options
 from duplus_nnunet.inference.output_lock import hold_output
@@ -117,6 +117,7 @@ class FolderPrediction:
         model, folder, options = self.first.model, self.call.folder or Path(), self.first.options
         ending = model.dataset_json["file_ending"]
         table = read_jobs(str(options.jobs), ending)
+        require_storages(table)
         groups, cases = group_jobs(table), [job.case for job in table]
         files = dict(zip(cases, name_cases(cases, ending), strict=True))
         dicom = {job.case: found for job in table if (found := _open_dicom(job, options.series)) is not None}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, describe_unknown
-from duplus_nnunet.remote_files import is_url, read_name
+from duplus_nnunet.errors import DataError, DuplusError, describe_unknown
+from duplus_nnunet.remote_files import hide_credentials, is_url, read_name, require_storage
 from duplus_nnunet.table_files import read_csv, read_json
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
@@ -60,6 +60,21 @@ def read_jobs(file: str | Path, ending: str) -> list[Job]:
         raise DataError(f"{path} contains no job. Write one per line, below the header `{','.join(FIELDS)}`.")
     _check_outputs(jobs)
     return jobs
+
+
+def require_storages(jobs: Sequence[Job]) -> None:
+    """Check that the kinds of storage that a table names can be opened, before anything long begins.
+
+    Raises:
+        DataError: A kind of storage is not known.
+        HostError: The package that it needs is not installed.
+    """
+    kinds = {url.partition("://")[0]: (job, url) for job in jobs for url in filter(is_url, job.images)}
+    for job, url in kinds.values():
+        try:
+            require_storage(url)
+        except DuplusError as error:
+            raise type(error)(f"{job.origin}: {error}") from error
 
 
 def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -112,6 +127,12 @@ def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Jo
     images = [image if is_url(image) else str(path.parent / image) for image in row.get("image", ())]
     if not images:
         raise DataError(f"{path}, {where}: there is no image. Give one file for each channel, separated by `;`.")
+    for url in filter(is_url, images):
+        if not read_name(url).endswith(ending):
+            raise DataError(
+                f"{path}, {where}: {hide_credentials(url)} does not end in {ending!r}, as the model's images do. DICOM is "
+                "read from folders of this machine alone."
+            )
     name = (read_name(images[0]) if is_url(images[0]) else os.path.basename(images[0])).removesuffix(ending)
     case = row.get("case") or (name[: -len("_0000")] if name.endswith("_0000") else name)
     if Path(case).name != case or case in (".", ".."):
