@@ -130,8 +130,8 @@ def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Jo
     for url in filter(is_url, images):
         if not read_name(url).endswith(ending):
             raise DataError(
-                f"{path}, {where}: {hide_credentials(url)} does not end in {ending!r}, as the model's images do. DICOM is "
-                "read from folders of this machine alone."
+                f"{path}, {where}: {hide_credentials(url)} does not end in {ending!r}, as the model's images do. DICOM "
+                "is read from folders of this machine alone."
             )
     name = (read_name(images[0]) if is_url(images[0]) else os.path.basename(images[0])).removesuffix(ending)
     case = row.get("case") or (name[: -len("_0000")] if name.endswith("_0000") else name)

@@ -105,6 +105,6 @@ def test_the_missing_package_of_a_storage_is_named_with_the_job(
 ) -> None:
     jobs = read(tmp_path, "image\na_0000.nii.gz\ns3://bucket/b_0000.nii.gz\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(HostError, match="line 3.*s3fs"):
+    with pytest.raises(HostError, match=r"line 3.*s3fs"):
         require_storages(jobs)
     require_storages(jobs[:1])
