@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -243,7 +244,8 @@ class DuPLUSTrainer(nnUNetTrainer):
         """Differs from nnU-Net: cases are repeated in the training set according to the weights of their sources."""
         training, validation = super().get_tr_and_val_datasets()
         cases = {name: self.table.find(name) for name in training.identifiers}
-        training.identifiers = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
+        repeated = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
+        training.identifiers = np.array(repeated, dtype=object)  # nnU-Net would turn a list into an array for each batch
         pairs = list_pairs(self.table, validation.identifiers)
         self._pairs = {pair: number for number, pair in enumerate(pairs)}
         self.print_to_log_file("Pseudo dice is of:", "; ".join(f"{name} ({source})" for source, name in pairs))
