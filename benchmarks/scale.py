@@ -348,7 +348,7 @@ def write_raw(folder: Path, size: Size) -> list[str]:
     """Write raw datasets of tiny images; files of equal content are hard links."""
     import SimpleITK
 
-    rng, names, numbers = np.random.default_rng(6), name_targets(size.targets), []
+    rng, names, numbers = np.random.default_rng(6), [f"structure {number:04d}" for number in range(size.targets)], []
     for number, (name, (modality, region), count, members) in enumerate(draw_sources(size), 1):
         dataset = folder / f"Dataset{number:03d}_{name}"
         for part in ("imagesTr", "labelsTr"):
@@ -370,10 +370,10 @@ def write_raw(folder: Path, size: Size) -> list[str]:
             ("imagesTr", "_0000", rng.normal(100, 20, shown.shape).astype(np.float32)),
             ("labelsTr", "", shown),
         ):
-            first = dataset / part / f"case00000{ending}.nii.gz"
+            first = dataset / part / f"{name}_00000{ending}.nii.gz"
             SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(first), True)
             for case in range(1, count):
-                os.link(first, dataset / part / f"case{case:05d}{ending}.nii.gz")
+                os.link(first, dataset / part / f"{name}_{case:05d}{ending}.nii.gz")
         numbers.append(str(number))
     return numbers
 
@@ -399,8 +399,7 @@ def _compose(folder: Path, cases: int, options: argparse.Namespace) -> float:
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir()
     numbers = write_raw(folder / "raw", Size(cases, 8, 40))
-    words = ["-m", "duplus_nnunet", "compose", "-o", "999", "-n", "Scale", *numbers]
-    return _run(folder, words, options)
+    return _run(folder, ["-c", _COMPOSE, "compose", "-o", "999", "-n", "Scale", *numbers], options)
 
 
 def measure_planning(_: Size, __: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -414,6 +413,11 @@ def measure_planning(_: Size, __: Path, options: argparse.Namespace) -> dict[str
     return _measure_growth(options, measure)
 
 
+_COMPOSE = """
+from duplus_nnunet.cli import main
+if __name__ == "__main__":
+    raise SystemExit(main())
+"""
 _FINGERPRINT = """
 import sys
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints

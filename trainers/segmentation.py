@@ -42,7 +42,7 @@ from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, ref
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
 from duplus_nnunet.trainers.starting import log_missing_start, log_start
-from duplus_nnunet.trainers.substitution import call_with
+from duplus_nnunet.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 from duplus_nnunet.trainers.transfer import vary_prompts

@@ -5,6 +5,7 @@ were not composed, so that preprocessing, training and evaluation read the same 
 file.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,9 @@ from duplus_nnunet.prompt_registry.raw_dataset import CASE_TABLE
 from duplus_nnunet.text_files import load_json
 
 FILE_NAME = CASE_TABLE
+# Fewest cases of a table in which targets are listed once. In smaller ones each case spells its targets: these can be
+# edited by hand, and earlier versions of the package read them.
+_LEAST_PACKED = 2000
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -138,7 +142,7 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
     version = content.pop("version", None) if isinstance(content, dict) else None
     if version not in VERSIONS:
         raise DataError(
-            f"{file} has version {version!r}, expected {VERSIONS[-1]}. Compose (or plan) the dataset again."
+            f"{file} has version {version!r}, expected 1 or 2. Compose (or plan) the dataset again."
         )
     try:
         return _read_first(content) if version == 1 else _read_rows(content)
@@ -168,14 +172,19 @@ def _read_rows(content: Mapping[str, Any]) -> CaseTable:
 
 def write_case_table(table: CaseTable, folder: str | os.PathLike[str]) -> None:
     """Write a table of cases atomically into a folder."""
+    is_small = len(table.cases) + len(table.tests) < _LEAST_PACKED
+    text = json.dumps({"version": 1, **asdict(table)}, indent=1) + "\n" if is_small else format_table(_pack(table))
+    write_text(Path(folder) / FILE_NAME, text)
+
+
+def _pack(table: CaseTable) -> PackedTable:
     packer = RowPacker()
     cases, tests = (
         {key: packer.pack(case.source, case.patient, case.annotated, case.present) for key, case in part.items()}
         for part in (table.cases, table.tests)
     )
     sources = {name: asdict(source) for name, source in table.sources.items()}
-    packed = PackedTable(sources, *packer.list_sets(), cases, tests, table.spacing)
-    write_text(Path(folder) / FILE_NAME, format_table(packed))
+    return PackedTable(sources, *packer.list_sets(), cases, tests, table.spacing)
 
 
 _FORM: TypeAdapter[Any] = TypeAdapter(CaseTable)

@@ -1,7 +1,7 @@
 """Form of the file of a table of cases, in which names of targets and sets of targets are listed once.
 
 A case is a row of its source, its patient, the number of its set of annotated targets, and which of these it contains:
-"+-" if the first of two is present and the second is not. Files of version 1 spelled the targets of every case.
+"+-" if the first of two is present and the second is not. In files of version 1, each case spells its targets.
 """
 
 import json

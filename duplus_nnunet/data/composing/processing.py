@@ -82,10 +82,7 @@ def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case
     known = case.part.source.known.get(case.identifier)
     labelled = {name for value in summary.values for name in meanings.get(value, ())}
     annotated = []
-    for merged in plan.values.targets if case.files.label is not None else ():
-        member = merged.members.get(dataset)
-        if member is None:
-            continue
+    for merged, member in plan.values.by_dataset[dataset] if case.files.label is not None else ():
         unknown = member.missing != "absent" or member.name in case.part.context.not_annotated
         if known is not None and member.name not in known.annotated:
             _refuse_labelled(case, member.name, merged.target.name in labelled)
