@@ -71,7 +71,7 @@ def draw_sources(size: Size) -> list[tuple[str, tuple[str, str], int, list[int]]
     Half of the sources are of computed tomography. Numbers of cases and targets are skewed, as those of public datasets
     are; together, the sources have all targets.
     """
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311 - not used for security
     shares = sorted((rng.lognormvariate(0, 1.2) for _ in range(size.sources)), reverse=True)
     counts = [max(5, int(size.cases * share / sum(shares))) for share in shares]
     counts[0] += size.cases - sum(counts)
@@ -98,7 +98,7 @@ def make_table(size: Size) -> Any:
     """Make a table of cases; each target is present in most cases that have it annotated."""
     from duplus_nnunet.data.case_table import Case, CaseTable, Source
 
-    rng, names = random.Random(2), name_targets(size.targets)
+    rng, names = random.Random(2), name_targets(size.targets)  # noqa: S311 - not used for security
     sources, cases = {}, {}
     for number, (name, context, count, members) in enumerate(draw_sources(size)):
         annotated = tuple(names[member] for member in members)
@@ -334,7 +334,11 @@ def open_and_fork(_: Size, folder: Path, __: argparse.Namespace) -> dict[str, An
         os.write(write, json.dumps(_read_memory()).encode())
         os._exit(0)
     os.wait()
-    return {**json.loads(os.read(read, 10_000)), "trainer": nnUNetTrainer.__name__, "held": len(plans) + len(bank.names)}
+    return {
+        **json.loads(os.read(read, 10_000)),
+        "trainer": nnUNetTrainer.__name__,
+        "held": len(plans) + len(bank.names),
+    }
 
 
 def _read_memory() -> dict[str, float]:
@@ -349,7 +353,8 @@ def write_raw(folder: Path, size: Size) -> list[str]:
     import SimpleITK
 
     rng, names, numbers = np.random.default_rng(6), [f"structure {number:04d}" for number in range(size.targets)], []
-    for number, (name, (modality, region), count, members) in enumerate(draw_sources(size), 1):
+    for number, (name, (_, region), count, members) in enumerate(draw_sources(size), 1):
+        modality = MODALITIES[0]  # planning refuses images whose intensities are not of their modality
         dataset = folder / f"Dataset{number:03d}_{name}"
         for part in ("imagesTr", "labelsTr"):
             (dataset / part).mkdir(parents=True)
@@ -367,7 +372,7 @@ def write_raw(folder: Path, size: Size) -> list[str]:
         shown = np.zeros((8, 8, 16), np.uint8)
         shown.ravel()[: len(labels) * 4] = np.repeat(np.arange(1, len(labels) + 1), 4)[: shown.size]
         for part, ending, array in (
-            ("imagesTr", "_0000", rng.normal(100, 20, shown.shape).astype(np.float32)),
+            ("imagesTr", "_0000", rng.normal(0, 400, shown.shape).clip(-1024, 2000).round().astype(np.float32)),
             ("labelsTr", "", shown),
         ):
             first = dataset / part / f"{name}_00000{ending}.nii.gz"
@@ -521,7 +526,9 @@ def main() -> None:
 
 
 def _without_results(words: list[str]) -> list[str]:
-    return [word for row, word in enumerate(words) if word != "--results" and (row == 0 or words[row - 1] != "--results")]
+    return [
+        word for row, word in enumerate(words) if word != "--results" and (row == 0 or words[row - 1] != "--results")
+    ]
 
 
 if __name__ == "__main__":

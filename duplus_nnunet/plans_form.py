@@ -273,7 +273,9 @@ def parse_section(section: Mapping[str, Any], plans_name: object) -> PlansForm:
     shared = _find_sharing(section.get("contexts"))
     if shared:  # validated once, and held once: there are thousands of target prompts
         contexts = plain["contexts"].items()
-        plain["contexts"] = {key: {**value, "target_prompts": {}} if key in shared else value for key, value in contexts}
+        plain["contexts"] = {
+            key: {**value, "target_prompts": {}} if key in shared else value for key, value in contexts
+        }
     try:
         form = PlansForm.model_validate(plain)
     except ValidationError as error:

@@ -135,8 +135,9 @@ def _share_prompts(contexts: Section) -> dict[str, Any]:
 
 
 def _follow(contexts: Section, key: str) -> Any:
-    shared = find_shared(contexts[key])
-    prompts = contexts[shared].get("target_prompts") if isinstance(contexts.get(shared), Mapping) else None
+    shared = contexts[key]["target_prompts"]
+    first = contexts.get(shared)
+    prompts = first.get("target_prompts") if isinstance(first, Mapping) else None
     if not isinstance(prompts, Mapping):
         raise PlansError(
             f"duplus.contexts.{key}.target_prompts is {shared!r}, which is no context with target prompts of its own. "
@@ -152,10 +153,10 @@ def _compress(raw: bytes) -> str:
 
 def _unpack_embeddings(packed: Section) -> PackedEmbeddings:
     texts, length, vectors = packed["texts"], packed.get("length"), packed.get("vectors")
-    if not isinstance(length, int) or length < 1 or not isinstance(vectors, str):
+    if not isinstance(length, int) or length < 1 or not all(isinstance(text, str) for text in (*texts, vectors)):
         raise PlansError(
-            f"duplus.embeddings has the length {length!r} and vectors of type {type(vectors).__name__}; expected a whole "
-            "number and text. Plan the dataset again."
+            f"duplus.embeddings are packed, but the length is {length!r}, or the vectors or one of the texts are no "
+            "text. Plan the dataset again."
         )
     try:
         block = _decompress(vectors, len(texts) * length * _BYTES_A_NUMBER)

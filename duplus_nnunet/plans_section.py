@@ -67,8 +67,8 @@ def find_section(plans: Mapping[str, Any]) -> Mapping[str, Any]:
     if section.get("version") not in (PLANS_VERSION, PACKED_VERSION):
         raise PlansError(
             f"The plans {plans.get('plans_name')!r} have version {section.get('version')!r} of the section "
-            f"{PLANS_KEY!r}; this package reads versions {PLANS_VERSION} and {PACKED_VERSION}. Plan again, or install the package version "
-            "that wrote them."
+            f"{PLANS_KEY!r}; this package reads versions {PLANS_VERSION} and {PACKED_VERSION}. Plan again, or install "
+            "the package version that wrote them."
         )
     return section
 

@@ -23,8 +23,8 @@ class StandardEmbeddings:
 
     Args:
         form: The section `duplus` of the plans.
-        entries: N pairs of a kind (`context`, `sentence`, `name`) and a text. Their embeddings are rows of one matrix, so
-            that those of a batch are taken at once.
+        entries: N pairs of a kind (`context`, `sentence`, `name`) and a text. Their embeddings are rows of one matrix,
+            so that those of a batch are taken at once.
 
     Attributes:
         length: Length E of an embedding.
@@ -61,7 +61,7 @@ class StandardEmbeddings:
             kind, text = self._entries[row]
             self._matrix[row] = self._decode(kind, text)
             self._is_decoded[row] = True
-        return self._matrix[chosen]
+        return np.asarray(self._matrix[chosen], dtype=np.float32)
 
     def embed(self, kind: str, text: str) -> Vector:
         """Return the embedding of a text (E), whether or not it is among the entries; it is not to be changed.

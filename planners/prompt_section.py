@@ -18,7 +18,6 @@ from duplus_nnunet.prompt_registry.implausible import find_implausible, locate_c
 from duplus_nnunet.prompt_registry.regions import can_meet, write_levels
 from duplus_nnunet.settings import Settings
 
-
 # Most bytes of float16 embeddings in plans: every process that opens the plans reads and holds them.
 _MOST_BYTES = 12 << 20
 # Largest number of wordings of a prompt, first of targets that are annotated in some context of the modality, then of
@@ -62,7 +61,9 @@ def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str,
     """
     targets = _order_targets(entry, labels)
     try:
-        section = _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts}, trained)
+        section = _build(
+            entry, targets, {name: [target.name for target in targets] for name in entry.contexts}, trained
+        )
     except EncoderError as error:
         section = _build(entry, targets, _list_embeddable(entry, targets, trained), trained)
         sys.stderr.write(

@@ -141,9 +141,7 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
         ) from error
     version = content.pop("version", None) if isinstance(content, dict) else None
     if version not in VERSIONS:
-        raise DataError(
-            f"{file} has version {version!r}, expected 1 or 2. Compose (or plan) the dataset again."
-        )
+        raise DataError(f"{file} has version {version!r}, expected 1 or 2. Compose (or plan) the dataset again.")
     try:
         return _read_first(content) if version == 1 else _read_rows(content)
     except ValidationError as error:

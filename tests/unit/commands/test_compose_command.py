@@ -272,7 +272,9 @@ def test_a_dataset_that_another_process_composes_is_left_alone(raw: Path, capsys
 def read_labels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the label maps that are read, in order; cases are worth keeping from the first on."""
     read, rewrite = [], compose_labels._rewrite
-    monkeypatch.setattr(compose_labels, "_rewrite", lambda job, file: read.append(Path(file).name) or rewrite(job, file))
+    monkeypatch.setattr(
+        compose_labels, "_rewrite", lambda job, file: read.append(Path(file).name) or rewrite(job, file)
+    )
     monkeypatch.setattr(journal, "_WORTH_KEEPING", 1)
     return read
 

@@ -136,7 +136,7 @@ def test_cases_of_a_large_table_spell_no_target(tmp_path: Path) -> None:
     cases = {f"case {number}": Case("All", "p", names, names[::2]) for number in range(2000)}
     write_case_table(CaseTable({"All": Source("Dataset001_All", "ct", (), ("CT",))}, cases), tmp_path)
     text = (tmp_path / FILE_NAME).read_text()
-    assert text.count("target 7\"") == 1
+    assert text.count('target 7"') == 1
     table = read_case_table(tmp_path)
     assert table is not None
     assert len({id(case.present) for case in table.cases.values()}) == 1
