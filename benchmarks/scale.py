@@ -10,7 +10,7 @@ Examples:
   python benchmarks/scale.py table                             # writes and reads the table of cases; JSON on stdout
   python benchmarks/scale.py plans sampling question worker    # several measurements
   python benchmarks/scale.py plans --cases 4000 --sources 20 --targets 200
-  python benchmarks/scale.py compose plan --linear 1000 4000 16000 -np 2
+  python benchmarks/scale.py growth --linear 1000 4000 16000 -np 2
   python benchmarks/scale.py all --name after --results benchmarks/results/scale.json    # adds to a file
 """
 
@@ -383,39 +383,32 @@ def write_raw(folder: Path, size: Size) -> list[str]:
     return numbers
 
 
-def _measure_growth(options: argparse.Namespace, measure: Callable[[Path, int], dict[str, float]]) -> dict[str, Any]:
-    """Measure datasets of several sizes, of 8 sources and 40 targets; an exponent of 1 means linear."""
+def measure_growth(_: Size, __: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure composing, nnU-Net's fingerprint, and planning of 8 sources and 40 targets at several numbers of cases.
+
+    Exponents are those of the growth from the first to the last number; 1 means linear.
+    """
     rows = {}
     for cases in options.linear:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            rows[str(cases)] = measure(Path(folder), cases)
-    first, last = options.linear[0], options.linear[-1]
-    growth = rows[str(last)]["seconds"] / rows[str(first)]["seconds"]
-    exponent = round(float(np.log(growth) / np.log(last / first)), 2) if last > first else None
-    return {"cases": rows, "exponent": exponent}
+            rows[cases] = _compose_and_plan(Path(folder), cases, options)
+        print(cases, rows[cases], file=sys.stderr, flush=True)
+    few, many = options.linear[0], options.linear[-1]
+    exponents = {
+        name: round(float(np.log(rows[many][name] / rows[few][name]) / np.log(many / few)), 2) for name in rows[few]
+    }
+    return {"cases": {str(cases): row for cases, row in rows.items()}, "exponents": exponents}
 
 
-def measure_composing(_: Size, __: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure `duplus compose` at several sizes, in seconds."""
-    return _measure_growth(options, lambda folder, cases: {"seconds": _compose(folder, cases, options)})
-
-
-def _compose(folder: Path, cases: int, options: argparse.Namespace) -> float:
+def _compose_and_plan(folder: Path, cases: int, options: argparse.Namespace) -> dict[str, float]:
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir()
     numbers = write_raw(folder / "raw", Size(cases, 8, 40))
-    return _run(folder, ["-c", _COMPOSE, "compose", "-o", "999", "-n", "Scale", *numbers], options)
-
-
-def measure_planning(_: Size, __: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure planning with the DuPLUS planner after nnU-Net's fingerprint was made, at several sizes, in seconds."""
-
-    def measure(folder: Path, cases: int) -> dict[str, float]:
-        _compose(folder, cases, options)
-        fingerprint = _run(folder, ["-c", _FINGERPRINT, str(options.processes)], options)
-        return {"seconds": _run(folder, ["-c", _PLAN], options), "fingerprint_s": fingerprint}
-
-    return _measure_growth(options, measure)
+    return {
+        "compose_s": _run(folder, [_COMPOSE, "compose", "-o", "999", "-n", "Scale", *numbers], options),
+        "fingerprint_s": _run(folder, [_FINGERPRINT, str(options.processes)], options),
+        "plan_s": _run(folder, [_PLAN], options),
+    }
 
 
 _COMPOSE = """
@@ -443,15 +436,14 @@ if __name__ == "__main__":
 
 
 def _run(folder: Path, words: list[str], options: argparse.Namespace) -> float:
-    """Run a Python command with nnU-Net's folders in a folder; returns seconds."""
+    """Run a Python program, given as text and arguments, with nnU-Net's folders in a folder; returns seconds."""
     variables = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
     environment = {**os.environ, **variables, "nnUNet_def_n_proc": str(options.processes)}
-    script = folder / "step.py"
-    if words[0] == "-c":  # a file, so that processes can be spawned from it
-        script.write_text(words[1])
-        words = [str(script), *words[2:]]
+    script = folder / "step.py"  # a file, so that processes can be spawned from it
+    script.write_text(words[0])
     start = _count_children()
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+    words = [sys.executable, str(script), *words[1:]]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{words}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
     return round(_count_children() - start, 2)
@@ -478,8 +470,7 @@ MEASUREMENTS: dict[str, Callable[[Size, Path, argparse.Namespace], dict[str, Any
     "sampling": measure_sampling,
     "question": measure_question,
     "worker": measure_worker,
-    "compose": measure_composing,
-    "plan": measure_planning,
+    "growth": measure_growth,
 }
 _INNER = {"_worker": fork_worker, "_open": open_and_fork}
 
