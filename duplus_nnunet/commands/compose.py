@@ -17,6 +17,7 @@ _DESCRIPTION = """\
 Combine several raw datasets into one. Images are linked, label maps are rewritten to the targets of all sources, and
 every case keeps its source, its context and the list of targets annotated in it. Targets with the same name or synonym
 are merged; the prompt registry, or a prompts.yaml beside the dataset.json of a source, defines what each label means.
+If it is interrupted, the same command goes on from the cases that are done.
 """
 _EXAMPLE = """\
 examples:
