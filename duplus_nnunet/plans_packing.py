@@ -153,13 +153,14 @@ def _compress(raw: bytes) -> str:
 
 def _unpack_embeddings(packed: Section) -> PackedEmbeddings:
     texts, length, vectors = packed["texts"], packed.get("length"), packed.get("vectors")
-    if not isinstance(length, int) or length < 1 or not all(isinstance(text, str) for text in (*texts, vectors)):
+    are_texts = isinstance(vectors, str) and all(isinstance(text, str) for text in texts)
+    if not isinstance(length, int) or length < 1 or not are_texts:
         raise PlansError(
             f"duplus.embeddings are packed, but the length is {length!r}, or the vectors or one of the texts are no "
             "text. Plan the dataset again."
         )
     try:
-        block = _decompress(vectors, len(texts) * length * _BYTES_A_NUMBER)
+        block = _decompress(str(vectors), len(texts) * length * _BYTES_A_NUMBER)
     except (binascii.Error, zlib.error, ValueError) as error:
         raise PlansError(
             f"duplus.embeddings.vectors are not {length} numbers for each of {len(texts)} texts ({error}). Plan the "
