@@ -9,9 +9,19 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    ValidationError,
+)
 
 from duplus_nnunet.errors import PlansError, list_nearest_first
+from duplus_nnunet.plans_packing import PackedEmbeddings, find_shared, unpack_section
 from duplus_nnunet.plans_section import find_section
 
 
@@ -203,7 +213,7 @@ class PlansForm(_PlannedForm):
     contexts: Annotated[dict[Text, PlannedContext], Field(min_length=1)]
     targets: Annotated[list[PlannedTarget], Field(min_length=1)]
     centres: EmbeddingCentres
-    embeddings: Annotated[dict[str, Text], Field(min_length=1)]
+    embeddings: InstanceOf[PackedEmbeddings] | Annotated[dict[str, Text], Field(min_length=1)]
     encoder: dict[str, Any] | None = None
     settings: Any = {}
     sources: dict[Text, PlannedSource] = {}
@@ -259,16 +269,32 @@ def parse_section(section: Mapping[str, Any], plans_name: object) -> PlansForm:
     Raises:
         PlansError: Something is missing, of another type, or contradictory; the message says where.
     """
+    plain = unpack_section(section)
+    shared = _find_sharing(section.get("contexts"))
+    if shared:  # validated once, and held once: there are thousands of target prompts
+        contexts = plain["contexts"].items()
+        plain["contexts"] = {
+            key: {**value, "target_prompts": {}} if key in shared else value for key, value in contexts
+        }
     try:
-        form = PlansForm.model_validate(dict(section))
+        form = PlansForm.model_validate(plain)
     except ValidationError as error:
         problems = [_describe(item["loc"], item["msg"], item["input"]) for item in error.errors()]
         raise _refuse(plans_name, problems) from error
+    for key, first in shared.items():
+        prompts = form.contexts[first].target_prompts
+        form.contexts[key] = form.contexts[key].model_copy(update={"target_prompts": prompts})
     problems = [*_check_names(form), *_check_sources(form), *_check_embeddings(form)]
     if problems:
         raise _refuse(plans_name, problems)
     form._plans_name = plans_name
     return form
+
+
+def _find_sharing(contexts: object) -> dict[str, str]:
+    """Find the contexts of a packed section that share the target prompts of another, and that other."""
+    items = contexts.items() if isinstance(contexts, Mapping) else ()
+    return {key: first for key, context in items if (first := find_shared(context)) is not None}
 
 
 def _refuse(plans_name: object, problems: list[str]) -> PlansError:
@@ -336,7 +362,10 @@ def _check_embeddings(form: PlansForm) -> Iterator[str]:
         if (centre.directions or centre.gains) and _measure(centre.directions or "") != length:
             yield f"duplus.centres.{kind}.directions do not have as many numbers as centre times gains, {length}."
     expected = _measure(form.centres.context.centre)
-    for text, vector in form.embeddings.items():
+    packed = form.embeddings if isinstance(form.embeddings, PackedEmbeddings) else None
+    if packed is not None and packed.length != expected:
+        yield f"duplus.embeddings have {packed.length} numbers each, expected {expected}."
+    for text, vector in () if packed is not None else form.embeddings.items():
         length = _measure(vector)
         if not length or length != expected:
             yield f"duplus.embeddings: that of {text!r} has {length} numbers, expected {expected}."

@@ -10,6 +10,8 @@ from duplus_nnunet.errors import PlansError
 
 PLANS_KEY = "duplus"
 PLANS_VERSION = 1
+# Version of a section with many texts, see `plans_packing`.
+PACKED_VERSION = 2
 # Key of the section under which the plans of an adapter describe the base model.
 BASE_KEY = "base"
 # Key of the section under which plans name the stock nnU-Net model whose architecture they have.
@@ -62,11 +64,11 @@ def find_section(plans: Mapping[str, Any]) -> Mapping[str, Any]:
             "made by a DuPLUS planner: run `nnUNetv2_plan_and_preprocess -d DATASET -pl DuPLUSPlanner -c 3d_fullres` "
             "and train and predict with `-p DuPLUSPlans`."
         )
-    if section.get("version") != PLANS_VERSION:
+    if section.get("version") not in (PLANS_VERSION, PACKED_VERSION):
         raise PlansError(
             f"The plans {plans.get('plans_name')!r} have version {section.get('version')!r} of the section "
-            f"{PLANS_KEY!r}; this package reads version {PLANS_VERSION}. Plan again, or install the package version "
-            "that wrote them."
+            f"{PLANS_KEY!r}; this package reads versions {PLANS_VERSION} and {PACKED_VERSION}. Plan again, or install "
+            "the package version that wrote them."
         )
     return section
 

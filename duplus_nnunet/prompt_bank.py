@@ -1,21 +1,22 @@
 """Turns the prompts in a plans file into the tensors that a conditioned network is bound to."""
 
 import base64
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from duplus_nnunet.errors import PlansError, PromptError, describe_unknown
+from duplus_nnunet.errors import PromptError, describe_unknown
 from duplus_nnunet.networks.prompts import Prompts
-from duplus_nnunet.plans_form import EmbeddingCentre, PlannedContext, PlannedTarget, PlansForm, as_form
+from duplus_nnunet.plans_form import PlannedContext, PlannedTarget, PlansForm, as_form
 from duplus_nnunet.prompt_registry.names import needs_partner, normalise
 from duplus_nnunet.prompt_registry.store import key_of
 from duplus_nnunet.settings import parse_settings
+from duplus_nnunet.standard_embeddings import StandardEmbeddings, Vector
 
-Vector = np.ndarray[Any, np.dtype[np.float32]]
 # Context prompt, and for each target its target prompt and its name.
 Texts = tuple[str, list[tuple[str, str]]]
 
@@ -29,11 +30,6 @@ _SPREAD = 2.0
 def encode_vector(vector: Vector) -> str:
     """Write an embedding as text: little-endian float16, base64."""
     return base64.b64encode(np.asarray(vector, dtype="<f2").tobytes()).decode("ascii")
-
-
-def decode_vector(text: str) -> Vector:
-    """Read an embedding written by encode_vector, as float32."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32)
 
 
 def measure_centre(vectors: Sequence[Vector], whiten: bool = False) -> dict[str, Any]:
@@ -66,12 +62,9 @@ def _measure_directions(centred: Vector) -> dict[str, Any]:
     return {"directions": encode_vector(directions[kept].ravel()), "gains": [round(float(gain), 4) for gain in gains]}
 
 
-def _read_directions(centre: EmbeddingCentre) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Read unit directions (D, E) and the gain along each (D); None if embeddings are not whitened."""
-    if not centre.directions:
-        return None
-    gains = torch.tensor(centre.gains)
-    return torch.from_numpy(decode_vector(centre.directions).reshape(len(gains), -1)), gains
+def _name_opposite(name: str, partner: str | None) -> str | None:
+    """Name a target in a mirror image; None if it lies on one side and has no partner in the model."""
+    return partner or (None if needs_partner(name) else name)
 
 
 class PromptBank:
@@ -85,6 +78,7 @@ class PromptBank:
         settings: Settings of the run.
         contexts: Contexts by key.
         targets: Targets, in the order of dataset.json.
+        names: Their names.
         default_context: Key of the context that is used where none is named.
         entries: N pairs of a kind (`context`, `sentence`, `name`) and a text: all that can be drawn, paraphrases
             included. The row of a text in a TextTable is its index here.
@@ -99,20 +93,18 @@ class PromptBank:
         self.contexts: Mapping[str, PlannedContext] = self.form.contexts
         self.targets: Sequence[PlannedTarget] = self.form.targets
         self.default_context = self.form.default_context
-        centres = self.form.centres
-        self._centres = {"context": centres.context, "sentence": centres.sentence, "name": centres.name}
-        self._offsets = {kind: decode_vector(centre.centre) for kind, centre in self._centres.items()}
-        self._directions = {kind: _read_directions(centre) for kind, centre in self._centres.items()}
-        self._standardised: dict[tuple[str, str], Vector] = {}
         self._uses_context_text = self.settings.context_prompt == "text"
         self._one_hot = self.settings.target_prompt == "one-hot"
         self._names_alone = self.settings.target_prompt == "name"
+        self.names = [target.name for target in self.targets]
+        self._columns = {name: column for column, name in enumerate(self.names)}
+        self._opposite = {target.name: _name_opposite(target.name, target.partner) for target in self.targets}
         self.entries = self.form.list_entries()
-        self._rows = {entry: row for row, entry in enumerate(self.entries)}
+        self._embeddings = StandardEmbeddings(self.form, self.entries)
 
     def extend(self, embeddings: Mapping[str, str]) -> "PromptBank":
         """Return a bank that also knows the embeddings of other texts, each as encode_vector writes it."""
-        known = {**self.form.embeddings, **embeddings}
+        known = ChainMap(dict(embeddings), cast(dict[str, str], self.form.embeddings))
         return PromptBank(self.form.model_copy(update={"embeddings": known}))
 
     @property
@@ -123,12 +115,7 @@ class PromptBank:
     @property
     def vectors(self) -> torch.Tensor:
         """Embeddings of all entries as the network takes them, (N, E)."""
-        return torch.from_numpy(np.stack([self._embed(text, kind) for kind, text in self.entries]))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all targets, in the order of dataset.json."""
-        return [target.name for target in self.targets]
+        return torch.from_numpy(self._embeddings.take(range(len(self.entries))))
 
     @property
     def labels(self) -> list[str]:
@@ -138,7 +125,7 @@ class PromptBank:
     @property
     def embedding(self) -> tuple[int, int]:
         """Lengths (E, F) of a context and of a target embedding."""
-        single = len(self._offsets["context"])
+        single = self._embeddings.length
         return single, len(self.targets) if self._one_hot else 2 * single
 
     @property
@@ -175,7 +162,7 @@ class PromptBank:
 
     def names_in(self, context: str) -> list[str]:
         """Return the names of the targets that were trained in a context, in the order of dataset.json."""
-        trained = self.contexts[context].trained
+        trained = set(self.contexts[context].trained)
         return [name for name in self.names if name in trained]
 
     def words_in(self, context: str) -> list[str]:
@@ -262,10 +249,8 @@ class PromptBank:
 
     def swap_sides(self, names: Sequence[str]) -> list[str] | None:
         """Exchange left and right targets; None if one of them has no partner in the model."""
-        partners = {target.name: target.partner for target in self.targets}
-        if any(needs_partner(name) and not partners.get(name) for name in names):
-            return None
-        return [partners.get(name) or name for name in names]
+        swapped = [self._opposite[name] if name in self._opposite else _name_opposite(name, None) for name in names]
+        return None if None in swapped else [name for name in swapped if name is not None]
 
     def choose(
         self,
@@ -289,8 +274,9 @@ class PromptBank:
             )
 
         def choose(sentences: Sequence[str]) -> str:
-            paraphrase = rng is not None and len(sentences) > 1 and rng.random() < probability
-            return sentences[int(rng.integers(1, len(sentences)))] if paraphrase and rng is not None else sentences[0]
+            if rng is None or len(sentences) == 1 or rng.random() >= probability:
+                return sentences[0]
+            return sentences[int(rng.integers(1, len(sentences)))]
 
         context_prompt = choose(planned.sentences)
         return context_prompt, [(choose(planned.target_prompts[name]), name) for name in names]
@@ -344,55 +330,37 @@ class PromptBank:
         """
         if not targets:
             raise PromptError("No target was chosen; name at least one.")
-        embedding = self._embed(context, "context")
-        vectors = [self._embed_target(text, name) for text, name in targets]
-        rows = None if self._one_hot else self._find_rows(context, targets)
-        shown = torch.from_numpy(embedding.copy() if self._uses_context_text else np.zeros_like(embedding))
-        return Prompts(shown[None], torch.from_numpy(np.stack(vectors)), rows)
+        embedding = self._embeddings.embed("context", context)
+        shown = torch.from_numpy(embedding.copy() if self._uses_context_text else np.zeros_like(embedding))[None]
+        if self._one_hot:
+            return Prompts(shown, self._encode_numbers([name for _, name in targets]), None)
+        pairs = [pair for text, name in targets for pair in (("sentence", text), ("name", name))]
+        rows = self._embeddings.find_rows([("context", context), *pairs])
+        if rows is None:
+            vectors = np.stack([self._embeddings.embed(*pair) for pair in pairs])
+        else:
+            vectors = self._embeddings.take(rows[1:])
+        vectors = vectors.reshape(len(targets), -1)
+        if self._names_alone:
+            vectors[:, : self._embeddings.length] = 0
+        known = None if rows is None else torch.tensor(rows)
+        found = None if known is None else (known[:1, None], known[1:].reshape(-1, 2))
+        return Prompts(shown, torch.from_numpy(vectors), found)
 
-    def _embed_target(self, text: str, name: str) -> Vector:
-        """Concatenate the embeddings of a target prompt and of the target's name; or encode its number one-hot."""
-        if not self._one_hot:
-            sentence = self._embed(text, "sentence")
-            kept = np.zeros_like(sentence) if self._names_alone else sentence
-            return np.concatenate([kept, self._embed(name, "name")])
-        if name not in self.names:
-            raise PromptError(
-                f"The plans set settings.target_prompt to 'one-hot', so that the model has no prompt but the number of "
-                f"a target; {name!r} is not among its targets."
-            )
+    def _encode_numbers(self, names: Sequence[str]) -> torch.Tensor:
+        """Encode the numbers of K targets one-hot, (K, F)."""
         count = len(self.targets)
-        vector = np.zeros(count, dtype=np.float32)
-        # Same spread as embedded texts; the variance of a one-hot number is (1 - 1 / count) / count.
-        vector[self.names.index(name)] = _SPREAD * count / max(1.0, (count - 1) ** 0.5)
-        return vector
-
-    def _find_rows(self, context: str, targets: Sequence[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Find the rows of texts in a TextTable; None if a text is not among the entries."""
-        try:
-            context_row = self._rows["context", context]
-            target_rows = [[self._rows["sentence", text], self._rows["name", name]] for text, name in targets]
-        except KeyError:
-            return None
-        return torch.tensor([[context_row]]), torch.tensor(target_rows)
+        vectors = torch.zeros(len(names), count)
+        for vector, name in zip(vectors, names, strict=True):
+            if name not in self._columns:
+                raise PromptError(
+                    f"The plans set settings.target_prompt to 'one-hot', so that the model has no prompt but the "
+                    f"number of a target; {name!r} is not among its targets."
+                )
+            # Same spread as embedded texts; the variance of a one-hot number is (1 - 1 / count) / count.
+            vector[self._columns[name]] = _SPREAD * count / max(1.0, (count - 1) ** 0.5)
+        return vectors
 
     def standardise(self, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """Standardise a text encoder's embeddings of texts of a kind, (N, E) or (E), as the network takes them."""
-        standardised = (vectors - torch.from_numpy(self._offsets[kind]).to(vectors.device)) * self._centres[kind].scale
-        stretched = self._directions[kind]
-        if stretched is None:
-            return standardised
-        directions, gains = (part.to(vectors.device) for part in stretched)
-        return standardised + (standardised @ directions.T * (gains - 1)) @ directions
-
-    def _embed(self, text: str, kind: str) -> Vector:
-        """Return the standardised embedding of a text (E); it is decoded on first use, and not to be changed."""
-        if (kind, text) not in self._standardised:
-            stored = self.form.embeddings.get(text)
-            if stored is None:
-                raise PlansError(
-                    f"The plans contain no embedding of {text!r}. Plan the dataset again so that every prompt is "
-                    "embedded."
-                )
-            self._standardised[kind, text] = self.standardise(torch.from_numpy(decode_vector(stored)), kind).numpy()
-        return self._standardised[kind, text]
+        return self._embeddings.standardise(vectors, kind)

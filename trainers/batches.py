@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -77,7 +78,9 @@ class BatchPrompter:
         cases = [self.table.find(key) for key in keys]
         contexts = [self.table.sources[case.source].context for case in cases]
         drawn = self._draw_negatives(cases, contexts, negatives_rng)
-        names = self._choose_targets({name for case in cases for name in case.annotated} | drawn)
+        annotated = [frozenset(case.annotated) for case in cases]
+        names = self._choose_targets(drawn.union(*annotated))
+        counted = [known | (drawn & self._apart[key]) for known, key in zip(annotated, contexts, strict=True)]
         flipped = tuple(rng is not None and self._can_flip(case) and bool(rng.random() < 0.5) for case in cases)
         images = tuple(
             (context, tuple(self._swap(names)) if flip else names)
@@ -88,12 +91,7 @@ class BatchPrompter:
             images=images,
             names=names,
             rows=torch.tensor([self._rows[name] for name in names]),
-            annotated=torch.tensor(
-                [
-                    [name in case.annotated or (name in drawn and name in self._apart[context]) for name in names]
-                    for case, context in zip(cases, contexts, strict=True)
-                ]
-            ),
+            annotated=torch.from_numpy(np.array([[name in known for name in names] for known in counted])),
             flipped=flipped,
         )
 
@@ -134,10 +132,9 @@ class BatchPrompter:
     def _choose_targets(self, chosen: set[str]) -> tuple[str, ...]:
         if self.everything:
             return tuple(self.bank.names)
-        rest = [name for name in self.bank.names if name not in chosen]
         lacking = -len(chosen) % self.multiple if chosen else 1
-        chosen = chosen.union(rest[:lacking])
-        return tuple(name for name in self.bank.names if name in chosen)
+        rest = (name for name in self.bank.names if name not in chosen)
+        return tuple(sorted(chosen.union(islice(rest, lacking)), key=self._rows.__getitem__))
 
     def _can_flip(self, case: Case) -> bool:
         return self.bank.swap_sides(case.annotated) is not None

@@ -15,7 +15,7 @@ from duplus_nnunet.checkpoint_files import save_checkpoint
 from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.settings import SCRATCH
-from duplus_nnunet.trainers.substitution import call_with
+from duplus_nnunet.substitution import call_with
 from duplus_nnunet.trainers.training_cases import CASES_KEY
 
 # Error numbers of a system on which no more can be written: no space, quota, size of a file.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -21,6 +22,7 @@ from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.plans_section import leave_base_out
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import Settings
+from duplus_nnunet.substitution import call_with
 from duplus_nnunet.trainers.batches import (
     BatchPrompter,
     BatchPrompts,
@@ -42,7 +44,6 @@ from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, ref
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
 from duplus_nnunet.trainers.starting import log_missing_start, log_start
-from duplus_nnunet.trainers.substitution import call_with
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 from duplus_nnunet.trainers.transfer import vary_prompts
@@ -244,7 +245,10 @@ class DuPLUSTrainer(DistributedTrainer):
         """Differs from nnU-Net: cases are repeated in the training set according to the weights of their sources."""
         training, validation = super().get_tr_and_val_datasets()
         cases = {name: self.table.find(name) for name in training.identifiers}
-        training.identifiers = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
+        repeated = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
+        training.identifiers = np.array(
+            repeated, dtype=object
+        )  # nnU-Net would turn a list into an array for each batch
         pairs = list_pairs(self.table, validation.identifiers)
         self._pairs = {pair: number for number, pair in enumerate(pairs)}
         self.print_to_log_file("Pseudo dice is of:", "; ".join(f"{name} ({source})" for source, name in pairs))

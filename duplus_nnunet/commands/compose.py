@@ -1,6 +1,7 @@
 """`duplus compose`: combine several raw datasets of nnU-Net into one."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ _DESCRIPTION = """\
 Combine several raw datasets into one. Images are linked, label maps are rewritten to the targets of all sources, and
 every case keeps its source, its context and the list of targets annotated in it. Targets with the same name or synonym
 are merged; the prompt registry, or a prompts.yaml beside the dataset.json of a source, defines what each label means.
+If it is interrupted, the same command goes on from the cases that are done.
 """
 _EXAMPLE = """\
 examples:
@@ -166,16 +168,24 @@ def _list_sources(plan: "Plan", table: "CaseTable") -> Iterator[Sequence[str]]:
 
 def _list_targets(plan: "Plan", table: "CaseTable") -> Iterator[Sequence[str]]:
     yield "target", "value", *table.sources
+    annotated, present = _count_targets(table)
     for merged in plan.values.targets:
         name = merged.target.name
         value = plan.values.labels[name]
         counts = []
         for part in plan.parts:
-            cases = table.of_source(part.name).values()
-            annotated = sum(name in case.annotated for case in cases)
-            present = sum(name in case.present for case in cases)
-            counts.append(f"{annotated}/{present}" if part.source.dataset in merged.members else "-")
+            counted = f"{annotated[part.name, name]}/{present[part.name, name]}"
+            counts.append(counted if part.source.dataset in merged.members else "-")
         yield name, ",".join(map(str, value)) if isinstance(value, list) else str(value), *counts
+
+
+def _count_targets(table: "CaseTable") -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Count the training cases in which each target of each source is annotated, and in which it is present."""
+    annotated, present = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for case in table.cases.values():
+        annotated.update((case.source, name) for name in case.annotated)
+        present.update((case.source, name) for name in case.present)
+    return annotated, present
 
 
 def _list_notes(plan: "Plan", table: "CaseTable") -> Iterator[str]:

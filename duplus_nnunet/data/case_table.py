@@ -1,25 +1,30 @@
-"""Reads and writes the table of cases: the source of each case, and the targets that are annotated in it.
+"""Table of cases: the source of each case, and the targets that are annotated in it.
 
 `duplus compose` writes it into a raw dataset. The planner writes one beside every plans file, also for datasets that
-were not composed, so that preprocessing, training and evaluation read the same form.
+were not composed, so that preprocessing, training and evaluation read the same form. `case_table_file` describes the
+file.
 """
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from duplus_nnunet.data.case_table_file import VERSIONS, PackedTable, RowPacker, RowReader, format_table
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.files import write_text
 from duplus_nnunet.prompt_registry.raw_dataset import CASE_TABLE
 from duplus_nnunet.text_files import load_json
 
 FILE_NAME = CASE_TABLE
-VERSION = 1
+# Fewest cases of a table in which targets are listed once. In smaller ones each case spells its targets: these can be
+# edited by hand, and earlier versions of the package read them.
+_LEAST_PACKED = 2000
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -43,7 +48,7 @@ class Source:
     channels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One case.
 
@@ -54,7 +59,7 @@ class Case:
         present: The annotated targets that it contains.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     source: str
     patient: str
@@ -84,16 +89,28 @@ class CaseTable:
     spacing: Literal["context", "shared"] = "context"
 
     def __post_init__(self) -> None:
-        for identifier, case in {**self.tests, **self.cases}.items():
+        sets: dict[tuple[str, ...], frozenset[str]] = {}
+        for identifier, case in (*self.tests.items(), *self.cases.items()):
             if case.source not in self.sources:
                 raise DataError(f"Case {identifier!r}: {describe_unknown('source', case.source, self.sources)}")
-            extra = [name for name in case.present if name not in case.annotated]
-            if extra:
+            annotated = sets.get(case.annotated)
+            if annotated is None:
+                annotated = sets[case.annotated] = frozenset(case.annotated)
+            if not annotated.issuperset(case.present):
+                extra = [name for name in case.present if name not in annotated]
                 raise DataError(f"Case {identifier!r} contains {extra[0]!r}, which is not among its annotated targets.")
 
-    def of_source(self, name: str) -> dict[str, Case]:
+    def of_source(self, name: str) -> Mapping[str, Case]:
         """Return the training cases of one source."""
-        return {identifier: case for identifier, case in self.cases.items() if case.source == name}
+        return self.by_source.get(name, {})
+
+    @cached_property
+    def by_source(self) -> Mapping[str, Mapping[str, Case]]:
+        """Training cases of each source, by identifier."""
+        cases: dict[str, dict[str, Case]] = {name: {} for name in self.sources}
+        for identifier, case in self.cases.items():
+            cases[case.source][identifier] = case
+        return cases
 
     def find(self, identifier: str) -> Case:
         """Return a training or test case.
@@ -123,10 +140,10 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
             f"{file} cannot be read: {error}. Write it again with `duplus compose`, or by planning."
         ) from error
     version = content.pop("version", None) if isinstance(content, dict) else None
-    if version != VERSION:
-        raise DataError(f"{file} has version {version!r}, expected {VERSION}. Compose (or plan) the dataset again.")
+    if version not in VERSIONS:
+        raise DataError(f"{file} has version {version!r}, expected 1 or 2. Compose (or plan) the dataset again.")
     try:
-        return TypeAdapter(CaseTable).validate_python(content)
+        return _read_first(content) if version == 1 else _read_rows(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -135,7 +152,39 @@ def read_case_table(folder: str | os.PathLike[str]) -> CaseTable | None:
         raise DataError(f"{file}: {error} Compose (or plan) the dataset again.") from error
 
 
+def _read_first(content: Mapping[str, Any]) -> CaseTable:
+    """Read version 1, in which each case spells its targets."""
+    table: CaseTable = _FORM.validate_python(content)
+    return table
+
+
+def _read_rows(content: Mapping[str, Any]) -> CaseTable:
+    packed: PackedTable = _PACKED.validate_python(content)
+    sources: dict[str, Source] = _SOURCES.validate_python(packed.sources)
+    reader = RowReader(packed)
+    cases, tests = (
+        {identifier: Case(*values) for identifier, values in reader.read(rows)} for rows in (packed.cases, packed.tests)
+    )
+    return CaseTable(sources, cases, tests, packed.spacing)
+
+
 def write_case_table(table: CaseTable, folder: str | os.PathLike[str]) -> None:
     """Write a table of cases atomically into a folder."""
-    file = Path(folder) / FILE_NAME
-    write_text(file, json.dumps({"version": VERSION, **asdict(table)}, indent=1) + "\n")
+    is_small = len(table.cases) + len(table.tests) < _LEAST_PACKED
+    text = json.dumps({"version": 1, **asdict(table)}, indent=1) + "\n" if is_small else format_table(_pack(table))
+    write_text(Path(folder) / FILE_NAME, text)
+
+
+def _pack(table: CaseTable) -> PackedTable:
+    packer = RowPacker()
+    cases, tests = (
+        {key: packer.pack(case.source, case.patient, case.annotated, case.present) for key, case in part.items()}
+        for part in (table.cases, table.tests)
+    )
+    sources = {name: asdict(source) for name, source in table.sources.items()}
+    return PackedTable(sources, *packer.list_sets(), cases, tests, table.spacing)
+
+
+_FORM: TypeAdapter[Any] = TypeAdapter(CaseTable)
+_PACKED: TypeAdapter[Any] = TypeAdapter(PackedTable)
+_SOURCES: TypeAdapter[Any] = TypeAdapter(dict[str, Source])

@@ -104,7 +104,8 @@ def update_present(
     values = {target.name: list_values(dataset_json["labels"][target.label]) for target in entry.targets}
     cases = {}
     for identifier, case in table.cases.items():
-        present = tuple(name for name in values if values[name] & set(labels[identifier]))
+        labelled = set(labels[identifier])
+        present = tuple(name for name in values if not labelled.isdisjoint(values[name]))
         wrong = [name for name in present if name not in case.annotated]
         if wrong:
             raise DataError(

@@ -43,8 +43,8 @@ def make_table(
     optional = {target.name for target in entry.targets if target.missing == "not annotated"}
 
     def describe(identifier: str, labels: Collection[int]) -> Case:
-        context = entry.contexts[assigned[identifier]]
-        present = tuple(target for target in values if values[target] & set(labels))
+        context, labelled = entry.contexts[assigned[identifier]], set(labels)
+        present = tuple(target for target in values if not labelled.isdisjoint(values[target]))
         unknown = optional | set(context.not_annotated)
         annotated = tuple(target for target in values if target in present or target not in unknown)
         return Case(names[context.name], (patients or {}).get(identifier, identifier), annotated, present)
@@ -72,15 +72,18 @@ def describe_sources(
         names: Name of the source of each context.
         cases: The training cases.
     """
+    annotated: dict[str, set[str]] = {}
+    for case in cases.values():
+        annotated.setdefault(case.source, set()).update(case.annotated)
     return {
-        names[context]: Source(
+        name: Source(
             entry.dataset,
             context,
-            tuple(target.name for target in entry.targets if any(target.name in case.annotated for case in of_source)),
+            tuple(target.name for target in entry.targets if target.name in annotated[name]),
             name_channels(entry.contexts[context], tuple(channels)),
         )
-        for context in names
-        if (of_source := [case for case in cases.values() if case.source == names[context]])
+        for context, name in names.items()
+        if name in annotated
     }
 
 

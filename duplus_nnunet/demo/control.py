@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.errors import PlansError
+from duplus_nnunet.plans_packing import unpack_section
 from duplus_nnunet.plans_section import PLANS_KEY, find_section
 
 Plans = Mapping[str, Any]
@@ -28,7 +29,7 @@ def exchange_targets(plans: Plans, context: str) -> dict[str, Any]:
     Raises:
         PlansError: There are fewer than two targets.
     """
-    section = find_section(plans)["contexts"][context]
+    section = unpack_section(find_section(plans))["contexts"][context]
     donors = _rotate("targets", section["targets"])
     first = {name: sentences[0] for name, sentences in section["target_prompts"].items()}
     return _exchange(plans, {**donors, **{first[name]: first[donor] for name, donor in donors.items()}})
@@ -46,7 +47,7 @@ def exchange_contexts(plans: Plans) -> dict[str, Any]:
     Raises:
         PlansError: There are fewer than two contexts.
     """
-    contexts = find_section(plans)["contexts"]
+    contexts = unpack_section(find_section(plans))["contexts"]
     donors = _rotate("contexts", list(contexts))
     sources = {contexts[name]["sentences"][0]: contexts[donor]["sentences"][0] for name, donor in donors.items()}
     return _exchange(plans, sources)
@@ -66,7 +67,7 @@ def _rotate(kind: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _exchange(plans: Plans, sources: Mapping[str, str]) -> dict[str, Any]:
-    section = find_section(plans)
+    section = unpack_section(find_section(plans))
     original = section["embeddings"]
     embeddings = {text: original[sources.get(text, text)] for text in original}
     return {**plans, PLANS_KEY: {**section, "embeddings": embeddings}}

@@ -318,6 +318,7 @@ NEEDS = (
         },
     ),
     # preprocessing, plans and labels
+    *_list_needs(Use.REPLACED, _PREPROCESSING, {"PlansManager": "plans_file_or_dict"}),
     *_list_needs(
         Use.OVERRIDDEN,
         _PREPROCESSING,

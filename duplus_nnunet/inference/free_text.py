@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from duplus_nnunet.errors import EncoderError, PromptError
-from duplus_nnunet.prompt_bank import PromptBank, Vector, decode_vector, encode_vector
+from duplus_nnunet.prompt_bank import PromptBank, encode_vector
 from duplus_nnunet.prompt_registry import EncoderIdentity, embed
 from duplus_nnunet.prompt_registry.names import normalise
 from duplus_nnunet.prompt_registry.schema import MODALITIES
 from duplus_nnunet.prompt_registry.sentences import split_text
+from duplus_nnunet.standard_embeddings import Vector, decode_vector
 
 # nnU-Net holds label maps in signed 16-bit integers in between.
 LARGEST_LABEL = 32767

@@ -22,10 +22,12 @@ ROWS = (
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
     ("survival.report", "survival.evaluation", "survival.models", "notebook", "saved_predictions"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
-    ("networks", "prompt_registry", "prompt_bank", "model_form", "plans_form"),
+    ("networks", "prompt_registry", "prompt_bank", "standard_embeddings", "model_form", "plans_form"),
     ("settings",),
     (
         "plans_section",
+        "plans_packing",
+        "substitution",
         "table_files",
         "text_files",
         "yaml_files",
@@ -48,7 +50,7 @@ ABOVE = {f"{PACKAGE}.trainers": "trainers.survival", f"{PACKAGE}.trainers.surviv
 # Rooms that know nothing of nnU-Net, wherever in them it would be imported.
 WITHOUT_HOST = (
     "networks", "survival.records", "survival.models", "survival.evaluation", "survival.report", "errors", "settings",
-    "prompt_registry", "plans_form", "plans_section", "table_files", "text_files", "yaml_files",
+    "prompt_registry", "plans_form", "plans_section", "plans_packing", "table_files", "text_files", "yaml_files",
     "text_table", "cli", "notebook",
 )  # fmt: skip
 # Rooms whose modules no other package may be imported for.
@@ -57,6 +59,8 @@ STANDARD_LIBRARY_ONLY = (
     "errors",
     "host",
     "plans_section",
+    "plans_packing",
+    "substitution",
     "table_files",
     "text_files",
     "text_table",

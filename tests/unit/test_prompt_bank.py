@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from duplus_nnunet import prompt_bank
+from duplus_nnunet import standard_embeddings
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.plans_form import as_form
-from duplus_nnunet.prompt_bank import PromptBank, decode_vector, encode_vector, measure_centre
+from duplus_nnunet.prompt_bank import PromptBank, encode_vector, measure_centre
 from duplus_nnunet.settings import read_settings
+from duplus_nnunet.standard_embeddings import decode_vector
 
 TEXTS = ["T1", "T1 again", "CT of liver", "CT of spleen", "the liver", "liver", "spleen"]
 
@@ -123,7 +124,7 @@ def test_the_form_of_plans_makes_the_same_bank() -> None:
 
 def test_each_embedding_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, decoded = PromptBank(make_plans()), []
-    monkeypatch.setattr(prompt_bank, "decode_vector", lambda text: decoded.append(text) or decode_vector(text))
+    monkeypatch.setattr(standard_embeddings, "decode_vector", lambda text: decoded.append(text) or decode_vector(text))
     for _ in range(2):
         bank.draw()
         bank.vectors  # noqa: B018

@@ -6,9 +6,11 @@ value in the composed dataset, so that every target can be recovered exactly fro
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from duplus_nnunet.data.composing.source_datasets import IGNORE, SourceDataset
 from duplus_nnunet.data.composing.targets import MergedTarget
+from duplus_nnunet.prompt_registry import Target
 
 Meaning = frozenset[str]
 
@@ -30,6 +32,14 @@ class LabelValues:
     class_order: list[int] | None
     tables: Mapping[str, Mapping[int, int]]
     meanings: Mapping[str, Mapping[int, Meaning]]
+
+    @cached_property
+    def by_dataset(self) -> Mapping[str, Sequence[tuple[MergedTarget, Target]]]:
+        """For each source dataset, the targets that it declares, and what they are in it."""
+        return {
+            name: [(merged, merged.members[name]) for merged in self.targets if name in merged.members]
+            for name in self.tables
+        }
 
     @property
     def largest(self) -> int:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -18,22 +18,17 @@ _DEFAULT = 8  # nnU-Net's
 _CASES_A_PROCESS = 8
 
 
-def process_cases(jobs: Sequence[LabelJob], update: Callable[[], object]) -> list[LabelSummary]:
-    """Process all cases, in as many processes as nnU-Net would use.
+def process_cases(jobs: Sequence[LabelJob]) -> Iterator[LabelSummary]:
+    """Process all cases, in as many processes as nnU-Net would use; yield a summary of each, in order.
 
     Args:
         jobs: One job for each case.
-        update: Called after each case.
 
     Raises:
         DataError: A case cannot be used; the remaining ones are cancelled.
     """
     processes = min(count_processes(), len(jobs) // _CASES_A_PROCESS)
-    summaries = []
-    for summary in map(process_case, jobs) if processes < 2 else _run_parallel(jobs, processes):
-        summaries.append(summary)
-        update()
-    return summaries
+    return map(process_case, jobs) if processes < 2 else _run_parallel(jobs, processes)
 
 
 def count_processes() -> int:
@@ -62,13 +57,16 @@ def build_case_table(plan: Plan, summaries: Mapping[str, LabelSummary]) -> CaseT
     cases = {name: case for name, case in described.items() if not plan.cases[name].is_test}
     tests = {name: case for name, case in described.items() if plan.cases[name].is_test}
     names = [merged.target.name for merged in plan.values.targets]
+    annotated: dict[str, set[str]] = {part.name: set() for part in plan.parts}
+    for case in cases.values():
+        annotated[case.source].update(case.annotated)
     sources = {}
     for part in plan.parts:
-        annotated = {name for case in cases.values() if case.source == part.name for name in case.annotated}
-        targets = tuple(name for name in names if name in annotated)
+        targets = tuple(name for name in names if name in annotated[part.name])
         sources[part.name] = Source(part.source.dataset, plan.keys[part.name], targets, part.channels)
+    used = set[str]().union(*annotated.values())
     for merged in plan.values.targets:
-        if not any(merged.target.name in source.targets for source in sources.values()):
+        if merged.target.name not in used:
             dataset, member = next(iter(merged.members.items()))
             raise DataError(
                 f"The target {merged.target.name!r} is annotated in no training case: {', '.join(merged.members)} "
@@ -84,10 +82,7 @@ def _describe_case(plan: Plan, case: PlannedCase, summary: LabelSummary) -> Case
     known = case.part.source.known.get(case.identifier)
     labelled = {name for value in summary.values for name in meanings.get(value, ())}
     annotated = []
-    for merged in plan.values.targets if case.files.label is not None else ():
-        member = merged.members.get(dataset)
-        if member is None:
-            continue
+    for merged, member in plan.values.by_dataset[dataset] if case.files.label is not None else ():
         unknown = member.missing != "absent" or member.name in case.part.context.not_annotated
         if known is not None and member.name not in known.annotated:
             _refuse_labelled(case, member.name, merged.target.name in labelled)

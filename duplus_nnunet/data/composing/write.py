@@ -1,4 +1,8 @@
-"""Writes a planned dataset to disk as a raw dataset of nnU-Net, completely or not at all."""
+"""Writes a planned dataset to disk as a raw dataset of nnU-Net, completely or not at all.
+
+It is written into a hidden folder beside it. If that is interrupted, the cases that are done stay there, and the same
+command goes on from them.
+"""
 
 import json
 import os
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
+from duplus_nnunet.data.composing.journal import Journal, count_kept
 from duplus_nnunet.data.composing.labels import LabelSummary
 from duplus_nnunet.data.composing.plan import Plan
 from duplus_nnunet.data.composing.processing import build_case_table, process_cases
@@ -19,6 +24,7 @@ from duplus_nnunet.data.composing.record import describe_plan, hash_prompts, rea
 from duplus_nnunet.data.composing.splits import FILE_NAME as SPLITS
 from duplus_nnunet.data.label_maps import describe_rounding
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.locks import hold
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.case_contexts import strip_rules
 from duplus_nnunet.prompt_registry.draft_file import write_draft
@@ -40,13 +46,14 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
         update: Called after each case.
 
     Raises:
-        DataError: A case cannot be used, or the disk cannot be written to; nothing is left behind.
+        DataError: A case cannot be used, the disk cannot be written to, or another process is writing the dataset.
     """
     record = describe_plan(plan)
-    with open_new_folder(folder) as new:
+    advice = "Wait for it to end, or compose with another number."
+    with hold(folder.parent, f"composing {folder.name} in", advice, folder.name), open_new_folder(folder, True) as new:
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             if name.endswith("Tr") or any(case.is_test for case in plan.cases.values()):
-                (new / name).mkdir()
+                (new / name).mkdir(exist_ok=True)
         summaries = examine_cases(plan, new, update)
         table = build_case_table(plan, summaries)
         dataset_json = build_dataset_json(plan, summaries)
@@ -57,12 +64,24 @@ def write_dataset(plan: Plan, folder: Path, update: Callable[[], object]) -> Cas
         write_case_table(table, new)
         _keep_edited_prompts(folder, new)
         _write_json(new / RECORD, {**record, "written_prompts": hash_prompts(new)})
+        Journal(new).close()
     return table
 
 
 def examine_cases(plan: Plan, folder: Path | None, update: Callable[[], object]) -> dict[str, LabelSummary]:
     """Check every case, and write it if there is a folder to write to; return a summary of each by its name."""
-    summaries = dict(zip(plan.cases, process_cases(list(plan.jobs(folder)), update), strict=True))
+    jobs = dict(zip(plan.cases, plan.jobs(folder), strict=True))
+    journal = None if folder is None else Journal(folder)
+    done = {} if journal is None else journal.resume(jobs)
+    for _ in done:
+        update()
+    rest = {name: job for name, job in jobs.items() if name not in done}
+    for (name, job), summary in zip(rest.items(), process_cases(list(rest.values())), strict=True):
+        done[name] = summary
+        if journal is not None:
+            journal.note(name, job, summary)
+        update()
+    summaries = {name: done[name] for name in jobs}
     note = describe_rounding({name: summary.rounded for name, summary in summaries.items()})
     if note:
         sys.stderr.write(f"note: {note}\n")
@@ -145,11 +164,19 @@ def _write_json(file: Path, content: Any) -> None:
 
 
 @contextmanager
-def open_new_folder(folder: Path) -> Iterator[Path]:
-    """Create a temporary folder beside the given one and rename it at the end; remove it if anything fails."""
+def open_new_folder(folder: Path, resumes: bool = False) -> Iterator[Path]:
+    """Create a temporary folder beside the given one and rename it at the end; remove it if anything fails.
+
+    Args:
+        folder: The folder.
+        resumes: Whether to go on with a folder that was left behind, and to leave it if cases in it are done.
+
+    Raises:
+        DataError: It cannot be written, or another process is writing it.
+    """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("writing", "old"))
     try:
-        new.mkdir()
+        new.mkdir(exist_ok=resumes)
     except FileExistsError as error:
         raise DataError(
             f"{new} exists: another process is writing {folder.name}, or was killed while writing it. Wait for "
@@ -163,9 +190,14 @@ def open_new_folder(folder: Path) -> Iterator[Path]:
         yield new
         _swap(folder, new, old)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}). Nothing was left behind.") from error
+        left = "What is done is kept" if resumes and count_kept(new) else "Nothing was left behind"
+        raise DataError(f"{folder} cannot be written ({error}). {left}.") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        kept = count_kept(new) if resumes else 0
+        if kept:
+            sys.stderr.write(f"note: {kept} cases are done and kept in {new}; the same command goes on from there.\n")
+        else:
+            shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 

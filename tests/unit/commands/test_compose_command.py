@@ -11,9 +11,11 @@ import pytest
 import SimpleITK
 
 from duplus_nnunet.data.case_table import Case, read_case_table
+from duplus_nnunet.data.composing import journal, processing
 from duplus_nnunet.data.composing import labels as compose_labels
 from duplus_nnunet.data.composing import write as compose_write
 from duplus_nnunet.data.composing.labels import link_file
+from duplus_nnunet.locks import hold
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.implausible import find_implausible
 
@@ -261,9 +263,71 @@ def test_an_interruption_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("sources")
-def test_a_folder_that_another_process_writes_is_left_alone(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (raw / ".Dataset501_All.writing").mkdir()
-    assert re.search(r"\.Dataset501_All\.writing exists.*another process", fail(capsys, raw, "1", "2"))
+def test_a_dataset_that_another_process_composes_is_left_alone(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold(raw, "composing Dataset501_All in", "Wait.", "Dataset501_All"):
+        assert re.search(r"Another process is composing Dataset501_All", fail(capsys, raw, "1", "2"))
+
+
+@pytest.fixture
+def read_labels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the label maps that are read, in order; cases are worth keeping from the first on."""
+    read, rewrite = [], compose_labels._rewrite
+    monkeypatch.setattr(
+        compose_labels, "_rewrite", lambda job, file: read.append(Path(file).name) or rewrite(job, file)
+    )
+    monkeypatch.setattr(journal, "_WORTH_KEEPING", 1)
+    return read
+
+
+def interrupt_after(cases: int, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose, and interrupt it when some label maps have been read."""
+
+    def process(job: compose_labels.LabelJob) -> compose_labels.LabelSummary:
+        if len(read) == cases:
+            raise KeyboardInterrupt
+        return compose_labels.process_case(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "process_case", process)
+        assert compose("1", "2") == 130
+
+
+@pytest.mark.usefixtures("sources")
+def test_interrupted_composing_goes_on_and_reads_no_label_again(
+    raw: Path, read_labels: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt_after(7, read_labels, monkeypatch)
+    assert not (raw / "Dataset501_All").exists()
+    before = list(read_labels)
+    assert compose("1", "2") == 0
+    assert len(before) == 7
+    assert sorted(read_labels) == sorted(set(read_labels))
+    assert sorted(path.name for path in raw.iterdir()) == ["Dataset001_A", "Dataset002_B", "Dataset501_All"]
+    composed = {path.relative_to(raw): path for path in (raw / "Dataset501_All").rglob("*")}
+    (raw / "Dataset501_All").rename(tmp_path / "resumed")
+    assert compose("1", "2") == 0
+    assert {path.relative_to(raw) for path in (raw / "Dataset501_All").rglob("*")} == composed.keys()
+    for part in ("dataset.json", "duplus_cases.json", "splits_final.json", "labelsTr/B_b1.nii.gz"):
+        assert (raw / "Dataset501_All" / part).read_bytes() == (tmp_path / "resumed" / part).read_bytes()
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_case_that_changed_or_was_half_written_is_composed_again(
+    raw: Path, read_labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(7, read_labels, monkeypatch)
+    new, changed = raw / ".Dataset501_All.writing", raw / "Dataset001_A" / "labelsTr" / "a0.nii.gz"
+    os.utime(changed, ns=(1, 1))
+    (new / "labelsTr" / "A_a1.nii.gz").unlink()
+    (new / "labelsTr" / "B_b9.nii.gz").write_bytes(b"cut off")
+    with (new / journal.FILE_NAME).open("a") as file:
+        file.write('{"case": "A_a2", "checks')
+    before = list(read_labels)
+    assert compose("1", "2") == 0
+    assert {"a0.nii.gz", "a1.nii.gz"} == set(before) & set(read_labels[len(before) :])
+    assert len(list((raw / "Dataset501_All" / "labelsTr").iterdir())) == 10
+    assert all(path.is_symlink() for path in (raw / "Dataset501_All" / "imagesTr").iterdir())
+    assert not (raw / "Dataset501_All" / journal.FILE_NAME).exists()
 
 
 def test_where_there_are_no_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

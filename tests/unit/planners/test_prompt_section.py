@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from duplus_nnunet.errors import EncoderError
@@ -11,6 +12,7 @@ from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans, report_plans
 from duplus_nnunet.prompt_registry import Context, Entry, Target
 from duplus_nnunet.prompt_registry.embedding import embed
+from duplus_nnunet.prompt_registry.identity import DEFAULT_ENCODER
 
 LABELS = {"background": 0, "stem": 1, "tumor": 2}
 BRAIN, LIVER = Target("stem", "brainstem"), Target("tumor", "liver")
@@ -103,3 +105,46 @@ def test_the_report_lists_them() -> None:
     }
     assert report_plans(plans)["3d_fullres"]["sources"]["B"]["implausible"] == ["brainstem"]
     assert "brainstem" in describe_plans(plans).splitlines()[-1]
+
+
+def list_wordings(section: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {
+        name: {target: len(texts) for target, texts in context["target_prompts"].items()}
+        for name, context in section["contexts"].items()
+    }
+
+
+def embed_anything(texts: list[str]) -> Any:
+    return np.random.default_rng(0).normal(size=(len(texts), DEFAULT_ENCODER.dimension)), DEFAULT_ENCODER
+
+
+@pytest.mark.parametrize(
+    ("most", "annotated", "others"), [(24, 6, 6), (23, 6, 1), (14, 6, 1), (13, 5, 1), (6, 2, 1), (5, 2, 0), (0, 1, 0)]
+)
+def test_plans_have_fewer_wordings_where_all_would_be_too_large(
+    most: int, annotated: int, others: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prompt_section, "_MOST_BYTES", most * 2 * DEFAULT_ENCODER.dimension)
+    monkeypatch.setattr(prompt_section, "embed", embed_anything)
+    section = build_section(make_entry(), LABELS, ANNOTATED)
+    expected = {
+        "brain_mr": {"brainstem": annotated, "liver": others},
+        "abdomen_pet": {"brainstem": others, "liver": annotated},
+    }
+    assert list_wordings(section) == {
+        name: {target: count for target, count in counts.items() if count} for name, counts in expected.items()
+    }
+    first = section["contexts"]["brain_mr"]["target_prompts"]["brainstem"]
+    assert first[0] == "A magnetic resonance imaging of brainstem"
+    assert len(set(first)) == annotated
+    assert ("too large" in capsys.readouterr().err) == (others < 6)
+
+
+def test_a_target_keeps_its_wordings_in_all_contexts_of_the_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_section, "_MOST_BYTES", 14 * 2 * DEFAULT_ENCODER.dimension)
+    monkeypatch.setattr(prompt_section, "embed", embed_anything)
+    entry = make_entry()
+    contexts = {**entry.contexts, "neck_mr": replace(entry.contexts["brain_mr"], name="neck_mr", region="neck")}
+    section = build_section(replace(entry, contexts=contexts), LABELS, {**ANNOTATED, "neck_mr": ["liver"]})
+    prompts = {name: context["target_prompts"] for name, context in section["contexts"].items()}
+    assert prompts["neck_mr"] == prompts["brain_mr"]

@@ -2,7 +2,7 @@
 
 import math
 
-from duplus_nnunet.trainers.substitution import call_with
+from duplus_nnunet.substitution import call_with
 
 FACTOR = 2
 
