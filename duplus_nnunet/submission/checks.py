@@ -145,7 +145,8 @@ def check_trainings(
 
 def _find_configuration(training: Training, plans: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration of plans, with what it inherits."""
-    known, name, found = plans["configurations"], training.configuration, {}
+    known, name = plans["configurations"], training.configuration
+    found: dict[str, Any] = {}
     if name not in known:
         raise PlansError(f"{training.name}: {describe_unknown('configuration', name, known)}")
     visited: set[str] = set()

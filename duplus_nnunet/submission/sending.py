@@ -94,6 +94,7 @@ def write_script(count: int, resources: Resources, folder: Path) -> str:
 def list_slurm_parameters(resources: Resources) -> dict[str, Any]:
     """List the parameters of submitit's executor for SLURM."""
     several = resources.nodes > 1
+    cpus = resources.cpus * (1 if several else max(1, resources.gpus))
     further: dict[str, Any] = {"requeue": True, **{key: value or True for key, value in resources.slurm}}
     parameters: dict[str, Any] = {
         "job_name": _NAME,
@@ -101,7 +102,9 @@ def list_slurm_parameters(resources: Resources) -> dict[str, Any]:
         "mem": f"{round(resources.memory_gb * 1024)}M",
         "nodes": resources.nodes,
         "ntasks_per_node": resources.gpus if several else 1,
-        "cpus_per_task": resources.cpus * (1 if several else max(1, resources.gpus)),
+        "cpus_per_task": cpus,
+        # Since SLURM 22.05, srun does not take them from the job.
+        "srun_args": ["--cpus-per-task", str(cpus)],
         "signal_delay_s": min(_SIGNAL_S, 30 * resources.minutes),
         "stderr_to_stdout": True,
         "setup": list(resources.setup),

@@ -17,6 +17,7 @@ ROWS = (
     (
         *("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
         "napari_plugin",
+        "submission",
     ),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
