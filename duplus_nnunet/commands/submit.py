@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duplus_nnunet.command_map import CommandMap, Group
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.text_table import format_table
 
@@ -14,47 +15,64 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Send trainings as jobs of a SLURM array, one training a task, and write down what was sent. A training that reaches its
-time limit, is preempted or loses its node is queued again, and continues from its last checkpoint. What cannot run is
-refused before anything is sent; what is trained already is left out. Needs the extra `cluster`.
+time limit or is preempted is queued again, and continues from its last checkpoint. What cannot run is refused before
+anything is sent; what is trained already is left out. Needs the extra `cluster`.
 """
 _EXAMPLE = """\
 examples:
-  duplus submit folds 4 --dry-run                        show the script and the commands; SLURM is not needed
-  duplus submit folds 4 --folds 0 1 2 --partition gpu --time 36h --cpus 12
-  duplus submit folds 4 --executor local                 on this machine, one training after another on each GPU
-  duplus submit sources 501 -tr nnUNetTrainer -p nnUNetPlans    one model for each source of a composed dataset
-  duplus submit ablations 501 --variant full --variant no_film network.film=false --seeds 1 2 3
-  duplus submit seeds 4 --seeds 1 2 3 -- --npz           arguments of nnUNetv2_train follow `--`
-  duplus submit status duplus_jobs/folds_4               what runs, is finished or failed
+  duplus submit folds 4 --dry-run            show the script and the commands; SLURM is not needed
+  duplus submit status duplus_jobs/folds_4   what runs, is finished or failed
 """
-_KINDS = {
-    "folds": "the folds of a dataset",
-    "sources": "one model for each source of a composed dataset, or for each of several datasets",
-    "ablations": "one model for each variant of the settings in the plans",
-    "seeds": "one model for each seed",
+GROUPS = (
+    Group(
+        "Send trainings",
+        {
+            "folds": "train the folds of a dataset",
+            "sources": "train one model for each source of a composed dataset, or for each of several datasets",
+            "ablations": "train one model for each variant of the settings in the plans",
+            "seeds": "train one model for each seed",
+        },
+    ),
+    Group("Follow them", {"status": "show what waits, runs, is finished or failed, and how many epochs are trained"}),
+)
+_EXAMPLES = {
+    "folds": """\
+  duplus submit folds 4 --dry-run            show the script and the commands; SLURM is not needed
+  duplus submit folds 4 --folds 0 1 2 --partition gpu --time 36h --cpus 12
+  duplus submit folds 4 --executor local     on this machine, one training after another on each GPU
+  duplus submit folds 4 -- --npz             arguments of nnUNetv2_train follow `--`
+""",
+    "sources": """\
+  duplus submit sources 501 -tr nnUNetTrainer -p nnUNetPlans    specialists beside one model for all
+  duplus submit sources 4 50 60 --folds 0 1 2 3 4
+""",
+    "ablations": """\
+  duplus submit ablations 501 --variant full --variant no_film network.film=false --seeds 1 2 3
+  duplus submit ablations 501 --variant short epochs=250 optimizer=sgd --dry-run
+""",
+    "seeds": "  duplus submit seeds 4 --seeds 1 2 3 --folds 0 1",
+    "status": """\
+  duplus submit status duplus_jobs/folds_4
+  duplus submit status duplus_jobs/folds_4/jobs.json --json
+""",
 }
 _LINES = 10
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the sub-command and those below it."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = subparsers.add_parser("submit", description=_DESCRIPTION, epilog=_EXAMPLE, formatter_class=form)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind, summary in _KINDS.items():
-        below = kinds.add_parser(
-            kind, help=summary, description=f"Send jobs that train {summary}.", epilog=_EXAMPLE, formatter_class=form
-        )
+    parser = subparsers.add_parser("submit", description=_DESCRIPTION, epilog=_EXAMPLE)
+    commands = CommandMap(parser, GROUPS)
+    for kind in GROUPS[0].commands:
+        below = commands.add(kind, _EXAMPLES[kind])
         _add_trainings(below, kind)
         _add_resources(below)
-        below.set_defaults(run=run, takes_more=True)
-    status = kinds.add_parser(
+        below.set_defaults(run=run, kind=kind, takes_more=True)
+    status = commands.add(
         "status",
-        help="show what runs, is finished or failed, and how far it is",
-        description="Show the state of jobs, the epochs that are trained, and the end of the log of those that failed. "
-        "The exit status is 1 if a training failed or was lost.",
-        epilog=_EXAMPLE,
-        formatter_class=form,
+        _EXAMPLES["status"],
+        "Show the state of jobs, the epochs that are trained, and the end of the log of those that failed. The exit "
+        "code is 1 if a training failed or was lost.",
     )
     status.add_argument("record", type=Path, metavar="FILE", help="jobs.json that `duplus submit` wrote, or its folder")
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -93,11 +111,7 @@ def _add_trainings(parser: argparse.ArgumentParser, kind: str) -> None:
 def _add_resources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("jobs").add_argument
     add("--executor", choices=("slurm", "local"), default="slurm", help="SLURM, or this machine (default: %(default)s)")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="check all, show what would be sent, and write nothing",
-    )
+    add("--dry-run", action="store_true", help="check all, show what would be sent, and write nothing")
     add("-o", "--output", type=Path, metavar="FOLDER", help="folder of jobs.json and logs, which all nodes see "
         "(default: duplus_jobs/KIND_DATASET)")  # fmt: skip
     add("--partition", default="", metavar="NAME", help="partition of SLURM")

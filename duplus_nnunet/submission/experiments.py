@@ -122,12 +122,12 @@ def send_experiment(experiment: Experiment, resources: Resources) -> tuple[Path,
     """
     from duplus_nnunet.submission.task import Order
 
-    for file, plans in experiment.new_plans:
-        write_plans(file, plans)
-    folder = _choose_folder(experiment.folder)
     local = resources.executor == "local"
     devices = list_devices() if local and resources.gpus else ()
     slots = count_slots(resources, len(devices)) if local else 0
+    folder = _choose_folder(experiment.folder)
+    for file, plans in experiment.new_plans:
+        write_plans(file, plans)
     commands = [tuple(training.write_command(resources.gpus, resources.nodes)) for training in experiment.trainings]
     variables = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
     orders = [

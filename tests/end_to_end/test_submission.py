@@ -16,7 +16,7 @@ from .conftest import DATASET, Project
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow
 
-EPOCHS = 30
+EPOCHS = 12
 
 
 @pytest.fixture

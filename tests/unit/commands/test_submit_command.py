@@ -188,6 +188,15 @@ def test_as_many_train_at_once_as_have_gpus(resources: Resources, devices: int, 
     assert experiments.count_slots(resources, devices) == slots
 
 
+def test_where_gpus_are_missing_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, sent: list[Any]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cli.main(["submit", "seeds", "7", "--seeds", "1", "--executor", "local", "--gpus", "2"]) == 1
+    assert list(Path().iterdir()) == []
+    assert sorted(file.stem for file in folder.glob("*.json")) == ["DuPLUSPlans"]
+
+
 @pytest.mark.parametrize(("gpus", "parallel", "devices"), [(2, 0, 1), (1, 5, 4), (2, 0, 0)])
 def test_more_gpus_than_there_are_is_refused(gpus: int, parallel: int, devices: int) -> None:
     with pytest.raises(DataError, match="--gpus"):
