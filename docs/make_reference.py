@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generate.commands import write_commands, write_help
+from generate.costs import write_data_costs, write_long_costs, write_training_costs
 from generate.forms import write_columns, write_form, write_settings
 from generate.index import write_index
 from generate.interface import write_errors, write_interface
@@ -72,14 +73,17 @@ def _errors(_: str) -> str:
 WRITERS: dict[str, Callable[[str], str]] = {
     "columns": _columns,
     "commands": _commands,
+    "data_costs": lambda _: write_data_costs(),
     "errors": _errors,
     "form": _form,
     "index": lambda _: write_index(DOCS),
     "interface": _interface,
+    "long_costs": lambda _: write_long_costs(),
     "names": _names,
     "planning": _planning,
     "settings": _settings,
     "training": _training,
+    "training_costs": lambda _: write_training_costs(),
 }
 
 
@@ -94,7 +98,7 @@ def fill(page: str) -> str:
 
 def list_pages() -> list[Path]:
     """List the pages that may have generated parts."""
-    return [DOCS / "index.md", *sorted((DOCS / "reference").glob("*.md"))]
+    return [DOCS / "index.md", DOCS / "how-to" / "cluster.md", *sorted((DOCS / "reference").glob("*.md"))]
 
 
 def main(arguments: list[str]) -> int:

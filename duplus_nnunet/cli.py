@@ -43,6 +43,10 @@ GROUPS = (
         },
     ),
     Group(
+        "Train on a cluster",
+        {"submit": "send folds, sources, ablations and seeds as jobs to SLURM, and show how far they are"},
+    ),
+    Group(
         "Predict and score",
         {
             "predict": "predict chosen targets, named or described in words",
@@ -119,8 +123,15 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
 
 
 def read_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse arguments; a sub-command that hands its words on to nnU-Net gets them as `words`, unknown ones too."""
+    """Parse arguments; a sub-command that hands its words on to nnU-Net gets them as `words`, unknown ones too.
+
+    One that takes more for another command gets the words after `--` as `more`.
+    """
     args, unknown = parser.parse_known_args(arguments)
+    if getattr(args, "takes_more", False):
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        args, unknown = parser.parse_known_args(arguments[:end])
+        args.more = list(arguments[end + 1 :])
     if unknown and not getattr(args, "hands_on", False):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.words = list(arguments[1:])

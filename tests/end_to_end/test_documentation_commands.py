@@ -63,6 +63,7 @@ NOT_RUN = {
     ("duplus", "convert", "livers.yaml"): "needs a download; tests/unit/conversion converts by a recipe of one's own",
     ("duplus", "compose", "-o", "600"): "needs downloads; tests/unit/conversion/test_paper.py composes small ones",
     ("duplus", "prompts", "check", "17"): "needs the dataset that was converted",
+    ("duplus", "submit"): "trains for hours; tests/unit/submission sends jobs, and test_submission.py trains by one",
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
     ("torchrun",): "needs two nodes; test_nodes.py trains by torchrun",
     ("duplus", "predict", "--ray"): "starts Ray; test_ray_prediction.py predicts with it",

@@ -9,11 +9,17 @@ import pytest
 
 from duplus_nnunet import cli
 from duplus_nnunet.command_map import CommandMap, Group, describe_groups, list_commands
-from duplus_nnunet.commands import adapt, prompts
+from duplus_nnunet.commands import adapt, prompts, submit
 from duplus_nnunet.demo.workspace import Workspace
 from duplus_nnunet.survival.command import main as survival
 
-MAPS = {"": cli.GROUPS, "prompts": prompts.GROUPS, "adapt": adapt.GROUPS, "survival": survival.GROUPS}
+MAPS = {
+    "": cli.GROUPS,
+    "prompts": prompts.GROUPS,
+    "adapt": adapt.GROUPS,
+    "submit": submit.GROUPS,
+    "survival": survival.GROUPS,
+}
 # Words of sub-commands: ("prompts",), ("prompts", "draft") and so on.
 WORDS = [
     (name, *rest) for name in cli.COMMANDS for rest in [(), *((sub,) for sub in list_commands(MAPS.get(name, ())))]

@@ -16,7 +16,7 @@ IMPORT_NODES = (ast.Import, ast.ImportFrom)
 ROWS = (
     (
         *("cli", "commands", "survival.command", "doctor", "demo", "example", "plugin", "command_checks", "api"),
-        *("napari_plugin", "train"),
+        *("napari_plugin", "train", "submission"),
     ),
     ("trainers.survival", "survival.training", "survival.prediction", "sensitivity", "model_report"),
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),

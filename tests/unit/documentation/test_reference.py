@@ -40,6 +40,7 @@ def script():
 
 PAGES = [
     "index.md",
+    "how-to/cluster.md",
     *(f"reference/{name}.md" for name in ("api", "commands", "errors", "outputs", "registry", "settings")),
 ]
 

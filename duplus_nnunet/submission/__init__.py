@@ -1,0 +1,1 @@
+"""Sends trainings as jobs: to SLURM, or to processes of this machine."""
