@@ -18,7 +18,7 @@ from duplus_nnunet.errors import DataError, HostError
 from duplus_nnunet.files import open_new_file
 from duplus_nnunet.networks import unwrap
 from duplus_nnunet.nodes.place import count_threads
-from duplus_nnunet.trainers.substitution import call_with
+from duplus_nnunet.substitution import call_with
 
 
 class DistributedTrainer(nnUNetTrainer):
