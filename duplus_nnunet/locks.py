@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.remote_files import hide_credentials
 
 # Beside it, FILE_NAME + ".json" describes the process that holds the lock.
 FILE_NAME = ".duplus_lock"
@@ -88,7 +89,8 @@ def _note_of(file: Path) -> Path:
 def _describe_self(purpose: str) -> dict[str, object]:
     command = " ".join((Path(sys.argv[0]).name, *sys.argv[1:]))
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"purpose": purpose, "pid": os.getpid(), "host": platform.node(), "since": since, "command": command[:300]}
+    command = hide_credentials(command)[:300]
+    return {"purpose": purpose, "pid": os.getpid(), "host": platform.node(), "since": since, "command": command}
 
 
 def _describe_holder(file: Path, folder: Path) -> str:

@@ -2,15 +2,16 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.names import normalise, strip_dataset_number
 from duplus_nnunet.text_files import load_json
 
+File = TypeVar("File", bound=PurePath)
 RAW_VARIABLE = "nnUNet_raw"
 # The table of a composed or converted dataset, which says the context of each case.
 CASE_TABLE = "duplus_cases.json"
@@ -93,16 +94,35 @@ def list_images(folder: Path, ending: str, skip_unnumbered: bool = False) -> dic
     Raises:
         DataError: A file with that ending has no channel number.
     """
-    cases: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.glob(f"*{ending}")):
-        if file.name.startswith(".") or file.is_dir():
+    files = [file for file in sorted(folder.glob(f"*{ending}")) if not file.is_dir()]
+    return group_channels(files, ending, "", skip_unnumbered)
+
+
+def group_channels(
+    files: Iterable[File], ending: str, folder: str = "", skip_unnumbered: bool = False
+) -> dict[str, dict[int, File]]:
+    """Group image files by case identifier and channel number, as `list_images` does; others are left out.
+
+    Args:
+        files: The files, in their order.
+        ending: Ending of the image files, such as `.nii.gz`.
+        folder: Their folder, for messages, if the files do not say it.
+        skip_unnumbered: Leave out files without a channel number instead of refusing them.
+
+    Raises:
+        DataError: A file with that ending has no channel number.
+    """
+    cases: dict[str, dict[int, File]] = {}
+    for file in files:
+        if file.name.startswith(".") or not file.name.endswith(ending):
             continue
         numbered = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending), re.DOTALL)
         if numbered is not None:
             cases.setdefault(numbered[1], {})[int(numbered[2])] = file
         elif not skip_unnumbered:
+            shown = f"{folder}/{file}" if folder else str(file)
             raise DataError(
-                f"{file} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
+                f"{shown} has no channel number. Name the first channel of a case CASE_0000{ending}, the second one "
                 f"CASE_0001{ending} and so on."
             )
     return cases

@@ -21,6 +21,9 @@ example, with dataset 4 of nnU-Net's documentation:
   duplus predict -i nnUNet_raw/Dataset004_Hippocampus/imagesTs -o predicted -d 4 -c 3d_fullres -f 0 \\
       -tr DuPLUSTrainer -p DuPLUSPlans --prompt "A magnetic resonance imaging of the amygdala"
 
+example, with a table of jobs, two workers on a machine's GPU, and images on object storage:
+  duplus predict --ray --gpus-per-worker 0.5 -m MODEL_FOLDER -f 0 --jobs jobs.csv -o s3://bucket/predicted
+
 nnUNetv2_predict takes the same options (with -m: nnUNetv2_predict_from_modelfolder). What nnU-Net says of its own:
 `duplus predict --help-all`.
 """

@@ -106,7 +106,7 @@ CALLED_PREDICTOR_METHODS: Signatures = {
 # The attributes of an nnUNetPredictor that this package reads or sets.
 PREDICTOR_ATTRIBUTES = (
     "network plans_manager configuration_manager dataset_json label_manager list_of_parameters allowed_mirroring_axes "
-    "use_mirroring tile_step_size device verbose_preprocessing"
+    "use_mirroring use_gaussian perform_everything_on_device tile_step_size device verbose_preprocessing"
 )
 
 _OVERRIDDEN_TRAINER_METHODS: Signatures = {

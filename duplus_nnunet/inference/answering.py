@@ -223,6 +223,13 @@ def read_geometry(plans: PlansManager, properties: dict[str, Any]) -> Geometry:
     return Geometry((d, h, w), (z, y, x), properties)
 
 
+def choose_floor(bound: BoundModel, save_probabilities: bool) -> float:
+    """Return the logit that a voxel must exceed to be kept: what is written of probabilities decides it."""
+    if save_probabilities:
+        return -math.inf
+    return LEAST_LOGIT if bound.options.probabilities else 0.0
+
+
 def predict_cases(
     bound: BoundModel,
     cases: Iterable[PreparedCase],
@@ -254,7 +261,7 @@ def predict_cases(
         writing: tuple[InputCase, Future[Any]] | None = None
         for case in cases:
             try:
-                predicted = _answer(bound, case, floor)
+                predicted = answer_prepared(bound, case, floor)
             except Exception as error:  # as above
                 fail(case.source, report_failure(error))
                 continue
@@ -266,7 +273,12 @@ def predict_cases(
     return results
 
 
-def _answer(bound: BoundModel, case: PreparedCase, floor: float) -> PredictedCase:
+def answer_prepared(bound: BoundModel, case: PreparedCase, floor: float) -> PredictedCase:
+    """Predict a case that was read, as `answer_case` does.
+
+    Raises:
+        DataError: It could not be read.
+    """
     if case.error:
         raise DataError(case.error)
     with torch.inference_mode():

@@ -5,6 +5,7 @@ They are declared once, for parsing, help and completion; nothing heavy is impor
 
 import argparse
 
+from duplus_nnunet.inference.cluster_settings import LOCAL
 from duplus_nnunet.inference.options import OUTPUT_FORMATS, PRECISIONS, PRIORITIES, RIVALS
 
 Parser = argparse.ArgumentParser
@@ -20,6 +21,7 @@ def add_our_options(parser: Parser) -> None:
     _add_dicom_files(parser)
     _add_cleaning(parser)
     _add_many(parser)
+    _add_cluster(parser)
     _add_costs(parser)
     _add_adapters(parser)
 
@@ -128,13 +130,27 @@ def _add_many(parser: Parser) -> None:
     add(
         "--jobs", metavar="FILE",
         help="predict the jobs of a table (.csv, or .json) instead of -i: its columns are case, image (several "
-        "channels separated by semicolons), context, targets (separated by semicolons), prompts",
+        "channels separated by semicolons; paths or URLs), context, targets (separated by semicolons), prompts",
     )  # fmt: skip
     add(
         "--verify", action="store_true",
         help="with --continue_prediction: compare files above 64 MiB by their hash too; smaller ones always are. A "
         "file that is not what the manifest records is predicted again",
     )  # fmt: skip
+
+
+def _add_cluster(parser: Parser) -> None:
+    add = parser.add_argument_group("many images on several GPUs or machines, by Ray (extra ray)").add_argument
+    add(
+        "--ray", metavar="ADDRESS", nargs="?", const=LOCAL,
+        help="share the cases among workers of a Ray cluster, such as auto or HOST:6379; without an address, of "
+        "a Ray that is started on this machine and ended again. All machines have to see the same folders, or URLs",
+    )  # fmt: skip
+    add("--ray-workers", metavar="N", type=int, help="number of workers, each with a model in memory. Default: as many "
+        "as GPUs allow; with -device cpu, one for each machine")  # fmt: skip
+    add("--gpus-per-worker", metavar="SHARE", type=float, help="GPUs of a worker: with 0.5, two workers share one. "
+        "Default: 1; with -device cpu, 0")  # fmt: skip
+    add("--cpus-per-worker", metavar="N", type=int, help="processors of a worker. Default: its share of a machine's")
 
 
 def _add_costs(parser: Parser) -> None:
@@ -167,8 +183,8 @@ def add_host_options(parser: Parser) -> None:
     """Add nnU-Net's own options, for help and completion; nnU-Net parses them itself."""
     add = parser.add_argument_group("options of nnU-Net: images and model").add_argument
     add("-i", metavar="FOLDER", help="images, named as in imagesTs: CASE_0000.nii.gz; or a folder or zip file of DICOM "
-        "series")  # fmt: skip
-    add("-o", metavar="FOLDER", help="folder to write to")
+        "series; or the URL of a folder of images, such as s3://bucket/images")  # fmt: skip
+    add("-o", metavar="FOLDER", help="folder to write to, or its URL")
     add("-m", metavar="FOLDER", help="folder of the trained model, with fold_0 and so on; or -d, -c, -tr and -p")
     add("-d", metavar="DATASET", help="number or name of the dataset that the model was trained on")
     add("-c", metavar="NAME", help="configuration, such as 3d_fullres")

@@ -7,13 +7,16 @@ import argparse
 import functools
 import os
 import sys
+import tempfile
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from duplus_nnunet.errors import DataError, HostError, ModelError
 from duplus_nnunet.files import require_writable
+from duplus_nnunet.inference.cluster_settings import read_cluster
 from duplus_nnunet.inference.command_options import add_our_options, add_refusal, describe_our_options
 from duplus_nnunet.inference.dicom_input import open_dicom
 from duplus_nnunet.inference.memory import return_freed_memory
@@ -21,6 +24,7 @@ from duplus_nnunet.inference.model_folder import describe_targets
 from duplus_nnunet.inference.options import read_options
 from duplus_nnunet.inference.output_lock import hold_output
 from duplus_nnunet.inference.selection import Selection
+from duplus_nnunet.remote_files import hide_credentials, is_url, require_storage
 
 # nnU-Net's name for the class that its prediction commands make.
 _PREDICTOR = "nnUNetPredictor"
@@ -50,6 +54,7 @@ def read_selection(options: argparse.Namespace) -> Selection:
         prompts=_choose(options.prompt, "DUPLUS_PROMPT", ";"),
         encoder=options.encoder or os.environ.get("DUPLUS_ENCODER") or None,
         options=read_options(options),
+        cluster=read_cluster(options),
     )
 
 
@@ -83,7 +88,13 @@ def _find_model_folder(arguments: Sequence[str]) -> Path:
 def _check_output(arguments: Sequence[str]) -> None:
     """Stop before anything is loaded if the output folder is the images', in use, or cannot be written."""
     folder, images = _find_value(arguments, "-o"), _find_value(arguments, "-i")
+    for url in filter(is_url, (folder, images)):
+        require_storage(str(url))
     if folder is None:
+        return
+    if is_url(folder):
+        if images is not None and images.rstrip("/") == folder.rstrip("/"):
+            raise DataError(f"The output folder is the input folder, {hide_credentials(folder)}. Choose another one.")
         return
     if images is not None and Path(images).resolve() == Path(folder).resolve():
         raise DataError(f"The output folder is the input folder, {folder}. Choose another one with -o.")
@@ -117,19 +128,33 @@ def wrap_entry_point(original: Callable[[], object]) -> Callable[[], object]:
         if options.jobs is not None and "-i" not in rest:
             rest = [*rest, "-i", os.path.dirname(os.path.abspath(options.jobs))]  # nnU-Net requires one
         selection = _open_source(read_selection(options), _find_value(rest, "-i"))
-        sys.argv = [before[0], *rest]
         return_freed_memory()
-        try:
-            return _call_with_predictor(original, selection, not options.refuse_stock)
-        finally:
-            sys.argv = before
+        with _stand_in(rest) as (words, urls):
+            sys.argv = [before[0], *words]
+            try:
+                return _call_with_predictor(original, replace(selection, urls=urls), not options.refuse_stock)
+            finally:
+                sys.argv = before
 
     return run
 
 
+@contextmanager
+def _stand_in(arguments: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Yield a command line for nnU-Net with folders in the place of URLs, and the URL of each: it would create them."""
+    words, urls = list(arguments), dict[str, str]()
+    with tempfile.TemporaryDirectory(prefix="duplus_urls_") as folder:
+        for option in ("-i", "-o"):
+            value = _find_value(words, option)
+            if is_url(value):
+                words[words.index(option) + 1] = stand_in = os.path.join(folder, option.removeprefix("-"))
+                urls[stand_in] = str(value)
+        yield words, urls
+
+
 def _open_source(selection: Selection, images: str | None) -> Selection:
     """Find the DICOM series among the images of a command, before a model is loaded."""
-    if images is None or selection.options.jobs is not None:
+    if images is None or is_url(images) or selection.options.jobs is not None:
         return selection
     dicom = open_dicom(images, selection.options.series, selection.options.keep_ids)
     if dicom is None and (selection.options.series is not None or selection.options.keep_ids):

@@ -91,9 +91,7 @@ class HostPredictor(WindowPredictor):
         model = load_model(self, files, options.precision)
         if options.jobs is not None and selection.context is None:
             # Each job names its context; until then, any will do.
-            selection = Selection(
-                selection.targets, model.bank.default_context, selection.prompts, selection.encoder, options
-            )
+            selection = replace(selection, context=model.bank.default_context)
         if selection.dicom is not None and options.jobs is None:
             given = selection.context if isinstance(selection.context, str) else None
             dicom, choice = selection.dicom.choose_contexts(model.bank.contexts, given)
@@ -174,12 +172,16 @@ class HostPredictor(WindowPredictor):
         )
 
     def _predict(self, call: PredictionCall) -> list[Any] | None:
-        bound = self.bound
+        bound, urls = self.bound, self.selection.urls
+        if isinstance(call.source, str):
+            call = replace(call, source=urls.get(call.source, call.source))
+        if isinstance(call.output, str):
+            call = replace(call, output=urls.get(call.output, call.output))
         if isinstance(call.source, str) and bound.options.jobs is None:
             call = self._take_dicom(bound, call, call.source)
         with self._lock:
             try:
-                return predict_files(bound, call, self.selection.encoder)
+                return predict_files(bound, call, self.selection)
             finally:
                 bound.model.network.bind(bound.first.prompts)
 
@@ -272,9 +274,10 @@ def print_reading(bound: BoundModel) -> None:
 
 def _refuse(selection: Selection) -> None:
     """Raise ModelError if something was asked of a stock model that only a DuPLUS model does."""
-    if selection or selection.options != Options() or selection.dicom is not None:
+    others = selection.options != Options() or selection.dicom is not None or selection.cluster is not None
+    if selection or others or selection.urls:
         asked: Sequence[str] | object = selection.targets or selection.prompts or selection.context
-        given = repr(asked) if selection else "options such as --statistics or --adapters"
+        given = repr(asked) if selection else "options such as --statistics, --ray or a URL"
         raise ModelError(
             f"Targets, prompts, a context or other options of DuPLUS were given ({given}), but the model is not a "
             "DuPLUS model and cannot do that. Leave out --targets, --prompt, --context, the other options and the "

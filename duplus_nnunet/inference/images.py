@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.prompt_registry.raw_dataset import list_images
+from duplus_nnunet.prompt_registry.raw_dataset import group_channels, list_images
+from duplus_nnunet.remote_files import hide_credentials, is_url, join_url, list_names
+
+# Endings of files of series, and of what holds several.
+_DICOM = (".dcm", ".dicom", ".ima", ".zip")
 
 
 def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
@@ -20,7 +24,7 @@ def check_source(source: str | Sequence[Sequence[str]], dataset_json: Mapping[st
         DataError: There is no case, or a file has no channel number.
     """
     if isinstance(source, str):
-        list_folder(Path(source), dataset_json["file_ending"])
+        list_folder(source, dataset_json["file_ending"])
     elif not source:
         raise DataError("There is no case to predict: the list of files is empty.")
 
@@ -55,18 +59,37 @@ def check_finite(data: Any) -> None:
         )
 
 
-def list_folder(folder: Path, ending: str) -> list[list[str]]:
-    """List the files of each case of a folder, in the order in which nnU-Net predicts them.
+def list_folder(folder: str | Path, ending: str) -> list[list[str]]:
+    """List the files of each case of a folder, given by its path or URL, in the order in which nnU-Net predicts them.
 
     Raises:
         DataError: There is no case, or a file has no channel number.
+        HostError: The package that a URL needs is not installed.
     """
+    if isinstance(folder, str) and is_url(folder):
+        return _list_remote_folder(folder, ending)
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise DataError(f"The input folder {folder} cannot be read: {error}. Name another one with -i.") from error
-    cases = list_images(folder, ending)
+    cases = list_images(Path(folder), ending)
+    _require_cases(cases, names, folder, ending)
+    return [[str(file) for file in channels.values()] for _, channels in sorted(cases.items())]
+
+
+def _list_remote_folder(url: str, ending: str) -> list[list[str]]:
+    shown, names = hide_credentials(url), list_names(url)
+    if not any(name.endswith(ending) for name in names) and any(name.lower().endswith(_DICOM) for name in names):
+        raise DataError(
+            f"{shown} holds DICOM files, which are not read from URLs. Copy the series to a folder of this machine, or "
+            "write them as images with `duplus dicom to-nifti`."
+        )
+    cases = group_channels([PurePosixPath(name) for name in names], ending, shown)
+    _require_cases(cases, names, shown, ending)
+    return [[join_url(url, str(file)) for file in channels.values()] for _, channels in sorted(cases.items())]
+
+
+def _require_cases(cases: Mapping[str, Any], names: Sequence[str], folder: object, ending: str) -> None:
     if not cases:
         content = f"it holds {len(names)} other file(s), first {names[0]!r}" if names else "it is empty"
         raise DataError(f"The input folder {folder} has no image that ends in {ending!r}: {content}.")
-    return [[str(file) for file in channels.values()] for _, channels in sorted(cases.items())]

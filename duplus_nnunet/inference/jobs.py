@@ -2,7 +2,7 @@
 
 A CSV file has the columns case, image, context, targets and prompts, of which only image is required; several channels,
 targets or prompts are separated by semicolons. A JSON file is a list of objects with the same keys, whose values are
-lists where there are several. Paths are relative to the folder of the table.
+lists where there are several. Paths are relative to the folder of the table; images may be given as URLs.
 """
 
 import os
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.errors import DataError, describe_unknown
+from duplus_nnunet.errors import DataError, DuplusError, describe_unknown
+from duplus_nnunet.remote_files import hide_credentials, is_url, read_name, require_storage
 from duplus_nnunet.table_files import read_csv, read_json
 
 FIELDS = ("case", "image", "context", "targets", "prompts")
@@ -61,6 +62,21 @@ def read_jobs(file: str | Path, ending: str) -> list[Job]:
     return jobs
 
 
+def require_storages(jobs: Sequence[Job]) -> None:
+    """Check that the kinds of storage that a table names can be opened, before anything long begins.
+
+    Raises:
+        DataError: A kind of storage is not known.
+        HostError: The package that it needs is not installed.
+    """
+    kinds = {url.partition("://")[0]: (job, url) for job in jobs for url in filter(is_url, job.images)}
+    for job, url in kinds.values():
+        try:
+            require_storage(url)
+        except DuplusError as error:
+            raise type(error)(f"{job.origin}: {error}") from error
+
+
 def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
     """Group jobs with the same targets and prompts, in the order of their first occurrence."""
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Job]] = {}
@@ -108,10 +124,16 @@ def _read_json(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _make_job(path: Path, where: str, row: Mapping[str, Any], ending: str) -> Job:
-    images = [str(path.parent / image) for image in row.get("image", ())]
+    images = [image if is_url(image) else str(path.parent / image) for image in row.get("image", ())]
     if not images:
         raise DataError(f"{path}, {where}: there is no image. Give one file for each channel, separated by `;`.")
-    name = os.path.basename(images[0]).removesuffix(ending)
+    for url in filter(is_url, images):
+        if not read_name(url).endswith(ending):
+            raise DataError(
+                f"{path}, {where}: {hide_credentials(url)} does not end in {ending!r}, as the model's images do. DICOM "
+                "is read from folders of this machine alone."
+            )
+    name = (read_name(images[0]) if is_url(images[0]) else os.path.basename(images[0])).removesuffix(ending)
     case = row.get("case") or (name[: -len("_0000")] if name.endswith("_0000") else name)
     if Path(case).name != case or case in (".", ".."):
         raise DataError(f"{path}, {where}: {case!r} is not a valid case name. Give one without slashes.")

@@ -15,7 +15,7 @@ from duplus_nnunet.adaptation.loading import load_adapters
 from duplus_nnunet.errors import DuplusError, HostError, ModelError
 from duplus_nnunet.inference.model_folder import ModelFiles, check_checkpoints, read_model_plans, read_own_plans
 from duplus_nnunet.inference.named_classes import require_names
-from duplus_nnunet.inference.windows import WindowPredictor
+from duplus_nnunet.inference.windows import WindowPredictor, count_processors
 from duplus_nnunet.model_form import check_model
 from duplus_nnunet.networks import ConditionedUNet
 from duplus_nnunet.outputs.manifest import hash_file, list_versions
@@ -58,6 +58,7 @@ class LoadedModel:
         bank: Prompts of all contexts and targets.
         record: Where it came from.
         calibration: What its validations say of the presence of targets.
+        files: Which files it was loaded from; None if it was made in memory.
     """
 
     predictor: WindowPredictor
@@ -67,6 +68,7 @@ class LoadedModel:
     bank: PromptBank
     record: ModelRecord
     calibration: PresenceCalibration
+    files: ModelFiles | None = None
 
     @property
     def network(self) -> ConditionedUNet:
@@ -125,7 +127,7 @@ def load_model(
     adapters = [read_adapter(adapter) for adapter in files.adapters]
     predictor.dataset_json = _join_adapters(predictor, own, form.base, adapters)
     predictor.plans_manager = PlansManager(plans)
-    predictor.use_all_processors = True
+    predictor.processors = count_processors()
     network = predictor.conditioned_network
     network.cpu_bfloat16, network.half_logits = precision != "float32", True
     _share_weights(predictor)
@@ -137,6 +139,7 @@ def load_model(
         bank,
         _describe(files, adapters, checked.notes),
         read_calibration(files.folder, files.fold_names),
+        files,
     )
 
 

@@ -5,14 +5,16 @@ releases Python's lock.
 """
 
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -21,6 +23,10 @@ from duplus_nnunet.inference.dicom_input import DicomImage, check_reader
 from duplus_nnunet.inference.images import check_case, check_finite
 from duplus_nnunet.outputs.naming import require_valid_text
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.remote_files import fetch, hide_credentials, is_url
+
+if TYPE_CHECKING:
+    from duplus_nnunet.inference.binding import BoundModel
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class InputCase:
         context: The context of its image; empty: the preprocessor looks it up.
         slices: Every file of the DICOM series that its image was read from; empty: it is no series.
         dicom: The series that its file is made of when it is read; None: the files are there.
+        urls: Where its files are fetched from when it is read, one a channel; empty: they are files of this machine.
     """
 
     name: str
@@ -42,10 +49,13 @@ class InputCase:
     context: str = ""
     slices: tuple[str, ...] = ()
     dicom: DicomImage | None = None
+    urls: tuple[str, ...] = ()
 
     def hide_folders(self, text: str) -> str:
         """Take the folders of the case's files out of a text that is kept: they are often named by the patient."""
+        text = hide_credentials(text)
         folders = {str(Path(file).parent) for file in (*self.files, *self.slices)} - {".", os.sep}
+        folders |= {hide_credentials(url).rpartition("/")[0] for url in self.urls}
         for folder in sorted(folders, key=len, reverse=True):
             text = text.replace(folder + os.sep, "").replace(folder, "its folder")
         return text
@@ -54,6 +64,35 @@ class InputCase:
         """Remove what was made for the case alone."""
         if self.dicom is not None:
             self.dicom.remove()
+        if self.is_fetched:
+            shutil.rmtree(Path(self.files[0]).parents[1], ignore_errors=True)
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its files are copies, in a folder of their own, of what lies at URLs."""
+        return bool(self.urls) and self.files != self.urls
+
+    def fetch(self) -> "InputCase":
+        """Copy what lies at URLs into a folder of this machine, once; returns the case with these files.
+
+        Raises:
+            DataError: A file cannot be fetched.
+        """
+        if not self.urls or self.is_fetched:
+            return self
+        folder = Path(tempfile.mkdtemp(prefix="duplus_image_"))
+        try:
+            files = [_fetch_channel(url, folder / str(channel)) for channel, url in enumerate(self.urls)]
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return replace(self, files=tuple(files))
+
+
+def _fetch_channel(url: str, folder: Path) -> str:
+    """Copy one file into a new folder: channels may have the same name."""
+    folder.mkdir()
+    return str(fetch(url, folder) if is_url(url) else shutil.copy(url, folder))
 
 
 @dataclass(frozen=True)
@@ -95,6 +134,7 @@ class Reader:
         """Read, check and preprocess one case; an error is returned with the case, not raised."""
         started = time.perf_counter()
         try:
+            source = source.fetch()
             data, properties = self._preprocess(source)
         except MemoryError as error:
             why = f"There was not enough memory to read and resample the image ({error}). Check its voxel size."
@@ -133,6 +173,13 @@ class Reader:
         return notes
 
 
+def make_reader(bound: "BoundModel") -> Reader:
+    """Make what reads the cases of a bound model."""
+    model = bound.model
+    verbose = bool(model.predictor.verbose_preprocessing)
+    return Reader(model.plans, model.configuration, bound.declare_all(), verbose)
+
+
 def read_ahead(reader: Reader, sources: Sequence[InputCase], depth: int = 1) -> Iterator[PreparedCase]:
     """Yield cases in their order, `depth` of them being prepared while one is worked on."""
     with ThreadPoolExecutor(max_workers=depth, thread_name_prefix="reading") as pool:
@@ -165,9 +212,9 @@ def to_prepared_case(item: Mapping[str, Any]) -> PreparedCase:
 def report_failure(error: Exception) -> str:
     """Describe why a case failed, in one paragraph; an unexpected error is printed to stderr with its trace."""
     if isinstance(error, DuplusError):
-        return str(error)
+        return hide_credentials(str(error))
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"There was not enough memory ({error}). Predict with a smaller --memory, or fewer targets."
-    sys.stderr.write("".join(traceback.format_exception(error)))
+    sys.stderr.write(hide_credentials("".join(traceback.format_exception(error))))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
+    return hide_credentials(f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}")

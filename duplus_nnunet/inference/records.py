@@ -94,7 +94,9 @@ def find_decisive_changes(before: Manifest, now: RunRecord, idle: Collection[str
 
 
 def _describe_device(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    # A process that only gives cases to workers needs no GPU itself.
+    known = device.type == "cuda" and torch.cuda.is_available()
+    return f"{device} ({torch.cuda.get_device_name(device)})" if known else str(device)
 
 
 def _describe_precision(model: LoadedModel) -> str:

@@ -27,13 +27,13 @@ class WindowPredictor(nnUNetPredictor):
     Attributes:
         mirroring: Array axes of the mirror images that each adapter ("" is the base) was trained on; an adapter that
             is not listed uses the axes of the checkpoint.
-        use_all_processors: Whether windows are predicted by all processors of this process; nnU-Net uses eight at most.
+        processors: Number of processors by which windows are predicted on a CPU; 0: as nnU-Net does, eight at most.
     """
 
     label_manager: Any  # nnU-Net's, as is the network
     network: Any
     mirroring: Mapping[str, Sequence[int] | None] = MappingProxyType({})
-    use_all_processors = False
+    processors = 0
     # Logits of the window before, which nnU-Net holds although it has added them to its sums; None outside of a case.
     _last_window: torch.Tensor | None = None
     _releases_windows = False
@@ -157,8 +157,8 @@ class WindowPredictor(nnUNetPredictor):
         self._releases_windows = self.device.type == "cpu"
         if self._maps is not None:
             self._maps.fold += 1
-        if self.use_all_processors and self.device.type == "cpu":
-            torch.set_num_threads(count_processors())
+        if self.processors and self.device.type == "cpu":
+            torch.set_num_threads(self.processors)
         try:
             logits: torch.Tensor = super().predict_sliding_window_return_logits(input_image)
         finally:

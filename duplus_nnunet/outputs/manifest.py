@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,7 +172,14 @@ class Manifest:
         """Check whether a case needs no new prediction, as `explain_incomplete` does."""
         return not self.explain_incomplete(case, requested, folder, verify)
 
-    def explain_incomplete(self, case: str, requested: CaseRecord, folder: Path, verify: bool = False) -> str:
+    def explain_incomplete(
+        self,
+        case: str,
+        requested: CaseRecord,
+        folder: Path,
+        verify: bool = False,
+        find_change: "Callable[[Path, FileRecord, bool], str] | None" = None,
+    ) -> str:
         """Say why a case needs a new prediction: other prompts, other images, or output files that were changed.
 
         Output files are compared with the hashes of the manifest. Those above 64 MiB are hashed only if their time of
@@ -183,6 +190,8 @@ class Manifest:
             requested: Current context, prompts and inputs; other fields are ignored.
             folder: Folder of the predictions.
             verify: Hash files of any size.
+            find_change: Says how an output file, given by its path, its record and `verify`, differs from the record;
+                empty if it does not. None: files of this machine are compared.
 
         Returns:
             The reason, without a point at its end; empty if the case is complete.
@@ -196,7 +205,8 @@ class Manifest:
             return "its context or prompts differ"
         if [file.content for file in record.inputs] != [file.content for file in requested.inputs]:
             return "its image was changed"
-        reasons = (_find_change(folder / output.path, output, verify) for output in record.outputs)
+        find_change = find_change or _find_change
+        reasons = (find_change(folder / output.path, output, verify) for output in record.outputs)
         return next(filter(None, reasons), "")
 
 

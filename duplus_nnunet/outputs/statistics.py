@@ -4,7 +4,7 @@ A row is one target of one case. A resumed run reads the JSON file; the CSV file
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,18 @@ class StatisticsTable:
         Raises:
             DataError: The image is not on the prediction's grid.
         """
-        check_image(answer, image)
-        rows = [measure_target(answer, target, image[0], self.volumes.get(target.name)) for target in answer.targets]
-        self._by_case[answer.case] = rows
-        return tuple(rows)
+        rows = measure_case(answer, image, self.volumes)
+        self.put(answer.case, rows)
+        return rows
+
+    def put(self, case: str, rows: Sequence[TargetStatistics]) -> None:
+        """Take the rows of a case; earlier ones of the same case are replaced."""
+        self._by_case[case] = list(rows)
+
+    def sort(self, order: Iterable[str]) -> None:
+        """Put the cases in an order; those that it does not name come last."""
+        order = dict.fromkeys([*order, *self._by_case])
+        self._by_case = {case: self._by_case[case] for case in order if case in self._by_case}
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write statistics.json and statistics.csv; missing values are null or empty cells."""
@@ -99,6 +107,24 @@ class StatisticsTable:
 
     def _to_csv(self) -> str:
         return format_csv([_COLUMNS, *([_to_cell(getattr(row, name)) for name in _COLUMNS] for row in self.rows)])
+
+
+def measure_case(
+    answer: CaseAnswer, image: NDArray[Any], volumes: Mapping[str, Range] | None = None
+) -> tuple[TargetStatistics, ...]:
+    """Measure every target of a prediction; returns a row for each, in the order of the answer's targets.
+
+    Args:
+        answer: Prediction of the case.
+        image: The image as nnU-Net's reader returns it, (C, D, H, W).
+        volumes: Smallest and largest volume in the training data in ml, by target.
+
+    Raises:
+        DataError: The image is not on the prediction's grid.
+    """
+    check_image(answer, image)
+    seen = volumes or {}
+    return tuple(measure_target(answer, target, image[0], seen.get(target.name)) for target in answer.targets)
 
 
 def check_image(answer: CaseAnswer, image: NDArray[Any]) -> None:

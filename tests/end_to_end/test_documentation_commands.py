@@ -64,6 +64,8 @@ NOT_RUN = {
     ("duplus", "compose", "-o", "600"): "needs downloads; tests/unit/conversion/test_paper.py composes small ones",
     ("duplus", "prompts", "check", "17"): "needs the dataset that was converted",
     ("sbatch",): "needs a cluster; tests/unit/documentation/test_cluster_script.py runs the script",
+    ("duplus", "predict", "--ray"): "starts Ray; test_ray_prediction.py predicts with it",
+    ("duplus", "predict", "-i", "s3://bucket/images"): "needs a bucket; test_storage.py has storage in memory",
     ("duplus", "completion"): "tests/unit/commands/test_completion_command.py asks for completions",
     ("jupyter",): "opens a browser; test_notebooks.py runs the notebooks",
     ("napari",): "opens a window; tests/host/test_napari.py types and clicks in it",

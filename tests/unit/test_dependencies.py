@@ -31,6 +31,7 @@ ROWS = (
         "yaml_files",
         "text_table",
         "files",
+        "remote_files",
         "checkpoint_files",
         "locks",
         "errors",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from duplus_nnunet.errors import DataError
-from duplus_nnunet.inference.jobs import group_jobs, read_jobs
+from duplus_nnunet.errors import DataError, HostError
+from duplus_nnunet.inference.jobs import group_jobs, read_jobs, require_storages
 
 
 def read(tmp_path: Path, content: Any, name: str = "jobs.csv") -> Any:
@@ -85,3 +85,26 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "image\nx\n", "jobs.xlsx")
     with pytest.raises(DataError, match="cannot be read"):
         read_jobs(tmp_path / "none.csv", ".nii.gz")
+
+
+def test_a_url_stays_and_names_its_case(tmp_path: Path) -> None:
+    (job,) = read(tmp_path, "image\nhttps://me:secret@host/in/scan_0000.nii.gz?sig=ab\n")
+    assert job.images == ("https://me:secret@host/in/scan_0000.nii.gz?sig=ab",)
+    assert job.case == "scan"
+
+
+@pytest.mark.parametrize("url", ["s3://me:secret@bucket/series", "s3://me:secret@bucket/series.zip"])
+def test_what_is_no_image_at_a_url_is_refused_without_credentials(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="DICOM") as caught:
+        read(tmp_path, f"image\n{url}\n")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_missing_package_of_a_storage_is_named_with_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = read(tmp_path, "image\na_0000.nii.gz\ns3://bucket/b_0000.nii.gz\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(HostError, match=r"line 3.*s3fs"):
+        require_storages(jobs)
+    require_storages(jobs[:1])
