@@ -235,7 +235,11 @@ def test_commands_that_are_not_run_exist(tmp_path: Path) -> None:
 def check_existence(words: list[str]) -> None:
     """Check that the program knows the sub-command and the options of a command line."""
     words = split_variables(words)[1]
-    if words[0] == "duplus":
+    if words[:2] == ["duplus", "submit"] and "--" in words:
+        end = words.index("--")
+        check_existence(words[:end])
+        check_existence(["nnUNetv2_train", *words[end + 1 :]])
+    elif words[0] == "duplus":
         build_parser(words[1]).parse_args(words[1:])
     elif words[0] in {"nnUNetv2_train", "torchrun"}:
         words = words[words.index("duplus_nnunet.train") if words[0] == "torchrun" else 0 :]
