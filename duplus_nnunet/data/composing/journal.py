@@ -36,11 +36,11 @@ class Journal:
         """
         outputs = [path for job in jobs.values() for path in (*job.new_images, job.new_label) if path is not None]
         folders = {folder for path in outputs if (folder := Path(path).parent).parent == self._folder}
-        for path in self._folder.iterdir():  # of a composition with other sources
-            if path.is_dir() and path not in folders:
-                shutil.rmtree(path)
-            elif path.is_file() and path != self._file:
-                path.unlink()
+        for other in self._folder.iterdir():  # of a composition with other sources
+            if other.is_dir() and other not in folders:
+                shutil.rmtree(other)
+            elif other.is_file() and other != self._file:
+                other.unlink()
         present = {entry.path for folder in folders for entry in os.scandir(folder)}
         done = {}
         for name, (checksum, summary) in self._read().items():
