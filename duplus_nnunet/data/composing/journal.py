@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,14 +27,20 @@ class Journal:
         self._folder, self._file = folder, folder / FILE_NAME
 
     def resume(self, jobs: Mapping[str, LabelJob]) -> dict[str, LabelSummary]:
-        """Return the summaries of the cases that are done, and delete all other files of cases.
+        """Return the summaries of the cases that are done, and delete everything else in the folder.
 
         A case is done if its source files, and what is to be made of them, are as they were, and its files are there.
 
         Args:
             jobs: The job of each case, by its name.
         """
-        folders = {Path(path).parent for job in jobs.values() for path in _list_outputs(job)}
+        outputs = [path for job in jobs.values() for path in (*job.new_images, job.new_label) if path is not None]
+        folders = {folder for path in outputs if (folder := Path(path).parent).parent == self._folder}
+        for other in self._folder.iterdir():  # of a composition with other sources
+            if other.is_dir() and other not in folders:
+                shutil.rmtree(other)
+            elif other.is_file() and other != self._file:
+                other.unlink()
         present = {entry.path for folder in folders for entry in os.scandir(folder)}
         done = {}
         for name, (checksum, summary) in self._read().items():

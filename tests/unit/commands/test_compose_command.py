@@ -330,6 +330,20 @@ def test_a_case_that_changed_or_was_half_written_is_composed_again(
     assert not (raw / "Dataset501_All" / journal.FILE_NAME).exists()
 
 
+@pytest.mark.usefixtures("sources")
+def test_nothing_of_other_sources_is_left_of_an_interrupted_composition(
+    raw: Path, read_labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(7, read_labels, monkeypatch)
+    new = raw / ".Dataset501_All.writing"
+    assert (new / "imagesTs").is_dir()
+    (new / "prompts.before.yaml").write_text("old")
+    assert compose("1") == 0
+    names = {path.name for path in (raw / "Dataset501_All").iterdir()}
+    assert not names & {"imagesTs", "labelsTs", "prompts.before.yaml"}
+    assert all(path.name.startswith("A_") for path in (raw / "Dataset501_All" / "labelsTr").iterdir())
+
+
 def test_where_there_are_no_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(1, "not permitted")
