@@ -21,6 +21,8 @@ LEAST_TEXTS = 2000
 _BYTES_A_NUMBER = 2
 # Characters of a text that are decoded at once; a multiple of 4.
 _PART = 1 << 16
+# Bytes that zlib makes of one, at most.
+_MOST_EXPANSION = 1032
 
 Section = Mapping[str, Any]
 
@@ -171,6 +173,8 @@ def _unpack_embeddings(packed: Section) -> PackedEmbeddings:
 
 def _decompress(text: str, size: int) -> bytearray:
     """Decompress a text to a known number of bytes, part by part: each worker would keep the space of larger parts."""
+    if size > len(text) * _MOST_EXPANSION:
+        raise ValueError(f"too few for {size} bytes")
     block, filled, decompressor = bytearray(size), 0, zlib.decompressobj()
     for start in range(0, len(text), _PART):
         part = decompressor.decompress(base64.b64decode(text[start : start + _PART], validate=True))

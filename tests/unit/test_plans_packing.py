@@ -128,6 +128,7 @@ def test_any_embeddings_come_back(vectors: dict[str, bytes]) -> None:
     ("part", "value", "message"),
     [
         ("length", 5, "5 numbers for each of"),
+        ("length", 10**15, "too few"),
         ("length", "6", "'6'"),
         ("vectors", None, "packed"),
         ("vectors", "AAAA", "numbers for each"),
