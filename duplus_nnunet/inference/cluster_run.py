@@ -3,7 +3,6 @@
 This process lists the cases and writes what they share; a case's own files are written by the worker that predicts it.
 """
 
-import logging
 import math
 import os
 import sys
@@ -15,7 +14,8 @@ from typing import Any
 from uuid import uuid4
 
 from duplus_nnunet.errors import DataError, DuplusError, HostError, ModelError
-from duplus_nnunet.inference.cluster_settings import LOCAL, ClusterSettings
+from duplus_nnunet.inference.cluster_connection import connect, list_nodes
+from duplus_nnunet.inference.cluster_settings import ClusterSettings
 from duplus_nnunet.inference.cluster_worker import CaseWorker, Outcome, WorkerFacts, WorkOrder
 from duplus_nnunet.inference.contexts import ContextChoice
 from duplus_nnunet.inference.dispatch import Dispatcher, Task
@@ -31,7 +31,6 @@ DEPTH = 3
 MOST_LOSSES, MOST_RESTARTS = 3, 3
 # Seconds without a worker after which the wait is explained.
 _PATIENCE = 30.0
-_INSTALL = "pip install 'duplus-nnunet[ray]'"
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,9 @@ def predict_on_cluster(run: FolderPrediction, groups: Iterator[Group], selection
     """
     if run.call.output is None or selection.cluster is None:
         raise DataError("A prediction over a cluster writes its results. Give an output folder or URL.")
-    with _connect(selection.cluster) as ray, _leave_witness(run) as witness:
+    with connect(selection.cluster) as ray, _leave_witness(run) as witness:
         device = run.first.model.predictor.device.type
-        resources = plan_resources(selection.cluster, device, _list_nodes(ray))
+        resources = plan_resources(selection.cluster, device, list_nodes(ray))
         order = _write_order(run, selection, witness, resources)
         _Pool(ray, run, groups, order, resources).predict()
 
@@ -134,42 +133,6 @@ def plan_resources(settings: ClusterSettings, device: str, nodes: list[dict[str,
     if cpus > max(node["CPU"] for node in fitting):
         raise HostError(f"A worker asks for {cpus} processors, and no machine of Ray has as many.")
     return Resources(workers, gpus, cpus, sharers)
-
-
-@contextmanager
-def _connect(settings: ClusterSettings) -> Iterator[Any]:
-    """Connect to a cluster, or start one on this machine; what was started is ended."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's later behaviour; it warns otherwise
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise HostError(f"--ray needs the package ray, which is not installed. Run: {_INSTALL}") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    more: dict[str, Any] = {}
-    if settings.address == LOCAL:
-        more["include_dashboard"] = False
-        os.environ.setdefault("RAY_worker_niceness", "0")  # as urgent as the plain prediction
-    try:
-        ray.init(settings.address, logging_level=logging.ERROR, **more)
-    except Exception as error:  # Ray has many, and says in them what was not reached
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise HostError(
-            f"Ray cannot be reached at {settings.address!r}: {reason.rstrip('.')}. Correct the address after --ray, or "
-            "leave it out to start Ray on this machine."
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _list_nodes(ray: Any) -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Spread:
         own = {"OUT": str(self.out), "nnUNet_extTrainer": str(self.out), "GLOO_SOCKET_IFNAME": "lo"}
         return subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *options, "-m", "duplus_nnunet.train", *words],
-            env={**read_environment(), **folders, **ALONE, **own, **variables}, cwd=self.out, text=True,
+            env={**read_environment(), **folders, **ALONE, **own, **variables}, cwd=self.out, encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

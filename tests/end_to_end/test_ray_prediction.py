@@ -51,10 +51,15 @@ def start(*words: str | Path) -> int:
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
     """One Ray for all tests of the file: a prediction uses the one that is there."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    yield
-    ray.shutdown()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_worker_niceness", "0"), ("OMP_NUM_THREADS", "1")):
+            patch.setenv(name, value)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+        yield
+        ray.shutdown()
+    # Ray leaves its handler, by which processes that later tests fork would not end.
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

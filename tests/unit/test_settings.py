@@ -189,5 +189,5 @@ def test_a_setting_of_the_adaptation_out_of_range_is_refused(wrong: dict[str, An
 
 
 def test_plans_of_a_newer_version_are_refused() -> None:
-    with pytest.raises(PlansError, match=r"version 2\b"):
-        read_settings({"plans_name": "Test", "duplus": {"version": 2}})
+    with pytest.raises(PlansError, match=r"version 3\b"):
+        read_settings({"plans_name": "Test", "duplus": {"version": 3}})

@@ -1,5 +1,6 @@
 """Prediction over a cluster: what workers ask for, and what is refused before they start."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.errors import DataError, HostError
-from duplus_nnunet.inference.cluster_run import _connect, plan_resources
+from duplus_nnunet.inference.cluster_connection import _keep_handler, connect
+from duplus_nnunet.inference.cluster_run import plan_resources
 from duplus_nnunet.inference.cluster_settings import ClusterSettings, read_cluster
 from duplus_nnunet.inference.cluster_worker import CaseWorker, WorkOrder
 from duplus_nnunet.inference.entry import make_parser
@@ -70,7 +72,7 @@ def test_a_worker_that_no_machine_has_room_for_is_an_error(settings: Any, device
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(HostError, match=r"duplus-nnunet\[ray\]"), _connect(ClusterSettings()):
+    with pytest.raises(HostError, match=r"duplus-nnunet\[ray\]"), connect(ClusterSettings()):
         pass
 
 
@@ -83,3 +85,10 @@ def test_a_worker_that_does_not_see_the_output_folder_does_not_begin(
     )
     with pytest.raises(DataError, match="out"):
         CaseWorker().load(order)
+
+
+def test_the_handler_of_sigterm_is_what_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _keep_handler():
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from duplus_nnunet.dicom import extra
+from duplus_nnunet import extras
 from duplus_nnunet.errors import DataError, HostError, PromptError
 from duplus_nnunet.inference.dicom_input import check_reader, open_dicom, open_dicom_image
 from duplus_nnunet.inference.reading import InputCase
@@ -140,7 +140,7 @@ def test_missing_extra_is_named(export, monkeypatch):
     def fail(name):
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr(extra.importlib, "import_module", fail)
+    monkeypatch.setattr(extras.importlib, "import_module", fail)
     with pytest.raises(HostError, match=r"duplus-nnunet\[dicom\]"):
         open_dicom(export)
 

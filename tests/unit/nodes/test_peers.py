@@ -97,7 +97,9 @@ def end_rank_1(way: str) -> list[tuple[int, str]]:
     script = str(Path(__file__).with_name("ranks.py"))
     own = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), port, way], env=own, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, script, str(rank), port, way], env=own, stderr=subprocess.PIPE, encoding="utf-8"
+        )
         for rank in range(2)
     ]
     printed = [rank.communicate(timeout=120)[1] for rank in ranks]
