@@ -174,8 +174,8 @@ def main() -> None:
         table = measure(Path(folder), args.images, args.edge)
     content = {
         "machine": {"processors": os.cpu_count(), "system": platform.system()},
-        "note": "Other programs used the machine at the same time (see the load, in processes that wanted to run): "
-        "the rates of runs are not exact, and those of one and of two workers are not to be divided.",
+        "note": "Loads are of processes that wanted to run: above about 2 before a run, other programs used the "
+        "machine, and rates are not exact. Rates are those of the last 80 % of cases.",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__},
         "images": args.images,
         "edge": args.edge,

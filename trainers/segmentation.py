@@ -246,9 +246,8 @@ class DuPLUSTrainer(DistributedTrainer):
         training, validation = super().get_tr_and_val_datasets()
         cases = {name: self.table.find(name) for name in training.identifiers}
         repeated = repeat_cases(measure_shares(cases, read_weights(self.bank, self.table)))
-        training.identifiers = np.array(
-            repeated, dtype=object
-        )  # nnU-Net would turn a list into an array for each batch
+        # nnU-Net would turn a list into an array for each batch.
+        training.identifiers = np.array(repeated, dtype=object)
         pairs = list_pairs(self.table, validation.identifiers)
         self._pairs = {pair: number for number, pair in enumerate(pairs)}
         self.print_to_log_file("Pseudo dice is of:", "; ".join(f"{name} ({source})" for source, name in pairs))

@@ -109,37 +109,28 @@ PREDICTOR_ATTRIBUTES = (
     "use_mirroring use_gaussian perform_everything_on_device tile_step_size device verbose_preprocessing"
 )
 
+_WITHOUT_ARGUMENTS = (
+    "initialize configure_optimizers configure_rotation_dummyDA_mirroring_and_inital_patch_size "
+    "get_tr_and_val_datasets get_dataloaders do_split run_training on_train_start on_train_end "
+    "on_train_epoch_start on_epoch_end on_validation_epoch_start print_plans _build_loss "
+    "_do_i_compile _set_batch_size_and_oversample"
+)
 _OVERRIDDEN_TRAINER_METHODS: Signatures = {
+    **dict.fromkeys(_WITHOUT_ARGUMENTS.split(), ""),
     "__init__": "plans configuration fold dataset_json device",
     "build_network_architecture": (
         "plans_manager configuration_manager num_input_channels num_output_channels enable_deep_supervision"
     ),
-    "initialize": "",
-    "configure_optimizers": "",
-    "configure_rotation_dummyDA_mirroring_and_inital_patch_size": "",
     "get_training_transforms": "regions ...",
     "get_validation_transforms": "regions ...",
-    "get_tr_and_val_datasets": "",
-    "get_dataloaders": "",
-    "do_split": "",
-    "run_training": "",
-    "on_train_start": "",
-    "on_train_end": "",
     "train_step": "batch",
-    "on_train_epoch_start": "",
     "on_train_epoch_end": "train_outputs",
-    "on_epoch_end": "",
-    "on_validation_epoch_start": "",
     "validation_step": "batch",
     "on_validation_epoch_end": "val_outputs",
     "perform_actual_validation": "save_probabilities",
     "save_checkpoint": "filename",
     "load_checkpoint": "filename_or_checkpoint|checkpoint",
-    "print_plans": "",
     "print_to_log_file": "...",
-    "_build_loss": "",
-    "_do_i_compile": "",
-    "_set_batch_size_and_oversample": "",
 }
 _TRAINER_ATTRIBUTES = (
     "plans_manager configuration_manager configuration_name dataset_json label_manager fold device is_ddp local_rank "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.checkpoint_files import read_checkpoint
+from duplus_nnunet.checkpoint_files import CHECKPOINTS, read_checkpoint
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.model_report.drawn_shares import read_drawn_shares
 from duplus_nnunet.reporting.case_scores import CaseScore
@@ -15,8 +15,6 @@ from duplus_nnunet.reporting.score_files import JSON_NAME, Tolerances, read_case
 from duplus_nnunet.table_files import read_json
 from duplus_nnunet.trainers.training_cases import UNKNOWN, TrainingCases, find_training_cases
 
-# The checkpoints of a fold, the one that was trained longest first.
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 # nnU-Net's fold that trains on all cases, and validates on them too.
 ALL = "all"
 _DEBUG = "debug.json"

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Mapping, Sequence
 
+from duplus_nnunet.checkpoint_files import CHECKPOINTS
 from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.inference.predictor import DuPLUSPredictor
 from duplus_nnunet.model_report.across_contexts import plan_across_contexts
 from duplus_nnunet.model_report.blocks import Block, Paragraph, Section, ViewedCase, Viewer
 from duplus_nnunet.model_report.case_files import ModelCases, ShownCase
 from duplus_nnunet.model_report.case_reading import read_case
-from duplus_nnunet.model_report.fold_files import CHECKPOINTS
 from duplus_nnunet.model_report.gathering import ReportSource
 from duplus_nnunet.model_report.prompt_switch import plan_prompt_switch
 from duplus_nnunet.model_report.viewer_plan import Panel, PlannedViewer

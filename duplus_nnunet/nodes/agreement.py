@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from duplus_nnunet.checkpoint_files import CHECKPOINTS
 from duplus_nnunet.errors import DataError, HostError
 from duplus_nnunet.nodes.peers import Peers
 
 # Seconds that a new file of another node may take to become visible on a network disk.
 VISIBLE_S = 30.0
-# nnU-Net's checkpoints in the order in which it looks for one to continue from.
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 _WAIT_S, _BLOCK = 0.2, 1 << 20
 
 

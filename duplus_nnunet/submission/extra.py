@@ -1,11 +1,9 @@
-"""Imports submitit, of the extra `cluster`, or says how it is installed."""
+"""Imports submitit, of the extra `cluster`."""
 
-import importlib
 from typing import Any
 
 from duplus_nnunet.errors import HostError
-
-_INSTALL = "pip install 'duplus-nnunet[cluster]'"
+from duplus_nnunet.extras import import_extra
 
 
 def require_submitit() -> Any:
@@ -15,11 +13,6 @@ def require_submitit() -> Any:
         HostError: It is not installed.
     """
     try:
-        return importlib.import_module("submitit")
-    except ModuleNotFoundError as error:
-        if error.name != "submitit":
-            raise
-        raise HostError(
-            f"Jobs need the package submitit, which is not installed. Run: {_INSTALL}. Without it, the script "
-            "docs/examples/train.slurm trains five folds."
-        ) from error
+        return import_extra("submitit", "cluster", "duplus submit")
+    except HostError as error:
+        raise HostError(f"{error}. Without it, the script docs/examples/train.slurm trains five folds.") from error

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplus_nnunet.checkpoint_files import CHECKPOINTS
 from duplus_nnunet.errors import DataError
 
 TRAIN, TRAIN_NODES = "nnUNetv2_train", "duplus_nnunet.train"
@@ -19,7 +20,6 @@ _OWN = {
     "--val": "it trains nothing; run nnUNetv2_train for it",
     "--disable_checkpointing": "without checkpoints, a training cannot continue after an interruption",
 }
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def continue_command(words: Sequence[str], output: Path) -> list[str]:
     """
     if PRETRAINED not in words:
         return [*words, CONTINUE]
-    if not any((output / name).is_file() for name in _CHECKPOINTS):
+    if not any((output / name).is_file() for name in CHECKPOINTS):
         return list(words)
     index = list(words).index(PRETRAINED)
     return [*words[:index], *words[index + 2 :], CONTINUE]

@@ -4,18 +4,18 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from duplus_nnunet.cli import main
 from duplus_nnunet.inference import cluster_run
 from duplus_nnunet.inference.cluster_worker import CaseWorker, Outcome
 from duplus_nnunet.inference.reading import InputCase
 from duplus_nnunet.inference.selection import Selection
+
+from .in_process import start
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -37,15 +37,6 @@ pytestmark = [
 ]
 
 Predict = Callable[..., int]
-
-
-def start(*words: str | Path) -> int:
-    """Run a command; returns its exit code, as the interpreter would."""
-    try:
-        return main([str(word) for word in words]) or 0
-    except SystemExit as ended:
-        sys.stderr.write(f"{ended.code}\n")
-        return 1
 
 
 @pytest.fixture(scope="module")

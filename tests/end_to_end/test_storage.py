@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from duplus_nnunet.cli import main
 from duplus_nnunet.remote_files import RemoteFolder
+
+from .in_process import start
 
 STORED = Path(__file__).parents[1] / "compatibility" / "files"
 (IMAGE,) = (STORED / "images" / "ct").glob("*_0000.nii.gz")
@@ -19,15 +19,6 @@ PREDICT = ("-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "-step_size", 
 BY_RUN = ("seconds", "finished")
 
 Predict = Callable[..., int]
-
-
-def start(*words: str | Path) -> int:
-    """Run a command; returns its exit code, as the interpreter would."""
-    try:
-        return main([str(word) for word in words]) or 0
-    except SystemExit as ended:
-        sys.stderr.write(f"{ended.code}\n")
-        return 1
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from duplus_nnunet.submission.sending import send
 pytest.importorskip("submitit")
 from duplus_nnunet.submission.task import Order, TrainingTask, find_program
 
-# Counts epochs in a checkpoint, one each 0.05 s, up to 40; begins anew if it does not continue; has a worker.
+# Counts epochs in a checkpoint, one each 0.05 s, up to 40; starts from 0 if it does not continue; has a worker.
 TRAINING = """
 import pathlib, subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -76,7 +76,7 @@ def wait_for_parent() -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process runs; one that has ended, and that nobody waits for, does not."""
+    """Whether a process runs; a zombie, which has ended, does not."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
