@@ -31,7 +31,7 @@ PARTS = {
         "how-to/prognosis-images": "prognosis from images and clinical tables",
         "how-to/prognosis-predict": "predict the risk of new patients",
         "how-to/prognosis-validate": "save a model of clinical records, validate it elsewhere, and recalibrate it",
-        "how-to/cluster": "run on a cluster with SLURM",
+        "how-to/cluster": "several GPUs and nodes, SLURM, Ray, object storage, and what it costs",
         "how-to/docker": "run in a container",
         "how-to/monitoring": "watch a training in TensorBoard or Weights & Biases",
         "how-to/dicom-out": "write DICOM segmentations and structure sets, and train on clinical contours",
