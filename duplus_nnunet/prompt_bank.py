@@ -67,6 +67,13 @@ def _name_opposite(name: str, partner: str | None) -> str | None:
     return partner or (None if needs_partner(name) else name)
 
 
+def _choose_text(sentences: Sequence[str], number: float, probability: float) -> str:
+    """Choose the prompt, or one of its paraphrases, by a uniform random number in [0, 1)."""
+    if number >= probability or len(sentences) == 1:
+        return sentences[0]
+    return sentences[1 + int(number / probability * (len(sentences) - 1))]
+
+
 class PromptBank:
     """All prompts of a model and their embeddings.
 
@@ -249,8 +256,12 @@ class PromptBank:
 
     def swap_sides(self, names: Sequence[str]) -> list[str] | None:
         """Exchange left and right targets; None if one of them has no partner in the model."""
-        swapped = [self._opposite[name] if name in self._opposite else _name_opposite(name, None) for name in names]
-        return None if None in swapped else [name for name in swapped if name is not None]
+        swapped = [name for name in map(self.find_opposite, names) if name is not None]
+        return swapped if len(swapped) == len(names) else None
+
+    def find_opposite(self, name: str) -> str | None:
+        """Return what a target is in a mirror image; None if it lies on one side and has no partner in the model."""
+        return self._opposite[name] if name in self._opposite else _name_opposite(name, None)
 
     def choose(
         self,
@@ -273,13 +284,12 @@ class PromptBank:
                 f"In the context {key!r}: {describe_unknown('target', missing[0], planned.target_prompts)}"
             )
 
-        def choose(sentences: Sequence[str]) -> str:
-            if rng is None or len(sentences) == 1 or rng.random() >= probability:
-                return sentences[0]
-            return sentences[int(rng.integers(1, len(sentences)))]
-
-        context_prompt = choose(planned.sentences)
-        return context_prompt, [(choose(planned.target_prompts[name]), name) for name in names]
+        groups = [planned.sentences, *(planned.target_prompts[name] for name in names)]
+        numbers = [1.0] * len(groups) if rng is None else rng.random(len(groups)).tolist()
+        texts = [
+            _choose_text(sentences, number, probability) for sentences, number in zip(groups, numbers, strict=True)
+        ]
+        return texts[0], list(zip(texts[1:], names, strict=True))
 
     def choose_batch(
         self, images: Sequence[tuple[str, Sequence[str]]], rng: np.random.Generator, probability: float

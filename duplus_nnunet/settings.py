@@ -184,10 +184,14 @@ class LossSettings:
             mean times the square root of n. With the mean, all images have the same weight.
         separation: Weight of a term that separates targets at voxels of exactly one of them: the cross-entropy of a
             softmax over the annotated targets of the image.
+        dice_share: Which targets share the weight of an image in Dice: those that are "present" in the patch, so that
+            each patch with a target has the same weight; or all that are "annotated", so that a patch with one of seven
+            targets has a seventh of it. The n targets of `reduction` are the same ones.
     """
 
     reduction: Literal["mean", "sqrt", "sum"] = "mean"
     separation: Weight = 0.0
+    dice_share: Literal["present", "annotated"] = "present"
 
 
 @dataclass(frozen=True, config=_FORM)
@@ -276,7 +280,8 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
 def parse_settings(content: object) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
-    Plans with a learning rate and no `optimizer` were written by versions that trained with SGD only, and keep it.
+    Plans with a learning rate and no `optimizer` were written by versions that trained with SGD only, and keep it; so
+    do plans with a `loss.reduction` and no `loss.dice_share`, whose Dice was shared among the annotated targets.
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
@@ -288,8 +293,8 @@ def parse_settings(content: object) -> Settings:
         Traceback (most recent call last):
         duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
-    if isinstance(content, Mapping) and "initial_learning_rate" in content and "optimizer" not in content:
-        content = {**content, "optimizer": "sgd"}
+    if isinstance(content, Mapping):
+        content = _complete_older(content)
     try:
         settings: Settings = _SETTINGS.validate_python(content)
     except ValidationError as error:
@@ -301,6 +306,16 @@ def parse_settings(content: object) -> Settings:
             "leaves the texts out. An adapted text encoder needs both to be 'text'."
         )
     return settings
+
+
+def _complete_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add what earlier versions did without saying so to the settings that they wrote."""
+    if "initial_learning_rate" in content and "optimizer" not in content:
+        content = {**content, "optimizer": "sgd"}
+    loss = content.get("loss")
+    if isinstance(loss, Mapping) and "reduction" in loss and "dice_share" not in loss:
+        content = {**content, "loss": {**loss, "dice_share": "annotated"}}
+    return content
 
 
 def _describe(error: ErrorDetails, content: Any) -> str:

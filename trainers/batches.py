@@ -141,8 +141,7 @@ class BatchPrompter:
 
     def _swap(self, names: Sequence[str]) -> list[str]:
         """Exchange left and right targets; one without a partner is not annotated in a flipped image and stays."""
-        swapped = (self.bank.swap_sides([name]) for name in names)
-        return [partner[0] if partner else name for partner, name in zip(swapped, names, strict=True)]
+        return [self.bank.find_opposite(name) or name for name in names]
 
 
 def flip_images(data: torch.Tensor, labels: Labels, flipped: Sequence[bool], axis: int) -> tuple[torch.Tensor, Labels]:

@@ -19,7 +19,8 @@ class TargetLoss(nn.Module):
 
     A target that is annotated but absent has no Dice (nnU-Net's would be 0, with a gradient of 1e-9): it is excluded
     from the mean of Dice and trained by cross-entropy only. Without any annotated target, the loss is 0 with a gradient
-    of 0. An image with twenty annotated targets has the same weight as one with a single target.
+    of 0. An image with twenty annotated targets has the same weight as one with a single target, and so has a patch that
+    shows one of them (`settings.dice_share`).
 
     Args:
         regions: One or several label values of each target, as in nnU-Net's label manager.
@@ -71,17 +72,23 @@ class TargetLoss(nn.Module):
         table = (self.table if self._rows is None else self.table[self._rows.to(self.table.device)]).to(logits.device)
         overlap, prediction, truth, cross = TargetSums.apply(logits.flatten(2), flat, table, valid)
         counted = torch.ones_like(truth) if self._annotated is None else self._annotated.to(truth)
-        count = counted.sum(1, keepdim=True).clamp_min(1)
-        weights = counted / count
-        scaled = weights * count ** _POWERS[self.settings.reduction]
+        weights, scaled = self._weigh_targets(counted)
         voxels = truth.new_tensor(flat.shape[1]) if valid is None else valid.sum(1, keepdim=True).clamp_min(1)
         loss = _weigh(cross / voxels, scaled, weights)
+        if self.settings.dice_share == "present":
+            weights, scaled = self._weigh_targets(counted * (truth > 0))
         loss = loss - self._dice(
             torch.stack([overlap * counted, prediction * counted, truth * counted, scaled, weights])
         )
         if self.settings.separation:
             loss = loss + self.settings.separation * separate_targets(logits.flatten(2), flat, table, counted)
         return loss
+
+    def _weigh_targets(self, counted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weights of each image's targets, (B, K): those of a mean over targets, and those of the loss."""
+        count = counted.sum(1, keepdim=True).clamp_min(1)
+        weights = counted / count
+        return weights, weights * count ** _POWERS[self.settings.reduction]
 
     def _dice(self, sums: torch.Tensor) -> torch.Tensor:
         """Average Dice over the targets that are present; 0 with a gradient of 0 if there is none.

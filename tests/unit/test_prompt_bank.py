@@ -1,15 +1,18 @@
 """Prompts that travel in the plans."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duplus_nnunet import standard_embeddings
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.plans_form import as_form
-from duplus_nnunet.prompt_bank import PromptBank, encode_vector, measure_centre
+from duplus_nnunet.prompt_bank import PromptBank, _choose_text, encode_vector, measure_centre
 from duplus_nnunet.settings import read_settings
 from duplus_nnunet.standard_embeddings import decode_vector
 
@@ -74,6 +77,28 @@ def test_paraphrases_are_drawn_with_a_generator_only() -> None:
     plain = bank.draw().targets[0]
     assert not bool((bank.draw(rng=rng, probability=1).targets[0] == plain).all())
     assert bool((bank.draw(rng=rng, probability=0).targets[0] == plain).all())
+
+
+def test_paraphrases_are_equally_probable_and_drawn_for_each_target_alone() -> None:
+    plans = make_plans()
+    prompts = {"liver": ["CT of liver", "the liver", "T1"], "spleen": ["CT of spleen", "the liver"]}
+    plans["duplus"]["contexts"]["ct"]["target_prompts"] = prompts  # type: ignore[index]
+    bank, rng = PromptBank(plans), np.random.default_rng(0)
+    drawn = [tuple(text for text, _ in bank.choose(rng=rng, probability=0.3)[1]) for _ in range(5000)]
+    liver, spleen = (Counter(texts) for texts in zip(*drawn, strict=True))
+    assert [liver[text] / 5000 for text in prompts["liver"]] == pytest.approx([0.7, 0.15, 0.15], abs=0.02)
+    assert [spleen[text] / 5000 for text in prompts["spleen"]] == pytest.approx([0.7, 0.3], abs=0.02)
+    assert Counter(drawn)["CT of liver", "CT of spleen"] / 5000 == pytest.approx(0.49, abs=0.025)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_min=True), st.integers(1, 12))
+def test_a_text_is_found_for_every_random_number(number: float, probability: float, texts: int) -> None:
+    assert _choose_text([str(text) for text in range(texts)], number, probability)
+
+
+@given(st.floats(1e-9, 1), st.integers(2, 12))
+def test_the_largest_number_below_the_probability_chooses_the_last_text(probability: float, texts: int) -> None:
+    assert _choose_text([str(n) for n in range(texts)], np.nextafter(probability, 0), probability) == str(texts - 1)
 
 
 @pytest.mark.parametrize("asked", ["liver", "LIVER", "Liver", "hepar", " Hepar "])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.settings import Settings, SurvivalSettings, TextAdapterSettings, read_settings
+from duplus_nnunet.settings import Settings, SurvivalSettings, TextAdapterSettings, parse_settings, read_settings
 
 
 def plans(**settings: Any) -> dict[str, Any]:
@@ -32,6 +32,14 @@ def test_sgd_has_nnunets_rate_unless_the_plans_have_one() -> None:
 def test_plans_of_versions_without_a_choice_of_optimizer_keep_sgd() -> None:
     found = read_settings(plans(epochs=5, initial_learning_rate=0.01))
     assert (found.optimizer, found.learning_rate) == ("sgd", 0.01)
+
+
+def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() -> None:
+    assert parse_settings({"loss": {"reduction": "mean", "separation": 0.0}}).loss.dice_share == "annotated"
+    assert parse_settings({"loss": {"separation": 0.1}}).loss.dice_share == "present"
+    assert parse_settings({}).loss.dice_share == "present"
+    assert parse_settings(parse_settings({}).to_dict()).loss.dice_share == "present"
+
 
 
 def test_written_settings_read_back() -> None:

@@ -11,6 +11,7 @@ from duplus_nnunet.survival.models.early_stopping import train_with_early_stoppi
 from duplus_nnunet.survival.models.image_inputs import ImageCode
 from duplus_nnunet.survival.models.network import InputDropout, Inputs, PrognosisNetwork
 from duplus_nnunet.survival.models.survival_loss import LossTargets, SurvivalLoss
+from duplus_nnunet.survival.models.threads import use_one_thread
 from duplus_nnunet.survival.records.encoding import RecordEncoder
 from duplus_nnunet.survival.records.folds import make_folds
 from duplus_nnunet.survival.records.outcome import read_outcome
@@ -51,6 +52,7 @@ def make_network(
     return PrognosisNetwork(InputDropout(absent, columns, owners, settings), base, modalities, settings).double()
 
 
+@use_one_thread()
 def train_members(
     records: Sequence[Record],
     inputs: Inputs,

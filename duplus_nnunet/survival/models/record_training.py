@@ -22,6 +22,7 @@ from duplus_nnunet.survival.models.hazard import (
     make_hazard_targets,
     rank_values,
 )
+from duplus_nnunet.survival.models.threads import use_one_thread
 from duplus_nnunet.survival.records.folds import Fold
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome
 
@@ -96,6 +97,7 @@ class _Networks(torch.nn.Module):
         return (outer + (self.weights - self.drawn).square().sum((1, 2)) / _HELD**2) / 2
 
 
+@use_one_thread()
 def train_record_networks(
     features: NDArray[np.float32], outcome: Outcome, folds: Sequence[Fold], seed: int, bins: int = 10
 ) -> tuple[list[RecordNetwork], Numbers]:

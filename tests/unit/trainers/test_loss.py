@@ -4,6 +4,7 @@ import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from duplus_nnunet.networks.sums import expand_target, membership_table
 from duplus_nnunet.settings import LossSettings
@@ -151,6 +152,55 @@ def test_the_mean_gives_images_with_more_targets_the_same_weight_and_the_sum_doe
     assert compute(LossSettings(), rows, logits, labels) == pytest.approx(sum(apart) / 2, abs=0.02)
     together = compute(LossSettings(reduction="sum"), rows, logits, labels)
     assert together == pytest.approx((apart[0] + 3 * apart[1]) / 2, abs=0.05)
+
+
+def measure_pulls(settings: LossSettings, batch_dice: bool) -> tuple[float, float]:
+    """Return how hard Dice pulls at an image that shows one of its two annotated targets, and at one with its only.
+
+    Both have half of the voxels, and a probability of a half in all, so that the gradient of cross-entropy sums to 0.
+    """
+    labels = torch.zeros(2, 1, 4, 4, 4, dtype=torch.int16)
+    labels[0, :, :2], labels[1, :, :2] = 1, 2
+    logits = torch.zeros(2, 3, 4, 4, 4, requires_grad=True)
+    loss = TargetLoss([1, 2, 3], batch_dice, settings=settings)
+    loss.select(annotated=torch.tensor([[True, False, True], [False, True, False]]))
+    (grad,) = torch.autograd.grad(loss(logits, labels), logits)
+    pulls = grad.sum((2, 3, 4))
+    return float(pulls[0, 0]), float(pulls[1, 1])
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_a_patch_that_shows_one_of_two_targets_has_the_same_dice_weight_as_one_with_its_only(batch_dice: bool) -> None:
+    first, second = measure_pulls(LossSettings(), batch_dice)
+    assert first == pytest.approx(second)
+    first, second = measure_pulls(LossSettings(dice_share="annotated"), batch_dice)
+    assert first == pytest.approx(second / 2)
+
+
+@pytest.mark.parametrize("name", ["mean", "sqrt", "sum"])
+def test_dice_is_the_mean_over_patches_of_the_mean_over_the_targets_they_show(name: str) -> None:
+    labels = torch.zeros(2, 1, 2, 2, 2, dtype=torch.int16)
+    labels[0, :, 0, 0], labels[0, :, 0, 1], labels[1, :, 0] = 1, 2, 3
+    logits = torch.full((2, 4, 2, 2, 2), -30.0)
+    logits[0, 0] = torch.where(labels[0] == 1, 30.0, -30.0)  # Dice of 1, of 0, and of 2/3
+    logits[1, 2] = 30.0
+    loss = TargetLoss([1, 2, 3, 4], False, settings=LossSettings(reduction=name))
+    loss.select(annotated=torch.tensor([[True, True, False, True], [False, False, True, True]]))
+    factor = {"mean": 1.0, "sqrt": 2**0.5, "sum": 2.0}[name]
+    cross = compute_cross(logits, labels, name)
+    assert float(loss(logits, labels)) == pytest.approx(cross - (factor * 0.5 + 2 / 3) / 2, abs=1e-4)
+
+
+def compute_cross(logits: torch.Tensor, labels: torch.Tensor, name: str) -> float:
+    """Compute the cross-entropy of the test above: the targets annotated in the images are 3 and 2."""
+    total = 0.0
+    for image, targets in enumerate(([1, 2, 4], [3, 4])):
+        values = [
+            float(binary_cross_entropy_with_logits(logits[image, value - 1], (labels[image, 0] == value).float()))
+            for value in targets
+        ]
+        total += sum(values) / len(values) * len(values) ** {"mean": 0.0, "sqrt": 0.5, "sum": 1.0}[name]
+    return total / 2
 
 
 def separate(logits: torch.Tensor, labels: list[int], counted: list[float]) -> torch.Tensor:

@@ -103,3 +103,24 @@ def test_a_patient_who_enters_late_is_at_risk_in_a_part_of_the_first_bin(entry: 
     at_risk = 1 - (entry or 0.0) / first
     assert at_risk == 1 or at_risk < 0.7
     assert 1 - curves.mean() == pytest.approx(had / (had + (1 - had) * at_risk), abs=0.06)
+
+
+def test_networks_are_trained_by_one_thread_and_the_number_of_threads_is_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, train = [], record_training._train
+
+    def spy(*args: object) -> object:
+        seen.append(torch.get_num_threads())
+        return train(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(record_training, "_train", spy)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        features, outcome = draw("linear", 60)
+        predict(features, outcome, split(60), features)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
