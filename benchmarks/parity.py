@@ -25,6 +25,7 @@ from typing import Any
 
 import running
 from intervals import Score, compare, estimate, estimate_each
+from kept_results import keep_results
 from training_logs import read_fold, summarise
 
 OURS, STOCK = ("DuPLUSPlanner", "DuPLUSPlans"), ("ExperimentPlanner", "nnUNetPlans")
@@ -155,18 +156,11 @@ def read_result(run: Run, mirrored: bool) -> Result:
     return Result(read_fold(run.folder).find_start(START, run.size.iterations), dice)
 
 
-def keep_results(file: Path, size: Size, mirrored: bool, results: Results) -> Results:
+def keep(file: Path, size: Size, mirrored: bool, results: Results) -> Results:
     """Add results to those in a file, if those are of the same size, and return all."""
-    conditions = {**asdict(size), "mirrored": mirrored}
-    kept = json.loads(file.read_text()) if file.is_file() else {"conditions": conditions, "results": {}}
-    if kept["conditions"] != conditions:
-        sys.exit(f"{file} is of trainings with {kept['conditions']}, not {conditions}. Give another file.")
-    together = {name: Result(**content) for name, content in kept["results"].items()} | results
-    content = {"conditions": conditions, "results": {name: asdict(together[name]) for name in sorted(together)}}
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(file)
-    return together
+    plain = {name: asdict(result) for name, result in results.items()}
+    together = keep_results(file, {**asdict(size), "mirrored": mirrored}, plain)
+    return {name: Result(**content) for name, content in together.items()}
 
 
 def report_kind(runs: list[Run], results: Results) -> tuple[dict[str, Any], list[Score]]:
@@ -187,7 +181,7 @@ def report(runs: list[Run], reference: str, mirrored: bool, file: Path | None = 
     """Report all finished trainings, and the difference of each kind to the reference in the runs that both have."""
     results = {run.name: read_result(run, mirrored) for run in runs if run.find_summary(mirrored).is_file()}
     if file is not None:
-        results = keep_results(file, runs[0].size, mirrored, results)
+        results = keep(file, runs[0].size, mirrored, results)
     done = [run for run in runs if run.name in results]
     missing = [run.name for run in runs if run not in done]
     kinds = list(dict.fromkeys(run.kind for run in done))

@@ -11,6 +11,7 @@ Examples:
   python benchmarks/universal.py train universal stock --seeds 1 2 3
   python benchmarks/universal.py score universal stock --seeds 1 2 3    # predicts and scores imagesTs
   python benchmarks/universal.py report universal stock --seeds 1 2 3   # compares the first with the others, as JSON
+  python benchmarks/universal.py report universal stock --keep scores.json    # with the trainings kept in the file
   python benchmarks/universal.py t1 full no_film --seeds 1              # correct and wrong context prompts, same images
   python benchmarks/universal.py train universal stock --planned --iterations 20000 --stock-iterations 4000
 """
@@ -21,13 +22,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import running
 from intervals import Score, compare, estimate, estimate_each
+from kept_results import keep_results
 from running import call, find_dataset, find_folder
 from training_logs import read_fold
 
@@ -254,14 +256,19 @@ def report_starts(run: Run) -> dict[str, dict[str, int]]:
     return starts
 
 
-def report_model(scores: Sequence[Score], runs: Sequence[Run]) -> dict[str, Any]:
+def read_result(run: Run, out: Path) -> dict[str, Any]:
+    """Read what a scored training reached, as plain data: its scores, and when targets were found."""
+    return {"scores": [list(astuple(score)) for score in read_scores(run, out)], "starts": report_starts(run)}
+
+
+def report_model(scores: Sequence[Score], starts: Mapping[str, Any]) -> dict[str, Any]:
     """Report the trainings of one model: mean over sources, each source and target, and each training."""
     sources = sorted({score.source for score in scores})
     return {
         "dice": estimate(scores),
         "sources": {source: estimate([score for score in scores if score.source == source]) for source in sources},
         "targets": estimate_each(scores),
-        "starts": {run.plans: report_starts(run) for run in runs},
+        "starts": dict(starts),
     }
 
 
@@ -277,17 +284,27 @@ def report_difference(first: Sequence[Score], second: Sequence[Score]) -> dict[s
     }
 
 
-def report(runs: Sequence[Run], out: Path) -> dict[str, Any]:
+def report(runs: Sequence[Run], out: Path, file: Path | None = None) -> dict[str, Any]:
     """Report all scored trainings, and the difference of the first model to each of the others."""
-    done = [run for run in runs if (out / run.plans / "scores.json").is_file()]
-    names = list(dict.fromkeys(run.name for run in done))
-    scores = {name: [score for run in done if run.name == name for score in read_scores(run, out)] for name in names}
+    results = {run.plans: read_result(run, out) for run in runs if (out / run.plans / "scores.json").is_file()}
+    if file is not None:
+        planned = runs[0].planned
+        conditions = {"sources": list(SOURCES), "planned": planned, "patch": None if planned else PATCH}
+        results = keep_results(file, conditions, results)
+    done = [run for run in runs if run.plans in results]
+    models = {name: [run.plans for run in done if run.name == name] for name in dict.fromkeys(run.name for run in done)}
+    scores = {
+        name: [Score(*row) for plans in trainings for row in results[plans]["scores"]]
+        for name, trainings in models.items()
+    }
+    first, *others = models or [""]
     return {
         "missing": [run.plans for run in runs if run not in done],
-        "models": {name: report_model(scores[name], [run for run in done if run.name == name]) for name in names},
-        "differences": {
-            f"{names[0]} - {other}": report_difference(scores[names[0]], scores[other]) for other in names[1:]
+        "models": {
+            name: report_model(scores[name], {plans: results[plans]["starts"] for plans in trainings})
+            for name, trainings in models.items()
         },
+        "differences": {f"{first} - {other}": report_difference(scores[first], scores[other]) for other in others},
     }
 
 
@@ -337,6 +354,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--planned", action="store_true", help="networks, patch and batch sizes that nnU-Net plans")
     parser.add_argument("--out", type=Path, default=Path("universal_predictions"), help="folder for predictions")
     parser.add_argument("--device", default="cpu")
+    words = "report: file of results, to which those of this machine are added; named trainings in it are reported"
+    parser.add_argument("--keep", type=Path, metavar="FILE", help=words)
     parser.add_argument("--exchange-t2", action="store_true", help="t1: also exchange both prompts")
     args = parser.parse_args()
     if unknown := [name for name in args.models if name not in {**SPECIALISTS, **MODELS}]:
@@ -372,7 +391,7 @@ def main() -> int:
         for run in runs:
             score(run, out, args.device)
     elif args.stage == "report":
-        print(json.dumps(report(runs, out), indent=1))
+        print(json.dumps(report(runs, out, args.keep), indent=1))
     else:
         print(json.dumps(compare_contexts(runs, out, args.device, args.exchange_t2), indent=1))
     return 0

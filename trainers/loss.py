@@ -19,8 +19,8 @@ class TargetLoss(nn.Module):
 
     A target that is annotated but absent has no Dice (nnU-Net's would be 0, with a gradient of 1e-9): it is excluded
     from the mean of Dice and trained by cross-entropy only. Without any annotated target, the loss is 0 with a gradient
-    of 0. An image with twenty annotated targets has the same weight as one with a single target, and so has a patch that
-    shows one of them (`settings.dice_share`).
+    of 0. An image with twenty annotated targets has the same weight as one with a single target, and in Dice a patch
+    that shows one of them has the same weight as one that shows all (`settings.dice_share`).
 
     Args:
         regions: One or several label values of each target, as in nnU-Net's label manager.

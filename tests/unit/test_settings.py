@@ -41,7 +41,6 @@ def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() 
     assert parse_settings(parse_settings({}).to_dict()).loss.dice_share == "present"
 
 
-
 def test_written_settings_read_back() -> None:
     written = Settings(epochs=3, paraphrase_probability=0.0)
     assert read_settings(plans(**written.to_dict())) == written

@@ -1,7 +1,8 @@
 """Restricts PyTorch to one thread while small networks are trained.
 
-Their steps take microseconds. With several threads, a step waits for all of them, and on a machine that has other work
-a training takes up to a hundred times as long. With one, it is also the same to the bit whatever the number of processors.
+Their steps take microseconds. With several threads, a step waits for all of them, and on a machine that has other
+work a training takes up to a hundred times as long. With one, it is also the same to the bit for any number of
+processors.
 """
 
 from collections.abc import Iterator

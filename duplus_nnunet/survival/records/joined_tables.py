@@ -84,7 +84,7 @@ def join_rows(rows: Rows, other: Rows, patient: str, column: str) -> Rows:
     ]
     notes = (*rows.notes, *(f"{other.file}: {note}" for note in other.notes), *_describe_shared(shared, rows, other))
     warnings = (*rows.warnings, *other.warnings, *_describe_unmatched(rows, other, first, second))
-    return Rows(rows.file, columns, tuple(joined), notes, warnings)
+    return Rows(rows.file, columns, tuple(joined), notes, warnings, (*rows.joined, other.file))
 
 
 def _merge(own: Mapping[str, str], other: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
@@ -140,6 +140,6 @@ def _describe_unmatched(rows: Rows, other: Rows, first: _Cells, second: _Cells) 
     for one, own, lacking, theirs in ((rows, first, other, second), (other, second, rows, first)):
         names = [name for name in own if name not in theirs]
         if names:
-            text = f"{len(names)} of {len(own)} patients of {one.file} are not in {lacking.file}: {join_names(names)}."
-            texts.append(f"{text} Their values of the columns of {lacking.file} are missing.")
+            text = f"{len(names)} of {len(own)} patients of {one.source} are not in {lacking.source}: "
+            texts.append(f"{text}{join_names(names)}. Their values of the columns of {lacking.source} are missing.")
     return texts

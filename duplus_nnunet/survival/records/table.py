@@ -67,6 +67,7 @@ class Rows:
         rows: Cells by column name, one mapping per row; the header is not among them.
         notes: How the file was read, where that is not as usual: its encoding, its delimiter, its decimal marks.
         warnings: What may be wrong with the table as a whole, such as patients that a joined table lacks.
+        joined: Files of the tables that were joined to it.
     """
 
     file: str
@@ -74,6 +75,13 @@ class Rows:
     rows: tuple[Mapping[str, str], ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Its file, and those of the tables that were joined to it, for readers."""
+        *others, last = self.file, *self.joined
+        return f"{', '.join(others)} or {last}" if others else last
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""

@@ -1,6 +1,7 @@
 """Plans, trainers and reports of the benchmarks."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,11 +85,11 @@ def test_results_of_other_machines_are_added(load: Callable[[str], Any], dataset
         write_parity(run, dice)
     whole = parity.report(runs, "stock", False)
     for run in runs:  # each as if it were trained on a machine of its own
-        parity.keep_results(file, size, False, {run.name: parity.read_result(run, False)})
+        parity.keep(file, size, False, {run.name: parity.read_result(run, False)})
         run.find_summary(False).unlink()
     assert parity.report(runs, "stock", False, file) == whole
     with pytest.raises(SystemExit, match="20"):
-        parity.keep_results(file, parity.Size(4, 20, 50, 5, 2), False, {})
+        parity.keep(file, parity.Size(4, 20, 50, 5, 2), False, {})
 
 
 def test_model_trained_with_other_plans_is_not_continued(load: Callable[[str], Any], dataset: Path) -> None:
@@ -137,6 +138,14 @@ def test_one_model_is_reported_beside_specialists(load: Callable[[str], Any], da
     }
     assert table["Hippocampus"]["interval_over"].startswith("patients, and trainings")
     assert universal.report_starts(runs[0]) == {"Dataset501_Universal": {"1": 100}}
+    kept, out = raw.parent / "kept.json", raw.parent / "out"
+    first = universal.report(runs[:2], out, kept)
+    shutil.rmtree(out)
+    assert universal.report(runs[:2], out, kept) == first
+    assert universal.report(runs[:2], out)["missing"] == [run.plans for run in runs[:2]]
+    assert list(first["models"]["universal"]["starts"]) == [run.plans for run in runs[:2]]
+    with pytest.raises(SystemExit, match="planned"):
+        universal.report([universal.Run("universal", 1, 100, True)], out, kept)
 
 
 def test_iterations_that_are_no_whole_epochs_are_refused(load: Callable[[str], Any], monkeypatch: Any) -> None:

@@ -34,6 +34,13 @@ def test_patients_of_one_table_alone_are_kept_and_named() -> None:
     assert ["p3" in text for text in joined.warnings] == [False, True]
 
 
+def test_warnings_of_a_third_table_name_the_first_two() -> None:
+    both = join_rows(FIRST, make_rows("b.csv", "id,time", "p1,5", "p2,7"), "id", "id")
+    of_rows, of_other = join_rows(both, make_rows("c.csv", "id,stage", "p1,2", "p3,4"), "id", "id").warnings
+    assert all("a.csv or b.csv" in text and "c.csv" in text for text in (of_rows, of_other))
+    assert ("p2" in of_rows, "p3" in of_other) == (True, True)
+
+
 def test_a_column_of_both_tables_is_read_once_if_it_agrees() -> None:
     joined = join_rows(FIRST, make_rows("b.csv", "id,age,time", "p1,60.0,5", "p2,,7"), "id", "id")
     assert joined.column("age") == ["60", "70"]
