@@ -55,14 +55,18 @@ HEAD_AND_NECK = 50
 
 @dataclass(frozen=True)
 class Model:
-    """One of our models: number of iterations, and changed settings."""
+    """One of our models: number of iterations, changed settings, and whether sources are drawn by their cases alone."""
 
     iterations: int
     settings: dict[str, Any] = field(default_factory=dict)
+    by_cases: bool = False
 
 
 MODELS = {
     "universal": Model(5000),
+    "by_cases": Model(5000, by_cases=True),
+    "by_cases_annotated": Model(5000, {"loss": {"dice_share": "annotated"}}, by_cases=True),
+    "annotated": Model(5000, {"loss": {"dice_share": "annotated"}}),
     "full": Model(1500),
     "sgd": Model(1500, {"optimizer": "sgd"}),
     "no_t1": Model(1500, {"context_prompt": "none"}),
@@ -140,6 +144,9 @@ def make_plans(run: Run, number: int) -> running.Plans:
     settings = plans["duplus"]["settings"]
     settings |= {**length, "iterations_per_epoch": iterations, "cpu_bfloat16": True}
     settings |= {"optimizer": "adamw", "initial_learning_rate": None}
+    if MODELS[run.name].by_cases:
+        for source in plans["duplus"]["sources"].values():
+            source["weight"] = round(source["cases"] ** 0.5, 3)
     for name, value in MODELS[run.name].settings.items():
         settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
     return plans

@@ -88,8 +88,7 @@ class ContextPlanner:
 
     def list_cases(self) -> list[str]:
         """Return the cases as often as training draws them by default."""
-        counts = {name: len(self.table.of_source(name)) for name in self.table.sources}
-        weights = {name: default_weight(count) for name, count in counts.items()}
+        weights = {name: default_weight(self.table.of_source(name).values()) for name in self.table.sources}
         return repeat_cases(measure_shares(self.table.cases, weights))
 
     def plan_contexts(self) -> dict[str, dict[str, Any]]:
@@ -114,7 +113,7 @@ class ContextPlanner:
                 "targets": {target: annotated[target] for target in source.targets},
                 "present": {target: present[target] for target in source.targets},
                 "cases": len(cases),
-                "weight": round(default_weight(len(cases)), 3),
+                "weight": round(default_weight(cases.values()), 3),
                 "median_shape": [float(length) for length in np.median(shapes, 0)],
             }
         return planned

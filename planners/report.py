@@ -70,7 +70,7 @@ def describe_plans(plans: Plans) -> str:
         f"{len(form.sources)} source(s).",
         f"Axes are in nnU-Net's order {list(plans['transpose_forward'])} of the image's (z, y, x). Target spacing: "
         f"{each}. Sources are drawn by weight (duplus.sources.NAME.weight; by default the square root of the number "
-        f"of cases). {_describe_patch(form)}",
+        f"of annotations: cases times targets). {_describe_patch(form)}",
         _describe_axis(form.left_right_axis),
     ]
     for name, report in report_plans(plans).items():

@@ -148,6 +148,23 @@ def test_one_model_is_reported_beside_specialists(load: Callable[[str], Any], da
         universal.report([universal.Run("universal", 1, 100, True)], out, kept)
 
 
+@pytest.mark.parametrize(("name", "weight", "share"), [("universal", 16.7, "present"), ("by_cases", 6.325, "present"),
+    ("annotated", 16.7, "annotated"), ("by_cases_annotated", 6.325, "annotated")])  # fmt: skip
+def test_sources_are_drawn_by_their_cases_alone_where_the_model_says_so(
+    load: Callable[[str], Any], monkeypatch: Any, name: str, weight: float, share: str
+) -> None:
+    universal = load("universal")
+    section = {
+        "sources": {"HeadNeckCT": {"cases": 40, "weight": 16.7}},
+        "settings": {"loss": {"dice_share": "present", "reduction": "mean"}},
+    }
+    monkeypatch.setattr(universal.running, "read_plans", lambda *_: {"duplus": section})
+    plans = universal.make_plans(universal.Run(name, 1, 5000, True), 501)["duplus"]
+    assert plans["sources"]["HeadNeckCT"]["weight"] == weight
+    assert plans["settings"]["loss"] == {"dice_share": share, "reduction": "mean"}
+    assert plans["settings"]["epochs"] == 50
+
+
 def test_iterations_that_are_no_whole_epochs_are_refused(load: Callable[[str], Any], monkeypatch: Any) -> None:
     universal = load("universal")
     monkeypatch.setattr(sys, "argv", ["universal.py", "train", "universal", "--iterations", "1550"])

@@ -25,9 +25,19 @@ def measure_sources(cases: dict[str, Case], drawn: list[str]) -> dict[str, float
 
 def test_two_hundred_cases_do_not_drown_ten() -> None:
     cases = make_cases(a=200, b=10)
-    weights = {source: default_weight(count) for source, count in (("a", 200), ("b", 10))}
+    weights = {
+        source: default_weight([case for case in cases.values() if case.source == source]) for source in ("a", "b")
+    }
     share = measure_sources(cases, repeat_cases(measure_shares(cases, weights)))["b"]
     assert share == pytest.approx(10**0.5 / (10**0.5 + 200**0.5), rel=0.05)
+
+
+def test_a_source_with_seven_targets_is_drawn_more_often_than_one_with_a_single_target() -> None:
+    many = [Case("many", str(number), tuple("abcdefg"), ()) for number in range(40)]
+    partial = [Case("many", "x", ("a",), ()), Case("many", "y", (), ())]
+    assert default_weight(many) == pytest.approx(280**0.5)
+    assert default_weight(make_cases(one=40).values()) == pytest.approx(40**0.5)
+    assert default_weight(partial) == pytest.approx(2**0.5)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 10), st.floats(0.1, 10))
