@@ -281,7 +281,7 @@ def parse_settings(content: object) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
     Plans with a learning rate and no `optimizer` were written by versions that trained with SGD only, and keep it; so
-    do plans with a `loss.reduction` and no `loss.dice_share`, whose Dice was shared among the annotated targets.
+    do plans with all of `loss` but `dice_share`, whose Dice was shared among the annotated targets.
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
@@ -311,9 +311,9 @@ def parse_settings(content: object) -> Settings:
 def _complete_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add what earlier versions did without saying so to the settings that they wrote."""
     if "initial_learning_rate" in content and "optimizer" not in content:
-        content = {**content, "optimizer": "sgd"}
+        content = {"loss": {"reduction": "mean", "separation": 0.0}, **content, "optimizer": "sgd"}
     loss = content.get("loss")
-    if isinstance(loss, Mapping) and "reduction" in loss and "dice_share" not in loss:
+    if isinstance(loss, Mapping) and loss.keys() == {"reduction", "separation"}:
         content = {**content, "loss": {**loss, "dice_share": "annotated"}}
     return content
 

@@ -36,7 +36,9 @@ def test_plans_of_versions_without_a_choice_of_optimizer_keep_sgd() -> None:
 
 def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() -> None:
     assert parse_settings({"loss": {"reduction": "mean", "separation": 0.0}}).loss.dice_share == "annotated"
+    assert parse_settings({"epochs": 9, "initial_learning_rate": 0.01}).loss.dice_share == "annotated"
     assert parse_settings({"loss": {"separation": 0.1}}).loss.dice_share == "present"
+    assert parse_settings({"loss": {"reduction": "sqrt"}}).loss.dice_share == "present"
     assert parse_settings({}).loss.dice_share == "present"
     assert parse_settings(parse_settings({}).to_dict()).loss.dice_share == "present"
 
