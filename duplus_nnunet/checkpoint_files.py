@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 # Key of the checksums in a checkpoint of our trainers: SHA-256 by the key of the part.
 CHECKSUMS_KEY = "duplus_checksums"
-# Set to 1, it allows checkpoints that hold other Python objects, and so any code.
 # nnU-Net's checkpoints in the order in which it looks for one to continue from.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+# Set to 1, it allows checkpoints that hold other Python objects, and so any code.
 UNSAFE_VARIABLE = "DUPLUS_UNSAFE_CHECKPOINTS"
 
 # NumPy's types of the numbers in nnU-Net's log and best score.

@@ -141,5 +141,5 @@ def _describe_unmatched(rows: Rows, other: Rows, first: _Cells, second: _Cells) 
         names = [name for name in own if name not in theirs]
         if names:
             text = f"{len(names)} of {len(own)} patients of {one.source} are not in {lacking.source}: "
-            texts.append(f"{text}{join_names(names)}. Their values of the columns of {lacking.source} are missing.")
+            texts.append(f"{text}{join_names(names)}. Their values there are missing.")
     return texts
