@@ -1,12 +1,12 @@
 """Compares choices of optimizer, loss and sampling by short trainings, several seeds each.
 
-Every choice is a variant: settings in the plans, or a trainer of this file for what did not become a setting. All have
-the same data, split, network, patch size and number of iterations; a seed gives the same initial weights, batches and
-prompts in all. Each training ends with nnU-Net's own validation of the held-out cases. A training that is there is not
-repeated. nnU-Net's three folders must be set.
+Every choice is a variant: settings in the plans, or for what did not become a setting a trainer of
+`trainers/learning_trainers.py`. All have the same data, split, network, patch size and number of iterations; a seed
+gives the same initial weights, batches and prompts in all. Each training ends with nnU-Net's own validation of the
+held-out cases. A training that is there is not repeated. nnU-Net's three folders must be set.
 
 Examples:
-  python benchmarks/learning.py prepare bodies                    # also: contrasts, hippocampus
+  python benchmarks/learning.py prepare bodies                    # also: contrasts, hippocampus; serves bodies_*
   python benchmarks/learning.py train bodies adamw sgd --seeds 1 2 3 4 5
   python benchmarks/learning.py report bodies --reference adamw   # JSON; of all variants, or of those named
 """
@@ -19,127 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import running
 from intervals import Score, compare_pairs, estimate, estimate_each, group_by_target
-from running import find_dataset, find_folder
+from running import call, find_dataset, find_folder
 from training_logs import read_fold, summarise
-
-TRAINERS = '''
-import copy
-
-import torch
-from torch.nn import functional
-
-from duplus_nnunet.networks import unwrap
-from duplus_nnunet.trainers import DuPLUSTrainer
-from duplus_nnunet.trainers.loss import TargetLoss, expand_target
-
-
-class LearningTrainer(DuPLUSTrainer):
-    """Validates without mirror images, which would take longer than the training."""
-
-    def perform_actual_validation(self, save_probabilities=False):
-        self.inference_allowed_mirroring_axes = None
-        super().perform_actual_validation(save_probabilities)
-
-
-class _WithTerm(TargetLoss):
-    """Adds a term to the loss, computed from masks (B, K, V) of all targets."""
-
-    def forward(self, logits, labels):
-        flat, table = labels.flatten(1), self.table if self._rows is None else self.table[self._rows]
-        masks = torch.stack([torch.stack([expand_target(f, table, k) for k in range(len(table))]) for f in flat])
-        counted = torch.ones(masks.shape[:2]) if self._annotated is None else self._annotated.float()
-        return super().forward(logits, labels) + self.measure(logits.flatten(2).float(), masks.float(), counted)
-
-
-class _Exclusion(_WithTerm):
-    """Cross-entropy once more at voxels of another annotated target."""
-
-    def measure(self, x, masks, counted):
-        others = ((masks * counted[..., None]).sum(1, keepdim=True) > 0) & (masks == 0)
-        terms = functional.softplus(x) * others
-        sizes = others.sum(2).clamp_min(1)
-        return 0.1 * (terms.sum(2) / sizes * counted).sum() / counted.sum().clamp_min(1)
-
-
-class _Foreground(_WithTerm):
-    """Cross-entropy once more, over the number of foreground voxels instead of that of all voxels."""
-
-    def measure(self, x, masks, counted):
-        terms = functional.binary_cross_entropy_with_logits(x, masks, reduction="none").sum(2)
-        return (terms / masks.sum(2).clamp_min(100) * counted).sum() / counted.sum().clamp_min(1)
-
-
-def _with_loss(kind):
-    class Trainer(LearningTrainer):
-        def _build_loss(self):
-            loss = super()._build_loss()
-            (loss.loss if self.enable_deep_supervision else loss).__class__ = kind
-            return loss
-
-    return Trainer
-
-
-class TrainerExclusion(_with_loss(_Exclusion)):
-    pass
-
-
-class TrainerForeground(_with_loss(_Foreground)):
-    pass
-
-
-class TrainerEMA(LearningTrainer):
-    """Validates and stores an exponential moving average of the weights, with a time constant of 100 iterations."""
-
-    average = None
-
-    def train_step(self, batch):
-        step = super().train_step(batch)
-        own = unwrap(self.network).state_dict()
-        if self.average is None:
-            self.average = {name: value.detach().clone() for name, value in own.items()}
-        for name, value in own.items():
-            self.average[name].lerp_(value, 0.01) if value.is_floating_point() else self.average[name].copy_(value)
-        return step
-
-    def perform_actual_validation(self, save_probabilities=False):
-        unwrap(self.network).load_state_dict(self.average)
-        super().perform_actual_validation(save_probabilities)
-
-
-class TrainerGeneratorsAdamW(LearningTrainer):
-    """AdamW for MLP_FiLM, MLP_Pred and the projections, nnU-Net's SGD for the U-Net."""
-
-    def _make_optimizer(self):
-        from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-
-        class Both(torch.optim.Optimizer):
-            def __init__(self, sgd, adamw):
-                self.parts = [sgd, adamw]
-                super().__init__([*sgd.param_groups, *adamw.param_groups], {"lr": 1e-3})
-                for part, group in zip(self.parts, self.param_groups):
-                    part.param_groups = [group]
-
-            def step(self, closure=None):
-                for part in self.parts:
-                    part.step()
-
-        own, rest = [], []
-        for name, value in self.network.named_parameters():
-            added = name.startswith(("film.", "generator.")) or ".seg_layers." in name
-            (own if added else rest).append(value)
-        sgd = torch.optim.SGD(rest, 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
-        adamw = torch.optim.AdamW(own, 1e-3, betas=(0.9, 0.98), weight_decay=1e-2)
-        both = Both(sgd, adamw)
-
-        class Schedule(PolyLRScheduler):
-            def step(self, current_step=None):
-                super().step(current_step)
-                self.optimizer.param_groups[1]["lr"] *= 0.1
-
-        return both, Schedule(both, 1e-2, self.num_epochs)
-'''
 
 SGD = {"optimizer": "sgd"}
 
@@ -172,6 +54,9 @@ VARIANTS = {
     "no_film": Variant({"network": {"film": False}}),
     "paraphrases": Variant({"paraphrase_probability": 0.25}),
     "mirrored": Variant({"mirror_left_right": True}),
+    "unmirrored": Variant(trainer="TrainerUnmirrored"),
+    "place_film": Variant(trainer="TrainerPlaceFiLM"),
+    "place_head": Variant(trainer="TrainerPlaceHead"),
 }
 
 
@@ -189,6 +74,7 @@ class Data:
 DATA = {
     "bodies": Data(902, (24, 32, 32), 8, 50, 2),
     "bodies_short": Data(902, (24, 32, 32), 4, 50, 2),
+    "bodies_near": Data(902, (16, 24, 24), 8, 50, 2),
     "contrasts": Data(910, (24, 32, 32), 12, 50, 2),
     "hippocampus": Data(4, None, 6, 50, 2),
 }
@@ -197,11 +83,6 @@ CASES, TRAINED, SEED = 40, 24, 5
 # Online Dice above which a target counts as found.
 THRESHOLDS = (0.5, 0.7)
 COMMON = {"paraphrase_probability": 0.0, "mirror_left_right": False, "cpu_bfloat16": True, "validation_iterations": 4}
-
-
-def call(*words: object) -> None:
-    """Run a command of this environment, with the trainers of this file available; its output goes to stderr."""
-    running.call(*words, trainers=TRAINERS)
 
 
 def prepare(name: str) -> None:
@@ -249,7 +130,8 @@ def train(name: str, variant: str, seed: int, iterations: int | None, device: st
     data, choice = DATA[name], VARIANTS[variant]
     folder = find_folder("preprocessed") / find_dataset(data.number)
     plans = json.loads((folder / "DuPLUSPlans.json").read_text())
-    settings = plans["duplus"]["settings"]
+    configuration, settings = plans["configurations"]["3d_fullres"], plans["duplus"]["settings"]
+    configuration["patch_size"] = data.patch or configuration["patch_size"]
     own = {
         key: {**settings[key], **value} if isinstance(value, dict) else value for key, value in choice.settings.items()
     }
