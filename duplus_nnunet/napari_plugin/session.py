@@ -128,7 +128,9 @@ class Session:
         self._predictor, self._model, self._mirror = predictor, model, mirror
         self.contexts, self.targets, self.channels = predictor.words, predictor.contexts, predictor.channels
         self.progress = 0, 0
-        self._lock, self._stop, self._is_closed = threading.Lock(), threading.Event(), False
+        self._lock, self._is_closed = threading.Lock(), False
+        # Number of cancels so far, and that at which the present work was asked for.
+        self._cancels, self._asked_at = 0, 0
         self._folder = tempfile.TemporaryDirectory(prefix="duplus-")
         self._open: _Open | None = None
         self._images = 0
@@ -159,14 +161,19 @@ class Session:
         """Names of what was asked about the opened image, in this order."""
         return list(self._asked)
 
+    @property
+    def cancels(self) -> int:
+        """Number of cancels so far; work that is given it ends by later ones, also before it has begun."""
+        return self._cancels
+
     def cancel(self) -> None:
-        """Let the work in progress end at the next window of the network."""
-        self._stop.set()
+        """Let the work in progress end at the next window of the network, and work that has not begun not begin."""
+        self._cancels += 1
 
     def close(self) -> None:
         """Close the image and forget its files: at once, or by the working thread when its work ends."""
         self._is_closed = True
-        self._stop.set()
+        self._cancels += 1
         self._forget_if_closed()
 
     def close_image(self) -> None:
@@ -174,20 +181,23 @@ class Session:
         with self._work():
             self._close_image()
 
-    def open(self, images: Sequence[LayerImage], context: str, place: Place | None = None) -> None:
+    def open(
+        self, images: Sequence[LayerImage], context: str, place: Place | None = None, cancels: int | None = None
+    ) -> None:
         """Let the network look at an image; the one that was open is closed.
 
         Args:
             images: One a channel.
             context: Name of a context.
             place: What the user said of layers that do not know their place.
+            cancels: Number of cancels when it was asked for; None: it is asked for now.
 
         Raises:
             DataError: The image cannot be read, or its place is not known.
             PromptError: The model does not know the context.
             CancelledError: The user cancelled.
         """
-        with self._work():
+        with self._work(cancels):
             self._close_image()
             if len(images) != len(self.channels):
                 raise DataError(f"{len(images)} layer(s) were chosen; the model takes {', '.join(self.channels)}.")
@@ -203,15 +213,19 @@ class Session:
                 scan.close()
                 raise
 
-    def ask(self, question: Question) -> AnsweredLayer:
+    def ask(self, question: Question, cancels: int | None = None) -> AnsweredLayer:
         """Segment one structure in the opened image.
+
+        Args:
+            question: What is asked.
+            cancels: As in `open`.
 
         Raises:
             DataError: No image is open, or its file was changed.
             PromptError: The context does not have the target.
             CancelledError: The user cancelled before it began.
         """
-        with self._work():
+        with self._work(cancels):
             opened = self._require_open()
             answer = self._answer(opened.scan, question)
             (found,) = answer.answer.targets
@@ -278,17 +292,21 @@ class Session:
             raise PromptError(f"{known} For a structure that is none of these, check `any other text`.") from error
 
     @contextmanager
-    def _work(self) -> Iterator[None]:
+    def _work(self, cancels: int | None = None) -> Iterator[None]:
         """Do one thing at a time.
 
+        Args:
+            cancels: Number of cancels when it was asked for; None: it is asked for now.
+
         Raises:
-            CancelledError: The session was closed.
+            CancelledError: The session was closed, or the user cancelled since it was asked for.
         """
+        asked_at = self._cancels if cancels is None else cancels
         try:
             with self._lock:
-                if self._is_closed:
+                if self._is_closed or self._cancels != asked_at:
                     raise CancelledError
-                self._stop.clear()
+                self._asked_at = asked_at
                 self.progress = 0, 0
                 yield
         finally:
@@ -316,7 +334,7 @@ class Session:
 
     def _report_progress(self, done: int, windows: int) -> None:
         self.progress = done, windows
-        if self._stop.is_set():
+        if self._cancels != self._asked_at:
             raise CancelledError
 
     def _find_files(self, images: Sequence[LayerImage], place: Place) -> tuple[tuple[Path, ...], Matrix | None]:

@@ -97,7 +97,7 @@ class SegmentWidget(QWidget):
             if not (target or prompt or "").strip():
                 raise DataError("Nothing was typed. Type a target, or choose one in the list.")
             session = self._open_if_needed()
-            work = partial(session.ask, Question(target, prompt))
+            work = partial(session.ask, Question(target, prompt), session.cancels)
             show = lambda shown: self._say(self._answers.show(shown))  # noqa: E731
             self.tasks.add(Task(f"Segmenting {target or prompt}", work, show))
 
@@ -201,14 +201,14 @@ class SegmentWidget(QWidget):
         if wanted != self._wanted:
             images = [read_layer(layer) for layer in layers]
             self._wanted = wanted
-            work = partial(self._look, session, images, context, place)
+            work = partial(self._look, session, images, context, place, session.cancels)
             then = partial(self._take_image, layers)
             self.tasks.add(Task(f"Looking at {images[0].name}", work, then, is_needed=True))
         return session
 
     @staticmethod
-    def _look(session: Session, images: Sequence[LayerImage], context: str, place: Place) -> str:
-        session.open(images, context, place)
+    def _look(session: Session, images: Sequence[LayerImage], context: str, place: Place, cancels: int) -> str:
+        session.open(images, context, place, cancels)
         return f"{images[0].name} is open in the context {context}."
 
     def _take_image(self, layers: list[Image], message: str) -> None:

@@ -226,6 +226,22 @@ def test_cancelling_ends_the_look_and_the_session_goes_on(session: Session, file
         ask(session, "liver")
 
 
+def test_cancelling_before_work_has_begun_keeps_it_from_beginning(session: Session, file: Path) -> None:
+    asked_at = session.cancels
+    session.cancel()
+    with pytest.raises(CancelledError):
+        session.open([show_file(file)], CONTEXT, cancels=asked_at)
+    assert not session.is_open
+    session.open([show_file(file)], CONTEXT, cancels=session.cancels)
+    asked_at = session.cancels
+    session.cancel()
+    with pytest.raises(CancelledError):
+        session.ask(Question("liver"), asked_at)
+    assert session.is_open
+    assert session.asked == []
+    assert ask(session, "liver").mask.any()
+
+
 def test_closing_in_the_middle_returns_at_once_and_frees_everything(session: Session, file: Path) -> None:
     folder = Path(session._folder.name)
     looking, closed = threading.Event(), threading.Event()
