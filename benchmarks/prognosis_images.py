@@ -68,7 +68,7 @@ class Study:
 STUDIES = {
     "signal": Study(991, "LesionSignal", 3, 3, True),
     "record": Study(992, "LesionNoSignal", 3, 3, False),
-    "sarcoma": Study(563, "SarcomaPET", 5, 3, None, (62,)),
+    "sarcoma": Study(563, "SarcomaPET", 5, 3, None, (62,), 3),
     "modalities": Study(564, "SarcomaModalities", 5, 6, None, (60, 61, 62), 3),
 }
 # Changes to the settings of the plans for each kind of survival model, by the name of its plans.

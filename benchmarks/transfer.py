@@ -10,6 +10,7 @@ Examples:
   python benchmarks/transfer.py prepare                   # or: prepare --data sarcoma
   python benchmarks/transfer.py train plain one_hot regions_names --seeds 1 2
   python benchmarks/transfer.py score plain one_hot regions_names --seeds 1 2 --prompts plain
+  python benchmarks/transfer.py report regions_names one_hot --seeds 1 2 --keep scores.json  # first less others
 """
 
 import argparse
@@ -26,6 +27,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from intervals import Score, compare, estimate, estimate_each
+from kept_results import keep_results
 
 from duplus_nnunet.data.anatomy import LABELS
 from duplus_nnunet.data.phantom_sources import PHANTOM_CT, PHANTOM_MR, PHANTOM_PET, TRUTH_FOLDER, write_phantom_sources
@@ -280,6 +283,57 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def read_result(variant: str, seed: int, prompts: str) -> dict[str, Any]:
+    """Read what was scored of a model on phantoms, with the number of its iterations; {} if it was not."""
+    model = find_model("phantoms", variant, seed)
+    file = model / f"prediction_{prompts}" / "dice.csv"
+    if not file.is_file():
+        return {}
+    settings = json.loads((model / "plans.json").read_text())["duplus"]["settings"]
+    with file.open(newline="") as table:
+        rows = [{**row, "dice": float(row["dice"])} for row in csv.DictReader(table)]
+    return {"iterations": settings["epochs"] * settings["iterations_per_epoch"], "rows": rows}
+
+
+def list_scores(training: str, result: dict[str, Any], annotated: bool) -> list[Score]:
+    """List the scores of annotated pairs of a contrast and a target, or of those that were never annotated."""
+    return [
+        Score(training, row["body"], row["target"], row["dice"], row["contrast"])
+        for row in result["rows"]
+        if (row["target"] in LACKING[row["contrast"]]) is not annotated
+    ]
+
+
+def report(variants: list[str], seeds: list[int], prompts: str, file: Path | None) -> dict[str, Any]:
+    """Report models on phantoms: each kind, and the first kind less each of the others.
+
+    Args:
+        variants: Kinds of model.
+        seeds: Their seeds; those that were not scored are left out.
+        prompts: As in `predict`.
+        file: File to which these results are added, and whose results are reported, too.
+    """
+    found = {f"{name}-{prompts}-{seed}": read_result(name, seed, prompts) for name in variants for seed in seeds}
+    results: dict[str, Any] = {name: result for name, result in found.items() if result}
+    if file is not None:
+        results = keep_results(file, {"bodies": BODIES, "patch": PATCH["phantoms"], "divisor": DIVISOR}, results)
+    content: dict[str, Any] = {"missing": [name for name in found if name not in results]}
+    first: dict[str, list[Score]] = {}
+    for variant in variants:
+        own = {name: results[name] for seed in seeds if (name := f"{variant}-{prompts}-{seed}") in results}
+        kinds = {"never annotated": False, "annotated": True}
+        scores = {
+            kind: [score for name, result in own.items() for score in list_scores(name, result, annotated)]
+            for kind, annotated in kinds.items()
+        }
+        content[variant] = {kind: {**estimate(some), "pairs": estimate_each(some)} for kind, some in scores.items()}
+        content[variant]["iterations"] = sorted({result["iterations"] for result in own.values()})
+        if first:
+            content[variant]["difference"] = {kind: compare(first[kind], some) for kind, some in scores.items()}
+        first = first or scores
+    return content
+
+
 def measure_sarcoma(output: Path) -> dict[str, Any]:
     """Return the mean Dice of sarcoma by source, and its interval over patients in MR, where it was never annotated."""
     raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
@@ -314,16 +368,20 @@ def score(data: str, variant: str, seed: int, prompts: str, device: str = "cpu")
 def main() -> int:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("prepare", "train", "score"))
+    parser.add_argument("stage", choices=("prepare", "train", "score", "report"))
     parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
     parser.add_argument("--data", choices=tuple(NUMBERS), default="phantoms")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--prompts", nargs="+", choices=("plain", "names", "bare"), default=["plain"])
     parser.add_argument("--device", default="cpu")
+    words = "report: file of results, to which those of this machine are added; named models in it are reported"
+    parser.add_argument("--keep", type=Path, metavar="FILE", help=words)
     args = parser.parse_args()
     if args.stage == "prepare":
         prepare(args.data)
+    elif args.stage == "report":
+        print(json.dumps(report(args.variants, args.seeds, args.prompts[0], args.keep), indent=1))
     for variant in args.variants:
         for seed in args.seeds:
             if args.stage == "train":

@@ -217,3 +217,39 @@ def test_held_out_cases_are_mirrored_on_request(
     trainers.validate(trainer, lambda: seen.append((trainer.output_folder, trainer.inference_allowed_mirroring_axes)))
     assert seen == [(str(tmp_path / folder), axes)]
     assert trainer.output_folder == str(tmp_path)
+
+
+def write_transfer(model: Path, annotated: float, never: float, lacking: dict[str, tuple[str, ...]]) -> None:
+    """Write what a scored model of the transfer study leaves: two bodies in two contrasts."""
+    settings = {"epochs": 8, "iterations_per_epoch": 50}
+    write_json(model / "plans.json", {"duplus": {"settings": settings}})
+    lines = [
+        f"{contrast},{body},{target},{(never if target in lacking[contrast] else annotated) + body / 10}"
+        for contrast in ("CT", "MR")
+        for body in (0, 1)
+        for target in ("liver", "spleen")
+    ]
+    file = model / "prediction_plain" / "dice.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(["contrast,body,target,dice", *lines]) + "\n")
+
+
+def test_transfer_is_reported_over_trainings_and_bodies(
+    load: Callable[[str], Any], raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = load("transfer")
+    (raw / "Dataset919_TransferPhantoms").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    scores = {("names", 1): (0.8, 0.5), ("names", 2): (0.8, 0.3), ("one_hot", 1): (0.7, 0.1)}
+    for (variant, seed), values in scores.items():
+        write_transfer(transfer.find_model("phantoms", variant, seed), *values, transfer.LACKING)
+    result = transfer.report(["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json")
+    assert result["missing"] == ["one_hot-plain-2"]
+    assert (result["names"]["never annotated"]["mean"], result["names"]["annotated"]["mean"]) == (0.45, 0.85)
+    assert result["names"]["never annotated"]["interval_over"] == "trainings and patients"
+    assert list(result["names"]["never annotated"]["pairs"]) == ["CT: liver", "MR: spleen"]
+    assert result["names"]["iterations"] == [400]
+    difference = result["one_hot"]["difference"]["never annotated"]
+    assert (difference["mean"], difference["trainings"], difference["patients"]) == (0.3, [2, 1], 2)
+    shutil.rmtree(tmp_path / "results")
+    assert transfer.report(["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json") == result
