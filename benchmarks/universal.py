@@ -1,4 +1,4 @@
-"""Compares one model for five datasets with five specialists and with ablations, and tests the context prompt.
+"""Compares one model for five datasets with five specialists and with ablations.
 
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
 models have the same patch size, features, batch size and precision, or with --planned those that nnU-Net plans for
@@ -12,13 +12,11 @@ Examples:
   python benchmarks/universal.py score universal stock --seeds 1 2 3    # predicts and scores imagesTs
   python benchmarks/universal.py report universal stock --seeds 1 2 3   # compares the first with the others, as JSON
   python benchmarks/universal.py report universal stock --keep scores.json    # with the trainings kept in the file
-  python benchmarks/universal.py t1 full no_film --seeds 1              # correct and wrong context prompts, same images
   python benchmarks/universal.py train universal stock --planned --iterations 20000 --stock-iterations 4000
 """
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,7 +43,6 @@ NETWORK = {
     "n_conv_per_stage": [2] * 5,
     "n_conv_per_stage_decoder": [2] * 4,
 }
-SARCOMA = {"sarcoma_ct": "SarcomaCT", "sarcoma_mr": "SarcomaMR", "sarcoma_pet": "SarcomaPET"}
 OURS, STOCK = "DuPLUSTrainerShort", "StockTrainerUnvalidated"
 # Iterations and validation iterations in an epoch, and iterations of a specialist.
 EPOCH, STOCK_EPOCH, STOCK_ITERATIONS = (100, 10), (50, 5), 1000
@@ -315,45 +312,10 @@ def report(runs: Sequence[Run], out: Path, file: Path | None = None) -> dict[str
     }
 
 
-def swap_contexts(model: Path, copy: Path, shift: int, with_t2: bool) -> None:
-    """Copy a model, giving each sarcoma context the context prompt (and target prompts) of another; spacing is kept."""
-    copy.mkdir(parents=True, exist_ok=True)
-    for name in ("dataset.json", "dataset_fingerprint.json"):
-        shutil.copy(model / name, copy / name)
-    if not (copy / "fold_0").exists():
-        (copy / "fold_0").symlink_to((model / "fold_0").resolve())
-    plans = json.loads((model / "plans.json").read_text())
-    contexts, names = plans["duplus"]["contexts"], list(SARCOMA)
-    prompts = {name: {key: contexts[name][key] for key in ("sentences", "target_prompts")} for name in names}
-    for index, name in enumerate(names):
-        other = prompts[names[(index + shift) % len(names)]]
-        contexts[name]["sentences"] = other["sentences"]
-        if with_t2:
-            contexts[name]["target_prompts"] = other["target_prompts"]
-    (copy / "plans.json").write_text(json.dumps(plans))
-
-
-def compare_contexts(runs: Sequence[Run], out: Path, device: str, exchange_t2: bool = False) -> dict[str, Any]:
-    """Measure the Dice of the sarcoma with the correct prompts, and with prompts of other modalities."""
-    cases = [case for case, (source, _) in read_tests().items() if source in SARCOMA.values()]
-    table: dict[str, Any] = {}
-    for run in runs:
-        name, model = run.plans, run.models[NUMBER]
-        both = ((1, True), (2, True)) if exchange_t2 else ()
-        for shift, with_t2 in ((0, False), (1, False), (2, False), *both):
-            what = f"T1{' and T2' if with_t2 else ''} of modality +{shift}" if shift else "right texts"
-            folder = out / f"{name}_{shift}{with_t2}"
-            swap_contexts(model, folder / "model", shift, with_t2)
-            predict(folder / "model", folder / "predictions", cases, device)
-            means = evaluate(folder / "predictions", "--allow-missing")["sources"]
-            table.setdefault(name, {})[what] = {source: means[source]["mean"]["dice"] for source in SARCOMA.values()}
-    return table
-
-
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("prepare", "train", "score", "report", "t1"))
+    parser.add_argument("stage", choices=("prepare", "train", "score", "report"))
     parser.add_argument("models", nargs="*", help=", ".join([*SPECIALISTS, *MODELS]))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--iterations", type=int, help="of our models (default: universal 5000, others 1500)")
@@ -363,12 +325,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     words = "report: file of results, to which those of this machine are added; named trainings in it are reported"
     parser.add_argument("--keep", type=Path, metavar="FILE", help=words)
-    parser.add_argument("--exchange-t2", action="store_true", help="t1: also exchange both prompts")
     args = parser.parse_args()
     if unknown := [name for name in args.models if name not in {**SPECIALISTS, **MODELS}]:
         parser.error(f"unknown models {unknown}; there are {', '.join([*SPECIALISTS, *MODELS])}")
-    if args.stage == "t1" and any(name in SPECIALISTS for name in args.models):
-        parser.error("t1 is for our models; specialists have no prompts")
     return args
 
 
@@ -386,7 +345,7 @@ def list_runs(args: argparse.Namespace) -> list[Run]:
 
 
 def main() -> int:
-    """Run one stage; "report" and "t1" print JSON."""
+    """Run one stage; "report" prints JSON."""
     args = read_arguments()
     runs, out = list_runs(args), args.out.resolve()
     if args.stage == "prepare":
@@ -397,10 +356,8 @@ def main() -> int:
     elif args.stage == "score":
         for run in runs:
             score(run, out, args.device)
-    elif args.stage == "report":
-        print(json.dumps(report(runs, out, args.keep), indent=1))
     else:
-        print(json.dumps(compare_contexts(runs, out, args.device, args.exchange_t2), indent=1))
+        print(json.dumps(report(runs, out, args.keep), indent=1))
     return 0
 
 

@@ -13,7 +13,7 @@ PUBLISHED = {
     "ResEnc XL": (66, 36.6),
 }
 EPOCHS, ITERATIONS, BATCH, FOLDS = 1000, 250, 2, 5
-# A step of DuPLUS beside one of nnU-Net's network. Source: docs/measured.md, "What conditioning costs on a GPU".
+# A step of DuPLUS beside one of nnU-Net's network. Source: docs/measured.md, "What conditioning costs".
 CONDITIONING = 1.1
 # N GPUs train an N times larger batch in an N-th of the iterations; this share of their speed is left: an assumption.
 EFFICIENCY = 0.85
