@@ -57,6 +57,7 @@ VARIANTS = {
     "unmirrored": Variant(trainer="TrainerUnmirrored"),
     "place_film": Variant(trainer="TrainerPlaceFiLM"),
     "place_head": Variant(trainer="TrainerPlaceHead"),
+    "surroundings": Variant(trainer="TrainerSurroundings"),
 }
 
 

@@ -173,9 +173,13 @@ class PlacedFiLM(FiLMGenerator):
         nn.init.zeros_(self.place_out.weight)
         nn.init.zeros_(self.place_out.bias)
 
+    def describe_place(self) -> torch.Tensor:
+        """Return what is known of the patch, (B, N)."""
+        return embed(self.place[0])
+
     def forward(self, context):
         """Map contexts (B, E) to a pair (gamma, beta), each (B, C), per stage."""
-        hidden = scale_to_norm(self.nonlin(self.place_hidden(embed(self.place[0]))), 1.0)
+        hidden = scale_to_norm(self.nonlin(self.place_hidden(self.describe_place())), 1.0)
         added, moved = self.place_out(hidden).float().chunk(2, dim=1)
         parts = zip(added.split(self.channels, 1), moved.split(self.channels, 1), strict=True)
         both = zip(super().forward(context), parts, strict=True)
@@ -218,15 +222,17 @@ class TrainerUnmirrored(LearningTrainer):
 class _Placed(TrainerUnmirrored):
     """Tells the network the place of each patch, in training and in validation."""
 
+    loader = PlacedLoader
+
     def configure_optimizers(self):
-        self.place = [torch.zeros(1, PLACE)]
+        self.place = [torch.zeros(1, PLACE), torch.zeros(1, 1, SMALL, SMALL, SMALL)]
         state = torch.get_rng_state()
         self.add_place(unwrap(self.network))
         torch.set_rng_state(state)
         return super().configure_optimizers()
 
     def get_dataloaders(self):
-        stock.nnUNetDataLoader = PlacedLoader
+        stock.nnUNetDataLoader = self.loader
         try:
             return super().get_dataloaders()
         finally:
@@ -260,6 +266,70 @@ class TrainerPlaceHead(_Placed):
             layers[index] = nn.Sequential(layer, VoxelPlace(layer.out_channels, self.place))
 
 
+# Edge of a whole image that is made small, in voxels.
+SMALL = 12
+
+
+def shrink(image: torch.Tensor) -> torch.Tensor:
+    """Make an image (C, D, H, W) small."""
+    return functional.adaptive_avg_pool3d(torch.as_tensor(image)[None].float(), SMALL)[0]
+
+
+class SurroundingsLoader(PlacedLoader):
+    """Adds the whole image of each patch, made small, under "surroundings"."""
+
+    def generate_train_batch(self):
+        """Differs from PlacedLoader: the images are noted as they are read."""
+        data, noted = self._data, []
+
+        class Noting:
+            """The dataset."""
+
+            def load_case(self, identifier):
+                """Read a case."""
+                case = data.load_case(identifier)
+                noted.append(shrink(case[0][:]))
+                return case
+
+        self._data = Noting()
+        try:
+            batch = super().generate_train_batch()
+        finally:
+            self._data = data
+        return {**batch, "surroundings": torch.stack(noted)}
+
+
+class SurroundedFiLM(PlacedFiLM):
+    """Adds to scale and shift what is generated from the place of the patch and from the whole image."""
+
+    def add_place(self, place: list[torch.Tensor]) -> None:
+        """Add the layers, whose effect is 0 before training; `place` holds place and image."""
+        super().add_place(place)
+        layers = [nn.Conv3d(1, 16, 3, 2, 1), nn.InstanceNorm3d(16, affine=True), nn.LeakyReLU()]
+        layers += [nn.Conv3d(16, 32, 3, 2, 1), nn.LeakyReLU(), nn.Flatten()]
+        self.look = nn.Sequential(*layers)
+        self.place_hidden = nn.Linear(5 * PLACE + 32 * (SMALL // 4) ** 3, self.hidden.out_features)
+
+    def describe_place(self) -> torch.Tensor:
+        """Return what is known of the patch, (B, N)."""
+        return torch.cat([super().describe_place(), self.look(self.place[1])], 1)
+
+
+class TrainerSurroundings(_Placed):
+    """The place of the patch and the whole image, made small, change scale and shift of FiLM."""
+
+    loader = SurroundingsLoader
+
+    def add_place(self, network: Any) -> None:
+        """Change FiLM's generator."""
+        network.film.__class__ = SurroundedFiLM
+        network.film.add_place(self.place)
+
+    def _bind_batch(self, batch: dict[str, Any], training: bool):
+        self.place[1] = batch["surroundings"]
+        return super()._bind_batch(batch, training)
+
+
 @contextmanager
 def tell_windows(place: list[torch.Tensor], network: Any) -> Iterator[None]:
     """Set the place before each window that is predicted, without mirror images."""
@@ -268,7 +338,7 @@ def tell_windows(place: list[torch.Tensor], network: Any) -> Iterator[None]:
     shape: list[int] = []
 
     def start(self, image):
-        shape[:] = image.shape[1:]
+        shape[:], place[1] = image.shape[1:], shrink(image)[None]
         return whole(self, image)
 
     def begin(self, data, slicers, do_on_device=True):
