@@ -108,7 +108,8 @@ def _predict(args: argparse.Namespace) -> "tuple[RecordsModel, Predictions, Subj
     table = read_validation_table(args.clinical, model.schema)
     require_same_units(table.records, model.encoder, model.development.ranges)
     predictions, left_out = predict_outcomes(model, table.records, choose_horizons_within(model, args.horizons))
-    notes = [describe_overlap(model.development.find_known(predictions.patients), len(predictions.patients))]
+    known = model.development.find_known(predictions.patients)
+    notes = [describe_overlap(known, len(predictions.patients), (model.schema.patient, table.patient))]
     notes += [*table.notes, *_list_unlike(model, table.records), *model.encoder.encode(table.records)[1]]
     if left_out:
         listed = ", ".join(f"{horizon:g}" for horizon in left_out)

@@ -1,6 +1,7 @@
 """A fitted model of clinical records that can be saved: it predicts new patients without the training records."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ RECORD_METHODS = tuple(name for name in METHODS if name not in IMAGE_METHODS)
 # Largest difference between saved predictions and those of the method in memory.
 CLOSEST = 1e-6
 _CURVE = 101
+_LONGEST_ID = 12  # digits of an ID whose zeros in front may have been lost
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ class Development:
     hashes: frozenset[str] = frozenset()
 
     def find_known(self, patients: Sequence[str]) -> tuple[str, ...]:
-        """Return the patients whose ID is one of the development patients' IDs."""
-        return tuple(name for name in patients if hash_patient(self.salt, name) in self.hashes)
+        """Return the patients whose ID is one of the development patients' IDs, also with other zeros before it."""
+        return tuple(
+            name
+            for name in patients
+            if any(hash_patient(self.salt, spelling) in self.hashes for spelling in list_spellings(name))
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,20 @@ class RecordsModel:
     def choose_curve(self) -> Numbers:
         """Return the days of survival curves, from 0 to the end of follow-up."""
         return np.linspace(0, self.development.follow_up, _CURVE)
+
+
+def list_spellings(patient: str) -> list[str]:
+    """List the spellings of an ID that programs of tables make of each other: 7, 007 and 7.0.
+
+    >>> list_spellings("P7"), list_spellings("007.0")[:4]
+    (['P7'], ['007.0', '7', '7.0', '07'])
+    """
+    match = re.fullmatch(r"0*(\d+?)(\.0+)?", patient.strip())
+    if match is None:
+        return [patient]
+    number = match[1]
+    padded = [number.zfill(width) for width in range(len(number) + 1, _LONGEST_ID + 1)]
+    return [*dict.fromkeys((patient, number, f"{number}.0", *padded))]
 
 
 def hash_patient(salt: str, patient: str) -> str:

@@ -20,6 +20,7 @@ from duplus_nnunet.survival.prediction.files import write_prediction
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
 from duplus_nnunet.survival.records.out_of_range import count_missing
+from duplus_nnunet.survival.records.schema import ROW_NUMBER
 from duplus_nnunet.survival.records.table import read_rows
 from duplus_nnunet.survival.records.unlike_values import find_unlike_values, require_same_units
 
@@ -94,7 +95,8 @@ def _predict(model: RecordsModel, patients: NewPatients, horizons: tuple[float, 
     days = model.choose_curve()
     forecast = model.forecast(patients.records, np.concatenate([horizons, days]))
     groups = name_groups(forecast.risk, model.cut)
-    known = model.development.find_known([record.patient for record in patients.records])
+    numbered = model.schema.patient == ROW_NUMBER  # numbers of rows identify nobody
+    known = () if numbered else model.development.find_known([record.patient for record in patients.records])
     rows = []
     for row, record in enumerate(patients.records):
         survival, curve = np.split(forecast.survival[row], [len(horizons)])

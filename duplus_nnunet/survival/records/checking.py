@@ -50,6 +50,10 @@ _IDENTIFIER_NAME = re.compile(
     re.IGNORECASE,
 )
 _CAMEL_CASE_IDENTIFIER = re.compile(r"(?<=[a-z])(ID|MRN)$")
+# In place of a patient ID, in rows that sum up others.
+_SUMMARIES = frozenset(
+    ("mean", "average", "median", "total", "sum", "sd", "std", "min", "max", "mittelwert", "summe", "gesamt", "moyenne")
+)
 # Ages and cell counts have fewer digits.
 _IDENTIFIER_DIGITS = 5
 
@@ -96,7 +100,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     records, findings = read_records(rows, schema)
     findings += [Finding("note", note) for note in rows.notes]
     findings += [Finding("warning", warning) for warning in rows.warnings]
-    findings += _find_repeated(records)
+    findings += [*_find_repeated(records), *_find_summaries(records)]
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
     listed = {cell for cell in rows.column(schema.patient) if not is_missing(cell, schema)}
     findings += _compare_cases(records, schema, cases, listed)
@@ -121,6 +125,14 @@ def _find_repeated(records: Sequence[Record]) -> Iterable[Finding]:
         if count > 1:
             where = ", ".join(str(record.row) for record in records if record.patient == patient)
             text = f"Patient {patient!r} has {count} rows ({where}); expected one. Keep the correct row."
+            yield Finding("error", text)
+
+
+def _find_summaries(records: Sequence[Record]) -> Iterable[Finding]:
+    """Find rows below a table that sum it up."""
+    for record in records:
+        if record.patient.strip().casefold() in _SUMMARIES:
+            text = f"Row {record.row} has the patient {record.patient!r}: it sums up others. Remove the row."
             yield Finding("error", text)
 
 

@@ -7,6 +7,9 @@ from collections.abc import Collection
 POST_TREATMENT = re.compile(
     r"relaps|recur|progress(?!ter)|metasta|death|dead|deceas|died|alive|surviv|vital|censor|follow.?up|(^|_)fu(_|$)|"
     r"outcome|(^|_)last(_|$)|cause|salvage|adjuvant|toxicit|post.?(op|treat)|locoregional|loco.regional|respon|"
+    r"(^|_)(second|third|2nd|3rd)_line|cycles_(received|given|completed)|(received|given|completed)_cycles|"
+    r"(^|_)(neoplasm|tumou?r)_(cancer_)?status|(^|_)cancer_status|regression_(grade|score)|(^|_)(recist|autopsy|gvhd)(_|$)|"
+    r"discharge|(treatment|therapy)_duration|duration_of_(treatment|therapy)|new_tumou?r_event|"
     r"(^|[^a-z])(distant|mets|futime|lenfol|f?stat|r?cens|survtime|tte)([^a-z]|$)",
     re.IGNORECASE,
 )
@@ -28,6 +31,12 @@ _TIME_OF = re.compile(r"(?:time|days|months)(?:to)?([a-z]+)|([a-z]+?)(?:time|day
 # A state before treatment, whatever else the name says: "metastasis at diagnosis", "prior relapse".
 _BASELINE = frozenset(("baseline", "prior", "previous", "history", "family", "initial", "presentation", "pretreatment"))
 _STAGE = frozenset(("stage", "staging", "grade"))
+# What is known later although the name has a word of a state before treatment or of a stage, unless it says "prior".
+_SURELY_LATER = re.compile(
+    r"(^|_)after(_|$)|respon\w*_to|(^|_)(initial|best|first|overall)_respon|toxicit|gvhd|(stage|grade)_(at|of)_(recur|relaps)|"
+    r"regression_(grade|score)|(treatment|therapy|received).*toxic"
+)
+_SURELY_BEFORE = frozenset(("prior", "previous", "history", "family", "baseline", "pretreatment"))
 # Beside these, DM is diabetes mellitus rather than distant metastasis.
 _COMORBIDITY = frozenset(
     ("htn", "hypertension", "cad", "copd", "chf", "ckd", "bmi", "diabetes", "hyperlipidemia", "sbp", "sysbp", "cvd")
@@ -38,13 +47,27 @@ _MOST_MORE = 3
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
+def split_name_in_order(name: str) -> list[str]:
+    """Split the name of a column into words, in lower case.
+
+    >>> split_name_in_order("OSTime_months")
+    ['os', 'time', 'months']
+    """
+    return re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())
+
+
+def has_endpoint_word(name: str) -> bool:
+    """Whether a word of a name is the abbreviation of an endpoint, such as OS."""
+    return bool(split_name(name) & _ENDPOINTS)
+
+
 def split_name(name: str) -> set[str]:
     """Split the name of a column into words, in lower case.
 
     >>> sorted(split_name("OSTime_months"))
     ['months', 'os', 'time']
     """
-    return {*re.findall("[a-z0-9]+", _CAMEL.sub("_", name).casefold())}
+    return {*split_name_in_order(name)}
 
 
 def is_known_later(name: str, others: Collection[str] = ()) -> bool:
@@ -58,10 +81,11 @@ def is_known_later(name: str, others: Collection[str] = ()) -> bool:
     >>> is_known_later("Time_DM"), is_known_later("DM", ["BMI", "DM"]), is_known_later("metastasis at diagnosis")
     (True, False, False)
     """
-    words = split_name(name)
-    if words & _BASELINE or {"at", "diagnosis"} <= words or words & _STAGE:
+    words, joined = split_name(name), "_".join(split_name_in_order(name))
+    later = bool(_SURELY_LATER.search(joined)) and not words & _SURELY_BEFORE
+    if not later and (words & _BASELINE or {"at", "diagnosis"} <= words or words & _STAGE):
         return False
-    if POST_TREATMENT.search(name):
+    if later or POST_TREATMENT.search(name) or POST_TREATMENT.search(joined):
         return True
     compact = _compact(name)
     if "dm" in words and any(split_name(other) & _COMORBIDITY for other in others):

@@ -15,6 +15,7 @@ _COMMA = re.compile(rf"[+-]?(\d+|\d{{1,3}}(\.\d{{3}})+|\d{{1,3}}({_GAP}\d{{3}})+
 _POINT_WITH_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _GAPS = re.compile(rf"[+-]?\d{{1,3}}({_GAP}\d{{3}})+")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_THREE_DIGITS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")  # a fraction, or thousands
 _SEVERAL_POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}")
 _SHARE = 0.8  # of the known cells of a column that must be numbers
 _COMMA_READING, _POINT_READING = "a decimal comma", "commas between thousands"
@@ -37,6 +38,8 @@ def read_marks(
     for name, reading in readings.items():
         if reading == "?":
             readings[name] = _decide(file, name, cells[name], certain)
+        if readings[name] == _COMMA_READING or (readings[name] == "" and _COMMA_READING in certain):
+            _require_plain_points(file, name, cells[name])
     changed = {name: reading for name, reading in readings.items() if reading}
     notes = [
         f"Numbers with {reading} in the column(s) {', '.join(repr(n) for n in changed if changed[n] == reading)}."
@@ -79,8 +82,26 @@ def _decide(file: str, name: str, cells: Sequence[str], certain: set[str]) -> st
     )
 
 
+def _require_plain_points(file: str, name: str, cells: Sequence[str]) -> None:
+    """Require that points of a table with decimal commas are no marks between thousands, or all of a column are.
+
+    Raises:
+        DataError: They can be read in two ways.
+    """
+    doubtful = [cell for cell in cells if _THREE_DIGITS.fullmatch(cell)]
+    plain = [cell for cell in cells if "." in cell and is_number(cell) and not _THREE_DIGITS.fullmatch(cell)]
+    grouped = any("." in cell and (_COMMA.fullmatch(cell) or _SEVERAL_POINTS.fullmatch(cell)) for cell in cells)
+    numbers = sum(is_number(cell) or _COMMA.fullmatch(cell) is not None for cell in cells)
+    if doubtful and not plain and not grouped and numbers >= _SHARE * len(cells):
+        raise DataError(
+            f"{file}: numbers have a decimal comma, so that the point in the column {name!r} can be a mark between "
+            f"thousands or a decimal mark, as in {doubtful[0]!r}. Write these numbers without marks between thousands."
+        )
+
+
 def _rewrite(cell: str, reading: str) -> str:
-    if reading == _COMMA_READING and (_COMMA.fullmatch(cell) or _SEVERAL_POINTS.fullmatch(cell)):
+    thousands = _SEVERAL_POINTS.fullmatch(cell) or _THREE_DIGITS.fullmatch(cell)
+    if reading == _COMMA_READING and (_COMMA.fullmatch(cell) or thousands):
         return re.sub(rf"\.|{_GAP}", "", cell).replace(",", ".")
     if reading == _POINT_READING and _POINT_WITH_THOUSANDS.fullmatch(cell):
         return cell.replace(",", "")

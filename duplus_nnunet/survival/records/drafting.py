@@ -5,6 +5,7 @@ outcome; columns that encode the outcome are left out, with the reason.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,8 @@ from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.records.column_roles import (
     find_entry,
     find_otherwise,
+    find_repeated_patients,
+    list_centres,
     list_events,
     list_times,
     rank_patients,
@@ -26,12 +29,12 @@ from duplus_nnunet.survival.records.endpoint_pairs import pair_by_name, pair_col
 from duplus_nnunet.survival.records.endpoints import KEY, EndpointError, split_endpoints
 from duplus_nnunet.survival.records.event_codes import infer_codes
 from duplus_nnunet.survival.records.leaks import explain_leak
+from duplus_nnunet.survival.records.plausible_values import are_dates
 from duplus_nnunet.survival.records.schema import DAYS, MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Rows, number_rows, read_records
 from duplus_nnunet.survival.records.time_units import find_named_unit, propose_unit
 from duplus_nnunet.table_files import is_number
 
-_CENTRE = re.compile(r"cent(re|er)|hospital|institut|clinic(_|$)|(^|_)inst(_|$)", re.IGNORECASE)
 _MOST_PREFIXES = 12
 _HEADER = """\
 # Meaning of the columns of {table}. This is a draft: correct it, then run `duplus survival check`.
@@ -87,7 +90,7 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
             exist, or does not make a valid schema.
     """
     for column in (named.patient, named.time, named.event, named.centre):
-        if column is not None and column not in rows.columns:
+        if column is not None and column not in rows.columns and (column, named.patient) != (ROW_NUMBER, ROW_NUMBER):
             raise DataError(describe_unknown("column", column, rows.columns))
     patient, pairs = _choose_roles(rows, cases, named)
     rows = number_rows(rows, patient)
@@ -97,11 +100,12 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
         raise DataError(
             f"Patient, time, event and centre must be different columns; the columns are {listed}. Name each once."
         )
-    found = (name for name in rows.columns if name not in used and _CENTRE.search(name))
-    centre = named.centre or next(found, None)
+    centre = named.centre or next(iter(list_centres(rows, used)), None)
     forms, reasons = _draft_endpoints(rows, pairs, {*used, centre}, named)
     used |= {centre, *(form["time"].get("otherwise") for form in forms.values())}
     entry = find_entry(rows, pairs[0][1], used)
+    if entry is not None:
+        _require_unit(entry, "delayed entry", next(iter(forms.values()))["time"]["unit"])
     used |= {entry}
     others = _find_other_endpoints(rows, patient, used)
     used |= others.keys()
@@ -138,6 +142,8 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
         DataError: One or more are not found, and the message asks for all of them; or the endpoint is unknown.
     """
     patients = [named.patient] if named.patient else rank_patients(rows, cases)
+    if not patients:
+        _refuse_repeated(rows)
     if not patients and not cases:
         patients = [ROW_NUMBER]
     events = [named.event] if named.event else list_events(rows)
@@ -145,8 +151,14 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
     absent = [role for role, names in (("patient", patients), ("event", events), ("time", times)) if not names]
     if absent:
         asked = " ".join(f"--{role} COLUMN" for role in absent)
+        dates = [name for name in rows.columns if are_dates([cell for cell in rows.column(name) if cell.strip()])]
+        hint = (
+            f" The columns {', '.join(map(repr, dates))} have dates: to use two of them, write in the schema "
+            "`time: {start: COLUMN, end: COLUMN, format: '%Y-%m-%d'}`, with their format."
+        )
         raise DataError(
             f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."
+            + (hint if len(dates) > 1 and not times else "")
         )
     pairs = pair_columns(events, times)
     if named.endpoint is not None and (len(pairs) > 1 or named.endpoint in rows.columns):
@@ -160,6 +172,40 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
             raise DataError(describe_unknown("endpoint", named.endpoint, by_name))
         pairs = [(named.endpoint, by_name[named.endpoint])]
     return patients[0], pairs
+
+
+def _refuse_repeated(rows: Rows) -> None:
+    """Refuse a table in which a column that is named like the patient ID has the same one in several rows.
+
+    Raises:
+        DataError: There is such a column.
+    """
+    found = find_repeated_patients(rows)
+    if found is None:
+        return
+    name, repeated = found
+    most = Counter(repeated).most_common(3)
+    listed = ", ".join(f"{patient!r} ({count} rows)" for patient, count in most)
+    more = f" and {len(repeated) - len(most)} more" if len(repeated) > len(most) else ""
+    raise DataError(
+        f"{rows.file}: the column {name!r} is named like the patient ID, and {len(repeated)} of its values stand in "
+        f"several rows: {listed}{more}. Each patient must have one row: keep one, such as the one before treatment. If "
+        f"rows are different patients, name another column: --patient COLUMN, or --patient {ROW_NUMBER!r}."
+    )
+
+
+def _require_unit(column: str, role: str, unit: str) -> None:
+    """Require that the name of a column does not say another unit than that of the time.
+
+    Raises:
+        DataError: It does.
+    """
+    named = find_named_unit(column)
+    if named is not None and named != unit:
+        raise DataError(
+            f"The name of the column {column!r}, which looks like the {role}, says {named}, but the time is in {unit}. "
+            "Write both in one unit; or rename the column if it has another meaning."
+        )
 
 
 def _find_other_endpoints(rows: Rows, patient: str, used: set[str | None]) -> dict[str, str]:
@@ -195,6 +241,8 @@ def _draft_endpoints(
             doubts.append(f"{time!r}: {reason}")
         reasons.append(reason if len(pairs) == 1 else f"{event}: {reason}")
         otherwise = None if named.time else find_otherwise(rows, time, used)
+        if otherwise is not None and unit is not None:
+            _require_unit(otherwise, f"time of patients without {time!r}", unit)
         form = {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit}
         forms[event] = {"time": form, "event": {"column": event, **codes}}
     if doubts:

@@ -8,12 +8,24 @@ from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.survival.records.schema import MISSING, normalise_cell
 
 _SEEN = (
-    *("1", "true", "yes", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
+    *("1", "true", "yes", "y", "ja", "oui", "si", "event", "dead", "died", "death", "deceased", "relapse", "relapsed"),
     *("recurrence", "recurred", "progression", "progressed", "1:deceased", "1:progression", "1:recurred/progressed"),
 )  # fmt: skip
-_CENSORED = ("0", "false", "no", "censored", "alive", "living", "0:living", "0:censored", "0:diseasefree")
+_CENSORED = (
+    *("0", "false", "no", "n", "nein", "non", "censored", "alive", "living"),
+    *("0:living", "0:censored", "0:diseasefree"),
+)  # fmt: skip
 KNOWN_CODES = frozenset((*_SEEN, *_CENSORED))
-_INVERTED = re.compile(r"alive|survived|cens", re.IGNORECASE)  # in such columns, 1 and yes may mean "no event"
+# In such columns, 1 and yes may mean "no event".
+_INVERTED = re.compile(r"alive|surviv|(?<![a-z])living|cens", re.IGNORECASE)
+# Of a status, R's survival package codes 1 as censored and 2 as dead; of a question, such as "death", 1 may be yes.
+_STATUS = re.compile(r"stat(us|e)?(?![a-z])", re.IGNORECASE)
+# Texts of patients who were followed without an event, and of what may compete with it.
+_STILL_FOLLOWED = re.compile(r"(alive|living|lost|withdr|lost to follow|no evidence|no event|event.?free|drop)")
+_COMPETING = re.compile(
+    r"dea(d|th)|die|decease|compet|other|cause|transpl|relaps|recur|progress|toxic|second|trm|nrm|gvhd|metast|suicid|"
+    r"accident|infect|cardi|complication"
+)
 
 
 def infer_codes(
@@ -43,7 +55,7 @@ def infer_codes(
     seen, censored = _split_codes(column, codes, named_seen, named_censored)
     competing = [code for code in codes if code not in (*seen, *censored)]
     # A number says nothing of the event that it stands for; a user who named both codes has answered.
-    unclear = not (named_seen and named_censored) and any(code.isdecimal() for code in competing)
+    unclear = not (named_seen and named_censored) and any(not _COMPETING.search(code) for code in competing)
     if not seen or not censored or unclear:
         raise DataError(
             f"It is unclear which of the codes {', '.join(map(repr, codes))} of the column {column!r} stand for the "
@@ -61,10 +73,13 @@ def _split_codes(
     seen, censored = [*map(normalise_cell, named_seen)], [*map(normalise_cell, named_censored)]
     if not seen and not censored and _INVERTED.search(column) and {*codes} & {"0", "1", "yes", "no", "true", "false"}:
         return [], []
+    if not seen and not censored and codes == ["1", "2"] and not _STATUS.search(column):
+        return [], []
     if not seen and not censored and codes == ["1", "2"]:
         return ["2"], ["1"]  # the codes of R's survival package: 1 censored, 2 dead
     seen = seen or [code for code in codes if code in _SEEN and code not in censored]
-    censored = censored or [code for code in codes if code in _CENSORED and code not in seen]
+    own = [code for code in codes if (code in _CENSORED or _STILL_FOLLOWED.match(code)) and code not in seen]
+    censored = censored or own
     rest = [code for code in codes if code not in (*seen, *censored)]
     if len(rest) == 1 and bool(seen) != bool(censored):  # the only other code is the other kind
         return seen or rest, censored or rest

@@ -11,12 +11,22 @@ from duplus_nnunet.survival.records.column_names import split_name
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import Finding, Record, join_names
 from duplus_nnunet.survival.records.time_units import MOST_DAYS
+from duplus_nnunet.table_files import is_number
 
 # Possible values by a word of the name of a numeric column: ages in years, weight in kg, the scales' own ranges.
 _RANGES = {"age": (0, 120), "weight": (1, 500), "bmi": (8, 110), "karnofsky": (0, 100), "kps": (0, 100), "ecog": (0, 5)}
 # Numbers that stand for a missing value in tables of other programs.
 _CODES = (-9, -99, -999, -9999, 999, 9999, 99999, 999999)
+# The same of codes and counts, whose values are few whole numbers.
+_SHORT_CODES = (-1, 9, 98, 99)
+_MOST_CODED = 12
 _FAR = 3  # times the largest other value
+# A number with a sign or a unit, such as <0.1 or 72 kg.
+_MARKED_NUMBER = re.compile(
+    r"([<>\u2264\u2265~]=?\s*)?\d+([.,]\d+)?\s*(%|(kg|g|mg|[µu]g|ng|cm|mm|m|ml|dl|l|h|days?|weeks?|months?|years?|yrs?)"
+    r"(/[a-zµ0-9]+)?)?", re.IGNORECASE
+)  # fmt: skip
+_LEAST_DIFFERENT = 5
 _SHORT_DAYS, _LEAST_PATIENTS = 60, 20
 _ALIKE = 0.8  # share of characters in common
 _DATE = re.compile(
@@ -45,6 +55,8 @@ def check_values(schema: ClinicalSchema, records: Sequence[Record]) -> Iterable[
             known = [(float(value), record) for record in records if (value := record.values[name]) is not None]
             yield from _check_range(name, known)
             yield from _check_codes(name, known)
+        if form.type == "categorical":
+            yield from _check_marked_numbers(name, [str(value) for value in values])
     yield from _check_centres(sorted({record.centre for record in records} - {""}))
 
 
@@ -74,16 +86,29 @@ def _check_range(name: str, known: Sequence[tuple[float, Record]]) -> Iterable[F
 
 def _check_codes(name: str, known: Sequence[tuple[float, Record]]) -> Iterable[Finding]:
     numbers = np.array([value for value, _ in known])
-    for code in _CODES:
+    coded = len(set(numbers)) <= _MOST_CODED and all(float(number).is_integer() for number in numbers)
+    for code in (*_CODES, *(_SHORT_CODES if coded else _SHORT_CODES[:1])):
         others = np.abs(numbers[numbers != code])
         negative_alone = code < 0 and len(others) > 0 and (numbers[numbers != code] >= 0).all()
-        if code in numbers and len(others) and (negative_alone or abs(code) > _FAR * others.max()):
+        if code in numbers and len(others) and (negative_alone or abs(code) >= _FAR * max(others.max(), 1)):
             count = int((numbers == code).sum())
             yield Finding(
                 "warning",
                 f"{name!r} is {code} in {count} patient(s), far from all other values. If it stands for a missing "
                 f"value, add it to the covariate: `missing: [{code}]`.",
             )
+
+
+def _check_marked_numbers(name: str, values: Sequence[str]) -> Iterable[Finding]:
+    """Warn of numbers that are categories because of a sign or a unit."""
+    marked = [value for value in values if _MARKED_NUMBER.fullmatch(value)]
+    signs = [value for value in marked if not is_number(value)]
+    if signs and len(set(marked)) >= _LEAST_DIFFERENT and len(marked) >= _DATE_SHARE * len(values):
+        text = (
+            f"{name!r} is categorical, but its values are numbers, {len(signs)} of them with a sign or a unit, such as "
+            f"{signs[0]!r}: as categories they have no order. Write them without it, and make the type numeric."
+        )
+        yield Finding("warning", text)
 
 
 def _check_centres(centres: Sequence[str]) -> Iterable[Finding]:

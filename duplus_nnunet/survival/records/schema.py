@@ -35,7 +35,11 @@ SCHEMA_NAME, TABLE_NAME = "clinical.yaml", "clinical.csv"
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 # In place of the column of the patient ID: the patients of a table without identifiers are numbered by row.
 ROW_NUMBER = "row number"
-MISSING = ("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", ".")
+MISSING = (
+    *("", "na", "n/a", "nan", "none", "null", "unknown", "missing", "?", "."),
+    *("#n/a", "<na>", "n.a.", "not available", "not reported", "not recorded", "not evaluated"),
+    *("[not available]", "[not reported]", "[not evaluated]", "[unknown]"),
+)
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 # The content of a cell; YAML reads some as numbers or booleans.

@@ -9,6 +9,7 @@ _WORDS = {
     "days": r"days?(?![a-z])", "weeks": r"weeks?|wks?(?![a-z])", "months": r"months?|mos?(?![a-z])",
     "years": r"years?|yrs?(?![a-z])|annees?|jahre",
 }  # fmt: skip
+_TOO_SHORT = re.compile(r"(?<![a-z])(hours?|hrs?|minutes?|mins?)(?![a-z])")
 _LEAST_PATIENTS = 8  # below, values say nothing of the unit
 # Longest follow-up that is plausible in a unit: 60 years.
 MOST_DAYS = 60 * DAYS["years"]
@@ -26,8 +27,10 @@ def propose_unit(name: str, numbers: Sequence[float]) -> tuple[str | None, str]:
     Returns:
         The unit, or None if it is in doubt; and the reason, a sentence.
     """
-    named = find_named_unit(name)
+    named, short = find_named_unit(name), _TOO_SHORT.search(name.casefold())
     longest = max(numbers, default=0.0)
+    if named is None and short is not None:
+        return None, f"The name says {short[1]}, which is no unit of a schema: write the times in days."
     if named is not None:
         days = longest * DAYS[named]
         if days > MOST_DAYS:

@@ -1,6 +1,6 @@
 """Reads the clinical table of patients in whom a saved model is validated: their covariates and outcomes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +9,13 @@ from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.endpoints import choose_endpoint
 from duplus_nnunet.survival.records.joined_tables import read_joined
 from duplus_nnunet.survival.records.new_patients import check_columns
-from duplus_nnunet.survival.records.schema import ClinicalSchema, read_schemas
+from duplus_nnunet.survival.records.schema import (
+    ROW_NUMBER,
+    ClinicalSchema,
+    CovariateForm,
+    normalise_cell,
+    read_schemas,
+)
 from duplus_nnunet.survival.records.table import Record, Rows, join_names, number_rows
 
 # What a schema beside the table may say in place of the schema of the model.
@@ -24,11 +30,13 @@ class ValidationTable:
         name: Name of the table.
         records: One for each patient, with outcomes.
         notes: Remarks for the reader.
+        patient: Column of the patient ID.
     """
 
     name: str
     records: tuple[Record, ...]
     notes: tuple[str, ...]
+    patient: str = ""
 
 
 def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable:
@@ -52,6 +60,8 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
         own = choose_endpoint(beside, schemas, schema.endpoint if len(schemas) > 1 else None)
         schema, tables = schema.model_copy(update={name: getattr(own, name) for name in _OWN}), own.tables
         notes.append(f"Patient, time, event, centre and rules of rows are read as {beside} says.")
+        covariates, remarks = _take_markers(schema.covariates, own.covariates, beside)
+        schema, notes = schema.model_copy(update={"covariates": covariates}), notes + remarks
     rows = read_joined(file, file.parent, schema.patient, tables)
     schema = schema.model_copy(update={"ignored": {}, "cases": None})
     rows = number_rows(rows, schema.patient)
@@ -67,7 +77,28 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
         listed = "\n".join(f"- {error}" for error in errors)
         raise DataError(f"{file} cannot be used to validate the model:\n{listed}")
     notes += [finding.text for finding in report.findings if finding.severity == "warning"]
-    return ValidationTable(file.stem, report.records, (*rows.notes, *notes))
+    return ValidationTable(file.stem, report.records, (*rows.notes, *notes), schema.patient)
+
+
+def _take_markers(
+    covariates: Mapping[str, CovariateForm], beside: Mapping[str, CovariateForm], file: Path
+) -> tuple[dict[str, CovariateForm], list[str]]:
+    """Add the missing-value markers of covariates in the schema beside the table to those of the model's schema.
+
+    Returns:
+        The covariates of the model, and remarks on what else the schema beside the table says of them.
+    """
+    taken, notes = {}, list[str]()
+    for name, form in covariates.items():
+        own = beside.get(name, form)
+        known = {*map(normalise_cell, form.missing)}
+        more = [marker for marker in own.missing if normalise_cell(marker) not in known]
+        taken[name] = form.model_copy(update={"missing": [*form.missing, *more]})
+        if more:
+            notes.append(f"{name!r}: {', '.join(map(repr, more))} is read as missing, as {file} says.")
+        if own.type != form.type:
+            notes.append(f"{name!r} is {own.type} in {file}; it is read as {form.type}, as in training.")
+    return taken, notes
 
 
 def _fill(rows: Rows, absent: Sequence[str]) -> Rows:
@@ -76,8 +107,19 @@ def _fill(rows: Rows, absent: Sequence[str]) -> Rows:
     return replace(rows, columns=(*rows.columns, *absent), rows=tuple({**row, **empty} for row in rows.rows))
 
 
-def describe_overlap(known: Sequence[str], patients: int) -> str:
-    """Return a warning of patients whom the model was fitted to; empty if there are none."""
+def describe_overlap(known: Sequence[str], patients: int, columns: Sequence[str] = ()) -> str:
+    """Return a warning of patients whom the model was fitted to; empty if there are none.
+
+    Args:
+        known: Those patients.
+        patients: Number of patients of the table.
+        columns: Columns of the patient ID in training and here, if they are known.
+    """
+    if ROW_NUMBER in columns:
+        return (
+            "Patients have numbers of rows instead of IDs, so that it cannot be told whether the model was fitted to "
+            "some of them. If it was, the scores are too good."
+        )
     if not known:
         return ""
     return (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.survival.command.fit import BEST
 from duplus_nnunet.survival.evaluation.choosing import BEST as CHOSEN_BY
 from duplus_nnunet.survival.evaluation.choosing import CANDIDATES
+from duplus_nnunet.survival.models.records_model import hash_patient
 from duplus_nnunet.survival.models.records_model_files import MODEL_NAME, read_records_model
+from duplus_nnunet.survival.records.schema import ROW_NUMBER
 from duplus_nnunet.survival.records.table import read_rows
-from duplus_nnunet.survival.records.validation_table import read_validation_table
+from duplus_nnunet.survival.records.validation_table import describe_overlap, read_validation_table
 
 pytest.importorskip("sksurv")
 
@@ -259,6 +262,33 @@ def test_a_schema_beside_the_table_names_other_columns_and_codes(folder: Path, t
     assert table.records[0].time == pytest.approx(304.375)
     assert table.records[0].values == {"age": 50.0, "sex": None}
     assert any("'sex'" in note for note in table.notes)
+
+
+def test_markers_of_covariates_in_a_schema_beside_the_table_are_read(folder: Path, tmp_path: Path) -> None:
+    schema = read_records_model(folder / "model").schema
+    rows = draw(tmp_path / "other.csv", 8, 5, "q")
+    write(tmp_path / "other.csv", [dict(row, age=888) if n % 2 else row for n, row in enumerate(rows)])
+    form = SCHEMA.split("covariates:", maxsplit=1)[0]
+    (tmp_path / "other.yaml").write_text(form + "covariates:\n  age: {type: categorical, missing: [888]}\n")
+    table = read_validation_table(tmp_path / "other.csv", schema)
+    assert [record.values["age"] for record in table.records][1::2] == [None] * 4
+    assert None not in [record.values["age"] for record in table.records][::2]
+    assert any("888 is read as missing" in note for note in table.notes)
+    assert any("read as numeric, as in training" in note for note in table.notes)
+
+
+def test_patients_are_known_with_other_zeros_before_their_number(folder: Path) -> None:
+    development = replace(
+        read_records_model(folder / "model").development, salt="s", hashes=frozenset({hash_patient("s", "0007")})
+    )
+    assert development.find_known(["7", "07", "7.0", "0007", "70", "P7", "0"]) == ("7", "07", "7.0", "0007")
+
+
+def test_numbers_of_rows_identify_nobody(folder: Path) -> None:
+    for columns in ((ROW_NUMBER, "patient"), ("patient", ROW_NUMBER)):
+        note = describe_overlap(["1", "2"], 9, columns)
+        assert note == describe_overlap([], 9, columns) != ""
+    assert "2 of 9 patients" in describe_overlap(["1", "2"], 9, ("patient", "patient"))
 
 
 def test_tables_that_a_schema_joins_are_joined_in_a_validation(folder: Path, tmp_path: Path) -> None:

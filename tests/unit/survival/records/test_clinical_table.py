@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.checking import TableReport, check
-from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema, normalise_cell, read_schema
+from duplus_nnunet.survival.records.schema import DAYS, MISSING, ClinicalSchema, normalise_cell, read_schema
 from duplus_nnunet.survival.records.table import CENSORED, LATE_ENTRY, SEEN, Rows, read_records, read_rows
 
 FORM: dict[str, Any] = {
@@ -218,7 +218,7 @@ def test_columns_without_information_and_those_that_leak_the_outcome_are_found()
 
 def test_cells_that_are_read_as_missing_by_a_marker_are_listed() -> None:
     lines = [(*line[:4], ("None", "Yes")[n // 2 % 2], *line[5:]) for n, line in enumerate(make_patients())]
-    others = "`missing: ['na', 'n/a', 'nan', 'null', 'unknown', 'missing', '?', '.']`"
+    others = f"`missing: {[marker for marker in MISSING if marker not in ('', 'none')]}`"
     assert has_finding(examine(*lines), "warning", "'sex'", "'Yes'", "'None' (16 rows)", "'none'", others)
     kept = examine(*lines, missing=["na"])
     assert not texts(kept, "warning")
