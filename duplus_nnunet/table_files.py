@@ -18,6 +18,8 @@ from duplus_nnunet.text_files import MOST_BYTES, load_json, read_encoded_text, r
 
 _DELIMITERS = ",;\t"
 _MOST_TABLE_BYTES = 64 << 20
+_WORKBOOKS = "PK\x03\x04", "\u00d0\u00cf\x11\u00e0"  # how .xlsx and .xls files begin
+_BEGINNING = 4096
 # Spreadsheets run a cell that starts with one of these as a formula; the last four are the full-width forms.
 _FORMULA = re.compile("^'*\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _ESCAPED_FORMULA = re.compile("^'+\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
@@ -77,6 +79,7 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = (), *, legacy: bool
     text, encoding = (
         _read_encoded(file, advice) if legacy else (read_table_text(file, advice, _MOST_TABLE_BYTES), "UTF-8")
     )
+    _refuse_binary(text, file)
     header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
 
     def rank(delimiter: str) -> tuple[int, int]:
@@ -86,6 +89,20 @@ def read_csv(file: Path, advice: str, known: Sequence[str] = (), *, legacy: bool
     delimiter = max(_DELIMITERS, key=rank)
     rows = [row for row in _split_rows(text, delimiter, file) if any(row.cells)]
     return Table(rows[0].cells if rows else (), tuple(rows[1:]), delimiter, encoding)
+
+
+def _refuse_binary(text: str, file: Path) -> None:
+    """Refuse what is no text, whatever its ending.
+
+    Raises:
+        DataError: It is a workbook, or text of an encoding that was not recognised.
+    """
+    if text.startswith(_WORKBOOKS):
+        raise DataError(
+            f"{file} is a workbook of a spreadsheet program, and no CSV file. Save its sheet as CSV (UTF-8)."
+        )
+    if "\0" in text[:_BEGINNING]:
+        raise DataError(f"{file} has zero bytes, as UTF-16 without a byte order mark has. Save it as CSV (UTF-8).")
 
 
 def _read_encoded(file: Path, advice: str) -> tuple[str, str]:

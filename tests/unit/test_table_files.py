@@ -76,6 +76,20 @@ def test_other_encoding_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "größe".encode("cp1252")[2:])
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"PK\x03\x04" + bytes(200), "workbook"),
+        (b"\xd0\xcf\x11\xe0" + bytes(200), "workbook"),
+        ("id;age\n1;2\n".encode("utf-16-le"), "UTF-16"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_what_it_is(content: bytes, part: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=part):
+        read_csv(tmp_path / "t.csv", ADVICE, legacy=True)
+
+
 def test_missing_file_is_named_with_the_advice(tmp_path: Path) -> None:
     for reader in (read_csv, read_json):
         with pytest.raises(DataError, match=rf"none\.csv .*{ADVICE}"):
