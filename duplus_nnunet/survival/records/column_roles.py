@@ -18,6 +18,8 @@ from duplus_nnunet.survival.records.table import Rows
 from duplus_nnunet.table_files import is_number
 
 _PATIENT = re.compile(r"patient|subject|(^|_)(id|pid|case|mrn)(_|$)", re.IGNORECASE)
+_PATIENT_WORDS = frozenset(("patient", "patients", "patientid", "subject", "subjectid", "mrn", "pid", "pat", "patid"))
+_ID_WORDS = _PATIENT_WORDS | {"id", "ids", "identifier", "no", "nr", "number", "code", "name", "key", "study", "unique"}
 # Words of measurements of a patient, such as "patient_age".
 _MEASUREMENTS = frozenset(("age", "weight", "height", "sex", "gender", "date", "bmi", "history", "count", "number"))
 _BARE = r"os|dss|pfs|pfi|dfs|dfi|rfs|efs|mfs|dmfs|lrfs|ttp"  # survival, or the event if the values are 0 and 1
@@ -62,7 +64,7 @@ _CENTRE = re.compile(
 )
 _OF_A_STAY = frozenset(
     ("stay", "stays", "days", "day", "length", "los", "duration", "admission", "admissions", "visit", "visits", "prior",
-     "previous", "before", "discharge", "discharged", "death", "mortality", "volume", "number", "count", "time",
+     "previous", "before", "discharge", "discharged", "death", "mortality", "volume", "count", "time",
      "distance")
 )  # fmt: skip
 _LEAST_PATIENTS = 8
@@ -93,8 +95,12 @@ def rank_patients(rows: Rows, cases: Sequence[str]) -> list[str]:
     return sorted(likely, key=lambda name: -sum(any(cell in case for case in cases) for cell in rows.column(name)))
 
 
-def find_repeated_patients(rows: Rows) -> tuple[str, dict[str, int]] | None:
+def find_repeated_patients(rows: Rows, surely: bool = False) -> tuple[str, dict[str, int]] | None:
     """Find a column that is named like the patient ID, where several rows have the same.
+
+    Args:
+        rows: The table.
+        surely: Whether the name must say "patient" or the like and nothing else, as beside an ID of each row.
 
     Returns:
         Its name, and the number of rows of each patient who has several; None if there is no such column.
@@ -104,7 +110,10 @@ def find_repeated_patients(rows: Rows) -> tuple[str, dict[str, int]] | None:
         repeated = {cell: count for cell, count in counts.items() if count > 1}
         # Not a code of few values, such as that of the study.
         several = len(counts) ** 2 > len(rows.rows)
-        if repeated and several and _is_patient_name(name) and not _are_fractions(rows.column(name)):
+        named = (
+            split_name(name) & _PATIENT_WORDS and split_name(name) <= _ID_WORDS if surely else _is_patient_name(name)
+        )
+        if repeated and several and named and not _are_fractions(rows.column(name)):
             return name, repeated
     return None
 
@@ -123,7 +132,9 @@ def _are_fractions(cells: Sequence[str]) -> bool:
 
 def list_centres(rows: Rows, used: Container[str | None]) -> list[str]:
     """List columns that are named like the hospital, and not like what happened there, such as the length of a stay."""
-    return [name for name in rows.columns if name not in used and _is_centre_name(name)]
+    named = [name for name in rows.columns if name not in used and _is_centre_name(name)]
+    # A "hospital number" may be that of the patient.
+    return [name for name in named if 2 * len(set(rows.column(name))) <= len(rows.rows)]
 
 
 def _is_centre_name(name: str) -> bool:

@@ -142,8 +142,8 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
         DataError: One or more are not found, and the message asks for all of them; or the endpoint is unknown.
     """
     patients = [named.patient] if named.patient else rank_patients(rows, cases)
-    if not patients:
-        _refuse_repeated(rows)
+    if not named.patient:
+        _refuse_repeated(rows, surely=bool(patients))
     if not patients and not cases:
         patients = [ROW_NUMBER]
     events = [named.event] if named.event else list_events(rows)
@@ -174,13 +174,13 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
     return patients[0], pairs
 
 
-def _refuse_repeated(rows: Rows) -> None:
+def _refuse_repeated(rows: Rows, surely: bool) -> None:
     """Refuse a table in which a column that is named like the patient ID has the same one in several rows.
 
     Raises:
         DataError: There is such a column.
     """
-    found = find_repeated_patients(rows)
+    found = find_repeated_patients(rows, surely)
     if found is None:
         return
     name, repeated = found

@@ -93,6 +93,15 @@ def test_patients_with_several_rows_are_refused(name: str) -> None:
         assert draft_table(rows, patient=ROW_NUMBER)["patient"] == ROW_NUMBER
 
 
+def test_an_id_of_each_row_does_not_hide_patients_with_several() -> None:
+    rows = make_table(("patient_id",), record_id=lambda n, draw: 1000 + n, patient_id=lambda n, draw: f"P{n // 2:03d}")
+    with pytest.raises(DataError, match="'patient_id'"):
+        draft_table(rows)
+    assert draft_table(rows, patient="record_id")["patient"] == "record_id"
+    rows = make_table(patient_group=lambda n, draw: f"G{n // 2}", patient_zip_code=lambda n, draw: 8000 + n // 2)
+    assert draft_table(rows)["patient"] == "patient_id"
+
+
 def test_a_code_of_few_values_is_no_repeated_patient() -> None:
     rows = make_table(("patient_id",), case=lambda n, draw: draw.randint(0, 1), hospital_id=lambda n, draw: n % 9)
     assert draft_table(rows)["patient"] == ROW_NUMBER
@@ -211,9 +220,12 @@ def test_what_happened_in_a_hospital_is_no_centre(name: str) -> None:
     assert "centre" not in draft_table(make_table(**{name: lambda n, draw: n % 4}))
 
 
-@pytest.mark.parametrize("name", ["centre", "Center", "CenterID", "hospital_id", "Institution", "inst", "Institute"])
+@pytest.mark.parametrize(
+    "name", ["centre", "Center", "CenterID", "hospital_id", "Centre number", "Institution", "inst", "Institute"]
+)
 def test_names_of_centres_are_recognised(name: str) -> None:
     assert draft_table(make_table(**{name: lambda n, draw: "AB"[n % 2]}))["centre"] == name
+    assert "centre" not in draft_table(make_table(**{name: lambda n, draw: 70000 + 13 * n}))
 
 
 def test_numbers_with_signs_and_units_are_warned_of() -> None:
