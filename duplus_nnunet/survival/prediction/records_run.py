@@ -95,7 +95,7 @@ def _predict(model: RecordsModel, patients: NewPatients, horizons: tuple[float, 
     days = model.choose_curve()
     forecast = model.forecast(patients.records, np.concatenate([horizons, days]))
     groups = name_groups(forecast.risk, model.cut)
-    numbered = model.schema.patient == ROW_NUMBER  # numbers of rows identify nobody
+    numbered = model.schema.patient == ROW_NUMBER  # row numbers are no patient IDs
     known = () if numbered else model.development.find_known([record.patient for record in patients.records])
     rows = []
     for row, record in enumerate(patients.records):

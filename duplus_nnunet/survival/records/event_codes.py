@@ -21,7 +21,7 @@ _INVERTED = re.compile(r"alive|surviv|(?<![a-z])living|cens", re.IGNORECASE)
 # Of a status, R's survival package codes 1 as censored and 2 as dead; of a question, such as "death", 1 may be yes.
 _STATUS = re.compile(r"stat(us|e)?(?![a-z])", re.IGNORECASE)
 # Texts of patients who were followed without an event, and of what may compete with it.
-_STILL_FOLLOWED = re.compile(r"(alive|living|lost|withdr|lost to follow|no evidence|no event|event.?free|drop)")
+_STILL_FOLLOWED = re.compile(r"(alive|living|lost|withdr|no evidence|no event|event.?free|drop)")
 _COMPETING = re.compile(
     r"dea(d|th)|die|decease|compet|other|cause|transpl|relaps|recur|progress|toxic|second|trm|nrm|gvhd|metast|suicid|"
     r"accident|infect|cardi|complication"
@@ -55,7 +55,7 @@ def infer_codes(
     seen, censored = _split_codes(column, codes, named_seen, named_censored)
     competing = [code for code in codes if code not in (*seen, *censored)]
     # A number says nothing of the event that it stands for; a user who named both codes has answered.
-    unclear = not (named_seen and named_censored) and any(not _COMPETING.search(code) for code in competing)
+    unclear = not (named_seen and named_censored) and not all(map(_means_competing, competing))
     if not seen or not censored or unclear:
         raise DataError(
             f"It is unclear which of the codes {', '.join(map(repr, codes))} of the column {column!r} stand for the "
@@ -64,6 +64,15 @@ def infer_codes(
         )
     groups = {"seen": seen, "censored": censored, "competing": competing}
     return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in groups.items() if value}
+
+
+def _means_followed(code: str) -> bool:
+    """Whether a text means follow-up without an event, and names none: "alive with relapse" may be either."""
+    return bool(_STILL_FOLLOWED.match(code)) and not _COMPETING.search(code)
+
+
+def _means_competing(code: str) -> bool:
+    return bool(_COMPETING.search(code)) and not _STILL_FOLLOWED.match(code)
 
 
 def _split_codes(
@@ -78,7 +87,7 @@ def _split_codes(
     if not seen and not censored and codes == ["1", "2"]:
         return ["2"], ["1"]  # the codes of R's survival package: 1 censored, 2 dead
     seen = seen or [code for code in codes if code in _SEEN and code not in censored]
-    own = [code for code in codes if (code in _CENSORED or _STILL_FOLLOWED.match(code)) and code not in seen]
+    own = [code for code in codes if (code in _CENSORED or _means_followed(code)) and code not in seen]
     censored = censored or own
     rest = [code for code in codes if code not in (*seen, *censored)]
     if len(rest) == 1 and bool(seen) != bool(censored):  # the only other code is the other kind

@@ -228,6 +228,14 @@ def test_names_of_centres_are_recognised(name: str) -> None:
     assert "centre" not in draft_table(make_table(**{name: lambda n, draw: 70000 + 13 * n}))
 
 
+def test_living_states_that_name_an_event_are_asked_for() -> None:
+    codes = ("alive with relapse", "alive without relapse", "dead")
+    with pytest.raises(DataError, match="unclear"):
+        draft_codes(codes, "relapse_status")
+    answered = draft_codes(codes, "relapse_status", seen=codes[:1], censored=codes[1:2])
+    assert answered == {"column": "relapse_status", "seen": [codes[0]], "censored": [codes[1]], "competing": ["dead"]}
+
+
 def test_numbers_with_signs_and_units_are_warned_of() -> None:
     rows = make_table(
         psa=lambda n, draw: "<1.0" if n % 4 == 0 else f"{draw.random() * 9:.1f}",
