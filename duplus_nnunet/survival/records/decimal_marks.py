@@ -39,7 +39,7 @@ def read_marks(
         if reading == "?":
             readings[name] = _decide(file, name, cells[name], certain)
         if readings[name] == _COMMA_READING or (readings[name] == "" and _COMMA_READING in certain):
-            _require_plain_points(file, name, cells[name])
+            _require_plain_points(file, name, cells[name], readings[name] == _COMMA_READING)
     changed = {name: reading for name, reading in readings.items() if reading}
     notes = [
         f"Numbers with {reading} in the column(s) {', '.join(repr(n) for n in changed if changed[n] == reading)}."
@@ -82,8 +82,14 @@ def _decide(file: str, name: str, cells: Sequence[str], certain: set[str]) -> st
     )
 
 
-def _require_plain_points(file: str, name: str, cells: Sequence[str]) -> None:
+def _require_plain_points(file: str, name: str, cells: Sequence[str], has_commas: bool) -> None:
     """Require that points of a table with decimal commas are no marks between thousands, or all of a column are.
+
+    Args:
+        file: Name of the table.
+        name: Name of the column.
+        cells: Its known cells.
+        has_commas: Whether numbers of this column have a decimal comma; a decimal point beside it is no evidence.
 
     Raises:
         DataError: They can be read in two ways.
@@ -92,7 +98,8 @@ def _require_plain_points(file: str, name: str, cells: Sequence[str]) -> None:
     plain = [cell for cell in cells if "." in cell and is_number(cell) and not _THREE_DIGITS.fullmatch(cell)]
     grouped = any("." in cell and (_COMMA.fullmatch(cell) or _SEVERAL_POINTS.fullmatch(cell)) for cell in cells)
     numbers = sum(is_number(cell) or _COMMA.fullmatch(cell) is not None for cell in cells)
-    if doubtful and not plain and not grouped and numbers >= _SHARE * len(cells):
+    settled = grouped and not plain if has_commas else grouped or plain
+    if doubtful and not settled and numbers >= _SHARE * len(cells):
         raise DataError(
             f"{file}: numbers have a decimal comma, so that the point in the column {name!r} can be a mark between "
             f"thousands or a decimal mark, as in {doubtful[0]!r}. Write these numbers without marks between thousands."

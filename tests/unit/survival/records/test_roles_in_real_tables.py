@@ -145,7 +145,7 @@ def test_points_beside_decimal_commas_are_thousands(cells: tuple[str, ...], read
 
 def test_points_that_may_be_thousands_are_refused_in_a_table_with_decimal_commas() -> None:
     crp = ("10,5", "3,2", "7,25")
-    for ldh in (("980", "1.132", "1.450"), ("980,5", "1.132", "870,25")):
+    for ldh in (("980", "1.132", "1.450"), ("980,5", "1.132", "870,25"), ("980,5", "1.132", "12.5")):
         rows = [{"crp": a, "ldh": b} for a, b in zip(crp, ldh, strict=True)]
         with pytest.raises(DataError, match=r"'ldh'.*'1\.132'"):
             read_marks("t.csv", ("crp", "ldh"), rows)
