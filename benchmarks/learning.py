@@ -6,7 +6,7 @@ gives the same initial weights, batches and prompts in all. Each training ends w
 held-out cases. A training that is there is not repeated. nnU-Net's three folders must be set.
 
 Examples:
-  python benchmarks/learning.py prepare bodies                    # also: contrasts, hippocampus; serves bodies_*
+  python benchmarks/learning.py prepare bodies    # serves bodies_*; also: contrasts, hippocampus, head_and_neck
   python benchmarks/learning.py train bodies adamw sgd --seeds 1 2 3 4 5
   python benchmarks/learning.py report bodies --reference adamw   # JSON; of all variants, or of those named
 """
@@ -22,8 +22,10 @@ from typing import Any
 from intervals import Score, compare_pairs, estimate, estimate_each, group_by_target
 from running import call, find_dataset, find_folder
 from training_logs import read_fold, summarise
+from universal import PATCH, shrink
 
 SGD = {"optimizer": "sgd"}
+UNMIRRORED = {"mirror_other_axes": False}
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ VARIANTS = {
     "no_film": Variant({"network": {"film": False}}),
     "paraphrases": Variant({"paraphrase_probability": 0.25}),
     "mirrored": Variant({"mirror_left_right": True}),
-    "unmirrored": Variant(trainer="TrainerUnmirrored"),
-    "place_film": Variant(trainer="TrainerPlaceFiLM"),
-    "place_head": Variant(trainer="TrainerPlaceHead"),
-    "surroundings": Variant(trainer="TrainerSurroundings"),
+    "left_right": Variant({"mirror_left_right": True, **UNMIRRORED}),
+    "unmirrored": Variant(UNMIRRORED),
+    "place_film": Variant(UNMIRRORED, "TrainerPlaceFiLM"),
+    "place_head": Variant(UNMIRRORED, "TrainerPlaceHead"),
+    "surroundings": Variant(UNMIRRORED, "TrainerSurroundings"),
 }
 
 
@@ -78,8 +81,11 @@ DATA = {
     "bodies_near": Data(902, (16, 24, 24), 8, 50, 2),
     "contrasts": Data(910, (24, 32, 32), 12, 50, 2),
     "hippocampus": Data(4, None, 6, 50, 2),
+    "head_and_neck": Data(50, (PATCH[0], PATCH[1], PATCH[2]), 30, 50, 1),
 }
-# Bodies of each contrast: the first of the training cases are trained on, the others held out.
+# Real images; all other data is generated.
+REAL = ("hippocampus", "head_and_neck")
+# Bodies of each contrast, and images of head and neck: the first of them are trained on, the others held out.
 CASES, TRAINED, SEED = 40, 24, 5
 # Online Dice above which a target counts as found.
 THRESHOLDS = (0.5, 0.7)
@@ -89,7 +95,7 @@ COMMON = {"paraphrase_probability": 0.0, "mirror_left_right": False, "cpu_bfloat
 def prepare(name: str) -> None:
     """Generate phantoms if needed, plan and preprocess, and write the split."""
     data = DATA[name]
-    if name != "hippocampus" and not list(find_folder("raw").glob("Dataset902_*")):
+    if name not in REAL and not list(find_folder("raw").glob("Dataset902_*")):
         from duplus_nnunet.data.phantom_sources import write_phantom_sources
 
         write_phantom_sources(find_folder("raw"), CASES, 1, SEED)
@@ -101,6 +107,8 @@ def prepare(name: str) -> None:
     configuration = plans["configurations"]["3d_fullres"]
     configuration["batch_size"] = 2
     configuration["patch_size"] = data.patch or configuration["patch_size"]
+    if name == "head_and_neck":
+        shrink(plans)
     network = configuration["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [features // data.divisor for features in network["features_per_stage"]]
     file.write_text(json.dumps(plans))
@@ -217,7 +225,8 @@ def main() -> int:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--iterations", type=int, help="default: bodies 400, bodies_short 200, contrasts 600")
+    lengths = "bodies 400, bodies_short 200, contrasts 600, head_and_neck 1500"
+    parser.add_argument("--iterations", type=int, help=f"default: {lengths}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--reference", choices=tuple(VARIANTS), default="adamw", help="report: what others are compared to"

@@ -214,6 +214,8 @@ class Settings:
             them, such as a brainstem in a thigh; `implausible` in the plans' contexts lists them. 0: none.
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
             right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
+        mirror_other_axes: Whether images are mirrored along the other two axes in training, as nnU-Net does. If false,
+            an image is never seen upside down or back to front.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
         target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
             that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).
@@ -241,6 +243,7 @@ class Settings:
     paraphrase_probability: Probability = 0.25
     negative_prompts: Count = 0
     mirror_left_right: Flag = True
+    mirror_other_axes: Flag = True
     context_prompt: Literal["text", "none"] = "text"
     target_prompt: Literal["text", "name", "one-hot"] = "text"
     cpu_bfloat16: Flag = False

@@ -37,6 +37,7 @@ from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold
 from duplus_nnunet.trainers.loss import TargetLoss
+from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
@@ -218,22 +219,16 @@ class DuPLUSTrainer(DistributedTrainer):
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
         """Differs from nnU-Net: with left or right targets, train_step mirrors along the left-right axis.
 
-        If that axis is unknown, images are not mirrored at all. In prediction, mirroring along it exchanges the prompts
-        of partners, as in train_step.
+        In prediction, mirroring along it exchanges the prompts of partners, as in train_step. The settings may leave
+        axes out; see `choose_mirror_axes`.
         """
         rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if self.bank.has_sides:
-            across = self.bank.form.left_right_axis
-            others = tuple(axis for axis in axes or () if axis != across) or None
-            mirrored = self.settings.mirror_left_right and across is not None and across in (axes or ())
-            self._across = across if mirrored else None
-            allowed = axes if mirrored else others
-            self.inference_allowed_mirroring_axes = None if across is None else allowed
-            axes = None if across is None else others
-            self.print_to_log_file(
-                f"left/right targets: mirrored along {self.inference_allowed_mirroring_axes}, left-right axis {across}"
-            )
-        return rotation, dummy_2d, patch, axes
+        across, has_sides = self.bank.form.left_right_axis, self.bank.has_sides
+        chosen = choose_mirror_axes(axes or (), across, has_sides, self.settings)
+        self._across = across if has_sides and across in chosen else None
+        self.inference_allowed_mirroring_axes = chosen or None
+        self.print_to_log_file(f"mirrored along {chosen or 'no axis'}, left-right axis {across}")
+        return rotation, dummy_2d, patch, tuple(axis for axis in chosen if axis != self._across) or None
 
     def get_dataloaders(self) -> Any:
         """Differs from nnU-Net: batches are seeded one by one, and arrive in order."""

@@ -210,17 +210,8 @@ class VoxelPlace(nn.Module):
         return total + self.layer.bias.view(1, -1, 1, 1, 1)
 
 
-class TrainerUnmirrored(LearningTrainer):
-    """Trains without mirror images."""
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
-        """Differs from DuPLUSTrainer: no axis is mirrored."""
-        rotation, dummy_2d, patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        return rotation, dummy_2d, patch, None
-
-
-class _Placed(TrainerUnmirrored):
-    """Tells the network the place of each patch, in training and in validation."""
+class _Placed(LearningTrainer):
+    """Tells the network the place of each patch, in training and in validation; images must not be mirrored."""
 
     loader = PlacedLoader
 

@@ -145,6 +145,7 @@ def test_a_setting_of_the_prognosis_out_of_range_is_refused(wrong: dict[str, Any
         {"loss": {"reduction": "max"}},
         {"loss": {"separation": -0.1}},
         {"mirror_left_right": 1},
+        {"mirror_other_axes": "no"},
         {"cpu_bfloat16": "yes"},
         {"context_prompt": "off"},
         {"target_prompt": "number"},
