@@ -79,9 +79,9 @@ DATA = {
     "bodies": Data(902, (24, 32, 32), 8, 50, 2),
     "bodies_short": Data(902, (24, 32, 32), 4, 50, 2),
     "bodies_near": Data(902, (16, 24, 24), 8, 50, 2),
-    "contrasts": Data(910, (24, 32, 32), 12, 50, 2),
+    "contrasts": Data(920, (24, 32, 32), 10, 50, 2),
     "hippocampus": Data(4, None, 6, 50, 2),
-    "head_and_neck": Data(50, (PATCH[0], PATCH[1], PATCH[2]), 30, 50, 1),
+    "head_and_neck": Data(50, (PATCH[0], PATCH[1], PATCH[2]), 20, 50, 1),
 }
 # Real images; all other data is generated.
 REAL = ("hippocampus", "head_and_neck")
@@ -225,7 +225,7 @@ def main() -> int:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("variants", nargs="*", help=", ".join(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    lengths = "bodies 400, bodies_short 200, contrasts 600, head_and_neck 1500"
+    lengths = "bodies 400, bodies_short 200, contrasts 500, head_and_neck 1000"
     parser.add_argument("--iterations", type=int, help=f"default: {lengths}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(

@@ -52,6 +52,8 @@ _OF_PATIENTS = COMMON | {
 }  # fmt: skip
 _MOST_TEXTS = 12  # different texts of an event whose codes are not known
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100  # of a calendar
+# Codes of R's survival package, censored and dead, and of questionnaires, where 1 is as often yes.
+_ONE_AND_TWO = {"1", "2"}
 _MOST_CODES = 5  # of an event that is coded by numbers
 _EVENT_WORDS = ("event", "relaps|recur|progress|death|dead|died|deceased")  # preferred to other names, such as status
 # The name of an entry column has one of these words, and no word of a measurement at entry, such as "age at entry".
@@ -186,8 +188,8 @@ def _is_event_name(name: str) -> bool:
 
 def _has_unknown_codes(name: str, rows: Rows) -> bool:
     texts = {*map(normalise_cell, rows.column(name))} - {*MISSING}
-    named = re.search("vital|death|dead|deceased|relaps|recur|progress|status|outcome|event", name, re.IGNORECASE)
-    some = 1 < len(texts) <= _MOST_TEXTS and not any(map(is_number, texts))
+    named = re.search("vital|death|dead|died|deceased|relaps|recur|progress|status|outcome|event", name, re.IGNORECASE)
+    some = (1 < len(texts) <= _MOST_TEXTS and not any(map(is_number, texts))) or texts == _ONE_AND_TWO
     return bool(named) and some and _is_event_name(name) and not split_name(name) & _NOT_EVENT
 
 

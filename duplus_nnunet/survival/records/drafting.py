@@ -27,7 +27,7 @@ from duplus_nnunet.survival.records.column_roles import (
 from duplus_nnunet.survival.records.column_types import sort_columns
 from duplus_nnunet.survival.records.endpoint_pairs import pair_by_name, pair_columns
 from duplus_nnunet.survival.records.endpoints import KEY, EndpointError, split_endpoints
-from duplus_nnunet.survival.records.event_codes import infer_codes
+from duplus_nnunet.survival.records.event_codes import infer_codes, is_coded_as_in_r
 from duplus_nnunet.survival.records.leaks import explain_leak
 from duplus_nnunet.survival.records.plausible_values import are_dates
 from duplus_nnunet.survival.records.schema import DAYS, MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
@@ -240,6 +240,8 @@ def _draft_endpoints(
         if unit is None:
             doubts.append(f"{time!r}: {reason}")
         reasons.append(reason if len(pairs) == 1 else f"{event}: {reason}")
+        if is_coded_as_in_r(event, rows.column(event)) and not (named.seen or named.censored):
+            reasons.append(f"{event!r} is coded 1 and 2: read as in R's survival package, 2 is the event. Check it.")
         otherwise = None if named.time else find_otherwise(rows, time, used)
         if otherwise is not None and unit is not None:
             _require_unit(otherwise, f"time of patients without {time!r}", unit)

@@ -20,6 +20,7 @@ KNOWN_CODES = frozenset((*_SEEN, *_CENSORED))
 _INVERTED = re.compile(r"alive|surviv|(?<![a-z])living|cens", re.IGNORECASE)
 # Of a status, R's survival package codes 1 as censored and 2 as dead; of a question, such as "death", 1 may be yes.
 _STATUS = re.compile(r"stat(us|e)?(?![a-z])", re.IGNORECASE)
+_OF_R = ("1", "2")
 # Texts of patients who were followed without an event, and of what may compete with it.
 _STILL_FOLLOWED = re.compile(r"(alive|living|lost|withdr|no evidence|no event|event.?free|drop)")
 _COMPETING = re.compile(
@@ -66,6 +67,11 @@ def infer_codes(
     return {key: [int(code) if code.isdecimal() else code for code in value] for key, value in groups.items() if value}
 
 
+def is_coded_as_in_r(column: str, cells: Iterable[str]) -> bool:
+    """Whether a column is a status of 1 and 2, as in R's survival package: 1 censored, 2 the event."""
+    return {*map(normalise_cell, cells)} - {*MISSING} == {*_OF_R} and bool(_STATUS.search(column))
+
+
 def _means_followed(code: str) -> bool:
     """Whether a text means follow-up without an event, and names none: "alive with relapse" may be either."""
     return bool(_STILL_FOLLOWED.match(code)) and not _COMPETING.search(code)
@@ -82,10 +88,8 @@ def _split_codes(
     seen, censored = [*map(normalise_cell, named_seen)], [*map(normalise_cell, named_censored)]
     if not seen and not censored and _INVERTED.search(column) and {*codes} & {"0", "1", "yes", "no", "true", "false"}:
         return [], []
-    if not seen and not censored and codes == ["1", "2"] and not _STATUS.search(column):
-        return [], []
-    if not seen and not censored and codes == ["1", "2"]:
-        return ["2"], ["1"]  # the codes of R's survival package: 1 censored, 2 dead
+    if not seen and not censored and codes == [*_OF_R]:
+        return (["2"], ["1"]) if is_coded_as_in_r(column, codes) else ([], [])
     seen = seen or [code for code in codes if code in _SEEN and code not in censored]
     own = [code for code in codes if (code in _CENSORED or _means_followed(code)) and code not in seen]
     censored = censored or own

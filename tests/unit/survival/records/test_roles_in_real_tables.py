@@ -207,6 +207,22 @@ def test_codes_that_may_be_inverted_are_asked_for(name: str, codes: tuple[str, .
     assert draft_codes(codes, name, seen=codes[:1], censored=codes[1:])["seen"] == [int(codes[0])]
 
 
+@pytest.mark.parametrize(("name", "found"), [("death", False), ("Relapse", False), ("died", False), ("status", True)])
+def test_a_column_of_one_and_two_that_is_named_like_an_event_is_found(name: str, found: bool) -> None:
+    table = make_table(("death",), **{name: lambda n, draw: 1 + n % 2})
+    if found:
+        assert draft_table(table)["event"] == {"column": name, "seen": [2], "censored": [1]}
+    else:
+        with pytest.raises(DataError, match="--seen CODE"):
+            draft_table(table)
+
+
+@pytest.mark.parametrize("name", ["sex", "nodal_status", "performance status", "msi_status", "grade"])
+def test_a_column_of_one_and_two_that_is_no_event_is_not_taken_for_one(name: str) -> None:
+    with pytest.raises(DataError, match="--event COLUMN"):
+        draft_table(make_table(("death",), **{name: lambda n, draw: 1 + n % 2}))
+
+
 def test_a_status_of_one_and_two_is_that_of_r() -> None:
     assert draft_codes(("1", "2"), "status") == {"column": "status", "seen": [2], "censored": [1]}
 
