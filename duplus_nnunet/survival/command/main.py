@@ -79,6 +79,7 @@ _EXAMPLES = {
   duplus survival draft 62
   duplus survival draft --table clinical.csv     a table alone, without images
   duplus survival draft --table clinical.csv --join endpoints.csv     two tables of the same patients
+  duplus survival draft --table clinical.csv --start diagnosis --end death --otherwise last_contact     dates
   duplus survival draft 62 --masks-from nnUNet_results/Dataset062_Sarcoma/DuPLUSTrainer__DuPLUSPlans__3d_fullres
 
 The meaning of columns is guessed from their names and values. Columns that seem to encode the outcome, such as the
@@ -100,6 +101,7 @@ Exit code 1 if there are errors; no row is dropped silently.
     "fit": FIT_EXAMPLE,
 }
 _WIDEST = 60
+_NAMED = ("patient", "time", "event", "centre", "unit", "start", "end", "otherwise", "format", "endpoint")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -135,6 +137,13 @@ def _add_draft_options(parser: argparse.ArgumentParser) -> None:
     for column in ("patient", "time", "event", "centre"):
         parser.add_argument(f"--{column}", metavar="COLUMN", help="name of this column, if the draft cannot guess it")
     parser.add_argument("--unit", choices=("days", "weeks", "months", "years"), help="unit of the time, if in doubt")
+    for column, meaning in (
+        ("start", "start date, if the time is given by dates"),
+        ("end", "date of the event or of the end of follow-up"),
+        ("otherwise", "date that is read where the end is empty, such as the last contact of the living"),
+    ):
+        parser.add_argument(f"--{column}", metavar="COLUMN", help=meaning)
+    parser.add_argument("--format", metavar="FORMAT", help="format of the dates, such as %%d.%%m.%%Y, if in doubt")
     for kind, status in (("seen", "with the event"), ("censored", "censored without the event")):
         help_text = f"codes of patients {status}, if the draft cannot guess them"
         parser.add_argument(f"--{kind}", metavar="CODE", nargs="+", default=(), help=help_text)
@@ -176,6 +185,12 @@ def _draft(args: argparse.Namespace) -> int:
     from duplus_nnunet.survival.records.drafting import NamedColumns, draft
     from duplus_nnunet.survival.records.schema import read_schemas
 
+    if (args.start is None) != (args.end is None):
+        raise DataError("--start and --end name two columns of dates: give both, or neither.")
+    if args.start is not None and (args.time or args.unit):
+        raise DataError("--time and --unit are of a column of numbers; with --start and --end leave them out.")
+    if args.start is None and (args.otherwise or args.format):
+        raise DataError("--otherwise and --format are of dates: give --start and --end, too.")
     datasets = _open(args)
     table, schema = _find_files(args, datasets)
     if args.masks_from is not None and args.table is not None:
@@ -188,7 +203,7 @@ def _draft(args: argparse.Namespace) -> int:
     cases = list_cases(datasets)
     rows, tables = read_tables(table, args.join, cases, args.patient)
     named = NamedColumns(
-        **{key: getattr(args, key) for key in ("patient", "time", "event", "centre", "unit", "endpoint")},
+        **{key: getattr(args, key) for key in _NAMED},
         seen=tuple(args.seen),
         censored=tuple(args.censored),
         tables=tables,

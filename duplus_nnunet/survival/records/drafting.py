@@ -25,11 +25,11 @@ from duplus_nnunet.survival.records.column_roles import (
     rank_patients,
 )
 from duplus_nnunet.survival.records.column_types import sort_columns
+from duplus_nnunet.survival.records.drafted_dates import draft_dates, list_dates
 from duplus_nnunet.survival.records.endpoint_pairs import pair_by_name, pair_columns
 from duplus_nnunet.survival.records.endpoints import KEY, EndpointError, split_endpoints
 from duplus_nnunet.survival.records.event_codes import infer_codes, is_coded_as_in_r
 from duplus_nnunet.survival.records.leaks import explain_leak
-from duplus_nnunet.survival.records.plausible_values import are_dates
 from duplus_nnunet.survival.records.schema import DAYS, MISSING, ROW_NUMBER, ClinicalSchema, normalise_cell
 from duplus_nnunet.survival.records.table import Rows, number_rows, read_records
 from duplus_nnunet.survival.records.time_units import find_named_unit, propose_unit
@@ -59,6 +59,10 @@ class NamedColumns:
         seen: Codes of the event.
         censored: Codes of censoring.
         unit: Unit of the time.
+        start: Column of the date of the start, if the time is given by dates.
+        end: Column of the date of the event or of the end of follow-up.
+        otherwise: Column of the date that is read where `end` is empty.
+        format: Format of the dates.
         endpoint: Name of the endpoint; the only one to draft, if the table has several.
         tables: Further tables that were joined: column of the patient ID, by file name.
     """
@@ -70,6 +74,10 @@ class NamedColumns:
     seen: tuple[str, ...] = ()
     censored: tuple[str, ...] = ()
     unit: str | None = None
+    start: str | None = None
+    end: str | None = None
+    otherwise: str | None = None
+    format: str | None = None
     endpoint: str | None = None
     tables: tuple[tuple[str, str], ...] = ()
 
@@ -89,23 +97,27 @@ def draft(rows: Rows, cases: Sequence[str], named: NamedColumns) -> str:
         DataError: The patient, the time, the event or its codes cannot be inferred; or a named column or code does not
             exist, or does not make a valid schema.
     """
-    for column in (named.patient, named.time, named.event, named.centre):
+    own = (named.patient, named.time, named.event, named.centre, named.start, named.end, named.otherwise)
+    for column in own:
         if column is not None and column not in rows.columns and (column, named.patient) != (ROW_NUMBER, ROW_NUMBER):
             raise DataError(describe_unknown("column", column, rows.columns))
     patient, pairs = _choose_roles(rows, cases, named)
     rows = number_rows(rows, patient)
     used: set[str | None] = {patient, *chain(*pairs)}
-    if len(used) < 1 + len({*chain(*pairs)}) or any(event == time for event, time in pairs) or named.centre in used:
-        listed = ", ".join(map(repr, (patient, *chain(*pairs), *([named.centre] if named.centre else []))))
+    more = [name for name in (named.centre, named.start, named.otherwise) if name is not None]
+    twice = len({*more}) < len(more) or not used.isdisjoint(more)
+    if len(used) < 1 + len({*chain(*pairs)}) or any(event == time for event, time in pairs) or twice:
+        listed = ", ".join(map(repr, (patient, *chain(*pairs), *more)))
         raise DataError(
             f"Patient, time, event and centre must be different columns; the columns are {listed}. Name each once."
         )
+    used |= {named.start}
     centre = named.centre or next(iter(list_centres(rows, used)), None)
     forms, reasons = _draft_endpoints(rows, pairs, {*used, centre}, named)
     used |= {centre, *(form["time"].get("otherwise") for form in forms.values())}
     entry = find_entry(rows, pairs[0][1], used)
     if entry is not None:
-        _require_unit(entry, "delayed entry", next(iter(forms.values()))["time"]["unit"])
+        _require_unit(entry, "delayed entry", next(iter(forms.values()))["time"].get("unit", "days"))
     used |= {entry}
     others = _find_other_endpoints(rows, patient, used)
     used |= others.keys()
@@ -147,14 +159,14 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
     if not patients and not cases:
         patients = [ROW_NUMBER]
     events = [named.event] if named.event else list_events(rows)
-    times = [named.time] if named.time else list_times(rows, patients[0] if patients else "", named.event)
+    time = named.time or named.end
+    times = [time] if time else list_times(rows, patients[0] if patients else "", named.event)
     absent = [role for role, names in (("patient", patients), ("event", events), ("time", times)) if not names]
     if absent:
         asked = " ".join(f"--{role} COLUMN" for role in absent)
-        dates = [name for name in rows.columns if are_dates([cell for cell in rows.column(name) if cell.strip()])]
+        dates = list_dates(rows)
         hint = (
-            f" The columns {', '.join(map(repr, dates))} have dates: to use two of them, write in the schema "
-            "`time: {start: COLUMN, end: COLUMN, format: '%Y-%m-%d'}`, with their format."
+            f" The columns {', '.join(map(repr, dates))} have dates; to use two of them: --start COLUMN --end COLUMN."
         )
         raise DataError(
             f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."
@@ -236,16 +248,12 @@ def _draft_endpoints(
         except DataError as error:
             codes = {}
             questions.append(str(error))
-        unit, reason = _choose_unit(rows, time, named.unit, len(pairs) == 1)
-        if unit is None:
+        form, reason = _draft_time(rows, time, used, named, len(pairs) == 1)
+        if form.get("unit", "days") is None:
             doubts.append(f"{time!r}: {reason}")
         reasons.append(reason if len(pairs) == 1 else f"{event}: {reason}")
         if is_coded_as_in_r(event, rows.column(event)) and not (named.seen or named.censored):
             reasons.append(f"{event!r} is coded 1 and 2: read as in R's survival package, 2 is the event. Check it.")
-        otherwise = None if named.time else find_otherwise(rows, time, used)
-        if otherwise is not None and unit is not None:
-            _require_unit(otherwise, f"time of patients without {time!r}", unit)
-        form = {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit}
         forms[event] = {"time": form, "event": {"column": event, **codes}}
     if doubts:
         questions.append(f"The unit of the time is in doubt. {' '.join(doubts)} Name it: --unit {'|'.join(DAYS)}.")
@@ -254,6 +262,29 @@ def _draft_endpoints(
     if questions:
         raise DataError("\n".join(questions))
     return forms, reasons
+
+
+def _draft_time(
+    rows: Rows, time: str, used: set[str | None], named: NamedColumns, alone: bool
+) -> tuple[dict[str, Any], str]:
+    """Draft `time`, and a sentence on it; its unit is None where it is in doubt.
+
+    Args:
+        rows: Cells of the table.
+        time: Column of the time, or of the date of its end.
+        used: Columns of other roles.
+        named: What the user named.
+        alone: Whether it is the only time.
+    """
+    if named.start is not None:
+        form = draft_dates(rows, named.start, time, named.otherwise, named.format)
+        filled = f", or {named.otherwise!r} where that is empty" if named.otherwise else ""
+        return form, f"The time is from {named.start!r} to {time!r}{filled}; dates are read as {form['format']}."
+    unit, reason = _choose_unit(rows, time, named.unit, alone)
+    otherwise = None if named.time else find_otherwise(rows, time, used)
+    if otherwise is not None and unit is not None:
+        _require_unit(otherwise, f"time of patients without {time!r}", unit)
+    return {"column": time, **({"otherwise": otherwise} if otherwise else {}), "unit": unit}, reason
 
 
 def _require_codes(rows: Rows, events: Sequence[str], codes: Sequence[str]) -> None:

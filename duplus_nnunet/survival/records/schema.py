@@ -287,9 +287,13 @@ def read_schemas(file: Path) -> dict[str, ClinicalSchema]:
         DataError: The file is missing or invalid; the message lists all problems, one per line.
     """
     if not file.is_file():
+        table, source = file.with_name(TABLE_NAME), file.parent.name
+        if file.name != SCHEMA_NAME or not (file.parent / "dataset.json").is_file():
+            table = next((path for path in sorted(file.parent.glob(f"{file.stem}.*"))), file.with_suffix(".csv"))
+            source = f"--table {table}"
         raise DataError(
-            f"{file}, the schema of {TABLE_NAME}, does not exist. Create a draft with `duplus survival draft "
-            f"{file.parent.name}`, and correct it."
+            f"{file}, the schema of {table.name}, does not exist. Create a draft with `duplus survival draft "
+            f"{source}`, and correct it."
         )
     marks = read_marked_yaml(file)
     if marks.problems:
