@@ -157,8 +157,8 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
     """Read all rows of a table.
 
     Returns:
-        Records of the rows that could be read, an error for each row that could not, and a warning for each rule of
-        `exclude` by which rows were left out.
+        Records of the rows that could be read, an error for those that could not (one for all rows with the same
+        fault), and a warning for each rule of `exclude` by which rows were left out.
 
     Raises:
         DataError: The schema names a column that the table does not have.
@@ -171,7 +171,7 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
             f"the columns {', '.join(rows.columns)}. Correct the schema, or draft it again."
         )
     records, findings = [], []
-    excluded: dict[str, list[str]] = {}
+    excluded, faults = dict[str, list[str]](), dict[str, list[str]]()
     for number, row in enumerate(rows.rows, 1):
         rule = _find_rule(row, schema)
         if rule:
@@ -180,7 +180,9 @@ def read_records(rows: Rows, schema: ClinicalSchema) -> tuple[list[Record], list
         try:
             records.append(_read_record(number, row, schema))
         except ValueError as error:
-            findings.append(Finding("error", f"Row {number} ({row[schema.patient] or 'no patient'}): {error}"))
+            faults.setdefault(str(error), []).append(f"{number} ({row[schema.patient] or 'no patient'})")
+    for fault, places in faults.items():
+        findings.append(Finding("error", f"Row{'s' if len(places) > 1 else ''} {join_names(places)}: {fault}"))
     for rule, patients in excluded.items():
         text = f"{len(patients)} row(s) are left out by `exclude: {rule}`: {join_names(patients)}."
         findings.append(Finding("warning", text))

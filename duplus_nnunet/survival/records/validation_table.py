@@ -75,7 +75,9 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
     errors = [finding.text for finding in report.findings if finding.severity == "error"]
     if errors:
         listed = "\n".join(f"- {error}" for error in errors)
-        raise DataError(f"{file} cannot be used to validate the model:\n{listed}")
+        hint = f"say so in {beside}, which `duplus survival draft --table {file}` drafts."
+        hint = f"\nThe table is read as the model's was. If its columns, codes or unit of time are others, {hint}"
+        raise DataError(f"{file} cannot be used to validate the model:\n{listed}{'' if beside.exists() else hint}")
     notes += [finding.text for finding in report.findings if finding.severity == "warning"]
     return ValidationTable(file.stem, report.records, (*rows.notes, *notes), schema.patient)
 

@@ -326,6 +326,17 @@ def test_rows_that_cannot_be_read_are_all_named(folder: Path, tmp_path: Path) ->
     assert len(read_rows(tmp_path / "other.csv").rows) == 10
 
 
+def test_an_outcome_that_is_coded_otherwise_asks_for_a_schema_beside_the_table(folder: Path, tmp_path: Path) -> None:
+    model = read_records_model(folder / "model")
+    rows = draw(tmp_path / "other.csv", 10, 5, "q")
+    write(tmp_path / "other.csv", [dict(row, event=("alive", "dead")[int(str(row["event"]))]) for row in rows])
+    with pytest.raises(
+        DataError, match=r"other\.yaml, which `duplus survival draft --table .*other\.csv` drafts"
+    ) as caught:
+        read_validation_table(tmp_path / "other.csv", model.schema)
+    assert len(str(caught.value).splitlines()) == 5  # one line for each code, and one for the hint
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=MODEL_NAME):
         read_records_model(tmp_path)

@@ -141,6 +141,14 @@ def test_a_code_may_be_a_missing_value_marker() -> None:
     assert read_records(rows, ClinicalSchema.model_validate(FORM | {"event": event}))[0][0].event == CENSORED
 
 
+def test_rows_with_the_same_fault_share_an_error() -> None:
+    lines = [(f"p{n}", 5, "dead" if n % 3 else 1, 50, "f", "low") for n in range(36)]
+    records, findings = read_records(make_rows(*lines), ClinicalSchema.model_validate(FORM))
+    assert len(records) == 12
+    assert [finding.severity for finding in findings] == ["error"]
+    assert all(part in findings[0].text for part in ("Rows 2 (p1), 3 (p2), 5 (p4)", "and 16 more", "'dead'"))
+
+
 def test_entry_must_be_before_the_end() -> None:
     rows = make_rows(("a", 5, 1, 2), ("b", 5, 1, 5), ("c", 5, 1, ""), header=("id", "months", "event", "from"))
     schema = ClinicalSchema.model_validate(FORM | {"entry": "from", "covariates": {}})
