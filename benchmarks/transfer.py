@@ -3,7 +3,7 @@
 Three contrasts of generated bodies share six targets; in each contrast two of them are annotated in no training case.
 All trainings have the same data, network, patch size and optimiser; a variant is a set of settings. Held-out bodies,
 scanned in every contrast, are predicted by nnU-Net's command with all six targets asked for, and scored by contrast and
-target. The stage "sarcoma" prepares the same question on real data: sarcoma annotated in CT and PET, asked for in MR.
+target. With --data sarcoma it is the same question on real data: sarcoma annotated in CT and PET, asked for in MR.
 nnU-Net's three folders must be set.
 
 Examples:
@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,10 @@ from duplus_nnunet.demo.control import copy_model
 
 TARGETS = ("liver", "spleen", "left kidney", "right kidney", "aorta", "spine")
 LACKING = {"CT": ("liver", "aorta"), "MR": ("spleen", "spine"), "PET": ("left kidney", "right kidney")}
+# Soft-tissue sarcoma in CT, MR and PET of the same patients; MR images are in the plans, but in no training set.
+SARCOMA, SARCOMA_ASKED = (60, 61, 62), "SarcomaMR"
+# Targets that were never annotated, by contrast or source.
+NEVER = {"phantoms": LACKING, "sarcoma": {SARCOMA_ASKED: ("sarcoma",)}}
 SOURCES = [
     replace(
         source,
@@ -47,8 +50,6 @@ SOURCES = [
 ]
 BODIES, TEST_BODIES, SEED = 24, 8, 0
 NUMBERS = {"phantoms": 919, "sarcoma": 918}
-# Soft-tissue sarcoma in CT, MR and PET of the same patients; MR images are in the plans, but in no training set.
-SARCOMA, SARCOMA_ASKED = (60, 61, 62), "SarcomaMR"
 SPEC = "patients: {shared: [[60, 61, 62]]}\n"
 FOLD = {"phantoms": "all", "sarcoma": "0"}
 PATCH = {"phantoms": [24, 32, 32], "sarcoma": [48, 64, 64]}
@@ -240,7 +241,7 @@ def predict(data: str, variant: str, seed: int, prompts: str, device: str) -> Pa
 
 
 def measure(output: Path) -> list[dict[str, Any]]:
-    """Score a prediction: a row for each contrast, body and target."""
+    """Score a prediction of phantoms: a row for each contrast, body and target."""
     labels = json.loads((output / "dataset.json").read_text())["labels"]
     values = {name: labels[name] for name in TARGETS}
     rows = []
@@ -250,42 +251,44 @@ def measure(output: Path) -> list[dict[str, Any]]:
             truth = _read(find_folder("raw") / source.dataset / TRUTH_FOLDER / f"{case}.nii.gz")
             predicted = _read(output / f"{case}.nii.gz")
             for name in TARGETS:
-                a, b = truth == LABELS[name], predicted == values[name]
-                dice = 2 * np.sum(a & b) / max(1, a.sum() + b.sum())
-                rows.append({"contrast": source.name, "body": body, "target": name, "dice": float(dice)})
+                dice = measure_dice(truth == LABELS[name], predicted == values[name])
+                rows.append({"contrast": source.name, "body": body, "target": name, "dice": dice})
     return rows
+
+
+def measure_sarcoma(output: Path) -> list[dict[str, Any]]:
+    """Score a prediction of sarcoma: a row for each source and patient."""
+    raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
+    rows = []
+    for case, entry in json.loads((raw / "duplus_cases.json").read_text())["tests"].items():
+        truth, predicted = (_read(folder / f"{case}.nii.gz") > 0 for folder in (raw / "labelsTs", output))
+        found = {"contrast": entry["source"], "body": entry["patient"], "target": "sarcoma"}
+        rows.append({**found, "dice": measure_dice(truth, predicted)})
+    return rows
+
+
+def measure_dice(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the Dice of two masks; 0 if both are empty."""
+    return float(2 * np.sum(truth & predicted) / max(1, truth.sum() + predicted.sum()))
 
 
 def _read(file: Path) -> np.ndarray:
     return np.asarray(nibabel.load(file).dataobj)
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]], lacking: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return the mean Dice of annotated and never-annotated pairs, and of each pair, a never-annotated one with "*"."""
-
-    def average(chosen: Iterable[dict[str, Any]]) -> float:
-        return round(float(np.mean([row["dice"] for row in chosen])), 3)
-
-    never = [row for row in rows if row["target"] in LACKING[row["contrast"]]]
-    pairs = {}
-    for contrast, lacking in LACKING.items():
-        for name in TARGETS:
-            mark = "*" if name in lacking else ""
-            own = [row for row in rows if (row["contrast"], row["target"]) == (contrast, name)]
-            pairs[f"{contrast} {name}{mark}"] = average(own)
-    bodies = {body: average(row for row in never if row["body"] == body) for body in range(TEST_BODIES)}
-    drawn = np.random.default_rng(0).choice(list(bodies.values()), (10000, TEST_BODIES)).mean(1)
-    return {
-        "annotated": average(row for row in rows if row not in never),
-        "never_annotated": average(never),
-        "never_annotated_interval_95": [round(float(bound), 3) for bound in np.percentile(drawn, [2.5, 97.5])],
-        "pairs": pairs,
-    }
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        never = row["target"] in lacking.get(row["contrast"], ())
+        for name in ("never annotated" if never else "annotated", f"{row['contrast']} {row['target']}{'*' * never}"):
+            groups.setdefault(name, []).append(row["dice"])
+    return {name: round(float(np.mean(own)), 3) for name, own in groups.items()}
 
 
-def read_result(variant: str, seed: int, prompts: str) -> dict[str, Any]:
-    """Read what was scored of a model on phantoms, with the number of its iterations; {} if it was not."""
-    model = find_model("phantoms", variant, seed)
+def read_result(data: str, variant: str, seed: int, prompts: str) -> dict[str, Any]:
+    """Read what was scored of a model, with the number of its iterations; {} if it was not."""
+    model = find_model(data, variant, seed)
     file = model / f"prediction_{prompts}" / "dice.csv"
     if not file.is_file():
         return {}
@@ -295,35 +298,38 @@ def read_result(variant: str, seed: int, prompts: str) -> dict[str, Any]:
     return {"iterations": settings["epochs"] * settings["iterations_per_epoch"], "rows": rows}
 
 
-def list_scores(training: str, result: dict[str, Any], annotated: bool) -> list[Score]:
+def list_scores(data: str, training: str, result: dict[str, Any], annotated: bool) -> list[Score]:
     """List the scores of annotated pairs of a contrast and a target, or of those that were never annotated."""
+    lacking = NEVER[data]
     return [
         Score(training, row["body"], row["target"], row["dice"], row["contrast"])
         for row in result["rows"]
-        if (row["target"] in LACKING[row["contrast"]]) is not annotated
+        if (row["target"] in lacking.get(row["contrast"], ())) is not annotated
     ]
 
 
-def report(variants: list[str], seeds: list[int], prompts: str, file: Path | None) -> dict[str, Any]:
-    """Report models on phantoms: each kind, and the first kind less each of the others.
+def report(data: str, variants: list[str], seeds: list[int], prompts: str, file: Path | None) -> dict[str, Any]:
+    """Report models: each kind, and the first kind less each of the others.
 
     Args:
+        data: The data that they were trained on.
         variants: Kinds of model.
         seeds: Their seeds; those that were not scored are left out.
         prompts: As in `predict`.
         file: File to which these results are added, and whose results are reported, too.
     """
-    found = {f"{name}-{prompts}-{seed}": read_result(name, seed, prompts) for name in variants for seed in seeds}
+    found = {f"{name}-{prompts}-{seed}": read_result(data, name, seed, prompts) for name in variants for seed in seeds}
     results: dict[str, Any] = {name: result for name, result in found.items() if result}
     if file is not None:
-        results = keep_results(file, {"bodies": BODIES, "patch": PATCH["phantoms"], "divisor": DIVISOR}, results)
+        conditions = {"bodies": BODIES} if data == "phantoms" else {"sources": [*SARCOMA]}
+        results = keep_results(file, {**conditions, "patch": PATCH[data], "divisor": DIVISOR}, results)
     content: dict[str, Any] = {"missing": [name for name in found if name not in results]}
     first: dict[str, list[Score]] = {}
     for variant in variants:
         own = {name: results[name] for seed in seeds if (name := f"{variant}-{prompts}-{seed}") in results}
         kinds = {"never annotated": False, "annotated": True}
         scores = {
-            kind: [score for name, result in own.items() for score in list_scores(name, result, annotated)]
+            kind: [score for name, result in own.items() for score in list_scores(data, name, result, annotated)]
             for kind, annotated in kinds.items()
         }
         content[variant] = {kind: {**estimate(some), "pairs": estimate_each(some)} for kind, some in scores.items()}
@@ -334,35 +340,15 @@ def report(variants: list[str], seeds: list[int], prompts: str, file: Path | Non
     return content
 
 
-def measure_sarcoma(output: Path) -> dict[str, Any]:
-    """Return the mean Dice of sarcoma by source, and its interval over patients in MR, where it was never annotated."""
-    raw = find_folder("raw") / find_dataset(NUMBERS["sarcoma"])
-    dice: dict[str, list[float]] = {}
-    for case, entry in json.loads((raw / "duplus_cases.json").read_text())["tests"].items():
-        truth, predicted = (_read(folder / f"{case}.nii.gz") > 0 for folder in (raw / "labelsTs", output))
-        score = 2 * np.sum(truth & predicted) / max(1, truth.sum() + predicted.sum())
-        dice.setdefault(entry["source"], []).append(float(score))
-    asked = np.array(dice[SARCOMA_ASKED])
-    drawn = np.random.default_rng(0).choice(asked, (10000, len(asked))).mean(1)
-    interval = [round(float(bound), 3) for bound in np.percentile(drawn, [2.5, 97.5])]
-    return {
-        **{name: round(float(np.mean(own)), 3) for name, own in dice.items()},
-        "never_annotated_interval_95": interval,
-    }
-
-
 def score(data: str, variant: str, seed: int, prompts: str, device: str = "cpu") -> dict[str, Any]:
-    """Predict and score a model; scores of phantoms are also written as a table beside the prediction."""
+    """Predict and score a model; the scores are also written as a table beside the prediction."""
     output = predict(data, variant, seed, prompts, device)
-    result = {"variant": variant, "seed": seed, "prompts": prompts}
-    if data == "sarcoma":
-        return {**result, **measure_sarcoma(output)}
-    rows = measure(output)
+    rows = measure_sarcoma(output) if data == "sarcoma" else measure(output)
     with (output / "dice.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    return {**result, **summarise(rows)}
+    return {"variant": variant, "seed": seed, "prompts": prompts, **summarise(rows, NEVER[data])}
 
 
 def main() -> int:
@@ -381,7 +367,7 @@ def main() -> int:
     if args.stage == "prepare":
         prepare(args.data)
     elif args.stage == "report":
-        print(json.dumps(report(args.variants, args.seeds, args.prompts[0], args.keep), indent=1))
+        print(json.dumps(report(args.data, args.variants, args.seeds, args.prompts[0], args.keep), indent=1))
     for variant in args.variants:
         for seed in args.seeds:
             if args.stage == "train":

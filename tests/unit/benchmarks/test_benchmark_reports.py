@@ -243,7 +243,7 @@ def test_transfer_is_reported_over_trainings_and_bodies(
     scores = {("names", 1): (0.8, 0.5), ("names", 2): (0.8, 0.3), ("one_hot", 1): (0.7, 0.1)}
     for (variant, seed), values in scores.items():
         write_transfer(transfer.find_model("phantoms", variant, seed), *values, transfer.LACKING)
-    result = transfer.report(["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json")
+    result = transfer.report("phantoms", ["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json")
     assert result["missing"] == ["one_hot-plain-2"]
     assert (result["names"]["never annotated"]["mean"], result["names"]["annotated"]["mean"]) == (0.45, 0.85)
     assert result["names"]["never annotated"]["interval_over"] == "trainings and patients"
@@ -252,4 +252,23 @@ def test_transfer_is_reported_over_trainings_and_bodies(
     difference = result["one_hot"]["difference"]["never annotated"]
     assert (difference["mean"], difference["trainings"], difference["patients"]) == (0.3, [2, 1], 2)
     shutil.rmtree(tmp_path / "results")
-    assert transfer.report(["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json") == result
+    assert transfer.report("phantoms", ["names", "one_hot"], [1, 2], "plain", tmp_path / "kept.json") == result
+
+
+def test_transfer_of_real_images_is_reported_over_trainings_and_patients(
+    load: Callable[[str], Any], raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = load("transfer")
+    (raw / "Dataset918_TransferSarcoma").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    for seed, never in ((1, 0.5), (2, 0.3)):
+        model = transfer.find_model("sarcoma", "names", seed)
+        write_json(model / "plans.json", {"duplus": {"settings": {"epochs": 12, "iterations_per_epoch": 50}}})
+        dice = {"SarcomaCT": 0.8, "SarcomaMR": never, "SarcomaPET": 0.9}
+        rows = [f"{source},P{n},sarcoma,{value + n / 10}" for source, value in dice.items() for n in range(2)]
+        (model / "prediction_plain").mkdir()
+        (model / "prediction_plain" / "dice.csv").write_text("\n".join(["contrast,body,target,dice", *rows]) + "\n")
+    result = transfer.report("sarcoma", ["names"], [1, 2], "plain", None)
+    assert (result["names"]["never annotated"]["mean"], result["names"]["annotated"]["mean"]) == (0.45, 0.9)
+    assert list(result["names"]["never annotated"]["pairs"]) == ["SarcomaMR: sarcoma"]
+    assert result["names"]["iterations"] == [600]
