@@ -13,6 +13,7 @@ _NOT_MIRRORED = re.compile(
 )
 
 # Tissue around a tumour, such as oedema, is no lesion.
+_PET = re.compile(r"(?<![a-z])(pet|pt|suv(bw|lbm|bsa|max)?|fdg)(?![a-z])|positron", re.IGNORECASE)
 _LESION = re.compile(
     r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|glioma|nodule|neoplasm|malignan|lymphoma|melanoma|blastoma|"
     r"(^|\W)gtv",
@@ -138,6 +139,16 @@ def is_lesion(name: str) -> bool:
         (True, False)
     """
     return _LESION.search(name) is not None
+
+
+def is_pet(name: str) -> bool:
+    """Report whether the name of a channel or context says that it is PET, whose uptake is comparable across scanners.
+
+    Example:
+        >>> is_pet("FDG-PET"), is_pet("SUVbw"), is_pet("adaptive CT")
+        (True, True, False)
+    """
+    return _PET.search(name) is not None
 
 
 def needs_partner(name: str) -> bool:

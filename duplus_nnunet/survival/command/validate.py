@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from duplus_nnunet.survival.evaluation.validation import Predictions, Validation
     from duplus_nnunet.survival.models.records_model import RecordsModel
     from duplus_nnunet.survival.records.table import Record
+    from duplus_nnunet.survival.records.validation_table import ValidationTable
     from duplus_nnunet.survival.report.validation_files import Subject
 
 _DESCRIPTION = """\
@@ -20,6 +21,8 @@ Validate a saved model in patients of another table, whose outcomes are known: c
 calibration (O/E, slope, curve), Kaplan-Meier curves of the risk groups that were fixed at development, and decision
 curves, with bootstrap confidence intervals.
 """
+# Fewer bootstrap samples give no percentiles; a follow-up so many times as long may have another unit.
+_LEAST_SAMPLES, _UNLIKE = 20, 5
 _EXAMPLE = """\
   duplus survival validate -m model --clinical other.csv -o validation
   duplus survival validate -m model --clinical other.csv --recalibrate slope -o recalibrated
@@ -86,8 +89,8 @@ def _check(args: argparse.Namespace) -> None:
         args.clinical is None
     ):
         raise DataError("Give a model and a table (-m FOLDER --clinical FILE), or predictions (--predictions FOLDER).")
-    if args.bootstrap < 0:
-        raise DataError(f"--bootstrap is {args.bootstrap}; expected 0 or more.")
+    if args.bootstrap < 0 or 0 < args.bootstrap < _LEAST_SAMPLES:
+        raise DataError(f"--bootstrap is {args.bootstrap}; expected 0, or {_LEAST_SAMPLES} or more.")
     if args.recalibrate and (given or args.output is None):
         raise DataError("--recalibrate saves a model of clinical records: give -m FOLDER, --clinical FILE, -o FOLDER.")
     if args.output is not None:
@@ -97,8 +100,11 @@ def _check(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> "tuple[RecordsModel, Predictions, Subject]":
     """Read model and table, and predict the patients."""
+    from duplus_nnunet.survival.models.methods import WITHOUT_ENTRY
     from duplus_nnunet.survival.models.records_model_files import read_records_model
     from duplus_nnunet.survival.prediction.records_run import choose_horizons_within, describe_recalibrations
+    from duplus_nnunet.survival.records.schema import ROW_NUMBER
+    from duplus_nnunet.survival.records.table import join_names
     from duplus_nnunet.survival.records.unlike_values import require_same_units
     from duplus_nnunet.survival.records.validation_table import describe_overlap, read_validation_table
     from duplus_nnunet.survival.report.records_evidence import predict_outcomes
@@ -108,15 +114,37 @@ def _predict(args: argparse.Namespace) -> "tuple[RecordsModel, Predictions, Subj
     table = read_validation_table(args.clinical, model.schema)
     require_same_units(table.records, model.encoder, model.development.ranges)
     predictions, left_out = predict_outcomes(model, table.records, choose_horizons_within(model, args.horizons))
+    notes = [*_describe_follow_up(model, table, args.clinical)]
+    if model.method in WITHOUT_ENTRY and any(record.entry for record in table.records):
+        notes.append(f"{model.method} does not take delayed entry into account: it overestimates survival.")
     known = model.development.find_known(predictions.patients)
-    notes = [describe_overlap(known, len(predictions.patients), (model.schema.patient, table.patient))]
+    notes += [describe_overlap(known, len(predictions.patients), (model.schema.patient, table.patient))]
+    numbered = ROW_NUMBER in (model.schema.patient, table.patient)
+    recalibrated = () if numbered else model.find_recalibrated(predictions.patients)
+    if recalibrated:
+        notes.append(
+            f"The model was recalibrated in {len(recalibrated)} of the patients, so that its calibration is too good: "
+            f"{join_names(sorted(recalibrated))}."
+        )
     notes += [*table.notes, *_list_unlike(model, table.records), *model.encoder.encode(table.records)[1]]
     if left_out:
         listed = ", ".join(f"{horizon:g}" for horizon in left_out)
         notes.append(f"Not validated at {listed} days, which are not within the events and the follow-up.")
     notes += describe_recalibrations(model)
     unique = tuple(dict.fromkeys(note for note in notes if note))
-    return model, predictions, Subject(args.model.resolve().name, model.method, table.name, unique)
+    subject = Subject(args.model.resolve().name, model.method, table.name, unique, model.schema.endpoint)
+    return model, predictions, subject
+
+
+def _describe_follow_up(model: "RecordsModel", table: "ValidationTable", file: Path) -> list[str]:
+    """Say where the follow-up is so unlike that of training that its unit may be another one."""
+    longest, trained = max(record.time for record in table.records), model.development.follow_up
+    if trained / _UNLIKE <= longest <= trained * _UNLIKE:
+        return []
+    return [
+        f"The longest follow-up is {longest:g} days, that of the patients whom the model was fitted to {trained:g} "
+        f"days. If the times are in another unit, say so in {file.with_suffix('.yaml')} (`time: unit`)."
+    ]
 
 
 def _list_unlike(model: "RecordsModel", records: "tuple[Record, ...]") -> list[str]:

@@ -21,6 +21,7 @@ from duplus_nnunet.survival.evaluation.calibration import (
     observe_survival,
 )
 from duplus_nnunet.survival.evaluation.validation import Predictions
+from duplus_nnunet.survival.models.patient_hashes import hash_patients
 from duplus_nnunet.survival.models.recalibration import LARGE, SLOPE, Recalibration
 
 # Parameters of each kind, and events by the horizon for each of them.
@@ -68,7 +69,7 @@ def estimate_recalibration(kind: str, name: str, predictions: Predictions) -> Re
     if differ(_LOGS[0]) <= 0 or differ(_LOGS[1]) >= 0:
         raise DataError(f"No factor matches the observed survival at {horizon:g} days, {observed:g}.")
     factor = math.exp(float(brentq(differ, *_LOGS, xtol=1e-12)))
-    return Recalibration(kind, horizon, slope, factor, name, len(outcome), events)
+    return Recalibration(kind, horizon, slope, factor, name, len(outcome), events, *hash_patients(predictions.patients))
 
 
 def _estimate_slope(predictions: Predictions) -> float:

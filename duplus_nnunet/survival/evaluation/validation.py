@@ -89,10 +89,10 @@ class Predictions:
 
 
 def name_groups(risk: Numbers, cut: float | None) -> tuple[str, ...]:
-    """Return HIGH or LOW for each of N patients, by a cut-off; empty without one."""
+    """Return HIGH or LOW for each of N patients, by a cut-off; empty without one, or for a risk that is no number."""
     if cut is None:
         return ("",) * len(risk)
-    return tuple(HIGH if value > cut else LOW for value in risk)
+    return tuple("" if np.isnan(value) else HIGH if value > cut else LOW for value in risk)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from duplus_nnunet.data.label_maps import read_label_map
 from duplus_nnunet.data.raw_dataset_files import choose_reader
 from duplus_nnunet.errors import DataError, describe_unknown
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, foreground_labels
-from duplus_nnunet.prompt_registry.names import is_lesion
+from duplus_nnunet.prompt_registry.names import is_lesion, is_pet
 from duplus_nnunet.prompt_registry.raw_dataset import RawDataset, list_images, require_file_ending
 from duplus_nnunet.reporting.predicted_values import find_predicted_values, read_region
 from duplus_nnunet.survival.lesions.ibsi import compute_ibsi
@@ -23,7 +23,6 @@ from duplus_nnunet.survival.records.schema import SCHEMA_NAME, ClinicalSchema, r
 
 TOGETHER = "all lesions"
 _PRIMARY = ("gtvp", "gtvt", "primary")
-_PET = ("pet", "pt", "suv", "fdg")
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,8 @@ def measure_targets(
         parts[TOGETHER] = np.logical_or.reduce(list(masks.values()))
     shapes = {name: measure_shapes(mask, spacing) for name, mask in masks.items()}
     if len(masks) > 1:
-        # Lesions of different targets that touch stay two.
-        shapes[TOGETHER] = _join(list(shapes.values()))
+        # Lesions of different targets that touch stay two, and a region within another one is no further lesion.
+        shapes[TOGETHER] = _join([measure_shapes(mask, spacing) for mask in _merge_overlapping(list(masks.values()))])
     row: dict[str, float] = {}
     for name, mask in parts.items():
         row |= _list_shapes(name, shapes[name])
@@ -144,6 +143,16 @@ def measure_targets(
         if choice.ibsi and pet is not None and mask.any():
             row |= {f"{name}: {key}": value for key, value in compute_ibsi(mask, pet, spacing).items()}
     return row
+
+
+def _merge_overlapping(masks: Sequence[Mask]) -> list[Mask]:
+    """Merge the masks of targets that share voxels, such as a tumour and its core."""
+    merged: list[Mask] = []
+    for mask in masks:
+        apart = [other for other in merged if not (other & mask).any()]
+        sharing = [other for other in merged if (other & mask).any()]
+        merged = [*apart, np.logical_or.reduce([*sharing, mask])]
+    return merged
 
 
 def _join(shapes: Sequence[LesionShapes]) -> LesionShapes:
@@ -210,7 +219,7 @@ def _find_pet(channels: Sequence[str], choice: FeatureChoice, file: Path) -> int
         if not 0 <= choice.pet < len(channels):
             raise DataError(f"--pet is {choice.pet}; {file} has the channels 0 to {len(channels) - 1}.")
         return choice.pet
-    named = [number for number, name in enumerate(channels) if _is_named(name, _PET)]
+    named = [number for number, name in enumerate(channels) if is_pet(name)]
     if len(named) > 1:
         raise DataError(f"{file} has {len(named)} channels that are named as PET. Choose one by --pet NUMBER.")
     if choice.ibsi and not named:

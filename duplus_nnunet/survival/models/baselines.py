@@ -1,7 +1,6 @@
 """Fits scikit-survival's models as baselines: Kaplan-Meier, Cox, Coxnet and the random survival forest."""
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.prompt_registry.names import is_pet
 from duplus_nnunet.survival.models.breslow import fit_breslow_baseline
 from duplus_nnunet.survival.models.delayed_entry import fit_delayed_entry
 from duplus_nnunet.survival.models.forecasts import Forecast, Task, choose_cut_off
@@ -34,8 +34,6 @@ FOREST_TIMES = 100  # distinct event times of a forest
 _LARGEST_RATIO = 0.9
 _SMALL = 1e-300
 _LESION_MAX = "lesion max"
-# PET contexts, whose intensities (uptake) are comparable across scanners.
-_PET = re.compile(r"(?<![a-z])(pet|pt|suv|fdg)(?![a-z])|positron", re.IGNORECASE)
 
 # Returns the encoded training patients, (N, P), the encoded patients to predict, and notes for the reader.
 Encode = Callable[[Task], tuple[Table, Table, tuple[str, ...]]]
@@ -55,7 +53,7 @@ def encode_lesion_measures(task: Task) -> tuple[Table, Table, tuple[str, ...]]:
     names = [
         name
         for name, context, kind in zip(table.names, table.contexts, table.kinds, strict=True)
-        if kind == "measure" and (name.endswith(LESION_VOLUME) or (name.endswith(_LESION_MAX) and _PET.search(context)))
+        if kind == "measure" and (name.endswith(LESION_VOLUME) or (name.endswith(_LESION_MAX) and is_pet(context)))
     ]
     return _encode_images(table.choose(names), task)
 

@@ -94,6 +94,10 @@ def _predict_from_image(task: Task) -> Forecast:
 
 
 BOTH, NULL, FINE_GRAY = "image and record", "Kaplan-Meier", "Fine-Gray"
+# Methods that learn networks, that choose a penalty, and that treat all patients as at risk from time 0.
+NETWORKS = ("logistic hazard", BOTH, "image only")
+PENALISED = ("Coxnet", "frozen features Coxnet")
+WITHOUT_ENTRY = (*PENALISED, "random survival forest", "ICARE", FINE_GRAY)
 FORMER_NAMES = {"image and EHR": BOTH}
 # Methods that need images.
 _IMAGE: Mapping[str, Callable[[Task], Forecast]] = {

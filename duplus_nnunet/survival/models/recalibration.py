@@ -37,6 +37,8 @@ class Recalibration:
         name: Name of the table of the patients that it was estimated in.
         patients: Number of these patients.
         events: Number of those with the event by the horizon.
+        salt: Random text, hexadecimal, put before patient IDs when they are hashed.
+        hashes: SHA-256 of each patient ID after the salt; empty: not known.
     """
 
     kind: str
@@ -46,6 +48,8 @@ class Recalibration:
     name: str
     patients: int
     events: int
+    salt: str = ""
+    hashes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -77,4 +81,9 @@ class Recalibration:
         """Restore a recalibration from its fields."""
         horizon, slope, factor = (float(plain[name]) for name in ("horizon", "slope", "factor"))
         counts = int(plain["patients"]), int(plain["events"])
-        return cls(str(plain["kind"]), horizon, slope, factor, str(plain["name"]), *counts)
+        salt, hashes = str(plain.get("salt", "")), frozenset(map(str, plain.get("hashes", ())))
+        return cls(str(plain["kind"]), horizon, slope, factor, str(plain["name"]), *counts, salt, hashes)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return its fields as plain data."""
+        return {**vars(self), "hashes": sorted(self.hashes)}

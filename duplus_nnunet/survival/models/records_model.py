@@ -1,8 +1,5 @@
 """A fitted model of clinical records that can be saved: it predicts new patients without the training records."""
 
-import hashlib
-import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +11,19 @@ from duplus_nnunet.survival.models.competing import count_competing
 from duplus_nnunet.survival.models.forecasts import Forecast, Task
 from duplus_nnunet.survival.models.imputed import needs_imputation
 from duplus_nnunet.survival.models.methods import COMPETING_METHODS, IMAGE_METHODS, METHODS, forecast
+from duplus_nnunet.survival.models.patient_hashes import find_hashed, hash_patients
 from duplus_nnunet.survival.models.predictors import Predictor
 from duplus_nnunet.survival.models.recalibration import Recalibration
 from duplus_nnunet.survival.records.encoding import RecordEncoder, fit_encoder
 from duplus_nnunet.survival.records.horizons import choose_horizons
 from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcome
 from duplus_nnunet.survival.records.schema import ClinicalSchema
-from duplus_nnunet.survival.records.table import SEEN, Record
+from duplus_nnunet.survival.records.table import LATE_ENTRY, SEEN, Record
 
 RECORD_METHODS = tuple(name for name in METHODS if name not in IMAGE_METHODS)
 # Largest difference between saved predictions and those of the method in memory.
 CLOSEST = 1e-6
 _CURVE = 101
-_LONGEST_ID = 12  # digits of an ID whose zeros in front may have been lost
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,8 @@ class Development:
     hashes: frozenset[str] = frozenset()
 
     def find_known(self, patients: Sequence[str]) -> tuple[str, ...]:
-        """Return the patients whose ID is one of the development patients' IDs, also with other zeros before it."""
-        return tuple(
-            name
-            for name in patients
-            if any(hash_patient(self.salt, spelling) in self.hashes for spelling in list_spellings(name))
-        )
+        """Return the patients whose ID is one of the development patients' IDs, with other zeros or case, too."""
+        return find_hashed(patients, self.salt, self.hashes)
 
 
 @dataclass(frozen=True)
@@ -98,6 +91,11 @@ class RecordsModel:
         survival = self.predict_survival(encoded.astype(np.float64), np.asarray(times, np.float64))
         return Forecast(self.predictor.predict_risk(encoded.astype(np.float64)), survival, tuple(notes), self.cut)
 
+    def find_recalibrated(self, patients: Sequence[str]) -> tuple[str, ...]:
+        """Return the patients in whom the model was recalibrated, as far as their IDs tell."""
+        found = {name for one in self.recalibrations for name in find_hashed(patients, one.salt, one.hashes)}
+        return tuple(name for name in patients if name in found)
+
     def predict_survival(self, encoded: Numbers, times: Numbers) -> Numbers:
         """Return the recalibrated survival of encoded records (N, P), (N, T)."""
         horizons = [recalibration.horizon for recalibration in self.recalibrations]
@@ -109,25 +107,6 @@ class RecordsModel:
     def choose_curve(self) -> Numbers:
         """Return the days of survival curves, from 0 to the end of follow-up."""
         return np.linspace(0, self.development.follow_up, _CURVE)
-
-
-def list_spellings(patient: str) -> list[str]:
-    """List the spellings of an ID that programs of tables make of each other: 7, 007 and 7.0.
-
-    >>> list_spellings("P7"), list_spellings("007.0")[:4]
-    (['P7'], ['007.0', '7', '7.0', '07'])
-    """
-    match = re.fullmatch(r"0*(\d+?)(\.0+)?", patient.strip())
-    if match is None:
-        return [patient]
-    number = match[1]
-    padded = [number.zfill(width) for width in range(len(number) + 1, _LONGEST_ID + 1)]
-    return [*dict.fromkeys((patient, number, f"{number}.0", *padded))]
-
-
-def hash_patient(salt: str, patient: str) -> str:
-    """Return the SHA-256 of a patient ID after a salt; it hides IDs from a glance, not from someone who tries all."""
-    return hashlib.sha256(f"{salt}:{patient.strip()}".encode()).hexdigest()
 
 
 def fit_records_model(
@@ -166,8 +145,10 @@ def fit_records_model(
         raise DataError(f"A model by the method {method!r} cannot be saved yet. Choose another one (--method).")
     encoder = fit_encoder(ordered, schema)
     development = describe_development(name, ordered, encoder, follow_up)
+    late = sum(record.entry > 0 for record in ordered)
+    notes = [f"{late} patient(s) with delayed entry. {LATE_ENTRY}", *result.notes] if late else result.notes
     model = RecordsModel(
-        method, schema, encoder, result.fitted(), horizons, result.cut, development, notes=tuple(result.notes)
+        method, schema, encoder, result.fitted(), horizons, result.cut, development, notes=tuple(notes)
     )
     _check_equal(model, result, ordered, times)
     return model
@@ -189,7 +170,7 @@ def _choose_horizons(outcome: Outcome, schema: ClinicalSchema) -> tuple[float, .
 
 def describe_development(name: str, records: Sequence[Record], encoder: RecordEncoder, follow_up: float) -> Development:
     """Describe the patients that a model is fitted to; their IDs are kept as salted hashes."""
-    salt = secrets.token_hex(16)
+    salt, hashes = hash_patients(record.patient for record in records)
     ranges = {}
     for column in encoder.columns:
         known = [float(value) for record in records if isinstance(value := record.values[column.name], (int, float))]
@@ -204,7 +185,7 @@ def describe_development(name: str, records: Sequence[Record], encoder: RecordEn
         follow_up,
         ranges,
         salt,
-        frozenset(hash_patient(salt, record.patient) for record in records),
+        hashes,
     )
 
 

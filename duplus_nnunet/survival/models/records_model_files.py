@@ -140,7 +140,7 @@ def _to_plain(model: RecordsModel) -> dict[str, Any]:
             "ranges": {name: list(limits) for name, limits in development.ranges.items()},
             "hashes": sorted(development.hashes),
         },
-        "recalibrations": [vars(recalibration) for recalibration in model.recalibrations],
+        "recalibrations": [recalibration.to_plain() for recalibration in model.recalibrations],
         "notes": list(model.notes),
         "evidence": dict(model.evidence),
     }

@@ -13,12 +13,13 @@ from duplus_nnunet.table_files import write_csv
 
 PREDICTIONS_NAME, CURVES_NAME = "predictions.csv", "survival_curves.csv"
 ABOUT_NAME, EXPLANATION_NAME = "survival_prediction.json", "explanation.csv"
-OUTCOME = ("time (days)", "event")
+OUTCOME, ENTRY = ("time (days)", "event"), "entry (days)"
 VERSION = 1
 MEANINGS = {
     "risk": "higher is worse: standard deviations above the mean risk of the training patients, mean over folds",
     "survival": "event-free probability, 0 to 1, mean over folds; lower is worse",
-    "median survival": "days until the event-free probability falls to one half; empty: not within the follow-up",
+    "median survival": "days until the event-free probability falls to one half, interpolated between the days of "
+    "survival_curves.csv; empty: not within the follow-up",
     "event": "as given: 1 the event, 2 a competing event, 0 censored; empty: not given",
     "risk group": "high: above the median risk of the training patients, mean over folds",
     "effect on risk": "risk minus risk with that input set to missing; above 0: the input raises the risk",
@@ -66,9 +67,11 @@ def _describe(prediction: CohortPrediction) -> dict[str, Any]:
 def _list_predictions(prediction: CohortPrediction) -> list[list[object]]:
     horizons = [f"survival at {horizon:g} days" for horizon in prediction.horizons]
     known = any(row.event for row in prediction.patients)
+    late = known and any(row.entry for row in prediction.patients)
     head = [
         "patient",
         *(OUTCOME if known else ()),
+        *((ENTRY,) if late else ()),
         "risk",
         *horizons,
         "median survival (days)",
@@ -76,10 +79,10 @@ def _list_predictions(prediction: CohortPrediction) -> list[list[object]]:
         "images used",
         "record values missing",
     ]
-    return [[*head, "warnings"], *(_list_values(row, known) for row in prediction.patients)]
+    return [[*head, "warnings"], *(_list_values(row, known, late) for row in prediction.patients)]
 
 
-def _list_values(row: PatientPrediction, known: bool) -> list[object]:
+def _list_values(row: PatientPrediction, known: bool, late: bool) -> list[object]:
     median = "" if row.median is None else f"{row.median:.1f}"
     survival = [f"{value:.6f}" for value in row.survival]
     images, warnings = "; ".join(row.images), "; ".join(row.warnings)
@@ -87,6 +90,8 @@ def _list_values(row: PatientPrediction, known: bool) -> list[object]:
     if known:
         code = {SEEN: 1, CENSORED: 0}.get(row.event, 2)
         outcome = [f"{row.time:g}", code] if row.event else ["", ""]
+    if late:
+        outcome.append(f"{row.entry:g}" if row.event else "")
     return [row.patient, *outcome, f"{row.risk:.6g}", *survival, median, row.group, images, row.missing, warnings]
 
 

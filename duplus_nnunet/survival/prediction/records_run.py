@@ -19,9 +19,9 @@ from duplus_nnunet.survival.models.records_model_files import MODEL_NAME, read_r
 from duplus_nnunet.survival.prediction.files import write_prediction
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, PatientPrediction
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
+from duplus_nnunet.survival.records.other_tables import read_other_table
 from duplus_nnunet.survival.records.out_of_range import count_missing
 from duplus_nnunet.survival.records.schema import ROW_NUMBER
-from duplus_nnunet.survival.records.table import read_rows
 from duplus_nnunet.survival.records.unlike_values import find_unlike_values, require_same_units
 
 _RISKS = {
@@ -65,7 +65,8 @@ def predict_records(folder: Path, table: Path, output: Path, horizons: Sequence[
     require_writable(output)
     model = read_records_model(folder)
     chosen = choose_horizons_within(model, horizons)
-    patients = read_new_patients(read_rows(table), model.schema, ())
+    other = read_other_table(table, model.schema)
+    patients = read_new_patients(other.rows, other.schema, (), other.notes)
     require_same_units(patients.records, model.encoder, model.development.ranges)
     prediction = _predict(model, patients, chosen)
     with hold(output, "predicting into", "Wait until it ends, or choose another folder with -o."):
@@ -95,8 +96,9 @@ def _predict(model: RecordsModel, patients: NewPatients, horizons: tuple[float, 
     days = model.choose_curve()
     forecast = model.forecast(patients.records, np.concatenate([horizons, days]))
     groups = name_groups(forecast.risk, model.cut)
-    numbered = model.schema.patient == ROW_NUMBER  # row numbers are no patient IDs
-    known = () if numbered else model.development.find_known([record.patient for record in patients.records])
+    numbered = ROW_NUMBER in (model.schema.patient, patients.column)  # row numbers are no patient IDs
+    names = [] if numbered else [record.patient for record in patients.records]
+    known, recalibrated = model.development.find_known(names), model.find_recalibrated(names)
     rows = []
     for row, record in enumerate(patients.records):
         survival, curve = np.split(forecast.survival[row], [len(horizons)])
@@ -104,14 +106,20 @@ def _predict(model: RecordsModel, patients: NewPatients, horizons: tuple[float, 
         warnings += find_unlike_values(record, model.encoder, model.development.ranges)
         if record.patient in known:
             warnings.append("the model was fitted to a patient of this ID: not a prediction for a new patient")
+        if record.patient in recalibrated:
+            warnings.append("the model was recalibrated in a patient of this ID: not a prediction for a new patient")
+        if not np.isfinite([forecast.risk[row], *forecast.survival[row]]).all():
+            warnings.append("the prediction is not finite: values are too far from those of training. Leave it out")
         rows.append(
             PatientPrediction(
                 record.patient, float(forecast.risk[row]), tuple(map(float, survival)), tuple(map(float, curve)),
                 find_median(days, curve), groups[row], (), count_missing(record, model.schema),
                 tuple(dict.fromkeys(warnings)), record.time, record.event,
+                record.entry,
             )
         )  # fmt: skip
-    notes = merge_notes((*patients.notes, *forecast.notes, *describe_recalibrations(model)))
+    endpoint = [f"The endpoint is {model.schema.endpoint!r}."] if model.schema.endpoint else []
+    notes = merge_notes((*endpoint, *patients.notes, *forecast.notes, *describe_recalibrations(model)))
     meanings = {
         "risk": f"higher is worse: {_RISKS.get(model.predictor.kind, 'of the method')}; a recalibration does not "
         "change it",
@@ -134,6 +142,7 @@ def _describe(model: RecordsModel, folder: Path) -> dict[str, Any]:
     return {
         "model": folder.resolve().name,
         "method": model.method,
+        "endpoint": model.schema.endpoint,
         "sha256": hash_file(folder / MODEL_NAME),
         "fitted_to": model.development.patients,
         "versions": list_versions(),

@@ -34,6 +34,7 @@ class PatientPrediction:
         warnings: Warnings for the reader, one sentence each.
         time: Observed time in days; NaN if the table does not give it.
         event: Observed event, as in a record; empty if it is not given.
+        entry: Delayed entry in days; 0 if there is none.
     """
 
     patient: str
@@ -47,6 +48,7 @@ class PatientPrediction:
     warnings: tuple[str, ...]
     time: float = math.nan
     event: str = ""
+    entry: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Outcomes of the patients are not needed.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from duplus_nnunet.survival.prediction.maps import FOLDER_NAME, Mapper, Occlusio
 from duplus_nnunet.survival.prediction.rows import CohortPrediction, ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import PrognosisModel, read_trained_model
 from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
-from duplus_nnunet.survival.records.table import read_rows
+from duplus_nnunet.survival.records.other_tables import read_other_table
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,10 @@ def _predict(request: Request) -> Answer:
     horizons = np.array(choose_new_horizons(model.models, request.horizons))
     images = list_new_images(model, request.images, request.context, request.dicom) if request.images else []
     imaged = {image.patient for image in images if image.patient}
-    table = read_rows(request.clinical) if request.clinical else None
-    patients = read_new_patients(table, model.schema, imaged)  # before reading images, which takes long
+    # Before images are read, which takes long.
+    table = read_other_table(request.clinical, model.schema) if request.clinical else None
+    cells, schema, remarks = (table.rows, table.schema, table.notes) if table else (None, model.schema, ())
+    patients = read_new_patients(cells, schema, imaged, remarks)
     networks = ImageNetworks(model, request.device) if images else None
     features = Features([None] * len(model.folds)) if networks is None else networks.read(images)
     patients = _leave_out_unknown(patients, features)
@@ -138,7 +140,7 @@ def _leave_out_unknown(patients: NewPatients, features: Features) -> NewPatients
     if not kept:
         reasons = "; ".join(f"{case}: {reason}" for case, reason in features.failures.items())
         raise DataError(f"No patient can be predicted: no image could be used, and there are no records. {reasons}")
-    return NewPatients(kept, patients.listed, patients.warnings, patients.notes)
+    return replace(patients, records=kept)
 
 
 def _report_failures(failures: dict[str, str]) -> None:

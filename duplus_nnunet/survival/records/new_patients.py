@@ -6,7 +6,7 @@ error.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from duplus_nnunet.errors import DataError
@@ -32,21 +32,26 @@ class NewPatients:
         listed: Patients that have a row.
         warnings: Warnings by patient.
         notes: Notes on all patients.
+        column: Column of the patient ID; empty without a table.
     """
 
     records: tuple[Record, ...]
     listed: frozenset[str]
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    column: str = ""
 
 
-def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collection[str]) -> NewPatients:
+def read_new_patients(
+    rows: Rows | None, schema: ClinicalSchema, imaged: Collection[str], remarks: Sequence[str] = ()
+) -> NewPatients:
     """Read the records of new patients; columns of time, event, entry and centre are read where they are given.
 
     Args:
         rows: Cells of their clinical table; None if there is none.
-        schema: Schema that the model was trained with.
+        schema: Covariates of the model, and how the other columns of this table are read; see `read_other_table`.
         imaged: Patients that have an image.
+        remarks: Remarks on the table for the reader.
 
     Raises:
         DataError: The table does not fit the schema, a row has no patient ID, a patient has several rows, or images
@@ -64,9 +69,9 @@ def read_new_patients(rows: Rows | None, schema: ClinicalSchema, imaged: Collect
         warnings[record.patient] = tuple(problems)
     listed = frozenset(record.patient for record in records)
     unlisted = sorted(set(imaged) - listed)
-    notes = [*rows.notes]
+    notes = [*remarks, *rows.notes]
     notes += [f"The table has no column {name!r}; it is treated as missing in all patients." for name in absent]
-    return NewPatients((*records, *map(_make_empty_record, unlisted)), listed, warnings, tuple(notes))
+    return NewPatients((*records, *map(_make_empty_record, unlisted)), listed, warnings, tuple(notes), schema.patient)
 
 
 def _make_empty_record(patient: str) -> Record:

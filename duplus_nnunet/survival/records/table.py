@@ -26,7 +26,7 @@ Severity = Literal["error", "warning", "note"]
 SEEN, CENSORED = "seen", "censored"
 LATE_ENTRY = (
     "Delayed entry (left truncation) is taken into account by Kaplan-Meier, Cox, hazard ratios, the networks with "
-    "every loss but 'cox', and in the pairs that concordance compares. Coxnet, the random survival forest and "
+    "every loss but 'cox', and in the pairs that concordance compares. Coxnet, the random survival forest, ICARE and "
     "Fine-Gray do not support it: they treat patients as at risk from time 0, and so overestimate survival. The AUC, "
     "the Brier score and the IPCW weights do the same, and favour these methods. No log-rank test is computed."
 )
@@ -36,6 +36,7 @@ COMPETING = (
     "Aalen-Johansen estimate. Concordance is Wolbers', and the calibration slope that of a Fine-Gray model."
 )
 _SHOWN = 8
+_TOO_LARGE = 1e30
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -321,6 +322,11 @@ def _read_number(name: str, cell: str) -> float:
         raise ValueError(f"{name!r} is {cell!r}; expected a number, with a decimal point") from error
     if not math.isfinite(number):
         raise ValueError(f"{name!r} is {cell!r}; expected a finite number")
+    if abs(number) >= _TOO_LARGE:
+        raise ValueError(
+            f"{name!r} is {cell!r}; no measurement is as large, but missing values of Stata and others are. Empty the "
+            "cell, or add it to `missing`"
+        )
     return number
 
 

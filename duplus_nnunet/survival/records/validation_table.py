@@ -1,25 +1,19 @@
 """Reads the clinical table of patients in whom a saved model is validated: their covariates and outcomes."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.survival.records.checking import check
-from duplus_nnunet.survival.records.endpoints import choose_endpoint
-from duplus_nnunet.survival.records.joined_tables import read_joined
 from duplus_nnunet.survival.records.new_patients import check_columns
-from duplus_nnunet.survival.records.schema import (
-    ROW_NUMBER,
-    ClinicalSchema,
-    CovariateForm,
-    normalise_cell,
-    read_schemas,
-)
-from duplus_nnunet.survival.records.table import Record, Rows, join_names, number_rows
+from duplus_nnunet.survival.records.other_tables import read_other_table
+from duplus_nnunet.survival.records.schema import ROW_NUMBER, ClinicalSchema
+from duplus_nnunet.survival.records.table import COMPETING, Record, Rows, join_names, number_rows
 
-# What a schema beside the table may say in place of the schema of the model.
-_OWN = ("patient", "centre", "time", "event", "entry", "exclude", "missing")
+# Advice of the check of a training table, which the table of a fixed model cannot follow.
+_ADVICE = re.compile(r" (If (it is one|so), move it|Move it) to `ignored`[^.]*\.")
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class ValidationTable:
     patient: str = ""
 
 
-def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable:
+def read_validation_table(file: Path, trained: ClinicalSchema) -> ValidationTable:
     """Read a table with the columns that a model was trained with.
 
     The columns and codes of the outcome are those of the schema beside the table (the same name with the ending .yaml),
@@ -48,22 +42,14 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
 
     Args:
         file: Clinical table.
-        schema: Schema that the model was trained with.
+        trained: Schema that the model was trained with.
 
     Raises:
-        DataError: The table does not fit, or a row cannot be read; the message lists all such rows.
+        DataError: The table does not fit, or a row cannot be read; the message names such rows.
     """
-    notes, beside = list[str](), file.with_suffix(".yaml")
-    tables = schema.tables if all((file.parent / name).exists() for name in schema.tables) else {}
-    if beside.exists():
-        schemas = read_schemas(beside)
-        own = choose_endpoint(beside, schemas, schema.endpoint if len(schemas) > 1 else None)
-        schema, tables = schema.model_copy(update={name: getattr(own, name) for name in _OWN}), own.tables
-        notes.append(f"Patient, time, event, centre and rules of rows are read as {beside} says.")
-        covariates, remarks = _take_markers(schema.covariates, own.covariates, beside)
-        schema, notes = schema.model_copy(update={"covariates": covariates}), notes + remarks
-    rows = read_joined(file, file.parent, schema.patient, tables)
-    schema = schema.model_copy(update={"ignored": {}, "cases": None})
+    beside, table = file.with_suffix(".yaml"), read_other_table(file, trained)
+    notes = [*table.notes, *_compare_competing(trained, table.schema)]
+    rows, schema = table.rows, table.schema.model_copy(update={"ignored": {}, "cases": None})
     rows = number_rows(rows, schema.patient)
     absent = check_columns(rows, schema)
     notes += [f"The table has no column {name!r}; it is treated as missing in all patients." for name in absent]
@@ -78,29 +64,26 @@ def read_validation_table(file: Path, schema: ClinicalSchema) -> ValidationTable
         hint = f"say so in {beside}, which `duplus survival draft --table {file}` drafts."
         hint = f"\nThe table is read as the model's was. If its columns, codes or unit of time are others, {hint}"
         raise DataError(f"{file} cannot be used to validate the model:\n{listed}{'' if beside.exists() else hint}")
-    notes += [finding.text for finding in report.findings if finding.severity == "warning"]
+    warnings = [finding.text for finding in report.findings if finding.severity == "warning"]
+    notes += [_ADVICE.sub("", text) for text in warnings if trained.event.competing or COMPETING not in text]
     return ValidationTable(file.stem, report.records, (*rows.notes, *notes), schema.patient)
 
 
-def _take_markers(
-    covariates: Mapping[str, CovariateForm], beside: Mapping[str, CovariateForm], file: Path
-) -> tuple[dict[str, CovariateForm], list[str]]:
-    """Add the missing-value markers of covariates in the schema beside the table to those of the model's schema.
-
-    Returns:
-        The covariates of the model, and remarks on what else the schema beside the table says of them.
-    """
-    taken, notes = {}, list[str]()
-    for name, form in covariates.items():
-        own = beside.get(name, form)
-        known = {*map(normalise_cell, form.missing)}
-        more = [marker for marker in own.missing if normalise_cell(marker) not in known]
-        taken[name] = form.model_copy(update={"missing": [*form.missing, *more]})
-        if more:
-            notes.append(f"{name!r}: {', '.join(map(repr, more))} is read as missing, as {file} says.")
-        if own.type != form.type:
-            notes.append(f"{name!r} is {own.type} in {file}; it is read as {form.type}, as in training.")
-    return taken, notes
+def _compare_competing(trained: ClinicalSchema, schema: ClinicalSchema) -> list[str]:
+    """Say where a model and the outcome of a table differ in whether events compete."""
+    model, table = bool(trained.event.competing), bool(schema.event.competing)
+    if model and not table:
+        return [
+            "The model predicts the probability of the event beside competing events, and no competing event is "
+            "declared in this table: if they are among the censored, predictions are compared with a probability that "
+            "is too high. Declare them: `competing` below `event` in the schema beside the table."
+        ]
+    if table and not model:
+        return [
+            "The model was fitted without competing events: it predicts the probability of the event as if no other "
+            "event could come before it, which is higher than what is observed here, where others do."
+        ]
+    return []
 
 
 def _fill(rows: Rows, absent: Sequence[str]) -> Rows:

@@ -202,9 +202,10 @@ def draw_study(study: Study, folder: Path) -> list[Path]:
     if study.calibration_groups:
         files.append(folder / CALIBRATION_NAME)
         seed = study.predictions[0].seed
+        estimate = name_estimate(any(held.competing for held in study.predictions))
         caption = (
             f"Folds of seed {seed}. Points: groups of patients with similar predicted survival, observed survival by "
-            "Kaplan-Meier with 95 % confidence intervals. Ticks: individual patients. Dashed line: perfect "
+            f"{estimate} with 95 % confidence intervals. Ticks: individual patients. Dashed line: perfect "
             "calibration. The ideal slope is 1; below 1 predictions are too extreme, above 1 not extreme enough. "
             "Slopes compare patients within folds and are means over seeds."
         )
@@ -222,11 +223,19 @@ def make_curve(group: RiskGroup) -> GroupCurve:
     return GroupCurve(name, times, survival, low, high, outcome.time, outcome.time[~outcome.ended], outcome.entry)
 
 
+def name_estimate(competing: bool) -> str:
+    """Name the estimate of observed survival, the probability of being free of the event."""
+    return "Aalen-Johansen" if competing else "Kaplan-Meier"
+
+
 def _estimate(outcome: Outcome) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Return times, event-free probability and its limits: Kaplan-Meier, or 1 - cumulative incidence."""
     if outcome.competing is not None:
         incidence = estimate_incidence(outcome)
-        return incidence.times, 1 - incidence.values, 1 - incidence.high, 1 - incidence.low
+        times, curves = incidence.times, np.stack([incidence.values, incidence.high, incidence.low])
+        if len(times) and outcome.time.max() > times[-1]:  # no jump after the last event, but follow-up
+            times, curves = np.append(times, outcome.time.max()), np.append(curves, curves[:, -1:], axis=1)
+        return times, *(1 - curves)
     require_sksurv()
     from sksurv.nonparametric import kaplan_meier_estimator
 

@@ -5,11 +5,12 @@ Source: Collins et al. 2024, BMJ 385:e078378.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from duplus_nnunet.survival.evaluation.choosing import BEST
 from duplus_nnunet.survival.evaluation.intervals import METHOD, METHOD_OF_CENTRES
 from duplus_nnunet.survival.evaluation.study import Design, Study
-from duplus_nnunet.survival.models.methods import IMAGE_METHODS
+from duplus_nnunet.survival.models.methods import IMAGE_METHODS, NETWORKS, PENALISED
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
 from duplus_nnunet.survival.records.imputation import IMPUTED, LEAST_KNOWN
@@ -175,6 +176,16 @@ def _write_missing(imputations: int) -> Iterator[str]:
     )
 
 
+def _describe_fitting(methods: Sequence[str]) -> Iterator[str]:
+    """Say what is learned from training patients alone, by these methods."""
+    networks, penalised = not {*NETWORKS}.isdisjoint(methods), not {*PENALISED}.isdisjoint(methods)
+    learned = ["standardisation", "categories"]
+    learned += (["time bins", "early stopping"] if networks else []) + (["penalties"] if networks or penalised else [])
+    yield f"Of the training patients only: {', '.join(learned)}, and the cut-off of the risk groups."
+    if networks or penalised or BEST in methods:
+        yield "Penalties and models are chosen on inner splits of the training patients."
+
+
 def _write_methods(study: Study, design: Design) -> Iterator[str]:
     yield from _head("Analytical methods (7, 12, 13, 15, 16, 21, 22)")
     split = (
@@ -183,9 +194,9 @@ def _write_methods(study: Study, design: Design) -> Iterator[str]:
         else f"{design.folds} folds, stratified by event and centre"
     )
     yield (
-        f"{split}, for {len(design.seeds)} seed(s). Methods: {', '.join(study.methods)}. Standardisation, categories, "
-        "time bins, penalties, early stopping and the cut-off of the risk groups use the training patients only; "
-        "models are selected on inner splits of the training patients. Classes were not balanced."
+        f"{split}, for {len(design.seeds)} seed(s). Methods: {', '.join(study.methods)}. "
+        + " ".join(_describe_fitting(study.methods))
+        + " Classes were not balanced."
     )
     yield from describe_choices(study)
     if design.forecasts:

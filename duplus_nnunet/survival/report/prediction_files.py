@@ -17,6 +17,8 @@ from duplus_nnunet.table_files import read_csv, read_json
 _PREDICTIONS, _CURVES, _ABOUT = "predictions.csv", "survival_curves.csv", "survival_prediction.json"
 _ADVICE = "Give the output folder of `duplus survival predict`."
 _TRAINED = re.compile("trained on in|fitted to a patient of this ID")
+_RECALIBRATED = re.compile("recalibrated in a patient of this ID")
+_ENTRY = "entry (days)"
 _DAYS = re.compile(r"(?:survival at )?([\d.eE+-]+) days")
 _NEEDED = ("patient", "time (days)", "event", "risk", "risk group", "warnings")
 
@@ -42,7 +44,7 @@ def read_predictions(folder: Path, horizons: Sequence[float] = ()) -> tuple[Pred
         raise DataError(f"{folder / _PREDICTIONS} has no outcomes. Predict from a table that has time and event.")
     outcome = _read_outcome(chosen, folder / _PREDICTIONS)
     predicted = [float(horizon) for horizon in about.get("horizons_days", ())]
-    kept, grid, left_out = choose_validation_times(outcome, sorted(horizons) or predicted, float(days[-1]))
+    kept, grid, left_out = choose_validation_times(outcome, sorted({*horizons}) or predicted, float(days[-1]))
     at_times = np.stack([np.interp(np.concatenate([kept, grid]), days, curve) for curve in curves])
     for index, horizon in enumerate(kept):
         name = f"survival at {horizon:g} days"
@@ -54,7 +56,7 @@ def read_predictions(folder: Path, horizons: Sequence[float] = ()) -> tuple[Pred
     groups = tuple(group if group in (HIGH, LOW) else "" for group in groups)
     notes = _list_notes(rows, chosen, left_out)
     subject = Subject(str(about.get("model", folder.name)), str(about.get("method", "images and records")),
-                      folder.resolve().name, notes)  # fmt: skip
+                      folder.resolve().name, notes, about.get("endpoint"))  # fmt: skip
     return Predictions(outcome, patients, risk, kept, at_horizons, grid, on_grid, groups), subject
 
 
@@ -66,12 +68,16 @@ def _list_notes(
     if trained:
         notes.append(f"The model was fitted to {len(trained)} of the patients, so that scores are too good: "
                      f"{join_names(trained)}.")  # fmt: skip
+    recalibrated = [row["patient"] for row in chosen if _RECALIBRATED.search(row["warnings"])]
+    if recalibrated:
+        notes.append(f"The model was recalibrated in {len(recalibrated)} of the patients, so that its calibration is "
+                     f"too good: {join_names(recalibrated)}.")  # fmt: skip
     if len(chosen) < len(rows):
         notes.append(f"{len(rows) - len(chosen)} of {len(rows)} patients have no outcome and are left out.")
     if left_out:
         listed = ", ".join(f"{horizon:g}" for horizon in left_out)
         notes.append(f"Not validated at {listed} days, which are not within the events and the follow-up.")
-    return (*notes, "All patients are taken to be at risk from time 0.")
+    return tuple(notes) if _ENTRY in rows[0] else (*notes, "All patients are taken to be at risk from time 0.")
 
 
 def _read_rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
@@ -103,7 +109,10 @@ def _read_outcome(rows: Sequence[dict[str, str]], file: Path) -> Outcome:
     causes = np.array([_read_number(row, "event", file) for row in rows])
     if not np.isin(causes, (0, 1, 2)).all() or (times <= 0).any():
         raise DataError(f"{file} has an event other than 0, 1 and 2, or a time that is not above 0. {_ADVICE}")
-    return Outcome(causes == 1, times, None, causes == 2 if (causes == 2).any() else None)
+    entry = np.array([_read_number(row, _ENTRY, file) for row in rows]) if _ENTRY in rows[0] else np.zeros(len(rows))
+    if (entry < 0).any() or (entry >= times).any():
+        raise DataError(f"{file} has an entry below 0, or not before the time. {_ADVICE}")
+    return Outcome(causes == 1, times, entry if entry.any() else None, causes == 2 if (causes == 2).any() else None)
 
 
 def _read_number(row: dict[str, str], name: str, file: Path) -> float:

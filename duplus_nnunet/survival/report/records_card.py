@@ -70,9 +70,10 @@ def _write_recalibrations(model: RecordsModel) -> Iterator[str]:
 def _write_development(model: RecordsModel) -> Iterator[str]:
     own, form = model.development, model.schema.event
     yield from _head("Patients and outcome (5a, 8, 10, 20)")
+    endpoint = "" if model.schema.endpoint is None else f"Endpoint: {escape(model.schema.endpoint)}. "
     yield (
-        f"Fitted to all {own.patients} patients of {escape(own.name)}: {own.events} with the event, {own.competing} "
-        f"with a competing event; longest follow-up {format_days(own.follow_up)} days."
+        f"{endpoint}Fitted to all {own.patients} patients of {escape(own.name)}: {own.events} with the event, "
+        f"{own.competing} with a competing event; longest follow-up {format_days(own.follow_up)} days."
     )
     if own.parameters:
         ratio = own.events / own.parameters

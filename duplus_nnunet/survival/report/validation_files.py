@@ -24,6 +24,7 @@ from duplus_nnunet.survival.report.figures import (
     Panel,
     Point,
     make_curve,
+    name_estimate,
     save_calibration,
     save_kaplan_meier,
 )
@@ -54,12 +55,14 @@ class Subject:
         method: Its method.
         table: Name of the table of the patients.
         notes: Remarks for the reader.
+        endpoint: Name of the endpoint that the model predicts; None: it has none.
     """
 
     model: str
     method: str
     table: str
     notes: tuple[str, ...]
+    endpoint: str | None = None
 
 
 def write_validation(validation: Validation, subject: Subject, folder: Path) -> list[Path]:
@@ -88,6 +91,7 @@ def to_plain(validation: Validation, subject: Subject) -> dict[str, Any]:
         "version": VERSION,
         "model": subject.model,
         "method": subject.method,
+        "endpoint": subject.endpoint,
         "table": subject.table,
         "patients": len(predictions.patients),
         "events": validation.events,
@@ -185,8 +189,10 @@ def describe_validation(validation: Validation, subject: Subject) -> Iterator[st
     predictions = validation.predictions
     yield f"# Validation of {escape(subject.model)} ({escape(subject.method)}) in {escape(subject.table)}"
     yield ""
+    endpoint = "" if subject.endpoint is None else f"Endpoint of the model: {escape(subject.endpoint)}. "
     yield (
-        f"{len(predictions.patients)} patients, {validation.events} with the event. The model was taken as it is. "
+        f"{endpoint}{len(predictions.patients)} patients, {validation.events} with the event. The model was taken as "
+        "it is. "
         f"Intervals: {LEVEL:.0%}, percentiles of {validation.replicates} bootstrap samples of patients."
     )
     for title, rows in (("Scores", list_score_rows(validation)), ("At the horizons", list_horizon_rows(validation))):
@@ -252,8 +258,10 @@ def _draw_calibration(validation: Validation, subject: Subject, path: Path) -> N
         title = f"{format_days(horizon)} days\nslope {slope}"
         panels.append(Panel(title, points, [float(value) for value in predictions.at_horizons[:, index]], line))
     caption = (
-        "Points: groups of patients with similar predicted survival, observed survival by Kaplan-Meier with 95 % "
-        "confidence intervals. Solid line: smooth calibration curve. Ticks: individual patients. Dashed line: perfect "
+        "Points: groups of patients with similar predicted survival, observed survival by "
+        f"{name_estimate(predictions.outcome.competing is not None)} with 95 % confidence intervals. "
+        + ("Solid line: smooth calibration curve. " if any(panel.line for panel in panels) else "")
+        + "Ticks: individual patients. Dashed line: perfect "
         "calibration. The ideal slope is 1; below 1 predictions are too extreme, above 1 not extreme enough."
     )
     save_calibration(path, f"Calibration of {subject.model} in {subject.table}", caption, panels)

@@ -13,7 +13,7 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.survival.command.fit import BEST
 from duplus_nnunet.survival.evaluation.choosing import BEST as CHOSEN_BY
 from duplus_nnunet.survival.evaluation.choosing import CANDIDATES
-from duplus_nnunet.survival.models.records_model import hash_patient
+from duplus_nnunet.survival.models.patient_hashes import hash_patient
 from duplus_nnunet.survival.models.records_model_files import MODEL_NAME, read_records_model
 from duplus_nnunet.survival.records.schema import ROW_NUMBER
 from duplus_nnunet.survival.records.table import read_rows

@@ -119,6 +119,16 @@ def test_targets_are_measured_apart_and_together() -> None:
     assert not [name for name in row if "SUV" in name]
 
 
+def test_regions_within_each_other_are_one_lesion() -> None:
+    whole, core, node = np.zeros((3, 10, 10, 10), bool)
+    whole[:4, :4, :4] = core[1:3, 1:3, 1:3] = node[8, 8, 8] = True
+    row = measure_targets({"core": core, "node": node, "whole": whole}, None, (10.0, 10.0, 10.0), "", FeatureChoice())
+    assert row[f"{TOGETHER}: lesions"] == 2
+    assert row[f"{TOGETHER}: volume (ml)"] == pytest.approx(65)
+    assert row[f"{TOGETHER}: largest lesion (ml)"] == pytest.approx(64)
+    assert (row["core: lesions"], row["core: volume (ml)"]) == (1, pytest.approx(8))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mirp") is None, reason="needs the extra radiomics")
 def test_ibsi_features_are_those_of_mirp_and_defined() -> None:
     pet = np.random.default_rng(0).gamma(2, 2, (8, 8, 8))
