@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import statistics
 import sys
 from dataclasses import asdict, replace
 from itertools import chain
@@ -348,6 +349,9 @@ def _head(schema: "ClinicalSchema") -> str:
 
 def _describe(report: "TableReport", rows: int) -> str:
     lines = [f"{rows} rows, {len(report.records)} usable patients, {report.events} with the event."]
+    if report.records:
+        times = [record.time for record in report.records]
+        lines.append(f"Time: {min(times):,.0f} to {max(times):,.0f} days, median {statistics.median(times):,.0f}.")
     if set(report.centres) - {""}:
         width = min(_WIDEST, max(map(len, report.centres)))
         lines += [f"  {centre or '(no centre)':<{width}}  {count[0]} patients, {count[1]} with the event"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from scipy.stats import spearmanr
 
 from duplus_nnunet.survival.records.column_names import is_known_later
+from duplus_nnunet.survival.records.follow_up_ends import check_ends
 from duplus_nnunet.survival.records.imputation import count_parameters
 from duplus_nnunet.survival.records.leaks import explain_leak
 from duplus_nnunet.survival.records.plausible_values import check_values
@@ -111,6 +112,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
         findings += _check_covariates(rows, schema, records, missing)
         findings += _check_sizes(records, schema)
         findings += check_values(schema, records)
+        findings += check_ends(rows, schema, records)
     else:
         text = f"None of the {len(rows.rows)} rows can be read; see the reason for each row."
         findings.append(Finding("error", f"{text} Correct the schema if the reasons are alike, else the rows."))

@@ -19,6 +19,8 @@ _ORDERS = (
     ("i", "ii", "iii", "iv"), ("g1", "g2", "g3", "g4"), ("t0", "t1", "t2", "t3", "t4"), ("n0", "n1", "n2", "n3"),
 )  # fmt: skip
 _LEAST_PATIENTS = 8
+# Of a column of numbers: different ones at least, and words that are no numbers at most.
+_LEAST_NUMBERS, _MOST_MARKERS = 10, 3
 # Words of counts, also of `duplus survival features`.
 _COUNT = re.compile(r"(?<![a-z])(lesions|nodes|metastases|count|number)(?![a-z])")
 
@@ -75,6 +77,12 @@ def _is_measure(name: str, values: Collection[str]) -> bool:
     return bool(_COUNT.search(name.casefold())) or any(not value.isdigit() for value in values if is_number(value))
 
 
+def _are_numbers_and_markers(values: Collection[str], texts: Sequence[str]) -> bool:
+    """Whether many different numbers stand beside a few words, which then mean that a value is missing ("k.A.")."""
+    words = len(texts) <= _MOST_MARKERS and not any(character.isdigit() for text in texts for character in text)
+    return words and len(values) - len(texts) >= _LEAST_NUMBERS
+
+
 def _infer_type(name: str, cells: Sequence[str]) -> dict[str, Any]:
     categories = {normalise_cell(cell) for cell in cells} - {*MISSING}
     spellings = {normalise_cell(cell): cell for cell in cells}
@@ -84,7 +92,8 @@ def _infer_type(name: str, cells: Sequence[str]) -> dict[str, Any]:
     order = next((order for values in candidates for order in _ORDERS if values <= set(order)), None)
     if order is not None:
         return {"type": "ordinal", "order": [spellings[value] for value in order if value in spellings]}
-    if measure_numeric_share(cells) < NUMERIC_SHARE or (len(categories) <= 2 and not _is_measure(name, categories)):
-        return {"type": "categorical"}
     texts = sorted(spellings[value] for value in categories if not is_number(value))
+    numeric = measure_numeric_share(cells) >= NUMERIC_SHARE or _are_numbers_and_markers(categories, texts)
+    if not numeric or (len(categories) <= 2 and not _is_measure(name, categories)):
+        return {"type": "categorical"}
     return {"type": "numeric", **({"missing": texts} if texts else {})}

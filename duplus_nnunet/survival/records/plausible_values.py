@@ -27,6 +27,7 @@ _MARKED_NUMBER = re.compile(
     r"(/[a-zµ0-9]+)?)?", re.IGNORECASE
 )  # fmt: skip
 _LEAST_DIFFERENT = 5
+_LEAST_NUMBERS = 10  # different numbers that are hardly a code
 _SHORT_DAYS, _LEAST_PATIENTS = 60, 20
 _ALIKE = 0.8  # share of characters in common
 _DATE = re.compile(
@@ -100,13 +101,23 @@ def _check_codes(name: str, known: Sequence[tuple[float, Record]]) -> Iterable[F
 
 
 def _check_marked_numbers(name: str, values: Sequence[str]) -> Iterable[Finding]:
-    """Warn of numbers that are categories because of a sign or a unit."""
+    """Warn of numbers that are categories, because of a sign or a unit or for another reason."""
     marked = [value for value in values if _MARKED_NUMBER.fullmatch(value)]
     signs = [value for value in marked if not is_number(value)]
     if signs and len(set(marked)) >= _LEAST_DIFFERENT and len(marked) >= _DATE_SHARE * len(values):
         text = (
             f"{name!r} is categorical, but its values are numbers, {len(signs)} of them with a sign or a unit, such as "
             f"{signs[0]!r}: as categories they have no order. Write them without it, and make the type numeric."
+        )
+        yield Finding("warning", text)
+        return
+    numbers = {value for value in values if is_number(value)}
+    others = sorted({*values} - numbers)
+    if len(numbers) >= _LEAST_NUMBERS and sum(value in numbers for value in values) >= len(values) / 2:
+        listed = f", the others ({join_names([*map(repr, others)])}) in `missing`" if others else ""
+        text = (
+            f"{name!r} is categorical, but {len(numbers)} of its different values are numbers: as categories they have "
+            f"no order. If they are measurements, make the type numeric{listed}."
         )
         yield Finding("warning", text)
 

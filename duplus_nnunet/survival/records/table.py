@@ -298,6 +298,16 @@ def _read_time(row: Mapping[str, str], schema: ClinicalSchema) -> float:
     last = form.column or str(form.end)
     if form.otherwise is not None and is_missing(row[last], schema):
         last = form.otherwise
+    return read_end(row, schema, last)
+
+
+def read_end(row: Mapping[str, str], schema: ClinicalSchema, last: str) -> float:
+    """Read the days until a column of the end of follow-up: a time, or a date after that of the start.
+
+    Raises:
+        ValueError: A cell is missing or cannot be read.
+    """
+    form = schema.time
     names = (last,) if form.start is None else (form.start, last)
     for name in names:
         if is_missing(row[name], schema):

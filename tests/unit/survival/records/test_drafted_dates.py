@@ -11,6 +11,7 @@ import yaml
 
 from duplus_nnunet import cli
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.survival.records.checking import check
 from duplus_nnunet.survival.records.drafted_dates import FORMATS, draft_dates
 from duplus_nnunet.survival.records.drafting import NamedColumns, draft
 from duplus_nnunet.survival.records.schema import ClinicalSchema
@@ -100,6 +101,40 @@ def test_a_date_that_is_written_otherwise_is_named() -> None:
 def test_a_column_has_one_role(roles: dict[str, str]) -> None:
     with pytest.raises(DataError, match="different columns"):
         draft(make_table(), (), NamedColumns(**(ROLES | roles)))
+
+
+def find_warnings(rows: Rows, **named: Any) -> list[str]:
+    report = check(rows, ClinicalSchema.model_validate(draft_table(rows, **named)), ())
+    return [finding.text for finding in report.findings if finding.severity == "warning"]
+
+
+def change(rows: Rows, patient: str, **cells: str) -> Rows:
+    changed = tuple({**row, **cells} if row["MRN"] == patient else row for row in rows.rows)
+    return Rows(rows.file, rows.columns, changed)
+
+
+def test_a_status_that_contradicts_the_dates_is_warned_of() -> None:
+    rows = make_table()
+    assert not [text for text in find_warnings(rows) if "Death" in text]
+    survivor = change(rows, "M3", Death="01.03.2016")
+    assert any("Censored" in text and "M3" in text for text in find_warnings(survivor))
+    undated = change(rows, "M4", Death="", Contact="01.06.2016")
+    assert any("no 'Death': M4" in text for text in find_warnings(undated))
+    haunted = change(rows, "M4", Contact="01.06.2019")
+    assert any("'Contact' is later than 'Death' in M4" in text for text in find_warnings(haunted))
+    soon = change(rows, "M4", Contact=rows.rows[4]["Death"])
+    assert not [text for text in find_warnings(soon) if "Death" in text]
+
+
+def test_exchanged_codes_are_warned_of() -> None:
+    warnings = find_warnings(make_table(), seen=("alive",), censored=("dead",))
+    assert any("100% of the censored" in text and "exchanged" in text for text in warnings)
+
+
+def test_follow_up_after_a_relapse_is_no_contradiction() -> None:
+    rows = make_table()
+    followed = tuple({**row, "Contact": row["Contact"] or "01.01.2020"} for row in rows.rows)
+    assert not [text for text in find_warnings(Rows(rows.file, rows.columns, followed)) if "later than" in text]
 
 
 @pytest.mark.parametrize(

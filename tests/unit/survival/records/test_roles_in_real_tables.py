@@ -223,6 +223,26 @@ def test_a_column_of_one_and_two_that_is_no_event_is_not_taken_for_one(name: str
         draft_table(make_table(("death",), **{name: lambda n, draw: 1 + n % 2}))
 
 
+@pytest.mark.parametrize(("share", "marker"), [(5, "k.A."), (3, "not done"), (4, "-")])
+def test_words_among_many_numbers_mean_missing(share: int, marker: str) -> None:
+    rows = make_table(LDH=lambda n, draw: marker if n % share == 0 else draw.randint(150, 900))
+    assert draft_table(rows)["covariates"]["LDH"] == {"type": "numeric", "missing": [marker]}
+
+
+@pytest.mark.parametrize("codes", [("1", "2", "3", "X"), ("T1a", "T1b", "T2"), ("<50", "61", "72 kg")])
+def test_codes_and_marked_numbers_stay_categories(codes: tuple[str, ...]) -> None:
+    rows = make_table(stage=lambda n, draw: draw.choice(codes))
+    assert draft_table(rows)["covariates"]["stage"]["type"] == "categorical"
+
+
+def test_numbers_as_categories_are_warned_of() -> None:
+    rows = make_table(LDH=lambda n, draw: "k.A." if draw.random() < 0.3 else draw.randint(150, 900))
+    schema = draft_table(rows)
+    schema["covariates"]["LDH"] = {"type": "categorical"}
+    texts = [finding.text for finding in check(rows, ClinicalSchema.model_validate(schema), ()).findings]
+    assert any("'LDH' is categorical" in text and "'k.A.'" in text for text in texts)
+
+
 def test_a_status_of_one_and_two_is_that_of_r() -> None:
     assert draft_codes(("1", "2"), "status") == {"column": "status", "seen": [2], "censored": [1]}
 
