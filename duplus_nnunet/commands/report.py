@@ -25,6 +25,7 @@ examples:
   duplus report MODEL_FOLDER -o report.html --figures figures
   duplus report MODEL_FOLDER -o report.html --images imagesTs --labels labelsTs --context contexts.csv
   duplus report 4 -o dataset.html
+  duplus report --prognosis evaluation -o prognosis.html     a prognosis from clinical records alone
 """
 
 
@@ -38,7 +39,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL|DATASET", help="model folder, or number, name or folder of a raw dataset")
+    add("model", metavar="MODEL|DATASET", nargs="?",
+        help="model folder, or number, name or folder of a raw dataset; not needed with --prognosis")  # fmt: skip
     add("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"),
         help="the report (default: %(default)s)")  # fmt: skip
     add("--figures", metavar="FOLDER", type=Path,
@@ -70,13 +72,13 @@ def run(args: argparse.Namespace) -> int:
     from duplus_nnunet.files import require_writable, require_writable_file
     from duplus_nnunet.model_report.figure_files import write_figures
     from duplus_nnunet.model_report.page import write_page
-    from duplus_nnunet.model_report.report import make_report
+    from duplus_nnunet.model_report.report import make_prognosis_report, make_report
 
     options = _read_options(args)
     require_writable_file(args.output, "Name another file with -o.")
     if args.figures is not None:
         require_writable(args.figures, "Name another folder with --figures.")
-    report = make_report(args.model, options)
+    report = make_prognosis_report(args.prognosis) if args.model is None else make_report(args.model, options)
     for note in write_page(args.output, report):
         print(f"note: {note}", file=sys.stderr)
     print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB).")
@@ -92,6 +94,11 @@ def _read_options(args: argparse.Namespace) -> "ReportOptions":
     from duplus_nnunet.model_report.report import ReportOptions
     from duplus_nnunet.model_report.sections import SectionOptions
 
+    beside = (args.images, args.scores, args.wording, args.calibration, args.ablations, *args.adapters)
+    if args.model is None and (args.prognosis is None or args.feature_map or any(beside)):
+        raise DataError(
+            "Name a model folder or a dataset. Without one, only a prognosis is shown: --prognosis FOLDER, alone."
+        )
     if args.cases < 0:
         raise DataError(f"--cases is {args.cases}; expected 0 or more.")
     if args.images is None and (args.labels is not None or args.context is not None):

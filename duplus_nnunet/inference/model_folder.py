@@ -143,7 +143,11 @@ def check_checkpoints(
         file = files.folder / f"fold_{fold}" / files.checkpoint
         if not file.is_file():
             available = ", ".join(f"fold_{name}" for name in list_folds(files.folder, None, files.checkpoint))
-            raise ModelError(f"There is no {file}. Folds with {file.name}: {available or 'none'} (option -f).")
+            others = sorted(other.name for other in file.parent.glob("checkpoint_*.pth"))
+            hint = (
+                f" This fold has {', '.join(others)} (option -chk), of a training that did not end." if others else ""
+            )
+            raise ModelError(f"There is no {file}. Folds with {file.name}: {available or 'none'} (option -f).{hint}")
         checkpoint = read_checkpoint(file)
         require_embedding(checkpoint["network_weights"], embedding, file)
         if masks:

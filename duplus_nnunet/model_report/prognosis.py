@@ -1,6 +1,6 @@
 """Shows a prognosis from the files of `duplus survival evaluate`: nothing is computed again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,22 +16,40 @@ from duplus_nnunet.model_report.drawing import (
     make_figure,
     style_axes,
 )
+from duplus_nnunet.model_report.gathering import ReportSource
 from duplus_nnunet.model_report.prognosis_evidence import show_evidence
-from duplus_nnunet.model_report.prognosis_forms import METRICS_NAME, StudyForm, format_value, list_cells
+from duplus_nnunet.model_report.prognosis_forms import (
+    AGAIN,
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    StudyForm,
+    format_value,
+    list_cells,
+)
 from duplus_nnunet.model_report.prognosis_groups import show_groups
 from duplus_nnunet.model_report.prognosis_horizons import show_horizons
 from duplus_nnunet.model_report.result_files import EstimateForm, read_result
+from duplus_nnunet.table_files import read_csv
 
 ANCHOR = "prognosis"
 _TITLE = "Prognosis"
 _COMMAND = "duplus survival evaluate -o FOLDER"
 
 
-def make_prognosis(folder: Path | None) -> Section:
+def list_patients(source: ReportSource) -> frozenset[str]:
+    """List the identifiers of all cases of a model or dataset, and of their patients; none if they are not known."""
+    if source.table is None:
+        return frozenset()
+    cases = {**source.table.cases, **source.table.tests}
+    return frozenset((*cases, *(case.patient for case in cases.values())))
+
+
+def make_prognosis(folder: Path | None, patients: Collection[str] = ()) -> Section:
     """Show the evaluation of a prognosis.
 
     Args:
         folder: Folder that `duplus survival evaluate -o FOLDER` wrote; None: there is none.
+        patients: Cases and patients of the model or dataset that it is shown with; none: not known.
 
     Raises:
         DataError: Its metrics.json, or one of its tables, cannot be read.
@@ -44,9 +62,24 @@ def make_prognosis(folder: Path | None) -> Section:
         return Section(ANCHOR, _TITLE, [Paragraph(text, "absent")])
     study = read_result(folder / METRICS_NAME, StudyForm, _COMMAND)
     blocks: list[Block] = [Paragraph(_describe(study)), *(Paragraph(note, "warning") for note in study.notes)]
+    blocks += [Paragraph(text, "warning") for text in _find_strangers(folder, patients)]
     blocks += [*_show_scores(study), *show_groups(study, folder), *show_horizons(study), *_show_calibration(study)]
     blocks += show_evidence(folder)
     return Section(ANCHOR, _TITLE, blocks)
+
+
+def _find_strangers(folder: Path, patients: Collection[str]) -> Iterator[str]:
+    """Say that no patient of a prognosis is one of the model or dataset."""
+    file = folder / PREDICTIONS_NAME
+    if not patients or not file.is_file():
+        return
+    table = read_csv(file, AGAIN)
+    if "patient" not in table.columns or not table.rows:
+        return
+    scored = {row.cells[table.columns.index("patient")] for row in table.rows}
+    # A case is named after its patient, as in "Source_P01", and a patient may have a source before it, as in "CT/P01".
+    if not any(name and any(name in known for known in patients) for name in scored):
+        yield f"None of the {len(scored)} patients of this prognosis is a patient of this model or dataset."
 
 
 def _describe(study: StudyForm) -> str:

@@ -2,13 +2,16 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from duplus_nnunet.model_report.blocks import Paragraph, Section
+from duplus_nnunet.model_report.blocks import Paragraph, Section, Table
 from duplus_nnunet.model_report.case_files import OtherImages, find_cases
 from duplus_nnunet.model_report.gathering import ReportSource, read_report_source
 from duplus_nnunet.model_report.page import Report
+from duplus_nnunet.model_report.prognosis import make_prognosis
 from duplus_nnunet.model_report.sections import SectionOptions, make_sections
 from duplus_nnunet.model_report.viewer_sections import MOST_PREDICTED, make_viewer_sections
+from duplus_nnunet.outputs.manifest import current_time, list_versions
 
 # The sections with images stand behind this one, since they show what the scores count.
 _BEFORE_IMAGES = "scores"
@@ -45,6 +48,22 @@ def make_report(path: str | os.PathLike[str], options: ReportOptions) -> Report:
     anchors = [section.anchor for section in sections]
     place = anchors.index(_BEFORE_IMAGES) + 1 if _BEFORE_IMAGES in anchors else 1
     return Report(choose_title(source), _summarise(source), [*sections[:place], *images, *sections[place:]])
+
+
+def make_prognosis_report(folder: Path) -> Report:
+    """Make the report on a prognosis alone.
+
+    Args:
+        folder: Folder that `duplus survival evaluate -o FOLDER` wrote.
+
+    Raises:
+        DataError: A file of it cannot be read.
+    """
+    section, name = make_prognosis(folder), folder.resolve().name
+    versions = [*list_versions().items(), ("this report was made", current_time())]
+    title = "Versions and date of this report"
+    manifest = Section("manifest", title, [Table("manifest", title, ("what", "value"), versions, len(versions))])
+    return Report(f"Report on the prognosis {name}", "Cross-validated, beside other methods.", [section, manifest])
 
 
 def choose_title(source: ReportSource) -> str:

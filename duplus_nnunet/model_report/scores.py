@@ -164,7 +164,10 @@ def _list_warnings(source: ReportSource, cases: Mapping[str, CaseScore]) -> Iter
     unscored = [target for target in source.targets if target not in scored]
     if unscored:
         shown = ", ".join(unscored[:_CASES_NAMED]) + (" and more" if len(unscored) > _CASES_NAMED else "")
-        yield f"{len(unscored)} target(s) of the model are annotated in none of the scored cases: {shown}."
+        yield (
+            f"{len(unscored)} target(s) of the model have no score: {shown}. They were not requested in the "
+            "prediction, or are annotated in none of its cases."
+        )
     seen = _find_seen(source)
     if seen:
         yield (

@@ -9,7 +9,7 @@ from duplus_nnunet.model_report.blocks import Section
 from duplus_nnunet.model_report.calibration import make_calibration
 from duplus_nnunet.model_report.feature_map import make_feature_map
 from duplus_nnunet.model_report.gathering import ReportSource
-from duplus_nnunet.model_report.prognosis import make_prognosis
+from duplus_nnunet.model_report.prognosis import list_patients, make_prognosis
 from duplus_nnunet.model_report.scores import make_scores
 from duplus_nnunet.model_report.summary import make_manifest, make_summary
 from duplus_nnunet.model_report.training_curves import make_training_curves
@@ -61,6 +61,6 @@ def make_sections(source: ReportSource, options: SectionOptions) -> Sequence[Sec
             make_calibration(options.calibration),
             make_adapters(source, options.adapters),
         ]
-    sections += [make_prognosis(options.prognosis)]
+    sections += [make_prognosis(options.prognosis, list_patients(source))]
     sections += [make_ablations(options.ablations)] if options.ablations is not None else []
     return [*sections, make_manifest(source)]

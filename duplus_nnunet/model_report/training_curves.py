@@ -121,8 +121,8 @@ def _show_dice(fold: FoldSource, log: TrainingLog, several: str) -> Iterator[Blo
         f"online_dice_fold_{fold.name}",
         f"Online Dice by target{several}",
         f"The targets with the lowest Dice at the end come first; higher is better. {note} Bright is high; "
-        f"white is an epoch in which no patch held the target. The number at the right is the mean of the last {_LAST} "
-        f"epochs.{describe_cut(len(lines), MOST_ROWS, 'targets')}",
+        f"white is an epoch in which no patch held the target. The number at the right is the mean of the last "
+        f"{min(_LAST, log.epochs)} epochs.{describe_cut(len(lines), MOST_ROWS, 'targets')}",
         _describe_ends(lines),
         _draw_heat_map(lines[:MOST_ROWS]),
         _to_rows(lines),
@@ -153,7 +153,8 @@ def _mean_of_end(values: Sequence[float]) -> float:
 def _describe_ends(lines: Sequence[Line]) -> str:
     ends = [f"{line.name} {_format(_mean_of_end(line.y))}" for line in lines[:5] if _mean_of_end(line.y) >= 0]
     more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
-    return f"Curves over the epochs. Mean of the last {_LAST} epochs: {', '.join(ends) or 'not defined'}{more}."
+    last = min([_LAST, *(len(line.y) for line in lines)])
+    return f"Curves over the epochs. Mean of the last {last} epochs: {', '.join(ends) or 'not defined'}{more}."
 
 
 def _to_rows(lines: Sequence[Line]) -> list[dict[str, Cell]]:

@@ -26,6 +26,10 @@ from duplus_nnunet.survival.records.outcome import Numbers, Outcome, read_outcom
 from duplus_nnunet.survival.records.table import SEEN
 
 _RIDGE = 0.1
+COX_PENALTY = (
+    f"Breslow's partial likelihood with a ridge penalty of {_RIDGE:g} on standardised covariates, so that it can "
+    "always be fitted; hazard ratios are of a model without a penalty (Efron)"
+)
 _INNER_FOLDS = 5
 _LEAST_PATIENTS = 2  # to which Coxnet can be fitted
 _PENALTIES = 30

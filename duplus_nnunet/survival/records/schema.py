@@ -93,6 +93,19 @@ class TimeForm(_Strict):
         """Columns that are read."""
         return tuple(name for name in (self.column, self.start, self.end, self.otherwise) if name is not None)
 
+    def describe(self) -> str:
+        """Say in Markdown from which columns the time is read, and in which unit.
+
+        Example:
+            >>> TimeForm(start="a", end="b", otherwise="c").describe()
+            'from `a` to `b`, or to `c` where `b` is empty'
+        """
+        dates = self.start is not None
+        last = str(self.end if dates else self.column)
+        text = f"from `{self.start}` to `{last}`" if dates else f"`{last}`"
+        text += f", or {'to ' if dates else ''}`{self.otherwise}` where `{last}` is empty" if self.otherwise else ""
+        return text if dates else f"{text}, in {self.unit}"
+
 
 class EventForm(_Strict):
     """Event status at the end of that time.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from duplus_nnunet.reporting.colours import BLUE, COLOURS
 from duplus_nnunet.survival.evaluation.decision import DecisionCurve
@@ -53,6 +54,9 @@ def save_forest_plot(path: Path, ratios: Sequence[HazardRatio]) -> None:
     axis.set_yticks(range(len(ratios)), [_name(ratio) for ratio in ratios], fontsize=9)
     axis.set(ylim=(len(ratios) - 0.5, -0.5), xlabel="Hazard ratio, 95 % confidence interval")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.grid(alpha=0.25, linewidth=0.6, axis="x")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

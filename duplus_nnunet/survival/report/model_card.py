@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from duplus_nnunet.survival.evaluation.choosing import BEST
 from duplus_nnunet.survival.evaluation.intervals import METHOD, METHOD_OF_CENTRES
 from duplus_nnunet.survival.evaluation.study import Design, Study
+from duplus_nnunet.survival.models.baselines import COX_PENALTY
 from duplus_nnunet.survival.models.methods import IMAGE_METHODS, NETWORKS, PENALISED
 from duplus_nnunet.survival.records.cohort import Cohort
 from duplus_nnunet.survival.records.encoding import LEAST_PATIENTS
@@ -120,10 +121,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
     form, time = cohort.schema.event, cohort.schema.time
     yield from _head("Outcome (8)")
     seen, censored = (", ".join(map(repr, codes)) for codes in (form.seen, form.censored))
-    yield (
-        f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: `{'` to `'.join(time.columns)}`"
-        + (f", in {time.unit}." if time.column is not None else ".")
-    )
+    yield (f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: {time.describe()}.")
     if form.competing:
         listed = ", ".join(map(repr, form.competing))
         yield f"Competing events ({listed}): {COMPETING}"
@@ -182,6 +180,8 @@ def _describe_fitting(methods: Sequence[str]) -> Iterator[str]:
     learned = ["standardisation", "categories"]
     learned += (["time bins", "early stopping"] if networks else []) + (["penalties"] if networks or penalised else [])
     yield f"Of the training patients only: {', '.join(learned)}, and the cut-off of the risk groups."
+    if "Cox" in methods:
+        yield f"Cox: {COX_PENALTY}."
     if networks or penalised or BEST in methods:
         yield "Penalties and models are chosen on inner splits of the training patients."
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from duplus_nnunet.survival.models.baselines import COX_PENALTY
 from duplus_nnunet.survival.models.predictors import ProportionalHazards
 from duplus_nnunet.survival.models.recalibration import SLOPE
 from duplus_nnunet.survival.models.records_model import RecordsModel
@@ -80,8 +81,8 @@ def _write_development(model: RecordsModel) -> Iterator[str]:
         few = f", fewer than {_ENOUGH}: predictions are likely to be overfitted" if ratio < _ENOUGH else ""
         yield f"Events per parameter: {ratio:.3g} ({own.parameters} encoded parameters{few})."
     seen, censored = (", ".join(map(repr, codes)) for codes in (form.seen, form.censored))
-    times = "` to `".join(model.schema.time.columns)
-    yield f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: `{times}`."
+    time = model.schema.time.describe()
+    yield f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: {time}."
     if own.competing:
         yield COMPETING
     yield from (f"- {note}" for note in model.notes)
@@ -89,9 +90,10 @@ def _write_development(model: RecordsModel) -> Iterator[str]:
 
 def _write_model(model: RecordsModel) -> Iterator[str]:
     yield from _head("The model (9a, 12, 22)")
+    penalty = f" ({COX_PENALTY})" if model.method == "Cox" else ""
     yield (
-        f"Method: {model.method}. Each covariate is encoded as numbers; a missing number becomes the mean, a missing "
-        "or unknown category the most common one (an unknown one a rare one, where rare categories share a parameter)."
+        f"Method: {model.method}{penalty}. Each covariate is encoded as numbers; a missing number becomes the mean, a "
+        "missing or unknown category the most common one (an unknown one a rare one, where rare categories share a parameter)."
     )
     yield ""
     linear = model.predictor if isinstance(model.predictor, ProportionalHazards) else None

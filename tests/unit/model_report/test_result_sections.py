@@ -1,5 +1,6 @@
 """Sections that are made from the files of other commands."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duplus_nnunet import cli
 from duplus_nnunet.errors import DataError, DuplusError
 from duplus_nnunet.model_report.adapters import make_ablations, make_adapters
 from duplus_nnunet.model_report.calibration import make_calibration
@@ -241,6 +243,25 @@ def test_a_prognosis_is_shown_from_its_files(tmp_path: Path) -> None:
     assert find_table(section, "prognosis_slopes").rows[0][3] == "1.100"
     assert list_kind(section, "warning") == ["Few events."]
     assert list_kind(section, "absent") == []
+
+
+def test_a_prognosis_of_other_patients_is_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    patients = {row["patient"] for row in csv.DictReader((folder / "predictions.csv").read_text().splitlines())}
+    assert any("None of the" in text for text in list_kind(make_prognosis(folder, {"hippocampus_001"}), "warning"))
+    for known in ({f"CT/{min(patients)}"}, {f"Source_{min(patients)}"}, set[str]()):
+        assert not any("None of the" in text for text in list_kind(make_prognosis(folder, known), "warning"))
+
+
+def test_a_prognosis_has_a_report_of_its_own(tmp_path: Path) -> None:
+    folder = write_study(tmp_path)
+    assert cli.main(["report", "--prognosis", str(folder), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "Scores of all methods" in page
+    assert "0.700 (0.500 to 0.900)" in page
+    for words in ([], ["--prognosis", str(folder), "--feature-map"], ["--scores", str(folder / "metrics.json")]):
+        assert cli.main(["report", *words, "-o", str(tmp_path / "no.html")]) == 1
+    assert not (tmp_path / "no.html").exists()
 
 
 def test_curves_that_contradict_the_scores_are_not_drawn(tmp_path: Path) -> None:
