@@ -166,7 +166,8 @@ def _choose_roles(rows: Rows, cases: Sequence[str], named: NamedColumns) -> tupl
         asked = " ".join(f"--{role} COLUMN" for role in absent)
         dates = list_dates(rows)
         hint = (
-            f" The columns {', '.join(map(repr, dates))} have dates; to use two of them: --start COLUMN --end COLUMN."
+            f" The columns {', '.join(map(repr, dates))} have dates; to use two of them: --start COLUMN --end COLUMN, "
+            "and with a date of death as the end --otherwise COLUMN, the last contact of the living."
         )
         raise DataError(
             f"None of the columns {', '.join(rows.columns)} looks like the {' or the '.join(absent)}. Name it: {asked}."

@@ -91,7 +91,10 @@ def check_columns(rows: Rows, schema: ClinicalSchema) -> list[str]:
     )
     columns = f"{rows.file} has the columns {', '.join(map(repr, rows.columns))}"
     if schema.patient not in rows.columns:
-        raise DataError(f"{columns}; the model was trained with {expected}. Rename the column of the patient ID.")
+        raise DataError(
+            f"{columns}; the model was trained with {expected}. Rename the column of the patient ID, or name it in a "
+            "schema beside the table (the same name with the ending .yaml)."
+        )
     if covariates and len(absent) == len(covariates):
         raise DataError(
             f"{columns}, but no covariate of the model, which was trained with {expected}. Choose the model of this "

@@ -93,7 +93,8 @@ def _write_model(model: RecordsModel) -> Iterator[str]:
     penalty = f" ({COX_PENALTY})" if model.method == "Cox" else ""
     yield (
         f"Method: {model.method}{penalty}. Each covariate is encoded as numbers; a missing number becomes the mean, a "
-        "missing or unknown category the most common one (an unknown one a rare one, where rare categories share a parameter)."
+        "missing or unknown category the most common one (an unknown one a rare one, where rare categories share a "
+        "parameter)."
     )
     yield ""
     linear = model.predictor if isinstance(model.predictor, ProportionalHazards) else None
