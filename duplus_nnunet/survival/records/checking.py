@@ -7,7 +7,7 @@ treatment began and leaks the outcome.
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import spearmanr
@@ -55,6 +55,8 @@ _CAMEL_CASE_IDENTIFIER = re.compile(r"(?<=[a-z])(ID|MRN)$")
 _SUMMARIES = frozenset(
     ("mean", "average", "median", "total", "sum", "sd", "std", "min", "max", "mittelwert", "summe", "gesamt", "moyenne")
 )
+# Different numbers of a patient that another one hardly has by chance, besides the time.
+_LEAST_EQUAL = 3
 # Ages and cell counts have fewer digits.
 _IDENTIFIER_DIGITS = 5
 
@@ -101,7 +103,7 @@ def check(rows: Rows, schema: ClinicalSchema, cases: Sequence[str]) -> TableRepo
     records, findings = read_records(rows, schema)
     findings += [Finding("note", note) for note in rows.notes]
     findings += [Finding("warning", warning) for warning in rows.warnings]
-    findings += [*_find_repeated(records), *_find_summaries(records)]
+    findings += [*_find_repeated(records), *_find_copies(records), *_find_summaries(records)]
     records = list({record.patient: record for record in reversed(records)}.values())[::-1]
     listed = {cell for cell in rows.column(schema.patient) if not is_missing(cell, schema)}
     findings += _compare_cases(records, schema, cases, listed)
@@ -128,6 +130,20 @@ def _find_repeated(records: Sequence[Record]) -> Iterable[Finding]:
             where = ", ".join(str(record.row) for record in records if record.patient == patient)
             text = f"Patient {patient!r} has {count} rows ({where}); expected one. Keep the correct row."
             yield Finding("error", text)
+
+
+def _find_copies(records: Sequence[Record]) -> Iterable[Finding]:
+    """Find patients who have the same outcome and the same values as another one, of several numbers."""
+    groups: dict[Hashable, list[str]] = {}
+    for record in records:
+        numbers = [value for value in record.values.values() if isinstance(value, float)]
+        if len({*numbers}) >= _LEAST_EQUAL:
+            key = record.time, record.event, *record.values.values()
+            groups.setdefault(key, []).append(record.patient)
+    copies = [" = ".join(dict.fromkeys(names)) for names in groups.values() if len({*names}) > 1]
+    if copies:
+        text = f"{len(copies)} patient(s) are in the table under several IDs, with the same outcome and values"
+        yield Finding("warning", f"{text}: {join_names(copies)}. In cross-validation, copies are too easy to predict.")
 
 
 def _find_summaries(records: Sequence[Record]) -> Iterable[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from duplus_nnunet.reporting.colours import BLUE, COLOURS
 from duplus_nnunet.survival.evaluation.decision import DecisionCurve
@@ -18,6 +18,11 @@ DECISION_NAME, FOREST_NAME = "decision_curves.png", "hazard_ratios.png"
 IMPORTANCE_FIGURE = "permutation_importance.png"
 _GREY, _DPI = "#606060", 150
 _LOWEST = -0.05
+# Round numbers on a logarithmic axis, from coarse to fine, and how many are to be on it.
+_STEPS: tuple[tuple[float, ...], ...] = (
+    (1,), (1, 3), (1, 2, 5), (1, 1.25, 1.5, 2, 3, 5, 7), tuple(step / 10 for step in range(10, 100)),
+)  # fmt: skip
+_LEAST_TICKS, _MOST_TICKS = 4, 8
 
 
 def save_decision_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
@@ -42,6 +47,22 @@ def save_decision_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
     figure.savefig(path)
 
 
+def choose_ticks(low: float, high: float) -> list[float]:
+    """Choose the ticks of a logarithmic axis: the coarsest set of round numbers of which four or more are on it.
+
+    Example:
+        >>> choose_ticks(0.3, 6), choose_ticks(0.85, 2.1)
+        ([0.5, 1.0, 2.0, 5.0], [1.0, 1.25, 1.5, 2.0])
+    """
+    ticks: list[float] = []
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in _STEPS:
+        ticks = [tick for power in powers for step in steps if low <= (tick := round(step * 10.0**power, 12)) <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            break
+    return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)] if ticks else []
+
+
 def save_forest_plot(path: Path, ratios: Sequence[HazardRatio]) -> None:
     """Draw hazard ratios with their 95 % confidence intervals on a logarithmic axis; at least one."""
     figure = Figure(figsize=(6.5, 1.2 + 0.32 * len(ratios)), dpi=_DPI, facecolor="white", layout="constrained")
@@ -54,7 +75,7 @@ def save_forest_plot(path: Path, ratios: Sequence[HazardRatio]) -> None:
     axis.set_yticks(range(len(ratios)), [_name(ratio) for ratio in ratios], fontsize=9)
     axis.set(ylim=(len(ratios) - 0.5, -0.5), xlabel="Hazard ratio, 95 % confidence interval")
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(FixedLocator(choose_ticks(*axis.get_xlim())))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.grid(alpha=0.25, linewidth=0.6, axis="x")

@@ -141,6 +141,18 @@ def test_a_code_may_be_a_missing_value_marker() -> None:
     assert read_records(rows, ClinicalSchema.model_validate(FORM | {"event": event}))[0][0].event == CENSORED
 
 
+def test_copies_of_a_patient_under_another_id_are_warned_of() -> None:
+    form = FORM | {"covariates": {name: {"type": "numeric"} for name in "xyz"}}
+    header = ("id", "months", "event", *"xyz")
+    lines = [(f"p{n}", 1 + n * 7 % 29, n % 2, 30 + n * 11 % 37, n * 5 % 13 + 0.5, n * 3 % 17) for n in range(30)]
+    schema = ClinicalSchema.model_validate(form)
+    assert not has_finding(check(make_rows(*lines, header=header), schema, ()), "warning", "several IDs")
+    copied = [*lines, ("q1", *lines[1][1:]), ("q2", *lines[2][1:])]
+    assert has_finding(
+        check(make_rows(*copied, header=header), schema, ()), "warning", "several IDs", "p1 = q1", "p2 = q2"
+    )
+
+
 def test_rows_with_the_same_fault_share_an_error() -> None:
     lines = [(f"p{n}", 5, "dead" if n % 3 else 1, 50, "f", "low") for n in range(36)]
     records, findings = read_records(make_rows(*lines), ClinicalSchema.model_validate(FORM))
