@@ -64,7 +64,8 @@ def read_other_table(file: Path, schema: ClinicalSchema) -> OtherTable:
 def _compare_endpoints(schema: ClinicalSchema, own: ClinicalSchema, file: Path) -> list[str]:
     """Say where the outcome of a table seems to be another one than a model predicts."""
     trained, here = schema.endpoint or schema.event.column, own.endpoint or own.event.column
-    if normalise_cell(trained) == normalise_cell(here) or schema.event.column == own.event.column:
+    named = schema.endpoint is not None and own.endpoint is not None
+    if normalise_cell(trained) == normalise_cell(here) or (not named and schema.event.column == own.event.column):
         return []
     return [
         f"The model predicts {trained!r}; the outcome of this table is {here!r}, as {file} says. Unless both are the "

@@ -153,8 +153,12 @@ def test_an_outcome_of_another_endpoint_is_named(model: Path, tmp_path: Path) ->
     assert "Endpoint: relapse" in (model / "model_card.md").read_text()
     predict(model, table, tmp_path / "predicted")
     assert json.loads((tmp_path / "predicted" / "survival_prediction.json").read_text())["endpoint"] == "relapse"
-    (tmp_path / "other.yaml").write_text(SCHEMA.replace("column: event", "column: dead").replace("relapse", "RELAPSE"))
-    assert not find_notes(validate(model, table, tmp_path / "same")[1], "'relapse'")
+    for changed, told in (("column: event", True), ("column: dead", False)):
+        name = "death" if told else "RELAPSE"
+        (tmp_path / "other.yaml").write_text(SCHEMA.replace("column: event", changed).replace("relapse", name))
+        assert bool(find_notes(validate(model, table, tmp_path / name)[1], "'relapse'")) is told
+    (tmp_path / "other.yaml").write_text(SCHEMA.replace("endpoint: relapse\n", ""))
+    assert not find_notes(validate(model, table, tmp_path / "unnamed")[1], "'relapse'")
 
 
 COMPETING = SCHEMA.replace("censored: [0]", "censored: [0], competing: [2]")
