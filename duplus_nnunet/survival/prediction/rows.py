@@ -11,6 +11,7 @@ from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, find_m
 from duplus_nnunet.survival.models.averaging import Average
 from duplus_nnunet.survival.models.image_inputs import LESION_FOUND
 from duplus_nnunet.survival.models.model import SurvivalModel
+from duplus_nnunet.survival.models.patient_hashes import list_spellings
 from duplus_nnunet.survival.records.feature_table import FeatureTable
 from duplus_nnunet.survival.records.new_patients import NewPatients
 from duplus_nnunet.survival.records.out_of_range import count_missing, find_out_of_range_values
@@ -116,6 +117,7 @@ def list_patient_predictions(
                 "" if averages.cut is None else HIGH if risk > averages.cut else LOW,
                 images.cases.get(record.patient, ()), count_missing(record, models[0].schema),
                 _list_warnings(models, record, patients, images), record.time, record.event,
+                record.entry,
             )
         )  # fmt: skip
     return tuple(rows)
@@ -131,7 +133,8 @@ def _list_warnings(
         warnings.append("no record: predicted from images alone")
     warnings += _check_images(models[0], record.patient, images.tables[0])
     warnings += images.warnings.get(record.patient, ())
-    folds = sum(record.patient in model.patients for model in models)
+    spellings = {*list_spellings(record.patient)}
+    folds = sum(not spellings.isdisjoint(model.patients) for model in models)
     if folds:
         warnings.append(f"trained on in {folds} of {len(models)} folds: not a prediction for a new patient")
     return tuple(dict.fromkeys(warnings))

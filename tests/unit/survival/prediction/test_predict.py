@@ -21,7 +21,7 @@ from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.prediction.rows import ImageSummary, list_patient_predictions
 from duplus_nnunet.survival.prediction.trained_model import read_trained_model
 from duplus_nnunet.survival.records.feature_table import FeatureTable
-from duplus_nnunet.survival.records.new_patients import read_new_patients
+from duplus_nnunet.survival.records.new_patients import NewPatients, read_new_patients
 from duplus_nnunet.survival.records.out_of_range import find_out_of_range_values
 from duplus_nnunet.survival.records.schema import ClinicalSchema
 from duplus_nnunet.survival.records.table import CENSORED, SEEN, Record, read_rows
@@ -206,6 +206,17 @@ def test_a_row_reports_missing_inputs_and_training_patients(models: list[Surviva
     assert (first.missing, third.missing) == (0, 3)
     assert len(first.survival) == 1
     assert len(first.curve) == 4
+
+
+def test_a_row_knows_training_patients_in_another_case_and_delayed_entry(models: list[SurvivalModel]) -> None:
+    records = [replace(PATIENTS[0], patient="P00", entry=3.0), replace(PATIENTS[0], patient="q00")]
+    times = np.array([100.0]), np.linspace(0, 300, 4)
+    found = average(models, records, [None, None], np.concatenate(times))
+    patients = NewPatients(tuple(records), frozenset(("P00", "q00")))
+    first, second = list_patient_predictions(models, patients, ImageSummary([None, None]), found, times)
+    assert (first.entry, second.entry) == (3.0, PATIENTS[0].entry)
+    assert any("of 2 folds" in warning for warning in first.warnings)
+    assert not any("of 2 folds" in warning for warning in second.warnings)
 
 
 # --- effects of inputs
