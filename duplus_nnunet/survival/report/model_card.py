@@ -121,7 +121,7 @@ def _write_outcome(cohort: Cohort) -> Iterator[str]:
     form, time = cohort.schema.event, cohort.schema.time
     yield from _head("Outcome (8)")
     seen, censored = (", ".join(map(repr, codes)) for codes in (form.seen, form.censored))
-    yield (f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: {time.describe()}.")
+    yield f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: {time.describe()}."
     if form.competing:
         listed = ", ".join(map(repr, form.competing))
         yield f"Competing events ({listed}): {COMPETING}"

@@ -83,7 +83,7 @@ def _write_development(model: RecordsModel) -> Iterator[str]:
     seen, censored = (", ".join(map(repr, codes)) for codes in (form.seen, form.censored))
     time = model.schema.time.describe()
     yield f"Event: column `{form.column}`, event: {seen}; censored: {censored}. Time: {time}."
-    if own.competing:
+    if own.competing and not any(COMPETING in note for note in model.notes):
         yield COMPETING
     yield from (f"- {note}" for note in model.notes)
 

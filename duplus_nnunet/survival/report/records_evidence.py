@@ -26,7 +26,7 @@ from duplus_nnunet.survival.models.methods import NULL
 from duplus_nnunet.survival.models.records_model import RecordsModel
 from duplus_nnunet.survival.records.outcome import read_outcome
 from duplus_nnunet.survival.records.schema import DAYS, ClinicalSchema
-from duplus_nnunet.survival.records.table import Record
+from duplus_nnunet.survival.records.table import COMPETING, Record
 
 APPARENT, CROSS_VALIDATED = "apparent", "cross-validated"
 
@@ -87,7 +87,9 @@ def gather_evidence(
                 counts = Counter(name for names in study.chosen[method] for name in names).most_common()
                 listed = ", ".join(f"{name} {count}" for name, count in counts)
                 how[CROSS_VALIDATED] += f" In each fold the method was chosen again ({listed})."
-            notes += (*note_implausible(study, records, model.schema), *study.notes)
+            said = (*note_implausible(study, records, model.schema), *study.notes)
+            explained = any(COMPETING in note for note in model.notes)
+            notes += [note for note in said if note not in model.notes and not (explained and COMPETING in note)]
     else:
         notes.append(
             "Not cross-validated, as it was not asked for: how well the model predicts new patients is unknown."

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from duplus_nnunet import cli
+from duplus_nnunet.survival.models.baselines import COX_PENALTY
 from duplus_nnunet.survival.models.records_model_files import read_records_model
+from duplus_nnunet.survival.records.table import COMPETING as COMPETING_EVENTS
+from duplus_nnunet.survival.records.table import LATE_ENTRY
 
 pytest.importorskip("sksurv")
 
@@ -181,6 +184,16 @@ def test_a_model_and_a_table_of_which_one_has_competing_events_are_told_apart(mo
     assert not find_notes(content, "no competing event is declared")
     (tmp_path / "other.yaml").write_text(SCHEMA.replace("censored: [0]", "censored: [0, 2]"))
     assert find_notes(validate(competing, table, tmp_path / "c")[1], "no competing event is declared")
+
+
+def test_a_card_says_what_delayed_entry_and_competing_events_mean_once(tmp_path: Path) -> None:
+    rows = enter_late(compete(draw(120, 0, "P")))
+    table = write(tmp_path / "clinical.csv", rows)
+    (tmp_path / "clinical.yaml").write_text(COMPETING + "entry: entry\n")
+    run("fit", "--table", table, "--seeds", 1, "--folds", 2, "--method", "Cox", "-o", tmp_path / "model")
+    card = (tmp_path / "model" / "model_card.md").read_text()
+    assert card.count(LATE_ENTRY) == card.count(COMPETING_EVENTS) == 1
+    assert card.count(COX_PENALTY) == 1
 
 
 def test_follow_up_that_may_be_in_another_unit_is_named(model: Path, tmp_path: Path) -> None:
