@@ -83,7 +83,7 @@ def test_scores():
 @pytest.mark.parametrize("name", ["predictions.csv", "survival_curves.csv", "explanation.csv"])
 def test_predictions_of_new_patients(tmp_path, name):
     effects: tuple[Effect, ...] = ()
-    patient = PatientPrediction("a", 0.0, (0.5,), (0.5,), None, "", (), 0, (), 20.0, "seen")
+    patient = PatientPrediction("a", 0.0, (0.5,), (0.5,), None, "", (), 0, (), 20.0, "seen", 5.0)
     write_prediction(CohortPrediction((patient,), (365.0,), (10.0,), effects=effects), {}, tmp_path)
     page = f"`{name}`" if name == "explanation.csv" else f"`{name}` of new patients"
     assert read_head(tmp_path / name) == read_columns(page)
