@@ -88,6 +88,10 @@ class Predictions:
         )
 
 
+# Warning of a patient.
+NOT_FINITE = "the prediction is not finite: values are too far from those of training. Leave it out"
+
+
 def name_groups(risk: Numbers, cut: float | None) -> tuple[str, ...]:
     """Return HIGH or LOW for each of N patients, by a cut-off; empty without one, or for a risk that is no number."""
     if cut is None:

@@ -12,7 +12,7 @@ from duplus_nnunet.files import require_writable
 from duplus_nnunet.locks import hold
 from duplus_nnunet.outputs.manifest import hash_file, list_versions
 from duplus_nnunet.survival.evaluation.cross_validation import find_median
-from duplus_nnunet.survival.evaluation.validation import name_groups
+from duplus_nnunet.survival.evaluation.validation import NOT_FINITE, name_groups
 from duplus_nnunet.survival.models.forecasts import merge_notes
 from duplus_nnunet.survival.models.records_model import RecordsModel
 from duplus_nnunet.survival.models.records_model_files import MODEL_NAME, read_records_model
@@ -109,7 +109,7 @@ def _predict(model: RecordsModel, patients: NewPatients, horizons: tuple[float, 
         if record.patient in recalibrated:
             warnings.append("the model was recalibrated in a patient of this ID: not a prediction for a new patient")
         if not np.isfinite([forecast.risk[row], *forecast.survival[row]]).all():
-            warnings.append("the prediction is not finite: values are too far from those of training. Leave it out")
+            warnings.append(NOT_FINITE)
         rows.append(
             PatientPrediction(
                 record.patient, float(forecast.risk[row]), tuple(map(float, survival)), tuple(map(float, curve)),

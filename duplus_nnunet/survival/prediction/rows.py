@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from duplus_nnunet.survival.evaluation.attribution import Effect
-from duplus_nnunet.survival.evaluation.cross_validation import HIGH, LOW, find_median
+from duplus_nnunet.survival.evaluation.cross_validation import find_median
+from duplus_nnunet.survival.evaluation.validation import NOT_FINITE, name_groups
 from duplus_nnunet.survival.models.averaging import Average
 from duplus_nnunet.survival.models.image_inputs import LESION_FOUND
 from duplus_nnunet.survival.models.model import SurvivalModel
@@ -29,7 +30,8 @@ class PatientPrediction:
         survival: Event-free probability at each horizon.
         curve: Event-free probability at each day of the curve.
         median: Median survival in days; None if it is not reached by the end of follow-up.
-        group: HIGH or LOW: risk above the cut-off from the training patients or not; empty without a cut-off.
+        group: "high" or "low": risk above the cut-off from the training patients or not; empty without a cut-off, or
+            for a risk that is no number.
         images: Cases that were used.
         missing: Number of missing covariates.
         warnings: Warnings for the reader, one sentence each.
@@ -111,12 +113,13 @@ def list_patient_predictions(
     for row, record in enumerate(patients.records):
         survival, curve = np.split(averages.survival[row], [len(horizons)])
         risk = float(averages.risk[row])
+        odd = () if np.isfinite([risk, *survival]).all() else (NOT_FINITE,)
         rows.append(
             PatientPrediction(
                 record.patient, risk, tuple(map(float, survival)), tuple(map(float, curve)), find_median(days, curve),
-                "" if averages.cut is None else HIGH if risk > averages.cut else LOW,
+                *name_groups(np.array([risk]), averages.cut),
                 images.cases.get(record.patient, ()), count_missing(record, models[0].schema),
-                _list_warnings(models, record, patients, images), record.time, record.event,
+                (*odd, *_list_warnings(models, record, patients, images)), record.time, record.event,
                 record.entry,
             )
         )  # fmt: skip

@@ -56,7 +56,5 @@ def _find_later(rows: Rows, schema: ClinicalSchema, records: Sequence[Record]) -
             late.append(f"{record.patient} ({after:.0f} days)")
     # After a relapse most patients are followed for longer.
     if late and len(late) <= (1 - _NEARLY_ALL) * len(records):
-        text = (
-            f"{otherwise!r} is later than {end!r} in {join_names(late)}. Correct these rows if nobody can be followed "
-        )
-        yield Finding("warning", f"{text}after the event, as after a death.")
+        text = f"{otherwise!r} is later than {end!r} in {join_names(late)}. Correct these rows if the event ends "
+        yield Finding("warning", f"{text}follow-up, as death does.")

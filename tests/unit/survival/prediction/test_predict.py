@@ -16,6 +16,7 @@ from duplus_nnunet.errors import DataError, ModelError
 from duplus_nnunet.settings import SurvivalSettings
 from duplus_nnunet.survival.evaluation.attribution import explain, measure_box_effects
 from duplus_nnunet.survival.evaluation.importance import HeldOutFold, measure_importance
+from duplus_nnunet.survival.evaluation.validation import NOT_FINITE
 from duplus_nnunet.survival.models.averaging import average, average_cut_offs, choose_new_horizons, standardise
 from duplus_nnunet.survival.models.model import SurvivalModel, fit_model
 from duplus_nnunet.survival.prediction.rows import ImageSummary, list_patient_predictions
@@ -217,6 +218,17 @@ def test_a_row_knows_training_patients_in_another_case_and_delayed_entry(models:
     assert (first.entry, second.entry) == (3.0, PATIENTS[0].entry)
     assert any("of 2 folds" in warning for warning in first.warnings)
     assert not any("of 2 folds" in warning for warning in second.warnings)
+
+
+def test_a_prediction_that_is_no_number_has_no_risk_group_and_a_warning(models: list[SurvivalModel]) -> None:
+    records = [replace(PATIENTS[0], patient="q00"), replace(PATIENTS[0], patient="q01")]
+    times = np.array([100.0]), np.linspace(0, 300, 4)
+    found = average(models, records, [None, None], np.concatenate(times))
+    broken = replace(found, risk=np.array([np.nan, found.risk[1]]))
+    patients = NewPatients(tuple(records), frozenset(("q00", "q01")))
+    first, second = list_patient_predictions(models, patients, ImageSummary([None, None]), broken, times)
+    assert (first.group, NOT_FINITE in first.warnings) == ("", True)
+    assert (second.group in ("high", "low"), NOT_FINITE in second.warnings) == (True, False)
 
 
 # --- effects of inputs
