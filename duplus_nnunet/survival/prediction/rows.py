@@ -117,7 +117,7 @@ def list_patient_predictions(
         rows.append(
             PatientPrediction(
                 record.patient, risk, tuple(map(float, survival)), tuple(map(float, curve)), find_median(days, curve),
-                *name_groups(np.array([risk]), averages.cut),
+                name_groups(np.array([risk]), averages.cut)[0],
                 images.cases.get(record.patient, ()), count_missing(record, models[0].schema),
                 (*odd, *_list_warnings(models, record, patients, images)), record.time, record.event,
                 record.entry,
