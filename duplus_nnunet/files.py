@@ -27,6 +27,15 @@ _WRITING = ".writing-"
 _PROBE = 1 << 13
 
 
+def list_written(folder: Path) -> list[Path]:
+    """List the files below a folder, without those that another thread is writing and may remove at any time."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if _WRITING not in name]
+        found += [Path(parent, name) for name in names if _WRITING not in name]
+    return found
+
+
 @contextmanager
 def open_new_file(file: Path) -> Iterator[Path]:
     """Yield a temporary path for writing a file; on success, the result is moved to its final path.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from duplus_nnunet.files import list_written
 from duplus_nnunet.inference.answering import PredictedCase
 from duplus_nnunet.inference.writing import CaseWriter, WrittenCase
 from duplus_nnunet.locks import FILE_NAME
@@ -72,7 +73,7 @@ class OutputStore:
         Raises:
             DataError: It cannot be written.
         """
-        files = [file for file in self.staging.rglob("*") if file.is_file() and not file.name.startswith(FILE_NAME)]
+        files = [file for file in list_written(self.staging) if not file.name.startswith(FILE_NAME)]
         for file in sorted(files, key=lambda file: (file.name == manifest.NAME, file)):
             name, time = self._name(file), file.stat().st_mtime_ns
             if self._moved.get(name) != time:

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.files import is_full_disk, open_new_file, require_writable, write_text
+from duplus_nnunet.files import is_full_disk, list_written, open_new_file, require_writable, write_text
 
 
 def fail_half_way(file: Path) -> None:
     with open_new_file(file) as new:
         new.write_text("half", encoding="utf-8")
         raise OSError("disk full")
+
+
+def test_files_that_are_being_written_are_not_listed(tmp_path: Path) -> None:
+    write_text(tmp_path / "below" / "done.txt", "whole")
+    with open_new_file(tmp_path / "legend.label") as new:
+        new.write_text("half", encoding="utf-8")
+        assert list_written(tmp_path) == [tmp_path / "below" / "done.txt"]
+    assert {*list_written(tmp_path)} == {tmp_path / "below" / "done.txt", tmp_path / "legend.label"}
 
 
 def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
