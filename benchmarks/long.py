@@ -29,6 +29,7 @@ from duplus_nnunet.errors import DuplusError
 from duplus_nnunet.locks import hold
 
 SCRIPTS = Path(__file__).parent
+SPECIALISTS = ("stock", "stock_adamw")
 ABLATIONS = ("full", "sgd", "no_t1", "one_hot", "no_film", "no_paraphrases")
 TRANSFER = ("plain", "one_hot", "remap")
 # Iterations a minute of an H100 that is shared by four trainings, of networks as nnU-Net plans them and of small ones.
@@ -95,7 +96,7 @@ def list_universal(plan: Plan) -> list[Job]:
     jobs = [Job("universal-prepare", ("universal.py", "prepare"), 30, "universal-prepare")]
     for seed in plan.seeds:
         jobs += pair_universal(plan, universal.Run("universal", seed, plan.iterations, True))
-        for name in universal.SPECIALISTS:
+        for name in SPECIALISTS:
             jobs += pair_universal(plan, universal.Run(name, seed, plan.stock_iterations, True))
     return jobs
 
@@ -197,7 +198,7 @@ def list_reports(plan: Plan) -> list[Job]:
     length = ("--epochs", str(plan.parity_epochs), "--iterations", "250", "--validation-iterations", "50")
     ablations = ("--iterations", str(plan.ablation_iterations))
     commands = {
-        "universal": ("universal.py", "report", "universal", *universal.SPECIALISTS, *out, *long),
+        "universal": ("universal.py", "report", "universal", *SPECIALISTS, *out, *long),
         "ablations": ("universal.py", "report", *ABLATIONS, *out, *ablations),
         "implausible": ("universal.py", "report", "negatives", "full", *out, *ablations),
         "learning-hippocampus": ("learning.py", "report", "hippocampus", *seeds),

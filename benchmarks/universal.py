@@ -3,8 +3,9 @@
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
 models have the same patch size, features, batch size and precision, or with --planned those that nnU-Net plans for
 each; imagesTs is used for testing only. Our models are trained by AdamW; specialists by nnU-Net's SGD (stock) or the
-same AdamW (stock_adamw). Stages can be run separately; an interrupted training is continued, a finished one skipped.
-nnU-Net's three folders must be set.
+same AdamW (stock_adamw). Of models and specialists "unmirrored", training images are not mirrored; nothing is mirrored
+in prediction. Stages can be run separately; an interrupted training is continued, a finished one skipped. nnU-Net's
+three folders must be set.
 
 Examples:
   python benchmarks/universal.py prepare
@@ -46,7 +47,12 @@ NETWORK = {
 OURS, STOCK = "DuPLUSTrainerShort", "StockTrainerUnvalidated"
 # Iterations and validation iterations in an epoch, and iterations of a specialist.
 EPOCH, STOCK_EPOCH, STOCK_ITERATIONS = (100, 10), (50, 5), 1000
-SPECIALISTS = {"stock": "sgd", "stock_adamw": "adamw"}
+SPECIALISTS = {
+    "stock": {"optimizer": "sgd"},
+    "stock_adamw": {"optimizer": "adamw"},
+    "stock_unmirrored": {"optimizer": "sgd", "mirror": False},
+    "stock_adamw_unmirrored": {"optimizer": "adamw", "mirror": False},
+}
 HEAD_AND_NECK = 50
 
 
@@ -59,8 +65,10 @@ class Model:
     by_cases: bool = False
 
 
+UNMIRRORED = {"mirror_left_right": False, "mirror_other_axes": False}
 MODELS = {
     "universal": Model(5000),
+    "unmirrored": Model(5000, UNMIRRORED),
     "by_cases": Model(5000, by_cases=True),
     "by_cases_annotated": Model(5000, {"loss": {"dice_share": "annotated"}}, by_cases=True),
     "annotated": Model(5000, {"loss": {"dice_share": "annotated"}}),
@@ -137,7 +145,7 @@ def make_plans(run: Run, number: int) -> running.Plans:
     iterations, validation = run.epoch
     length = {"seed": run.seed, "epochs": run.iterations // iterations, "validation_iterations": validation}
     if not run.is_ours:
-        return {**plans, "benchmark": {**length, "iterations": iterations, "optimizer": SPECIALISTS[run.name]}}
+        return {**plans, "benchmark": {**length, "iterations": iterations, **SPECIALISTS[run.name]}}
     settings = plans["duplus"]["settings"]
     settings |= {**length, "iterations_per_epoch": iterations, "cpu_bfloat16": True}
     settings |= {"optimizer": "adamw", "initial_learning_rate": None}

@@ -25,13 +25,14 @@ ADAMW_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Choice:
-    """What a stock training is to be: seed, optimizer ("sgd" or "adamw"), and length."""
+    """What a stock training is to be: seed, optimizer ("sgd" or "adamw"), length, and whether images are mirrored."""
 
     seed: int = 0
     optimizer: str = "sgd"
     epochs: int = 1000
     iterations: int = 250
     validation_iterations: int = 50
+    mirror: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return what stands in the plans under "benchmark"."""
@@ -91,6 +92,14 @@ class StockTrainer(nnUNetTrainer):
             return pair
         optimizer = make_adamw(self.network.parameters(), self.initial_lr, self.device)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+        """Differs from nnU-Net: mirrors no image, in training and in prediction, if the plans say so."""
+        *others, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if self.choice.mirror:
+            return *others, axes
+        self.inference_allowed_mirroring_axes = None
+        return *others, None
 
     def save_checkpoint(self, filename: str) -> None:
         """Differs from nnU-Net: the file is whole or not there, if a training is ended while it is written."""

@@ -205,6 +205,19 @@ def test_stock_trainer_reads_what_the_plans_say(load: Callable[[str], Any], data
     second = universal.make_plans(universal.Run("stock_adamw", 8, 1000, True), 4)["benchmark"]
     assert trainers.Choice(**first) == trainers.Choice(7, "sgd", 10, 50, 5)
     assert trainers.Choice(**second) == trainers.Choice(8, "adamw", 20, 50, 5)
+    third = universal.make_plans(universal.Run("stock_unmirrored", 8, 1000, True), 4)["benchmark"]
+    assert trainers.Choice(**third) == trainers.Choice(8, "sgd", 20, 50, 5, mirror=False)
+
+
+@pytest.mark.parametrize(("mirror", "axes"), [(True, (0, 1, 2)), (False, None)])
+def test_stock_trainer_mirrors_unless_the_plans_say_not_to(trainers: Any, mirror: bool, axes: Any) -> None:
+    trainer = object.__new__(trainers.StockTrainer)
+    trainer.choice = trainers.Choice(mirror=mirror)
+    trainer.configuration_manager = SimpleNamespace(patch_size=[24, 32, 32])
+    trainer.print_to_log_file = lambda *_: None
+    found = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert found[-1] == trainer.inference_allowed_mirroring_axes == axes
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(("mirrored", "axes", "folder"), [("0", None, ""), ("1", (0, 1), "mirrored")])
