@@ -13,7 +13,7 @@ _NOT_MIRRORED = re.compile(
 )
 
 # Tissue around a tumour, such as oedema, is no lesion.
-_PET = re.compile(r"(?<![a-z])(pet|pt|suv(bw|lbm|bsa|max)?|fdg)(?![a-z])|positron", re.IGNORECASE)
+_PET = re.compile(r"(?<![a-z])(pet(ct|mr|mri)?|pt|suv(bw|lbm|bsa|max)?|fdg)(?![a-z])|positron", re.IGNORECASE)
 _LESION = re.compile(
     r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|glioma|nodule|neoplasm|malignan|lymphoma|melanoma|blastoma|"
     r"(^|\W)gtv",
@@ -145,8 +145,8 @@ def is_pet(name: str) -> bool:
     """Report whether the name of a channel or context says that it is PET, whose uptake is comparable across scanners.
 
     Example:
-        >>> is_pet("FDG-PET"), is_pet("SUVbw"), is_pet("adaptive CT")
-        (True, True, False)
+        >>> is_pet("FDG-PET"), is_pet("PETCT"), is_pet("SUVbw"), is_pet("adaptive CT")
+        (True, True, True, False)
     """
     return _PET.search(name) is not None
 

@@ -1,5 +1,6 @@
 """Shows a prognosis from the files of `duplus survival evaluate`: nothing is computed again."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -77,9 +78,16 @@ def _find_strangers(folder: Path, patients: Collection[str]) -> Iterator[str]:
     if "patient" not in table.columns or not table.rows:
         return
     scored = {row.cells[table.columns.index("patient")] for row in table.rows}
-    # A case is named after its patient, as in "Source_P01", and a patient may have a source before it, as in "CT/P01".
-    if not any(name and any(name in known for known in patients) for name in scored):
+    if scored.isdisjoint(name for case in patients for name in _list_names(case)):
         yield f"None of the {len(scored)} patients of this prognosis is a patient of this model or dataset."
+
+
+def _list_names(case: str) -> Iterator[str]:
+    """Yield the names that a patient of a case can have: "Source_P01" and "CT/P01" are of P01, not of "P0" or "1"."""
+    words = list(re.finditer(r"[^\W_]+", case))
+    yield case
+    for number, first in enumerate(words):
+        yield from (case[first.start() : last.end()] for last in words[number:])
 
 
 def _describe(study: StudyForm) -> str:

@@ -112,7 +112,8 @@ def test_fetched_images_are_removed(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     memory.pipe_file("/in/b_0000.nii.gz", b"no image")
     assert predict("-i", "memory://in", "-o", "memory://out") == 1
-    assert list(tmp_path.iterdir()) == []
+    # PyTorch's cache of compiled code is there if it was nowhere before.
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("torchinductor")] == []
     cases = json.loads(memory.cat_file("/out/manifest.json"))["cases"]
     assert {case: record["status"] for case, record in cases.items()} == {"a": "complete", "b": "failed"}
 

@@ -248,7 +248,8 @@ def test_a_prognosis_is_shown_from_its_files(tmp_path: Path) -> None:
 def test_a_prognosis_of_other_patients_is_named(tmp_path: Path) -> None:
     folder = write_study(tmp_path)
     patients = {row["patient"] for row in csv.DictReader((folder / "predictions.csv").read_text().splitlines())}
-    assert any("None of the" in text for text in list_kind(make_prognosis(folder, {"hippocampus_001"}), "warning"))
+    for strange in ("hippocampus_001", f"CT_{min(patients)}9", f"x{min(patients)}"):
+        assert any("None of the" in text for text in list_kind(make_prognosis(folder, {strange}), "warning"))
     for known in ({f"CT/{min(patients)}"}, {f"Source_{min(patients)}"}, set[str]()):
         assert not any("None of the" in text for text in list_kind(make_prognosis(folder, known), "warning"))
 
