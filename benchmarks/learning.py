@@ -156,8 +156,8 @@ def read_scores(name: str, variant: str, seed: int) -> list[Score]:
     """Read the Dice of each held-out case and target; an absent target that was not predicted has none."""
     content = json.loads((find_fold(name, variant, seed) / "validation" / "scores.json").read_text())
     return [
-        Score(str(seed), case["patient"], target, row["dice"], case["source"])
-        for case in content["cases"].values()
+        Score(str(seed), case["patient"], target, row["dice"], case["source"], case=image)
+        for image, case in content["cases"].items()
         for target, row in case["targets"].items()
         if row["dice"] is not None
     ]

@@ -115,7 +115,8 @@ class AdaptationSettings:
             "decoder"; if empty, all convolutions of encoder and decoder are adapted.
         film: Whether the adapter gets its own MLP_FiLM, initialised from the base's.
         head: Whether the adapter gets its own MLP_Pred and projections, initialised from the base's.
-        learning_rate: Learning rate of AdamW in the first epoch; nnU-Net's polynomial schedule follows.
+        learning_rate: Learning rate of AdamW (betas 0.9 and 0.999, nnU-Net's weight decay) in the first epoch;
+            nnU-Net's polynomial schedule follows.
         learning_rate_factor: The LoRA's learning rate, as a multiple of that of MLP_FiLM and MLP_Pred.
     """
 
@@ -186,7 +187,9 @@ class LossSettings:
             softmax over the annotated targets of the image.
         dice_share: Which targets share the weight of an image in Dice: those that are "present" in the patch, so that
             each patch with a target has the same weight; or all that are "annotated", so that a patch with one of seven
-            targets has a seventh of it. The n targets of `reduction` are the same ones.
+            targets has a seventh of the weight of one with its only target. Weights are relative to the other patches
+            of the batch that show a target: one that is alone in that has all of it. The n targets of `reduction` are
+            the same ones.
     """
 
     reduction: Literal["mean", "sqrt", "sum"] = "mean"
@@ -204,18 +207,22 @@ class Settings:
         epochs: Number of epochs.
         iterations_per_epoch: Training iterations in an epoch.
         validation_iterations: Validation iterations in an epoch.
-        optimizer: "adamw" (betas 0.9 and 0.98, weight decay 0.01), or "sgd" as nnU-Net has it.
+        optimizer: "adamw" (betas 0.9 and 0.98, weight decay 0.01), or "sgd" as nnU-Net has it. Adapters and the
+            prognosis have their own, and do not read this.
         initial_learning_rate: Learning rate of the first epoch, which nnU-Net's polynomial schedule lowers; null: 1e-3
-            for AdamW, 1e-2 for SGD.
+            for AdamW, 1e-2 for SGD. Adapters have `adaptation.learning_rate`, and the prognosis has its own.
         warmup_iterations: Number of iterations, from the first, over which the learning rate rises from 0.
         save_every: Number of epochs between two saves of checkpoint_latest.pth (nnU-Net: 50).
         paraphrase_probability: Probability, 0 to 1, that a paraphrase replaces a prompt in training.
         negative_prompts: Largest number of targets, in a training batch, that are asked for in images which cannot show
-            them, such as a brainstem in a thigh; `implausible` in the plans' contexts lists them. 0: none.
+            them, such as a brainstem in a thigh; `implausible` in the plans' contexts lists them. 0: none. In the
+            cross-entropy of such an image they count as annotated targets, so that each of these weighs less.
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
             right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
         mirror_other_axes: Whether images are mirrored along the other two axes in training, as nnU-Net does. If false,
-            an image is never seen upside down or back to front.
+            an image is never seen upside down or back to front. Where nnU-Net turns slices by any angle (thick slices),
+            images of targets with sides are not mirrored from front to back: with half a turn, that would exchange the
+            sides.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
         target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
             that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).

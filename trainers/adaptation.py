@@ -28,6 +28,20 @@ from duplus_nnunet.trainers.checkpoint import refuse_masks
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 
+# Settings of DuPLUSTrainer that an adapter's training does not read.
+_UNREAD = ("optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs")
+
+
+def list_unread(settings: Settings) -> list[str]:
+    """List what a user changed that the training of an adapter does not read, as lines for the log."""
+    changed = [name for name in _UNREAD if getattr(settings, name) != getattr(Settings(), name)]
+    rate = settings.adaptation.learning_rate
+    return [
+        f"warning: settings.{name} is {getattr(settings, name)!r}, which DuPLUSLoRATrainer does not read: it trains an "
+        f"adapter by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights."
+        for name in changed
+    ]
+
 
 def make_spec(network: ConditionedUNet, name: str, settings: Settings) -> AdapterSpec:
     """Describe the parts of an adapter, as the settings require.
@@ -138,6 +152,8 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
                 f"{self.bank.form.base_model}, such as fold_0/checkpoint_final.pth."
             )
         super().on_train_start()
+        for line in list_unread(self.settings):
+            self.print_to_log_file(line)
 
     def on_train_end(self) -> None:
         """Differs from DuPLUSTrainer: also writes the adapter as files of its own."""

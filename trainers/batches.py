@@ -1,6 +1,6 @@
 """Chooses the prompts of each image in a batch, and which targets count in which image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -81,7 +81,10 @@ class BatchPrompter:
         annotated = [frozenset(case.annotated) for case in cases]
         names = self._choose_targets(drawn.union(*annotated))
         counted = [known | (drawn & self._apart[key]) for known, key in zip(annotated, contexts, strict=True)]
-        flipped = tuple(rng is not None and self._can_flip(case) and bool(rng.random() < 0.5) for case in cases)
+        flipped = tuple(
+            rng is not None and self._can_flip(context, known) and bool(rng.random() < 0.5)
+            for context, known in zip(contexts, annotated, strict=True)
+        )
         images = tuple(
             (context, tuple(self._swap(names)) if flip else names)
             for context, flip in zip(contexts, flipped, strict=True)
@@ -136,8 +139,10 @@ class BatchPrompter:
         rest = (name for name in self.bank.names if name not in chosen)
         return tuple(sorted(chosen.union(islice(rest, lacking)), key=self._rows.__getitem__))
 
-    def _can_flip(self, case: Case) -> bool:
-        return self.bank.swap_sides(case.annotated) is not None
+    def _can_flip(self, context: str, annotated: Iterable[str]) -> bool:
+        """Whether all that an image's annotated targets are in a mirror image has prompts in its context."""
+        swapped = self.bank.swap_sides(sorted(annotated))
+        return swapped is not None and set(swapped) <= self.bank.contexts[context].target_prompts.keys()
 
     def _swap(self, names: Sequence[str]) -> list[str]:
         """Exchange left and right targets; one without a partner is not annotated in a flipped image and stays."""

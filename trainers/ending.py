@@ -1,10 +1,15 @@
-"""Begins and ends a training in order: one process in a fold, a message on errors, no leftover worker processes."""
+"""Begins and ends a training in order: one process in a fold, a message on errors, no leftover worker processes.
 
-from collections.abc import Iterator
+A training that is no longer one, since its numbers are not finite, ends too.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
@@ -54,3 +59,21 @@ def hold_fold(trainer: Any, purpose: str) -> Iterator[None]:
     lock = hold(Path(trainer.output_folder), purpose, advice) if trainer.local_rank == 0 else nullcontext()
     with lock:
         yield
+
+
+def require_finite(weights: Iterable[torch.Tensor], losses: Sequence[float], epoch: int) -> None:
+    """Check that an epoch was one: its weights are finite, and so is the loss of some iteration.
+
+    Raises:
+        DataError: They are not.
+    """
+    advice = (
+        "Look for NaN in the images (nnUNetv2_plan_and_preprocess --verify_dataset_integrity finds them), or lower "
+        "settings.initial_learning_rate in the plans, and continue with --c."
+    )
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise DataError(f"The weights became NaN or infinite in epoch {epoch}; the last checkpoint is intact. {advice}")
+    if not np.isfinite(losses).any():
+        raise DataError(
+            f"The loss was NaN or infinite in all iterations of epoch {epoch}; the last checkpoint is intact. {advice}"
+        )

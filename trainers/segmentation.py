@@ -35,7 +35,7 @@ from duplus_nnunet.trainers.cases import bind_each_case, check_split, open_table
 from duplus_nnunet.trainers.checkpoint import collect_content, write_content, write_safely
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.distributed import DistributedTrainer
-from duplus_nnunet.trainers.ending import end_in_order, hold_fold
+from duplus_nnunet.trainers.ending import end_in_order, hold_fold, require_finite
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
@@ -224,10 +224,11 @@ class DuPLUSTrainer(DistributedTrainer):
         """
         rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         across, has_sides = self.bank.form.left_right_axis, self.bank.has_sides
-        chosen = choose_mirror_axes(axes or (), across, has_sides, self.settings)
+        chosen = choose_mirror_axes(axes or (), across, has_sides, self.settings, dummy_2d)
         self._across = across if has_sides and across in chosen else None
         self.inference_allowed_mirroring_axes = chosen or None
-        self.print_to_log_file(f"mirrored along {chosen or 'no axis'}, left-right axis {across}")
+        turned = "; slices are turned by up to 180 degrees" if dummy_2d else ""
+        self.print_to_log_file(f"mirrored along {chosen or 'no axis'}, left-right axis {across}{turned}")
         return rotation, dummy_2d, patch, tuple(axis for axis in chosen if axis != self._across) or None
 
     def get_dataloaders(self) -> Any:
@@ -347,14 +348,9 @@ class DuPLUSTrainer(DistributedTrainer):
             super().run_training()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Differs from nnU-Net: non-finite weights end the training before they are saved."""
+        """Differs from nnU-Net: non-finite weights, or no finite loss at all, end the training before it is saved."""
         super().on_train_epoch_end(train_outputs)
-        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
-            raise DataError(
-                f"The weights became NaN or infinite in epoch {self.current_epoch}; the last checkpoint is intact. "
-                "Look for NaN in the images (nnUNetv2_plan_and_preprocess --verify_dataset_integrity finds them), or "
-                "lower settings.initial_learning_rate in the plans, and continue with --c."
-            )
+        require_finite(self.network.parameters(), [output["loss"] for output in train_outputs], self.current_epoch)
 
     def print_plans(self) -> None:
         """Differs from nnU-Net: the log gets a summary; plans with all prompts would fill pages of it."""

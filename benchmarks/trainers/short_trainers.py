@@ -93,7 +93,7 @@ class StockTrainer(nnUNetTrainer):
         optimizer = make_adamw(self.network.parameters(), self.initial_lr, self.device)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         """Differs from nnU-Net: mirrors no image, in training and in prediction, if the plans say so."""
         *others, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.choice.mirror:

@@ -79,12 +79,14 @@ class TargetSums(torch.autograd.Function):
         if kernels is not None:
             return tuple(kernels.compute_sums(logits, labels, table, valid))
         sums = logits.new_zeros(4, *logits.shape[:2], dtype=torch.float32)
-        for b, block in _list_blocks(logits):
-            x, y = logits[b, block].float(), _expand_block(labels[b], table[block])
-            p, cross = torch.sigmoid(x), functional.binary_cross_entropy_with_logits(x, y, reduction="none")
-            if valid is not None:
-                p, y, cross = p * valid[b], y * valid[b], cross * valid[b]
-            sums[:, b, block] = torch.stack([torch.linalg.vecdot(p, y), p.sum(1), y.sum(1), cross.sum(1)])
+        # Autocast would compute the product in float16, where sums end at 65,504 voxels.
+        with torch.autocast(logits.device.type, enabled=False):
+            for b, block in _list_blocks(logits):
+                x, y = logits[b, block].float(), _expand_block(labels[b], table[block])
+                p, cross = torch.sigmoid(x), functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+                if valid is not None:
+                    p, y, cross = p * valid[b], y * valid[b], cross * valid[b]
+                sums[:, b, block] = torch.stack([torch.linalg.vecdot(p, y), p.sum(1), y.sum(1), cross.sum(1)])
         return sums[0], sums[1], sums[2], sums[3]
 
     @staticmethod

@@ -58,6 +58,15 @@ def test_a_side_without_partner_in_the_model_is_not_mirrored() -> None:
     assert prompter.choose(["a_0", "b_0"], Always()).flipped == (False, True)  # type: ignore[arg-type]
 
 
+def test_an_image_whose_mirror_image_has_no_prompt_in_its_context_is_not_mirrored() -> None:
+    plans = make_plans()
+    context = plans["duplus"]["contexts"]["ct"]
+    del context["target_prompts"]["right kidney"]
+    context["targets"].remove("right kidney")
+    prompter = BatchPrompter(PromptBank(plans), make_table())
+    assert prompter.choose(["a_1"], Always()).flipped == (False,)  # type: ignore[arg-type]
+
+
 def test_about_half_of_the_images_are_mirrored() -> None:
     flipped = make_prompter().choose(["a_0"] * 400, np.random.default_rng(0)).flipped
     assert 150 < sum(flipped) < 250

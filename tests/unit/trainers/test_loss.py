@@ -112,6 +112,14 @@ def test_sums_survive_more_voxels_than_a_float16_can_count() -> None:
     torch.testing.assert_close(loss, torch.tensor(-1.0))
 
 
+def test_sums_are_the_same_under_mixed_precision() -> None:
+    labels = torch.ones(1, 1, 48, 48, 48, dtype=torch.int16)
+    logits = torch.randn(1, 1, 48, 48, 48, dtype=torch.half) + 3
+    with torch.autocast("cpu", torch.float16):
+        mixed = TargetLoss([1], False)(logits, labels)
+    torch.testing.assert_close(mixed, TargetLoss([1], False)(logits, labels))
+
+
 def test_selected_targets_are_those_of_their_rows() -> None:
     labels, logits = make_labels(4), torch.randn(2, 2, 4, 5, 6)
     loss = TargetLoss([1, 2, 3], False)

@@ -1,9 +1,16 @@
 """Optimizer and warm-up."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from duplus_nnunet.errors import DataError
+from duplus_nnunet.settings import Settings
+from duplus_nnunet.trainers import DuPLUSTrainer
+from duplus_nnunet.trainers.adaptation import list_unread
 from duplus_nnunet.trainers.optimization import make_adamw, warm_up
 
 
@@ -30,3 +37,31 @@ def test_groups_keep_their_ratio_in_the_warm_up() -> None:
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1})
     warm_up(optimizer, [1.0, 0.1], 0, 2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("losses", "weight", "ends"),
+    [((1.0, 0.5), 0.0, False), ((float("inf"), 0.5), 0.0, False), ((float("-inf"), float("nan")), 0.0, True),
+     ((1.0, 0.5), float("nan"), True)],
+)  # fmt: skip
+def test_a_training_that_is_no_longer_one_ends(
+    losses: tuple[float, ...], weight: float, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nnUNetTrainer, "on_train_epoch_end", lambda *_: None)
+    trainer = DuPLUSTrainer.__new__(DuPLUSTrainer)
+    trainer.network = SimpleNamespace(parameters=lambda: [torch.tensor([weight])])
+    trainer.current_epoch = 3
+    outputs = [{"loss": loss} for loss in losses]
+    if not ends:
+        trainer.on_train_epoch_end(outputs)
+        return
+    with pytest.raises(DataError, match="epoch 3"):
+        trainer.on_train_epoch_end(outputs)
+
+
+def test_settings_that_an_adapter_does_not_read_are_named() -> None:
+    assert list_unread(Settings()) == []
+    lines = list_unread(Settings(optimizer="sgd", initial_learning_rate=0.01, frozen_decoder_epochs=2))
+    assert [line.split()[1] for line in lines] == [
+        "settings.optimizer", "settings.initial_learning_rate", "settings.frozen_decoder_epochs",
+    ]  # fmt: skip
