@@ -7,7 +7,7 @@ from duplus_nnunet.data.case_table import Case
 
 # A case with a target that is rare in its source is drawn more often, by at most this factor.
 _LARGEST_BONUS = 3.0
-# Repetitions are integers; with this many of the least likely case, the shares of the others are exact to a few %.
+# Repetitions are integers; with this many of the least likely case, the shares of the others are exact to an eighth.
 _LEAST_REPEATS = 4
 
 
