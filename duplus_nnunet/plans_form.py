@@ -1,7 +1,7 @@
 """Validates the section `duplus` of a plans file, which users edit by hand, and returns it as typed attributes.
 
-Only what prompts, contexts and sources need is checked here; settings are validated by `settings`, and keys without a
-field are kept as they are.
+Only what prompts, contexts and sources need is checked here; settings are validated by `settings`. Keys without a field
+are kept as they are, unless `plans_keys` finds that another one was meant.
 """
 
 import base64
@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from duplus_nnunet.errors import PlansError, list_nearest_first
+from duplus_nnunet.plans_keys import find_misspelt
 from duplus_nnunet.plans_packing import PackedEmbeddings, find_shared, unpack_section
 from duplus_nnunet.plans_section import find_section
 
@@ -284,7 +285,7 @@ def parse_section(section: Mapping[str, Any], plans_name: object) -> PlansForm:
     for key, first in shared.items():
         prompts = form.contexts[first].target_prompts
         form.contexts[key] = form.contexts[key].model_copy(update={"target_prompts": prompts})
-    problems = [*_check_names(form), *_check_sources(form), *_check_embeddings(form)]
+    problems = [*find_misspelt(form), *_check_names(form), *_check_sources(form), *_check_embeddings(form)]
     if problems:
         raise _refuse(plans_name, problems)
     form._plans_name = plans_name

@@ -274,6 +274,13 @@ class Settings:
 
 
 _SETTINGS: TypeAdapter[Any] = TypeAdapter(Settings)
+# What every version wrote; a user may write some.
+_ALWAYS_WRITTEN = frozenset(
+    {
+        "epochs", "iterations_per_epoch", "validation_iterations", "initial_learning_rate", "save_every",
+        "paraphrase_probability", "network",
+    }
+)  # fmt: skip
 # Types of pydantic's errors: an unknown name, or one that is no text; something else than a mapping.
 _UNKNOWN, _NO_MAPPING = ("unexpected_keyword_argument", "invalid_key"), "dataclass_type"
 
@@ -290,8 +297,8 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
 def parse_settings(content: object) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
-    Plans with a learning rate and no `optimizer` were written by versions that trained with SGD only, and keep it; so
-    do plans with all of `loss` but `dice_share`, whose Dice was shared among the annotated targets.
+    Versions wrote all the settings that they had. Those of a version without `optimizer`, which trained with SGD only,
+    keep it, and those of one without `loss.dice_share` share Dice among the annotated targets, as it did.
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
@@ -320,7 +327,9 @@ def parse_settings(content: object) -> Settings:
 
 def _complete_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add what earlier versions did without saying so to the settings that they wrote."""
-    if "initial_learning_rate" in content and "optimizer" not in content:
+    if not content.keys() >= _ALWAYS_WRITTEN:
+        return content
+    if "optimizer" not in content:
         content = {"loss": {"reduction": "mean", "separation": 0.0}, **content, "optimizer": "sgd"}
     loss = content.get("loss")
     if isinstance(loss, Mapping) and loss.keys() == {"reduction", "separation"}:

@@ -25,22 +25,9 @@ from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.checkpoint import refuse_masks
+from duplus_nnunet.trainers.idle_settings import list_unread
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
-
-# Settings of DuPLUSTrainer that an adapter's training does not read.
-_UNREAD = ("optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs")
-
-
-def list_unread(settings: Settings) -> list[str]:
-    """List what a user changed that the training of an adapter does not read, as lines for the log."""
-    changed = [name for name in _UNREAD if getattr(settings, name) != getattr(Settings(), name)]
-    rate = settings.adaptation.learning_rate
-    return [
-        f"warning: settings.{name} is {getattr(settings, name)!r}, which DuPLUSLoRATrainer does not read: it trains an "
-        f"adapter by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights."
-        for name in changed
-    ]
 
 
 def make_spec(network: ConditionedUNet, name: str, settings: Settings) -> AdapterSpec:

@@ -73,8 +73,18 @@ def open_table(plans: Mapping[str, Any], folder: str, bank: PromptBank) -> CaseT
 
 
 def read_weights(bank: PromptBank, table: CaseTable) -> dict[str, float]:
-    """Read the sources' weights from the plans; the default is nnU-Net's, the number of cases."""
+    """Read the sources' weights from the plans; in plans without sources it is nnU-Net's, the number of cases.
+
+    Raises:
+        PlansError: The plans have weights of some of several sources alone.
+    """
     sources = bank.form.sources
+    absent = [name for name in table.sources if name not in sources]
+    if sources and absent and len(table.sources) > 1:
+        raise PlansError(
+            f"duplus.sources of the plans {bank.form.plans_name!r} lacks {', '.join(map(repr, absent))}, of which the "
+            f"dataset has cases; it has {', '.join(map(repr, sources))}. Restore the name, or plan the dataset again."
+        )
     return {
         name: sources[name].weight if name in sources else float(len(table.of_source(name))) for name in table.sources
     }

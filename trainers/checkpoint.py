@@ -130,11 +130,17 @@ def require_embedding(weights: Mapping[str, Any], expected: tuple[int, int], fil
     """
     layers = ("film.hidden.weight", "generator.from_target.weight")
     lengths = tuple(int(weights[name].shape[1]) if name in weights else 0 for name in layers)
-    if 0 not in lengths and lengths != expected:
+    kinds = ("context", "target")  # without FiLM there is no layer of the first
+    differing = [
+        f"{kind} prompts of length {own}, and the plans have {planned}"
+        for kind, own, planned in zip(kinds, lengths, expected, strict=True)
+        if own not in (0, planned)
+    ]
+    if differing:
         raise ModelError(
-            f"The checkpoint {file} was trained on text embeddings of length {lengths[0]}; those in its plans have "
-            f"length {expected[0]}, from another text encoder. Restore the plans it was trained with, or train again "
-            "with these."
+            f"The checkpoint {file} was trained on embeddings of {'; of '.join(differing)}: another text encoder, or "
+            "other settings.context_prompt or settings.target_prompt. Restore the plans it was trained with, or train "
+            "again with these."
         )
 
 

@@ -18,6 +18,8 @@ from duplus_nnunet.trainers.checkpoint import require_embedding
 from duplus_nnunet.trainers.training_cases import TrainingCases, find_training_cases
 
 _SHOWN = 12
+# In torch's messages on an optimizer whose groups of weights are others.
+_GROUPS = "parameter group"
 # Keys of plans that say nothing about how a model is trained.
 _UNCOMPARED = ("continue_training", "plans_name", "dataset_name", "configurations")
 
@@ -60,6 +62,12 @@ def refuse_misfit(source: object) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        if _GROUPS in str(error):
+            raise ModelError(
+                f"The checkpoint {source} trained other groups of weights than the plans ask for: one of settings."
+                "frozen_encoder_epochs, frozen_decoder_epochs, text_adapter.enabled and the learning_rate_factor of an "
+                "adapter changed after the training began. Restore it, or train without --c."
+            ) from error
         lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
         first = (lines[1:] or lines)[0].rstrip(".")  # torch lists the differences below a title
         raise ModelError(

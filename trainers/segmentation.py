@@ -36,6 +36,7 @@ from duplus_nnunet.trainers.checkpoint import collect_content, write_content, wr
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold, require_finite
+from duplus_nnunet.trainers.idle_settings import list_idle
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
@@ -189,6 +190,8 @@ class DuPLUSTrainer(DistributedTrainer):
         """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
         super().on_train_start()
         log_missing_start(self)
+        for line in list_idle(self.settings):
+            self.print_to_log_file(line)
         note_training(self)
 
     def _build_loss(self) -> nn.Module:

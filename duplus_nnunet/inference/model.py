@@ -124,6 +124,7 @@ def load_model(
     require_names(own, checked.configuration, files.folder)
     _require_hook()
     _load_folds(predictor, files)
+    predictor.allowed_mirroring_axes = checked.mirroring_axes or None
     adapters = [read_adapter(adapter) for adapter in files.adapters]
     predictor.dataset_json = _join_adapters(predictor, own, form.base, adapters)
     predictor.plans_manager = PlansManager(plans)

@@ -10,7 +10,7 @@ from duplus_nnunet.adaptation.files import read_card
 from duplus_nnunet.adaptation.joining import join_plans
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.inference.training_match import compare_training, describe_changes
+from duplus_nnunet.inference.training_match import compare_training, describe_changes, share_mirroring
 from duplus_nnunet.model_form import read_json
 from duplus_nnunet.plans_form import PlannedTarget
 from duplus_nnunet.plans_section import PLANS_KEY
@@ -53,11 +53,13 @@ class CheckedFolds:
 
     Attributes:
         configuration: The one that they were trained in; empty if they were not compared with plans.
-        notes: What differs between the model folder and its checkpoints, a sentence each.
+        notes: What differs between the model folder and its checkpoints, or between these, a sentence each.
+        mirroring_axes: Array axes along which all folds were trained with mirror images.
     """
 
     configuration: str
     notes: tuple[str, ...] = ()
+    mirroring_axes: tuple[int, ...] = ()
 
 
 def is_ours(folder: str | os.PathLike[str]) -> bool:
@@ -138,7 +140,7 @@ def check_checkpoints(
     """
     from duplus_nnunet.trainers.checkpoint import refuse_masks, require_embedding
 
-    name, notes = "", []
+    name, notes, axes = "", list[str](), dict[str, tuple[int, ...]]()
     for fold in files.fold_names:
         file = files.folder / f"fold_{fold}" / files.checkpoint
         if not file.is_file():
@@ -155,7 +157,9 @@ def check_checkpoints(
         if plans is not None:
             name = compare_training(plans, checkpoint, file)
             notes.append(describe_changes(plans, dataset_json or {}, checkpoint))
-    return CheckedFolds(name, tuple(dict.fromkeys(note for note in notes if note)))
+        axes[f"fold_{fold}"] = tuple(checkpoint.get("inference_allowed_mirroring_axes") or ())
+    shared, note = share_mirroring(axes)
+    return CheckedFolds(name, tuple(dict.fromkeys(note for note in [*notes, note] if note)), shared)
 
 
 def describe_targets(folder: str | os.PathLike[str], adapters: Sequence[str] = ()) -> str:

@@ -110,6 +110,28 @@ def describe_changes(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], 
     )
 
 
+def share_mirroring(folds: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], str]:
+    """Find the axes along which all folds were trained with mirror images.
+
+    nnU-Net predicts with those of the fold that it loads first, which another fold may never have seen.
+
+    Args:
+        folds: Array axes of each fold.
+
+    Returns:
+        The axes of all folds, and a sentence if they differ, else an empty one.
+    """
+    common = set.intersection(*map(set, folds.values())) if folds else set[int]()
+    if len({frozenset(axes) for axes in folds.values()}) < 2:
+        return tuple(sorted(common)), ""
+    listed = "; ".join(f"{name}: {', '.join(map(str, axes)) or 'none'}" for name, axes in folds.items())
+    kept = f"along {', '.join(map(str, sorted(common)))} alone" if common else "without any"
+    return tuple(sorted(common)), (
+        f"The folds were trained with mirror images along different axes ({listed}); the prediction mirrors {kept}, as "
+        "all of them know. Train the folds with the same settings."
+    )
+
+
 def _compare_plans(now: Mapping[str, Any], trained: Mapping[str, Any], configuration: str) -> Iterator[str]:
     parts = (_list_parts(plans, configuration) for plans in (trained, now))
     for (name, old), (_, new) in zip(*parts, strict=True):

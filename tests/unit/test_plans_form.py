@@ -93,6 +93,11 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"sources\.A\.context is 'mr'.*'ct'": lambda s: s.update(sources={"A": {"context": "mr", "weight": 1}}),
     r"duplus\.sources: .*weight": lambda s: s.update(sources={"A": {"context": "ct", "weight": 0}}),
     r"contexts\.ct\.spacing": lambda s: s["contexts"]["ct"].update(spacing=[1.0, 1.0]),
+    r"duplus\.setings is unknown; did you mean 'settings'": lambda s: s.update(setings={"epochs": 7}),
+    r"duplus\.epochs is a setting": lambda s: s.update(epochs=7),
+    r"contexts\.ct\.spacings .*'spacing'": lambda s: s["contexts"]["ct"].update(spacings=[1, 1, 1]),
+    r"targets\.1\.synonym .*'synonyms'": lambda s: s["targets"][1].update(synonym=["milt"]),
+    r"sources\.A\.weights .*'weight'": lambda s: s.update(sources={"A": {"context": "ct", "weight": 1, "weights": 2}}),
     r"ct\.targets: 'lung'": lambda s: s["contexts"]["ct"].update(targets=["lung"]),
 }
 

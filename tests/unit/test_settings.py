@@ -13,6 +13,12 @@ def plans(**settings: Any) -> dict[str, Any]:
     return {"plans_name": "Test", "duplus": {"version": 1, "settings": settings}}
 
 
+FIRST_VERSION = {
+    "epochs": 5, "iterations_per_epoch": 250, "validation_iterations": 50, "save_every": 1,
+    "paraphrase_probability": 0.25, "network": {},
+}  # fmt: skip
+
+
 def test_defaults_are_nnunets_but_for_save_every() -> None:
     found = read_settings(plans())
     assert (found.epochs, found.iterations_per_epoch, found.validation_iterations) == (1000, 250, 50)
@@ -30,13 +36,22 @@ def test_sgd_has_nnunets_rate_unless_the_plans_have_one() -> None:
 
 
 def test_plans_of_versions_without_a_choice_of_optimizer_keep_sgd() -> None:
-    found = read_settings(plans(epochs=5, initial_learning_rate=0.01))
+    found = read_settings(plans(**FIRST_VERSION, initial_learning_rate=0.01))
     assert (found.optimizer, found.learning_rate) == ("sgd", 0.01)
 
 
+def test_a_user_who_writes_one_setting_gets_the_defaults_of_the_others() -> None:
+    default = Settings()
+    for content in ({"initial_learning_rate": 5e-4}, {"initial_learning_rate": None}, {"epochs": 3, "network": {}}):
+        found = parse_settings(content)
+        assert (found.optimizer, found.loss) == (default.optimizer, default.loss)
+    assert parse_settings({"loss": {"reduction": "sqrt", "separation": 0.1}}).loss.dice_share == "present"
+
+
 def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() -> None:
-    assert parse_settings({"loss": {"reduction": "mean", "separation": 0.0}}).loss.dice_share == "annotated"
-    assert parse_settings({"epochs": 9, "initial_learning_rate": 0.01}).loss.dice_share == "annotated"
+    older = {**FIRST_VERSION, "initial_learning_rate": 0.01}
+    for choice in ({}, {"optimizer": "sgd", "loss": {"reduction": "mean", "separation": 0.0}}):
+        assert parse_settings({**older, **choice}).loss.dice_share == "annotated"
     assert parse_settings({"loss": {"separation": 0.1}}).loss.dice_share == "present"
     assert parse_settings({"loss": {"reduction": "sqrt"}}).loss.dice_share == "present"
     assert parse_settings({}).loss.dice_share == "present"

@@ -33,7 +33,7 @@ def test_a_checkpoint_of_another_embedding_than_the_plans_is_refused(tmp_path: P
     torch.save({"network_weights": weights}, file)
     files = ModelFiles(tmp_path, "0", "c.pth")
     check_checkpoints(files, FITTING, True)
-    with pytest.raises(ModelError, match=r"length 8.*length 12"):
+    with pytest.raises(ModelError, match=r"context prompts of length 8, .* 12; of target prompts of length 16, .* 24"):
         check_checkpoints(files, (12, 24), True)
 
 

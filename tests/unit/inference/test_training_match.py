@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from duplus_nnunet.api import DuPLUSPredictor
-from duplus_nnunet.inference.training_match import describe_changes
+from duplus_nnunet.inference.training_match import describe_changes, share_mirroring
 
 MODEL = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation"
 PLANS: dict[str, Any] = {
@@ -87,6 +88,39 @@ def test_labels_count_and_the_file_ending_does_not() -> None:
 
 def test_checkpoint_without_plans_is_not_compared() -> None:
     assert describe_changes(PLANS, DATASET, {"network_weights": {}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("axes", "common", "differ"),
+    [
+        ({"fold_0": (0, 1, 2)}, (0, 1, 2), False),
+        ({"fold_0": (0, 2), "fold_1": (2, 0)}, (0, 2), False),
+        ({"fold_0": (0, 1, 2), "fold_1": ()}, (), True),
+        ({"fold_1": (), "fold_0": (0, 1, 2)}, (), True),
+        ({"fold_0": (0, 1, 2), "fold_1": (2,)}, (2,), True),
+    ],
+)
+def test_folds_are_mirrored_as_all_were_trained(
+    axes: dict[str, tuple[int, ...]], common: tuple[int, ...], differ: bool
+) -> None:
+    found, note = share_mirroring(axes)
+    assert found == common
+    assert bool(note) == differ
+
+
+@pytest.mark.parametrize("folds", [("0", "1"), ("1", "0")])
+def test_a_model_of_two_folds_predicts_with_the_mirror_images_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folds: tuple[str, str]
+) -> None:
+    shutil.copytree(MODEL, tmp_path / "model")
+    shutil.copytree(MODEL / "fold_0", tmp_path / "model" / "fold_1")
+    file = tmp_path / "model" / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    own = content["inference_allowed_mirroring_axes"]
+    torch.save({**content, "inference_allowed_mirroring_axes": own[:1]}, file)
+    predictor = DuPLUSPredictor.from_folder(tmp_path / "model", folds=folds, device="cpu")
+    assert predictor._model.predictor.allowed_mirroring_axes == tuple(own[:1])
+    assert "different axes" in capsys.readouterr().err
 
 
 def test_loaded_model_with_changed_plans_warns_in_log_and_manifest(

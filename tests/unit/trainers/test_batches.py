@@ -1,10 +1,13 @@
 """What each image of a batch is asked for, and what counts."""
 
 import numpy as np
+import pytest
 import torch
 
+from duplus_nnunet.errors import PlansError
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.trainers.batches import BatchPrompter, count_pairs, flip_images, list_pairs
+from duplus_nnunet.trainers.cases import read_weights
 
 from ..partial_plans import NAMES, make_plans, make_table
 
@@ -101,3 +104,17 @@ def test_counts_of_unannotated_targets_are_left_out() -> None:
     sums = np.stack([[[5.0, 1], [6, 2], [7, 3]], [[10.0, 50], [20, 60], [30, 70]]], axis=1)
     counts = count_pairs(sums, chosen, {("A", "left kidney"): 0, ("B", "liver"): 1})
     assert counts.tolist() == [[1, 10], [2, 20], [3, 30]]
+
+
+def test_weights_are_those_of_the_plans_unless_they_have_none() -> None:
+    plans, table = make_plans(), make_table()
+    assert read_weights(PromptBank(plans), table) == {"A": 2.0, "B": 1.0}  # cases
+    plans["duplus"]["sources"] = {"A": {"context": "ct", "weight": 5.0}, "B": {"context": "mr", "weight": 0.5}}
+    assert read_weights(PromptBank(plans), table) == {"A": 5.0, "B": 0.5}
+
+
+def test_plans_without_one_of_the_datasets_sources_are_refused() -> None:
+    plans = make_plans()
+    plans["duplus"]["sources"] = {"A": {"context": "ct", "weight": 5.0}, "b": {"context": "mr", "weight": 0.5}}
+    with pytest.raises(PlansError, match=r"lacks 'B'.*'A', 'b'"):
+        read_weights(PromptBank(plans), make_table())

@@ -8,9 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from duplus_nnunet.errors import DataError
-from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers import DuPLUSTrainer
-from duplus_nnunet.trainers.adaptation import list_unread
 from duplus_nnunet.trainers.optimization import make_adamw, warm_up
 
 
@@ -57,11 +55,3 @@ def test_a_training_that_is_no_longer_one_ends(
         return
     with pytest.raises(DataError, match="epoch 3"):
         trainer.on_train_epoch_end(outputs)
-
-
-def test_settings_that_an_adapter_does_not_read_are_named() -> None:
-    assert list_unread(Settings()) == []
-    lines = list_unread(Settings(optimizer="sgd", initial_learning_rate=0.01, frozen_decoder_epochs=2))
-    assert [line.split()[1] for line in lines] == [
-        "settings.optimizer", "settings.initial_learning_rate", "settings.frozen_decoder_epochs",
-    ]  # fmt: skip

@@ -38,6 +38,14 @@ def test_a_checkpoint_that_does_not_fit_is_named(error: Exception) -> None:
         raise error
 
 
+def test_other_groups_of_weights_are_named_by_their_settings() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    saved = torch.optim.AdamW(weights).state_dict()
+    optimizer = torch.optim.AdamW([{"params": weights[:1]}, {"params": weights[1:]}])
+    with pytest.raises(ModelError, match=r"c\.pth.*frozen_encoder_epochs"), refuse_misfit("c.pth"):
+        optimizer.load_state_dict(saved)
+
+
 def make_optimizer(kind: str) -> torch.optim.Optimizer:
     weights = [torch.nn.Parameter(torch.zeros(1))]
     return torch.optim.AdamW(weights) if kind == "adamw" else torch.optim.SGD(weights, 1e-2, momentum=0.9)

@@ -1,0 +1,36 @@
+"""Settings that a user changed and that change nothing."""
+
+from typing import Any
+
+import pytest
+
+from duplus_nnunet.settings import Settings, parse_settings
+from duplus_nnunet.trainers.idle_settings import list_idle, list_unread
+
+
+def test_settings_that_an_adapter_does_not_read_are_named() -> None:
+    assert list_unread(Settings()) == []
+    lines = list_unread(Settings(optimizer="sgd", initial_learning_rate=0.01, frozen_decoder_epochs=2))
+    assert [line.split()[1] for line in lines] == [
+        "settings.optimizer", "settings.initial_learning_rate", "settings.frozen_decoder_epochs",
+    ]  # fmt: skip
+
+
+REMAPPED = {"contrast_augmentation": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "idle"),
+    [
+        ({}, []),
+        ({"transfer": {"region_contrast": 1.0}}, ["region_contrast"]),
+        ({"transfer": {"remapped_prompts": "none"}}, ["remapped_prompts"]),
+        ({"transfer": {**REMAPPED, "region_contrast": 1.0, "remapped_prompts": "none"}}, []),
+        ({"target_prompt": "name", "transfer": {"modality_dropout": 0.5}}, ["modality_dropout"]),
+        ({"target_prompt": "text", "transfer": {"modality_dropout": 0.5, "context_dropout": 0.5}}, []),
+        ({"context_prompt": "none", "transfer": {"context_dropout": 0.5}}, ["context_dropout"]),
+        ({"network": {"film": False}, "transfer": {"context_dropout": 0.5}}, ["context_dropout"]),
+    ],
+)
+def test_settings_without_effect_are_named(content: dict[str, Any], idle: list[str]) -> None:
+    assert [line.split()[1] for line in list_idle(parse_settings(content))] == [f"settings.transfer.{n}" for n in idle]
