@@ -42,7 +42,13 @@ from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
-from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
+from duplus_nnunet.trainers.resuming import (
+    describe_plans,
+    meet_checkpoint,
+    refuse_misfit,
+    report_siblings,
+    require_optimizer,
+)
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
 from duplus_nnunet.trainers.starting import log_missing_start, log_start
@@ -187,7 +193,8 @@ class DuPLUSTrainer(DistributedTrainer):
         log_start(self, checkpoint)
 
     def on_train_start(self) -> None:
-        """Differs from nnU-Net: writes a list of the training cases beside the checkpoints."""
+        """Differs from nnU-Net: writes a list of the training cases, and warns of what may not be intended."""
+        report_siblings(self)
         super().on_train_start()
         log_missing_start(self)
         for line in list_idle(self.settings):

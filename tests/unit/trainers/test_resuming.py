@@ -1,13 +1,22 @@
 """A training that continues says what has changed in its plans; the log gets a summary of plans."""
 
+import json
 from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit, require_optimizer
+from duplus_nnunet.trainers.resuming import (
+    describe_changes,
+    list_changes,
+    refuse_misfit,
+    report_siblings,
+    require_optimizer,
+)
 
 PLANS: dict[str, Any] = {
     "plans_name": "P",
@@ -36,6 +45,29 @@ def test_other_configurations_and_nnunets_own_notes_are_not_compared() -> None:
 def test_a_checkpoint_that_does_not_fit_is_named(error: Exception) -> None:
     with pytest.raises(ModelError, match=r"c\.pth.*size mismatch"), refuse_misfit("c.pth"):
         raise error
+
+
+@pytest.mark.parametrize(("trained", "named"), [(("fold_0",), []), (("fold_1",), ["fold_1"]), ((), [])])
+def test_plans_of_other_folds_are_compared_before_they_are_replaced(
+    tmp_path: Path, trained: tuple[str, ...], named: list[str]
+) -> None:
+    for name in trained:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint_final.pth").touch()
+    (tmp_path / "plans.json").write_text(json.dumps(PLANS))
+    now = deepcopy(PLANS)
+    now["configurations"]["3d"]["patch_size"] = [4, 8, 8]
+    lines: list[str] = []
+    trainer = SimpleNamespace(
+        output_folder_base=str(tmp_path), output_folder=str(tmp_path / "fold_0"), configuration_name="3d",
+        plans_manager=SimpleNamespace(plans=now), print_to_log_file=lines.append,
+    )  # fmt: skip
+    report_siblings(trainer)
+    assert [line.split()[1] for line in lines] == named
+    assert all("patch_size" in line for line in lines)
+    trainer.plans_manager.plans = PLANS
+    report_siblings(trainer)
+    assert len(lines) == len(named)
 
 
 def test_other_groups_of_weights_are_named_by_their_settings() -> None:
