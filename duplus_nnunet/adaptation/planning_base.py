@@ -13,6 +13,8 @@ from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 
 _PREPROCESSED = "nnUNet_preprocessed"
+# nnU-Net's checkpoints, the one to start from first.
+_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
 class HasDataset(Protocol):
@@ -95,20 +97,35 @@ def find_model(given: Path) -> Path:
 
 
 def find_checkpoint(given: Path, model: Path) -> Path:
-    """Return the checkpoint that was given, or one of the model, of the fold that was given if it has one.
+    """Return the checkpoint that was given, or that of the given fold; of a model, the first fold's.
+
+    A fold or a checkpoint that was named is never replaced by another one: other folds were trained on other cases.
+
+    Args:
+        given: The model folder, a fold in it, or a checkpoint of that fold.
+        model: The model folder.
 
     Raises:
         ModelError: There is none.
     """
     if given.is_file() and given.suffix == ".pth":
         return given
-    folds = sorted(model.glob("fold_*"), key=lambda fold: fold != given)
-    names = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
-    files = [fold / name for name in names for fold in folds if (fold / name).is_file()]
-    files += sorted(model.glob("fold_*/checkpoint_*.pth"))
+    files = _list_checkpoints(model)
     if not files:
-        raise ModelError(f"{given} has no checkpoint in a fold_X, so there is nothing to start from. Train it first.")
-    return files[0]
+        raise ModelError(f"{model} has no checkpoint in a fold_X, so there is nothing to start from. Train it first.")
+    inside = files if given == model else [file for file in files if file.parent == given]
+    if not inside:
+        problem = "has no checkpoint" if given.is_dir() else "is no checkpoint" if given.exists() else "does not exist"
+        there = ", ".join(str(file.relative_to(model)) for file in files)
+        raise ModelError(f"{given} {problem}. {model} has {there}: name one of these, its fold, or the model folder.")
+    return inside[0]
+
+
+def _list_checkpoints(model: Path) -> list[Path]:
+    """List the checkpoints of all folds, final ones first."""
+    folds = sorted(model.glob("fold_*"))
+    files = [fold / name for name in _CHECKPOINTS for fold in folds if (fold / name).is_file()]
+    return [*files, *(file for file in sorted(model.glob("fold_*/checkpoint_*.pth")) if file not in files)]
 
 
 def write_training(dataset: str, configuration: str, trainer: str, plans_name: str, weights: Path) -> str:

@@ -1,6 +1,7 @@
 """A dataset is planned for the weights of a stock nnU-Net model, of which every version's plans are read."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,35 @@ def test_a_model_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (model / "fold_0" / "checkpoint_final.pth").unlink()
     with pytest.raises(ModelError, match="checkpoint"):
         read_stock_base(model)
+
+
+@pytest.fixture
+def folds(tmp_path: Path) -> Path:
+    """Write a model with checkpoints of the folds 0 and 1, and a fold 2 without one."""
+    model = write_model(tmp_path, make_plans(make_configuration()), make_weights())
+    for name in ("fold_1", "fold_2"):
+        (model / name).mkdir()
+    shutil.copy(model / "fold_0" / "checkpoint_final.pth", model / "fold_1" / "checkpoint_best.pth")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [
+        ("", "fold_0/checkpoint_final.pth"),
+        ("fold_1", "fold_1/checkpoint_best.pth"),
+        ("fold_1/checkpoint_best.pth", "fold_1/checkpoint_best.pth"),
+    ],
+)
+def test_the_named_fold_or_checkpoint_is_started_from(folds: Path, part: str, file: str) -> None:
+    assert read_stock_base(folds / part).checkpoint == folds / file
+
+
+@pytest.mark.parametrize("part", ["fold_7", "fold_2", "fold_0/checkpoint_best.pth", "plans.json"])
+def test_a_named_fold_or_checkpoint_that_is_missing_is_not_replaced_by_another(folds: Path, part: str) -> None:
+    with pytest.raises(ModelError, match=r"fold_0/checkpoint_final\.pth, fold_1/checkpoint_best\.pth") as refused:
+        read_stock_base(folds / part)
+    assert str(folds / part) in str(refused.value)
 
 
 def test_a_checkpoint_that_holds_other_objects_is_refused(tmp_path: Path) -> None:
