@@ -6,7 +6,7 @@ models that others made. nnU-Net looks up and calls what they name, so only the 
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -30,6 +30,10 @@ _STATISTICS = {
     "CTNormalization": ("mean", "std", "percentile_00_5", "percentile_99_5"),
     "SUVNormalization": ("log_mean", "log_std"),
 }
+# nnU-Net's normalisations that read none.
+_WITHOUT_STATISTICS = (
+    "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"
+)  # fmt: skip
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Size = Annotated[int, Field(ge=1, le=4096)]
@@ -316,6 +320,24 @@ def check_statistics(schemes: list[str], properties: Mapping[str, Mapping[str, f
         for name in _STATISTICS.get(scheme, ()):
             if not math.isfinite(properties.get(str(channel), {}).get(name, math.nan)):
                 yield f"foreground_intensity_properties_per_channel.{channel}.{name} is missing, needed by {scheme}."
+
+
+def select_statistics(
+    schemes: Sequence[str], properties: Mapping[Any, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Select, by channel, the statistics of intensities that its normalisation reads; of an unknown one, all.
+
+    Args:
+        schemes: Name of nnU-Net's normalisation of each channel.
+        properties: Statistics by channel.
+    """
+    named = {str(channel): statistics for channel, statistics in properties.items()}
+    selected = {}
+    for channel, scheme in enumerate(schemes):
+        known = named.get(str(channel), {})
+        read = () if scheme in _WITHOUT_STATISTICS else _STATISTICS.get(scheme, tuple(known))
+        selected[str(channel)] = {name: float(known[name]) for name in read if name in known}
+    return selected
 
 
 def _check_architecture(form: HostConfiguration) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from duplus_nnunet.adaptation.planning_base import PlanningBase, use_base
 from duplus_nnunet.errors import DataError, DuplusError, HostError, PlansError
 from duplus_nnunet.planners.planner import check_dataset, name_plans, require_folders
+from duplus_nnunet.planners.preprocessing_record import is_preprocessed
 from duplus_nnunet.planners.stock_base import read_planning_base
 from duplus_nnunet.planners.survey import limit_processes
 from duplus_nnunet.plans_section import NOT_PLANNED, refuse_unplanned
@@ -73,7 +74,7 @@ def _describe_next(options: argparse.Namespace, base: PlanningBase) -> str:
         return ""
     lines = ["", f"To train fold 0 from the weights of {base.name}:"]
     for dataset in options.d:
-        if not _is_preprocessed(dataset, f"{plans_name}_{configuration}"):
+        if not _is_preprocessed(dataset, plans_name, configuration):
             lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {plans_name} -c {configuration}")
         lines.append(f"  {base.write_training(dataset, configuration, plans_name)}")
     if configuration != base.configuration:
@@ -81,10 +82,11 @@ def _describe_next(options: argparse.Namespace, base: PlanningBase) -> str:
     return "\n".join([*lines, ""])
 
 
-def _is_preprocessed(dataset: str, identifier: str) -> bool:
-    """Test whether there is a folder with a dataset's preprocessed images."""
+def _is_preprocessed(dataset: str, plans_name: str, configuration: str) -> bool:
+    """Report whether a dataset's images are known to be preprocessed as its plans call for."""
     root = Path(os.environ.get(_PREPROCESSED, "."))
-    return dataset.isdigit() and any(root.glob(f"Dataset{int(dataset):03d}_*/{identifier}"))
+    folders = root.glob(f"Dataset{int(dataset):03d}_*") if dataset.isdigit() else ()
+    return any(is_preprocessed(folder, plans_name, configuration) for folder in folders)
 
 
 def run_host(original: Callable[[], Any]) -> Any:

@@ -34,6 +34,7 @@ from duplus_nnunet.planners.context_checks import check_contexts
 from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
 from duplus_nnunet.planners.orientation import read_training_orientation
+from duplus_nnunet.planners.preprocessing_record import keep_records
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor
 from duplus_nnunet.planners.prompt_section import build_section
 from duplus_nnunet.planners.report import describe_plans
@@ -340,6 +341,7 @@ class _Prompted:
         plans[PLANS_KEY] = self._section
         if base is not None:
             base.declare(plans, self.dataset_json)
+        keep_records(Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json"))
         super().save_plans(pack_plans(plans))  # type: ignore[misc]
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from duplus_nnunet.data.plausibility import find_implausible
 from duplus_nnunet.planners.context_plans import configure, with_context_intensities
 from duplus_nnunet.planners.image_checks import PlannedGrid, find_doubts, read_headers
 from duplus_nnunet.planners.orientation import find_image_turn, name_orientation
+from duplus_nnunet.planners.preprocessing_record import write_record
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.prompt_registry.dataset_labels import list_declared_values
@@ -107,13 +108,22 @@ class DuPLUSPreprocessor(DefaultPreprocessor):
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Differs from nnU-Net: contexts are looked up case by case; plans are read once by each worker."""
+        """Differs from nnU-Net: looks contexts up by case, reads plans once a worker, and records how it worked."""
         folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset_name_or_id))
         file = folder / CASE_TABLE
         self._table = (folder, file.stat().st_mtime_ns) if file.is_file() else None
         _read_contexts(self._table)  # so that a damaged table is refused before there are workers
-        names = {"PlansManager": partial(SharedPlans, file=str(folder / f"{plans_identifier}.json"))}
+        opened: list[SharedPlans] = []
+
+        def open_plans(plans: dict[str, Any]) -> SharedPlans:
+            opened.append(SharedPlans(plans, str(folder / f"{plans_identifier}.json")))
+            return opened[-1]
+
+        names = {"PlansManager": open_plans}
         call_with(super().run, names, dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        for plans in opened:
+            images = plans.get_configuration(configuration_name).data_identifier
+            write_record(folder / images, plans.plans, configuration_name)
 
     def run_case(
         self,

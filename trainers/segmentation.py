@@ -19,6 +19,7 @@ from duplus_nnunet.data.sampling import measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition, unwrap
 from duplus_nnunet.networks.precision import has_bfloat16
+from duplus_nnunet.planners.preprocessing_record import require_fit
 from duplus_nnunet.plans_section import leave_base_out
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import Settings
@@ -96,6 +97,7 @@ class DuPLUSTrainer(DistributedTrainer):
         self.num_val_iterations_per_epoch = self.settings.validation_iterations
         self.initial_lr = self.settings.learning_rate
         self.save_every = self.settings.save_every
+        require_fit(Path(self.preprocessed_dataset_folder), plans, configuration)
         self.table = open_table(plans, self.preprocessed_dataset_folder_base, self.bank)
         # nnU-Net passes plans to this class method, but not the prompts that were read from them.
         build = functools.partial(self.build_network_architecture, bank=self.bank)

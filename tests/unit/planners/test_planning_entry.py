@@ -1,5 +1,6 @@
 """A planning for a trained model ends with the command lines to type."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ import pytest
 
 from duplus_nnunet.adaptation.base import Base
 from duplus_nnunet.planners import entry
+from duplus_nnunet.planners.preprocessing_record import write_record
+
+from ..partial_plans import make_plans
+from .stock_models import make_configuration
 
 BASE = Base("Dataset001/model", {}, {}, checkpoint=Path("/models/fold_0/checkpoint_final.pth"))
+FULL = "3d_fullres"
 LORA = "-tr DuPLUSLoRATrainer -p {} -pretrained_weights /models/fold_0/checkpoint_final.pth"
 
 
@@ -28,11 +34,26 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     return run
 
 
-def test_the_training_of_each_dataset_is_written(plan: Any, tmp_path: Path) -> None:
-    (tmp_path / "Dataset007_A" / "DuPLUSPlans_3d_fullres").mkdir(parents=True)
-    (tmp_path / "Dataset008_B" / "DuPLUSPlans_3d_fullres").mkdir(parents=True)
+def test_the_training_of_each_dataset_is_written(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Dataset007_A", "Dataset008_B"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(entry, "is_preprocessed", lambda *words: True)
     lora = LORA.format("DuPLUSPlans")
     assert plan("-d", "7", "8") == [f"nnUNetv2_train {number} 3d_fullres 0 {lora}" for number in (7, 8)]
+
+
+@pytest.mark.parametrize(("spacing", "lines"), [([3.0, 1.5, 1.25], 1), ([3.0, 1.5, 1.5], 2)])
+def test_preprocessing_is_named_where_images_were_made_by_other_plans(
+    plan: Any, tmp_path: Path, spacing: list[float], lines: int
+) -> None:
+    plans = {**make_plans(), "image_reader_writer": "SimpleITKIO"}
+    values = {**make_configuration(), "data_identifier": "DuPLUSPlans_3d_fullres"}
+    write_record(
+        tmp_path / "Dataset007_A" / "DuPLUSPlans_3d_fullres", {**plans, "configurations": {"3d_fullres": values}}, FULL
+    )
+    plans["configurations"] = {"3d_fullres": {**values, "spacing": spacing}}
+    (tmp_path / "Dataset007_A" / "DuPLUSPlans.json").write_text(json.dumps(plans))
+    assert [line.split()[0] for line in plan("-d", "7")] == ["nnUNetv2_preprocess", "nnUNetv2_train"][-lines:]
 
 
 def test_preprocessing_is_named_where_it_is_missing(plan: Any) -> None:

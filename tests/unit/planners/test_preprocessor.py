@@ -12,6 +12,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from duplus_nnunet.data.case_table import Case, CaseTable, Source, write_case_table
 from duplus_nnunet.errors import DataError
 from duplus_nnunet.planners import preprocessor
+from duplus_nnunet.planners.preprocessing_record import describe_preprocessing, read_record
 from duplus_nnunet.planners.preprocessor import DuPLUSPreprocessor, SharedPlans
 
 PLANS = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation" / "plans.json"
@@ -83,3 +84,13 @@ def test_a_damaged_table_is_refused_before_there_are_workers(folder: Path, monke
     (folder / "duplus_cases.json").write_text("{")
     with pytest.raises(DataError, match=r"duplus_cases\.json"):
         start(monkeypatch)
+
+
+def test_the_images_keep_how_they_were_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, Any] = {"content": json.loads(PLANS.read_text()), "PlansManager": None}
+    exec("def run(self, *words):\n    PlansManager(content)", namespace)  # noqa: S102 - as in start
+    monkeypatch.setattr(DefaultPreprocessor, "run", namespace["run"])
+    DuPLUSPreprocessor(verbose=False).run(1, "3d_fullres", "DuPLUSPlans", 1)
+    plans = namespace["content"]
+    images = folder / plans["configurations"]["3d_fullres"]["data_identifier"]
+    assert read_record(images) == describe_preprocessing(plans, "3d_fullres")
