@@ -18,7 +18,8 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from duplus_nnunet.adaptation.base import check_channels, read_base, read_model
+from duplus_nnunet.adaptation.base import read_base, read_model
+from duplus_nnunet.adaptation.channels import check_channels, describe_channels, require_order
 from duplus_nnunet.adaptation.planning_base import (
     PlanningBase,
     find_checkpoint,
@@ -90,10 +91,10 @@ class StockBase:
         return f"{planners.removesuffix('Plans')}PretrainedPlans"
 
     def check_dataset(self, dataset_json: Mapping[str, Any]) -> None:
-        """Refuse another number of channels.
+        """Refuse another number or another order of channels.
 
         Raises:
-            PlansError: It differs.
+            PlansError: They differ.
         """
         check_channels(self, dataset_json)
 
@@ -118,15 +119,21 @@ class StockBase:
             channels: Names of the channels of each context.
 
         Returns:
-            A note on each context, one on the orientation, and one on another preprocessor.
+            A note on each context, one on each channel that has another name than the model's, one on the orientation,
+            and one on another preprocessor.
+
+        Raises:
+            PlansError: The channels of a context have the names of the model's in another order.
         """
-        notes = []
+        notes, theirs = [], channel_names(self.dataset)
         for name, context in contexts.items():
+            require_order(theirs, channels[name], f"Context {name!r}")
             context["spacing"] = [float(self.values["spacing"][axis]) for axis in self.plans["transpose_backward"]]
             taken = [self._fit_channel(context, number, own) for number, own in enumerate(channels[name])]
             ways = ", ".join(context["normalization_schemes"])
             whose = "the model's" if all(taken) else "its own" if not any(taken) else "partly the model's"
             notes.append(f"context {name}: the model's spacing; {whose} normalisation ({ways})")
+            notes += [f"context {name}: {note}" for note in describe_channels(theirs, channels[name])]
         if self.preprocessor != _DEFAULT_PREPROCESSOR:
             notes.append(
                 f"the model's images were preprocessed by {self.preprocessor}; the new ones are preprocessed as by "
@@ -179,7 +186,7 @@ class StockBase:
         """Name the model in the plans of a new dataset.
 
         Raises:
-            PlansError: The number of channels differs, or plans of that name that were not made for the model exist.
+            PlansError: The channels differ, or plans of that name that were not made for the model exist.
         """
         keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), self)
         check_channels(self, dataset_json)

@@ -6,14 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from duplus_nnunet.adaptation.channels import check_channels, describe_channels
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
-from duplus_nnunet.adaptation.planning_base import HasDataset, find_checkpoint, find_model, keep_plans, write_training
+from duplus_nnunet.adaptation.planning_base import find_checkpoint, find_model, keep_plans, write_training
 from duplus_nnunet.checkpoint_files import read_checkpoint
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.model_form import check_model, read_json
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY
 from duplus_nnunet.prompt_registry import EncoderIdentity
+from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.settings import parse_settings, read_settings
 
 # Keys of a context that describe how its images are preprocessed.
@@ -61,7 +63,7 @@ class Base:
         return planners
 
     def check_dataset(self, dataset_json: Mapping[str, Any]) -> None:
-        """Refuse another number of channels, and labels that may overlap where the base's may not.
+        """Refuse other channels, and labels that may overlap where the base's may not.
 
         Raises:
             PlansError: The dataset cannot be planned for this base.
@@ -79,8 +81,11 @@ class Base:
         named: Mapping[str, PlannedContext],
         channels: Mapping[str, Sequence[str]],
     ) -> list[str]:
-        """See `fit_contexts`."""
-        return fit_contexts(contexts, named, self)
+        """Preprocess contexts as `fit_contexts` does; the notes also name channels with other names than the base's."""
+        notes, theirs = fit_contexts(contexts, named, self), channel_names(self.dataset)
+        for name in contexts:
+            notes += [f"context {name}: {note}" for note in describe_channels(theirs, channels[name])]
+        return notes
 
     def take_configurations(self, plans: dict[str, Any], identifier: str) -> None:
         """See `take_configurations`."""
@@ -227,7 +232,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     """Describe the base in the plans of a new dataset, after checking that both can be joined to one model.
 
     Raises:
-        PlansError: Contexts or labels contradict the base's, the number of channels differs, or plans of that name that
+        PlansError: Contexts or labels contradict the base's, its channels are others, or plans of that name that
             were not made for the base exist.
         PromptError: A target contradicts one of the base's.
     """
@@ -236,21 +241,6 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     check_overlap(base.dataset, dataset_json)
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
-
-
-def check_channels(base: HasDataset, dataset_json: Mapping[str, Any]) -> None:
-    """Refuse images whose number of channels differs from that of the base.
-
-    Raises:
-        PlansError: It differs.
-    """
-    datasets = base.dataset, dataset_json
-    theirs, own = (len(dataset.get("channel_names", dataset.get("modality", ()))) for dataset in datasets)
-    if theirs != own:
-        raise PlansError(
-            f"The base takes images of {theirs} channel(s); the new dataset has {own}. Both must have the same number: "
-            "`duplus compose` splits several channels into one context each."
-        )
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

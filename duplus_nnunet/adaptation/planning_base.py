@@ -17,14 +17,6 @@ _PREPROCESSED = "nnUNet_preprocessed"
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
-class HasDataset(Protocol):
-    """A model with a dataset.json."""
-
-    @property
-    def dataset(self) -> Mapping[str, Any]:
-        """Its content."""
-
-
 class PlanningBase(Protocol):
     """A trained model that a dataset is planned for: one of DuPLUS, or one of stock nnU-Net."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from duplus_nnunet.adaptation.base import Base, check_channels, check_checkpoint, fit_contexts, fit_section, read_base
+from duplus_nnunet.adaptation.base import Base, check_checkpoint, fit_contexts, fit_section, read_base
 from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
@@ -153,11 +153,6 @@ def test_what_cannot_be_a_base_is_refused(tmp_path: Path, section: Any, message:
 def test_a_folder_without_plans_is_no_base(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"plans\.json"):
         read_base(tmp_path)
-
-
-def test_another_number_of_channels_is_refused() -> None:
-    with pytest.raises(PlansError, match=r"\b1 channel.*\b2\b"):
-        check_channels(Base("base", {}, {"channel_names": {"0": "CT"}}), {"channel_names": {"0": "CT", "1": "PET"}})
 
 
 def test_images_are_preprocessed_as_the_base_does_those_of_their_kind() -> None:

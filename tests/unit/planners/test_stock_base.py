@@ -172,6 +172,29 @@ def test_another_number_of_channels_is_refused(tmp_path: Path) -> None:
         read(tmp_path).check_dataset({"channel_names": {"0": "CT", "1": "PET"}})
 
 
+def make_two_channels(folder: Path) -> StockBase:
+    """Read a model of CT and PET."""
+    two = {"normalization_schemes": ["CTNormalization", "ZScoreNormalization"], "use_mask_for_norm": [False, False]}
+    plans = make_plans({**make_configuration(), **two})
+    named = {"channel_names": {"0": "CT", "1": "PET"}}
+    return read_stock_base(write_model(folder, plans, make_weights(channels=2), named))
+
+
+@pytest.mark.parametrize(("own", "lines"), [(("CT", "PET"), 0), (("CT", "SUV"), 1)])
+def test_channels_with_other_names_are_mentioned(tmp_path: Path, own: tuple[str, str], lines: int) -> None:
+    context = make_context() | {"normalization_schemes": ["CTNormalization"] * 2, "use_mask_for_norm": [True] * 2}
+    notes = make_two_channels(tmp_path).fit_contexts({"pet": context}, {}, {"pet": own})
+    assert sum("channel 1: 'SUV'" in note and "'PET'" in note for note in notes) == lines
+
+
+def test_channels_in_another_order_are_refused(tmp_path: Path) -> None:
+    base = make_two_channels(tmp_path)
+    with pytest.raises(PlansError, match=r"'PET', 'CT'.*'CT', 'PET'"):
+        base.check_dataset({"channel_names": {"0": "PET", "1": "CT"}})
+    with pytest.raises(PlansError, match="Context 'pet'"):
+        base.fit_contexts({"pet": make_context()}, {}, {"pet": ("PET", "CT")})
+
+
 def with_layers(**changes: Any) -> dict[str, Any]:
     configuration = make_configuration()
     configuration["architecture"]["arch_kwargs"] |= changes
