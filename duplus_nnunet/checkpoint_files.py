@@ -76,6 +76,27 @@ def save_checkpoint(content: Mapping[str, Any], file: str | os.PathLike[str]) ->
     torch.save({**content, CHECKSUMS_KEY: checksums}, file)
 
 
+def require_finite_weights(weights: Mapping[str, Any], file: object) -> None:
+    """Refuse weights to start from that are not finite, of which a training would learn nothing.
+
+    Args:
+        weights: `network_weights` of a checkpoint.
+        file: The checkpoint, for the message.
+
+    Raises:
+        ModelError: Some are NaN or infinite.
+    """
+    import torch
+
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    damaged = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if damaged:
+        raise ModelError(
+            f"{len(damaged)} of {len(tensors)} weights in {file} are NaN or infinite, first {damaged[0]!r}; nothing "
+            "can be trained from them. Take another checkpoint in its folder, or copy it again."
+        )
+
+
 def compute_checksum(value: Any) -> str:
     """Compute the SHA-256 of plain types and tensors: of names and order, of dtype, shape and bytes of each tensor."""
     digest = hashlib.sha256()

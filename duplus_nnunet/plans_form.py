@@ -160,9 +160,11 @@ class PlannedBase(_PlannedForm):
         section: Section `duplus` of its plans, without settings.
         dataset: Labels of its dataset.json.
         mirroring_axes: Array axes along which it was trained with mirror images; None: none.
+        weights: SHA-256 of its weights; empty in older plans.
     """
 
     model: str
+    weights: str = ""
     section: dict[str, Any] = {}
     dataset: dict[str, Any] = {}
     mirroring_axes: Annotated[list[int], Field(strict=False)] | None = None
@@ -175,11 +177,15 @@ class PlannedStart(_PlannedForm):
         model: Name of its model folder.
         configuration: The configuration that it was trained in.
         trainer: Name of its trainer.
+        weights: SHA-256 of its weights; empty in older plans.
+        plans: SHA-256 of the plans that it was trained by; empty in older plans, and if its checkpoint holds none.
     """
 
     model: str
     configuration: str = ""
     trainer: str = ""
+    weights: str = ""
+    plans: str = ""
 
 
 def _check_orientation(name: str) -> str:

@@ -236,10 +236,10 @@ class _Prompted:
             self, table, surveys, {name: context.modality for name, context in form.contexts.items()}
         )
         self._section, self._contexts, self._shared = section, planner.plan_contexts(), planner.shared
-        notes: list[str] = []
+        self._notes: list[str] = []
         if base is not None:
             self._shared |= base.shares_spacing
-            notes = base.fit_contexts(self._contexts, form.contexts, planner.channels)
+            self._notes = base.fit_contexts(self._contexts, form.contexts, planner.channels)
         section["sources"] = planner.plan_sources(self._contexts)
         regions = {target.name: list_values(labels[target.label]) for target in form.targets}
         volumes = summarise_volumes(table, {name: survey.volumes for name, survey in surveys.items()}, regions)
@@ -255,7 +255,8 @@ class _Prompted:
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
         if base is not None:
-            sys.stdout.write("\n".join([f"planned for the model {base.name}, with its patch and network", *notes, ""]))
+            lines = [f"planned for the model {base.name}, with its patch and network", *self._notes, ""]
+            sys.stdout.write("\n".join(lines))
         return plans
 
     def _survey(self: Any, reader: type, orientation: str | None) -> dict[str, CaseSurvey]:
@@ -340,7 +341,7 @@ class _Prompted:
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
         if base is not None:
-            base.declare(plans, self.dataset_json)
+            self._notes += base.declare(plans, self.dataset_json)
         keep_records(Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json"))
         super().save_plans(pack_plans(plans))  # type: ignore[misc]
 

@@ -25,9 +25,17 @@ from duplus_nnunet.adaptation.planning_base import (
     find_checkpoint,
     find_model,
     keep_plans,
+    keep_settings,
     write_training,
 )
-from duplus_nnunet.checkpoint_files import read_checkpoint
+from duplus_nnunet.adaptation.trained_weights import (
+    TRANSPOSED,
+    find_configuration,
+    find_trained_plans,
+    identify,
+    require_trained_by,
+)
+from duplus_nnunet.checkpoint_files import read_checkpoint, require_finite_weights
 from duplus_nnunet.errors import DuplusError, ModelError
 from duplus_nnunet.model_form import check_host_plans, inherit
 from duplus_nnunet.networks import condition
@@ -43,7 +51,6 @@ _ARCHITECTURES = "dynamic_network_architectures.architectures."
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 _FULL = "3d_fullres"
 _DEFAULT_PREPROCESSOR = "DefaultPreprocessor"
-_TRANSPOSED = ("transpose_forward", "transpose_backward")
 # What nnU-Net raises when plans are not what it expects.
 _UNREADABLE = (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError, ImportError)
 
@@ -63,6 +70,8 @@ class StockBase:
         trainer: Name of its trainer, which need not be installed.
         checkpoint: The checkpoint to start from.
         preprocessor: Name of the preprocessor of its images.
+        weights: SHA-256 of its weights; empty: not known.
+        trained_plans: SHA-256 of the plans in its checkpoint; empty: it holds none.
         shares_spacing: Always true: all contexts have its spacing.
     """
 
@@ -73,6 +82,8 @@ class StockBase:
     trainer: str
     checkpoint: Path
     preprocessor: str = _DEFAULT_PREPROCESSOR
+    weights: str = ""
+    trained_plans: str = ""
     shares_spacing: bool = field(default=True, init=False)
 
     @property
@@ -180,19 +191,24 @@ class StockBase:
             name: {**copy.deepcopy(values), **kept, "data_identifier": f"{identifier}_{name}"}
             for name, values in self.plans["configurations"].items()
         }
-        plans |= {key: list(self.plans[key]) for key in _TRANSPOSED}
+        plans |= {key: list(self.plans[key]) for key in TRANSPOSED}
 
-    def declare(self, plans: Plain, dataset_json: Mapping[str, Any]) -> None:
+    def declare(self, plans: Plain, dataset_json: Mapping[str, Any]) -> list[str]:
         """Name the model in the plans of a new dataset.
+
+        Returns:
+            Notes for the user, see `keep_settings`.
 
         Raises:
             PlansError: The channels differ, or plans of that name that were not made for the model exist.
         """
-        keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), self)
+        before = keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), self)
         check_channels(self, dataset_json)
         plans[PLANS_KEY][START_KEY] = {
-            "model": self.name, "configuration": self.configuration, "trainer": self.trainer
+            "model": self.name, "configuration": self.configuration, "trainer": self.trainer,
+            "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
+        return keep_settings(plans, before)
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training that starts from its weights."""
@@ -223,15 +239,16 @@ def read_stock_base(folder: str | Path) -> StockBase:
 
     Raises:
         ModelError: It is no such model, its configuration is 2D or a cascade's second stage, its network is none that
-            can be conditioned, or its weights do not fit its plans.
+            can be conditioned, its weights do not fit its plans, were trained by others, or are not finite.
     """
     given = Path(folder).resolve()
     model = find_model(given)
     content, dataset = read_model(model)
     file = find_checkpoint(given, model)
     checkpoint = read_checkpoint(file)
+    require_finite_weights(checkpoint["network_weights"], file)
     trainer, configuration = _find_names(checkpoint, model)
-    plans = _convert(content, configuration, model)
+    plans = _convert(content, configuration, model, model / "plans.json")
     _, normalised = check_host_plans(plans, f"{model}/plans.json")
     try:
         named = len(channel_names(dataset))
@@ -242,9 +259,16 @@ def read_stock_base(folder: str | Path) -> StockBase:
             f"{model}/dataset.json names {named} channel(s) under 'channel_names', and plans.json beside it normalises "
             f"{normalised}. Copy both from the same published model."
         )
+    trained = find_trained_plans(checkpoint)
+    if trained is not None:
+        trained = _convert(dict(trained), configuration, model, f"The plans in {file}")
+        require_trained_by(plans, trained, (configuration, _FULL), (file, model / "plans.json"))
     preprocessor = str(inherit(content["configurations"], configuration, model).get("preprocessor_name"))
     name = f"{model.parent.name}/{model.name}"
-    base = StockBase(name, plans, dataset, configuration, trainer, file, preprocessor)
+    found = identify(checkpoint)
+    base = StockBase(
+        name, plans, dataset, configuration, trainer, file, preprocessor, found["weights"], found["plans"]
+    )  # fmt: skip
     _check_weights(base, checkpoint["network_weights"])
     return base
 
@@ -252,20 +276,23 @@ def read_stock_base(folder: str | Path) -> StockBase:
 def _find_names(checkpoint: Mapping[str, Any], model: Path) -> tuple[str, str]:
     """Find the names of trainer and configuration, in a checkpoint or, if they are missing, in the folder's name."""
     parts = model.name.split("__")
-    settings = checkpoint.get("init_args")
-    named = settings.get("configuration") if isinstance(settings, Mapping) else None
-    configuration = named if isinstance(named, str) else parts[-1] if len(parts) == 3 else _FULL
+    configuration = find_configuration(checkpoint) or (parts[-1] if len(parts) == 3 else _FULL)
     trainer = checkpoint.get("trainer_name")
     return str(trainer if isinstance(trainer, str) else parts[0]), configuration
 
 
-def _convert(content: Plain, configuration: str, model: Path) -> Plain:
+def _convert(content: Plain, configuration: str, model: Path, file: object) -> Plain:
     """Return plans with configurations that stand alone, in nnU-Net's present form, and with our classes.
+
+    Args:
+        content: The plans.
+        configuration: The configuration that was trained.
+        model: The model folder, for messages.
+        file: Where the plans are, for messages.
 
     Raises:
         ModelError: They cannot be used, or not in the configuration that was trained.
     """
-    file = f"{model}/plans.json"
     try:
         configurations = {name: _resolve(content, name, file) for name in content["configurations"]}
         unfit = {name: reason for name, values in configurations.items() if (reason := _find_obstacle(values))}
@@ -295,7 +322,7 @@ def _convert(content: Plain, configuration: str, model: Path) -> Plain:
     return plans
 
 
-def _resolve(content: Plain, name: str, file: str) -> Plain:
+def _resolve(content: Plain, name: str, file: object) -> Plain:
     """Return a configuration with what it inherits, its network described as nnU-Net does now."""
     values = copy.deepcopy(inherit(content["configurations"], name, file))
     with warnings.catch_warnings():

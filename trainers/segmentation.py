@@ -52,7 +52,7 @@ from duplus_nnunet.trainers.resuming import (
 )
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
-from duplus_nnunet.trainers.starting import log_missing_start, log_start
+from duplus_nnunet.trainers.starting import check_start, log_missing_start, log_start
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 from duplus_nnunet.trainers.transfer import vary_prompts
@@ -191,6 +191,7 @@ class DuPLUSTrainer(DistributedTrainer):
             ModelError: It cannot be the base of this training.
             DataError: The list of its training cases cannot be read.
         """
+        check_start(self, checkpoint, file)
         self.base_cases = find_training_cases(checkpoint, Path(str(file)).parent)
         log_start(self, checkpoint)
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from duplus_nnunet.errors import DuplusError
+from duplus_nnunet.adaptation.trained_weights import find_configuration, find_trained_plans, identify
+from duplus_nnunet.checkpoint_files import require_finite_weights
+from duplus_nnunet.errors import DuplusError, ModelError
 from duplus_nnunet.model_form import inherit
 from duplus_nnunet.planners.context_plans import list_spacing
-from duplus_nnunet.plans_form import as_form
+from duplus_nnunet.plans_form import PlannedStart, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
 from duplus_nnunet.trainers.training_cases import UNKNOWN, Base
 
@@ -23,6 +25,60 @@ def log_missing_start(trainer: Any) -> None:
             f"warning: the plans were made for the weights of {start.model}, but the training starts from scratch. To "
             "start from them, add -pretrained_weights with a checkpoint of it, such as fold_0/checkpoint_final.pth"
         )
+
+
+def check_start(trainer: Any, checkpoint: Mapping[str, Any], file: object) -> None:
+    """Check the weights that a training of a DuPLUSTrainer starts from, and log if they are of another fold.
+
+    Args:
+        trainer: The trainer.
+        checkpoint: Content of their checkpoint.
+        file: The checkpoint, for messages.
+
+    Raises:
+        ModelError: They are not finite, or not of the model that the plans were made for.
+    """
+    require_finite_weights(checkpoint.get("network_weights", {}), file)
+    start = trainer.bank.form.start
+    if start is not None:
+        for note in match_start(start, checkpoint, file, trainer.plans_manager.plans.get("plans_name")):
+            trainer.print_to_log_file(f"note: {note}")
+
+
+def match_start(start: PlannedStart, checkpoint: Mapping[str, Any], file: object, plans_name: object) -> list[str]:
+    """Compare a checkpoint with the model that plans were made for.
+
+    Another fold of the model, with the same plans, is accepted, and so is a model that was itself trained from it.
+    Plans of earlier versions name trainer and configuration alone.
+
+    Args:
+        start: The model.
+        checkpoint: Content of the checkpoint.
+        file: The checkpoint, for messages.
+        plans_name: Name of the plans.
+
+    Returns:
+        A sentence if the checkpoint is of another fold.
+
+    Raises:
+        ModelError: It is of another model.
+    """
+    found, trained = identify(checkpoint), find_trained_plans(checkpoint) or {}
+    if found["weights"] == start.weights or (PLANS_KEY in trained and as_form(trained).start == start):
+        return []
+    names = checkpoint.get("trainer_name") or "", find_configuration(checkpoint)
+    expected = start.trainer, start.configuration
+    same = all(not ours or not theirs or ours == theirs for ours, theirs in zip(expected, names, strict=True))
+    if same and found["plans"] == start.plans and start.plans:
+        return [f"{file} has other weights than those that the dataset was planned for; they are of the same model"]
+    if not same or start.weights:
+        made = f"{trained.get('dataset_name', 'an unknown dataset')}, {names[0] or '?'}, {names[1] or '?'}"
+        raise ModelError(
+            f"{file} ({made}) is not of the model that the plans {plans_name!r} were made for, {start.model}: its "
+            "weights or its plans are others. Give -pretrained_weights a checkpoint of that model, or plan for this "
+            "one: `duplus adapt plan DATASET --from-model MODEL_FOLDER`."
+        )
+    return []
 
 
 def log_start(trainer: Any, checkpoint: Mapping[str, Any]) -> None:

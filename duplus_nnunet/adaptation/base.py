@@ -8,8 +8,22 @@ from typing import Any
 
 from duplus_nnunet.adaptation.channels import check_channels, describe_channels
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
-from duplus_nnunet.adaptation.planning_base import find_checkpoint, find_model, keep_plans, write_training
-from duplus_nnunet.checkpoint_files import read_checkpoint
+from duplus_nnunet.adaptation.planning_base import (
+    find_checkpoint,
+    find_model,
+    keep_plans,
+    keep_settings,
+    write_training,
+)
+from duplus_nnunet.adaptation.trained_weights import (
+    IMAGES,
+    TRANSPOSED,
+    find_configuration,
+    find_trained_plans,
+    identify,
+    require_trained_by,
+)
+from duplus_nnunet.checkpoint_files import read_checkpoint, require_finite_weights
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.model_form import check_model, read_json
 from duplus_nnunet.plans_form import PlannedContext, PlansForm, as_form
@@ -18,10 +32,10 @@ from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.settings import parse_settings, read_settings
 
-# Keys of a context that describe how its images are preprocessed.
-_IMAGES = ("spacing", "normalization_schemes", "use_mask_for_norm", "foreground_intensity_properties_per_channel")
 _MISSING = object()
-_TRANSPOSED = ("transpose_forward", "transpose_backward")
+_FULL = "3d_fullres"
+# Settings that must be those of the base.
+_FIXED = ("context_prompt", "target_prompt", "network")
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,7 @@ class Base:
         dataset: Content of its dataset.json.
         mirroring: Array axes along which it was trained with mirror images; None: none.
         checkpoint: One of its checkpoints.
+        weights: SHA-256 of the weights in it; empty: not known.
     """
 
     name: str
@@ -41,8 +56,9 @@ class Base:
     dataset: Mapping[str, Any]
     mirroring: Sequence[int] | None = None
     checkpoint: Path = Path("fold_0/checkpoint_final.pth")
-    configuration: str = "3d_fullres"
+    configuration: str = _FULL
     shares_spacing: bool = False
+    weights: str = ""
 
     @cached_property
     def form(self) -> PlansForm:
@@ -91,9 +107,9 @@ class Base:
         """See `take_configurations`."""
         take_configurations(plans, self, identifier)
 
-    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> None:
+    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> list[str]:
         """See `declare_base`."""
-        declare_base(plans, self, dataset_json)
+        return declare_base(plans, self, dataset_json)
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line that trains an adapter."""
@@ -120,7 +136,8 @@ def read_base(folder: str | Path) -> Base:
     """Read a trained model, given its folder, a fold in it, or a checkpoint of that fold.
 
     Raises:
-        ModelError: It is no DuPLUS model, or one that cannot be a base.
+        ModelError: It is no DuPLUS model, one that cannot be a base, or its weights were trained by other plans or are
+            not finite.
         PlansError: Its plans were edited so that they cannot be used.
     """
     given = Path(folder).resolve()
@@ -144,12 +161,19 @@ def read_base(folder: str | Path) -> Base:
         )
     check_model(plans, dataset, model)
     file = find_checkpoint(given, model)
-    return Base(f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(file), file)
+    checkpoint = read_checkpoint(file)
+    require_finite_weights(checkpoint["network_weights"], file)
+    configurations = (find_configuration(checkpoint), _FULL)
+    require_trained_by(plans, find_trained_plans(checkpoint), configurations, (file, model / "plans.json"))
+    return Base(
+        f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(checkpoint, file), file,
+        weights=identify(checkpoint)["weights"],
+    )  # fmt: skip
 
 
-def _read_mirroring(file: Path) -> list[int] | None:
+def _read_mirroring(checkpoint: Mapping[str, Any], file: Path) -> list[int] | None:
     """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
-    axes = read_checkpoint(file).get("inference_allowed_mirroring_axes", _MISSING)
+    axes = checkpoint.get("inference_allowed_mirroring_axes", _MISSING)
     valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
     if axes is not None and not valid:
         raise ModelError(
@@ -174,8 +198,8 @@ def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
             "The base was trained with the numbers of its targets as prompts (settings.target_prompt is 'one-hot'), so "
             "it has no use for a new text. Adapt a base that was trained with texts."
         )
-    prompts = {"context_prompt": settings.context_prompt, "target_prompt": settings.target_prompt}
-    kept = {**prompts, "network": asdict(settings.network)}
+    whole = asdict(settings)
+    kept = {name: whole[name] for name in _FIXED}
     centres = base.form.centres.model_dump(exclude_unset=True)
     return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 
@@ -198,7 +222,7 @@ def fit_contexts(contexts: Mapping[str, dict[str, Any]], named: Mapping[str, Pla
         if theirs is None or theirs.spacing is None:
             notes.append(f"context {name}: its own spacing and normalisation; the base has none of its modality")
             continue
-        context.update(theirs.model_dump(include=set(_IMAGES), exclude_unset=True))
+        context.update(theirs.model_dump(include=set(IMAGES), exclude_unset=True))
         context["spacing"] = [theirs.spacing[axis] for axis in base.plans["transpose_backward"]]
         notes.append(f"context {name}: spacing and normalisation of the base's {twin}")
     return notes
@@ -225,22 +249,27 @@ def take_configurations(plans: dict[str, Any], base: Base, identifier: str) -> N
         name: {**values, "data_identifier": f"{identifier}_{name}"}
         for name, values in base.plans["configurations"].items()
     }
-    plans |= {key: base.plans[key] for key in _TRANSPOSED}
+    plans |= {key: base.plans[key] for key in TRANSPOSED}
 
 
-def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, Any]) -> None:
+def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, Any]) -> list[str]:
     """Describe the base in the plans of a new dataset, after checking that both can be joined to one model.
+
+    Returns:
+        Notes for the user, see `keep_settings`.
 
     Raises:
         PlansError: Contexts or labels contradict the base's, its channels are others, or plans of that name that
             were not made for the base exist.
         PromptError: A target contradicts one of the base's.
     """
-    keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), base)
+    before = keep_plans(str(plans.get("dataset_name")), str(plans.get("plans_name")), base)
     check_channels(base, dataset_json)
     check_overlap(base.dataset, dataset_json)
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
-    plans[PLANS_KEY][BASE_KEY] = describe_base(base.name, base.plans, base.dataset, base.mirroring)
+    described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
+    plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
+    return keep_settings(plans, before, _FIXED)
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

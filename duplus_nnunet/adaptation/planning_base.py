@@ -3,16 +3,18 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from duplus_nnunet.errors import ModelError, PlansError
-from duplus_nnunet.model_form import read_json
+from duplus_nnunet.model_form import read_json, shorten
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 
 _PREPROCESSED = "nnUNet_preprocessed"
+# Values of a configuration that users edit, for their GPU.
+_SIZES = ("patch_size", "batch_size")
 # nnU-Net's checkpoints, the one to start from first.
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
@@ -23,6 +25,10 @@ class PlanningBase(Protocol):
     @property
     def name(self) -> str:
         """Dataset and folder."""
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of its weights; empty: not known."""
 
     @property
     def configuration(self) -> str:
@@ -56,8 +62,8 @@ class PlanningBase(Protocol):
     def take_configurations(self, plans: dict[str, Any], identifier: str) -> None:
         """Give plans, changed in place, the configurations and the order of axes of this model."""
 
-    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> None:
-        """Name this model in the plans, changed in place."""
+    def declare(self, plans: dict[str, Any], dataset_json: Mapping[str, Any]) -> list[str]:
+        """Name this model in the plans, changed in place; returns notes for the user."""
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training."""
@@ -126,7 +132,7 @@ def write_training(dataset: str, configuration: str, trainer: str, plans_name: s
     return shlex.join([*words, "-pretrained_weights", str(weights)])
 
 
-def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> None:
+def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> Mapping[str, Any]:
     """Refuse to overwrite plans of a dataset that were not made for the same base.
 
     Args:
@@ -134,19 +140,55 @@ def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> None:
         plans_name: Name of the new plans.
         base: The base that they are made for.
 
+    Returns:
+        Content of the plans of that name; empty if there are none.
+
     Raises:
-        PlansError: Other plans of that name exist.
+        PlansError: Other plans of that name exist: for no base, for another one, or for other weights of its name.
     """
     file = Path(os.environ.get(_PREPROCESSED, "."), dataset_name, f"{plans_name}.json")
     if not file.is_file():
-        return
-    section = read_json(file, "Remove it.").get(PLANS_KEY)
+        return {}
+    plans = read_json(file, "Remove it.")
+    section = plans.get(PLANS_KEY)
     described = section.get(BASE_KEY, section.get(START_KEY)) if isinstance(section, Mapping) else None
-    model = described.get("model") if isinstance(described, Mapping) else None
-    if model != base.name:
-        made = f"for {model}" if model else "for no model"
-        raise PlansError(
-            f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
-            "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "
-            f"{plans_name}Adapted` (nnUNetv2_plan_and_preprocess: -overwrite_plans_name), or remove the file."
-        )
+    described = described if isinstance(described, Mapping) else {}
+    model, weights = described.get("model"), described.get("weights")
+    if model == base.name and not (weights and base.weights and weights != base.weights):
+        return plans
+    made = f"for other weights of {model}" if model == base.name else f"for {model}" if model else "for no model"
+    raise PlansError(
+        f"{file} exists and was made {made}; planning for {base.name} would overwrite it, and models trained with "
+        "it could not be continued. Give the new plans a name of their own: `duplus adapt plan ... --plans-name "
+        f"{plans_name}Adapted` (nnUNetv2_plan_and_preprocess: -overwrite_plans_name), or remove the file."
+    )
+
+
+def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Collection[str] = ()) -> list[str]:
+    """Give new plans the settings of those that they overwrite, which may have been edited by hand.
+
+    Args:
+        plans: The new plans, changed in place.
+        before: Content of the plans that are overwritten; empty if there are none.
+        fixed: Settings that the model decides.
+
+    Returns:
+        Notes for the user: which settings are kept, and which sizes become the model's again.
+    """
+    section, old = plans[PLANS_KEY], before.get(PLANS_KEY, {}).get("settings")
+    old, new = old if isinstance(old, Mapping) else {}, section.get("settings", {})
+    kept = {name: value for name, value in old.items() if name not in fixed and value != new.get(name)}
+    notes = []
+    if kept:
+        section["settings"] = {**new, **kept}
+        listed = ", ".join(f"{name} {shorten(value)}" for name, value in kept.items())
+        notes.append(f"settings of the plans that were overwritten are kept: {listed}")
+    configurations = before.get("configurations")
+    for name, values in configurations.items() if isinstance(configurations, Mapping) else ():
+        for key in _SIZES:
+            own, other = plans.get("configurations", {}).get(name, {}).get(key), values.get(key)
+            if own is not None and other is not None and own != other:
+                notes.append(
+                    f"{name}: {key} is {own} again, as the model's; the plans that were overwritten had {other}"
+                )
+    return notes

@@ -126,6 +126,26 @@ def test_a_base_says_along_which_axes_it_saw_mirror_images(tmp_path: Path) -> No
     assert read_base(write_model(tmp_path / "model", SECTION)).mirroring == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_weights": {"a": torch.tensor([float("nan")])}}, "NaN"),
+        (
+            {"init_args": {"plans": {**HOST_PLANS, "image_reader_writer": "X", "duplus": SECTION}}},
+            "image_reader_writer",
+        ),
+    ],
+)
+def test_a_base_whose_weights_are_of_other_plans_or_not_finite_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    model = write_model(tmp_path / "model", SECTION)
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file), **changes}, file)
+    with pytest.raises(ModelError, match=rf"checkpoint_final\.pth.*{message}"):
+        read_base(model)
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
 def test_a_base_without_a_whole_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     model = write_model(tmp_path / "model", SECTION)

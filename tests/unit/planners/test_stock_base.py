@@ -152,10 +152,16 @@ def test_plans_name_the_model_and_those_of_another_are_kept(tmp_path: Path, monk
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     plans: dict[str, Any] = {"dataset_name": "Dataset001_A", "plans_name": "Mine", "duplus": {}}
     base.declare(plans, channels)
+    assert plans["duplus"]["start"]["weights"] == base.weights != ""
     file = tmp_path / "Dataset001_A" / "Mine.json"
     file.parent.mkdir()
     file.write_text(json.dumps(plans))
     keep_plans("Dataset001_A", "Mine", base)
+    plans["duplus"]["settings"] = {"epochs": 7}
+    file.write_text(json.dumps(plans))
+    again: dict[str, Any] = {**plans, "duplus": {"settings": {"epochs": 1000}}}
+    assert len(base.declare(again, channels)) == 1
+    assert again["duplus"] == plans["duplus"]
     plans["duplus"]["start"]["model"] = "another"
     file.write_text(json.dumps(plans))
     with pytest.raises(PlansError, match="another"):
@@ -243,6 +249,31 @@ def test_channels_that_contradict_the_plans_are_refused(tmp_path: Path, dataset:
     model = write_model(tmp_path, make_plans(make_configuration()), make_weights(), dataset)
     with pytest.raises(ModelError, match="channel"):
         read_stock_base(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_reader_writer", "NibabelIOWithReorient"), ("transpose_forward", [0, 1, 2])]
+)
+def test_weights_beside_plans_of_another_model_are_refused(tmp_path: Path, key: str, value: Any) -> None:
+    model = write_model(tmp_path, make_plans(make_configuration()), make_weights())
+    plans = make_plans(make_configuration(), **{key: value})
+    plans["transpose_backward"] = plans["transpose_forward"]
+    (model / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ModelError, match=rf"checkpoint_final\.pth.*plans\.json.*{key}"):
+        read_stock_base(model)
+
+
+def test_plans_in_another_form_of_nnunet_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    model = write_model(tmp_path, make_plans(make_old_configuration()), make_weights())
+    (model / "plans.json").write_text(json.dumps(make_plans(make_configuration())))
+    assert read_stock_base(model).configuration == "3d_fullres"
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weights = make_weights()
+    next(iter(weights.values())).fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"checkpoint_final\.pth.*NaN"):
+        read_stock_base(write_model(tmp_path, make_plans(make_configuration()), weights))
 
 
 def test_a_model_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
