@@ -87,6 +87,11 @@ class StockBase:
     shares_spacing: bool = field(default=True, init=False)
 
     @property
+    def configurations(self) -> tuple[str, ...]:
+        """Names of the configurations whose network can be conditioned."""
+        return tuple(self.plans["configurations"])
+
+    @property
     def orientation(self) -> str | None:
         """Orientation of its training images, if its reader turned all of them to one; None: unknown."""
         return name_reader_orientation(self.plans["image_reader_writer"])

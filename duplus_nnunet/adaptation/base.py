@@ -48,6 +48,8 @@ class Base:
         dataset: Content of its dataset.json.
         mirroring: Array axes along which it was trained with mirror images; None: none.
         checkpoint: One of its checkpoints.
+        configuration: The configuration that it was trained in.
+        shares_spacing: Always false: each context may have a spacing of its own.
         weights: SHA-256 of the weights in it; empty: not known.
     """
 
@@ -68,6 +70,11 @@ class Base:
             PlansError: The plans were edited so that they cannot be used.
         """
         return as_form(self.plans)
+
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """Names of the configurations in its plans."""
+        return tuple(self.plans.get("configurations", {}))
 
     @property
     def orientation(self) -> str | None:
@@ -163,10 +170,11 @@ def read_base(folder: str | Path) -> Base:
     file = find_checkpoint(given, model)
     checkpoint = read_checkpoint(file)
     require_finite_weights(checkpoint["network_weights"], file)
-    configurations = (find_configuration(checkpoint), _FULL)
-    require_trained_by(plans, find_trained_plans(checkpoint), configurations, (file, model / "plans.json"))
+    trained_in = find_configuration(checkpoint)
+    require_trained_by(plans, find_trained_plans(checkpoint), (trained_in, _FULL), (file, model / "plans.json"))
     return Base(
         f"{model.parent.name}/{model.name}", plans, dataset, _read_mirroring(checkpoint, file), file,
+        configuration=trained_in if trained_in in plans["configurations"] else _FULL,
         weights=identify(checkpoint)["weights"],
     )  # fmt: skip
 

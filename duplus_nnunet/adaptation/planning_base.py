@@ -35,6 +35,10 @@ class PlanningBase(Protocol):
         """The configuration to preprocess and to train where none is named."""
 
     @property
+    def configurations(self) -> tuple[str, ...]:
+        """Names of the configurations that can be trained from it."""
+
+    @property
     def orientation(self) -> str | None:
         """Orientation of the images that the weights were trained with, such as LPS; None: unknown."""
 

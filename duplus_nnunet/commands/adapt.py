@@ -98,7 +98,7 @@ def _add_plan(commands: CommandMap) -> None:
         "--from-model", metavar="FOLDER", required=True, help="folder of a DuPLUS or a stock nnU-Net model"
     )
     plan.add_argument("-pl", metavar="PLANNER", default="DuPLUSPlanner", help="default: %(default)s")
-    plan.add_argument("-c", metavar="NAME", nargs="+", help="default: 3d_fullres, or what a stock model was trained in")
+    plan.add_argument("-c", metavar="NAME", nargs="+", help="default: the one that the model was trained in")
     plan.add_argument(
         "--plans-name",
         metavar="NAME",

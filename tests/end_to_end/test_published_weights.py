@@ -87,6 +87,21 @@ def test_a_training_starts_from_a_residual_encoder_of_stock_nnunet(
     kept = [name for name in stock if ".seg_layers." not in name]
     assert kept
     assert all(torch.allclose(stock[name], trained[name], atol=1e-6) for name in kept)
+    require_that_old_images_are_refused(copied, model, line)
+
+
+def require_that_old_images_are_refused(project: Any, model: Path, line: str) -> None:
+    """Plan again with another reader, which needs other images; settings that were edited stay."""
+    described = json.loads((project.raw / "dataset.json").read_text())
+    described["overwrite_image_reader_writer"] = "SimpleITKIOWithReorient"
+    (project.raw / "dataset.json").write_text(json.dumps(described))
+    printed = project.do("nnUNetv2_plan_experiment", "-d", "998", "-pl", "DuPLUSPlanner", "--from-model", model)
+    assert f"nnUNetv2_preprocess -d 998 -plans_name {PLANS} -c 3d_fullres" in printed
+    assert json.loads(project.plans.with_name(f"{PLANS}.json").read_text())["duplus"]["settings"]["epochs"] == 1
+    refused = project.run(*shlex.split(line), "-device", "cpu")
+    assert refused.returncode == 1
+    assert "SimpleITKIOWithReorient" in refused.stderr
+    assert f"nnUNetv2_preprocess -d 998 -plans_name {PLANS} -c 3d_fullres" in refused.stderr
 
 
 def test_plans_are_made_for_a_plain_unet_and_an_adapter_is_refused(

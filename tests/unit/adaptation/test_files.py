@@ -122,6 +122,14 @@ def test_a_base_is_found_from_a_checkpoint_in_it_too(tmp_path: Path) -> None:
     assert read_base(model).plans == read_base(model / "fold_0" / "checkpoint_final.pth").plans
 
 
+@pytest.mark.parametrize(("trained", "expected"), [("3d_fullres", "3d_fullres"), ("gone", "3d_fullres"), (None,) * 2])
+def test_the_configuration_to_train_is_that_of_the_checkpoint(tmp_path: Path, trained: Any, expected: Any) -> None:
+    model = write_model(tmp_path / "model", SECTION)
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file), "init_args": {"configuration": trained}}, file)
+    assert read_base(model).configuration == (expected or "3d_fullres")
+
+
 def test_a_base_says_along_which_axes_it_saw_mirror_images(tmp_path: Path) -> None:
     assert read_base(write_model(tmp_path / "model", SECTION)).mirroring == [0, 2]
 

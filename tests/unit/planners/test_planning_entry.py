@@ -2,26 +2,29 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duplus_nnunet.adaptation.base import Base
+from duplus_nnunet.errors import PlansError
 from duplus_nnunet.planners import entry
 from duplus_nnunet.planners.preprocessing_record import write_record
 
 from ..partial_plans import make_plans
 from .stock_models import make_configuration
 
-BASE = Base("Dataset001/model", {}, {}, checkpoint=Path("/models/fold_0/checkpoint_final.pth"))
+PLANS = {"configurations": {"3d_fullres": {}, "3d_lowres": {}}}
+BASE = Base("Dataset001/model", PLANS, {}, checkpoint=Path("/models/fold_0/checkpoint_final.pth"))
 FULL = "3d_fullres"
 LORA = "-tr DuPLUSLoRATrainer -p {} -pretrained_weights /models/fold_0/checkpoint_final.pth"
 
 
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a planning of which nothing is left but its options; returns the printed lines."""
+    """Run a planning of which nothing is left but its options; returns the printed lines, and those on stderr."""
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     monkeypatch.setattr(entry, "_check", lambda options: None)
     monkeypatch.setattr(entry, "read_planning_base", lambda folder: BASE)
@@ -29,7 +32,8 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     def run(*words: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", ["plan", "--from-model", "M", "-pl", "DuPLUSPlanner", *words])
         entry.plan(lambda: None, True)
-        return [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+        printed = capsys.readouterr()
+        return [line.strip() for line in printed.out.splitlines() if line.startswith("  ")] + printed.err.splitlines()
 
     return run
 
@@ -64,3 +68,31 @@ def test_preprocessing_is_named_where_it_is_missing(plan: Any) -> None:
 
 def test_a_planner_of_the_users_own_is_left_alone(plan: Any) -> None:
     assert plan("-d", "7", "-pl", "TheirPlanner") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("-gpu_memory_target", "24"), "-gpu_memory_target 24"),
+        (("-preprocessor_name", "Theirs"), "-preprocessor_name Theirs"),
+        (("-c", "3d_fullres", "3d_high"), "'3d_high'.*'3d_lowres', '3d_fullres'"),
+    ],
+)
+def test_an_option_that_the_model_decides_is_refused(plan: Any, words: tuple[str, ...], named: str) -> None:
+    with pytest.raises(PlansError, match=rf"{named}.*Dataset001/model"):
+        plan("-d", "7", *words)
+
+
+SPACING = ("-overwrite_target_spacing", "1", "1.5", "1")
+
+
+def test_a_spacing_is_refused_where_all_contexts_have_the_models(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry, "read_planning_base", lambda folder: replace(BASE, shares_spacing=True))
+    with pytest.raises(PlansError, match=r"-overwrite_target_spacing 1 1\.5 1.*Dataset001/model"):
+        plan("-d", "7", *SPACING)
+
+
+@pytest.mark.parametrize("words", [SPACING, ("-pl", "DuPLUSPlannerResEncL")])
+def test_an_option_that_counts_in_part_is_mentioned(plan: Any, words: tuple[str, ...]) -> None:
+    note = plan("-d", "7", *words)[-1]
+    assert note.startswith(f"note: {words[0]}")
