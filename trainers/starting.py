@@ -64,7 +64,8 @@ def match_start(start: PlannedStart, checkpoint: Mapping[str, Any], file: object
         ModelError: It is of another model.
     """
     found, trained = identify(checkpoint), find_trained_plans(checkpoint) or {}
-    if found["weights"] == start.weights or (PLANS_KEY in trained and as_form(trained).start == start):
+    theirs = as_form(trained).start if PLANS_KEY in trained else None
+    if found["weights"] == start.weights or (theirs is not None and _is_same_model(theirs, start)):
         return []
     names = checkpoint.get("trainer_name") or "", find_configuration(checkpoint)
     expected = start.trainer, start.configuration
@@ -79,6 +80,12 @@ def match_start(start: PlannedStart, checkpoint: Mapping[str, Any], file: object
             "one: `duplus adapt plan DATASET --from-model MODEL_FOLDER`."
         )
     return []
+
+
+def _is_same_model(one: PlannedStart, other: PlannedStart) -> bool:
+    """Report whether two plans were made for the same model, as far as plans of earlier versions say."""
+    same_weights = not one.weights or not other.weights or one.weights == other.weights
+    return one.model == other.model and (same_weights or one.plans == other.plans != "")
 
 
 def log_start(trainer: Any, checkpoint: Mapping[str, Any]) -> None:

@@ -123,11 +123,28 @@ def test_the_planned_weights_and_other_folds_of_their_model_are_accepted(
     assert len(match_start(start, checkpoint, "x.pth", "Mine")) == notes
 
 
-def test_a_model_that_was_trained_from_the_planned_weights_is_accepted() -> None:
+@pytest.mark.parametrize(
+    ("changes", "accepted"),
+    [
+        ({}, True),
+        ({"weights": "of another fold"}, True),
+        ({"weights": "", "plans": ""}, True),
+        ({"weights": "others", "plans": "others"}, False),
+        ({"model": "another"}, False),
+    ],
+)
+def test_a_model_that_was_itself_trained_from_the_planned_model_is_accepted(
+    changes: dict[str, str], accepted: bool
+) -> None:
     start = PlannedStart(**START, **identify(make_checkpoint()))
     plans = {**make_our_plans(), "configurations": {}}
-    plans["duplus"]["start"] = start.model_dump()
-    assert match_start(start, {"init_args": {"plans": plans, "configuration": FULL}}, "x.pth", "Mine") == []
+    plans["duplus"]["start"] = {**start.model_dump(), **changes}
+    child = {"init_args": {"plans": plans, "configuration": FULL}, "trainer_name": "DuPLUSTrainer"}
+    if accepted:
+        assert match_start(start, child, "x.pth", "Mine") == []
+    else:
+        with pytest.raises(ModelError, match="DuPLUSTrainer"):
+            match_start(start, child, "x.pth", "Mine")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from duplus_nnunet.errors import PlansError
+from duplus_nnunet.adaptation.trained_weights import identify
+from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.plans_form import PlannedStart
 from duplus_nnunet.trainers.adaptation import DuPLUSLoRATrainer
-from duplus_nnunet.trainers.starting import describe_start, log_missing_start
+from duplus_nnunet.trainers.starting import check_start, describe_start, log_missing_start
 from duplus_nnunet.trainers.training_cases import UNKNOWN
 
 from ..partial_plans import make_plans
@@ -75,6 +77,31 @@ def test_an_adapter_is_refused_beside_a_stock_model() -> None:
     plans["duplus"]["start"] = {"model": "Dataset291/model"}
     with pytest.raises(PlansError, match=r"Dataset291/model.*DuPLUSTrainer"):
         DuPLUSLoRATrainer.choose_plans(plans)
+
+
+def start_from(start: PlannedStart | None, checkpoint: dict[str, Any]) -> list[str]:
+    """Check a checkpoint that a training starts from; return what the log says of it."""
+    said: list[str] = []
+    bank, plans = SimpleNamespace(form=SimpleNamespace(start=start)), SimpleNamespace(plans={"plans_name": "Mine"})
+    check_start(SimpleNamespace(bank=bank, plans_manager=plans, print_to_log_file=said.append), checkpoint, "x.pth")
+    return said
+
+
+def test_another_fold_of_the_planned_model_is_mentioned() -> None:
+    first, second = (
+        {"network_weights": {"a": torch.full((1,), float(fold))}, "init_args": {"plans": {"configurations": {}}}}
+        for fold in (0, 1)
+    )
+    start = PlannedStart(model="Dataset291/model", **identify(first))
+    assert start_from(start, first) == start_from(None, second) == []
+    assert ["x.pth" in text for text in start_from(start, second)] == [True]
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1.0])
+def test_weights_of_another_model_or_not_finite_are_refused_before_they_are_loaded(weight: float) -> None:
+    start = PlannedStart(model="Dataset291/model", weights="ab")
+    with pytest.raises(ModelError, match=r"x\.pth"):
+        start_from(start, {"network_weights": {"a": torch.tensor([weight])}})
 
 
 @pytest.mark.parametrize(
