@@ -1,6 +1,7 @@
 """Finds settings that a user changed and that change nothing in a training, for its log."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from duplus_nnunet.settings import Settings
 
@@ -17,6 +18,12 @@ def list_unread(settings: Settings) -> list[str]:
         f"adapter by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights."
         for name in changed
     ]
+
+
+def log_idle(trainer: Any) -> None:
+    """Write into the log of a training what a user changed that has no effect in it."""
+    for line in list_idle(trainer.settings):
+        trainer.print_to_log_file(line)
 
 
 def list_idle(settings: Settings) -> list[str]:

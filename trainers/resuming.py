@@ -1,6 +1,5 @@
 """Continues a training: checks its checkpoint, compares plans with those of then, and describes plans for the log."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,27 +50,6 @@ def report_changes(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
         changes = list_changes(before, trainer.plans_manager.plans, trainer.configuration_name)
         if changes:
             trainer.print_to_log_file(describe_changes(changes))
-
-
-def report_siblings(trainer: Any) -> None:
-    """Report in the log of a training how its plans differ from those that other folds of the model were trained with.
-
-    nnU-Net writes the plans of the training into the model folder, in place of theirs.
-    """
-    folder = Path(trainer.output_folder_base)
-    others = sorted(file.parent.name for file in folder.glob("fold_*/checkpoint_*.pth"))
-    others = [name for name in dict.fromkeys(others) if name != Path(trainer.output_folder).name]
-    try:
-        before = json.loads((folder / "plans.json").read_text(encoding="utf-8")) if others else None
-    except (OSError, ValueError):
-        return  # nnU-Net writes it anew
-    if isinstance(before, Mapping):
-        changes = list_changes(before, trainer.plans_manager.plans, trainer.configuration_name)
-        if changes:
-            trainer.print_to_log_file(
-                f"WARNING: {', '.join(others)} of this model had other plans, which are replaced in {folder}: "
-                f"{_join(changes)}. Folds that are to be used together need the same plans."
-            )
 
 
 @contextmanager
@@ -139,11 +117,12 @@ def describe_changes(changes: list[str]) -> str:
     """Describe changes of the plans since a checkpoint was written, for the log of the training that continues it."""
     return (
         "WARNING: the plans have changed since the checkpoint was written, and the training continues with the new "
-        f"ones: {_join(changes)}. Restore the plans if that is not intended."
+        f"ones: {join_changes(changes)}. Restore the plans if that is not intended."
     )
 
 
-def _join(changes: list[str]) -> str:
+def join_changes(changes: list[str]) -> str:
+    """Join changes to a text; of many, the first are named and the others counted."""
     more = f" (and {len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
     return f"{'; '.join(changes[:_SHOWN])}{more}"
 

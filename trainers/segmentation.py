@@ -37,22 +37,16 @@ from duplus_nnunet.trainers.checkpoint import collect_content, write_content, wr
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold, require_finite
-from duplus_nnunet.trainers.idle_settings import list_idle
+from duplus_nnunet.trainers.idle_settings import log_idle
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
-from duplus_nnunet.trainers.resuming import (
-    describe_plans,
-    meet_checkpoint,
-    refuse_misfit,
-    report_siblings,
-    require_optimizer,
-)
+from duplus_nnunet.trainers.resuming import describe_plans, meet_checkpoint, refuse_misfit, require_optimizer
 from duplus_nnunet.trainers.schedule import Factor, GroupSchedule, always, from_epoch, separate
 from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoaders, Seeds
-from duplus_nnunet.trainers.starting import check_start, log_missing_start, log_start
+from duplus_nnunet.trainers.starting import check_start, log_missing_start, log_start, report_siblings
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
 from duplus_nnunet.trainers.transfer import vary_prompts
@@ -200,8 +194,7 @@ class DuPLUSTrainer(DistributedTrainer):
         report_siblings(self)
         super().on_train_start()
         log_missing_start(self)
-        for line in list_idle(self.settings):
-            self.print_to_log_file(line)
+        log_idle(self)
         note_training(self)
 
     def _build_loss(self) -> nn.Module:

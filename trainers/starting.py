@@ -1,7 +1,9 @@
-"""Describes what a training that starts from other weights should know about them."""
+"""Describes what a training should know about the weights that it starts from, and about the folds beside it."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from duplus_nnunet.adaptation.trained_weights import find_configuration, find_trained_plans, identify
@@ -11,6 +13,7 @@ from duplus_nnunet.model_form import inherit
 from duplus_nnunet.planners.context_plans import list_spacing
 from duplus_nnunet.plans_form import PlannedStart, as_form
 from duplus_nnunet.plans_section import PLANS_KEY
+from duplus_nnunet.trainers.resuming import join_changes, list_changes
 from duplus_nnunet.trainers.training_cases import UNKNOWN, Base
 
 # Spacings that differ by less are taken as equal.
@@ -148,3 +151,24 @@ def _describe_preprocessing(
 
 def _join(numbers: list[float]) -> str:
     return " x ".join(f"{number:.3g}" for number in numbers)
+
+
+def report_siblings(trainer: Any) -> None:
+    """Report in the log of a training how its plans differ from those that other folds of the model were trained with.
+
+    nnU-Net writes the plans of the training into the model folder, in place of theirs.
+    """
+    folder = Path(trainer.output_folder_base)
+    others = sorted(file.parent.name for file in folder.glob("fold_*/checkpoint_*.pth"))
+    others = [name for name in dict.fromkeys(others) if name != Path(trainer.output_folder).name]
+    try:
+        before = json.loads((folder / "plans.json").read_text(encoding="utf-8")) if others else None
+    except (OSError, ValueError):
+        return  # nnU-Net writes it anew
+    if isinstance(before, Mapping):
+        changes = list_changes(before, trainer.plans_manager.plans, trainer.configuration_name)
+        if changes:
+            trainer.print_to_log_file(
+                f"WARNING: {', '.join(others)} of this model had other plans, which are replaced in {folder}: "
+                f"{join_changes(changes)}. Folds that are to be used together need the same plans."
+            )

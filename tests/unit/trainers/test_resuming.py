@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import ModelError
-from duplus_nnunet.trainers.resuming import (
-    describe_changes,
-    list_changes,
-    refuse_misfit,
-    report_siblings,
-    require_optimizer,
-)
+from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit, require_optimizer
+from duplus_nnunet.trainers.starting import report_siblings
 
 PLANS: dict[str, Any] = {
     "plans_name": "P",
