@@ -72,8 +72,10 @@ def require_finite(weights: Iterable[torch.Tensor], losses: Sequence[float], epo
         "settings.initial_learning_rate in the plans, and continue with --c."
     )
     if not all(bool(weight.isfinite().all()) for weight in weights):
-        raise DataError(f"The weights became NaN or infinite in epoch {epoch}; the last checkpoint is intact. {advice}")
+        raise DataError(
+            f"The weights became NaN or infinite in epoch {epoch}; earlier checkpoints are intact. {advice}"
+        )
     if not np.isfinite(losses).any():
         raise DataError(
-            f"The loss was NaN or infinite in all iterations of epoch {epoch}; the last checkpoint is intact. {advice}"
+            f"The loss was NaN or infinite in all iterations of epoch {epoch}; earlier checkpoints are intact. {advice}"
         )

@@ -164,7 +164,7 @@ def report_siblings(trainer: Any) -> None:
     try:
         before = json.loads((folder / "plans.json").read_text(encoding="utf-8")) if others else None
     except (OSError, ValueError):
-        return  # nnU-Net writes it anew
+        return  # nnU-Net writes it again
     if isinstance(before, Mapping):
         changes = list_changes(before, trainer.plans_manager.plans, trainer.configuration_name)
         if changes:

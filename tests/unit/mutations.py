@@ -1,4 +1,4 @@
-"""Seeded mutations of JSON content, for property tests of readers."""
+"""Changes of JSON content, and seeded mutations of it for property tests of readers."""
 
 import random
 from collections.abc import Iterator
@@ -19,6 +19,17 @@ def list_paths(content: Any, start: tuple[Any, ...] = ()) -> Iterator[tuple[Any,
     for key, value in items:
         yield (*start, key)
         yield from list_paths(value, (*start, key))
+
+
+def change(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of JSON content with another value at keys that are joined by slashes, such as "a/b/c"."""
+    changed = deepcopy(content)
+    *above, last = path.split("/")
+    node = changed
+    for key in above:
+        node = node[key]
+    node[last] = value
+    return changed
 
 
 def mutate(content: Any, rng: random.Random) -> tuple[Any, str]:

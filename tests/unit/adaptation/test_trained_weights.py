@@ -15,21 +15,12 @@ from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.plans_form import PlannedStart
 from duplus_nnunet.trainers.starting import match_start
 
+from ..mutations import change
 from ..partial_plans import make_plans as make_our_plans
 from ..planners.stock_models import make_configuration, make_plans
 
 FULL = "3d_fullres"
 WHERE = ("fold_0/checkpoint_final.pth", "model/plans.json")
-
-
-def change(plans: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(plans)
-    *above, last = path.split("/")
-    node = changed
-    for key in above:
-        node = node[key]
-    node[last] = value
-    return changed
 
 
 def make_checkpoint(seed: int = 0, trainer: str = "nnUNetTrainer", **plans: Any) -> dict[str, Any]:

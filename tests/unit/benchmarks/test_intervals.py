@@ -58,6 +58,18 @@ def test_interval_of_three_trainings_covers_the_truth(intervals: Any, monkeypatc
     assert covered >= 89
 
 
+def test_coverage_is_simulated_for_both_kinds_of_interval(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = load("training_intervals")
+    monkeypatch.setattr(simulation.intervals, "DRAWS", 200)
+    setting = simulation.Setting(2, 8, 0.1, 0.01, 0.01)
+    row = simulation.measure(setting, 40, np.random.default_rng(0))
+    assert row["coverage of percentiles"] < 0.8 < row["coverage"]
+    exact = simulation.measure(simulation.Setting(2, 8, 0.0, 0.0, 0.0), 2, np.random.default_rng(0))
+    assert (exact["coverage"], exact["median width"]) == (1, 0)
+
+
 def test_a_difference_of_strata_counts_the_trainings_of_each(intervals: Any) -> None:
     rng = np.random.default_rng(5)
     values = rng.normal(0.5, 0.03, (2, 3))

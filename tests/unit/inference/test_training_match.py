@@ -12,6 +12,8 @@ import torch
 from duplus_nnunet.api import DuPLUSPredictor
 from duplus_nnunet.inference.training_match import describe_changes, share_mirroring
 
+from ..mutations import change
+
 MODEL = Path(__file__).parents[2] / "compatibility" / "files" / "models" / "segmentation"
 PLANS: dict[str, Any] = {
     "plans_name": "DuPLUSPlans",
@@ -36,16 +38,6 @@ def make_checkpoint() -> dict[str, Any]:
     return {"init_args": arguments, "network_weights": {}}
 
 
-def change(path: str, value: Any) -> dict[str, Any]:
-    plans = copy.deepcopy(PLANS)
-    *above, last = path.split("/")
-    node = plans
-    for key in above:
-        node = node[key]
-    node[last] = value
-    return plans
-
-
 def test_folder_as_it_was_trained() -> None:
     assert describe_changes(PLANS, DATASET, make_checkpoint()) == ""
 
@@ -63,7 +55,7 @@ def test_folder_as_it_was_trained() -> None:
     ],
 )
 def test_change_of_what_a_prediction_uses_is_named(path: str, value: Any) -> None:
-    assert path.replace("/", ".") in describe_changes(change(path, value), DATASET, make_checkpoint())
+    assert path.replace("/", ".") in describe_changes(change(PLANS, path, value), DATASET, make_checkpoint())
 
 
 @pytest.mark.parametrize(
@@ -77,7 +69,7 @@ def test_change_of_what_a_prediction_uses_is_named(path: str, value: Any) -> Non
     ],
 )
 def test_change_without_influence_is_not(path: str, value: Any) -> None:
-    assert describe_changes(change(path, value), DATASET, make_checkpoint()) == ""
+    assert describe_changes(change(PLANS, path, value), DATASET, make_checkpoint()) == ""
 
 
 def test_labels_count_and_the_file_ending_does_not() -> None:

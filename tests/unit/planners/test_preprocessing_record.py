@@ -1,6 +1,5 @@
 """Preprocessed images keep how they were made, and a training refuses those that its plans would make differently."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from duplus_nnunet.planners.preprocessing_record import (
     write_record,
 )
 
+from ..mutations import change
 from ..partial_plans import make_plans
 from .stock_models import CT, make_configuration
 
@@ -48,16 +48,6 @@ def images(tmp_path: Path, plans: dict[str, Any]) -> Path:
     folder = tmp_path / "Dataset007_A" / "Mine_3d_fullres"
     write_record(folder, plans, FULL)
     return folder
-
-
-def change(plans: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(plans)
-    *above, last = path.split("/")
-    node = changed
-    for key in above:
-        node = node[key]
-    node[last] = value
-    return changed
 
 
 def test_the_record_names_what_decides_the_images(images: Path, plans: dict[str, Any]) -> None:
