@@ -21,7 +21,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from duplus_nnunet.adaptation.planning_base import PlanningBase, get_base
+from duplus_nnunet.adaptation.planning_base import PlanningBase, describe_model, get_base, keep_settings
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
 from duplus_nnunet.data.converted_table import is_composed, read_raw_table, update_present
 from duplus_nnunet.data.default_table import list_values, make_table
@@ -30,6 +30,7 @@ from duplus_nnunet.data.volume_ranges import KEY as VOLUMES
 from duplus_nnunet.data.volume_ranges import summarise_volumes
 from duplus_nnunet.errors import DataError, PlansError
 from duplus_nnunet.files import require_writable
+from duplus_nnunet.model_form import read_json
 from duplus_nnunet.planners.context_checks import check_contexts
 from duplus_nnunet.planners.contexts import ContextPlanner, choose_contexts, require_cases
 from duplus_nnunet.planners.label_manager import DuPLUSLabelManager
@@ -146,17 +147,32 @@ def require_folders() -> None:
         raise DataError(f"nnUNet_raw is {str(nnUNet_raw)!r}, which is not a folder. Correct the variable.")
 
 
-def _refuse_other_plans(file: Path) -> None:
-    """Refuse to overwrite plans of another planner, whose 2D configurations nnU-Net would keep."""
-    try:
-        plans = load_json(file)
-    except (OSError, ValueError):
-        return
+def _read_other_plans(file: Path, base: PlanningBase | None) -> Mapping[str, Any]:
+    """Return the plans that will be overwritten; empty if there are none.
+
+    Raises:
+        ModelError: They cannot be read.
+        PlansError: They have no configurations, which nnU-Net reads; they are another planner's, whose 2D
+            configurations nnU-Net would keep; or they were made for a model though these are made for none.
+    """
+    if not file.is_file():
+        return {}
+    plans = read_json(file, "Remove it, and plan again.")
+    if not isinstance(plans.get("configurations"), Mapping):
+        raise PlansError(f"{file} has no configurations. Remove it, and plan again.")
     if PLANS_KEY not in plans:
         raise PlansError(
             f"{file} contains plans of {plans.get('experiment_planner_used')!r}, not of DuPLUS, and is not "
             "overwritten. Give another name with -overwrite_plans_name, or leave that option out."
         )
+    model = describe_model(plans).get("model")
+    if base is None and model:
+        raise PlansError(
+            f"{file} was made for the model {model}; planning without --from-model would overwrite it, and models "
+            "trained with it could not be continued. Name the model with --from-model, give the new plans another name "
+            "with -overwrite_plans_name, or remove the file."
+        )
+    return plans
 
 
 def _refuse_other_splits(dataset_name: str) -> None:
@@ -220,12 +236,14 @@ class _Prompted:
 
     def plan_experiment(self: Any) -> dict[str, Any]:
         """Differs from nnU-Net: checks prompts, then plans each context, then one network for all of them."""
+        # nnU-Net's names of cases are numpy's texts, which messages would show as np.str_('a').
+        self.dataset = {str(name): files for name, files in self.dataset.items()}
         entry = read_entry(self.dataset_name, self.dataset_json, self.raw_dataset_folder)
         labels = self.dataset_json["labels"]
         folder = Path(nnUNet_preprocessed, self.dataset_name)
-        _refuse_other_plans(folder / f"{self.plans_identifier}.json")
-        reader = self.determine_reader_writer()
         base = get_base()
+        self._before = _read_other_plans(folder / f"{self.plans_identifier}.json", base)
+        reader = self.determine_reader_writer()
         surveys = self._survey(reader, None if base is None else base.orientation)
         table = self._find_table(entry, surveys, reader)
         section = read_section(entry, labels, table)
@@ -254,9 +272,8 @@ class _Prompted:
             self.dataset_fingerprint = whole
         write_case_table(table, folder)
         sys.stdout.write(describe_plans(plans))
-        if base is not None:
-            lines = [f"planned for the model {base.name}, with its patch and network", *self._notes, ""]
-            sys.stdout.write("\n".join(lines))
+        first = [] if base is None else [f"planned for the model {base.name}, with its patch and network"]
+        sys.stdout.write("".join(f"{line}\n" for line in [*first, *self._notes]))
         return plans
 
     def _survey(self: Any, reader: type, orientation: str | None) -> dict[str, CaseSurvey]:
@@ -340,8 +357,7 @@ class _Prompted:
         self._section["orientation"] = self._orientation.name
         plans["label_manager"] = DuPLUSLabelManager.__name__
         plans[PLANS_KEY] = self._section
-        if base is not None:
-            self._notes += base.declare(plans, self.dataset_json)
+        self._notes += keep_settings(plans, self._before) if base is None else base.declare(plans, self.dataset_json)
         keep_records(Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json"))
         super().save_plans(pack_plans(plans))  # type: ignore[misc]
 

@@ -154,9 +154,7 @@ def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> Mappin
     if not file.is_file():
         return {}
     plans = read_json(file, "Remove it.")
-    section = plans.get(PLANS_KEY)
-    described = section.get(BASE_KEY, section.get(START_KEY)) if isinstance(section, Mapping) else None
-    described = described if isinstance(described, Mapping) else {}
+    described = describe_model(plans)
     model, weights = described.get("model"), described.get("weights")
     if model == base.name and not (weights and base.weights and weights != base.weights):
         return plans
@@ -168,6 +166,12 @@ def keep_plans(dataset_name: str, plans_name: str, base: PlanningBase) -> Mappin
     )
 
 
+def describe_model(plans: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what plans say about the model that they were made for; empty if they were made for none."""
+    section = _get_mapping(plans, PLANS_KEY)
+    return _get_mapping(section, BASE_KEY) or _get_mapping(section, START_KEY)
+
+
 def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Collection[str] = ()) -> list[str]:
     """Give new plans the settings of those that they overwrite, which may have been edited by hand.
 
@@ -177,22 +181,29 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
         fixed: Settings that the model decides.
 
     Returns:
-        Notes for the user: which settings are kept, and which sizes become the model's again.
+        Notes for the user: which settings are kept, and which other values that users edit are planned anew.
     """
-    section, old = plans[PLANS_KEY], before.get(PLANS_KEY, {}).get("settings")
-    old, new = old if isinstance(old, Mapping) else {}, section.get("settings", {})
+    section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY, "settings")
+    new = section.get("settings", {})
     kept = {name: value for name, value in old.items() if name not in fixed and value != new.get(name)}
     notes = []
     if kept:
         section["settings"] = {**new, **kept}
         listed = ", ".join(f"{name} {shorten(value)}" for name, value in kept.items())
         notes.append(f"settings of the plans that were overwritten are kept: {listed}")
-    configurations = before.get("configurations")
-    for name, values in configurations.items() if isinstance(configurations, Mapping) else ():
-        for key in _SIZES:
-            own, other = plans.get("configurations", {}).get(name, {}).get(key), values.get(key)
-            if own is not None and other is not None and own != other:
-                notes.append(
-                    f"{name}: {key} is {own} again, as the model's; the plans that were overwritten had {other}"
-                )
+    pairs = [(name, key, plans, before, "configurations") for name in plans.get("configurations", {}) for key in _SIZES]
+    pairs += [
+        (name, "weight", section, _get_mapping(before, PLANS_KEY), "sources") for name in section.get("sources", {})
+    ]
+    for name, key, now, then, part in pairs:
+        own, other = (_get_mapping(values, part, name).get(key) for values in (now, then))
+        if own is not None and other is not None and own != other:
+            notes.append(f"{name}: {key} is {own} again; the plans that were overwritten had {other}")
     return notes
+
+
+def _get_mapping(values: Any, *keys: str) -> Mapping[str, Any]:
+    """Return what lies below keys of nested mappings; empty if there is none."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}

@@ -1,6 +1,5 @@
 """How large targets are in training cases."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from duplus_nnunet.data.case_table import Case, CaseTable, Source
 from duplus_nnunet.data.volume_ranges import VolumeRange, read_volume_ranges, summarise_volumes
 from duplus_nnunet.errors import PlansError
-from duplus_nnunet.planners import planner as planners
 from duplus_nnunet.planners.survey import survey_case
 
 from ..partial_plans import make_plans
+from ..tiny_planning import plan_again, prepare_planning
 
 SOURCES = {
     "A": Source("Dataset001_A", "ct", ("liver", "kidneys"), ("CT",)),
@@ -88,23 +87,8 @@ def test_a_survey_measures_each_label_in_millilitres(write_raw: Callable[..., Pa
 def test_plans_hold_the_ranges_of_their_cases(
     write_raw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw = write_raw(
-        "Dataset007_Test", {"a": np.eye(16, dtype=np.uint8)[None].repeat(16, 0), "b": np.zeros((16,) * 3, np.uint8)}
-    )
-    folder = tmp_path / "nnUNet_preprocessed" / "Dataset007_Test"
-    folder.mkdir()
-    fingerprint = {
-        "spacings": [[2.5, 0.8, 0.7]] * 2,
-        "shapes_after_crop": [[16, 16, 16]] * 2,
-        "median_relative_size_after_cropping": 1.0,
-        "foreground_intensity_properties_per_channel": {},
-    }
-    (folder / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
-    monkeypatch.setattr(
-        planners, "survey_dataset", lambda dataset, reader, known: {name: survey(raw, name) for name in dataset}
-    )
-    plans = planners.DuPLUSPlanner("Dataset007_Test").plan_experiment()
-    context = plans["duplus"]["default_context"]
+    folder = prepare_planning(write_raw, tmp_path / "nnUNet_preprocessed", monkeypatch)
+    context = plan_again(folder)["duplus"]["default_context"]
     volume = pytest.approx(256 * 0.7 * 0.8 * 2.5 / 1000, abs=1e-4)
     found = read_volume_ranges(PlansManager(str(folder / "DuPLUSPlans.json")).plans, context)
     assert asdict(found["liver"]) == {"min": volume, "p1": volume, "p99": volume, "max": volume, "cases": 1}

@@ -1,0 +1,75 @@
+"""Planning a dataset again keeps what users edit in its plans, or says what it sets back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from duplus_nnunet.errors import ModelError, PlansError
+
+from ..tiny_planning import plan_again, prepare_planning
+
+FULL = "3d_fullres"
+
+
+@pytest.fixture
+def folder(write_raw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return prepare_planning(write_raw, tmp_path / "nnUNet_preprocessed", monkeypatch)
+
+
+def test_settings_that_were_edited_are_kept_and_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plan_again(folder)
+    settings = plans["duplus"]["settings"]
+    assert "overwritten" not in capsys.readouterr().out
+    settings |= {"seed": 3, "loss": {**settings["loss"], "reduction": "sum"}}
+    assert plan_again(folder, plans)["duplus"]["settings"] == settings
+    told = capsys.readouterr().out
+    assert "seed 3" in told
+    assert "'reduction': 'sum'" in told
+
+
+def test_other_values_that_were_edited_are_planned_anew_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = plan_again(folder)
+    planned = plans["configurations"][FULL]["batch_size"]
+    plans["configurations"][FULL]["batch_size"] = 77
+    (source,) = plans["duplus"]["sources"].values()
+    source["weight"] = 5.5
+    again = plan_again(folder, plans)
+    assert again["configurations"][FULL]["batch_size"] == planned
+    assert next(iter(again["duplus"]["sources"].values()))["weight"] != 5.5
+    told = capsys.readouterr().out
+    assert "had 77" in told
+    assert "had 5.5" in told
+
+
+@pytest.mark.parametrize("key", ["base", "start"])
+def test_plans_for_a_model_are_not_overwritten_by_plans_for_none(folder: Path, key: str) -> None:
+    plans = plan_again(folder)
+    plans["duplus"][key] = {"model": "Dataset009_Other/trainer"}
+    with pytest.raises(PlansError, match="Dataset009_Other/trainer"):
+        plan_again(folder, plans)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("[]", "list"), ("{", "not valid JSON"), ('{"duplus": {}, "configurations": 2}', "no configurations")],
+)
+def test_damaged_plans_are_refused_before_anything_is_computed(folder: Path, text: str, found: str) -> None:
+    (folder / "DuPLUSPlans.json").write_text(text)
+    with pytest.raises((ModelError, PlansError), match=found):
+        plan_again(folder)
+
+
+def test_damaged_settings_are_set_back(folder: Path) -> None:
+    plans = plan_again(folder)
+    damaged = {**plans, "duplus": {"settings": 3, "sources": [1], "base": "x"}}
+    assert plan_again(folder, damaged) == plans
+
+
+def test_cases_are_named_as_in_their_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan_again(folder)
+    told = capsys.readouterr().err
+    assert "'a', 'b'" in told
+    assert "str_" not in told
