@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from duplus_nnunet import cli
@@ -14,6 +13,8 @@ from duplus_nnunet.survival.models.baselines import COX_PENALTY
 from duplus_nnunet.survival.models.records_model_files import read_records_model
 from duplus_nnunet.survival.records.table import COMPETING as COMPETING_EVENTS
 from duplus_nnunet.survival.records.table import LATE_ENTRY
+
+from ..patient_tables import Row, draw_patients, write_rows
 
 pytest.importorskip("sksurv")
 
@@ -27,26 +28,6 @@ covariates:
   sex: {type: categorical}
 horizons: [200, 400]
 """
-Row = dict[str, Any]
-
-
-def draw(count: int, seed: int, prefix: str) -> list[Row]:
-    """Draw patients whose hazard grows with age."""
-    rng, rows = np.random.default_rng(seed), []
-    for number in range(count):
-        age = rng.normal()
-        event, censoring = rng.exponential(400 * np.exp(-age)), rng.uniform(100, 900)
-        rows.append({"patient": f"{prefix}{number:03d}", "age": round(60 + 10 * age, 1), "sex": "fm"[number % 2],
-                     "days": round(min(event, censoring) + 1, 1), "event": int(event <= censoring)})  # fmt: skip
-    return rows
-
-
-def write(file: Path, rows: list[Row]) -> Path:
-    with file.open("w", newline="") as text:
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
 
 
 def run(*words: object) -> None:
@@ -54,7 +35,7 @@ def run(*words: object) -> None:
 
 
 def fit(folder: Path, rows: list[Row], schema: str = SCHEMA, method: str = "Cox") -> Path:
-    write(folder / "clinical.csv", rows)
+    write_rows(folder / "clinical.csv", rows)
     (folder / "clinical.yaml").write_text(schema)
     table = folder / "clinical.csv"
     run("fit", "--table", table, "--seeds", 0, "--method", method, "-o", folder / f"model {method}")
@@ -63,7 +44,7 @@ def fit(folder: Path, rows: list[Row], schema: str = SCHEMA, method: str = "Cox"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit(tmp_path_factory.mktemp("fitted"), draw(80, 0, "P"))
+    return fit(tmp_path_factory.mktemp("fitted"), draw_patients(80, 0, "P"))
 
 
 def predict(model: Path, table: Path, output: Path) -> list[dict[str, str]]:
@@ -106,8 +87,8 @@ def with_other_names(rows: list[Row]) -> list[Row]:
 def test_prediction_and_validation_read_a_table_as_the_schema_beside_it_says(
     model: Path, change: Callable[[list[Row]], list[Row]], old: str, new: str, tmp_path: Path
 ) -> None:
-    rows = draw(30, 7, "Q")
-    table = write(tmp_path / "other.csv", change(rows))
+    rows = draw_patients(30, 7, "Q")
+    table = write_rows(tmp_path / "other.csv", change(rows))
     (tmp_path / "other.yaml").write_text(SCHEMA.replace(old, new))
     predicted = predict(model, table, tmp_path / "predicted")
     validated, _ = validate(model, table, tmp_path / "validated")
@@ -115,7 +96,7 @@ def test_prediction_and_validation_read_a_table_as_the_schema_beside_it_says(
     for own, other, row in zip(predicted, validated, rows, strict=True):
         assert (own["risk"], own["event"]) == (other["risk"], other["event"])
         assert (float(own["time (days)"]), own["event"]) == (pytest.approx(row["days"], rel=1e-4), str(row["event"]))
-    plain = predict(model, write(tmp_path / "plain.csv", rows), tmp_path / "plain")
+    plain = predict(model, write_rows(tmp_path / "plain.csv", rows), tmp_path / "plain")
     same = [own["risk"] == other["risk"] for own, other in zip(predicted, plain, strict=True)]
     assert same == [change is not with_markers or number % 4 > 0 for number in range(30)]
 
@@ -123,13 +104,13 @@ def test_prediction_and_validation_read_a_table_as_the_schema_beside_it_says(
 def test_a_prediction_joins_the_tables_that_the_model_joined(tmp_path: Path) -> None:
     def split(rows: list[Row], folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
-        write(folder / "lab.csv", [{"id": row["patient"], "age": row["age"]} for row in rows])
-        return write(folder / "clinical.csv", [{k: v for k, v in row.items() if k != "age"} for row in rows])
+        write_rows(folder / "lab.csv", [{"id": row["patient"], "age": row["age"]} for row in rows])
+        return write_rows(folder / "clinical.csv", [{k: v for k, v in row.items() if k != "age"} for row in rows])
 
-    split(draw(80, 0, "P"), tmp_path)
+    split(draw_patients(80, 0, "P"), tmp_path)
     (tmp_path / "clinical.yaml").write_text(SCHEMA + "tables: {lab.csv: id}\n")
     run("fit", "--table", tmp_path / "clinical.csv", "--seeds", 0, "-o", tmp_path / "model")
-    table = split(draw(30, 7, "Q"), tmp_path / "new")
+    table = split(draw_patients(30, 7, "Q"), tmp_path / "new")
     predicted = predict(tmp_path / "model", table, tmp_path / "predicted")
     validated, _ = validate(tmp_path / "model", table, tmp_path / "validated")
     assert [row["risk"] for row in predicted] == [row["risk"] for row in validated]
@@ -146,8 +127,8 @@ def find_notes(content: Any, *words: str) -> list[str]:
 
 
 def test_an_outcome_of_another_endpoint_is_named(model: Path, tmp_path: Path) -> None:
-    rows = [{**row, "dead": 1 - row["event"]} for row in draw(60, 7, "Q")]
-    table = write(tmp_path / "other.csv", rows)
+    rows = [{**row, "dead": 1 - row["event"]} for row in draw_patients(60, 7, "Q")]
+    table = write_rows(tmp_path / "other.csv", rows)
     (tmp_path / "other.yaml").write_text(SCHEMA.replace("column: event", "column: dead").replace("relapse", "death"))
     _, content = validate(model, table, tmp_path / "validated")
     assert find_notes(content, "'relapse'", "'death'")
@@ -173,13 +154,13 @@ def compete(rows: list[Row]) -> list[Row]:
 
 
 def test_a_model_and_a_table_of_which_one_has_competing_events_are_told_apart(model: Path, tmp_path: Path) -> None:
-    table = write(tmp_path / "other.csv", compete(draw(60, 7, "Q")))
+    table = write_rows(tmp_path / "other.csv", compete(draw_patients(60, 7, "Q")))
     (tmp_path / "other.yaml").write_text(COMPETING)
     _, content = validate(model, table, tmp_path / "a")
     assert find_notes(content, "fitted without competing events")
     assert not find_notes(content, "Aalen-Johansen")
     (tmp_path / "own").mkdir()
-    competing = fit(tmp_path / "own", compete(draw(120, 0, "P")), COMPETING)
+    competing = fit(tmp_path / "own", compete(draw_patients(120, 0, "P")), COMPETING)
     _, content = validate(competing, table, tmp_path / "b")
     assert not find_notes(content, "no competing event is declared")
     (tmp_path / "other.yaml").write_text(SCHEMA.replace("censored: [0]", "censored: [0, 2]"))
@@ -187,8 +168,8 @@ def test_a_model_and_a_table_of_which_one_has_competing_events_are_told_apart(mo
 
 
 def test_a_card_says_what_delayed_entry_and_competing_events_mean_once(tmp_path: Path) -> None:
-    rows = enter_late(compete(draw(120, 0, "P")))
-    table = write(tmp_path / "clinical.csv", rows)
+    rows = enter_late(compete(draw_patients(120, 0, "P")))
+    table = write_rows(tmp_path / "clinical.csv", rows)
     (tmp_path / "clinical.yaml").write_text(COMPETING + "entry: entry\n")
     run("fit", "--table", table, "--seeds", 1, "--folds", 2, "--method", "Cox", "-o", tmp_path / "model")
     card = (tmp_path / "model" / "model_card.md").read_text()
@@ -197,26 +178,30 @@ def test_a_card_says_what_delayed_entry_and_competing_events_mean_once(tmp_path:
 
 
 def test_follow_up_that_may_be_in_another_unit_is_named(model: Path, tmp_path: Path) -> None:
-    weeks = [{**row, "days": row["days"] * 7} for row in draw(60, 7, "Q")]
-    table = write(tmp_path / "other.csv", weeks)
+    weeks = [{**row, "days": row["days"] * 7} for row in draw_patients(60, 7, "Q")]
+    table = write_rows(tmp_path / "other.csv", weeks)
     assert find_notes(validate(model, table, tmp_path / "a")[1], "another unit", "other.yaml")
-    assert not find_notes(validate(model, write(table, draw(60, 7, "Q")), tmp_path / "b")[1], "another unit")
+    assert not find_notes(
+        validate(model, write_rows(table, draw_patients(60, 7, "Q")), tmp_path / "b")[1], "another unit"
+    )
 
 
 def test_patients_of_a_recalibration_are_known_again(model: Path, tmp_path: Path) -> None:
-    table = write(tmp_path / "other.csv", draw(60, 7, "Q"))
+    table = write_rows(tmp_path / "other.csv", draw_patients(60, 7, "Q"))
     out = tmp_path / "recalibrated"
     run("validate", "-m", model, "--clinical", table, "--recalibrate", "slope", "-o", out, "--bootstrap", 0)
     assert read_records_model(out).find_recalibrated(["Q003", "q003", "Q999"]) == ("Q003", "q003")
-    again = [{**row, "patient": row["patient"].lower()} for row in draw(60, 7, "Q")]
-    again_table = write(tmp_path / "again.csv", again)
+    again = [{**row, "patient": row["patient"].lower()} for row in draw_patients(60, 7, "Q")]
+    again_table = write_rows(tmp_path / "again.csv", again)
     assert find_notes(validate(out, again_table, tmp_path / "v")[1], "recalibrated in 60 of the patients")
     predicted = predict(out, again_table, tmp_path / "p")
     assert all("recalibrated in a patient of this ID" in row["warnings"] for row in predicted)
     run("validate", "--predictions", tmp_path / "p", "-o", tmp_path / "vp", "--bootstrap", 0)
     content = json.loads((tmp_path / "vp" / "validation.json").read_text())
     assert find_notes(content, "recalibrated in 60 of the patients")
-    assert not find_notes(validate(out, write(table, draw(60, 9, "R")), tmp_path / "w")[1], "of the patients")
+    assert not find_notes(
+        validate(out, write_rows(table, draw_patients(60, 9, "R")), tmp_path / "w")[1], "of the patients"
+    )
 
 
 def test_patients_of_the_development_are_known_in_another_case(model: Path) -> None:
@@ -232,10 +217,10 @@ def enter_late(rows: list[Row]) -> list[Row]:
 def test_delayed_entry_is_kept_by_predictions_and_named_where_it_is_ignored(
     method: str, supported: bool, tmp_path: Path
 ) -> None:
-    late = fit(tmp_path, enter_late(draw(80, 0, "P")), SCHEMA + "entry: entry\n", method)
+    late = fit(tmp_path, enter_late(draw_patients(80, 0, "P")), SCHEMA + "entry: entry\n", method)
     notes = read_records_model(late).notes
     assert [note for note in notes if "40 patient(s) with delayed entry" in note and "ICARE" in note]
-    table = write(tmp_path / "other.csv", enter_late(draw(60, 7, "Q")))
+    table = write_rows(tmp_path / "other.csv", enter_late(draw_patients(60, 7, "Q")))
     _, direct = validate(late, table, tmp_path / "v")
     assert bool(find_notes(direct, method, "does not take delayed entry")) is not supported
     assert "entry (days)" in predict(late, table, tmp_path / "p")[0]
@@ -251,8 +236,8 @@ def test_delayed_entry_is_kept_by_predictions_and_named_where_it_is_ignored(
 def test_the_missing_values_of_other_programs_are_no_measurements(
     cell: str, command: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = draw(30, 7, "Q")
-    table = write(tmp_path / "other.csv", [{**rows[0], "age": cell}, *rows[1:]])
+    rows = draw_patients(30, 7, "Q")
+    table = write_rows(tmp_path / "other.csv", [{**rows[0], "age": cell}, *rows[1:]])
     (tmp_path / "other.yaml").write_text(SCHEMA)
     if command == "predict":
         first = predict(model, table, tmp_path / "p")[0]

@@ -19,6 +19,8 @@ from duplus_nnunet.survival.records.schema import ROW_NUMBER
 from duplus_nnunet.survival.records.table import read_rows
 from duplus_nnunet.survival.records.validation_table import describe_overlap, read_validation_table
 
+from ..patient_tables import Row, draw_patients, write_rows
+
 pytest.importorskip("sksurv")
 
 SCHEMA = """\
@@ -32,24 +34,11 @@ horizons: [200, 400]
 """
 
 
-def draw(file: Path, count: int, seed: int, prefix: str, faster: float = 1.0) -> list[dict[str, object]]:
-    """Write a table of patients whose hazard grows with age; returns its rows."""
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, object]] = []
-    for number in range(count):
-        age = rng.normal()
-        event, censoring = rng.exponential(400 * np.exp(-age) / faster), rng.uniform(100, 900)
-        rows.append({"patient": f"{prefix}{number:03d}", "age": round(60 + 10 * age, 1), "sex": "fm"[number % 2],
-                     "days": round(min(event, censoring) + 1, 1), "event": int(event <= censoring)})  # fmt: skip
-    write(file, rows)
+def draw(file: Path, count: int, seed: int, prefix: str, faster: float = 1.0) -> list[Row]:
+    """Write a table of patients; returns its rows."""
+    rows = draw_patients(count, seed, prefix, faster)
+    write_rows(file, rows)
     return rows
-
-
-def write(file: Path, rows: list[dict[str, object]]) -> None:
-    with file.open("w", newline="") as text:
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -89,7 +78,7 @@ def predict(folder: Path, table: Path, output: Path) -> list[dict[str, str]]:
 
 def test_a_model_that_a_column_of_the_outcome_carries_is_called_implausible(tmp_path: Path) -> None:
     rows = draw(tmp_path / "clinical.csv", 60, 0, "p")
-    write(tmp_path / "clinical.csv", [{**row, "age": round(float(str(row["days"])) / 7)} for row in rows])
+    write_rows(tmp_path / "clinical.csv", [{**row, "age": round(float(str(row["days"])) / 7)} for row in rows])
     (tmp_path / "clinical.yaml").write_text(SCHEMA)
     options = ["--table", str(tmp_path / "clinical.csv"), "--folds", "2", "--seeds", "1", "-o", str(tmp_path / "model")]
     assert cli.main(["survival", "fit", *options]) == 0
@@ -115,7 +104,7 @@ def test_the_card_holds_what_a_prediction_is_computed_from(folder: Path) -> None
 
 def test_new_patients_are_predicted_without_outcomes(folder: Path, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"patient": "a", "age": 75, "sex": "m"}, {"patient": "b", "age": 40, "sex": "F"}]
-    write(tmp_path / "new.csv", rows)
+    write_rows(tmp_path / "new.csv", rows)
     old, young = predict(folder, tmp_path / "new.csv", tmp_path / "out")
     assert float(old["risk"]) > float(young["risk"])
     assert float(old["survival at 400 days"]) < float(young["survival at 400 days"])
@@ -130,7 +119,7 @@ def test_outcomes_are_copied_beside_the_predictions_where_they_are_given(folder:
         {"patient": "b", "age": 50, "sex": "m", "days": "", "event": ""},
         {"patient": "c", "age": 50, "sex": "m", "days": 20, "event": 7},
     ]
-    write(tmp_path / "new.csv", rows)
+    write_rows(tmp_path / "new.csv", rows)
     seen, unknown, unreadable = predict(folder, tmp_path / "new.csv", tmp_path / "out")
     assert (seen["time (days)"], seen["event"]) == ("300", "1")
     assert (unknown["time (days)"], unknown["event"], unknown["warnings"]) == ("", "", "")
@@ -144,7 +133,7 @@ def test_values_unlike_those_of_training_are_warned_of(folder: Path, tmp_path: P
         {"patient": "b", "age": 99, "sex": "x"},
         {"patient": "c", "age": "old", "sex": ""},
     ]
-    write(tmp_path / "new.csv", rows)
+    write_rows(tmp_path / "new.csv", rows)
     known, outside, missing = (row["warnings"] for row in predict(folder, tmp_path / "new.csv", tmp_path / "out"))
     assert "ID" in known
     assert "'age' is 99" in outside
@@ -154,9 +143,9 @@ def test_values_unlike_those_of_training_are_warned_of(folder: Path, tmp_path: P
 
 
 def test_a_missing_column_is_warned_of_and_a_table_without_any_is_refused(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path / "new.csv", [{"patient": "a", "age": 70}])
+    write_rows(tmp_path / "new.csv", [{"patient": "a", "age": 70}])
     assert "'sex'" in predict(folder, tmp_path / "new.csv", tmp_path / "out")[0]["warnings"]
-    write(tmp_path / "other.csv", [{"patient": "a", "years": 70}])
+    write_rows(tmp_path / "other.csv", [{"patient": "a", "years": 70}])
     with pytest.raises(DataError, match="years"):
         predict_raising(folder, tmp_path / "other.csv", tmp_path / "none")
 
@@ -168,14 +157,14 @@ def predict_raising(folder: Path, table: Path, output: Path) -> None:
 
 
 def test_a_column_in_another_unit_is_refused_by_row_and_column(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path / "new.csv", [{"patient": f"n{age}", "age": age * 12, "sex": "f"} for age in range(50, 56)])
+    write_rows(tmp_path / "new.csv", [{"patient": f"n{age}", "age": age * 12, "sex": "f"} for age in range(50, 56)])
     with pytest.raises(DataError, match=r"'age'.*row 1: 600"):
         predict_raising(folder, tmp_path / "new.csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_horizons_beyond_the_follow_up_are_refused(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path / "new.csv", [{"patient": "a", "age": 70, "sex": "f"}])
+    write_rows(tmp_path / "new.csv", [{"patient": "a", "age": 70, "sex": "f"}])
     options = ["-m", str(folder / "model"), "--clinical", str(tmp_path / "new.csv"), "-o", str(tmp_path / "out")]
     assert cli.main(["survival", "predict", *options, "--horizons", "99999"]) == 1
     assert cli.main(["survival", "predict", *options, "-i", str(tmp_path)]) == 1
@@ -185,7 +174,7 @@ def test_a_validation_is_scored_and_warns_of_known_patients(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = draw(tmp_path / "other.csv", 60, 1, "q")
-    write(tmp_path / "other.csv", [*rows, dict(rows[0], patient="p001")])
+    write_rows(tmp_path / "other.csv", [*rows, dict(rows[0], patient="p001")])
     options = ["-m", str(folder / "model"), "--clinical", str(tmp_path / "other.csv"), "-o", str(tmp_path / "out")]
     assert cli.main(["survival", "validate", *options, "--bootstrap", "20", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -229,9 +218,9 @@ def test_recalibration_with_few_events_writes_nothing(folder: Path, tmp_path: Pa
 
 def test_predictions_with_outcomes_are_validated_as_the_model_is(folder: Path, tmp_path: Path) -> None:
     rows = draw(tmp_path / "other.csv", 60, 4, "q")
-    write(tmp_path / "other.csv", [*rows, dict(rows[0], patient="later", days="", event="")])
+    write_rows(tmp_path / "other.csv", [*rows, dict(rows[0], patient="later", days="", event="")])
     predict(folder, tmp_path / "other.csv", tmp_path / "predicted")
-    write(tmp_path / "known.csv", rows)
+    write_rows(tmp_path / "known.csv", rows)
     one = ["-m", str(folder / "model"), "--clinical", str(tmp_path / "known.csv"), "-o", str(tmp_path / "a")]
     other = ["--predictions", str(tmp_path / "predicted"), "-o", str(tmp_path / "b")]
     for options in (one, other):
@@ -243,7 +232,7 @@ def test_predictions_with_outcomes_are_validated_as_the_model_is(folder: Path, t
 
 
 def test_predictions_without_outcomes_are_refused(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path / "new.csv", [{"patient": "a", "age": 70, "sex": "f"}])
+    write_rows(tmp_path / "new.csv", [{"patient": "a", "age": 70, "sex": "f"}])
     predict(folder, tmp_path / "new.csv", tmp_path / "predicted")
     assert cli.main(["survival", "validate", "--predictions", str(tmp_path / "predicted")]) == 1
 
@@ -253,7 +242,7 @@ def test_a_schema_beside_the_table_names_other_columns_and_codes(folder: Path, t
     rows: list[dict[str, object]] = [
         {"id": f"q{n}", "age": 50 + n, "months": 10 + n, "dead": "yn"[n % 2]} for n in range(8)
     ]
-    write(tmp_path / "other.csv", rows)
+    write_rows(tmp_path / "other.csv", rows)
     (tmp_path / "other.yaml").write_text(
         "patient: id\ntime: {column: months, unit: months}\nevent: {column: dead, seen: [y], censored: [n]}\n"
     )
@@ -267,7 +256,7 @@ def test_a_schema_beside_the_table_names_other_columns_and_codes(folder: Path, t
 def test_markers_of_covariates_in_a_schema_beside_the_table_are_read(folder: Path, tmp_path: Path) -> None:
     schema = read_records_model(folder / "model").schema
     rows = draw(tmp_path / "other.csv", 8, 5, "q")
-    write(tmp_path / "other.csv", [dict(row, age=888) if n % 2 else row for n, row in enumerate(rows)])
+    write_rows(tmp_path / "other.csv", [dict(row, age=888) if n % 2 else row for n, row in enumerate(rows)])
     form = SCHEMA.split("covariates:", maxsplit=1)[0]
     (tmp_path / "other.yaml").write_text(form + "covariates:\n  age: {type: categorical, missing: [888]}\n")
     table = read_validation_table(tmp_path / "other.csv", schema)
@@ -294,8 +283,8 @@ def test_numbers_of_rows_identify_nobody(folder: Path) -> None:
 def test_tables_that_a_schema_joins_are_joined_in_a_validation(folder: Path, tmp_path: Path) -> None:
     schema = read_records_model(folder / "model").schema
     rows = draw(tmp_path / "other.csv", 8, 5, "q")
-    write(tmp_path / "other.csv", [{key: cell for key, cell in row.items() if key != "sex"} for row in rows])
-    write(tmp_path / "more.csv", [{"id": row["patient"], "sex": row["sex"]} for row in rows])
+    write_rows(tmp_path / "other.csv", [{key: cell for key, cell in row.items() if key != "sex"} for row in rows])
+    write_rows(tmp_path / "more.csv", [{"id": row["patient"], "sex": row["sex"]} for row in rows])
     joining = schema.model_copy(update={"tables": {"more.csv": "id"}})
     for each in (joining, schema):  # the model's tables, and then those of a schema beside the table
         table = read_validation_table(tmp_path / "other.csv", each)
@@ -309,7 +298,7 @@ def test_tables_that_a_schema_joins_are_joined_in_a_validation(folder: Path, tmp
 def test_a_validation_takes_the_endpoint_of_the_model(folder: Path, tmp_path: Path) -> None:
     schema = read_records_model(folder / "model").schema.model_copy(update={"endpoint": "second"})
     rows = draw(tmp_path / "other.csv", 8, 5, "q")
-    write(tmp_path / "other.csv", [{**row, "late": 2 * float(str(row["days"]))} for row in rows])
+    write_rows(tmp_path / "other.csv", [{**row, "late": 2 * float(str(row["days"]))} for row in rows])
     one = "{time: {column: %s}, event: {column: event, seen: [1], censored: [0]}}"
     form = SCHEMA.split("time:", maxsplit=1)[0] + f"endpoints:\n  first: {one % 'days'}\n  second: {one % 'late'}\n"
     (tmp_path / "other.yaml").write_text(form + "covariates:\n  age: {type: numeric}\n")
@@ -320,7 +309,7 @@ def test_a_validation_takes_the_endpoint_of_the_model(folder: Path, tmp_path: Pa
 def test_rows_that_cannot_be_read_are_all_named(folder: Path, tmp_path: Path) -> None:
     model = read_records_model(folder / "model")
     rows = draw(tmp_path / "other.csv", 10, 5, "q")
-    write(tmp_path / "other.csv", [dict(rows[0], event=5), dict(rows[1], age="old"), *rows[2:]])
+    write_rows(tmp_path / "other.csv", [dict(rows[0], event=5), dict(rows[1], age="old"), *rows[2:]])
     with pytest.raises(DataError, match=r"(?s)Row 1 .*Row 2 "):
         read_validation_table(tmp_path / "other.csv", model.schema)
     assert len(read_rows(tmp_path / "other.csv").rows) == 10
@@ -329,7 +318,7 @@ def test_rows_that_cannot_be_read_are_all_named(folder: Path, tmp_path: Path) ->
 def test_an_outcome_that_is_coded_otherwise_asks_for_a_schema_beside_the_table(folder: Path, tmp_path: Path) -> None:
     model = read_records_model(folder / "model")
     rows = draw(tmp_path / "other.csv", 10, 5, "q")
-    write(tmp_path / "other.csv", [dict(row, event=("alive", "dead")[int(str(row["event"]))]) for row in rows])
+    write_rows(tmp_path / "other.csv", [dict(row, event=("alive", "dead")[int(str(row["event"]))]) for row in rows])
     with pytest.raises(
         DataError, match=r"other\.yaml, which `duplus survival draft --table .*other\.csv` drafts"
     ) as caught:
