@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from typing import Any
 from duplus_nnunet.errors import HostError
 from duplus_nnunet.extras import import_extra
 from duplus_nnunet.inference.cluster_settings import LOCAL, ClusterSettings
+
+_LAST_PORT = 65535
+# Seconds to wait for an answer before an address is left to Ray, which has its own patience.
+_PATIENCE = 5
 
 
 @contextmanager
@@ -22,6 +27,7 @@ def connect(settings: ClusterSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    require_listener(settings.address)
     more: dict[str, Any] = {}
     if settings.address == LOCAL:
         more["include_dashboard"] = False
@@ -31,14 +37,37 @@ def connect(settings: ClusterSettings) -> Iterator[Any]:
             ray.init(settings.address, logging_level=logging.ERROR, **more)
         except Exception as error:  # Ray has many, and says in them what was not reached
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise HostError(
-                f"Ray cannot be reached at {settings.address!r}: {reason.rstrip('.')}. Correct the address after "
-                "--ray, or leave it out to start Ray on this machine."
-            ) from error
+            raise _describe(settings.address, reason) from error
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def require_listener(address: str) -> None:
+    """Refuse an address HOST:PORT at which nothing listens, which Ray itself would try for minutes.
+
+    Raises:
+        HostError: The host refuses the connection, or its name is unknown. Other addresses are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return
+    if int(port) > _LAST_PORT:
+        raise _describe(address, f"there is no port {port}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (ConnectionRefusedError, socket.gaierror) as error:
+        raise _describe(address, error.strerror or str(error)) from error
+    except OSError:
+        return
+
+
+def _describe(address: str, reason: str) -> HostError:
+    return HostError(
+        f"Ray cannot be reached at {address!r}: {reason.rstrip('.')}. Correct the address after --ray, or leave it out "
+        "to start Ray on this machine."
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Prediction over a cluster: what workers ask for, and what is refused before they start."""
 
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.errors import DataError, HostError
-from duplus_nnunet.inference.cluster_connection import _keep_handler, connect
+from duplus_nnunet.inference.cluster_connection import _keep_handler, connect, require_listener
 from duplus_nnunet.inference.cluster_run import plan_resources
 from duplus_nnunet.inference.cluster_settings import ClusterSettings, read_cluster
 from duplus_nnunet.inference.cluster_worker import CaseWorker, WorkOrder
@@ -74,6 +75,21 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(HostError, match=r"duplus-nnunet\[ray\]"), connect(ClusterSettings()):
         pass
+
+
+def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        require_listener(address)
+    with pytest.raises(HostError, match=address):
+        require_listener(address)
+    with pytest.raises(HostError, match="no port 70000"):
+        require_listener("127.0.0.1:70000")
+
+
+@pytest.mark.parametrize("address", ["local", "auto", "ray://127.0.0.1:1", "nonsense", ":6379", "127.0.0.1:"])
+def test_other_addresses_are_left_to_ray(address: str) -> None:
+    require_listener(address)
 
 
 def test_a_worker_that_does_not_see_the_output_folder_does_not_begin(
