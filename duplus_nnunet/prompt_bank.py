@@ -96,7 +96,7 @@ class PromptBank:
 
     def __init__(self, plans: Mapping[str, Any] | PlansForm) -> None:
         self.form = as_form(plans)
-        self.settings = parse_settings(self.form.settings)
+        self.settings = parse_settings(self.form.settings, self.form.settings_version)
         self.contexts: Mapping[str, PlannedContext] = self.form.contexts
         self.targets: Sequence[PlannedTarget] = self.form.targets
         self.default_context = self.form.default_context

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from duplus_nnunet.errors import PlansError, describe_unknown
-from duplus_nnunet.plans_section import find_section
+from duplus_nnunet.plans_section import SETTINGS_VERSION_KEY, find_section
 
 # Initial learning rate of each optimizer, used unless the plans have one: nnU-Net's for SGD.
 LEARNING_RATES: Final = {"adamw": 1e-3, "sgd": 1e-2}
@@ -70,8 +70,9 @@ class TransferSettings:
         contrast_augmentation: Probability, 0 to 1, that the intensities of an image are remapped at random.
         region_contrast: Standard deviation of random intensities that are added to the annotated targets of a remapped
             image, in standard deviations of the image.
-        remapped_prompts: Prompts of a remapped image: "imitated", those of a context drawn from all, or "none", no
-            context prompt and target names alone.
+        remapped_prompts: Prompts of a remapped image: "imitated", those of a context that it could be of, drawn from
+            those of the same or an adjoining part of the body that have prompts for what is annotated in it, its own
+            among them; or "none", no context prompt and target names alone.
     """
 
     modality_dropout: Probability = 0.0
@@ -226,8 +227,9 @@ class Settings:
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
         target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
             that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).
-        cpu_bfloat16: Whether convolutions run in bfloat16, in training and prediction, on a CPU that supports it;
-            nnU-Net computes in float32 on a CPU, and in mixed precision on a GPU only.
+        cpu_bfloat16: Whether convolutions run in bfloat16 on a CPU that supports it, in training, its validation and
+            the image features of a prognosis; nnU-Net computes in float32 on a CPU, and in mixed precision on a GPU
+            only. Prediction has `--precision`, whose default is bfloat16 where the CPU supports it.
         frozen_encoder_epochs: Number of epochs, from the first, in which nnU-Net's encoder is frozen, for fine-tuning
             in stages; with as many as `epochs`, it is never trained.
         frozen_decoder_epochs: The same for nnU-Net's decoder.
@@ -291,14 +293,20 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
     """
-    return parse_settings(find_section(plans).get("settings", {}))
+    section = find_section(plans)
+    return parse_settings(section.get("settings", {}), section.get(SETTINGS_VERSION_KEY))
 
 
-def parse_settings(content: object) -> Settings:
+def parse_settings(content: object, version: object = None) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
-    Versions wrote all the settings that they had. Those of a version without `optimizer`, which trained with SGD only,
-    keep it, and those of one without `loss.dice_share` share Dice among the annotated targets, as it did.
+    Without a version, what earlier versions of the package wrote is completed by what they did: they wrote all the
+    settings that they had. Those without `optimizer` trained with SGD, and those without `loss.dice_share` shared Dice
+    among the annotated targets.
+
+    Args:
+        content: The settings.
+        version: Version of the defaults, `duplus.settings_version` of the plans; None: they have none.
 
     Raises:
         PlansError: A name is unknown, a value is out of range, or two settings contradict each other.
@@ -310,7 +318,7 @@ def parse_settings(content: object) -> Settings:
         Traceback (most recent call last):
         duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping) and version is None:
         content = _complete_older(content)
     try:
         settings: Settings = _SETTINGS.validate_python(content)

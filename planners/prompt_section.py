@@ -8,7 +8,7 @@ from typing import Any
 from duplus_nnunet.data.default_table import list_values
 from duplus_nnunet.errors import DataError, EncoderError
 from duplus_nnunet.planners.label_manager import list_targets
-from duplus_nnunet.plans_section import PLANS_VERSION
+from duplus_nnunet.plans_section import PLANS_VERSION, SETTINGS_VERSION, SETTINGS_VERSION_KEY
 from duplus_nnunet.prompt_bank import encode_vector, measure_centre
 from duplus_nnunet.prompt_registry import Context, Entry, Target, context_sentences, embed, target_sentences
 from duplus_nnunet.prompt_registry.embedding import find_store
@@ -200,6 +200,7 @@ def _build(
         "version": PLANS_VERSION,
         "registry": name_origin(entry.origin),
         "settings": Settings().to_dict(),
+        SETTINGS_VERSION_KEY: SETTINGS_VERSION,
         "default_context": entry.default_context,
         "contexts": {
             name: {

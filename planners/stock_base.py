@@ -22,6 +22,7 @@ from duplus_nnunet.adaptation.base import read_base, read_model
 from duplus_nnunet.adaptation.channels import check_channels, describe_channels, require_order
 from duplus_nnunet.adaptation.planning_base import (
     PlanningBase,
+    describe_mirroring,
     find_checkpoint,
     find_model,
     keep_plans,
@@ -31,6 +32,7 @@ from duplus_nnunet.adaptation.planning_base import (
 from duplus_nnunet.adaptation.trained_weights import (
     TRANSPOSED,
     find_configuration,
+    find_mirroring,
     find_trained_plans,
     identify,
     require_trained_by,
@@ -72,6 +74,7 @@ class StockBase:
         preprocessor: Name of the preprocessor of its images.
         weights: SHA-256 of its weights; empty: not known.
         trained_plans: SHA-256 of the plans in its checkpoint; empty: it holds none.
+        mirroring: Array axes along which its images were mirrored in training; None: not known.
         shares_spacing: Always true: all contexts have its spacing.
     """
 
@@ -84,6 +87,7 @@ class StockBase:
     preprocessor: str = _DEFAULT_PREPROCESSOR
     weights: str = ""
     trained_plans: str = ""
+    mirroring: tuple[int, ...] | None = None
     shares_spacing: bool = field(default=True, init=False)
 
     @property
@@ -213,7 +217,20 @@ class StockBase:
             "model": self.name, "configuration": self.configuration, "trainer": self.trainer,
             "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
-        return keep_settings(plans, before)
+        self._take_mirroring(plans[PLANS_KEY])
+        return [*describe_mirroring(plans[PLANS_KEY]), *keep_settings(plans, before)]
+
+    def _take_mirroring(self, section: Plain) -> None:
+        """Leave out the axes along which the model's images were not mirrored; its weights never saw such images."""
+        across = section.get("left_right_axis")
+        if self.mirroring is None:
+            return
+        missing = {axis for axis in range(3) if axis not in self.mirroring}
+        section["settings"] = {
+            **section.get("settings", {}),
+            "mirror_left_right": across not in missing if across is not None else len(missing) < 3,
+            "mirror_other_axes": not missing - {across},
+        }
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training that starts from its weights."""
@@ -272,7 +289,8 @@ def read_stock_base(folder: str | Path) -> StockBase:
     name = f"{model.parent.name}/{model.name}"
     found = identify(checkpoint)
     base = StockBase(
-        name, plans, dataset, configuration, trainer, file, preprocessor, found["weights"], found["plans"]
+        name, plans, dataset, configuration, trainer, file, preprocessor, found["weights"], found["plans"],
+        find_mirroring(checkpoint),
     )  # fmt: skip
     _check_weights(base, checkpoint["network_weights"])
     return base

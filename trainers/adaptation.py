@@ -25,7 +25,7 @@ from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.checkpoint import refuse_masks
-from duplus_nnunet.trainers.idle_settings import list_unread
+from duplus_nnunet.trainers.idle_settings import list_idle_of_adapter
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 
@@ -53,6 +53,8 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
     Start it with `-pretrained_weights BASE/fold_0/checkpoint_final.pth`. Its settings are `duplus.settings.adaptation`
     in the plans.
     """
+
+    find_idle = staticmethod(list_idle_of_adapter)
 
     @classmethod
     def choose_plans(cls, plans: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +141,14 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
                 f"{self.bank.form.base_model}, such as fold_0/checkpoint_final.pth."
             )
         super().on_train_start()
-        for line in list_unread(self.settings):
-            self.print_to_log_file(line)
+        base = self.bank.form.base
+        seen = () if base is None else base.mirroring_axes
+        unseen = set(self.inference_allowed_mirroring_axes or ()) - set(seen or ())
+        if unseen:
+            self.print_to_log_file(
+                f"warning: images are mirrored along the axes {sorted(unseen)}, as the base's never were; "
+                "settings.mirror_left_right and settings.mirror_other_axes leave them out."
+            )
 
     def on_train_end(self) -> None:
         """Differs from DuPLUSTrainer: also writes the adapter as files of its own."""

@@ -138,6 +138,7 @@ def _paint_regions(
     values = labels.to(device, non_blocking=True).long().clamp_min(0)
     if ignore is not None:
         values = values.masked_fill(values == ignore, 0)
-    fields: Any = table[:, values % _REGIONS]
+    shared = torch.where(values > 0, (values - 1) % (_REGIONS - 1) + 1, 0)
+    fields: Any = table[:, shared]
     faded: torch.Tensor = functional.avg_pool3d(fields[None], _FADE, 1, _FADE // 2, count_include_pad=False)[0]
     return faded

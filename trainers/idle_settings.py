@@ -3,26 +3,38 @@
 from collections.abc import Iterator
 from typing import Any
 
+from duplus_nnunet.plans_section import find_differences
 from duplus_nnunet.settings import Settings
 
-# Settings of DuPLUSTrainer that an adapter's training does not read.
-_UNREAD = ("optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs")
+# Settings of DuPLUSTrainer, or groups of them, that other trainings do not read.
+_GROUPS = ("optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs")
+_UNREAD_BY_PROGNOSIS = frozenset(
+    {*_GROUPS, "epochs", "warmup_iterations", "paraphrase_probability", "negative_prompts", "loss", "transfer"}
+)
 
 
-def list_unread(settings: Settings) -> list[str]:
-    """List what a user changed that the training of an adapter does not read, as lines for the log."""
-    changed = [name for name in _UNREAD if getattr(settings, name) != getattr(Settings(), name)]
+def list_idle_of_adapter(settings: Settings) -> list[str]:
+    """List what a user changed that has no effect in the training of an adapter, as lines for the log."""
     rate = settings.adaptation.learning_rate
-    return [
-        f"warning: settings.{name} is {getattr(settings, name)!r}, which DuPLUSLoRATrainer does not read: it trains an "
-        f"adapter by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights."
-        for name in changed
-    ]
+    reason = f"an adapter is trained by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights"
+    return [*list_idle(settings), *_list_unread(settings, frozenset(_GROUPS), "DuPLUSLoRATrainer", reason)]
+
+
+def list_idle_of_prognosis(settings: Settings) -> list[str]:
+    """List what a user changed that has no effect in the training of a prognosis, as lines for the log."""
+    reason = "a prognosis is trained on outcomes, with settings.survival"
+    return list(_list_unread(settings, _UNREAD_BY_PROGNOSIS, "DuPLUSSurvivalTrainer", reason))
+
+
+def _list_unread(settings: Settings, unread: frozenset[str], trainer: str, reason: str) -> Iterator[str]:
+    for name, _, value in find_differences(Settings().to_dict(), settings.to_dict()):
+        if name.partition(".")[0] in unread:
+            yield f"warning: settings.{name} is {value!r}, which {trainer} does not read: {reason}."
 
 
 def log_idle(trainer: Any) -> None:
     """Write into the log of a training what a user changed that has no effect in it."""
-    for line in list_idle(trainer.settings):
+    for line in trainer.find_idle(trainer.settings):
         trainer.print_to_log_file(line)
 
 

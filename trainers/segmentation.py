@@ -37,7 +37,7 @@ from duplus_nnunet.trainers.checkpoint import collect_content, write_content, wr
 from duplus_nnunet.trainers.contrast import remap_images
 from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold, require_finite
-from duplus_nnunet.trainers.idle_settings import log_idle
+from duplus_nnunet.trainers.idle_settings import list_idle, log_idle
 from duplus_nnunet.trainers.loss import TargetLoss
 from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
@@ -68,6 +68,7 @@ class DuPLUSTrainer(DistributedTrainer):
     plans_manager: PlansManager
     my_init_kwargs: dict[str, Any]
     _best_ema: float | None
+    find_idle = staticmethod(list_idle)
 
     def __init__(
         self,

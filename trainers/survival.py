@@ -60,6 +60,7 @@ from duplus_nnunet.survival.training.scratch import (
 )
 from duplus_nnunet.survival.training.selection import compare_features
 from duplus_nnunet.trainers.checkpoint import write_safely
+from duplus_nnunet.trainers.idle_settings import list_idle_of_prognosis
 from duplus_nnunet.trainers.monitoring import log_concordance
 from duplus_nnunet.trainers.seeding import PROMPTS
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
@@ -79,6 +80,7 @@ class DuPLUSSurvivalTrainer(DuPLUSTrainer):
     """
 
     spreads = False
+    find_idle = staticmethod(list_idle_of_prognosis)
 
     def __init__(
         self,

@@ -1,10 +1,14 @@
 """Varies what the images of a training batch are told, so that targets are found where they were never annotated."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
+from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.prompt_bank import PromptBank
+from duplus_nnunet.prompt_registry.regions import can_meet, find_levels
 from duplus_nnunet.trainers.batches import BatchPrompts
 from duplus_nnunet.trainers.contrast import Remapping, draw_remapping
 from duplus_nnunet.trainers.text_adaptation import Hidden
@@ -32,7 +36,7 @@ def vary_prompts(
     if remapping is not None and settings.remapped_prompts == "none":
         hidden = [(True, True) if remapped else own for own, remapped in zip(hidden, remapping.chosen, strict=True)]
     elif remapping is not None:
-        chosen = _imitate(chosen, remapping, list(bank.contexts), rng)
+        chosen = _imitate(chosen, remapping, bank, rng)
     return replace(chosen, remapping=remapping), hidden if any(map(any, hidden)) else ()
 
 
@@ -40,10 +44,46 @@ def _draw(probability: float, rng: np.random.Generator) -> bool:
     return bool(probability and rng.random() < probability)
 
 
-def _imitate(chosen: BatchPrompts, remapping: Remapping, contexts: list[str], rng: np.random.Generator) -> BatchPrompts:
-    """Give each remapped image the prompts of a context drawn from all."""
-    images = tuple(
-        (contexts[int(rng.integers(len(contexts)))] if remapped else context, names)
-        for (context, names), remapped in zip(chosen.images, remapping.chosen, strict=True)
-    )
-    return replace(chosen, images=images)
+def _imitate(chosen: BatchPrompts, remapping: Remapping, bank: PromptBank, rng: np.random.Generator) -> BatchPrompts:
+    """Give each remapped image the prompts of a context that it could be of, drawn from all such contexts."""
+    images = []
+    for (context, names), counted, remapped in zip(chosen.images, chosen.annotated, remapping.chosen, strict=True):
+        if remapped:
+            known = [name for name, counts in zip(names, counted.tolist(), strict=True) if counts]
+            possible = list_possible(bank.contexts, context, known)
+            images.append((possible[int(rng.integers(len(possible)))], names))
+        else:
+            images.append((context, names))
+    return replace(chosen, images=tuple(images))
+
+
+def list_possible(contexts: Mapping[str, PlannedContext], own: str, counted: Collection[str]) -> list[str]:
+    """List the contexts that an image could be of, but for its intensities: its own is always one of them.
+
+    Others have a prompt for each target that counts in the image, can show what it shows and cannot show what it
+    cannot, and are of a part of the body that is the same, adjoins, or is not known.
+
+    Args:
+        contexts: All contexts by key.
+        own: Key of the image's context.
+        counted: Names of the targets that count in it: annotated ones, and negative prompts.
+    """
+    here = contexts[own]
+    apart = {name for name in counted if name in here.implausible}
+    return [
+        key
+        for key, context in contexts.items()
+        if key == own
+        or (
+            all(name in context.target_prompts and (name in context.implausible) == (name in apart) for name in counted)
+            and _may_adjoin(here.region, context.region)
+        )
+    ]
+
+
+@cache
+def _may_adjoin(region: str, other: str) -> bool:
+    if region == other:
+        return True
+    here, there = find_levels(region), find_levels(other)
+    return here is None or there is None or can_meet(here, there)

@@ -9,6 +9,8 @@ from typing import Any
 from duplus_nnunet.adaptation.channels import check_channels, describe_channels
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.adaptation.planning_base import (
+    MIRRORING,
+    describe_mirroring,
     find_checkpoint,
     find_model,
     keep_plans,
@@ -19,6 +21,7 @@ from duplus_nnunet.adaptation.trained_weights import (
     IMAGES,
     TRANSPOSED,
     find_configuration,
+    find_mirroring,
     find_trained_plans,
     identify,
     require_trained_by,
@@ -32,7 +35,6 @@ from duplus_nnunet.prompt_registry import EncoderIdentity
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names
 from duplus_nnunet.settings import parse_settings, read_settings
 
-_MISSING = object()
 _FULL = "3d_fullres"
 # Settings that must be those of the base.
 _FIXED = ("context_prompt", "target_prompt", "network")
@@ -181,18 +183,17 @@ def read_base(folder: str | Path) -> Base:
 
 def _read_mirroring(checkpoint: Mapping[str, Any], file: Path) -> list[int] | None:
     """Read along which axes a model was trained with mirror images, from any fold: they are the same for all."""
-    axes = checkpoint.get("inference_allowed_mirroring_axes", _MISSING)
-    valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
-    if axes is not None and not valid:
+    axes = find_mirroring(checkpoint)
+    if axes is None:
         raise ModelError(
             f"The checkpoint {file} does not name the axes along which it was trained with mirror images "
             "('inference_allowed_mirroring_axes'). Train that fold again."
         )
-    return None if axes is None else [int(axis) for axis in axes]
+    return list(axes) or None
 
 
 def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
-    """Set those values in the section `duplus` of a new dataset's plans that must agree with its base.
+    """Set those values in the section `duplus` of a new dataset's plans that must, or should, agree with its base.
 
     Raises:
         EncoderError: Their embeddings were made by different text encoders.
@@ -200,14 +201,14 @@ def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
     """
     theirs = EncoderIdentity.from_dict(base.form.encoder or {})
     theirs.require_same(EncoderIdentity.from_dict(section["encoder"]), "The text encoder of the new dataset's prompts")
-    settings = parse_settings(base.form.settings)
+    settings = parse_settings(base.form.settings, base.form.settings_version)
     if settings.target_prompt == "one-hot":
         raise PlansError(
             "The base was trained with the numbers of its targets as prompts (settings.target_prompt is 'one-hot'), so "
             "it has no use for a new text. Adapt a base that was trained with texts."
         )
     whole = asdict(settings)
-    kept = {name: whole[name] for name in _FIXED}
+    kept = {name: whole[name] for name in (*_FIXED, *MIRRORING)}
     centres = base.form.centres.model_dump(exclude_unset=True)
     return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 
@@ -277,7 +278,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
     plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
-    return keep_settings(plans, before, _FIXED)
+    return [*describe_mirroring(plans[PLANS_KEY]), *keep_settings(plans, before, _FIXED)]
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

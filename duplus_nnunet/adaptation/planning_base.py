@@ -10,11 +10,14 @@ from typing import Any, Protocol
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.model_form import read_json, shorten
 from duplus_nnunet.plans_form import PlannedContext
-from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, SETTINGS_VERSION_KEY, START_KEY, find_differences
+from duplus_nnunet.settings import parse_settings
 
 _PREPROCESSED = "nnUNet_preprocessed"
 # Values of a configuration that users edit, for their GPU.
 _SIZES = ("patch_size", "batch_size")
+# Settings of mirroring that new plans take from the model -> the direction.
+MIRRORING = {"mirror_left_right": "from left to right", "mirror_other_axes": "upside down or back to front"}
 # nnU-Net's checkpoints, the one to start from first.
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
@@ -172,6 +175,16 @@ def describe_model(plans: Mapping[str, Any]) -> Mapping[str, Any]:
     return _get_mapping(section, BASE_KEY) or _get_mapping(section, START_KEY)
 
 
+def describe_mirroring(section: Mapping[str, Any]) -> list[str]:
+    """Return a note for the user on each direction in which images are not mirrored, as the model's were not."""
+    settings = section.get("settings", {})
+    return [
+        f"images are not mirrored {direction} in training, as the model's were not (settings.{name} is false)"
+        for name, direction in MIRRORING.items()
+        if not settings.get(name, True)
+    ]
+
+
 def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Collection[str] = ()) -> list[str]:
     """Give new plans the settings of those that they overwrite, which may have been edited by hand.
 
@@ -182,15 +195,19 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
 
     Returns:
         Notes for the user: which settings are kept, and which other values that users edit are planned anew.
+
+    Raises:
+        PlansError: Their settings cannot be used.
     """
-    section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY, "settings")
-    new = section.get("settings", {})
-    kept = {name: value for name, value in old.items() if name not in fixed and value != new.get(name)}
+    section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
     notes = []
-    if kept:
-        section["settings"] = {**new, **kept}
-        listed = ", ".join(f"{name} {shorten(value)}" for name, value in kept.items())
-        notes.append(f"settings of the plans that were overwritten are kept: {listed}")
+    if "settings" in old:
+        new = section.get("settings", {})
+        kept = {**_read_overwritten(old), **{name: new[name] for name in fixed if name in new}}
+        changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
+        section["settings"] = kept
+        if changes:
+            notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
     pairs = [(name, key, plans, before, "configurations") for name in plans.get("configurations", {}) for key in _SIZES]
     pairs += [
         (name, "weight", section, _get_mapping(before, PLANS_KEY), "sources") for name in section.get("sources", {})
@@ -200,6 +217,17 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
         if own is not None and other is not None and own != other:
             notes.append(f"{name}: {key} is {own} again; the plans that were overwritten had {other}")
     return notes
+
+
+def _read_overwritten(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Read all the settings of a section `duplus` that is overwritten, completed as its version meant them."""
+    try:
+        return parse_settings(section["settings"], section.get(SETTINGS_VERSION_KEY)).to_dict()
+    except PlansError as error:
+        raise PlansError(
+            f"The plans that would be overwritten have settings that cannot be kept: {error} Correct them, or remove "
+            "the file to have the defaults."
+        ) from error
 
 
 def _get_mapping(values: Any, *keys: str) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ _INTENSITIES = "foreground_intensity_properties_per_channel"
 # Keys that differ between the folds of one model.
 _OF_A_RUN = ("continue_training",)
 _SHOWN = 3
+_MISSING = object()
 
 
 def find_trained_plans(checkpoint: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -50,6 +51,15 @@ def identify(checkpoint: Mapping[str, Any]) -> dict[str, str]:
         "weights": compute_checksum(weights) if weights else "",
         "plans": "" if plans is None else _compute_plans_checksum(plans),
     }
+
+
+def find_mirroring(checkpoint: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the array axes (0 to 2) along which a checkpoint's training mirrored images; None: it does not say it."""
+    axes = checkpoint.get("inference_allowed_mirroring_axes", _MISSING)
+    if axes is None:
+        return ()
+    valid = isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)
+    return tuple(int(axis) for axis in axes) if valid else None
 
 
 def _compute_plans_checksum(plans: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 
 from duplus_nnunet.data.case_table import Case
+from duplus_nnunet.errors import PlansError
 
 # A case with a target that is rare in its source is drawn more often, by at most this factor.
 _LARGEST_BONUS = 3.0
@@ -36,6 +37,9 @@ def measure_shares(cases: Mapping[str, Case], weights: Mapping[str, float]) -> d
         cases: Cases by identifier.
         weights: Weights by source, 0 or more; sources without a case are ignored.
 
+    Raises:
+        PlansError: The sources of all cases have the weight 0.
+
     Example:
         >>> liver = Case("CT", "a", annotated=("liver",), present=("liver",))
         >>> cases = {"a": liver, "b": liver, "c": Case("MR", "c", annotated=("liver",), present=("liver",))}
@@ -47,6 +51,11 @@ def measure_shares(cases: Mapping[str, Case], weights: Mapping[str, float]) -> d
     for identifier, case in cases.items():
         totals[case.source] = totals.get(case.source, 0) + bonuses[identifier]
     total = sum(weights[source] for source in totals)
+    if totals and not total:
+        raise PlansError(
+            f"All training cases are of {', '.join(map(repr, totals))}, whose weight is 0 in the plans, so that none "
+            "would ever be drawn. Raise duplus.sources.NAME.weight, or train a fold with cases of other sources."
+        )
     return {
         identifier: weights[case.source] / total * bonuses[identifier] / totals[case.source]
         for identifier, case in cases.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from duplus_nnunet.errors import ModelError
 from duplus_nnunet.model_form import inherit, shorten
-from duplus_nnunet.plans_section import PLANS_KEY, find_differences
+from duplus_nnunet.plans_section import PLANS_KEY, SETTINGS_VERSION_KEY, find_differences
 
 _SHOWN = 5
 # What no prediction depends on.
@@ -26,7 +26,7 @@ _UNUSED_OF_CONFIGURATION = frozenset(
         "resampling_fn_seg_kwargs",
     }
 )  # fmt: skip
-_UNUSED_OF_SECTION = frozenset({"registry", "settings"})
+_UNUSED_OF_SECTION = frozenset({"registry", "settings", SETTINGS_VERSION_KEY})
 # Settings that say what the network computes; the others say how it is trained.
 _SETTINGS = ("network", "text_adapter", "adaptation", "context_prompt", "target_prompt")
 # Of dataset.json: nnU-Net's users change its file ending to predict files of another format.

@@ -12,7 +12,7 @@ from typing import Any
 from duplus_nnunet.errors import PlansError
 from duplus_nnunet.files import write_text
 from duplus_nnunet.plans_section import PLANS_KEY, find_section
-from duplus_nnunet.settings import parse_settings
+from duplus_nnunet.settings import read_settings
 from duplus_nnunet.submission.checks import PREPROCESSED, read_plans
 from duplus_nnunet.text_files import load_json
 
@@ -93,7 +93,7 @@ def make_plans(plans: Mapping[str, Any], name: str, variant: Variant) -> dict[st
                 raise PlansError(f"The variant {variant.name!r} changes {key!r}, but {step!r} is a setting, no group.")
         group[last] = value
     try:
-        parse_settings(settings)
+        read_settings(made)
     except PlansError as error:
         raise PlansError(f"The variant {variant.name!r} cannot be trained. {error}") from error
     made["plans_name"] = name

@@ -48,6 +48,16 @@ def test_a_user_who_writes_one_setting_gets_the_defaults_of_the_others() -> None
     assert parse_settings({"loss": {"reduction": "sqrt", "separation": 0.1}}).loss.dice_share == "present"
 
 
+@pytest.mark.parametrize("left_out", ["optimizer", "loss", "seed", "loss.dice_share", "loss.reduction"])
+def test_a_setting_that_is_left_out_of_new_plans_has_its_default(left_out: str) -> None:
+    written = json.loads(json.dumps(Settings().to_dict()))
+    *groups, last = left_out.split(".")
+    del (written[groups[0]] if groups else written)[last]
+    content = plans(**written)
+    content["duplus"]["settings_version"] = 2
+    assert read_settings(content) == Settings()
+
+
 def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() -> None:
     older = {**FIRST_VERSION, "initial_learning_rate": 0.01}
     for choice in ({}, {"optimizer": "sgd", "loss": {"reduction": "mean", "separation": 0.0}}):

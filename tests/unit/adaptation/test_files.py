@@ -200,16 +200,21 @@ def test_images_are_preprocessed_as_the_base_does_those_of_their_kind() -> None:
     assert notes[0].endswith("ct")
 
 
-def fit(target_prompt: str) -> dict[str, Any]:
+def fit(target_prompt: str, **settings: Any) -> dict[str, Any]:
     plans = make_plans()
     encoder = {"name": "e", "pooling": "mean", "sha256": "ab", "dimension": 4}
-    plans["duplus"] |= {"encoder": encoder, "settings": {"target_prompt": target_prompt}}
+    plans["duplus"] |= {"encoder": encoder, "settings": {"target_prompt": target_prompt, **settings}}
     return fit_section({"encoder": encoder, "settings": {}}, Base("base", plans, {}))["settings"]
 
 
 @pytest.mark.parametrize("target_prompt", ["text", "name"])
 def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: str) -> None:
     assert fit(target_prompt)["target_prompt"] == target_prompt
+
+
+def test_an_adapters_images_are_mirrored_as_the_bases_were() -> None:
+    found = fit("text", mirror_other_axes=False)
+    assert (found["mirror_left_right"], found["mirror_other_axes"]) == (True, False)
 
 
 def test_a_base_of_numbers_is_refused() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from duplus_nnunet.data.case_table import Case
 from duplus_nnunet.data.sampling import default_weight, measure_shares, repeat_cases
+from duplus_nnunet.errors import PlansError
 
 
 def make_cases(**counts: int) -> dict[str, Case]:
@@ -71,3 +72,9 @@ def test_a_case_with_a_rare_target_is_drawn_more_often_but_not_without_bound() -
 def test_a_case_without_any_target_is_still_drawn() -> None:
     cases = make_cases(a=2) | {"empty": Case("a", "empty", ("x",), ())}
     assert "empty" in repeat_cases(measure_shares(cases, {"a": 1.0}))
+
+
+def test_cases_of_sources_without_weight_alone_are_refused() -> None:
+    with pytest.raises(PlansError, match="'A'"):
+        measure_shares(make_cases(A=2), {"A": 0, "B": 1})
+    assert measure_shares({}, {"A": 0}) == {}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.settings import read_settings
 
 from ..tiny_planning import plan_again, prepare_planning
 
@@ -24,8 +25,34 @@ def test_settings_that_were_edited_are_kept_and_named(folder: Path, capsys: pyte
     settings |= {"seed": 3, "loss": {**settings["loss"], "reduction": "sum"}}
     assert plan_again(folder, plans)["duplus"]["settings"] == settings
     told = capsys.readouterr().out
-    assert "seed 3" in told
-    assert "'reduction': 'sum'" in told
+    assert "kept: seed 3, loss.reduction 'sum'" in told
+
+
+def test_a_setting_that_is_removed_gets_its_default(folder: Path) -> None:
+    plans = plan_again(folder)
+    del plans["duplus"]["settings"]["optimizer"]
+    assert read_settings(plans).optimizer == "adamw"
+    assert read_settings(plan_again(folder, plans)).optimizer == "adamw"
+
+
+def test_plans_of_an_earlier_version_keep_its_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plan_again(folder)
+    del plans["duplus"]["settings_version"]
+    for name in ("optimizer", "loss", "seed"):
+        del plans["duplus"]["settings"][name]
+    capsys.readouterr()
+    again = read_settings(plan_again(folder, plans))
+    assert (again.optimizer, again.loss.dice_share) == ("sgd", "annotated")
+    told = capsys.readouterr().out
+    assert all(f"{name} '{value}'" in told for name, value in (("optimizer", "sgd"), ("loss.dice_share", "annotated")))
+    assert not any(name in told for name in ("text_adapter", "survival"))
+
+
+def test_settings_that_cannot_be_kept_are_refused(folder: Path) -> None:
+    plans = plan_again(folder)
+    plans["duplus"]["settings"]["epochs"] = 0
+    with pytest.raises(PlansError, match=r"settings\.epochs is 0"):
+        plan_again(folder, plans)
 
 
 def test_other_values_that_were_edited_are_planned_anew_and_named(
@@ -62,9 +89,9 @@ def test_damaged_plans_are_refused_before_anything_is_computed(folder: Path, tex
         plan_again(folder)
 
 
-def test_damaged_settings_are_set_back(folder: Path) -> None:
+def test_damaged_sources_are_planned_anew(folder: Path) -> None:
     plans = plan_again(folder)
-    damaged = {**plans, "duplus": {"settings": 3, "sources": [1], "base": "x"}}
+    damaged = {**plans, "duplus": {"sources": [1], "base": "x"}}
     assert plan_again(folder, damaged) == plans
 
 

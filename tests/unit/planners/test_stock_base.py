@@ -16,6 +16,7 @@ from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.networks import condition
 from duplus_nnunet.planners.planner import name_plans
 from duplus_nnunet.planners.stock_base import StockBase, read_planning_base, read_stock_base
+from duplus_nnunet.settings import Settings, parse_settings
 
 from .stock_models import BLOCKS, CT, make_configuration, make_old_configuration, make_plans, make_weights, write_model
 
@@ -160,12 +161,35 @@ def test_plans_name_the_model_and_those_of_another_are_kept(tmp_path: Path, monk
     plans["duplus"]["settings"] = {"epochs": 7}
     file.write_text(json.dumps(plans))
     again: dict[str, Any] = {**plans, "duplus": {"settings": {"epochs": 1000}}}
-    assert len(base.declare(again, channels)) == 1
-    assert again["duplus"] == plans["duplus"]
+    assert "epochs 7" in base.declare(again, channels)[-1]
+    assert again["duplus"]["settings"]["epochs"] == 7
     plans["duplus"]["start"]["model"] = "another"
     file.write_text(json.dumps(plans))
     with pytest.raises(PlansError, match="another"):
         base.declare(plans, channels)
+
+
+@pytest.mark.parametrize(
+    ("axes", "across", "left_right", "others"),
+    [
+        (None, 2, False, False), ((0, 1, 2), 2, True, True), ((0, 1), 2, False, True), ((2,), 2, True, False),
+        ((1, 2), 2, True, False), (None, None, False, False), ([0, 1, 2], None, True, True), ("all", 2, True, True),
+    ],
+)  # fmt: skip
+def test_images_are_mirrored_as_the_models_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: Any, across: int | None, left_right: bool, others: bool
+) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    model = write_model(tmp_path, make_plans(make_configuration()), make_weights())
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), "inference_allowed_mirroring_axes": axes}, file)
+    plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict(), "left_right_axis": across}}
+    notes = read_stock_base(model).declare(plans, {"channel_names": {"0": "CT"}})
+    settings = parse_settings(plans["duplus"]["settings"])
+    assert (settings.mirror_left_right, settings.mirror_other_axes) == (left_right, others)
+    assert [note.split("settings.")[1].split()[0] for note in notes] == [
+        name for name in ("mirror_left_right", "mirror_other_axes") if not getattr(settings, name)
+    ]
 
 
 def test_plans_for_a_stock_model_have_a_name_of_their_own(tmp_path: Path) -> None:

@@ -131,3 +131,12 @@ def test_ignored_voxels_are_no_region() -> None:
     plain = remap_images(data, labels, remapping)
     remapping.regions[..., 1] = 5.0
     assert torch.equal(remap_images(data, labels, remapping, ignore=1), plain)
+
+
+def test_label_values_above_255_share_the_intensities_of_others() -> None:
+    data, labels = make_batch()
+    remapping = make_curve([0.0, 1.0])
+    remapping.regions[..., 1] = 5.0
+    high = torch.where(labels == 1, 256, labels)
+    assert bool((high != labels).any())
+    assert torch.equal(remap_images(data, high, remapping), remap_images(data, labels, remapping))

@@ -5,15 +5,23 @@ from typing import Any
 import pytest
 
 from duplus_nnunet.settings import Settings, parse_settings
-from duplus_nnunet.trainers.idle_settings import list_idle, list_unread
+from duplus_nnunet.trainers.idle_settings import list_idle, list_idle_of_adapter, list_idle_of_prognosis
+
+
+def names(lines: list[str]) -> list[str]:
+    return [line.split()[1].removeprefix("settings.") for line in lines]
 
 
 def test_settings_that_an_adapter_does_not_read_are_named() -> None:
-    assert list_unread(Settings()) == []
-    lines = list_unread(Settings(optimizer="sgd", initial_learning_rate=0.01, frozen_decoder_epochs=2))
-    assert [line.split()[1] for line in lines] == [
-        "settings.optimizer", "settings.initial_learning_rate", "settings.frozen_decoder_epochs",
-    ]  # fmt: skip
+    assert list_idle_of_adapter(Settings()) == []
+    changed = Settings(optimizer="sgd", initial_learning_rate=0.01, frozen_decoder_epochs=2, warmup_iterations=3)
+    assert names(list_idle_of_adapter(changed)) == ["optimizer", "initial_learning_rate", "frozen_decoder_epochs"]
+
+
+def test_settings_that_a_prognosis_does_not_read_are_named() -> None:
+    assert list_idle_of_prognosis(Settings()) == []
+    changed = {"seed": 3, "epochs": 7, "warmup_iterations": 3, "loss": {"reduction": "sum"}, "survival": {"bins": 5}}
+    assert names(list_idle_of_prognosis(parse_settings(changed))) == ["epochs", "warmup_iterations", "loss.reduction"]
 
 
 REMAPPED = {"contrast_augmentation": 0.5}
@@ -33,4 +41,4 @@ REMAPPED = {"contrast_augmentation": 0.5}
     ],
 )
 def test_settings_without_effect_are_named(content: dict[str, Any], idle: list[str]) -> None:
-    assert [line.split()[1] for line in list_idle(parse_settings(content))] == [f"settings.transfer.{n}" for n in idle]
+    assert names(list_idle(parse_settings(content))) == [f"transfer.{name}" for name in idle]

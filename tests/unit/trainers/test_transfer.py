@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import PlansError
+from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import parse_settings
 from duplus_nnunet.trainers.batches import BatchPrompter
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
-from duplus_nnunet.trainers.transfer import vary_prompts
+from duplus_nnunet.trainers.transfer import list_possible, vary_prompts
 
 from ..partial_plans import LENGTH, make_plans, make_table
 
@@ -56,6 +57,43 @@ def test_a_remapped_image_imitates_any_context() -> None:
     chosen, hidden = vary(images=50, contrast_augmentation=1.0)
     assert {context for context, _ in chosen.images} == {"ct", "mr"}
     assert hidden == ()
+
+
+def make_context(region: str, prompts: str = "liver spleen", implausible: str = "") -> PlannedContext:
+    return PlannedContext(
+        sentences=["text"], target_prompts={name: ["text"] for name in prompts.split()},
+        implausible=implausible.split(), region=region,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "counted", "possible"),
+    [
+        (make_context("abdomen"), "liver", True),
+        (make_context("pelvis"), "liver", True),
+        (make_context("head"), "liver", False),
+        (make_context("somewhere"), "liver", True),
+        (make_context("abdomen", prompts="spleen"), "liver", False),
+        (make_context("abdomen", prompts="spleen"), "spleen", True),
+        (make_context("abdomen", implausible="liver"), "liver", False),
+        (make_context("abdomen", "liver brain", "brain"), "brain", True),
+        (make_context("abdomen", "liver brain"), "brain", False),
+        (make_context("abdomen", prompts="", implausible="liver"), "", True),
+    ],
+)
+def test_an_image_imitates_contexts_that_it_could_be_of(other: PlannedContext, counted: str, possible: bool) -> None:
+    own = make_context("abdomen", "liver spleen brain", implausible="brain")
+    listed = list_possible({"own": own, "other": other}, "own", counted.split())
+    assert listed == (["own", "other"] if possible else ["own"])
+
+
+def test_no_remapped_image_is_given_a_borrowed_prompt() -> None:
+    bank = make_bank(contrast_augmentation=1.0)
+    mr = bank.contexts["mr"].model_copy(update={"target_prompts": {"liver": ["MR of liver"]}})
+    bank.contexts = {"ct": bank.contexts["ct"], "mr": mr}
+    chosen = BatchPrompter(bank, make_table()).choose(["a_0"] * 50)
+    varied, _ = vary_prompts(chosen, bank, 1, np.random.default_rng(0))
+    assert {context for context, _ in varied.images} == {"ct"}
 
 
 def test_an_image_that_is_not_remapped_keeps_its_context() -> None:
