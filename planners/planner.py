@@ -21,7 +21,13 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from duplus_nnunet.adaptation.planning_base import PlanningBase, describe_model, get_base, keep_settings
+from duplus_nnunet.adaptation.planning_base import (
+    PlanningBase,
+    describe_model,
+    get_base,
+    keep_settings,
+    read_overwritten,
+)
 from duplus_nnunet.data.case_table import CaseTable, write_case_table
 from duplus_nnunet.data.converted_table import is_composed, read_raw_table, update_present
 from duplus_nnunet.data.default_table import list_values, make_table
@@ -172,6 +178,8 @@ def _read_other_plans(file: Path, base: PlanningBase | None) -> Mapping[str, Any
             "trained with it could not be continued. Name the model with --from-model, give the new plans another name "
             "with -overwrite_plans_name, or remove the file."
         )
+    if isinstance(section := plans[PLANS_KEY], Mapping) and "settings" in section:
+        read_overwritten(section)
     return plans
 
 

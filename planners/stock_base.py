@@ -22,7 +22,6 @@ from duplus_nnunet.adaptation.base import read_base, read_model
 from duplus_nnunet.adaptation.channels import check_channels, describe_channels, require_order
 from duplus_nnunet.adaptation.planning_base import (
     PlanningBase,
-    describe_mirroring,
     find_checkpoint,
     find_model,
     keep_plans,
@@ -218,7 +217,7 @@ class StockBase:
             "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
         self._take_mirroring(plans[PLANS_KEY])
-        return [*describe_mirroring(plans[PLANS_KEY]), *keep_settings(plans, before)]
+        return keep_settings(plans, before)
 
     def _take_mirroring(self, section: Plain) -> None:
         """Leave out the axes along which the model's images were not mirrored; its weights never saw such images."""

@@ -10,7 +10,6 @@ from duplus_nnunet.adaptation.channels import check_channels, describe_channels
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.adaptation.planning_base import (
     MIRRORING,
-    describe_mirroring,
     find_checkpoint,
     find_model,
     keep_plans,
@@ -278,7 +277,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
     plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
-    return [*describe_mirroring(plans[PLANS_KEY]), *keep_settings(plans, before, _FIXED)]
+    return keep_settings(plans, before, _FIXED)
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

@@ -175,16 +175,6 @@ def describe_model(plans: Mapping[str, Any]) -> Mapping[str, Any]:
     return _get_mapping(section, BASE_KEY) or _get_mapping(section, START_KEY)
 
 
-def describe_mirroring(section: Mapping[str, Any]) -> list[str]:
-    """Return a note for the user on each direction in which images are not mirrored, as the model's were not."""
-    settings = section.get("settings", {})
-    return [
-        f"images are not mirrored {direction} in training, as the model's were not (settings.{name} is false)"
-        for name, direction in MIRRORING.items()
-        if not settings.get(name, True)
-    ]
-
-
 def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Collection[str] = ()) -> list[str]:
     """Give new plans the settings of those that they overwrite, which may have been edited by hand.
 
@@ -194,32 +184,40 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
         fixed: Settings that the model decides.
 
     Returns:
-        Notes for the user: which settings are kept, and which other values that users edit are planned anew.
+        Notes for the user: in which directions images are not mirrored since the model's were not, which settings are
+        kept, and which other values that users edit are planned anew.
 
     Raises:
         PlansError: Their settings cannot be used.
     """
     section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
-    notes = []
+    new = kept = section.get("settings", {})
     if "settings" in old:
-        new = section.get("settings", {})
-        kept = {**_read_overwritten(old), **{name: new[name] for name in fixed if name in new}}
-        changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
+        kept = {**read_overwritten(old), **{name: new[name] for name in fixed if name in new}}
         section["settings"] = kept
-        if changes:
-            notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
-    pairs = [(name, key, plans, before, "configurations") for name in plans.get("configurations", {}) for key in _SIZES]
-    pairs += [
-        (name, "weight", section, _get_mapping(before, PLANS_KEY), "sources") for name in section.get("sources", {})
+    notes = [
+        f"images are not mirrored {direction} in training, as the model's were not (settings.{name})"
+        for name, direction in MIRRORING.items()
+        if not (new.get(name, True) or kept[name])
     ]
-    for name, key, now, then, part in pairs:
+    changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
+    if changes:
+        notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
+    return [*notes, *_list_anew(plans, before)]
+
+
+def _list_anew(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    """List the values that users edit and that are planned anew, as notes for the user."""
+    section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
+    parts = [(name, key, plans, before, "configurations") for name in plans.get("configurations", {}) for key in _SIZES]
+    parts += [(name, "weight", section, old, "sources") for name in section.get("sources", {})]
+    for name, key, now, then, part in parts:
         own, other = (_get_mapping(values, part, name).get(key) for values in (now, then))
         if own is not None and other is not None and own != other:
-            notes.append(f"{name}: {key} is {own} again; the plans that were overwritten had {other}")
-    return notes
+            yield f"{name}: {key} is {own} again; the plans that were overwritten had {other}"
 
 
-def _read_overwritten(section: Mapping[str, Any]) -> dict[str, Any]:
+def read_overwritten(section: Mapping[str, Any]) -> dict[str, Any]:
     """Read all the settings of a section `duplus` that is overwritten, completed as its version meant them."""
     try:
         return parse_settings(section["settings"], section.get(SETTINGS_VERSION_KEY)).to_dict()

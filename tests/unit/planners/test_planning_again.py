@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.planners import planner as planners
 from duplus_nnunet.settings import read_settings
 
 from ..tiny_planning import plan_again, prepare_planning
@@ -48,8 +49,11 @@ def test_plans_of_an_earlier_version_keep_its_training(folder: Path, capsys: pyt
     assert not any(name in told for name in ("text_adapter", "survival"))
 
 
-def test_settings_that_cannot_be_kept_are_refused(folder: Path) -> None:
+def test_settings_that_cannot_be_kept_are_refused_before_images_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plans = plan_again(folder)
+    monkeypatch.setattr(planners, "survey_dataset", None)
     plans["duplus"]["settings"]["epochs"] = 0
     with pytest.raises(PlansError, match=r"settings\.epochs is 0"):
         plan_again(folder, plans)
