@@ -205,7 +205,7 @@ class PlansForm(_PlannedForm):
         embeddings: Embedding of each text: little-endian float16 in base64.
         encoder: Identity of the text encoder that made them.
         settings: Settings of a run, to be parsed by `settings.parse_settings`.
-        settings_version: Version of the settings' defaults; None: of the first versions.
+        settings_version: Version of the settings' defaults, see `settings.parse_settings`.
         sources: All sources by name.
         entries: In a joined model, the entries of the table of texts that come first; see `list_entries`.
         left_right_axis: Array axis from left to right, after nnU-Net's transposition; None: unknown.
@@ -224,7 +224,7 @@ class PlansForm(_PlannedForm):
     embeddings: InstanceOf[PackedEmbeddings] | Annotated[dict[str, Text], Field(min_length=1)]
     encoder: dict[str, Any] | None = None
     settings: Any = {}
-    settings_version: Annotated[int, Field(ge=1)] | None = None
+    settings_version: Any = None
     sources: dict[Text, PlannedSource] = {}
     entries: Annotated[list[Entry], Field(strict=False)] = []
     left_right_axis: Annotated[int, Field(ge=0, le=2)] | None = None

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from duplus_nnunet.errors import PlansError, describe_unknown
-from duplus_nnunet.plans_section import SETTINGS_VERSION_KEY, find_section
+from duplus_nnunet.plans_section import SETTINGS_VERSION, SETTINGS_VERSION_KEY, find_section
 
 # Initial learning rate of each optimizer, used unless the plans have one: nnU-Net's for SGD.
 LEARNING_RATES: Final = {"adamw": 1e-3, "sgd": 1e-2}
@@ -71,8 +71,8 @@ class TransferSettings:
         region_contrast: Standard deviation of random intensities that are added to the annotated targets of a remapped
             image, in standard deviations of the image.
         remapped_prompts: Prompts of a remapped image: "imitated", those of a context that it could be of, drawn from
-            those of the same or an adjoining part of the body that have prompts for what is annotated in it, its own
-            among them; or "none", no context prompt and target names alone.
+            its own and those of the same, an adjoining or an unknown part of the body that have prompts for what is
+            annotated in it and can show it (the log lists them); or "none", no context prompt and target names alone.
     """
 
     modality_dropout: Probability = 0.0
@@ -318,6 +318,11 @@ def parse_settings(content: object, version: object = None) -> Settings:
         Traceback (most recent call last):
         duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
+    if version is not None and (type(version), version) != (int, SETTINGS_VERSION):
+        raise PlansError(
+            f"duplus.{SETTINGS_VERSION_KEY} is {version!r} in the plans; this package reads {SETTINGS_VERSION}, and "
+            "plans without it. Install the package version that wrote them, or remove them and plan again."
+        )
     if isinstance(content, Mapping) and version is None:
         content = _complete_older(content)
     try:

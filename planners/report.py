@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from duplus_nnunet.model_form import inherit
 from duplus_nnunet.planners.context_plans import list_spacing
 from duplus_nnunet.plans_form import PlansForm, as_form
 
@@ -27,7 +28,8 @@ def report_plans(plans: Plans) -> dict[str, Any]:
         PlansError: They are not DuPLUS plans, or were edited so that they cannot be used.
     """
     form = as_form(plans)
-    return {name: _report_configuration(form, values) for name, values in plans["configurations"].items()}
+    configurations, file = plans["configurations"], f"plans {plans.get('plans_name')!r}"
+    return {name: _report_configuration(form, inherit(configurations, name, file)) for name in configurations}
 
 
 def _report_configuration(form: PlansForm, configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from duplus_nnunet.adaptation.planning_base import (
     find_model,
     keep_plans,
     keep_settings,
+    take_mirroring,
     write_training,
 )
 from duplus_nnunet.adaptation.trained_weights import (
@@ -216,20 +217,9 @@ class StockBase:
             "model": self.name, "configuration": self.configuration, "trainer": self.trainer,
             "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
-        self._take_mirroring(plans[PLANS_KEY])
+        if self.mirroring is not None:
+            take_mirroring(plans[PLANS_KEY], self.mirroring)
         return keep_settings(plans, before)
-
-    def _take_mirroring(self, section: Plain) -> None:
-        """Leave out the axes along which the model's images were not mirrored; its weights never saw such images."""
-        across = section.get("left_right_axis")
-        if self.mirroring is None:
-            return
-        missing = {axis for axis in range(3) if axis not in self.mirroring}
-        section["settings"] = {
-            **section.get("settings", {}),
-            "mirror_left_right": across not in missing if across is not None else len(missing) < 3,
-            "mirror_other_axes": not missing - {across},
-        }
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training that starts from its weights."""

@@ -25,7 +25,7 @@ from duplus_nnunet.plans_form import as_form
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, START_KEY
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers.checkpoint import refuse_masks
-from duplus_nnunet.trainers.idle_settings import list_idle_of_adapter
+from duplus_nnunet.trainers.idle_settings import describe_unseen, list_idle_of_adapter
 from duplus_nnunet.trainers.schedule import Factor, always
 from duplus_nnunet.trainers.segmentation import DuPLUSTrainer
 
@@ -142,13 +142,9 @@ class DuPLUSLoRATrainer(DuPLUSTrainer):
             )
         super().on_train_start()
         base = self.bank.form.base
-        seen = () if base is None else base.mirroring_axes
-        unseen = set(self.inference_allowed_mirroring_axes or ()) - set(seen or ())
-        if unseen:
-            self.print_to_log_file(
-                f"warning: images are mirrored along the axes {sorted(unseen)}, as the base's never were; "
-                "settings.mirror_left_right and settings.mirror_other_axes leave them out."
-            )
+        seen = () if base is None else base.mirroring_axes or ()
+        for line in describe_unseen(self.inference_allowed_mirroring_axes or (), seen):
+            self.print_to_log_file(line)
 
     def on_train_end(self) -> None:
         """Differs from DuPLUSTrainer: also writes the adapter as files of its own."""

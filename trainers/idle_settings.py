@@ -1,6 +1,6 @@
 """Finds settings that a user changed and that change nothing in a training, for its log."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from duplus_nnunet.plans_section import find_differences
@@ -17,19 +17,33 @@ def list_idle_of_adapter(settings: Settings) -> list[str]:
     """List what a user changed that has no effect in the training of an adapter, as lines for the log."""
     rate = settings.adaptation.learning_rate
     reason = f"an adapter is trained by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights"
-    return [*list_idle(settings), *_list_unread(settings, frozenset(_GROUPS), "DuPLUSLoRATrainer", reason)]
+    unread = [
+        f"warning: settings.{name} is {value}, which DuPLUSLoRATrainer does not read: {reason}."
+        for name, value in _list_changed(settings, frozenset(_GROUPS))
+    ]
+    return [*list_idle(settings), *unread]
 
 
 def list_idle_of_prognosis(settings: Settings) -> list[str]:
-    """List what a user changed that has no effect in the training of a prognosis, as lines for the log."""
-    reason = "a prognosis is trained on outcomes, with settings.survival"
-    return list(_list_unread(settings, _UNREAD_BY_PROGNOSIS, "DuPLUSSurvivalTrainer", reason))
+    """List settings of the segmentation model's training, which has the same plans, that a prognosis does not read."""
+    listed = ", ".join(f"{name} {value}" for name, value in _list_changed(settings, _UNREAD_BY_PROGNOSIS))
+    return [f"note: settings that a prognosis does not read: {listed}."] if listed else []
 
 
-def _list_unread(settings: Settings, unread: frozenset[str], trainer: str, reason: str) -> Iterator[str]:
-    for name, _, value in find_differences(Settings().to_dict(), settings.to_dict()):
-        if name.partition(".")[0] in unread:
-            yield f"warning: settings.{name} is {value!r}, which {trainer} does not read: {reason}."
+def _list_changed(settings: Settings, among: frozenset[str]) -> list[tuple[str, str]]:
+    """List names and values of settings, or of those in groups, that are not the defaults."""
+    changes = find_differences(Settings().to_dict(), settings.to_dict())
+    return [(name, repr(value)) for name, _, value in changes if name.partition(".")[0] in among]
+
+
+def describe_unseen(axes: Collection[int], seen: Collection[int]) -> list[str]:
+    """Warn of axes along which an adapter's images are mirrored and its base's never were, as lines for the log."""
+    unseen = sorted(set(axes) - set(seen))
+    text = (
+        f"warning: images are mirrored along the axes {unseen}, as the base's never were; settings.mirror_left_right "
+        "and settings.mirror_other_axes leave them out."
+    )
+    return [text] if unseen else []
 
 
 def log_idle(trainer: Any) -> None:

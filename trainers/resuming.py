@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from duplus_nnunet.checkpoint_files import read_checkpoint
-from duplus_nnunet.errors import ModelError
+from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.model_form import shorten
 from duplus_nnunet.plans_form import as_form
-from duplus_nnunet.plans_section import PLANS_KEY, find_differences
+from duplus_nnunet.plans_section import PLANS_KEY, SETTINGS_VERSION_KEY, find_differences
 from duplus_nnunet.settings import Settings, read_settings
 from duplus_nnunet.trainers.checkpoint import require_embedding
 from duplus_nnunet.trainers.training_cases import TrainingCases, find_training_cases
@@ -104,9 +104,19 @@ def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], configuratio
     """
     pairs = [
         [plans.get("configurations", {}).get(configuration, {}) for plans in (before, now)],
-        [{key: value for key, value in plans.items() if key not in _UNCOMPARED} for plans in (before, now)],
+        [_complete(plans) for plans in (before, now)],
     ]
     return [change for old, new in pairs for change in _describe(old, new, "{} {} -> {}")]
+
+
+def _complete(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what says how a model is trained, with all settings as the version that wrote them meant them."""
+    content = {key: value for key, value in plans.items() if key not in _UNCOMPARED}
+    with suppress(PlansError):  # settings of another version are compared as they are
+        settings = read_settings(plans).to_dict()
+        section = {key: value for key, value in content[PLANS_KEY].items() if key != SETTINGS_VERSION_KEY}
+        content[PLANS_KEY] = {**section, "settings": settings}
+    return content
 
 
 def _describe(before: Any, now: Any, text: str) -> list[str]:

@@ -49,7 +49,7 @@ from duplus_nnunet.trainers.seeding import DROPOUT, PROMPTS, WEIGHTS, SeededLoad
 from duplus_nnunet.trainers.starting import check_start, log_missing_start, log_start, report_siblings
 from duplus_nnunet.trainers.text_adaptation import keep_buffers_apart, open_texts
 from duplus_nnunet.trainers.training_cases import Base, TrainingCases, find_training_cases, note_training
-from duplus_nnunet.trainers.transfer import vary_prompts
+from duplus_nnunet.trainers.transfer import describe_imitation, vary_prompts
 
 
 class DuPLUSTrainer(DistributedTrainer):
@@ -268,8 +268,8 @@ class DuPLUSTrainer(DistributedTrainer):
             everything = self.is_ddp and self.configuration_manager.batch_dice
             multiple = 8 if self._do_i_compile() else 1
             self._prompter = BatchPrompter(self.bank, self.table, everything, multiple, self.settings.negative_prompts)
-            if self.settings.negative_prompts:
-                self.print_to_log_file(self._prompter.describe_negatives())
+            for line in filter(None, [self._prompter.describe_negatives(), *describe_imitation(self.bank)]):
+                self.print_to_log_file(line)
         rng = self.seeds.draw(PROMPTS, self._step)
         flips = rng if training and self._across is not None else None
         chosen = self._prompter.choose(batch["keys"], flips, rng if training else None)

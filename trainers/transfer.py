@@ -81,6 +81,25 @@ def list_possible(contexts: Mapping[str, PlannedContext], own: str, counted: Col
     ]
 
 
+def describe_imitation(bank: PromptBank) -> list[str]:
+    """Say for the log which contexts the remapped images of each context imitate, and where none; empty if none are."""
+    settings = bank.settings.transfer
+    if not settings.contrast_augmentation or settings.remapped_prompts != "imitated":
+        return []
+    others = {
+        key: [other for other in list_possible(bank.contexts, key, context.targets) if other != key]
+        for key, context in bank.contexts.items()
+    }
+    lines = [f"remapped images of {key} imitate {', '.join(listed)}" for key, listed in others.items() if listed]
+    alone = [key for key, listed in others.items() if not listed]
+    if alone:
+        lines.append(
+            f"warning: remapped images of {', '.join(alone)} imitate no other context: none is of the same part of the "
+            "body and has prompts for all targets that are annotated there."
+        )
+    return lines
+
+
 @cache
 def _may_adjoin(region: str, other: str) -> bool:
     if region == other:

@@ -9,11 +9,11 @@ from typing import Any
 from duplus_nnunet.adaptation.channels import check_channels, describe_channels
 from duplus_nnunet.adaptation.joining import ModelPart, check_overlap, describe_base, join_plans, name_adapter
 from duplus_nnunet.adaptation.planning_base import (
-    MIRRORING,
     find_checkpoint,
     find_model,
     keep_plans,
     keep_settings,
+    take_mirroring,
     write_training,
 )
 from duplus_nnunet.adaptation.trained_weights import (
@@ -37,6 +37,8 @@ from duplus_nnunet.settings import parse_settings, read_settings
 _FULL = "3d_fullres"
 # Settings that must be those of the base.
 _FIXED = ("context_prompt", "target_prompt", "network")
+# Settings that are the base's unless they are edited.
+_TAKEN = ("mirror_left_right", "mirror_other_axes")
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
             "it has no use for a new text. Adapt a base that was trained with texts."
         )
     whole = asdict(settings)
-    kept = {name: whole[name] for name in (*_FIXED, *MIRRORING)}
+    kept = {name: whole[name] for name in (*_FIXED, *_TAKEN)}
     centres = base.form.centres.model_dump(exclude_unset=True)
     return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 
@@ -277,6 +279,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
     plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
+    take_mirroring(plans[PLANS_KEY], base.mirroring or (), partly=True)
     return keep_settings(plans, before, _FIXED)
 
 

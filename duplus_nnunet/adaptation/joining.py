@@ -13,7 +13,7 @@ import numpy as np
 
 from duplus_nnunet.errors import PlansError, PromptError
 from duplus_nnunet.plans_form import PlannedContext, PlannedTarget, PlansForm, as_form, parse_section
-from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, find_section, leave_base_out
+from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, SETTINGS_VERSION_KEY, find_section, leave_base_out
 
 Plain = dict[str, Any]
 _ORDER = "regions_class_order"
@@ -67,7 +67,9 @@ def describe_base(
         dataset_json: Its dataset.json.
         mirroring: Array axes along which it was trained with mirror images; None: none.
     """
-    section = {key: value for key, value in find_section(plans).items() if key != "settings"}
+    section = {
+        key: value for key, value in find_section(plans).items() if key not in ("settings", SETTINGS_VERSION_KEY)
+    }
     axes = None if mirroring is None else [int(axis) for axis in mirroring]
     return {"model": name, "section": section, "dataset": keep_labels(dataset_json), "mirroring_axes": axes}
 

@@ -13,6 +13,7 @@ from duplus_nnunet.networks.adaptation import (
     list_convolutions,
     put_adapter,
 )
+from duplus_nnunet.plans_section import SETTINGS_VERSION_KEY
 from duplus_nnunet.settings import parse_settings
 
 
@@ -42,7 +43,8 @@ def load_adapters(
         )
     checksum = compute_base_checksum(parameters[0])
     for adapter in adapters:
-        if parse_settings(adapter.card.prompts.get("settings", {})).text_adapter.enabled:
+        prompts = adapter.card.prompts
+        if parse_settings(prompts.get("settings", {}), prompts.get(SETTINGS_VERSION_KEY)).text_adapter.enabled:
             raise ModelError(
                 f"The adapter {adapter.card.name!r} was trained together with its text encoder, whose embeddings are "
                 "only in its own model folder. Predict with that folder."

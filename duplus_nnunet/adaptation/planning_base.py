@@ -1,6 +1,7 @@
 """What a dataset is planned for: a trained model, of DuPLUS or of stock nnU-Net, its files and what it decides."""
 
 import contextlib
+import json
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,8 +17,6 @@ from duplus_nnunet.settings import parse_settings
 _PREPROCESSED = "nnUNet_preprocessed"
 # Values of a configuration that users edit, for their GPU.
 _SIZES = ("patch_size", "batch_size")
-# Settings of mirroring that new plans take from the model -> the direction.
-MIRRORING = {"mirror_left_right": "from left to right", "mirror_other_axes": "upside down or back to front"}
 # nnU-Net's checkpoints, the one to start from first.
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
@@ -184,8 +183,8 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
         fixed: Settings that the model decides.
 
     Returns:
-        Notes for the user: in which directions images are not mirrored since the model's were not, which settings are
-        kept, and which other values that users edit are planned anew.
+        Notes for the user: where images are not mirrored since the model's were not, which settings are kept, and
+        which other values that users edit are planned anew.
 
     Raises:
         PlansError: Their settings cannot be used.
@@ -195,15 +194,42 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
     if "settings" in old:
         kept = {**read_overwritten(old), **{name: new[name] for name in fixed if name in new}}
         section["settings"] = kept
-    notes = [
-        f"images are not mirrored {direction} in training, as the model's were not (settings.{name})"
-        for name, direction in MIRRORING.items()
-        if not (new.get(name, True) or kept[name])
-    ]
+    notes = list(_list_mirroring(new, kept))
     changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
     if changes:
         notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
     return [*notes, *_list_anew(plans, before)]
+
+
+def take_mirroring(section: dict[str, Any], axes: Collection[int], partly: bool = False) -> None:
+    """Leave out, in the settings of new plans, the directions in which a model's images were not mirrored.
+
+    Args:
+        section: Section `duplus` of the new plans, changed in place; with its left-right axis.
+        axes: Array axes (0 to 2) along which the model's images were mirrored.
+        partly: Whether one of the other two axes is enough for them: where slices are thick, the training leaves out
+            the same one again.
+    """
+    across, settings = section.get("left_right_axis"), section.get("settings", {})
+    others = [axis in axes for axis in range(3) if axis != across]
+    possible = {
+        "mirror_left_right": bool(axes) if across is None else across in axes,
+        "mirror_other_axes": any(others) if partly else all(others),
+    }
+    section["settings"] = {**settings, **{name: yes and settings.get(name, True) for name, yes in possible.items()}}
+
+
+def _list_mirroring(new: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
+    """List the directions in which the model's images were not mirrored, as notes for the user."""
+    for name in ("mirror_left_right", "mirror_other_axes"):
+        if not new.get(name, True):
+            if kept[name]:
+                yield (
+                    f"settings.{name} stays true, as in the plans that were overwritten: images are mirrored along "
+                    "axes along which the model's were not"
+                )
+            else:
+                yield f"settings.{name} is false: images are mirrored only along axes along which the model's were"
 
 
 def _list_anew(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
@@ -213,8 +239,11 @@ def _list_anew(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
     parts += [(name, "weight", section, old, "sources") for name in section.get("sources", {})]
     for name, key, now, then, part in parts:
         own, other = (_get_mapping(values, part, name).get(key) for values in (now, then))
-        if own is not None and other is not None and own != other:
-            yield f"{name}: {key} is {own} again; the plans that were overwritten had {other}"
+        if own is None or other is None:
+            continue
+        own = json.loads(json.dumps(own, default=int))  # nnU-Net's planner has numpy's numbers here
+        if own != other:
+            yield f"{name}: {key} is planned anew, {own}; the plans that were overwritten had {other}"
 
 
 def read_overwritten(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,16 +51,17 @@ def require_listener(address: str) -> None:
         HostError: The host refuses the connection, or its name is unknown. Other addresses are left to Ray.
     """
     host, _, port = address.rpartition(":")
-    if not host or "://" in address or not port.isdigit():
+    if not host or "://" in address or not (port.isascii() and port.isdigit()):
         return
     if int(port) > _LAST_PORT:
         raise _describe(address, f"there is no port {port}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
-    except (ConnectionRefusedError, socket.gaierror) as error:
-        raise _describe(address, error.strerror or str(error)) from error
-    except OSError:
-        return
+    except (ConnectionRefusedError, UnicodeError) as error:
+        raise _describe(address, getattr(error, "strerror", None) or f"{host!r} is no name of a host") from error
+    except OSError as error:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            raise _describe(address, error.strerror or str(error)) from error
 
 
 def _describe(address: str, reason: str) -> HostError:

@@ -13,7 +13,7 @@ from duplus_nnunet.adaptation.base import Base, check_checkpoint, fit_contexts, 
 from duplus_nnunet.adaptation.export import find_fold, open_adapted
 from duplus_nnunet.adaptation.files import CARD, WEIGHTS, Card, read_adapter, read_card, write_adapter
 from duplus_nnunet.adaptation.loading import load_adapters
-from duplus_nnunet.adaptation.planning_base import keep_plans
+from duplus_nnunet.adaptation.planning_base import keep_plans, take_mirroring
 from duplus_nnunet.errors import DataError, ModelError, PlansError
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.settings import Settings
@@ -215,6 +215,24 @@ def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: st
 def test_an_adapters_images_are_mirrored_as_the_bases_were() -> None:
     found = fit("text", mirror_other_axes=False)
     assert (found["mirror_left_right"], found["mirror_other_axes"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("axes", "across", "partly", "expected"),
+    [
+        ((), 2, True, (False, False)), ((0, 2), 2, True, (True, True)), ((0, 2), 2, False, (True, False)),
+        ((2,), 2, True, (True, False)), ((0, 1), 2, True, (False, True)), ((), None, True, (False, False)),
+    ],
+)  # fmt: skip
+def test_axes_of_the_model_decide_where_images_are_mirrored(
+    axes: tuple[int, ...], across: int | None, partly: bool, expected: tuple[bool, bool]
+) -> None:
+    section: dict[str, Any] = {"left_right_axis": across, "settings": {"epochs": 3}}
+    take_mirroring(section, axes, partly)
+    assert tuple(section["settings"][name] for name in ("mirror_left_right", "mirror_other_axes")) == expected
+    section["settings"] = {"mirror_left_right": False, "mirror_other_axes": False}
+    take_mirroring(section, (0, 1, 2))
+    assert not any(section["settings"].values())
 
 
 def test_a_base_of_numbers_is_refused() -> None:

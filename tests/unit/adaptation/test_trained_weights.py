@@ -195,6 +195,13 @@ def test_settings_that_were_edited_are_kept_and_named() -> None:
     assert keep_settings(plans, {}) == keep_settings(plans, {"duplus": {}}) == []
 
 
+def test_mirror_images_that_the_model_never_saw_are_named_where_old_plans_have_them() -> None:
+    plans: dict[str, Any] = {"duplus": {"settings": {**Settings().to_dict(), "mirror_left_right": False}}}
+    before = {"duplus": {"settings": Settings().to_dict(), "settings_version": 2}}
+    mirrored, _ = keep_settings(plans, before)
+    assert mirrored.startswith("settings.mirror_left_right stays true")
+
+
 def test_sizes_that_were_edited_are_the_models_again_and_named() -> None:
     plans, before = ({"duplus": {}, "configurations": {FULL: {"batch_size": size}}} for size in (2, 8))
     (note,) = keep_settings(plans, before)

@@ -83,11 +83,15 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
         require_listener(address)
     with pytest.raises(HostError, match=address):
         require_listener(address)
+    with pytest.raises(HostError, match="no name of a host"):
+        require_listener("a..b:6379")
     with pytest.raises(HostError, match="no port 70000"):
         require_listener("127.0.0.1:70000")
 
 
-@pytest.mark.parametrize("address", ["local", "auto", "ray://127.0.0.1:1", "nonsense", ":6379", "127.0.0.1:"])
+@pytest.mark.parametrize(
+    "address", ["local", "auto", "ray://127.0.0.1:1", "nonsense", ":6379", "127.0.0.1:", "127.0.0.1:²"]
+)
 def test_other_addresses_are_left_to_ray(address: str) -> None:
     require_listener(address)
 

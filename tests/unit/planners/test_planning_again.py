@@ -22,6 +22,7 @@ def folder(write_raw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
 def test_settings_that_were_edited_are_kept_and_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plans = plan_again(folder)
     settings = plans["duplus"]["settings"]
+    assert plan_again(folder) == plans
     assert "overwritten" not in capsys.readouterr().out
     settings |= {"seed": 3, "loss": {**settings["loss"], "reduction": "sum"}}
     assert plan_again(folder, plans)["duplus"]["settings"] == settings
@@ -64,7 +65,7 @@ def test_other_values_that_were_edited_are_planned_anew_and_named(
 ) -> None:
     plans = plan_again(folder)
     planned = plans["configurations"][FULL]["batch_size"]
-    plans["configurations"][FULL]["batch_size"] = 77
+    plans["configurations"][FULL] |= {"batch_size": 77, "patch_size": [8, 8, 8]}
     (source,) = plans["duplus"]["sources"].values()
     source["weight"] = 5.5
     again = plan_again(folder, plans)
@@ -72,6 +73,7 @@ def test_other_values_that_were_edited_are_planned_anew_and_named(
     assert next(iter(again["duplus"]["sources"].values()))["weight"] != 5.5
     told = capsys.readouterr().out
     assert "had 77" in told
+    assert "patch_size is planned anew, [16, 16, 16]; the plans that were overwritten had [8, 8, 8]" in told
     assert "had 5.5" in told
 
 
@@ -97,6 +99,21 @@ def test_damaged_sources_are_planned_anew(folder: Path) -> None:
     plans = plan_again(folder)
     damaged = {**plans, "duplus": {"sources": [1], "base": "x"}}
     assert plan_again(folder, damaged) == plans
+
+
+@pytest.mark.parametrize("version", [1, 99, "abc", True, 2.0])
+def test_settings_of_another_version_are_refused(folder: Path, version: object) -> None:
+    plans = plan_again(folder)
+    plans["duplus"]["settings_version"] = version
+    with pytest.raises(PlansError, match="settings_version is"):
+        plan_again(folder, plans)
+
+
+def test_a_configuration_that_inherits_is_kept_and_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plan_again(folder)
+    plans["configurations"]["mine"] = {"inherits_from": FULL, "batch_size": 3}
+    assert plan_again(folder, plans)["configurations"]["mine"] == plans["configurations"]["mine"]
+    assert "mine: patch 16 x 16 x 16, batch size 3" in capsys.readouterr().out
 
 
 def test_cases_are_named_as_in_their_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

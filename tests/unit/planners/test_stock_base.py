@@ -187,7 +187,7 @@ def test_images_are_mirrored_as_the_models_were(
     notes = read_stock_base(model).declare(plans, {"channel_names": {"0": "CT"}})
     settings = parse_settings(plans["duplus"]["settings"])
     assert (settings.mirror_left_right, settings.mirror_other_axes) == (left_right, others)
-    assert {note.split("settings.")[1].rstrip(")") for note in notes} == {
+    assert {note.split()[0].removeprefix("settings.") for note in notes} == {
         name for name in ("mirror_left_right", "mirror_other_axes") if not getattr(settings, name)
     }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from duplus_nnunet.errors import ModelError
+from duplus_nnunet.settings import read_settings
 from duplus_nnunet.trainers.resuming import describe_changes, list_changes, refuse_misfit, require_optimizer
 from duplus_nnunet.trainers.starting import report_siblings
 
@@ -34,6 +35,19 @@ def test_other_configurations_and_nnunets_own_notes_are_not_compared() -> None:
     now["configurations"]["low"]["patch_size"] = [2, 2, 2]
     now["configurations"]["3d"]["patch_size"] = (8, 8, 8)
     assert list_changes(PLANS, now, "3d") == []
+
+
+def test_settings_that_a_version_left_out_are_no_change() -> None:
+    older = {
+        "epochs": 10, "iterations_per_epoch": 250, "validation_iterations": 50, "initial_learning_rate": 0.01,
+        "save_every": 1, "paraphrase_probability": 0.25, "network": {},
+    }  # fmt: skip
+    before = {**deepcopy(PLANS), "duplus": {"version": 1, "settings": older}}
+    completed = read_settings(before).to_dict()
+    now = {**deepcopy(PLANS), "duplus": {"version": 1, "settings": completed, "settings_version": 2}}
+    assert list_changes(before, now, "3d") == []
+    now["duplus"]["settings"]["optimizer"] = "adamw"
+    assert list_changes(before, now, "3d") == ["duplus.settings.optimizer 'sgd' -> 'adamw'"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Error(s):\n size mismatch"), KeyError("size mismatch")])

@@ -12,7 +12,7 @@ from duplus_nnunet.prompt_bank import PromptBank
 from duplus_nnunet.settings import parse_settings
 from duplus_nnunet.trainers.batches import BatchPrompter
 from duplus_nnunet.trainers.text_adaptation import StoredTexts
-from duplus_nnunet.trainers.transfer import list_possible, vary_prompts
+from duplus_nnunet.trainers.transfer import describe_imitation, list_possible, vary_prompts
 
 from ..partial_plans import LENGTH, make_plans, make_table
 
@@ -85,6 +85,18 @@ def test_an_image_imitates_contexts_that_it_could_be_of(other: PlannedContext, c
     own = make_context("abdomen", "liver spleen brain", implausible="brain")
     listed = list_possible({"own": own, "other": other}, "own", counted.split())
     assert listed == (["own", "other"] if possible else ["own"])
+
+
+def test_the_log_says_what_is_imitated() -> None:
+    assert describe_imitation(make_bank()) == []
+    assert describe_imitation(make_bank(contrast_augmentation=0.5, remapped_prompts="none")) == []
+    bank = make_bank(contrast_augmentation=0.5)
+    assert describe_imitation(bank) == ["remapped images of ct imitate mr", "remapped images of mr imitate ct"]
+    mr = bank.contexts["mr"].model_copy(update={"target_prompts": {"liver": ["MR of liver"]}})
+    bank.contexts = {"ct": bank.contexts["ct"], "mr": mr}
+    imitating, alone = describe_imitation(bank)
+    assert imitating == "remapped images of mr imitate ct"
+    assert alone.startswith("warning: remapped images of ct imitate no other")
 
 
 def test_no_remapped_image_is_given_a_borrowed_prompt() -> None:
