@@ -179,7 +179,7 @@ def _read_other_plans(file: Path, base: PlanningBase | None) -> Mapping[str, Any
             "with -overwrite_plans_name, or remove the file."
         )
     if isinstance(section := plans[PLANS_KEY], Mapping) and "settings" in section:
-        read_overwritten(section)
+        read_overwritten(section, file)
     return plans
 
 

@@ -7,9 +7,9 @@ from duplus_nnunet.plans_section import find_differences
 from duplus_nnunet.settings import Settings
 
 # Settings of DuPLUSTrainer, or groups of them, that other trainings do not read.
-_GROUPS = ("optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs")
-_UNREAD_BY_PROGNOSIS = frozenset(
-    {*_GROUPS, "epochs", "warmup_iterations", "paraphrase_probability", "negative_prompts", "loss", "transfer"}
+_UNREAD_BY_ADAPTER = frozenset({"optimizer", "initial_learning_rate", "frozen_encoder_epochs", "frozen_decoder_epochs"})
+_UNREAD_BY_PROGNOSIS = _UNREAD_BY_ADAPTER.union(
+    {"epochs", "warmup_iterations", "paraphrase_probability", "negative_prompts", "loss", "transfer"}
 )
 
 
@@ -19,7 +19,7 @@ def list_idle_of_adapter(settings: Settings) -> list[str]:
     reason = f"an adapter is trained by AdamW with settings.adaptation.learning_rate, {rate:g}, beside frozen weights"
     unread = [
         f"warning: settings.{name} is {value}, which DuPLUSLoRATrainer does not read: {reason}."
-        for name, value in _list_changed(settings, frozenset(_GROUPS))
+        for name, value in _list_changed(settings, _UNREAD_BY_ADAPTER)
     ]
     return [*list_idle(settings), *unread]
 

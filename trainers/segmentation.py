@@ -68,6 +68,7 @@ class DuPLUSTrainer(DistributedTrainer):
     plans_manager: PlansManager
     my_init_kwargs: dict[str, Any]
     _best_ema: float | None
+    # Lists the settings that have no effect in a training of this class.
     find_idle = staticmethod(list_idle)
 
     def __init__(

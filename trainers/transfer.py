@@ -94,8 +94,8 @@ def describe_imitation(bank: PromptBank) -> list[str]:
     alone = [key for key, listed in others.items() if not listed]
     if alone:
         lines.append(
-            f"warning: remapped images of {', '.join(alone)} imitate no other context: none is of the same part of the "
-            "body and has prompts for all targets that are annotated there."
+            f"warning: remapped images of {', '.join(alone)} imitate no other context: none is of the same or an "
+            "adjoining part of the body and has prompts for all targets that are annotated there."
         )
     return lines
 

@@ -184,7 +184,7 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
 
     Returns:
         Notes for the user: where images are not mirrored since the model's were not, which settings are kept, and
-        which other values that users edit are planned anew.
+        which other values that users edit are planned again.
 
     Raises:
         PlansError: Their settings cannot be used.
@@ -192,13 +192,16 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
     section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
     new = kept = section.get("settings", {})
     if "settings" in old:
-        kept = {**read_overwritten(old), **{name: new[name] for name in fixed if name in new}}
+        kept = {
+            **read_overwritten(old, "the plans that are overwritten"),
+            **{name: new[name] for name in fixed if name in new},
+        }
         section["settings"] = kept
     notes = list(_list_mirroring(new, kept))
     changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
     if changes:
         notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
-    return [*notes, *_list_anew(plans, before)]
+    return [*notes, *_list_replanned(plans, before)]
 
 
 def take_mirroring(section: dict[str, Any], axes: Collection[int], partly: bool = False) -> None:
@@ -232,8 +235,8 @@ def _list_mirroring(new: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator
                 yield f"settings.{name} is false: images are mirrored only along axes along which the model's were"
 
 
-def _list_anew(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
-    """List the values that users edit and that are planned anew, as notes for the user."""
+def _list_replanned(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    """List the values that users edit and that are not kept, as notes for the user."""
     section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
     parts = [(name, key, plans, before, "configurations") for name in plans.get("configurations", {}) for key in _SIZES]
     parts += [(name, "weight", section, old, "sources") for name in section.get("sources", {})]
@@ -243,17 +246,20 @@ def _list_anew(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
             continue
         own = json.loads(json.dumps(own, default=int))  # nnU-Net's planner has numpy's numbers here
         if own != other:
-            yield f"{name}: {key} is planned anew, {own}; the plans that were overwritten had {other}"
+            yield f"{name}: {key} is now {own}, as planned; the plans that were overwritten had {other}"
 
 
-def read_overwritten(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Read all the settings of a section `duplus` that is overwritten, completed as its version meant them."""
+def read_overwritten(section: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Read all the settings of a section `duplus` that is overwritten, completed as its version meant them.
+
+    Raises:
+        PlansError: They cannot be used; `where` says in the message where they are.
+    """
     try:
         return parse_settings(section["settings"], section.get(SETTINGS_VERSION_KEY)).to_dict()
     except PlansError as error:
         raise PlansError(
-            f"The plans that would be overwritten have settings that cannot be kept: {error} Correct them, or remove "
-            "the file to have the defaults."
+            f"The settings in {where} cannot be kept: {error} Correct them, or remove the file to have the defaults."
         ) from error
 
 

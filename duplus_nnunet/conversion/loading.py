@@ -184,7 +184,7 @@ def _write(job: ConversionJob, case: Loaded) -> None:
 
 
 def _keep(file: Path, new: Path) -> bool:
-    """Link a compressed NIfTI file, or compress a plain one as it is; other files have to be written anew."""
+    """Link a compressed NIfTI file, or compress a plain one as it is; other files have to be written again."""
     if file.name.endswith(ENDING):
         link_file(str(file), str(new))
         return True

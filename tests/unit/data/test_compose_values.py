@@ -67,7 +67,7 @@ def test_without_overlap_there_is_no_class_order() -> None:
     assert assign(LIVER).class_order is None
 
 
-def test_the_specification_names_anew_and_thereby_unites_or_parts() -> None:
+def test_the_specification_renames_and_thereby_unites_or_parts() -> None:
     other = make_source("B", {"liver": 1})
     assert names(unite(LIVER, other, targets={"B": {"liver": "spleen"}})) == ["liver", "spleen"]
     merged = unite(LIVER, other, targets={"B": {"liver": "liver with tumors"}})

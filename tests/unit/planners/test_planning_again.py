@@ -56,11 +56,11 @@ def test_settings_that_cannot_be_kept_are_refused_before_images_are_read(
     plans = plan_again(folder)
     monkeypatch.setattr(planners, "survey_dataset", None)
     plans["duplus"]["settings"]["epochs"] = 0
-    with pytest.raises(PlansError, match=r"settings\.epochs is 0"):
+    with pytest.raises(PlansError, match=r"DuPLUSPlans\.json cannot be kept: settings\.epochs is 0"):
         plan_again(folder, plans)
 
 
-def test_other_values_that_were_edited_are_planned_anew_and_named(
+def test_other_values_that_were_edited_are_planned_again_and_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plans = plan_again(folder)
@@ -73,7 +73,7 @@ def test_other_values_that_were_edited_are_planned_anew_and_named(
     assert next(iter(again["duplus"]["sources"].values()))["weight"] != 5.5
     told = capsys.readouterr().out
     assert "had 77" in told
-    assert "patch_size is planned anew, [16, 16, 16]; the plans that were overwritten had [8, 8, 8]" in told
+    assert "patch_size is now [16, 16, 16], as planned; the plans that were overwritten had [8, 8, 8]" in told
     assert "had 5.5" in told
 
 
@@ -95,7 +95,7 @@ def test_damaged_plans_are_refused_before_anything_is_computed(folder: Path, tex
         plan_again(folder)
 
 
-def test_damaged_sources_are_planned_anew(folder: Path) -> None:
+def test_damaged_sources_are_replaced(folder: Path) -> None:
     plans = plan_again(folder)
     damaged = {**plans, "duplus": {"sources": [1], "base": "x"}}
     assert plan_again(folder, damaged) == plans
