@@ -52,6 +52,7 @@ def change_plans(number: int, epochs: int, divisor: int = 1) -> None:
         "iterations_per_epoch": ITERATIONS,
         "validation_iterations": 2,
         "mirror_left_right": False,
+        "mirror_other_axes": True,
         "cpu_bfloat16": True,
     }
     network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]

@@ -76,7 +76,7 @@ class Making:
         )  # fmt: skip
 
     def edit_plans(self) -> None:
-        """Set a thin network, a small patch, and a short training without left-right mirroring."""
+        """Set a thin network, a small patch, and a short training without mirror images from left to right."""
         plans = json.loads(self.workspace.plans.read_text(encoding="utf-8"))
         plans["duplus"]["settings"] |= {
             "seed": self.seed,
@@ -85,6 +85,7 @@ class Making:
             "validation_iterations": 6,
             "paraphrase_probability": 0.1,
             "mirror_left_right": False,
+            "mirror_other_axes": True,
             "cpu_bfloat16": True,
         }
         configuration = plans["configurations"]["3d_fullres"]

@@ -89,7 +89,10 @@ REAL = ("hippocampus", "head_and_neck")
 CASES, TRAINED, SEED = 40, 24, 5
 # Online Dice above which a target counts as found.
 THRESHOLDS = (0.5, 0.7)
-COMMON = {"paraphrase_probability": 0.0, "mirror_left_right": False, "cpu_bfloat16": True, "validation_iterations": 4}
+COMMON = {
+    "paraphrase_probability": 0.0, "mirror_left_right": False, "mirror_other_axes": True, "cpu_bfloat16": True,
+    "validation_iterations": 4,
+}  # fmt: skip
 
 
 def prepare(name: str) -> None:

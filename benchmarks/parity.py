@@ -1,16 +1,18 @@
 """Compares the accuracy of DuPLUSTrainer and stock nnUNetTrainer with the same data, folds, patch size and length.
 
-Both are planned, trained and validated by nnU-Net's own commands, each with nnU-Net's SGD and with AdamW. All have the
-same network, patch size, batch size and precision (bfloat16, on a CPU too). The held-out cases of each fold are scored
-with the same number of mirror images, none unless asked for. Intervals are over trainings (seeds and folds) and cases.
-Stock trainings are seeded too, but nnU-Net's augmentation workers are not: they differ a little when repeated.
+Both are planned, trained and validated by nnU-Net's own commands, each with nnU-Net's SGD and with AdamW, with training
+images mirrored, as nnU-Net does, and not. All have the same network, patch size, batch size and precision (bfloat16, on
+a CPU too). The held-out cases of each fold are predicted without mirror images unless asked for. Intervals are over
+trainings (seeds and folds) and cases. Stock trainings are seeded too, but nnU-Net's augmentation workers are not: they
+differ a little when repeated.
 
 Stages can be run separately; an interrupted training is continued, a finished one is skipped. nnU-Net's three folders
 must be set.
 
 Examples:
   python benchmarks/parity.py prepare
-  python benchmarks/parity.py train ours stock --folds 0 1 --seeds 1 2 3     # also: ours_sgd, stock_adamw
+  python benchmarks/parity.py train ours stock --folds 0 1 --seeds 1 2 3
+  python benchmarks/parity.py train ours_mirrored ours_sgd stock_adamw stock_adamw_unmirrored    # the others
   python benchmarks/parity.py report --reference stock                       # JSON
   python benchmarks/parity.py report --keep parity.json    # adds the trainings of this machine to those in the file
 """
@@ -29,8 +31,15 @@ from kept_results import keep_results
 from training_logs import read_fold, summarise
 
 OURS, STOCK = ("DuPLUSPlanner", "DuPLUSPlans"), ("ExperimentPlanner", "nnUNetPlans")
-# Each training: whether it is ours, and its optimizer.
-RUNS = {"ours": (True, "adamw"), "ours_sgd": (True, "sgd"), "stock": (False, "sgd"), "stock_adamw": (False, "adamw")}
+# Each training: whether it is ours, its optimizer, and whether its images are mirrored.
+RUNS = {
+    "ours": (True, "adamw", False),
+    "ours_mirrored": (True, "adamw", True),
+    "ours_sgd": (True, "sgd", True),
+    "stock": (False, "sgd", True),
+    "stock_adamw": (False, "adamw", True),
+    "stock_adamw_unmirrored": (False, "adamw", False),
+}
 START = 0.5
 
 
@@ -81,14 +90,14 @@ class Run:
 
 def make_plans(run: Run) -> running.Plans:
     """Give the plans of a training the network, patch size and batch size that nnU-Net planned, and the length."""
-    ours, optimizer = RUNS[run.kind]
+    ours, optimizer, mirrored = RUNS[run.kind]
     size, stock = run.size, running.read_plans(run.size.dataset, STOCK[1])
     planned = stock["configurations"][running.CONFIGURATION]
     length = {"epochs": size.epochs, "validation_iterations": size.validation_iterations}
     choice = {"seed": run.seed, "optimizer": optimizer, **length}
     if not ours:
         planned["batch_size"] = size.batch
-        return {**stock, "benchmark": {**choice, "iterations": size.iterations}}
+        return {**stock, "benchmark": {**choice, "iterations": size.iterations, "mirror": mirrored}}
     plans = running.read_plans(size.dataset, OURS[1])
     configuration = plans["configurations"][running.CONFIGURATION]
     for key in ("patch_size", "architecture"):
@@ -96,6 +105,7 @@ def make_plans(run: Run) -> running.Plans:
     configuration["batch_size"] = size.batch
     settings = plans["duplus"]["settings"]
     settings |= {**choice, "iterations_per_epoch": size.iterations, "initial_learning_rate": None, "cpu_bfloat16": True}
+    settings |= {"mirror_left_right": mirrored, "mirror_other_axes": mirrored}
     return plans
 
 

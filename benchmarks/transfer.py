@@ -69,6 +69,7 @@ COMMON = {
     "save_every": 1,
     "paraphrase_probability": 0.0,
     "mirror_left_right": False,
+    "mirror_other_axes": True,
     "cpu_bfloat16": True,
 }
 
@@ -97,6 +98,7 @@ VARIANTS = {
     "regions": Variant({**_REMAP, "region_contrast": 1.0}),
     "regions_dropout": Variant({**_REMAP, "region_contrast": 1.0, "modality_dropout": 0.5, "context_dropout": 0.5}),
     "regions_names": Variant({**_REMAP, "region_contrast": 1.0}, _NAME),
+    "regions_names_unmirrored": Variant({**_REMAP, "region_contrast": 1.0}, {**_NAME, "mirror_other_axes": False}),
     "regions_one_hot": Variant({**_REMAP, "region_contrast": 1.0}, _ONE_HOT),
     "remap_one_hot": Variant(_REMAP, _ONE_HOT),
 }

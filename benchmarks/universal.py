@@ -3,9 +3,9 @@
 Everything is done by commands: `duplus compose`, nnU-Net's planning, training and prediction, `duplus evaluate`. All
 models have the same patch size, features, batch size and precision, or with --planned those that nnU-Net plans for
 each; imagesTs is used for testing only. Our models are trained by AdamW; specialists by nnU-Net's SGD (stock) or the
-same AdamW (stock_adamw). Of models and specialists "unmirrored", training images are not mirrored; nothing is mirrored
-in prediction. Stages can be run separately; an interrupted training is continued, a finished one skipped. nnU-Net's
-three folders must be set.
+same AdamW (stock_adamw). Training images of our models are not mirrored, but for some by name, and those of specialists
+are, but for "unmirrored" ones; nothing is mirrored in prediction. Stages can be run separately; an interrupted training
+is continued, a finished one skipped. nnU-Net's three folders must be set.
 
 Examples:
   python benchmarks/universal.py prepare
@@ -65,13 +65,15 @@ class Model:
     by_cases: bool = False
 
 
-UNMIRRORED = {"mirror_left_right": False, "mirror_other_axes": False}
+MIRRORED = {"mirror_left_right": True, "mirror_other_axes": True}
+UNMIRRORED = dict.fromkeys(MIRRORED, False)
 MODELS = {
     "universal": Model(5000),
-    "unmirrored": Model(5000, UNMIRRORED),
-    "by_cases": Model(5000, by_cases=True),
-    "by_cases_annotated": Model(5000, {"loss": {"dice_share": "annotated"}}, by_cases=True),
-    "annotated": Model(5000, {"loss": {"dice_share": "annotated"}}),
+    "mirrored": Model(5000, MIRRORED),
+    # As they were when they were measured.
+    "by_cases": Model(5000, MIRRORED, by_cases=True),
+    "by_cases_annotated": Model(5000, {**MIRRORED, "loss": {"dice_share": "annotated"}}, by_cases=True),
+    "annotated": Model(5000, {**MIRRORED, "loss": {"dice_share": "annotated"}}),
     "full": Model(1500),
     "sgd": Model(1500, {"optimizer": "sgd"}),
     "no_t1": Model(1500, {"context_prompt": "none"}),
@@ -148,7 +150,7 @@ def make_plans(run: Run, number: int) -> running.Plans:
         return {**plans, "benchmark": {**length, "iterations": iterations, **SPECIALISTS[run.name]}}
     settings = plans["duplus"]["settings"]
     settings |= {**length, "iterations_per_epoch": iterations, "cpu_bfloat16": True}
-    settings |= {"optimizer": "adamw", "initial_learning_rate": None}
+    settings |= {"optimizer": "adamw", "initial_learning_rate": None, **UNMIRRORED}
     if MODELS[run.name].by_cases:
         for source in plans["duplus"]["sources"].values():
             source["weight"] = round(source["cases"] ** 0.5, 3)

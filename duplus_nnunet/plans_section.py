@@ -14,7 +14,7 @@ PLANS_VERSION = 1
 PACKED_VERSION = 2
 # Key of the section with the version of the settings' defaults, and that version; the first ones had none.
 SETTINGS_VERSION_KEY = "settings_version"
-SETTINGS_VERSION = 2
+SETTINGS_VERSION = 3
 # Key of the section under which the plans of an adapter describe the base model.
 BASE_KEY = "base"
 # Key of the section under which plans name the stock nnU-Net model whose architecture they have.

@@ -219,11 +219,11 @@ class Settings:
             them, such as a brainstem in a thigh; `implausible` in the plans' contexts lists them. 0: none. In the
             cross-entropy of such an image they count as annotated targets, so that each of these weighs less.
         mirror_left_right: Whether images are mirrored from left to right in training, with the prompts of left and
-            right targets exchanged. If false, a short training can learn sides from the surrounding anatomy.
-        mirror_other_axes: Whether images are mirrored along the other two axes in training, as nnU-Net does. If false,
-            an image is never seen upside down or back to front. Where nnU-Net turns slices by any angle (thick slices),
-            images of targets with sides are not mirrored from front to back: with half a turn, that would exchange the
-            sides.
+            right targets exchanged, and mirror images are predicted, too. nnU-Net does so; trainings of up to 5,000
+            iterations were better without.
+        mirror_other_axes: The same for the other two axes: upside down, and back to front. Where nnU-Net turns slices
+            by any angle (thick slices), images of targets with sides are not mirrored from front to back: with half a
+            turn, that would exchange the sides.
         context_prompt: What the network receives as context prompt: its "text", or "none" (an ablation).
         target_prompt: What the network receives as target prompt: its "text", its "name" alone without the sentence
             that states the modality, or the number of the target, "one-hot" (an ablation: the plain universal model).
@@ -251,8 +251,8 @@ class Settings:
     save_every: PositiveCount = 1
     paraphrase_probability: Probability = 0.25
     negative_prompts: Count = 0
-    mirror_left_right: Flag = True
-    mirror_other_axes: Flag = True
+    mirror_left_right: Flag = False
+    mirror_other_axes: Flag = False
     context_prompt: Literal["text", "none"] = "text"
     target_prompt: Literal["text", "name", "one-hot"] = "text"
     cpu_bfloat16: Flag = False
@@ -276,6 +276,9 @@ class Settings:
 
 
 _SETTINGS: TypeAdapter[Any] = TypeAdapter(Settings)
+# The first version of the defaults that plans name; up to it, images were mirrored unless the plans said otherwise.
+_MIRRORED_VERSION: Final = 2
+_MIRRORED: Final = {"mirror_left_right": True, "mirror_other_axes": True}
 # What every version wrote; a user may write some.
 _ALWAYS_WRITTEN = frozenset(
     {
@@ -300,9 +303,9 @@ def read_settings(plans: Mapping[str, Any]) -> Settings:
 def parse_settings(content: object, version: object = None) -> Settings:
     """Validate settings as they are written in plans; those that are left out have their defaults.
 
-    Without a version, what earlier versions of the package wrote is completed by what they did: they wrote all the
-    settings that they had. Those without `optimizer` trained with SGD, and those without `loss.dice_share` shared Dice
-    among the annotated targets.
+    What earlier versions of the package wrote is completed by what they did. Version 2 and those before mirrored
+    images unless told not to. Those without a version wrote all the settings that they had: without `optimizer` they
+    trained with SGD, and without `loss.dice_share` they shared Dice among the annotated targets.
 
     Args:
         content: The settings.
@@ -314,17 +317,21 @@ def parse_settings(content: object, version: object = None) -> Settings:
     Example:
         >>> parse_settings({"epochs": 250, "survival": {"bins": 20}}).survival.bins
         20
+        >>> parse_settings({"epochs": 250}, 3).mirror_left_right, parse_settings({"epochs": 250}, 2).mirror_left_right
+        (False, True)
         >>> parse_settings({"epochs": 0})
         Traceback (most recent call last):
         duplus_nnunet.errors.PlansError: settings.epochs is 0 in the plans; it must be a whole number of 1 or more.
     """
-    if version is not None and (type(version), version) != (int, SETTINGS_VERSION):
+    known = range(_MIRRORED_VERSION, SETTINGS_VERSION + 1)
+    if version is not None and (type(version) is not int or version not in known):
         raise PlansError(
-            f"duplus.{SETTINGS_VERSION_KEY} is {version!r} in the plans; this package reads {SETTINGS_VERSION}, and "
-            "plans without it. Install the package version that wrote them, or remove them and plan again."
+            f"duplus.{SETTINGS_VERSION_KEY} is {version!r} in the plans; this package reads "
+            f"{' and '.join(map(str, known))}, and plans without it. Install the package version that wrote them, or "
+            "remove them and plan again."
         )
-    if isinstance(content, Mapping) and version is None:
-        content = _complete_older(content)
+    if isinstance(content, Mapping) and version != SETTINGS_VERSION:
+        content = {**_MIRRORED, **(_complete_older(content) if version is None else content)}
     try:
         settings: Settings = _SETTINGS.validate_python(content)
     except ValidationError as error:
@@ -339,7 +346,7 @@ def parse_settings(content: object, version: object = None) -> Settings:
 
 
 def _complete_older(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add what earlier versions did without saying so to the settings that they wrote."""
+    """Add what versions without a number did without saying so to the settings that they wrote."""
     if not content.keys() >= _ALWAYS_WRITTEN:
         return content
     if "optimizer" not in content:

@@ -26,6 +26,7 @@ from duplus_nnunet.adaptation.planning_base import (
     find_model,
     keep_plans,
     keep_settings,
+    list_mirroring,
     take_mirroring,
     write_training,
 )
@@ -206,7 +207,7 @@ class StockBase:
         """Name the model in the plans of a new dataset.
 
         Returns:
-            Notes for the user, see `keep_settings`.
+            Notes for the user, see `keep_settings` and `list_mirroring`.
 
         Raises:
             PlansError: The channels differ, or plans of that name that were not made for the model exist.
@@ -217,9 +218,9 @@ class StockBase:
             "model": self.name, "configuration": self.configuration, "trainer": self.trainer,
             "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
-        if self.mirroring is not None:
-            take_mirroring(plans[PLANS_KEY], self.mirroring)
-        return keep_settings(plans, before)
+        seen = {} if self.mirroring is None else take_mirroring(plans[PLANS_KEY], self.mirroring)
+        notes = keep_settings(plans, before)
+        return [*list_mirroring(plans[PLANS_KEY], seen), *notes]
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training that starts from its weights."""

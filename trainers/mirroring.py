@@ -17,18 +17,18 @@ def choose_mirror_axes(
         axes: nnU-Net's axes.
         across: The left-right axis; None: unknown.
         has_sides: Whether some target has a side. Where the left-right axis is unknown, no image is mirrored then.
-        settings: Which axes a user left out; each of the two settings leaves out all where the left-right axis is
-            unknown.
+        settings: Which axes a user wants; both settings are needed where the left-right axis is unknown.
         turned: Whether images are turned about axis 0 by any angle, as nnU-Net does where slices are thick. Together
             with half a turn, an image mirrored along the other axis in the slice is one mirrored from left to right,
             with the labels of the sides not exchanged: that axis is left out where sides matter.
 
     Example:
-        >>> choose_mirror_axes((0, 1, 2), 2, True, Settings(mirror_other_axes=False))
+        >>> choose_mirror_axes((0, 1, 2), 2, True, Settings(mirror_left_right=True))
         (2,)
-        >>> choose_mirror_axes((0, 1, 2), 2, True, Settings(), turned=True)
+        >>> both = Settings(mirror_left_right=True, mirror_other_axes=True)
+        >>> choose_mirror_axes((0, 1, 2), 2, True, both, turned=True)
         (0, 2)
-        >>> choose_mirror_axes((0, 1, 2), None, False, Settings(mirror_left_right=False))
+        >>> choose_mirror_axes((0, 1, 2), None, False, Settings(mirror_other_axes=True))
         ()
     """
     left_right, others = settings.mirror_left_right, settings.mirror_other_axes

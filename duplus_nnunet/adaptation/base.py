@@ -13,6 +13,7 @@ from duplus_nnunet.adaptation.planning_base import (
     find_model,
     keep_plans,
     keep_settings,
+    list_mirroring,
     take_mirroring,
     write_training,
 )
@@ -37,8 +38,6 @@ from duplus_nnunet.settings import parse_settings, read_settings
 _FULL = "3d_fullres"
 # Settings that must be those of the base.
 _FIXED = ("context_prompt", "target_prompt", "network")
-# Settings that are the base's unless they are edited.
-_TAKEN = ("mirror_left_right", "mirror_other_axes")
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def fit_section(section: dict[str, Any], base: Base) -> dict[str, Any]:
             "it has no use for a new text. Adapt a base that was trained with texts."
         )
     whole = asdict(settings)
-    kept = {name: whole[name] for name in (*_FIXED, *_TAKEN)}
+    kept = {name: whole[name] for name in _FIXED}
     centres = base.form.centres.model_dump(exclude_unset=True)
     return {**section, "centres": centres, "settings": {**section["settings"], **kept}}
 
@@ -266,7 +265,7 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     """Describe the base in the plans of a new dataset, after checking that both can be joined to one model.
 
     Returns:
-        Notes for the user, see `keep_settings`.
+        Notes for the user, see `keep_settings` and `list_mirroring`.
 
     Raises:
         PlansError: Contexts or labels contradict the base's, its channels are others, or plans of that name that
@@ -279,8 +278,9 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
     plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
-    take_mirroring(plans[PLANS_KEY], base.mirroring or (), partly=True)
-    return keep_settings(plans, before, _FIXED)
+    seen = take_mirroring(plans[PLANS_KEY], base.mirroring or (), partly=True)
+    notes = keep_settings(plans, before, _FIXED)
+    return [*list_mirroring(plans[PLANS_KEY], seen), *notes]
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

@@ -183,8 +183,7 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
         fixed: Settings that the model decides.
 
     Returns:
-        Notes for the user: where images are not mirrored since the model's were not, which settings are kept, and
-        which other values that users edit are planned again.
+        Notes for the user: which settings are kept, and which other values that users edit are planned again.
 
     Raises:
         PlansError: Their settings cannot be used.
@@ -197,42 +196,48 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
             **{name: new[name] for name in fixed if name in new},
         }
         section["settings"] = kept
-    notes = list(_list_mirroring(new, kept))
     changes = [f"{name} {shorten(value)}" for name, _, value in find_differences(new, kept)]
-    if changes:
-        notes.append(f"settings of the plans that were overwritten are kept: {', '.join(changes)}")
+    notes = [f"settings of the plans that were overwritten are kept: {', '.join(changes)}"] if changes else []
     return [*notes, *_list_replanned(plans, before)]
 
 
-def take_mirroring(section: dict[str, Any], axes: Collection[int], partly: bool = False) -> None:
-    """Leave out, in the settings of new plans, the directions in which a model's images were not mirrored.
+def take_mirroring(section: dict[str, Any], axes: Collection[int], partly: bool = False) -> dict[str, bool]:
+    """Let the images of new plans be mirrored in those directions in which a model's were.
 
     Args:
         section: Section `duplus` of the new plans, changed in place; with its left-right axis.
         axes: Array axes (0 to 2) along which the model's images were mirrored.
         partly: Whether one of the other two axes is enough for them: where slices are thick, the training leaves out
             the same one again.
+
+    Returns:
+        The settings: name -> whether the model's images were mirrored so.
     """
-    across, settings = section.get("left_right_axis"), section.get("settings", {})
+    across = section.get("left_right_axis")
     others = [axis in axes for axis in range(3) if axis != across]
-    possible = {
+    seen = {
         "mirror_left_right": bool(axes) if across is None else across in axes,
         "mirror_other_axes": any(others) if partly else all(others),
     }
-    section["settings"] = {**settings, **{name: yes and settings.get(name, True) for name, yes in possible.items()}}
+    section["settings"] = {**section.get("settings", {}), **seen}
+    return seen
 
 
-def _list_mirroring(new: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
-    """List the directions in which the model's images were not mirrored, as notes for the user."""
-    for name in ("mirror_left_right", "mirror_other_axes"):
-        if not new.get(name, True):
-            if kept[name]:
-                yield (
-                    f"settings.{name} stays true, as in the plans that were overwritten: images are mirrored along "
-                    "axes along which the model's were not"
-                )
-            else:
-                yield f"settings.{name} is false: images are mirrored only along axes along which the model's were"
+def list_mirroring(section: Mapping[str, Any], seen: Mapping[str, bool]) -> list[str]:
+    """List in which directions images are mirrored and a model's were, as notes for the user.
+
+    Args:
+        section: Section `duplus` of the new plans, with settings that may have been kept.
+        seen: The result of `take_mirroring`.
+    """
+    notes = {
+        (True, True): "is true: images are mirrored as the model's were",
+        (True, False): "is true, as in the plans that were overwritten: images are mirrored along axes along which the "
+        "model's were not",
+        (False, True): "is false, as in the plans that were overwritten: images are not mirrored, as the model's were",
+        (False, False): "is false: images are mirrored only along axes along which the model's were",
+    }
+    return [f"settings.{name} {notes[section['settings'][name], was]}" for name, was in seen.items()]
 
 
 def _list_replanned(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:

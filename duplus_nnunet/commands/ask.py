@@ -15,7 +15,8 @@ Open an image once, and ask for one target after another: each answer costs the 
 the network. Type `help` for the words that are understood. Questions may also come from a pipe, one a line; then the
 exit code is 1 if one of them could not be answered.
 
-Without mirror images, which nnUNetv2_predict adds unless --disable_tta is given; see --mirror.
+Without mirror images, which nnUNetv2_predict adds for a model that was trained with them, unless --disable_tta is
+given; see --mirror.
 """
 _EPILOG = """\
 examples, with the model and the images of `duplus example -o example`:
@@ -43,7 +44,8 @@ def add_parser(subparsers: Any) -> None:
     add("--context", metavar="NAME", help="context of the image; not needed if the model has only one")
     add("--series", metavar="WHICH", help="of several DICOM series, which one; see `duplus dicom list`")
     add("--adapters", metavar="FOLDER", nargs="+", default=[], help="adapters of the model")
-    add("--mirror", action="store_true", help="predict mirror images, too: up to eight times as long, once")
+    mirror_help = "predict mirror images, too, if the model was trained with them: up to eight times as long, once"
+    add("--mirror", action="store_true", help=mirror_help)
     add(
         "--memory", metavar="AMOUNT", default="2GB",
         help="for what is kept of the image; beyond it, a temporary file is used (default: %(default)s)",

@@ -67,7 +67,8 @@ def add_sensitivity(commands: CommandMap) -> None:
         default=0.5,
         help="step size of the sliding window, as a share of the patch (default: %(default)s)",
     )
-    parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: faster, less accurate")
+    words = "no mirror images, even if the model was trained with them: faster"
+    parser.add_argument("--disable_tta", action="store_true", help=words)
     parser.add_argument(
         "--memory", metavar="GIB", type=_read_positive, default=4.0,
         help="memory for the probability maps of one pass; less memory needs more passes (default: %(default)s)",

@@ -93,8 +93,6 @@ class Experiment:
             "iterations_per_epoch": self.options.iterations,
             "validation_iterations": 4,
             "paraphrase_probability": 0.0,
-            # With mirrored images, a few hundred iterations are too few to learn left and right.
-            "mirror_left_right": False,
             "cpu_bfloat16": True,
         }
         for source, factor in _WEIGHT_FACTORS:

@@ -196,7 +196,7 @@ def add_host_options(parser: Parser) -> None:
     add = parser.add_argument_group("options of nnU-Net: how to predict").add_argument
     add("-device", choices=DEVICES, help="default: cuda, or the CPU where there is no GPU")
     add("-step_size", metavar="SHARE", help="distance between windows as a share of their size. Default: 0.5")
-    add("--disable_tta", action="store_true", help="no mirroring: much faster, slightly less accurate")
+    add("--disable_tta", action="store_true", help="no mirror images, even if the model was trained with them: faster")
     add("--not_on_device", action="store_true", help="keep results in main memory instead of the GPU's")
     add("--continue_prediction", "--c", action="store_true", help="predict only cases that are not complete")
     add("-num_parts", metavar="N", help="number of calls that share the cases, with -d. Default: 1")

@@ -28,7 +28,7 @@ class Cost:
         """List the options that make a prediction cheaper, with what they save."""
         savings = []
         if self.mirror_images > 1:
-            savings.append(f"--disable_tta (1/{self.mirror_images} of the time, slightly less accurate)")
+            savings.append(f"--disable_tta (1/{self.mirror_images} of the time, without mirror images)")
         if self.step_size < _STEP_SIZE:
             share = (self.step_size / _STEP_SIZE) ** 3
             savings.append(f"-step_size {_STEP_SIZE} (about {share:.0%} of the windows)")

@@ -83,7 +83,7 @@ class DuPLUSPredictor:
             folds: Folds whose logits are averaged; None is all that are available.
             checkpoint: File name within each fold.
             device: `cpu`, `cuda` or `mps`; None is CUDA if there is one.
-            mirroring: Whether mirror images are predicted too and averaged: slower, slightly more accurate.
+            mirroring: Whether mirror images are predicted too and averaged, if the model was trained with them: slower.
             step_size: Distance between windows, as a share of their size, above 0 to 1.
             options: Memory, precision and adapters; options that ask for files have no effect here.
 

@@ -149,7 +149,7 @@ def example_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Five phantoms planned, preprocessed and trained on for two short epochs."""
+    """Five phantoms planned, preprocessed and trained on for two short epochs, with mirror images."""
     return Project(build_once(tmp_path_factory, "project", _train_briefly))
 
 
@@ -158,6 +158,7 @@ def _train_briefly(folder: Path) -> None:
     made.raw.parent.mkdir()
     write_phantom_dataset(made.raw, 5, 1, 0)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "998", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
-    made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=1)
+    mirrored = {"mirror_left_right": True, "mirror_other_axes": True}
+    made.change_settings(epochs=2, iterations_per_epoch=2, validation_iterations=1, **mirrored)
     words = ("998", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
     made.do("nnUNetv2_train", *words, **WORKER)

@@ -65,7 +65,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Adapted:
     (made.folder / "raw").mkdir()
     write_phantom_sources(made.folder / "raw", 5, 1, 0)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "901", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
-    made.change_settings(**SHORT)
+    made.change_settings(**SHORT, mirror_left_right=True, mirror_other_axes=True)
     made.do("nnUNetv2_train", "901", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
     return made
 
@@ -113,6 +113,8 @@ def test_the_plans_are_the_bases_where_they_have_to_be(base: Adapted, pet: Adapt
         assert own["configurations"]["3d_fullres"][name] == theirs["configurations"]["3d_fullres"][name]
     assert own["duplus"]["centres"] == theirs["duplus"]["centres"]
     assert own["duplus"]["base"]["model"].startswith(BASE)
+    assert own["duplus"]["settings"]["mirror_left_right"]
+    assert own["duplus"]["settings"]["mirror_other_axes"]
     assert own["duplus"]["contexts"]["phantom_pet"]["normalization_schemes"] == ["SUVNormalization"]
     assert own["configurations"]["3d_fullres"]["data_identifier"] == "DuPLUSPlans_3d_fullres"
 

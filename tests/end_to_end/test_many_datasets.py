@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, write_phantom_sources
 
@@ -41,6 +42,11 @@ def read_section(composed: Any) -> dict[str, Any]:
 
 def predict(composed: Any, out: Path, images: Path, *options: str) -> Any:
     return composed.run("nnUNetv2_predict", "-i", images, "-o", out, *MODEL, *FAST, *options)
+
+
+def test_images_are_not_mirrored_by_default(composed: Any) -> None:
+    file = composed.folder / "results" / NAME / "DuPLUSTrainer__DuPLUSPlans__3d_fullres/fold_0/checkpoint_final.pth"
+    assert torch.load(file, weights_only=True)["inference_allowed_mirroring_axes"] is None
 
 
 def test_each_context_has_a_spacing_and_a_normalisation_of_its_own(composed: Any) -> None:

@@ -46,7 +46,7 @@ def test_training_writes_a_complete_model_folder_of_plain_types(project: Any) ->
     assert all((project.model / name).is_file() for name in [*names, "fold_0/validation/summary.json"])
 
 
-def test_images_are_mirrored_along_all_axes_partners_being_exchanged(project: Any) -> None:
+def test_images_are_mirrored_along_all_axes_if_the_settings_say_so(project: Any) -> None:
     checkpoint = torch.load(project.model / "fold_0" / "checkpoint_final.pth", weights_only=True)
     axis = json.loads(project.plans.read_text())["duplus"]["left_right_axis"]
     assert axis is not None

@@ -54,8 +54,32 @@ def test_a_setting_that_is_left_out_of_new_plans_has_its_default(left_out: str) 
     *groups, last = left_out.split(".")
     del (written[groups[0]] if groups else written)[last]
     content = plans(**written)
-    content["duplus"]["settings_version"] = 2
+    content["duplus"]["settings_version"] = 3
     assert read_settings(content) == Settings()
+
+
+MIRRORED = Settings(mirror_left_right=True, mirror_other_axes=True)
+
+
+@pytest.mark.parametrize("left_out", [("mirror_left_right",), ("mirror_left_right", "mirror_other_axes")])
+@pytest.mark.parametrize("version", [None, 2])
+def test_plans_of_earlier_versions_mirror_images_unless_they_say_otherwise(
+    left_out: tuple[str, ...], version: int | None
+) -> None:
+    for mirrored in (True, False):
+        written = {**Settings().to_dict(), **dict.fromkeys(left_out, mirrored)}
+        expected = Settings(**dict.fromkeys(left_out, mirrored))
+        assert parse_settings(written, version) == expected
+        for name in left_out:
+            del written[name]
+        assert parse_settings(written, version) == Settings(**dict.fromkeys(left_out, True))
+    assert parse_settings({}, version) == MIRRORED
+
+
+def test_new_plans_mirror_no_image_unless_they_say_so() -> None:
+    assert (Settings().mirror_left_right, Settings().mirror_other_axes) == (False, False)
+    assert parse_settings({}, 3) == Settings()
+    assert parse_settings({"mirror_left_right": True}, 3) == Settings(mirror_left_right=True)
 
 
 def test_plans_of_versions_that_shared_dice_among_annotated_targets_keep_that() -> None:

@@ -212,11 +212,6 @@ def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: st
     assert fit(target_prompt)["target_prompt"] == target_prompt
 
 
-def test_an_adapters_images_are_mirrored_as_the_bases_were() -> None:
-    found = fit("text", mirror_other_axes=False)
-    assert (found["mirror_left_right"], found["mirror_other_axes"]) == (True, False)
-
-
 @pytest.mark.parametrize(
     ("axes", "across", "partly", "expected"),
     [
@@ -227,12 +222,12 @@ def test_an_adapters_images_are_mirrored_as_the_bases_were() -> None:
 def test_axes_of_the_model_decide_where_images_are_mirrored(
     axes: tuple[int, ...], across: int | None, partly: bool, expected: tuple[bool, bool]
 ) -> None:
-    section: dict[str, Any] = {"left_right_axis": across, "settings": {"epochs": 3}}
-    take_mirroring(section, axes, partly)
-    assert tuple(section["settings"][name] for name in ("mirror_left_right", "mirror_other_axes")) == expected
-    section["settings"] = {"mirror_left_right": False, "mirror_other_axes": False}
-    take_mirroring(section, (0, 1, 2))
-    assert not any(section["settings"].values())
+    for before in ({"epochs": 3}, Settings().to_dict()):
+        section: dict[str, Any] = {"left_right_axis": across, "settings": before}
+        seen = take_mirroring(section, axes, partly)
+        names = ("mirror_left_right", "mirror_other_axes")
+        assert tuple(section["settings"][name] for name in names) == expected == tuple(seen.values())
+        assert section["settings"] == {**before, **seen}
 
 
 def test_a_base_of_numbers_is_refused() -> None:

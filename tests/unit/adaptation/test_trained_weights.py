@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from duplus_nnunet.adaptation.planning_base import keep_plans, keep_settings
+from duplus_nnunet.adaptation.planning_base import keep_plans, keep_settings, list_mirroring, take_mirroring
 from duplus_nnunet.adaptation.trained_weights import identify, require_trained_by
 from duplus_nnunet.checkpoint_files import require_finite_weights
 from duplus_nnunet.errors import ModelError, PlansError
@@ -187,7 +187,7 @@ def test_plans_made_for_other_weights_of_the_same_name_are_kept(
 
 
 def test_settings_that_were_edited_are_kept_and_named() -> None:
-    before = {"duplus": {"settings": {"epochs": 7, "network": {"film": False}}, "settings_version": 2}}
+    before = {"duplus": {"settings": {"epochs": 7, "network": {"film": False}}, "settings_version": 3}}
     plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict()}}
     (note,) = keep_settings(plans, before, ("network",))
     assert note.endswith("kept: epochs 7")
@@ -195,11 +195,31 @@ def test_settings_that_were_edited_are_kept_and_named() -> None:
     assert keep_settings(plans, {}) == keep_settings(plans, {"duplus": {}}) == []
 
 
-def test_mirror_images_that_the_model_never_saw_are_named_where_old_plans_have_them() -> None:
-    plans: dict[str, Any] = {"duplus": {"settings": {**Settings().to_dict(), "mirror_left_right": False}}}
-    before = {"duplus": {"settings": Settings().to_dict(), "settings_version": 2}}
-    mirrored, _ = keep_settings(plans, before)
-    assert mirrored.startswith("settings.mirror_left_right stays true")
+@pytest.mark.parametrize(("axes", "kept"), [((), (True, False)), ((0, 1, 2), (True, True)), ((2,), (False, False))])
+def test_directions_in_which_images_and_a_models_are_mirrored_are_named(
+    axes: tuple[int, ...], kept: tuple[bool, bool]
+) -> None:
+    names = ("mirror_left_right", "mirror_other_axes")
+    plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict(), "left_right_axis": 2}}
+    old = {**Settings().to_dict(), **dict(zip(names, kept, strict=True))}
+    seen = take_mirroring(plans["duplus"], axes)
+    keep_settings(plans, {"duplus": {"settings": old, "settings_version": 3}})
+    notes = list_mirroring(plans["duplus"], seen)
+    for name, value, note in zip(names, kept, notes, strict=True):
+        assert note.startswith(f"settings.{name} is {str(value).lower()}")
+        assert ("overwritten" in note) == (seen[name] != value)
+
+
+def test_plans_for_no_model_say_nothing_of_mirror_images() -> None:
+    plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict()}}
+    assert keep_settings(plans, {"duplus": {"settings": Settings().to_dict(), "settings_version": 3}}) == []
+
+
+def test_images_stay_mirrored_where_plans_of_an_earlier_version_are_planned_again() -> None:
+    plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict()}}
+    before = {"duplus": {"settings": {"epochs": 7}, "settings_version": 2}}
+    (note,) = keep_settings(plans, before)
+    assert note.endswith("kept: epochs 7, mirror_left_right True, mirror_other_axes True")
 
 
 def test_sizes_that_were_edited_are_the_models_again_and_named() -> None:

@@ -43,13 +43,13 @@ def test_settings_leave_axes_out(
 def test_an_axis_that_with_half_a_turn_mirrors_from_left_to_right_is_left_out(
     across: int | None, has_sides: bool, left_right: bool, expected: tuple[int, ...]
 ) -> None:
-    settings = Settings(mirror_left_right=left_right)
+    settings = Settings(mirror_left_right=left_right, mirror_other_axes=True)
     assert choose_mirror_axes(ALL, across, has_sides, settings, turned=True) == expected
 
 
 def make_trainer(across: int, patch: tuple[int, int, int]) -> DuPLUSTrainer:
     trainer = DuPLUSTrainer.__new__(DuPLUSTrainer)
-    trainer.settings = Settings()
+    trainer.settings = Settings(mirror_left_right=True, mirror_other_axes=True)
     trainer.bank = SimpleNamespace(form=SimpleNamespace(left_right_axis=across), has_sides=True)  # type: ignore
     trainer.configuration_manager = SimpleNamespace(patch_size=patch)
     trainer.print_to_log_file = lambda *_: None  # type: ignore[method-assign]

@@ -44,7 +44,7 @@ def test_settings_that_a_version_left_out_are_no_change() -> None:
     }  # fmt: skip
     before = {**deepcopy(PLANS), "duplus": {"version": 1, "settings": older}}
     completed = read_settings(before).to_dict()
-    now = {**deepcopy(PLANS), "duplus": {"version": 1, "settings": completed, "settings_version": 2}}
+    now = {**deepcopy(PLANS), "duplus": {"version": 1, "settings": completed, "settings_version": 3}}
     assert list_changes(before, now, "3d") == []
     now["duplus"]["settings"]["optimizer"] = "adamw"
     assert list_changes(before, now, "3d") == ["duplus.settings.optimizer 'sgd' -> 'adamw'"]
