@@ -29,7 +29,10 @@ from universal import evaluate_folder, read_tests, shrink
 
 NUMBER, NAME, OLD, NEW = 502, "Base", (4, 50), 62
 BASE_ITERATIONS, ITERATIONS = 1000, 500
-SETTINGS = {"iterations_per_epoch": 50, "validation_iterations": 5, "cpu_bfloat16": True}
+SETTINGS = {
+    "iterations_per_epoch": 50, "validation_iterations": 5, "cpu_bfloat16": True,
+    "mirror_left_right": True, "mirror_other_axes": True,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,10 @@ def prepare(dataset: int) -> None:
 
 
 def train(run: Run, device: str, mirrored: bool) -> None:
-    """Train and validate, unless that is done."""
+    """Train and validate, unless that is done; a finished training of that name with other plans is refused."""
+    running.write_plans(run.size.dataset, run.plans, make_plans(run))
     if run.find_summary(mirrored).is_file():
         return
-    running.write_plans(run.size.dataset, run.plans, make_plans(run))
     variables = {"BENCHMARK_MIRRORED": "1" if mirrored else "0"}
     running.train(run.size.dataset, run.trainer, run.plans, device, run.fold, **variables)
 

@@ -188,6 +188,7 @@ def change_plans(home: Path, name: str, study: Study, changed: dict[str, Any]) -
     plans["plans_name"] = name
     settings = plans["duplus"]["settings"]
     settings |= {"epochs": study.epochs, "iterations_per_epoch": 50, "validation_iterations": 2, "cpu_bfloat16": True}
+    settings |= {"mirror_left_right": True, "mirror_other_axes": True}
     settings |= {**changed, "survival": settings.get("survival", {}) | changed.get("survival", {})}
     configuration = plans["configurations"]["3d_fullres"]
     if study.image is None:

@@ -70,7 +70,7 @@ UNMIRRORED = dict.fromkeys(MIRRORED, False)
 MODELS = {
     "universal": Model(5000),
     "mirrored": Model(5000, MIRRORED),
-    # As they were when they were measured.
+    # Earlier defaults.
     "by_cases": Model(5000, MIRRORED, by_cases=True),
     "by_cases_annotated": Model(5000, {**MIRRORED, "loss": {"dice_share": "annotated"}}, by_cases=True),
     "annotated": Model(5000, {**MIRRORED, "loss": {"dice_share": "annotated"}}),
@@ -160,10 +160,13 @@ def make_plans(run: Run, number: int) -> running.Plans:
 
 
 def train(run: Run, device: str) -> None:
-    """Train one of our models, or all specialists; an interrupted training is continued."""
+    """Train one of our models, or all specialists; an interrupted training is continued.
+
+    A finished one is skipped, and one of that name with other plans is refused.
+    """
     for number, model in run.models.items():
+        running.write_plans(number, run.plans, make_plans(run, number))
         if not running.is_trained(model):
-            running.write_plans(number, run.plans, make_plans(run, number))
             running.train(number, OURS if run.is_ours else STOCK, run.plans, device)
 
 

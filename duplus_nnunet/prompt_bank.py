@@ -12,7 +12,7 @@ import torch
 from duplus_nnunet.errors import PromptError, describe_unknown
 from duplus_nnunet.networks.prompts import Prompts
 from duplus_nnunet.plans_form import PlannedContext, PlannedTarget, PlansForm, as_form
-from duplus_nnunet.prompt_registry.names import needs_partner, normalise
+from duplus_nnunet.prompt_registry.names import have_sides, needs_partner, normalise
 from duplus_nnunet.prompt_registry.store import key_of
 from duplus_nnunet.settings import parse_settings
 from duplus_nnunet.standard_embeddings import StandardEmbeddings, Vector
@@ -138,7 +138,7 @@ class PromptBank:
     @property
     def has_sides(self) -> bool:
         """Whether some target lies on one side of the body, so that its mirror image is another target."""
-        return any(target.partner or needs_partner(target.name) for target in self.targets)
+        return have_sides((target.name, target.partner) for target in self.targets)
 
     def find_context(self, name: str | None) -> str:
         """Return the key of a context, ignoring case; for None, the default context.

@@ -54,7 +54,7 @@ from duplus_nnunet.planners.survey import (
 )
 from duplus_nnunet.plans_form import parse_section
 from duplus_nnunet.plans_packing import pack_plans
-from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY
+from duplus_nnunet.plans_section import NOT_PLANNED, PLANS_KEY, SETTINGS_VERSION_KEY
 from duplus_nnunet.prompt_registry import Entry, find_entry
 from duplus_nnunet.prompt_registry.case_contexts import find_case_contexts
 from duplus_nnunet.prompt_registry.dataset_labels import channel_names, check_label_values, list_declared_values
@@ -178,7 +178,7 @@ def _read_other_plans(file: Path, base: PlanningBase | None) -> Mapping[str, Any
             "trained with it could not be continued. Name the model with --from-model, give the new plans another name "
             "with -overwrite_plans_name, or remove the file."
         )
-    if isinstance(section := plans[PLANS_KEY], Mapping) and "settings" in section:
+    if isinstance(section := plans[PLANS_KEY], Mapping) and {"settings", SETTINGS_VERSION_KEY} & section.keys():
         read_overwritten(section, file)
     return plans
 

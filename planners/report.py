@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from duplus_nnunet.mirroring import Anatomy, describe_axes
 from duplus_nnunet.model_form import inherit
 from duplus_nnunet.planners.context_plans import list_spacing
 from duplus_nnunet.plans_form import PlansForm, as_form
+from duplus_nnunet.prompt_registry.names import have_sides
+from duplus_nnunet.settings import parse_settings
 
 Plans = Mapping[str, Any]
 
@@ -75,8 +78,14 @@ def describe_plans(plans: Plans) -> str:
         f"of annotations: cases times targets). {_describe_patch(form)}",
         _describe_axis(form.left_right_axis),
     ]
-    for name, report in report_plans(plans).items():
-        lines += ["", f"{name}: patch {_join(report['patch'])}, batch size {report['batch_size']}"]
+    rows = report_plans(plans)
+    settings = parse_settings(form.settings, form.settings_version)
+    sides = have_sides((target.name, target.partner) for target in form.targets)
+    anatomy = Anatomy(form.left_right_axis, sides, {name: report["patch"] for name, report in rows.items()})
+    axes = anatomy.list_axes(settings)
+    for name, report in rows.items():
+        size = f"patch {_join(report['patch'])}, batch size {report['batch_size']}"
+        lines += ["", f"{name}: {size}, {describe_axes(axes[name])}"]
         lines += [line for source, row in report["sources"].items() for line in _describe_source(source, row)]
     return "\n".join(lines) + "\n"
 
@@ -93,7 +102,7 @@ def _describe_axis(axis: int | None) -> str:
             "The direction of some image is unknown or oblique: if there are left and right targets, images are not "
             'mirrored. Add "overwrite_image_reader_writer": "SimpleITKIOWithReorient" to dataset.json to reorient them.'
         )
-    return f"Array axis {axis} runs from left to right; when it is mirrored, left and right targets are exchanged."
+    return f"Array axis {axis} runs from left to right; mirror images along it have left and right exchanged."
 
 
 def _describe_source(name: str, row: Mapping[str, Any]) -> list[str]:

@@ -218,9 +218,9 @@ class StockBase:
             "model": self.name, "configuration": self.configuration, "trainer": self.trainer,
             "weights": self.weights, "plans": self.trained_plans,
         }  # fmt: skip
-        seen = {} if self.mirroring is None else take_mirroring(plans[PLANS_KEY], self.mirroring)
+        take_mirroring(plans, self.mirroring or ())
         notes = keep_settings(plans, before)
-        return [*list_mirroring(plans[PLANS_KEY], seen), *notes]
+        return [*list_mirroring(plans, self.mirroring), *notes]
 
     def write_training(self, dataset: str, configuration: str, plans_name: str) -> str:
         """Write the command line of the training that starts from its weights."""

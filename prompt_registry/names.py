@@ -156,6 +156,16 @@ def needs_partner(name: str) -> bool:
     return swap_side(name) is not None and not _NOT_MIRRORED.search(name)
 
 
+def have_sides(targets: Iterable[tuple[str, str | None]]) -> bool:
+    """Whether a mirror image shows one of some targets, each with the name of its partner, as another target.
+
+    Example:
+        >>> have_sides([("left kidney", "right kidney")]), have_sides([("liver", None)]), have_sides([("left hip", "")])
+        (True, False, True)
+    """
+    return any(partner or needs_partner(name) for name, partner in targets)
+
+
 def _take_side(words: list[str], others: set[tuple[str, ...]]) -> tuple[str | None, list[str]]:
     for index in (0, -1):
         rest = words[1:] if index == 0 else words[:-1]

@@ -17,6 +17,7 @@ from torch import nn
 
 from duplus_nnunet.data.sampling import measure_shares, repeat_cases
 from duplus_nnunet.errors import DataError
+from duplus_nnunet.mirroring import choose_mirror_axes, describe_axes
 from duplus_nnunet.networks import ConditionedUNet, TextTable, condition, unwrap
 from duplus_nnunet.networks.precision import has_bfloat16
 from duplus_nnunet.planners.preprocessing_record import require_fit
@@ -39,7 +40,6 @@ from duplus_nnunet.trainers.distributed import DistributedTrainer
 from duplus_nnunet.trainers.ending import end_in_order, hold_fold, require_finite
 from duplus_nnunet.trainers.idle_settings import list_idle, log_idle
 from duplus_nnunet.trainers.loss import TargetLoss
-from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 from duplus_nnunet.trainers.monitoring import DrawnImages, log_epoch, open_logs
 from duplus_nnunet.trainers.optimization import list_part, make_adamw, warm_up
 from duplus_nnunet.trainers.progress import EpochProgress
@@ -236,7 +236,7 @@ class DuPLUSTrainer(DistributedTrainer):
         self._across = across if has_sides and across in chosen else None
         self.inference_allowed_mirroring_axes = chosen or None
         turned = "; slices are turned by up to 180 degrees" if dummy_2d else ""
-        self.print_to_log_file(f"mirrored along {chosen or 'no axis'}, left-right axis {across}{turned}")
+        self.print_to_log_file(f"images are {describe_axes(chosen)}; left-right axis: {across}{turned}")
         return rotation, dummy_2d, patch, tuple(axis for axis in chosen if axis != self._across) or None
 
     def get_dataloaders(self) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from duplus_nnunet.adaptation.trained_weights import find_configuration, find_trained_plans, identify
+from duplus_nnunet.adaptation.trained_weights import find_configuration, find_mirroring, find_trained_plans, identify
 from duplus_nnunet.checkpoint_files import require_finite_weights
 from duplus_nnunet.errors import DuplusError, ModelError
+from duplus_nnunet.mirroring import describe_axes
 from duplus_nnunet.model_form import inherit
 from duplus_nnunet.planners.context_plans import list_spacing
 from duplus_nnunet.plans_form import PlannedStart, as_form
@@ -110,8 +111,8 @@ def describe_start(
         cases: The training cases of the weights.
 
     Returns:
-        Sentences: whether their training cases are known, and, for a stock model, where the images of this training
-        are preprocessed in another way.
+        Sentences: whether their training cases are known, whether their images were mirrored, and, for a stock model,
+        where the images of this training are preprocessed in another way.
     """
     notes = []
     if cases == UNKNOWN:
@@ -119,6 +120,8 @@ def describe_start(
             "the training cases of the pretrained weights are not recorded, so held-out cases of this training may "
             "have been among them"
         )
+    if axes := find_mirroring(checkpoint):
+        notes.append(f"the images of the pretrained weights were {describe_axes(axes)}")
     settings = checkpoint.get("init_args")
     theirs = settings.get("plans") if isinstance(settings, Mapping) else None
     if isinstance(theirs, Mapping) and PLANS_KEY not in theirs:

@@ -278,9 +278,9 @@ def declare_base(plans: dict[str, Any], base: Base, dataset_json: Mapping[str, A
     join_plans(base.plans, [ModelPart(name_adapter(plans), plans[PLANS_KEY], dataset_json)])
     described = describe_base(base.name, base.plans, base.dataset, base.mirroring)
     plans[PLANS_KEY][BASE_KEY] = {**described, "weights": base.weights}
-    seen = take_mirroring(plans[PLANS_KEY], base.mirroring or (), partly=True)
+    take_mirroring(plans, base.mirroring or ())
     notes = keep_settings(plans, before, _FIXED)
-    return [*list_mirroring(plans[PLANS_KEY], seen), *notes]
+    return [*list_mirroring(plans, base.mirroring or ()), *notes]
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], file: object, plans: Mapping[str, Any], configuration: str) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from duplus_nnunet.errors import ModelError, PlansError
+from duplus_nnunet.mirroring import Anatomy, compare_mirroring
 from duplus_nnunet.model_form import read_json, shorten
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, SETTINGS_VERSION_KEY, START_KEY, find_differences
+from duplus_nnunet.prompt_registry.names import have_sides
 from duplus_nnunet.settings import parse_settings
 
 _PREPROCESSED = "nnUNet_preprocessed"
@@ -190,7 +192,7 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
     """
     section, old = plans[PLANS_KEY], _get_mapping(before, PLANS_KEY)
     new = kept = section.get("settings", {})
-    if "settings" in old:
+    if "settings" in old or SETTINGS_VERSION_KEY in old:
         kept = {
             **read_overwritten(old, "the plans that are overwritten"),
             **{name: new[name] for name in fixed if name in new},
@@ -201,43 +203,29 @@ def keep_settings(plans: dict[str, Any], before: Mapping[str, Any], fixed: Colle
     return [*notes, *_list_replanned(plans, before)]
 
 
-def take_mirroring(section: dict[str, Any], axes: Collection[int], partly: bool = False) -> dict[str, bool]:
-    """Let the images of new plans be mirrored in those directions in which a model's were.
+def take_mirroring(plans: Mapping[str, Any], axes: Collection[int]) -> None:
+    """Let the images of new plans be mirrored along the array axes (0 to 2) along which a model's images were."""
+    section = plans[PLANS_KEY]
+    section["settings"] = {**section.get("settings", {}), **_find_anatomy(plans).follow(axes)}
+
+
+def list_mirroring(plans: Mapping[str, Any], axes: Sequence[int] | None) -> list[str]:
+    """Compare along which axes images of new plans are mirrored and a model's were, as notes for the user.
 
     Args:
-        section: Section `duplus` of the new plans, changed in place; with its left-right axis.
-        axes: Array axes (0 to 2) along which the model's images were mirrored.
-        partly: Whether one of the other two axes is enough for them: where slices are thick, the training leaves out
-            the same one again.
-
-    Returns:
-        The settings: name -> whether the model's images were mirrored so.
+        plans: The new plans, with settings that may have been kept.
+        axes: Array axes (0 to 2) along which the model's images were mirrored; None: not known.
     """
-    across = section.get("left_right_axis")
-    others = [axis in axes for axis in range(3) if axis != across]
-    seen = {
-        "mirror_left_right": bool(axes) if across is None else across in axes,
-        "mirror_other_axes": any(others) if partly else all(others),
-    }
-    section["settings"] = {**section.get("settings", {}), **seen}
-    return seen
+    section = plans[PLANS_KEY]
+    settings = parse_settings(section.get("settings", {}), section.get(SETTINGS_VERSION_KEY))
+    return compare_mirroring(_find_anatomy(plans).list_axes(settings), axes)
 
 
-def list_mirroring(section: Mapping[str, Any], seen: Mapping[str, bool]) -> list[str]:
-    """List in which directions images are mirrored and a model's were, as notes for the user.
-
-    Args:
-        section: Section `duplus` of the new plans, with settings that may have been kept.
-        seen: The result of `take_mirroring`.
-    """
-    notes = {
-        (True, True): "is true: images are mirrored as the model's were",
-        (True, False): "is true, as in the plans that were overwritten: images are mirrored along axes along which the "
-        "model's were not",
-        (False, True): "is false, as in the plans that were overwritten: images are not mirrored, as the model's were",
-        (False, False): "is false: images are mirrored only along axes along which the model's were",
-    }
-    return [f"settings.{name} {notes[section['settings'][name], was]}" for name, was in seen.items()]
+def _find_anatomy(plans: Mapping[str, Any]) -> Anatomy:
+    section = plans[PLANS_KEY]
+    sides = have_sides((target["name"], target.get("partner")) for target in section["targets"])
+    patches = {name: values["patch_size"] for name, values in plans["configurations"].items()}
+    return Anatomy(section["left_right_axis"], sides, patches)
 
 
 def _list_replanned(plans: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
@@ -261,7 +249,7 @@ def read_overwritten(section: Mapping[str, Any], where: object) -> dict[str, Any
         PlansError: They cannot be used; `where` says in the message where they are.
     """
     try:
-        return parse_settings(section["settings"], section.get(SETTINGS_VERSION_KEY)).to_dict()
+        return parse_settings(section.get("settings", {}), section.get(SETTINGS_VERSION_KEY)).to_dict()
     except PlansError as error:
         raise PlansError(
             f"The settings in {where} cannot be kept: {error} Correct them, or remove the file to have the defaults."

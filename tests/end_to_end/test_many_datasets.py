@@ -7,7 +7,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from duplus_nnunet.data.phantom_sources import PHANTOM_SOURCES, write_phantom_sources
 
@@ -29,7 +28,8 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_phantom_sources(raw, 5, 1, 0)
     made.do("duplus", "compose", "-o", "997", "-n", "Three", *IDS)
     made.do("nnUNetv2_plan_and_preprocess", "-d", "997", "-pl", "DuPLUSPlanner", "-npfp", "1", "-np", "1", "1", "1")
-    made.change_settings(epochs=1, iterations_per_epoch=4, validation_iterations=2)
+    mirrored = {"mirror_left_right": True, "mirror_other_axes": True}
+    made.change_settings(epochs=1, iterations_per_epoch=4, validation_iterations=2, **mirrored)
     words = ("997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu")
     made.do("nnUNetv2_train", *words, **WORKER)
     return made
@@ -42,11 +42,6 @@ def read_section(composed: Any) -> dict[str, Any]:
 
 def predict(composed: Any, out: Path, images: Path, *options: str) -> Any:
     return composed.run("nnUNetv2_predict", "-i", images, "-o", out, *MODEL, *FAST, *options)
-
-
-def test_images_are_not_mirrored_by_default(composed: Any) -> None:
-    file = composed.folder / "results" / NAME / "DuPLUSTrainer__DuPLUSPlans__3d_fullres/fold_0/checkpoint_final.pth"
-    assert torch.load(file, weights_only=True)["inference_allowed_mirroring_axes"] is None
 
 
 def test_each_context_has_a_spacing_and_a_normalisation_of_its_own(composed: Any) -> None:

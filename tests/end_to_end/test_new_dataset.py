@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from ..phantom_dataset import write_phantom_dataset
 from .conftest import Project
@@ -45,6 +46,8 @@ def test_a_new_dataset_needs_a_text_editor_only(unknown: Project) -> None:
     unknown.do(
         "nnUNetv2_train", "997", "3d_fullres", "0", "-tr", "DuPLUSTrainer", "-p", "DuPLUSPlans", "-device", "cpu"
     )
+    checkpoint = torch.load(unknown.model / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert checkpoint["inference_allowed_mirroring_axes"] is None
     out = unknown.folder / "out"
     images = ("-i", folder / "imagesTs", "-o", out, "--targets", "w1")
     unknown.do("nnUNetv2_predict", *images, *MODEL, *unknown.fast)

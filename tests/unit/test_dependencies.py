@@ -22,7 +22,10 @@ ROWS = (
     ("trainers", "planners", "inference", "adaptation", "survival.imaging", "survival.lesions"),
     ("survival.report", "survival.evaluation", "survival.models", "notebook", "saved_predictions"),
     ("survival.records", "outputs", "reporting", "conversion", "dicom", "data"),
-    ("networks", "prompt_registry", "prompt_bank", "standard_embeddings", "model_form", "plans_form", "plans_keys"),
+    (
+        *("networks", "prompt_registry", "prompt_bank", "standard_embeddings", "model_form", "plans_form"),
+        *("plans_keys", "mirroring"),
+    ),
     ("settings",),
     (
         "plans_section",

@@ -212,22 +212,13 @@ def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: st
     assert fit(target_prompt)["target_prompt"] == target_prompt
 
 
-@pytest.mark.parametrize(
-    ("axes", "across", "partly", "expected"),
-    [
-        ((), 2, True, (False, False)), ((0, 2), 2, True, (True, True)), ((0, 2), 2, False, (True, False)),
-        ((2,), 2, True, (True, False)), ((0, 1), 2, True, (False, True)), ((), None, True, (False, False)),
-    ],
-)  # fmt: skip
-def test_axes_of_the_model_decide_where_images_are_mirrored(
-    axes: tuple[int, ...], across: int | None, partly: bool, expected: tuple[bool, bool]
-) -> None:
-    for before in ({"epochs": 3}, Settings().to_dict()):
-        section: dict[str, Any] = {"left_right_axis": across, "settings": before}
-        seen = take_mirroring(section, axes, partly)
-        names = ("mirror_left_right", "mirror_other_axes")
-        assert tuple(section["settings"][name] for name in names) == expected == tuple(seen.values())
-        assert section["settings"] == {**before, **seen}
+def test_images_are_mirrored_as_the_bases_were() -> None:
+    plans: dict[str, Any] = {
+        "duplus": {"left_right_axis": 2, "settings": {"epochs": 3}, "targets": [{"name": "liver", "partner": None}]},
+        "configurations": {"3d_fullres": {"patch_size": [8, 8, 8]}},
+    }
+    take_mirroring(plans, (0, 1))
+    assert plans["duplus"]["settings"] == {"epochs": 3, "mirror_left_right": False, "mirror_other_axes": True}
 
 
 def test_a_base_of_numbers_is_refused() -> None:

@@ -195,19 +195,21 @@ def test_settings_that_were_edited_are_kept_and_named() -> None:
     assert keep_settings(plans, {}) == keep_settings(plans, {"duplus": {}}) == []
 
 
-@pytest.mark.parametrize(("axes", "kept"), [((), (True, False)), ((0, 1, 2), (True, True)), ((2,), (False, False))])
-def test_directions_in_which_images_and_a_models_are_mirrored_are_named(
-    axes: tuple[int, ...], kept: tuple[bool, bool]
+@pytest.mark.parametrize(("kept", "other"), [((True, False), True), ((True, True), False), ((False, False), True)])
+def test_mirror_images_of_plans_that_are_overwritten_are_kept_and_compared(
+    kept: tuple[bool, bool], other: bool
 ) -> None:
     names = ("mirror_left_right", "mirror_other_axes")
-    plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict(), "left_right_axis": 2}}
+    plans: dict[str, Any] = {
+        "duplus": {"settings": Settings().to_dict(), "settings_version": 3, "left_right_axis": 2, "targets": []},
+        "configurations": {FULL: {"patch_size": [8, 8, 8]}},
+    }
     old = {**Settings().to_dict(), **dict(zip(names, kept, strict=True))}
-    seen = take_mirroring(plans["duplus"], axes)
+    take_mirroring(plans, (0, 1, 2))
     keep_settings(plans, {"duplus": {"settings": old, "settings_version": 3}})
-    notes = list_mirroring(plans["duplus"], seen)
-    for name, value, note in zip(names, kept, notes, strict=True):
-        assert note.startswith(f"settings.{name} is {str(value).lower()}")
-        assert ("overwritten" in note) == (seen[name] != value)
+    assert tuple(plans["duplus"]["settings"][name] for name in names) == kept
+    (note,) = list_mirroring(plans, (0, 1, 2))
+    assert ("settings.mirror_left_right" in note) == other
 
 
 def test_plans_for_no_model_say_nothing_of_mirror_images() -> None:
@@ -217,9 +219,10 @@ def test_plans_for_no_model_say_nothing_of_mirror_images() -> None:
 
 def test_images_stay_mirrored_where_plans_of_an_earlier_version_are_planned_again() -> None:
     plans: dict[str, Any] = {"duplus": {"settings": Settings().to_dict()}}
-    before = {"duplus": {"settings": {"epochs": 7}, "settings_version": 2}}
-    (note,) = keep_settings(plans, before)
-    assert note.endswith("kept: epochs 7, mirror_left_right True, mirror_other_axes True")
+    for settings, kept in (({"settings": {"epochs": 7}}, "epochs 7, "), ({}, "")):
+        plans["duplus"]["settings"] = Settings().to_dict()
+        (note,) = keep_settings(plans, {"duplus": {**settings, "settings_version": 2}})
+        assert note.endswith(f"kept: {kept}mirror_left_right True, mirror_other_axes True")
 
 
 def test_sizes_that_were_edited_are_the_models_again_and_named() -> None:

@@ -1,14 +1,15 @@
 """The axes along which images are mirrored in training and in prediction."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from duplus_nnunet.mirroring import Anatomy, choose_mirror_axes, compare_mirroring
 from duplus_nnunet.settings import Settings
 from duplus_nnunet.trainers import DuPLUSTrainer
-from duplus_nnunet.trainers.mirroring import choose_mirror_axes
 
 ALL = (0, 1, 2)
 CASES = [
@@ -45,6 +46,64 @@ def test_an_axis_that_with_half_a_turn_mirrors_from_left_to_right_is_left_out(
 ) -> None:
     settings = Settings(mirror_left_right=left_right, mirror_other_axes=True)
     assert choose_mirror_axes(ALL, across, has_sides, settings, turned=True) == expected
+
+
+FLAT, CUBE = (8, 48, 48), (24, 24, 24)
+
+
+@pytest.mark.parametrize("patches", [(FLAT,), (CUBE,), (FLAT, CUBE)])
+@pytest.mark.parametrize("has_sides", [True, False])
+@pytest.mark.parametrize("across", [None, 0, 1, 2])
+def test_images_are_mirrored_along_as_many_axes_of_a_model_as_possible_and_no_others(
+    across: int | None, has_sides: bool, patches: tuple[tuple[int, ...], ...]
+) -> None:
+    anatomy = Anatomy(across, has_sides, {str(number): patch for number, patch in enumerate(patches)})
+    choices = [Settings(mirror_left_right=a, mirror_other_axes=b) for a in (False, True) for b in (False, True)]
+    for number in range(4):
+        for axes in combinations(range(3), number):
+            possible = [
+                sum(map(len, found.values()))
+                for found in map(anatomy.list_axes, choices)
+                if all(map(set(axes).issuperset, found.values()))
+            ]
+            followed = anatomy.list_axes(Settings(**anatomy.follow(axes)))
+            assert all(map(set(axes).issuperset, followed.values()))
+            assert sum(map(len, followed.values())) == max(possible)
+
+
+@pytest.mark.parametrize(
+    ("axes", "across", "has_sides", "patch", "expected"),
+    [
+        ((0, 1, 2), 2, True, CUBE, (True, True)), ((), 2, True, CUBE, (False, False)),
+        ((0, 1), 2, True, CUBE, (False, True)), ((2,), 2, True, CUBE, (True, False)),
+        ((0, 2), 2, True, CUBE, (True, False)), ((0, 2), 2, True, FLAT, (True, True)),
+        ((0, 2), 2, False, FLAT, (False, True)), ((0, 1), None, False, CUBE, (False, False)),
+        ((2,), None, False, FLAT, (False, False)), ((0, 1, 2), None, False, CUBE, (True, True)),
+        ((0, 1, 2), None, True, CUBE, (False, False)),
+    ],
+)  # fmt: skip
+def test_settings_with_which_images_are_mirrored_as_a_models_were(
+    axes: tuple[int, ...], across: int | None, has_sides: bool, patch: tuple[int, ...], expected: tuple[bool, bool]
+) -> None:
+    assert tuple(Anatomy(across, has_sides, {"3d_fullres": patch}).follow(axes).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "numbers"),
+    [((), (), set()), ((0, 2), (2, 0), {"0", "2"}), ((0, 1), (), {"0", "1"}), ((), (1,), {"1"}), ((1,), None, {"1"})],
+)
+def test_axes_of_images_and_of_a_models_are_compared(
+    own: tuple[int, ...], theirs: tuple[int, ...] | None, numbers: set[str]
+) -> None:
+    (note,) = compare_mirroring({"3d_fullres": own, "3d_lowres": own}, theirs)
+    assert {word for word in note if word.isdigit()} == numbers
+    assert ("settings" in note) == (theirs is not None and set(own) != set(theirs))
+    assert ("not known" in note) == (theirs is None)
+
+
+def test_configurations_that_mirror_along_other_axes_are_named() -> None:
+    notes = compare_mirroring({"low": (0,), "full": (0, 2), "mine": (0, 2)}, (0, 2))
+    assert [note.split(":")[0] for note in notes] == ["low", "full, mine"]
 
 
 def make_trainer(across: int, patch: tuple[int, int, int]) -> DuPLUSTrainer:

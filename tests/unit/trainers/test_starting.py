@@ -72,6 +72,12 @@ def test_unknown_training_cases_are_mentioned() -> None:
     assert "held-out" in describe_start({}, plan(), "3d_fullres", UNKNOWN)[0]
 
 
+def test_axes_along_which_the_images_of_weights_were_mirrored_are_named() -> None:
+    (note,) = describe_start({"inference_allowed_mirroring_axes": (0, 2)}, plan(), "3d_fullres", None)
+    assert [word for word in note if word.isdigit()] == ["0", "2"]
+    assert describe_start({"inference_allowed_mirroring_axes": None}, plan(), "3d_fullres", None) == []
+
+
 def test_an_adapter_is_refused_beside_a_stock_model() -> None:
     plans = plan()
     plans["duplus"]["start"] = {"model": "Dataset291/model"}
