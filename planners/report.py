@@ -85,7 +85,7 @@ def describe_plans(plans: Plans) -> str:
     axes = anatomy.list_axes(settings)
     for name, report in rows.items():
         size = f"patch {_join(report['patch'])}, batch size {report['batch_size']}"
-        lines += ["", f"{name}: {size}, {describe_axes(axes[name])}"]
+        lines += ["", f"{name}: {size}, images {describe_axes(axes[name])}"]
         lines += [line for source, row in report["sources"].items() for line in _describe_source(source, row)]
     return "\n".join(lines) + "\n"
 
