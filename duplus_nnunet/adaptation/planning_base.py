@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from duplus_nnunet.errors import ModelError, PlansError
 from duplus_nnunet.mirroring import Anatomy, compare_mirroring
-from duplus_nnunet.model_form import read_json, shorten
+from duplus_nnunet.model_form import inherit, read_json, shorten
 from duplus_nnunet.plans_form import PlannedContext
 from duplus_nnunet.plans_section import BASE_KEY, PLANS_KEY, SETTINGS_VERSION_KEY, START_KEY, find_differences
 from duplus_nnunet.prompt_registry.names import have_sides
@@ -224,7 +224,8 @@ def list_mirroring(plans: Mapping[str, Any], axes: Sequence[int] | None) -> list
 def _find_anatomy(plans: Mapping[str, Any]) -> Anatomy:
     section = plans[PLANS_KEY]
     sides = have_sides((target["name"], target.get("partner")) for target in section["targets"])
-    patches = {name: values["patch_size"] for name, values in plans["configurations"].items()}
+    configurations = plans["configurations"]
+    patches = {name: inherit(configurations, name, "the plans")["patch_size"] for name in configurations}
     return Anatomy(section["left_right_axis"], sides, patches)
 
 

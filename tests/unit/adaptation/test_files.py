@@ -215,7 +215,7 @@ def test_an_adapter_has_the_kind_of_target_prompts_of_its_base(target_prompt: st
 def test_images_are_mirrored_as_the_bases_were() -> None:
     plans: dict[str, Any] = {
         "duplus": {"left_right_axis": 2, "settings": {"epochs": 3}, "targets": [{"name": "liver", "partner": None}]},
-        "configurations": {"3d_fullres": {"patch_size": [8, 8, 8]}},
+        "configurations": {"3d_fullres": {"patch_size": [8, 8, 8]}, "mine": {"inherits_from": "3d_fullres"}},
     }
     take_mirroring(plans, (0, 1))
     assert plans["duplus"]["settings"] == {"epochs": 3, "mirror_left_right": False, "mirror_other_axes": True}
