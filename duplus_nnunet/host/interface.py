@@ -363,7 +363,7 @@ NEEDS = (
         "configuration preprocessor_class patch_size spacing resampling_fn_probabilities batch_dice",
     ),
     # folders, files and scores
-    *_list_needs(Use.READ, "nnunetv2.configuration", {"default_num_processes": None}),
+    *_list_needs(Use.READ, "nnunetv2.configuration", {"default_num_processes": None, "ANISO_THRESHOLD": None}),
     *_list_needs(Use.READ, "nnunetv2.paths", {"nnUNet_raw": None, "nnUNet_preprocessed": None, "nnUNet_results": None}),
     *_list_needs(
         Use.CALLED,
